@@ -1,0 +1,108 @@
+"""The store as the project sees it: a flat map of immutable objects, created at most once.
+
+Every implementation raises only classes of :mod:`replicator.errors`:
+``ObjectMissing``, ``ObjectExists`` and ``UploadMissing`` as answers, ``AccessDenied`` and
+``BucketMissing`` as permanent refusals, ``StoreUnavailable`` for anything that may pass.
+A failure is never reported as a missing object.
+
+Implementations are safe to share between threads and do not retry; see :mod:`.retry`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+Metadata = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object: its full key, size in bytes, and modification time (ms since the epoch)."""
+
+    key: str
+    size: int
+    modified_ms: int
+    metadata: Metadata = field(default_factory=dict)  # filled by head() only
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One stored part of a multipart upload. ``etag`` is the store's own token for it."""
+
+    number: int  # 1 … 10 000
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One multipart upload that was begun and neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+
+
+class Store(abc.ABC):
+    """Objects by key. ``url`` names the store for people, without credentials."""
+
+    url: str
+
+    @abc.abstractmethod
+    def put(self, key: str, body: bytes, *, metadata: Metadata | None = None,
+            if_absent: bool = True) -> None:
+        """Create the object in one request; ``ObjectExists`` if ``if_absent`` and it exists."""
+
+    @abc.abstractmethod
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Bytes ``start … start+length`` (to the end when ``length`` is None; shorter only
+        at the object's end). A negative ``start`` counts from the end. Never returns fewer
+        bytes than the answer announced."""
+
+    @abc.abstractmethod
+    def head(self, key: str) -> ObjectInfo:
+        """Size, time and metadata of one object."""
+
+    @abc.abstractmethod
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose key starts with ``prefix``, in key order, keys > ``start_after``,
+        fetched page by page as they are consumed."""
+
+    @abc.abstractmethod
+    def folders(self, prefix: str) -> list[str]:
+        """The next path components below ``prefix`` (which is empty or ends with "/"),
+        each as a full prefix that ends with "/". Direct objects are left out."""
+
+    @abc.abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove one object; a missing one is not an error."""
+
+    @abc.abstractmethod
+    def begin_upload(self, key: str, *, metadata: Metadata | None = None) -> str:
+        """Begin a multipart upload and return its id."""
+
+    @abc.abstractmethod
+    def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
+        """Store one part (≥ 5 MiB but for the last)."""
+
+    @abc.abstractmethod
+    def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        """Every part the store confirms, by number, all pages read."""
+
+    @abc.abstractmethod
+    def complete_upload(self, key: str, upload_id: str, parts: list[Part], *,
+                        if_absent: bool = True) -> None:
+        """Publish the object from its parts; ``ObjectExists`` as in :meth:`put`."""
+
+    @abc.abstractmethod
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Give the parts up; a vanished upload is not an error."""
+
+    @abc.abstractmethod
+    def list_uploads(self, prefix: str) -> list[Upload]:
+        """Unfinished multipart uploads below ``prefix``."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of connections. The store cannot be used afterwards."""
