@@ -1,0 +1,104 @@
+"""The command line: parses, calls the library, formats. It decides nothing by itself.
+
+One file per command. Exit codes are those of :mod:`replicator.errors`, and 128 + N when
+signal N ended the program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from replicator import __version__
+from replicator.cli import (
+    demo,
+    doctor,
+    flush,
+    history,
+    output,
+    restore,
+    run,
+    snapshot,
+    status,
+)
+from replicator.errors import ConfigError, ReplicatorError
+
+__all__ = ["app", "main"]
+
+# click's UsageError, under whatever name this version of typer keeps it
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="replicator",
+    help="Keeps a SQLite database safe in S3, and rebuilds it to any transaction.",
+    epilog="Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 damage, 4 gap, 5 store "
+           "unreachable or not durable, 6 refused, 7 local I/O, 8 already running, "
+           "9 nothing to restore, 128+N signal N.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"replicator {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001 - the callback does the work
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version"),
+    ] = False,
+) -> None:
+    pass
+
+
+for _command in (run, restore, status, flush, snapshot, history, doctor, demo):
+    app.command(_command.__name__.rpartition(".")[2])(_command.command)
+
+
+def wants_json(args: Sequence[str]) -> bool:
+    """Whether errors are to be JSON, known even when the arguments cannot be parsed."""
+    ours = args[: args.index("--")] if "--" in args else args
+    return "--json" in ours or os.environ.get("REPLICATOR_JSON", "").lower() in ("1", "true", "yes")
+
+
+def call(args: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are reported on stderr."""
+    try:
+        code = typer.main.get_command(app).main(
+            list(args), prog_name="replicator", standalone_mode=False,
+        )
+    except _UsageError as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "replicator")
+        return _failed(args, ConfigError(_lower(error), hint=f"see {command} --help"))
+    except ReplicatorError as error:
+        return _failed(args, error)
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code if isinstance(code, int) else 0
+
+
+def _failed(args: Sequence[str], error: ReplicatorError) -> int:
+    output.report_error(error, as_json=wants_json(args))
+    return error.exit_code
+
+
+def _lower(error: Exception) -> str:
+    """A usage error in the project's own voice: lower case, no final stop."""
+    text = getattr(error, "format_message", lambda: str(error))().rstrip(".")
+    return str(text[:1].lower() + text[1:])
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(call(sys.argv[1:]))

@@ -1,0 +1,65 @@
+"""The options that several commands share, each declared once.
+
+Every option has an environment variable ``REPLICATOR_…``; the command line wins.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Database = Annotated[
+    Path,
+    typer.Argument(metavar="DB", envvar="REPLICATOR_DB_PATH", help="the SQLite database"),
+]
+Bucket = Annotated[
+    str,
+    typer.Option("--bucket", "-b", envvar="REPLICATOR_BUCKET", help="the bucket of the log"),
+]
+Prefix = Annotated[
+    str,
+    typer.Option(
+        "--prefix", "-p", envvar="REPLICATOR_PREFIX",
+        help="where in the bucket the log lives; default: the file name of the database",
+    ),
+]
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url", envvar="REPLICATOR_URL",
+        help="s3://bucket/prefix or file:///dir, in place of --bucket and --prefix",
+    ),
+]
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint-url", envvar="REPLICATOR_ENDPOINT_URL",
+        help="address of an S3-compatible server; default: AWS",
+    ),
+]
+Region = Annotated[
+    str | None,
+    typer.Option("--region", envvar="REPLICATOR_REGION", help="region of the bucket"),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", envvar="REPLICATOR_PROFILE", help="profile of the AWS config"),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir", envvar="REPLICATOR_CACHE_DIR",
+        help="the disk cache; default: a hidden directory beside the database",
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", envvar="REPLICATOR_JSON", help="print JSON for programs"),
+]
+
+
+def given(**options: object) -> dict[str, object]:
+    """The options that were set; the library's defaults stand for the others."""
+    return {name: value for name, value in options.items() if value not in (None, "")}
