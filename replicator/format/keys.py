@@ -1,0 +1,120 @@
+"""The names of objects in a bucket, and what a name says.
+
+Owns the layout below a prefix; keys sort in log order because txids are written in 16
+hexadecimal digits. A name it did not make is foreign: reported as None, never guessed at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+ENCRYPTED_SUFFIX = ".age"  # reserved for encryption on the client
+
+_TXID = "[0-9a-f]{16}"
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_WAL = re.compile(rf"wal/({_TXID})\.wal\.zst")
+_MERGED = re.compile(rf"merged/(0|[1-9][0-9]?)/({_TXID})-({_TXID})\.wal\.zst")
+_SNAPSHOT = re.compile(rf"snapshots/({_TXID})-({_UUID})\.sqlite\.zst")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one database. Slashes around ``prefix`` are dropped; it may be empty."""
+
+    prefix: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", self.prefix.strip("/"))
+
+    def wal(self, first_txid: int) -> str:
+        return f"{self.wal_dir}{first_txid:016x}.wal.zst"
+
+    def merged(self, level: int, first: int, last: int) -> str:
+        return f"{self.merged_dir}{level}/{first:016x}-{last:016x}.wal.zst"
+
+    def snapshot(self, txid: int, generation: str) -> str:
+        return f"{self.snapshot_dir}{txid:016x}-{generation}.sqlite.zst"
+
+    @property
+    def metadata(self) -> str:
+        return self._below("metadata.json")
+
+    @property
+    def wal_dir(self) -> str:
+        return self._below("wal/")
+
+    @property
+    def merged_dir(self) -> str:
+        return self._below("merged/")
+
+    @property
+    def snapshot_dir(self) -> str:
+        return self._below("snapshots/")
+
+    def _below(self, name: str) -> str:
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+
+@dataclass(frozen=True, slots=True)
+class WalKey:
+    key: str
+    first_txid: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MergedKey:
+    key: str
+    level: int
+    first: int
+    last: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotKey:
+    key: str
+    txid: int
+    generation: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedKey:
+    """A key of this layout whose object was encrypted before it was stored."""
+
+    key: str
+    size: int
+
+
+ParsedKey: TypeAlias = WalKey | MergedKey | SnapshotKey | EncryptedKey
+
+
+def parse_key(prefix: str, key: str, size: int) -> ParsedKey | None:
+    """What ``key`` names below ``prefix``; None for anything foreign."""
+    root = Keys(prefix)._below("")
+    if not key.startswith(root):
+        return None
+    name = key[len(root):]
+    if name.endswith(ENCRYPTED_SUFFIX):
+        plain = _parse(name.removesuffix(ENCRYPTED_SUFFIX), key, size)
+        return EncryptedKey(key, size) if plain else None
+    return _parse(name, key, size)
+
+
+def _parse(name: str, key: str, size: int) -> ParsedKey | None:
+    if match := _WAL.fullmatch(name):
+        return WalKey(key, int(match[1], 16), size)
+    if match := _MERGED.fullmatch(name):
+        return MergedKey(key, int(match[1]), int(match[2], 16), int(match[3], 16), size)
+    if match := _SNAPSHOT.fullmatch(name):
+        return SnapshotKey(key, int(match[1], 16), match[2], size)
+    return None
+
+
+def default_prefix(db_path: str | os.PathLike[str]) -> str:
+    """The database's file name."""
+    return os.path.basename(os.path.abspath(db_path))

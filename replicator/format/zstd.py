@@ -1,0 +1,113 @@
+"""Zstandard frames: the only module that compresses or decompresses.
+
+Contexts are not safe to share between threads, so each thread keeps its own. Output is bounded
+everywhere: damaged or hostile input costs an error, not the memory of the machine.
+Source: RFC 8878 (frames, skippable frames).
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterator
+
+import zstandard
+
+from replicator.errors import DamageError
+from replicator.format.buffers import Buffer
+
+MAX_WINDOW_LOG = 27  # what every decoder must accept, and all that `zstd -d` takes unasked
+
+_SKIPPABLE = struct.Struct("<II")
+_SKIPPABLE_MAGIC = 0x184D2A50  # the lowest four bits are free
+SKIPPABLE_HEADER_SIZE = _SKIPPABLE.size
+
+# A block of 128 KiB can be as small as 4 bytes, so this much input makes at most 32 MiB.
+_SLICE = 1024
+
+_local = threading.local()
+
+
+def compress_frame(data: Buffer, level: int) -> bytes:
+    """One frame with content size and content checksum. Lets other threads run meanwhile."""
+    compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("by_level", {})
+    if level not in compressors:
+        compressors[level] = zstandard.ZstdCompressor(level, write_checksum=True)
+    return compressors[level].compress(data)
+
+
+def decompress_frame(data: Buffer, max_size: int) -> bytes:
+    """The content of exactly one frame, which says that it holds at most ``max_size`` bytes."""
+    try:
+        size = zstandard.get_frame_parameters(data).content_size
+        if size > max_size:  # an unknown size is the largest number
+            raise DamageError(f"zstd frame announces {size} bytes where at most {max_size} fit")
+        return _decompressor().decompress(data, max_output_size=max_size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise DamageError(f"zstd frame does not decompress: {error}") from error
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
+    if decompressor is None:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << MAX_WINDOW_LOG)
+        _local.decompressor = decompressor
+    return decompressor
+
+
+class FrameCompressor:
+    """Compresses a stream of unknown length into one frame with a content checksum."""
+
+    def __init__(self, level: int, window_log: int) -> None:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            level, window_log=window_log, write_checksum=True)
+        self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+
+    def compress(self, data: Buffer) -> bytes:
+        return self._stream.compress(data)
+
+    def finish(self) -> bytes:
+        return self._stream.flush()
+
+
+class StreamDecompressor:
+    """Decompresses one frame given in pieces. ``rest`` is what followed the frame."""
+
+    def __init__(self) -> None:
+        self._stream = zstandard.ZstdDecompressor(
+            max_window_size=1 << MAX_WINDOW_LOG).decompressobj()
+        self.finished = False
+        self.rest = b""
+
+    def feed(self, data: Buffer) -> Iterator[bytes]:
+        """Content in pieces of at most 32 MiB; must be consumed before the next call."""
+        view = memoryview(data)
+        for start in range(0, len(view), _SLICE):
+            if self.finished:
+                self.rest += view[start:]
+                return
+            piece = self._decompress(view[start:start + _SLICE])
+            if piece:
+                yield piece
+
+    def _decompress(self, data: memoryview) -> bytes:
+        try:
+            piece = self._stream.decompress(data)
+        except zstandard.ZstdError as error:
+            raise DamageError(f"zstd frame does not decompress: {error}") from error
+        if self._stream.eof:
+            self.finished, self.rest = True, self._stream.unused_data
+        return piece
+
+
+def skippable_frame(nibble: int, content: bytes) -> bytes:
+    """A frame that every zstd decoder skips. ``nibble`` (0 … 15) tells its use."""
+    return _SKIPPABLE.pack(_SKIPPABLE_MAGIC | nibble, len(content)) + content
+
+
+def parse_skippable(data: Buffer, nibble: int) -> int | None:
+    """The length of the whole frame ``data`` begins with; None if it is none of that use."""
+    if len(data) < SKIPPABLE_HEADER_SIZE:
+        return None
+    magic, length = _SKIPPABLE.unpack_from(data)
+    return SKIPPABLE_HEADER_SIZE + length if magic == _SKIPPABLE_MAGIC | nibble else None
