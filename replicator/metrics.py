@@ -1,0 +1,127 @@
+"""Figures of one running replicator: named counters and gauges, each with its meaning.
+
+Owns: the numbers and their text form. Refuses: unknown names (a typo is an error, not a new
+figure), clocks and I/O. Safe to use from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What one number means. Counters only grow; gauges move both ways."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    doc: str
+
+
+def _counter(name: str, doc: str) -> Figure:
+    return Figure(name, "counter", doc)
+
+
+def _gauge(name: str, doc: str) -> Figure:
+    return Figure(name, "gauge", doc)
+
+
+FIGURES = (
+    _gauge("txid", "newest transaction captured"),
+    _gauge("durable_txid", "newest transaction acknowledged by the store, without a hole"),
+    _gauge("healthy", "1 while the durable position keeps up with the database, else 0"),
+    _gauge("lag_seconds", "age of the oldest commit that is not durable"),
+    _gauge("lag_bytes", "committed bytes of log that are not durable"),
+    _gauge("pending_segments", "segments in the cache that are not acknowledged"),
+    _gauge("pending_bytes", "their size"),
+    _gauge("cache_bytes", "size of all segment files in the cache"),
+    _gauge("wal_frames", "frames in the log file"),
+    _gauge("last_upload_ms", "when a segment was last acknowledged, ms since the epoch"),
+    _gauge("last_snapshot_ms", "when a snapshot was last acknowledged, ms since the epoch"),
+    _gauge("last_proof_ms", "when a restore was last proved, ms since the epoch"),
+    _counter("captured_transactions", "transactions taken from the log"),
+    _counter("captured_frames", "frames taken from the log"),
+    _counter("captured_bytes", "bytes taken from the log"),
+    _counter("segments", "segments cut"),
+    _counter("uploaded_objects", "objects acknowledged by the store"),
+    _counter("uploaded_bytes", "their size"),
+    _counter("failed_uploads", "upload attempts that failed"),
+    _counter("snapshots", "snapshots acknowledged by the store"),
+    _counter("generations", "generations begun"),
+    _counter("catch_ups", "gaps bridged by a catch-up segment"),
+    _counter("squashes", "times that waiting segments were merged page by page to save space"),
+    _counter("roll_overs", "times that the log was let go and picked up again"),
+    _counter("write_lock_holds", "roll-overs that needed the write lock"),
+    _gauge("longest_write_lock_ms", "longest time that the write lock was held"),
+    _counter("wake_ups", "rounds of the capture loop"),
+)
+
+
+class Metrics:
+    """The current value of every figure; all start at 0."""
+
+    def __init__(self, figures: tuple[Figure, ...] = FIGURES) -> None:
+        self._figures = figures
+        self._values: dict[str, float] = {figure.name: 0 for figure in figures}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, amount: float = 1) -> None:
+        """Raise a counter."""
+        with self._lock:
+            self._values[name] += amount
+
+    def set(self, name: str, value: float) -> None:
+        """Set a gauge."""
+        with self._lock:
+            self._values[self._known(name)] = value
+
+    def observe_max(self, name: str, value: float) -> None:
+        """Set a gauge if ``value`` is its largest so far."""
+        with self._lock:
+            self._values[name] = max(self._values[name], value)
+
+    def get(self, name: str) -> float:
+        with self._lock:
+            return self._values[name]
+
+    def snapshot(self) -> dict[str, float]:
+        """Every figure at one instant."""
+        with self._lock:
+            return dict(self._values)
+
+    def render(self, labels: dict[str, str] | None = None) -> str:
+        """The figures in Prometheus' text format, version 0.0.4."""
+        values = self.snapshot()
+        suffix = _labels(labels or {})
+        lines: list[str] = []
+        for figure in self._figures:
+            name = _exported(figure)
+            lines += [
+                f"# HELP {name} {figure.doc}",
+                f"# TYPE {name} {figure.kind}",
+                f"{name}{suffix} {values[figure.name]:.15g}",
+            ]
+        return "\n".join(lines) + "\n"
+
+    def _known(self, name: str) -> str:
+        if name not in self._values:
+            raise KeyError(name)
+        return name
+
+
+def _exported(figure: Figure) -> str:
+    suffix = "_total" if figure.kind == "counter" else ""
+    return f"replicator_{figure.name}{suffix}"
+
+
+def _labels(labels: dict[str, str]) -> str:
+    if not labels:
+        return ""
+    pairs = (f'{name}="{_escape(value)}"' for name, value in labels.items())
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
