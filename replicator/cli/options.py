@@ -6,9 +6,24 @@ Every option has an environment variable ``REPLICATOR_…``; the command line wi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def duration(text: str) -> float:
+    """Seconds, as the configuration reads them."""
+    from replicator.config import parse_duration
+
+    return parse_duration(text)
+
+
+def size(text: str) -> int:
+    """Bytes, as the configuration reads them."""
+    from replicator.config import parse_size
+
+    return parse_size(text)
+
 
 Database = Annotated[
     Path,
@@ -59,7 +74,15 @@ AsJson = Annotated[
     typer.Option("--json", envvar="REPLICATOR_JSON", help="print JSON for programs"),
 ]
 
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", envvar="REPLICATOR_TIMEOUT", metavar="TIME", parser=duration,
+        help="give up after this long, for example 30s; default: wait",
+    ),
+]
 
-def given(**options: object) -> dict[str, object]:
+
+def given(**options: Any) -> dict[str, Any]:
     """The options that were set; the library's defaults stand for the others."""
     return {name: value for name, value in options.items() if value not in (None, "")}

@@ -96,6 +96,13 @@ def say(text: str = "") -> None:
     console().print(text, soft_wrap=True)
 
 
+def safe(text: str) -> str:
+    """Foreign text that may hold brackets, to be shown as it is."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
 def facts(rows: Iterable[tuple[str, str]], *, indent: int = 2) -> None:
     """Label and value, aligned."""
     kept = list(rows)
@@ -129,9 +136,7 @@ def report_error(error: ReplicatorError, *, as_json: bool) -> None:
         }
         print(json.dumps(document), file=sys.stderr, flush=True)  # noqa: T201
         return
-    from rich.markup import escape
-
     screen = console(stderr=True)
-    screen.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+    screen.print(f"[bold red]error:[/] {safe(str(error))}", soft_wrap=True)
     if error.hint:
-        screen.print(f"[bold]hint:[/]  {escape(error.hint)}", soft_wrap=True)
+        screen.print(f"[bold]hint:[/]  {safe(error.hint)}", soft_wrap=True)

@@ -1,0 +1,259 @@
+"""``replicator demo``: lose a database on purpose, get it back, prove that it is the same.
+
+A real S3 server, the real sidecar, a writer at full speed, SIGKILL for all of them. What is
+restored is compared byte by byte with an image of the lost database, taken by SQLite itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from replicator.cli import options, output
+from replicator.errors import DamageError, ReplicatorError
+from replicator.model import ReplicationStatus
+
+_BUCKET = "demo"
+_PATIENCE = 60.0  # seconds for any one step
+
+
+def command(
+    seconds: Annotated[
+        float, typer.Option(envvar="REPLICATOR_DEMO_SECONDS", help="how long to write"),
+    ] = 5.0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Lose a database on purpose and get it back from a real S3 server on this machine."""
+    from replicator.testing import SeaweedServer
+
+    with _workplace() as home, SeaweedServer(bucket=_BUCKET) as server:
+        demo = Demo(home, server.endpoint_url, server.environment(), quiet=as_json)
+        with contextlib.closing(demo):
+            figures = demo.play(seconds)
+    if as_json:
+        output.emit_json(figures)
+    if not figures["identical"]:
+        raise DamageError("the restored database differs from the lost one",
+                          hint="this must never happen; please report it")
+
+
+@contextlib.contextmanager
+def _workplace() -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix="replicator-demo-"))
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@dataclass
+class Demo:
+    """One performance: its directory, its processes, its figures."""
+
+    home: Path
+    endpoint_url: str
+    credentials: dict[str, str]
+    quiet: bool = False
+    figures: dict[str, Any] = field(default_factory=dict)
+    _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def database(self) -> Path:
+        return self.home / "app.db"
+
+    @property
+    def restored(self) -> Path:
+        return self.home / "restored" / "app.db"
+
+    @property
+    def witness(self) -> Path:
+        return self.home / "witness" / "app.db"
+
+    @property
+    def commits(self) -> Path:
+        return self.home / "commits.txt"
+
+    def play(self, seconds: float) -> dict[str, Any]:
+        self.prepare()
+        writer = self.write(seconds)
+        self.make_durable(writer)
+        self.lose_everything()
+        self.restore()
+        self.compare()
+        return self.figures
+
+    # ------------------------------------------------------------------- the acts
+
+    def prepare(self) -> None:
+        self.title("A database, an S3 server, a sidecar")
+        rows = self.app("create", self.database)
+        self.tell(f"{output.size(self.database.stat().st_size)} of SQLite, {int(rows):,} orders",
+                  self.database)
+        self.tell("SeaweedFS, a real S3 server", self.endpoint_url)
+        self.launch("replicator", "run", str(self.database), log="sidecar.log")
+        self.show("replicator", "run", "app.db", "--bucket", _BUCKET, "--endpoint-url", "…")
+        self.until_following()
+
+    def until_following(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ReplicatorError):
+                if self.status().last_snapshot is not None:
+                    return
+            time.sleep(0.1)
+        raise ReplicatorError("the sidecar does not get going", hint=self.last_words())
+
+    def write(self, seconds: float) -> subprocess.Popen[bytes]:
+        self.title("An application writes as fast as it can")
+        writer = self.launch("app", "write", str(self.database), str(self.commits))
+        time.sleep(seconds)
+        status = self.status()
+        noted = self.noted()
+        self.figures["commits_per_second"] = round(len(noted) / seconds)
+        self.tell(f"{len(noted):,} transactions in {output.duration(seconds)}, one order each",
+                  f"{self.figures['commits_per_second']:,} a second")
+        if not self.quiet:
+            from replicator.cli import status as status_command
+
+            self.show("replicator", "status", "app.db")
+            status_command.show(status)
+        return writer
+
+    def make_durable(self, writer: subprocess.Popen[bytes]) -> None:
+        self.title("The writer is frozen in mid-flight; everything so far is flushed")
+        writer.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        self.show("replicator", "flush", "app.db")
+        position = json.loads(self.cli("flush", str(self.database), "--json"))
+        took = time.monotonic() - began
+        self.figures |= {"durable_txid": position["txid"], "flush_seconds": round(took, 3)}
+        self.tell(f"durable up to transaction {position['txid']:,}", output.duration(took))
+        self.witness.parent.mkdir()
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{self.database}{suffix}", f"{self.witness}{suffix}")
+
+    def lose_everything(self) -> None:
+        self.title("Disaster: SIGKILL for all, database, log and cache deleted")
+        self.close()
+        for path in self.home.glob("*app.db*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        left = [path.name for path in self.home.glob("*app.db*")]
+        self.show("ls", "-A", "app.db*")
+        self.tell(", ".join(left) or "nothing left", "")
+
+    def restore(self) -> None:
+        self.title("A new machine: one command")
+        self.restored.parent.mkdir()
+        self.show("replicator", "restore", "--bucket", _BUCKET, "--endpoint-url", "…")
+        report = json.loads(self.cli("restore", "--output", str(self.restored), "--json"))
+        self.figures |= {"restored_txid": report["txid"],
+                         "restore_seconds": round(report["seconds"], 3),
+                         "restored_bytes": report["size"],
+                         "downloaded_bytes": report["downloaded_bytes"]}
+        self.tell(f"transaction {report['txid']:,}, {output.size(report['size'])} from "
+                  f"{output.plural(report['objects'], 'object')} of "
+                  f"{output.size(report['downloaded_bytes'])}",
+                  output.duration(report["seconds"]))
+
+    def compare(self) -> None:
+        self.title("Is it the same?")
+        self.app("image", self.witness)
+        lost, found = self.witness.read_bytes(), self.restored.read_bytes()
+        committed = self.noted()[-1]
+        rows = int(self.app("count", self.restored))
+        complete = rows in (committed, committed + 1)  # the writer may freeze before its note
+        self.figures |= {"commits": len(self.noted()), "orders": rows,
+                         "identical": lost == found and complete}
+        self.verdict(f"{len(found):,} bytes, compared one by one with what SQLite itself "
+                     "makes of the lost files", good=lost == found)
+        self.verdict(f"{rows:,} orders; the application had been told of {committed:,}",
+                     good=complete)
+
+    # -------------------------------------------------------------- processes
+
+    def environment(self) -> dict[str, str]:
+        """The machine's own, less everything that could point elsewhere."""
+        kept = {name: value for name, value in os.environ.items()
+                if not name.startswith(("AWS_", "REPLICATOR_"))}
+        return kept | self.credentials | {
+            "REPLICATOR_BUCKET": _BUCKET, "REPLICATOR_ENDPOINT_URL": self.endpoint_url}
+
+    def launch(self, program: str, *arguments: str, log: str = "app.log"
+               ) -> subprocess.Popen[bytes]:
+        with (self.home / log).open("ab") as written:
+            process = subprocess.Popen(
+                [*_program(program), *arguments], stdin=subprocess.DEVNULL, stdout=written,
+                stderr=written, env=self.environment(), start_new_session=True)
+        self._running.append(process)
+        return process
+
+    def cli(self, *arguments: str) -> str:
+        return self._run(*_program("replicator"), *arguments)
+
+    def app(self, task: str, path: Path) -> str:
+        return self._run(*_program("app"), task, str(path))
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.environment(), cwd=self.home, text=True,
+                              capture_output=True, timeout=_PATIENCE, check=False)
+        if done.returncode:
+            raise ReplicatorError(f"{command[-1]}: {done.stderr.strip()}", hint=self.last_words())
+        return done.stdout
+
+    def close(self) -> None:
+        """SIGKILL for whatever runs."""
+        for process in self._running:
+            process.kill()
+            process.wait()
+        self._running.clear()
+
+    # ------------------------------------------------------------------ facts
+
+    def status(self) -> ReplicationStatus:
+        from replicator.cli.sidecar import ask
+
+        return ReplicationStatus(**ask(self.database, None, {"command": "status"}))
+
+    def noted(self) -> list[int]:
+        """What the application knows to be committed."""
+        return [int(line) for line in self.commits.read_bytes().split(b"\n")[:-1]]
+
+    def last_words(self) -> str:
+        log = self.home / "sidecar.log"
+        return " / ".join(log.read_text(errors="replace").splitlines()[-3:])
+
+    # -------------------------------------------------------------- narration
+
+    def title(self, text: str) -> None:
+        self._say(f"\n[bold]{text}[/]")
+
+    def show(self, *command: str) -> None:
+        self._say(f"  [dim]$[/] [cyan]{' '.join(command)}[/]")
+
+    def tell(self, text: str, detail: object) -> None:
+        self._say(f"  {text}  [dim]{detail}[/]")
+
+    def verdict(self, text: str, *, good: bool) -> None:
+        self._say(f"  {'[bold green]✓[/]' if good else '[bold red]✗ NOT'} {text}")
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            output.say(text)
+
+
+def _program(name: str) -> list[str]:
+    module = "replicator.cli.demo_app" if name == "app" else name
+    return [sys.executable, "-m", module]

@@ -1,0 +1,58 @@
+"""``replicator doctor``: is everything there that a replicator needs?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from replicator.cli import options, output
+from replicator.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.doctor import Check
+
+_MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[/]"}
+
+
+def command(
+    db: options.Database,
+    bucket: options.Bucket = "",
+    prefix: options.Prefix = "",
+    url: options.Url = "",
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.Profile = None,
+    cache_dir: options.CacheDir = None,
+    as_json: options.AsJson = False,
+) -> int:
+    """Check the database, the disk, the credentials and the promises of the store.
+
+    Exit code 1 when a check fails; warnings do not count.
+    """
+    from replicator.config import SqliteReplicatorConfig
+    from replicator.doctor import doctor
+
+    config = SqliteReplicatorConfig.from_env(db_path=db, **options.given(
+        bucket=bucket, prefix=prefix, url=url, endpoint_url=endpoint_url, region=region,
+        profile=profile, cache_dir=cache_dir))
+    checks = doctor(config)
+    verdicts = json_report(checks) if as_json else show(checks)
+    return ReplicatorError.exit_code if "fail" in verdicts else 0
+
+
+def json_report(checks: Iterable[Check]) -> list[str]:
+    """All checks as one JSON array; returns the verdicts."""
+    found = list(checks)
+    output.emit_json([output.plain(check) for check in found])
+    return [check.verdict for check in found]
+
+
+def show(checks: Iterable[Check]) -> list[str]:
+    """Each check as its answer comes in, with the remedy below; returns the verdicts."""
+    verdicts = []
+    for check in checks:
+        output.say(f"{_MARKS[check.verdict]} {check.name:<15} {output.safe(check.detail)}")
+        if check.remedy and check.verdict != "ok":
+            output.say(f"  {'':<15} [dim]→ {output.safe(check.remedy)}[/]")
+        verdicts.append(str(check.verdict))
+    return verdicts

@@ -1,0 +1,91 @@
+"""How far a restore has come: a bar with ETA on a terminal, JSON lines with ``--json``, one
+short line a phase otherwise. All of it on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from replicator.cli import output
+from replicator.recover.progress import Listener, Progress
+
+_WORDS = {
+    "plan": "planning",
+    "segments": "fetching the log",
+    "snapshot": "fetching the snapshot",
+    "verify": "verifying",
+    "publish": "publishing",
+}
+_EVERY = 0.5  # seconds between two JSON lines of one phase
+
+
+@contextmanager
+def shown(*, as_json: bool) -> Iterator[Listener]:
+    """A listener for the library, and its display as long as the block runs."""
+    if as_json:
+        yield json_lines(time.monotonic)
+    elif sys.stderr.isatty():
+        with _bar() as listener:
+            yield listener
+    else:
+        yield short_lines()
+
+
+def json_lines(clock: Callable[[], float]) -> Listener:
+    """One line when a phase begins or ends, and at most two a second in between."""
+    phase, last = "", -_EVERY
+
+    def listen(now: Progress) -> None:
+        nonlocal phase, last
+        done = now.done_bytes == now.total_bytes
+        if now.phase == phase and not done and clock() - last < _EVERY:
+            return
+        phase, last = now.phase, clock()
+        _write(json.dumps({"progress": output.plain(now)}))
+
+    return listen
+
+
+def short_lines() -> Listener:
+    """One line a phase: what, how many objects, how many bytes."""
+    seen: set[tuple[str, int]] = set()
+
+    def listen(now: Progress) -> None:
+        step = (now.phase, now.total_bytes)
+        if step in seen:
+            return
+        seen.add(step)
+        words = _WORDS.get(now.phase, now.phase)
+        _write(f"{words}: {output.size(now.total_bytes)}" if now.total_bytes else words)
+
+    return listen
+
+
+@contextmanager
+def _bar() -> Iterator[Listener]:
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), DownloadColumn(binary_units=True),
+               TransferSpeedColumn(), TimeRemainingColumn(compact=True))
+    with Bars(*columns, console=output.console(stderr=True), transient=True) as bars:
+        task = bars.add_task(_WORDS["plan"], total=None)
+
+        def listen(now: Progress) -> None:
+            bars.update(task, description=_WORDS.get(now.phase, now.phase),
+                        total=now.total_bytes or None, completed=now.done_bytes)
+
+        yield listen
+
+
+def _write(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201

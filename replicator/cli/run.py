@@ -1,0 +1,74 @@
+"""``replicator run``: follow a database, alone or around a command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from replicator.cli import options
+
+
+def command(
+    db: options.Database,
+    cmd: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- CMD …]", help="run this command and end when it ends"),
+    ] = None,
+    bucket: options.Bucket = "",
+    prefix: options.Prefix = "",
+    url: options.Url = "",
+    endpoint_url: options.EndpointUrl = None,
+    region: options.Region = None,
+    profile: options.Profile = None,
+    cache_dir: options.CacheDir = None,
+    auto_restore: Annotated[
+        bool,
+        typer.Option("--auto-restore", envvar="REPLICATOR_AUTO_RESTORE",
+                     help="restore DB first when it does not exist and the bucket has it"),
+    ] = False,
+    sync_interval: Annotated[
+        float | None,
+        typer.Option(envvar="REPLICATOR_SYNC_INTERVAL", metavar="TIME",
+                     parser=options.duration,
+                     help="least time between two uploads under steady writes"),
+    ] = None,
+    snapshot_interval: Annotated[
+        float | None,
+        typer.Option(envvar="REPLICATOR_SNAPSHOT_INTERVAL", metavar="TIME",
+                     parser=options.duration,
+                     help="least time between two snapshots"),
+    ] = None,
+    max_cache_bytes: Annotated[
+        int | None,
+        typer.Option(envvar="REPLICATOR_MAX_CACHE_BYTES", metavar="SIZE",
+                     parser=options.size,
+                     help="most disk the cache may take while the store is away"),
+    ] = None,
+    compression_level: Annotated[
+        int | None,
+        typer.Option(envvar="REPLICATOR_COMPRESSION_LEVEL", metavar="N", help="zstd level"),
+    ] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", envvar="REPLICATOR_TAKE_OVER",
+                     help="begin a new generation although the log is ahead of DB, or another "
+                          "writer holds it; its history stays restorable"),
+    ] = False,
+    as_json: options.AsJson = False,
+) -> int:
+    """Follow DB and keep it safe in the bucket. SIGTERM flushes, then ends.
+
+    The exit code is 0 only if everything is in the bucket; around a command it is the
+    command's own when that is not 0.
+    """
+    from replicator.config import SqliteReplicatorConfig
+    from replicator.daemon import run_sidecar
+
+    config = SqliteReplicatorConfig.from_env(db_path=db, **options.given(
+        bucket=bucket, prefix=prefix, url=url, endpoint_url=endpoint_url, region=region,
+        profile=profile, cache_dir=cache_dir, auto_restore=auto_restore or None,
+        sync_interval=sync_interval, snapshot_interval=snapshot_interval,
+        max_cache_bytes=max_cache_bytes, compression_level=compression_level,
+        take_over=take_over or None))
+    return run_sidecar(config, cmd or None, as_json=as_json)

@@ -1,0 +1,143 @@
+"""What the bucket holds of one database: generations, snapshots, the window, the sizes.
+
+Owns the summary, a pure function of one listing and the facts of the newest segment. It reads
+no object, so it proves nothing about their bytes, nor that none is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .edge.store.base import ObjectInfo, Store
+from .errors import NoBackup
+from .format.keys import Keys, MergedKey, ParsedKey, SnapshotKey, WalKey, parse_key
+from .format.objects import ObjectFacts, parse_metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One snapshot object. ``stored_ms`` is when the store took it."""
+
+    txid: int
+    generation: str
+    size: int
+    stored_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A run of the log in which each segment applies on top of the one before."""
+
+    id: str
+    first_txid: int
+    last_txid: int
+    snapshots: int
+    size: int  # of its snapshots, bytes
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The restorable past of one database, oldest first."""
+
+    url: str
+    generations: tuple[Generation, ...]
+    snapshots: tuple[Snapshot, ...]
+    first_txid: int  # oldest restorable
+    last_txid: int  # newest restorable
+    last_commit_ms: int | None  # commit time of ``last_txid``, where the store tells
+    last_stored_ms: int  # when the newest object of the log was stored
+    segments: int
+    segment_bytes: int
+    merged: int
+    merged_bytes: int
+    snapshot_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.segment_bytes + self.merged_bytes + self.snapshot_bytes
+
+
+Entry = tuple[ParsedKey, ObjectInfo]
+Facts = Mapping[int, ObjectFacts]  # of segments whose HEAD was asked for, by first txid
+
+
+def history(store: Store, prefix: str, *, url: str) -> History:
+    """The history below a prefix: one listing, and one HEAD a generation and for the newest
+    segment. ``NoBackup`` if there is none."""
+    keys = Keys(prefix)
+    entries = [(parsed, info) for info in store.list(keys.root)
+               if (parsed := parse_key(prefix, info.key, info.size)) is not None]
+    heads = {txid: parse_metadata(store.head(keys.wal(txid)).metadata)
+             for txid in telling(key for key, _ in entries)}
+    return summarise(entries, {txid: facts for txid, facts in heads.items() if facts}, url=url)
+
+
+def telling(keys: Iterable[ParsedKey]) -> set[int]:
+    """First txids of the segments worth a HEAD: the newest, and where a snapshot may begin a
+    generation."""
+    kept = list(keys)
+    wal = {key.first_txid for key in kept if isinstance(key, WalKey)}
+    return {max(wal), *(wal & set(_starts(kept).values()))} if wal else set()
+
+
+def summarise(entries: Iterable[Entry], facts: Facts, *, url: str) -> History:
+    """The same from values: parsed keys with their objects, and what the HEADs said."""
+    kept = list(entries)
+    wal = [(key, info) for key, info in kept if isinstance(key, WalKey)]
+    merged = [(key, info) for key, info in kept if isinstance(key, MergedKey)]
+    last = _last(wal, merged, facts)
+    orphans = _orphans(_starts(key for key, _ in kept), facts, last)
+    snapshots = sorted(
+        ((key, info) for key, info in kept
+         if isinstance(key, SnapshotKey) and key.generation not in orphans),
+        key=lambda pair: (pair[0].txid, pair[0].generation))
+    if not snapshots:
+        raise NoBackup(f"no backup at {url}", hint="check the bucket and the prefix")
+    newest = max((key.first_txid for key, _ in wal), default=0)
+    return History(
+        url=url,
+        generations=_generations([key for key, _ in snapshots], last),
+        snapshots=tuple(Snapshot(key.txid, key.generation, info.size, info.modified_ms)
+                        for key, info in snapshots),
+        first_txid=snapshots[0][0].txid,
+        last_txid=last,
+        last_commit_ms=facts[newest].last_commit_ms if newest in facts else None,
+        last_stored_ms=max(info.modified_ms for _, info in (*wal, *merged, *snapshots)),
+        segments=len(wal), segment_bytes=sum(info.size for _, info in wal),
+        merged=len(merged), merged_bytes=sum(info.size for _, info in merged),
+        snapshot_bytes=sum(info.size for _, info in snapshots))
+
+
+def _starts(keys: Iterable[ParsedKey]) -> dict[str, int]:
+    """The oldest snapshot of each generation."""
+    found: dict[str, int] = {}
+    for key in keys:
+        if isinstance(key, SnapshotKey):
+            found[key.generation] = min(key.txid, found.get(key.generation, key.txid))
+    return found
+
+
+def _last(wal: list[tuple[WalKey, ObjectInfo]], merged: list[tuple[MergedKey, ObjectInfo]],
+          facts: Facts) -> int:
+    """The newest txid of the log, a lower bound where the store keeps no metadata."""
+    ends = [facts[key.first_txid].last_txid if key.first_txid in facts else key.first_txid
+            for key, _ in wal]
+    return max([*ends, *(key.last for key, _ in merged)], default=0)
+
+
+def _orphans(starts: Mapping[str, int], facts: Facts, last: int) -> set[str]:
+    """Generations whose start never became part of the log: it crashed, or lost a race."""
+    return {generation for generation, txid in starts.items()
+            if txid > last or (txid in facts and facts[txid].generation != generation)}
+
+
+def _generations(snapshots: list[SnapshotKey], last_txid: int) -> tuple[Generation, ...]:
+    groups: dict[str, list[SnapshotKey]] = {}
+    for key in snapshots:
+        groups.setdefault(key.generation, []).append(key)
+    ordered = list(groups.items())
+    ends = [keys[0].txid - 1 for _, keys in ordered[1:]] + [last_txid]
+    return tuple(
+        Generation(generation, keys[0].txid, end, len(keys), sum(key.size for key in keys))
+        for (generation, keys), end in zip(ordered, ends, strict=True))
