@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 P = ParamSpec("P")
 T = TypeVar("T")
 
+READ_SIZE = 1 << 20
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 # What file systems answer that cannot sync a directory; there is nothing to make durable then.
 NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
@@ -102,6 +104,14 @@ class Files:
         """The whole file."""
         with self.open_read(path) as file:
             return file.pread(file.size(), 0)
+
+    def sha256(self, path: StrPath) -> str:
+        """Of the whole file, as hex; memory stays small."""
+        digest = hashlib.sha256()
+        with self.open_read(path) as file:
+            for offset in range(0, file.size(), READ_SIZE):
+                digest.update(file.pread(READ_SIZE, offset))
+        return digest.hexdigest()
 
     def rename(self, old: StrPath, new: StrPath) -> None:
         """Rename durably within one directory."""

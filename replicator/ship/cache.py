@@ -1,0 +1,409 @@
+"""The disk cache: segments between their capture and their acknowledgement, and after.
+
+Owns: one directory per database (``segments/``, the ledger ``state.db``, ``pages.xxh``) and
+the order of writes in it. Refuses: to believe. A segment counts as durable when the store
+acknowledged it and every one before it, and for no other reason.
+
+Order of writes. A segment: file written, fsync, rename, fsync of the directory, then its row
+in one synchronous commit. A crash before the row leaves a file that the next open removes. A
+removal goes the other way round: row first, then file. So a row of a waiting segment always
+has its file, whole; where it does not (damage, a disk that lied), the next open drops that row
+and every waiting one after it, says so in ``recovered``, and the caller catches up.
+
+One lock; safe to share between the threads that capture and upload.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import threading
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from ..edge.files import Files, InFile, OutFile
+from ..errors import DamageError, LocalIOError, ReplicatorError
+from ..format.database import PageHashes
+from .draft import Draft
+from .hashes import HashBase
+from .ledger import LAST_TXID, Ledger, SegmentRecord, Status, follows, open_ledger
+
+__all__ = ["Cache", "Draft", "SegmentRecord", "Status"]
+
+# Acknowledged segments kept for merges. A steady writer makes one a second and the smallest
+# merge covers five minutes, so an hour is ample; the bound keeps opening quick.
+KEEP_SEGMENTS = 4096
+TRIM_BATCH = 64
+
+
+class Cache:
+    """An open cache directory; see :meth:`open`."""
+
+    def __init__(self, directory: Path, files: Files, ledger: Ledger, recovered: list[str]) -> None:
+        self.directory = directory
+        self.recovered = recovered
+        """What was found wrong at opening, and what was done about it, in words."""
+        self._files = files
+        self._ledger = ledger
+        self._segments = directory / "segments"
+        self._base = HashBase(directory / "pages.xxh", files)
+        self._lock = threading.RLock()
+        self._drafts = 0
+        self.writer = self._writer()
+        self._recover()
+
+    @classmethod
+    def open(cls, directory: str | Path, files: Files | None = None) -> Cache:
+        """Open or create the cache. Damage is set aside or dropped and reported, never fatal;
+        a disk that refuses is ``LocalIOError`` or ``DiskFull``."""
+        files = files or Files()
+        directory = Path(directory)
+        files.mkdir(directory / "segments")
+        recovered: list[str] = []
+        ledger = open_ledger(directory, files, recovered)
+        try:
+            return cls(directory, files, ledger, recovered)
+        except BaseException:
+            ledger.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # the way in
+
+    def draft(self) -> Draft:
+        """A new segment file to write."""
+        with self._lock:
+            self._drafts += 1
+            path = self._segments / f"draft-{self._drafts}.tmp"
+        return Draft(self._files.create(path), self._keep)
+
+    def adopt(self, record: SegmentRecord) -> SegmentRecord:
+        """Begin anew from a segment that the store is known to hold; all else is forgotten.
+
+        For a restored database, or one that equals the head of its log in the store.
+        """
+        adopted = dataclasses.replace(record, status=Status.UPLOADED, stored=False)
+        with self._lock:
+            gone = self._ledger.records()
+            with self._ledger.transaction():
+                self._ledger.remove(gone)
+                self._ledger.remove_changes(0, LAST_TXID)
+                self._ledger.save(adopted)
+            self._remove_files(gone)
+        return adopted
+
+    # what is there
+
+    def head(self) -> SegmentRecord | None:
+        """The newest segment captured."""
+        with self._lock:
+            return self._ledger.newest()
+
+    def durable(self) -> SegmentRecord | None:
+        """The newest segment that the store acknowledged together with all before it."""
+        with self._lock:
+            waiting = self._ledger.waiting(1)
+            return self._ledger.newest(waiting[0].first_txid if waiting else None)
+
+    def pending(self) -> list[SegmentRecord]:
+        """Segments that are not acknowledged, oldest first."""
+        with self._lock:
+            return self._ledger.waiting()
+
+    def next_pending(self) -> SegmentRecord | None:
+        with self._lock:
+            return next(iter(self._ledger.waiting(1)), None)
+
+    def records(self, first_txid: int = 0) -> list[SegmentRecord]:
+        """Every segment from ``first_txid`` on that the ledger still knows, in log order."""
+        with self._lock:
+            return self._ledger.records(first_txid)
+
+    def usage(self) -> int:
+        """Bytes of all segment files."""
+        with self._lock:
+            return self._ledger.stored_bytes()
+
+    def pending_bytes(self) -> int:
+        with self._lock:
+            return self._ledger.waiting_bytes()
+
+    def open_segment(self, record: SegmentRecord) -> InFile:
+        """The segment's file, to read in pieces; not verified."""
+        return self._files.open_read(self._path(record))
+
+    def read(self, record: SegmentRecord) -> bytes:
+        """The whole segment; ``DamageError`` when it is not what was captured."""
+        data = self._files.read(self._path(record))
+        if hashlib.sha256(data).hexdigest() != record.sha256:
+            raise DamageError(f"{self._path(record)}: the segment is damaged", key=record.key)
+        return data
+
+    def intact(self, record: SegmentRecord) -> bool:
+        """Whether the segment's file is, byte for byte, what was captured."""
+        try:
+            return self._files.sha256(self._path(record)) == record.sha256
+        except LocalIOError:
+            return False
+
+    # the way out. A row must be in flight to be acknowledged, so that an answer about a segment
+    # that was dropped meanwhile is never taken for one about its successor of the same txid.
+
+    def uploading(self, first_txid: int) -> SegmentRecord | None:
+        """An attempt begins. None: no such segment waits (any more)."""
+        with self._lock:
+            record = self._in_state(first_txid, Status.PENDING)
+            return record and self._save(record, status=Status.UPLOADING,
+                                         attempts=record.attempts + 1)
+
+    def progress(self, first_txid: int, upload_id: str | None, part_size: int
+                 ) -> SegmentRecord | None:
+        """A multipart upload began, or (None) is given up. None: as for :meth:`uploaded`."""
+        with self._lock:
+            record = self._in_state(first_txid, Status.UPLOADING)
+            return record and self._save(record, upload_id=upload_id, part_size=part_size)
+
+    def uploaded(self, first_txid: int, at_ms: int) -> SegmentRecord | None:
+        """The store acknowledged it. None: it is not in flight, and nothing was recorded."""
+        with self._lock:
+            record = self._in_state(first_txid, Status.UPLOADING)
+            return record and self._save(record, status=Status.UPLOADED, uploaded_ms=at_ms,
+                                         upload_id=None, last_error=None)
+
+    def failed(self, first_txid: int, error: str, next_attempt_ms: int) -> SegmentRecord | None:
+        """The attempt failed; it waits again. None: as for :meth:`uploaded`."""
+        with self._lock:
+            record = self._in_state(first_txid, Status.UPLOADING)
+            return record and self._save(record, status=Status.PENDING, last_error=error,
+                                         next_attempt_ms=next_attempt_ms)
+
+    def merged(self, first_txid: int, last_txid: int) -> None:
+        """A merge in the store covers the acknowledged segments of this range."""
+        with self._lock, self._ledger.transaction():
+            for record in self._ledger.records(first_txid):
+                if record.last_txid <= last_txid and record.status is Status.UPLOADED:
+                    self._ledger.save(dataclasses.replace(record, status=Status.MERGED))
+
+    # letting go
+
+    def drop_pending(self, first_txid: int = 0) -> list[SegmentRecord]:
+        """Forget the waiting segments from ``first_txid`` on, and return them.
+
+        One with attempts may be in the store all the same: ask it before its txid is used again.
+        """
+        with self._lock:
+            gone = [r for r in self._ledger.waiting() if r.first_txid >= first_txid]
+            if gone:
+                with self._ledger.transaction():
+                    self._ledger.remove(gone)
+                    self._ledger.remove_changes(gone[0].first_txid, LAST_TXID)
+                self._remove_files(gone)
+        return gone
+
+    def trim(self, keep_bytes: int) -> int:
+        """Remove files of acknowledged segments, oldest first, until all files together take at
+        most ``keep_bytes``; the bytes freed. Rows go with their files, but the newest
+        acknowledged one stays: it says how far the store is."""
+        freed = 0
+        with self._lock:
+            while gone := self._trim_some(keep_bytes):
+                freed += sum(record.size for record in gone)
+        return freed
+
+    # small facts and page hashes
+
+    def get(self, name: str) -> str | None:
+        with self._lock:
+            return self._ledger.get(name)
+
+    def put(self, name: str, value: str) -> None:
+        """Keep a small fact, durably."""
+        with self._lock, self._ledger.transaction():
+            self._ledger.put(name, value)
+
+    def save_hashes(self, txid: int, hashes: PageHashes) -> None:
+        """Keep the whole array, as it is after ``txid``; changes up to there are forgotten.
+
+        Array and txid must belong together; the segment that ends there may follow later.
+        States before ``txid`` can't be loaded any more, so do this when ``txid`` is durable.
+        """
+        with self._lock:
+            self._base.save(txid, hashes)
+            with self._ledger.transaction():
+                self._ledger.remove_changes(0, txid)
+
+    def load_hashes(self, txid: int) -> PageHashes | None:
+        """The array after the segment that ends with ``txid``, proved against its record; None
+        when there is no such record or no array that leads there."""
+        with self._lock:
+            record = self._ledger.newest(txid + 1)
+            if record is None or record.last_txid != txid:
+                return None
+            return self._base.replayed(txid, record.state, self._ledger.changes)
+
+    def hashes_due(self) -> bool:
+        """Whether the changes outgrew the array, so that :meth:`save_hashes` pays."""
+        with self._lock:
+            return self._ledger.change_bytes() > self._base.limit()
+
+    # helpers, called with the lock held
+
+    def _path(self, record: SegmentRecord) -> Path:
+        return self._segments / record.file_name
+
+    def _in_state(self, first_txid: int, status: Status) -> SegmentRecord | None:
+        record = self._ledger.find(first_txid)
+        return record if record is not None and record.status is status else None
+
+    def _save(self, record: SegmentRecord, **values: object) -> SegmentRecord:
+        changed = dataclasses.replace(record, **values)  # type: ignore[arg-type]
+        with self._ledger.transaction():
+            self._ledger.save(changed)
+        return changed
+
+    def _trim_some(self, keep_bytes: int) -> list[SegmentRecord]:
+        excess = self._ledger.stored_bytes() - keep_bytes
+        crowd = self._ledger.count() - KEEP_SEGMENTS
+        if excess <= 0 and crowd <= 0:
+            return []
+        known = self._ledger.oldest_acknowledged(TRIM_BATCH)
+        gone = _oldest(known, excess, crowd)
+        if gone:
+            with self._ledger.transaction():
+                self._release(known, gone)
+            self._remove_files(gone)
+        return gone
+
+    def _release(self, known: list[SegmentRecord], gone: list[SegmentRecord]) -> None:
+        """Note that the files of ``gone`` go. Rows without a file are forgotten at the old end,
+        where they leave no hole, but for the last of ``known``."""
+        names = {record.first_txid for record in gone}
+        kept = next((n for n, r in enumerate(known) if r.stored and r.first_txid not in names),
+                    len(known) - 1)
+        self._ledger.remove(known[:kept])
+        for record in known[kept:]:
+            if record.first_txid in names:
+                self._ledger.save(dataclasses.replace(record, stored=False))
+
+    def _remove_files(self, records: Sequence[SegmentRecord]) -> None:
+        # A file that cannot be removed now is an orphan that the next open removes.
+        for record in records:
+            with contextlib.suppress(LocalIOError):
+                self._files.unlink(self._path(record), missing_ok=True)
+
+    def _writer(self) -> str:
+        known = self.get("writer")
+        if known is None:
+            known = str(uuid.uuid4())
+            self.put("writer", known)
+        return known
+
+    def _keep(self, file: OutFile, record: SegmentRecord, change: bytes,
+              replaces: Sequence[SegmentRecord]) -> None:
+        """The commit point of a segment; see the module's order of writes."""
+        try:
+            if record.size != file.size or record.status is not Status.PENDING:
+                raise ValueError(f"the record says {record.size} bytes, the file has {file.size}")
+            self._files.publish(file, self._path(record))
+            self._insert(record, change, replaces)
+        except (ReplicatorError, ValueError):
+            file.discard()
+            self._remove_unclaimed(record)
+            raise
+
+    def _remove_unclaimed(self, record: SegmentRecord) -> None:
+        with self._lock, contextlib.suppress(LocalIOError):
+            known = self._ledger.find(record.first_txid)
+            if known is None or known.file_name != record.file_name:
+                self._remove_files([record])
+
+    def _insert(self, record: SegmentRecord, change: bytes,
+                replaces: Sequence[SegmentRecord]) -> None:
+        with self._lock:
+            self._check_place(record, replaces)
+            with self._ledger.transaction():
+                self._ledger.remove(replaces)
+                self._ledger.save(record)
+                if change:
+                    self._ledger.save_change(record.last_txid, change)
+            self._remove_files(replaces)
+
+    def _check_place(self, record: SegmentRecord, replaces: Sequence[SegmentRecord]) -> None:
+        """``ValueError`` unless the record is next in the log, or stands for exactly those it
+        replaces, none of which the store can have seen."""
+        if not replaces:
+            if not follows(self._ledger.newest(), record):
+                raise ValueError(f"txid {record.first_txid} is not next in the log")
+            return
+        first, last = replaces[0].first_txid, replaces[-1].last_txid
+        known = [r for r in self._ledger.records(first) if r.last_txid <= last]
+        if known != list(replaces) or (record.first_txid, record.last_txid) != (first, last):
+            raise ValueError(f"txids {first} to {last} are not what the cache holds")
+        if any(r.attempts or r.acknowledged for r in replaces):
+            raise ValueError("a segment that was offered to the store keeps its bytes")
+
+    # opening the cache
+
+    def _recover(self) -> None:
+        """Make files and rows agree again."""
+        records = self._ledger.records()
+        sizes = self._tidy({record.file_name for record in records})
+        self._check_waiting([r for r in records if not r.acknowledged])
+        self._check_acknowledged([r for r in records if r.acknowledged], sizes)
+
+    def _tidy(self, known: set[str]) -> dict[str, int]:
+        """Remove files without a row; the sizes of the others."""
+        sizes = {}
+        for name in self._files.listdir(self._segments):
+            if name in known:
+                sizes[name] = self._files.size(self._segments / name)
+                continue
+            self._files.unlink(self._segments / name)
+            if not name.endswith(".tmp"):
+                self.recovered.append(f"segment file {name} had no record and was removed")
+        return sizes
+
+    def _check_waiting(self, records: list[SegmentRecord]) -> None:
+        for record in records:
+            if not self.intact(record):
+                gone = self.drop_pending(record.first_txid)
+                self.recovered.append(
+                    f"segment file {record.file_name} is missing or damaged; transactions "
+                    f"{record.first_txid} to {gone[-1].last_txid} must be caught up"
+                )
+                break
+        for record in self._ledger.waiting():
+            if record.status is Status.UPLOADING:  # by a process that is gone
+                self._save(record, status=Status.PENDING)
+
+    def _check_acknowledged(self, records: list[SegmentRecord], sizes: dict[str, int]) -> None:
+        lost = [r for r in records if r.stored and sizes.get(r.file_name) != r.size]
+        if lost:
+            with self._ledger.transaction():
+                self._release(records, lost)
+            self._remove_files(lost)
+
+
+def _oldest(known: list[SegmentRecord], excess: int, crowd: int) -> list[SegmentRecord]:
+    """The oldest stored segments that together free ``excess`` bytes and ``crowd`` rows."""
+    gone: list[SegmentRecord] = []
+    for record in known:
+        if excess <= 0 and crowd <= 0:
+            break
+        crowd -= 1
+        if record.stored:
+            excess -= record.size
+            gone.append(record)
+    return gone
