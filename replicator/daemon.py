@@ -1,0 +1,267 @@
+"""The sidecar: a replicator as a process of its own, alone or around the application.
+
+Owns signals, the child process, the control socket, and the exit code. SIGTERM and SIGINT mean
+"make everything durable, then end"; the exit code is 0 only if that came true.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from . import errors
+from .config import SqliteReplicatorConfig
+from .errors import ConfigError, LocalIOError, NotDurable, ReplicatorError
+from .replicator import SqliteReplicator
+
+FINAL_FLUSH = 30.0  # seconds to make the rest durable before ending; a second signal ends at once
+POLL = 0.2
+SOCKET_NAME = "control.sock"
+MOST_REQUEST = 65536  # bytes of one request line
+
+log = logging.getLogger("replicator")
+
+
+class NotRunning(ReplicatorError):
+    """No sidecar answers for this database."""
+
+    default_hint = "start one with `replicator run`"
+
+
+def run_sidecar(config: SqliteReplicatorConfig, command: list[str] | None = None, *,
+                as_json: bool = False) -> int:
+    """Replicate until a signal, or until ``command`` ends; the process's exit code.
+
+    Around a command, a missing database is restored first if the bucket has it, and the code is
+    the command's own unless that is 0 and something is not durable.
+    """
+    set_up_logging(as_json=as_json)
+    replicator = SqliteReplicator(config)
+    signals = _Signals()
+    with signals, _prepared(replicator, restore_missing=command is not None):
+        log.info("following %s, backing up to %s", config.database, config.target.url)
+        with ControlSocket(config.cache, replicator):
+            code = _around(command, replicator, signals) if command else _alone(
+                replicator, signals)
+        return _end(replicator, signals, code)
+
+
+@contextlib.contextmanager
+def _prepared(replicator: SqliteReplicator, *, restore_missing: bool) -> Iterator[None]:
+    if restore_missing:
+        report = replicator.restore(if_missing=True)
+        if report is not None and report.objects:
+            log.info("restored %s to txid %d", report.output, report.txid)
+    replicator.start()
+    try:
+        yield
+    finally:
+        replicator.stop()
+
+
+def _alone(replicator: SqliteReplicator, signals: _Signals) -> int:
+    while not signals.wait(POLL) and replicator.failed is None:
+        pass
+    return 0
+
+
+def _around(command: list[str], replicator: SqliteReplicator, signals: _Signals) -> int:
+    try:
+        child = subprocess.Popen(command)  # noqa: S603 - running the user's command is the point
+    except OSError as error:
+        raise ConfigError(f"cannot run {command[0]}: {(error.strerror or '').lower()}") from error
+    log.info("running %s as process %d", command[0], child.pid)
+    with signals.forwarded_to(child):
+        code = child.wait()
+    return 128 - code if code < 0 else code
+
+
+def _end(replicator: SqliteReplicator, signals: _Signals, code: int) -> int:
+    """The last flush. A failure is loud, and never hidden behind a code of 0."""
+    signals.rearm()
+    try:
+        if replicator.failed is not None:
+            raise replicator.failed
+        position = _flush_until(replicator, signals)
+        log.info("everything up to txid %d is in %s", position, replicator.config.target.url)
+    except ReplicatorError as error:
+        status = replicator.status()
+        log.error("%s; %d bytes in %d segments wait in %s", error, status.pending_bytes,
+                  status.pending_segments, replicator.config.cache)
+        return code or error.exit_code
+    return code
+
+
+def _flush_until(replicator: SqliteReplicator, signals: _Signals) -> int:
+    until = time.monotonic() + FINAL_FLUSH
+    while True:
+        try:
+            return replicator.flush(timeout=POLL).txid
+        except NotDurable:
+            if signals.received or time.monotonic() >= until:
+                raise
+
+
+class _Signals:
+    """SIGTERM and SIGINT as an event; while a command runs they go to it instead."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._event.set()
+        if self._child is not None:
+            self._child.send_signal(number)
+
+    @contextlib.contextmanager
+    def forwarded_to(self, child: subprocess.Popen[bytes]) -> Iterator[None]:
+        self._child = child
+        if self._event.is_set():
+            child.terminate()
+        try:
+            yield
+        finally:
+            self._child = None
+
+    @property
+    def received(self) -> bool:
+        return self._event.is_set()
+
+    def rearm(self) -> None:
+        """From here on a signal means: end at once."""
+        self._event.clear()
+
+    def wait(self, seconds: float) -> bool:
+        return self._event.wait(seconds)
+
+
+class ControlSocket:
+    """Answers ``status``, ``flush``, ``snapshot`` and ``metrics``: a JSON line each way."""
+
+    def __init__(self, directory: Path, replicator: SqliteReplicator) -> None:
+        self._directory = directory
+        self._replicator = replicator
+        self._answers: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "status": lambda _: asdict(replicator.status()),
+            "flush": lambda r: asdict(replicator.flush(r.get("timeout"),
+                                                       snapshot=bool(r.get("snapshot")))),
+            "snapshot": lambda r: {"txid": replicator.snapshot(r.get("timeout"))},
+            "metrics": lambda _: replicator.metrics.snapshot(),
+        }
+
+    def __enter__(self) -> ControlSocket:
+        self._socket = socket.socket(socket.AF_UNIX)
+        with _short_path(self._directory) as place, contextlib.suppress(FileNotFoundError):
+            os.unlink(place / SOCKET_NAME)
+        with _short_path(self._directory) as place:
+            self._socket.bind(str(place / SOCKET_NAME))
+        self._socket.listen()
+        threading.Thread(target=self._serve, name="replicator-control", daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._directory / SOCKET_NAME)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            line = connection.makefile("rb").readline(MOST_REQUEST)
+            connection.sendall(json.dumps(self._reply(line)).encode() + b"\n")
+
+    def _reply(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            answer = self._answers[request["command"]]
+        except (ValueError, KeyError, TypeError):
+            return {"error": "ConfigError", "message": "the request is not understood"}
+        try:
+            return {"answer": answer(request)}
+        except ReplicatorError as error:
+            return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
+
+
+def ask(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask the sidecar whose cache directory this is. ``NotRunning``, or the error it met."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        with _short_path(cache_dir) as place:
+            connection.connect(str(place / SOCKET_NAME))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        reply = json.loads(connection.makefile("rb").readline())
+    except (OSError, ValueError) as error:
+        raise NotRunning(f"no sidecar answers in {cache_dir}") from error
+    finally:
+        connection.close()
+    if "error" in reply:
+        kind = getattr(errors, reply["error"], ReplicatorError)
+        raise kind(reply["message"], hint=reply.get("hint", ""))
+    answer: dict[str, Any] = reply["answer"]
+    return answer
+
+
+@contextlib.contextmanager
+def _short_path(directory: Path) -> Iterator[Path]:
+    """The directory under a name that fits a socket's address (108 bytes)."""
+    if len(os.fsencode(directory)) < 90:
+        yield directory
+        return
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LocalIOError(f"cannot open {directory}: {error.strerror}") from error
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"time_ms": int(record.created * 1000), "level": record.levelname,
+                           "logger": record.name, "message": record.getMessage()})
+
+
+def set_up_logging(*, as_json: bool) -> None:
+    """Log lines on standard error, for people or as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if as_json else logging.Formatter(
+        "%(asctime)s %(levelname)-7s %(message)s"))
+    logger = logging.getLogger("replicator")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

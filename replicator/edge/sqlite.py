@@ -1,0 +1,303 @@
+"""The one door to the user's live database: pins, passive checkpoints, the raw files.
+
+Owns every SQLite connection to that database and every read of its bytes. Refuses to write:
+there is no statement here that changes a table, and the only pragmas issued are the switch to
+WAL mode (asked for once, when it is not on yet) and passive checkpoints.
+
+POSIX locks belong to the process: closing any descriptor of the database file would drop
+SQLite's locks on it, so raw reads go through :func:`replicator.edge.files.database_reader`,
+which opens it once per inode and never closes it. ``-shm`` is never opened here. Opening and
+closing ``-wal`` is harmless, for no locks live there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from ..errors import DatabaseUnusable, LocalIOError, ReplicatorError
+from ..format.database import DatabaseHeader, parse_database_header
+from ..format.wal import HEADER_SIZE, WalHeader, parse_header
+from .files import RawFile, database_reader
+
+HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
+
+
+class SourceChanged(ReplicatorError):
+    """The file at the path is not the one that was opened (replaced, deleted, recreated)."""
+
+
+class SourceBusy(ReplicatorError):
+    """Somebody holds a lock on the database that a reader in WAL mode never meets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Answer of a passive checkpoint: frames in the log and frames copied, -1 if unknown."""
+
+    busy: bool  # another checkpoint is running
+    log: int
+    copied: int
+
+
+def wal_path(database: Path) -> Path:
+    return database.with_name(database.name + "-wal")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """(device, inode) of the file, None when there is none or it has no bytes yet."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LocalIOError(f"cannot look at {path}: {error.strerror}") from error
+    return (found.st_dev, found.st_ino) if found.st_size else None
+
+
+def connect(path: Path, *, timeout: float) -> sqlite3.Connection:
+    """A connection that creates nothing and is used by one thread at a time."""
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw", uri=True, timeout=timeout,
+            isolation_level=None, check_same_thread=False, cached_statements=8)
+    except sqlite3.Error as error:
+        raise DatabaseUnusable(f"cannot open {path}: {error}") from error
+    if sys.version_info >= (3, 12):  # leave the log alone when we close last
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+    return connection
+
+
+def _translate(path: Path, error: sqlite3.Error) -> ReplicatorError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return SourceBusy(f"{path} is locked: {error}")
+    if code == sqlite3.SQLITE_NOTADB:
+        return not_a_database(path)
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return read_only(path)
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL):
+        return LocalIOError(f"{path}: {error}")
+    return DatabaseUnusable(f"{path}: {error}")
+
+
+def not_a_database(path: Path) -> DatabaseUnusable:
+    return DatabaseUnusable(
+        f"{path} is not a SQLite database, or it is encrypted",
+        hint="name a plain SQLite file; an encrypted one (SQLCipher, SEE) cannot be followed")
+
+
+def read_only(path: Path) -> DatabaseUnusable:
+    return DatabaseUnusable(
+        f"{path} is read-only, and a reader of a WAL database must be able to lock it",
+        hint="give this user write permission to the file and its directory (chmod u+w)")
+
+
+def exclusive(path: Path) -> DatabaseUnusable:
+    return DatabaseUnusable(
+        f"{path} stays locked by another process, most likely in EXCLUSIVE locking mode",
+        hint="let the application use PRAGMA locking_mode=NORMAL, or end its long transaction")
+
+
+class Pin:
+    """A connection that can hold one read transaction open."""
+
+    def __init__(self, path: Path, *, timeout: float) -> None:
+        self._path = path
+        self._connection = connect(path, timeout=timeout)
+
+    def hold(self) -> None:
+        try:
+            self._connection.execute("BEGIN")
+            self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        except sqlite3.Error as error:
+            self.release()
+            raise _translate(self._path, error) from error
+
+    def release(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class LiveDatabase:
+    """One open database file, as long as the path still names the same inode."""
+
+    def __init__(self, path: Path, *, busy_timeout: float = 5.0) -> None:
+        """Check the file and switch it to WAL mode if it is not; ``DatabaseUnusable``."""
+        self.path = path
+        self._timeout = busy_timeout
+        _check_permissions(path)
+        self.raw: RawFile = database_reader(path)
+        self.identity = identity(path)
+        self.switched = False
+        header = self.header()  # before any connection: a foreign file is told apart first
+        self._checkpointer = connect(path, timeout=busy_timeout)
+        self._locker: sqlite3.Connection | None = None
+        self._idle_pins: list[Pin] = []
+        self._pins: list[Pin] = []
+        self.log = LogFile(wal_path(path))
+        try:
+            if not header.wal_mode:
+                self._switch_to_wal()
+            self._probe()
+        except BaseException:
+            self.close()
+            raise
+
+    def header(self) -> DatabaseHeader:
+        """The database file's own header, as it lies on disk."""
+        data = self.raw.pread(HEADER_BYTES, 0)
+        header = parse_database_header(data)
+        if header is None:
+            raise not_a_database(self.path)
+        return header
+
+    def _switch_to_wal(self) -> None:
+        try:
+            mode = self._checkpointer.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+        if mode != "wal":
+            raise DatabaseUnusable(
+                f"{self.path} cannot be switched to WAL mode (it stays in {mode} mode)",
+                hint="its file system must support shared memory; network file systems do not")
+        self.switched = True
+
+    def _probe(self) -> None:
+        try:
+            self._checkpointer.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: sqlite3.Error) -> ReplicatorError:
+        found = _translate(self.path, error)
+        return exclusive(self.path) if isinstance(found, SourceBusy) else found
+
+    def check_identity(self) -> None:
+        """``SourceChanged`` when the path names another file, or none, by now."""
+        if identity(self.path) != self.identity:
+            raise SourceChanged(f"{self.path} was replaced or deleted")
+
+    def pin(self) -> Pin:
+        """Open a read transaction; give it back with :meth:`unpin`."""
+        pin = self._idle_pins.pop() if self._idle_pins else Pin(self.path, timeout=self._timeout)
+        if pin not in self._pins:
+            self._pins.append(pin)
+        pin.hold()
+        return pin
+
+    def unpin(self, pin: Pin) -> None:
+        pin.release()
+        self._idle_pins.append(pin)
+
+    def checkpoint(self) -> Checkpoint:
+        """One passive checkpoint: never waits, never makes anybody wait."""
+        try:
+            row = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            raise _translate(self.path, error) from error
+        return Checkpoint(busy=bool(row[0]), log=row[1], copied=row[2])
+
+    @contextlib.contextmanager
+    def write_lock(self, *, patience: float) -> Iterator[bool]:
+        """Hold the write lock inside the block; yields False if it was not had in time (s).
+
+        Asked for without SQLite's busy handler, whose growing sleeps would lose every race
+        against a writer that never pauses.
+        """
+        if self._locker is None:
+            self._locker = connect(self.path, timeout=0)
+        taken = self._take_lock(self._locker, time.monotonic() + patience)
+        try:
+            yield taken
+        finally:
+            if taken:
+                self._locker.execute("ROLLBACK")
+
+    def _take_lock(self, locker: sqlite3.Connection, until: float) -> bool:
+        while True:
+            try:
+                locker.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not isinstance(_translate(self.path, error), SourceBusy):
+                    raise _translate(self.path, error) from error
+                if time.monotonic() >= until:
+                    return False
+                time.sleep(0.0002)
+            else:
+                return True
+
+    def close(self) -> None:
+        """Close every connection. The raw descriptor stays, see the module's text."""
+        for pin in self._pins:
+            pin.release()
+        for pin in self._pins:
+            pin.close()
+        for connection in (self._locker, self._checkpointer):
+            if connection is not None:
+                connection.close()
+        self._pins, self._idle_pins = [], []
+        self.log.close()
+
+
+class LogFile:
+    """The ``-wal`` file, re-opened whenever its path names another inode."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def refresh(self) -> os.stat_result | None:
+        """Follow the path to the file it names now; None when there is none."""
+        try:
+            found = os.stat(self.path)
+            if self._identity != (found.st_dev, found.st_ino):
+                self.close()
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                found = os.fstat(self._descriptor)
+                self._identity = (found.st_dev, found.st_ino)
+        except FileNotFoundError:
+            self.close()
+            return None
+        except OSError as error:
+            raise LocalIOError(f"cannot read {self.path}: {error.strerror}") from error
+        return found
+
+    def header(self) -> WalHeader | None:
+        """The log's header; None when the log is empty."""
+        return parse_header(self.read(HEADER_SIZE, 0))
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to ``size`` bytes; fewer only at the end of the file."""
+        if self._descriptor is None:
+            return b""
+        try:
+            return os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            raise LocalIOError(f"cannot read {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor, self._identity = None, None
+
+
+def _check_permissions(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise LocalIOError(f"cannot look at {path}: {error.strerror}") from error
+    marked = not mode & 0o222  # root may write anyway, but somebody meant it
+    if marked or not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise read_only(path)

@@ -1,0 +1,231 @@
+"""The library's front door: one replicator for one database.
+
+    config = SqliteReplicatorConfig(db_path="app.db", bucket="backups")
+    with SqliteReplicator(config) as replicator:
+        ...                                   # the application writes as it always did
+        replicator.flush()                    # every commit so far is in the bucket
+
+Owns the wiring: cache, store, upload thread, capture thread. It can be used from any thread.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from types import TracebackType
+from typing import Any
+
+from . import __version__
+from .config import SqliteReplicatorConfig
+from .edge.files import DirLock
+from .edge.store import open_store
+from .edge.store.base import Store
+from .edge.store.retry import RetryingStore, RetryPolicy
+from .errors import NotDurable, ReplicatorError
+from .format.keys import Keys
+from .metrics import Metrics
+from .model import Position, ReplicationStatus, RestoreReport
+from .restore import restore as restore_from
+from .ship.cache import Cache
+from .ship.join import Joiner
+from .ship.pipeline import Pipeline
+from .ship.upload import Uploader, now_ms
+
+SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
+HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhealthy
+
+
+class SqliteReplicator:
+    """Replicates one database while started. ``store`` is for tests and special needs; by
+    default it is opened from the config."""
+
+    def __init__(self, config: SqliteReplicatorConfig, *, store: Store | None = None) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self._given_store = store
+        self._lock = DirLock(config.cache)
+        self._parts: _Parts | None = None
+        self._last: ReplicationStatus | None = None
+
+    def start(self) -> None:
+        """Begin to replicate. Returns once the database is being followed or waited for.
+
+        ``AlreadyRunning``, ``DatabaseUnusable``, ``ConfigError``, and with ``auto_restore``
+        whatever :meth:`restore` raises.
+        """
+        if self._parts is not None:
+            raise ReplicatorError("this replicator is running already")
+        self._lock.acquire()
+        try:
+            if self.config.auto_restore:
+                self.restore(if_missing=True)
+            self._parts = _Parts(self.config, self._given_store, self.metrics)
+            self._parts.start()
+        except BaseException:
+            self._halt()
+            raise
+
+    def stop(self) -> None:
+        """End at once; what is not durable yet stays in the cache. See :meth:`flush`."""
+        self._halt()
+
+    def _halt(self) -> None:
+        parts, self._parts = self._parts, None
+        try:
+            if parts is not None:
+                self._last = parts.status(self.config, running=False)
+                parts.stop()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> SqliteReplicator:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self.stop()
+
+    def flush(self, timeout: float | None = None, *, snapshot: bool = False) -> Position:
+        """Make every transaction committed before the call durable, and say how far that is.
+
+        ``timeout`` is in seconds; ``NotDurable`` when it is over first (nothing is lost then,
+        and the call can be repeated), ``Fenced`` when another writer holds the log. With
+        ``snapshot`` a snapshot of that state is in the store too.
+        """
+        parts = self._running()
+        until = None if timeout is None else time.monotonic() + timeout
+        txid = _result(parts.pipeline.capture_all(), until, "captured", parts)
+        parts.uploader.wait_durable(txid, _left(until))
+        if snapshot:
+            self.snapshot(_left(until))
+        head = parts.cache.head()
+        return Position(head.generation if head else "", txid)
+
+    def snapshot(self, timeout: float | None = None) -> int:
+        """Take a snapshot now, unless the newest one is current; its txid once it is stored."""
+        parts = self._running()
+        until = None if timeout is None else time.monotonic() + timeout
+        return _result(parts.pipeline.take_snapshot(), until, "stored as a snapshot", parts)
+
+    def restore(self, **options: Any) -> RestoreReport | None:
+        """Restore to the database's path from the config's bucket; None: no backup found.
+
+        Takes the options of :func:`replicator.restore`. Not while it is replicated, unless to
+        another ``output``.
+        """
+        options.setdefault("output", self.config.database)
+        if self._parts is not None and options["output"] == self.config.database:
+            raise ReplicatorError("the database is being replicated; stop first")
+        return restore_from(target=self.config.target, store=self._given_store, **options)
+
+    def status(self) -> ReplicationStatus:
+        """The state now; after :meth:`stop`, the last one before it."""
+        if self._parts is not None:
+            return self._parts.status(self.config, running=True)
+        return self._last or _nothing(self.config)
+
+    @property
+    def failed(self) -> ReplicatorError | None:
+        """Why replication ended by itself, None while it goes on."""
+        return self._parts.pipeline.failed if self._parts is not None else None
+
+    def _running(self) -> _Parts:
+        if self._parts is None:
+            raise ReplicatorError("the replicator is not running", hint="call start() first")
+        return self._parts
+
+
+class _Parts:
+    """What exists only while a replicator runs."""
+
+    def __init__(self, config: SqliteReplicatorConfig, store: Store | None,
+                 metrics: Metrics) -> None:
+        keys = Keys(config.target.prefix)
+        self.metrics = metrics
+        self.cache = Cache.open(config.cache)
+        self._owned = store is None
+        self.store = open_store(config.target) if store is None else store
+        self.uploader = Uploader(self.store, keys, self.cache, metrics,
+                                 keep_bytes=config.max_cache_bytes // 4,
+                                 on_log_lost=self._log_lost)
+        self.joiner = Joiner(config, RetryingStore(self.store, SNAPSHOT_RETRIES), keys,
+                             self.cache, self.uploader, metrics, f"replicator {__version__}")
+        self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner)
+
+    def _log_lost(self) -> None:
+        self.joiner.remote_lost = True
+        self.pipeline.rejoin("the bucket no longer holds the log")
+
+    def start(self) -> None:
+        self.uploader.start()
+        self.pipeline.start()
+
+    def stop(self) -> None:
+        self.pipeline.stop()
+        self.uploader.stop()
+        self.cache.close()
+        if self._owned:
+            self.store.close()
+
+    def status(self, config: SqliteReplicatorConfig, *, running: bool) -> ReplicationStatus:
+        pending, session = self.cache.pending(), self.pipeline.session
+        head, figures = self.cache.head(), self.metrics.snapshot()
+        noticed = session.noticed_ms if session else None
+        oldest = min([r.first_commit_ms for r in pending] + ([noticed] if noticed else []),
+                     default=None)
+        lag_ms = max(0, now_ms() - oldest) if oldest is not None else 0
+        trouble, error = self.pipeline.trouble, self.uploader.failing or self.pipeline.failed
+        snapshot = session.snapshots.last if session else None
+        return ReplicationStatus(
+            running=running and self.pipeline.failed is None,
+            healthy=running and error is None and lag_ms < HEALTH_WINDOW_MS
+                    and self.pipeline.state in ("following", "waiting"),
+            state=self.pipeline.state if running else "stopped",
+            database=str(config.database), url=self.store.url,
+            generation=head.generation if head else "", txid=head.last_txid if head else 0,
+            durable_txid=self.uploader.durable_txid, pending_segments=len(pending),
+            pending_bytes=sum(r.size for r in pending), lag_seconds=lag_ms / 1000,
+            lag_bytes=sum(r.raw_bytes for r in pending) + (session.uncaptured if session else 0),
+            wal_frame_count=session.wal_frames if session else 0,
+            last_wal_sync=int(figures["last_upload_ms"]) or None,
+            last_snapshot=snapshot.at_ms if snapshot else None,
+            last_snapshot_txid=snapshot.txid if snapshot else None,
+            failed_uploads=int(figures["failed_uploads"]),
+            uploaded_bytes=int(figures["uploaded_bytes"]),
+            uploaded_objects=int(figures["uploaded_objects"]),
+            roll_overs=int(figures["roll_overs"]),
+            write_lock_holds=int(figures["write_lock_holds"]),
+            longest_write_lock_ms=figures["longest_write_lock_ms"],
+            last_error=str(error) if error else trouble and str(trouble.error),
+            last_error_at=trouble and trouble.at_ms)
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+def _result(request: Future[int], until: float | None, what: str, parts: _Parts) -> int:
+    try:
+        return request.result(_left(until))
+    except FutureTimeout as error:
+        reason = parts.uploader.failing
+        raise NotDurable(f"not everything was {what} in time" + (f": {reason}" if reason else ""),
+                         hint="nothing is lost; try again, or look at the status") from error
+
+
+def _nothing(config: SqliteReplicatorConfig) -> ReplicationStatus:
+    """The status of a replicator that was never started."""
+    return ReplicationStatus(
+        running=False, healthy=False, state="stopped", database=str(config.database),
+        url=config.target.url, generation="", txid=0, durable_txid=0, pending_segments=0,
+        pending_bytes=0, lag_seconds=0.0, lag_bytes=0, wal_frame_count=0, last_wal_sync=None,
+        last_snapshot=None, last_snapshot_txid=None, failed_uploads=0, uploaded_bytes=0,
+        uploaded_objects=0, roll_overs=0, write_lock_holds=0, longest_write_lock_ms=0.0,
+        last_error=None, last_error_at=None)

@@ -1,0 +1,210 @@
+"""Cutting: committed frames, or the pages that differ after a gap, become a cached segment.
+
+One pass in bounded chunks: read, verify, re-base, compress, write. A segment is in the ledger,
+and the page hashes and the head of the log move, only once its file is durable; a failure on
+the way leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from ..format import segment as objects
+from ..format.buffers import U32, page_numbers
+from ..format.changes import HashChange
+from ..format.database import PageHashes
+from ..format.keys import Keys
+from ..format.wal import FrameBuilder, Rebaser, scan, transaction_ends
+from ..model import DatabaseState, Kind, LogPosition
+from .cache import Cache, SegmentRecord, Status
+from .image import Image
+from .tail import CHUNK_BYTES, Committed, LogReader
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the captured log: what the next segment continues."""
+
+    generation: str
+    txid: int
+    state: DatabaseState
+    commit_ms: int
+
+
+@dataclass(slots=True)
+class _Content:
+    """What goes into one segment, gathered while its payload passes by."""
+
+    change: HashChange
+    ends: list[int] = field(default_factory=list)  # frames up to each commit
+    frames: int = 0
+    raw_bytes: int = 0
+
+
+class Cutter:
+    """Makes the next object of the log and puts it into the cache."""
+
+    def __init__(self, cache: Cache, keys: Keys, hashes: PageHashes, head: Head, *,
+                 level: int, created_by: str, clock_ms: Callable[[], int]) -> None:
+        self._cache = cache
+        self._keys = keys
+        self._level = level
+        self._created_by = created_by
+        self._clock_ms = clock_ms
+        self.hashes = hashes
+        self.head = head
+
+    def describe(self, kind: Kind, generation: str, first_txid: int) -> objects.ObjectHeader:
+        """The header of an object that this writer makes now."""
+        return objects.ObjectHeader(
+            kind=kind, generation=generation, first_txid=first_txid,
+            page_size=self.hashes.page_size, writer=self._cache.writer,
+            created_ms=self._clock_ms(), created_by=self._created_by)
+
+    def cut(self, reader: LogReader, found: Committed) -> SegmentRecord:
+        """Capture ``found`` and advance the reader."""
+        content = _Content(HashChange(self.hashes))
+        record = self._write(Kind.SEGMENT, content, _slice(reader, found, content), found.end)
+        reader.advance(found.end)
+        return record
+
+    def catch_up(self, image: Image) -> SegmentRecord | None:
+        """Append the pages of ``image`` that are not the known ones; None when all are."""
+        runs = _with_last(_differing(image, self.hashes))
+        first = next(runs, None)
+        if first is None and image.pages == self.hashes.pages:
+            return None
+        if first is None:  # cut off at the end and otherwise the same: a commit needs a page
+            first = (page_numbers(1), image.read(1, 1), True)
+        content = _Content(HashChange(self.hashes))
+        payload = _frames_of(first, runs, image, content)
+        return self._write(Kind.CATCH_UP, content, payload, image.position)
+
+    def mark_generation(self, generation: str, hashes: PageHashes, position: LogPosition,
+                        reason: str) -> SegmentRecord:
+        """Append the marker of a generation whose snapshot is in the store already."""
+        self.hashes = hashes
+        self.head = replace(self.head, generation=generation)
+        header = self.describe(Kind.GENERATION, generation, self.head.txid + 1)
+        data, summary = objects.generation_marker(header, state=hashes.state)
+        draft = self._cache.draft()
+        try:
+            draft.write(data)
+            record = self._record(summary, position, hashes.checksum, 0)
+            record = draft.finish(replace(record, metadata=record.metadata | {"reason": reason}))
+        except BaseException:
+            draft.discard()
+            raise
+        return self._captured(record)
+
+    def _write(self, kind: Kind, content: _Content, payload: Iterator[bytes],
+               end: LogPosition) -> SegmentRecord:
+        header = self.describe(kind, self.head.generation, self.head.txid + 1)
+        encoder = objects.SegmentEncoder(header, level=self._level)
+        draft = self._cache.draft()
+        before = self.hashes.checksum
+        try:
+            draft.write(encoder.start())
+            for piece in payload:
+                draft.write(encoder.write(piece))
+            content.change.apply()
+            rest, summary = encoder.finish(
+                last_txid=self.head.txid + len(content.ends), state=self.hashes.state,
+                before=before, commit_frames=_differences(content.ends),
+                commit_times_ms=self._times(len(content.ends)))
+            draft.write(rest)
+            record = draft.finish(self._record(summary, end, before, content.raw_bytes),
+                                  change=content.change.to_bytes())
+        except BaseException:
+            content.change.undo()
+            draft.discard()
+            raise
+        return self._captured(record)
+
+    def _times(self, count: int) -> tuple[int, ...]:
+        """Commit times never go back, whatever the clock does."""
+        return (max(self._clock_ms(), self.head.commit_ms),) * count
+
+    def _record(self, summary: objects.Summary, end: LogPosition, before: int,
+                raw_bytes: int) -> SegmentRecord:
+        header, trailer = summary.header, summary.trailer
+        now = self._clock_ms()
+        return SegmentRecord(
+            first_txid=header.first_txid, last_txid=trailer.last_txid,
+            generation=header.generation, kind=header.kind, key=self._keys.wal(header.first_txid),
+            size=summary.size, raw_bytes=raw_bytes, sha256=summary.sha256, end=end,
+            state=self.hashes.state, checksum_before=before,
+            commit_ms=trailer.last_commit_ms or now,
+            first_commit_ms=trailer.first_commit_ms or now, metadata=summary.metadata(),
+            status=Status.PENDING, attempts=0, next_attempt_ms=0, last_error=None,
+            upload_id=None, part_size=0, created_ms=now, uploaded_ms=None)
+
+    def _captured(self, record: SegmentRecord) -> SegmentRecord:
+        self.head = Head(record.generation, record.last_txid, record.state, record.commit_ms)
+        return record
+
+
+def _slice(reader: LogReader, found: Committed, content: _Content) -> Iterator[bytes]:
+    """The re-based WAL file of a run of committed frames."""
+    rebaser = Rebaser(found.start)
+    yield rebaser.header
+    for batch in reader.batches(found):
+        content.change.add(batch.frames, batch.count, batch.data)
+        content.ends += [content.frames + n for n in transaction_ends(batch.frames, batch.count)]
+        content.frames += batch.count
+        piece = rebaser.feed(batch.data, batch.frames, batch.count)
+        content.raw_bytes += len(piece)
+        yield piece
+
+
+Run = tuple[U32, bytearray, bool]  # page numbers, their images, whether it is the last
+
+
+def _differing(image: Image, hashes: PageHashes) -> Iterator[tuple[U32, bytearray]]:
+    """Runs of pages whose image is not the known one."""
+    size = image.page_size
+    step = max(1, CHUNK_BYTES // size)
+    for first in range(1, image.pages + 1, step):
+        data = image.read(first, min(step, image.pages + 1 - first))
+        pgnos = hashes.differing(first, data)
+        if len(pgnos):
+            pages = bytearray()
+            for pgno in pgnos.tolist():
+                pages += data[(pgno - first) * size:(pgno - first + 1) * size]
+            yield pgnos, pages
+
+
+def _with_last(runs: Iterator[tuple[U32, bytearray]]) -> Iterator[Run]:
+    held = next(runs, None)
+    while held is not None:
+        following = next(runs, None)
+        yield (*held, following is None)
+        held = following
+
+
+def _frames_of(first: Run, rest: Iterator[Run], image: Image,
+               content: _Content) -> Iterator[bytes]:
+    """One transaction made of page images, as a WAL file."""
+    salts = struct.unpack(">2I", os.urandom(8))
+    builder = FrameBuilder(image.page_size, salts=(salts[0], salts[1]))
+    yield builder.header
+    run: Run | None = first
+    while run is not None:
+        pgnos, pages, last = run
+        base = builder.position
+        piece = builder.feed(pgnos, pages,
+                             commit=image.pages if last else 0)
+        frames = scan(piece, base)
+        content.change.add(frames, frames.count, piece)
+        content.frames += frames.count
+        content.raw_bytes += len(piece)
+        yield piece
+        run = next(rest, None)
+    content.ends.append(content.frames)
+
+
+def _differences(ends: list[int]) -> tuple[int, ...]:
+    return tuple(end - begin for begin, end in zip([0, *ends], ends, strict=False))

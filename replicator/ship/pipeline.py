@@ -1,0 +1,262 @@
+"""The capture thread: waits for the database, joins the log, follows it until told to stop.
+
+Owns the order of things. Every way of losing track (a replaced file, a log that changed behind
+us, a cache that is full, a disk that refuses) ends the same way: let go of the database, and
+join the log again, which proves continuity or says why not.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from ..config import SqliteReplicatorConfig
+from ..edge.sqlite import LiveDatabase, SourceChanged, identity
+from ..edge.watch import Watcher
+from ..errors import (
+    AccessDenied,
+    ConfigError,
+    DatabaseUnusable,
+    RefusedError,
+    ReplicatorError,
+)
+from ..metrics import Metrics
+from .cache import Cache
+from .join import Joiner
+from .session import Session
+from .snapshot import Cancelled
+from .tail import ContinuityLost
+from .upload import Uploader
+
+TICK = 0.1  # seconds between two looks while commits keep coming
+WAIT_FOR_DATABASE = 0.25
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+
+log = logging.getLogger("replicator")
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What went wrong last, and when (ms)."""
+
+    error: ReplicatorError
+    at_ms: int
+
+
+class Pipeline:
+    """One thread per database. Ask it from any thread; it does all the work itself."""
+
+    def __init__(self, config: SqliteReplicatorConfig, cache: Cache, uploader: Uploader,
+                 metrics: Metrics, joiner: Joiner) -> None:
+        self._config = config
+        self._cache = cache
+        self._uploader = uploader
+        self._metrics = metrics
+        self._joiner = joiner
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._settled = threading.Event()  # opened, waiting or failed: start() may return
+        self._requests: list[Future[int]] = []
+        self._snapshot_requests: list[Future[int]] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="replicator-capture", daemon=True)
+        self._rejoin: ContinuityLost | None = None
+        self._opened_once = False
+        self._pause = FIRST_PAUSE
+        self.session: Session | None = None
+        self.state = "starting"
+        self.failed: ReplicatorError | None = None
+        self.trouble: Trouble | None = None
+
+    def start(self) -> None:
+        """Begin; raises at once when the database cannot be followed."""
+        self._thread.start()
+        self._settled.wait()
+        if self.failed is not None:
+            raise self.failed
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._refuse_requests(Cancelled("the replicator stopped"))
+
+    def rejoin(self, reason: str) -> None:
+        """Let go of the log and prove anew how it goes on."""
+        self._rejoin = ContinuityLost(reason)
+        self._wake.set()
+
+    def capture_all(self) -> Future[int]:
+        """Resolves to the head's txid once everything committed before the call is captured."""
+        return self._ask(self._requests)
+
+    def take_snapshot(self) -> Future[int]:
+        """Resolves to the snapshot's txid once it is in the store."""
+        return self._ask(self._snapshot_requests)
+
+    def _ask(self, queue: list[Future[int]]) -> Future[int]:
+        request: Future[int] = Future()
+        with self._lock:
+            if self.failed is not None or self._stopping.is_set():
+                request.set_exception(self.failed or Cancelled("the replicator stopped"))
+            else:
+                queue.append(request)
+        self._wake.set()
+        return request
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._follow_once()
+            except (ContinuityLost, SourceChanged) as reason:
+                log.warning("%s; checking how the log goes on", reason)
+            except ReplicatorError as error:
+                if self._is_final(error):
+                    self._fail(error)
+                    return
+                self._recover_from(error)
+            except Exception as error:
+                log.exception("the capture thread met a defect")
+                self._fail(ReplicatorError(f"defect in the capture thread: {error!r}"))
+                return
+        self.state = "stopped"
+        self._settled.set()
+
+    def _is_final(self, error: ReplicatorError) -> bool:
+        """What no waiting mends: the first refusal of a wrong setting, and being fenced."""
+        if error is self._uploader.dead:
+            return True
+        if isinstance(error, DatabaseUnusable):
+            return not self._opened_once
+        if isinstance(error, (ConfigError, AccessDenied)):
+            return self._cache.head() is None
+        return isinstance(error, RefusedError)
+
+    def _fail(self, error: ReplicatorError) -> None:
+        self._note(error)
+        log.error("%s", error)
+        with self._lock:
+            self.state, self.failed = "failed", error
+        self._uploader.die(error)
+        self._refuse_requests(error)
+        self._settled.set()
+
+    def _refuse_requests(self, error: ReplicatorError) -> None:
+        with self._lock:
+            waiting = self._requests + self._snapshot_requests
+            self._requests, self._snapshot_requests = [], []
+        for request in waiting:
+            request.set_exception(error)
+
+    def _note(self, error: ReplicatorError) -> None:
+        self.trouble = Trouble(error, time.time_ns() // 1_000_000)
+
+    def _recover_from(self, error: ReplicatorError) -> None:
+        if not isinstance(error, Cancelled):
+            self.state = "stalled"
+            self._note(error)
+            log.warning("%s; trying again in %.2g s", error, self._pause)
+        self._settled.set()
+        self._stopping.wait(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _follow_once(self) -> None:
+        if not self._wait_until(self._database_exists, "waiting"):
+            return
+        if not self._wait_until(self._cache_has_room, "stalled"):
+            return
+        self.state = "starting"
+        database = LiveDatabase(self._config.database, busy_timeout=self._config.busy_timeout)
+        watcher = Watcher(self._config.database, self._wake.set)
+        try:
+            if database.switched:
+                log.info("%s was switched to WAL mode", database.path)
+            self._opened_once = True
+            self._settled.set()
+            self.session = self._joiner.join(database, self._stopping.is_set)
+            self._pause = FIRST_PAUSE
+            self._follow(self.session, watcher)
+        finally:
+            watcher.stop()
+            if self.session is not None:
+                self.session.close()
+            database.close()
+
+    def _wait_until(self, ready: Callable[[], bool], state: str) -> bool:
+        while not ready():
+            if self.state != state:
+                log.info("%s", {"waiting": f"waiting for {self._config.database} to exist",
+                                "stalled": "the cache is full; waiting for the store"}[state])
+                self.state = state
+            self._settled.set()
+            if state == "waiting":
+                self._nothing_to_capture()
+            if self._stopping.wait(WAIT_FOR_DATABASE):
+                return False
+        return True
+
+    def _nothing_to_capture(self) -> None:
+        """Without a database, all there is has been captured."""
+        head = self._cache.head()
+        with self._lock:
+            requests, self._requests = self._requests, []
+        for request in requests:
+            request.set_result(head.last_txid if head else 0)
+
+    def _database_exists(self) -> bool:
+        return identity(self._config.database) is not None
+
+    def _cache_has_room(self) -> bool:
+        return self._cache.pending_bytes() <= self._config.max_cache_bytes // 2
+
+    def _follow(self, session: Session, watcher: Watcher) -> None:
+        self.state = "following"
+        woken = True
+        while not self._stopping.is_set():
+            if self._uploader.dead is not None:
+                raise self._uploader.dead
+            if self._rejoin is not None:
+                reason, self._rejoin = self._rejoin, None
+                raise reason
+            self._metrics.add("wake_ups")
+            more = session.look(hinted=woken)
+            with self._lock:
+                requests, self._requests = self._requests, []
+                snapshots, self._snapshot_requests = self._snapshot_requests, []
+            self._serve(session, requests, snapshots, more=more)
+            woken = self._sleep(session, watcher)
+        session.capture()
+
+    def _serve(self, session: Session, requests: list[Future[int]],
+               snapshots: list[Future[int]], *, more: bool) -> None:
+        try:
+            if requests or (more and session.due()):
+                session.capture()
+            session.serve_snapshots(snapshots)
+        except BaseException:
+            with self._lock:  # they are answered after the next join, or refused at the end
+                self._requests += requests
+                self._snapshot_requests += snapshots
+            raise
+        for request in requests:
+            request.set_result(session.head.txid)
+
+    def _sleep(self, session: Session, watcher: Watcher) -> bool:
+        """Wait for the next look; whether something woke us before the time was over."""
+        if session.busy:
+            timeout = TICK
+        else:
+            watcher.arm()
+            timeout = session.poll_interval
+            if session.look(hinted=True):
+                return True
+        woken = self._wake.wait(timeout)
+        self._wake.clear()
+        return woken
+
+

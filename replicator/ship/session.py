@@ -1,0 +1,136 @@
+"""A session: one database whose log is followed, until continuity is lost or it is closed."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+
+from ..config import SqliteReplicatorConfig
+from ..edge.sqlite import LiveDatabase
+from ..errors import NotDurable
+from ..metrics import Metrics
+from .cache import Cache
+from .cut import Cutter, Head
+from .snapshots import Snapshots
+from .tail import ROLL_OVER_FRAMES, Follower, LogReader, frame_size
+from .upload import Uploader, now_ms
+
+ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log's length
+BLIND_POLL = 0.1  # seconds, once commits were found that no file event announced
+
+
+class CacheFull(NotDurable):
+    """The cache is at its bound, so the log is let go; what is missed will be caught up."""
+
+
+class Session:
+    """Used by the capture thread alone, but for the plain attributes that status reads."""
+
+    def __init__(self, config: SqliteReplicatorConfig, database: LiveDatabase,
+                 reader: LogReader, follower: Follower, cutter: Cutter, snapshots: Snapshots,
+                 cache: Cache, uploader: Uploader, metrics: Metrics) -> None:
+        self._config = config
+        self._database = database
+        self._reader = reader
+        self._follower = follower
+        self._cutter = cutter
+        self._cache = cache
+        self._uploader = uploader
+        self._metrics = metrics
+        self._last_cut = 0.0
+        self.uncaptured = 0  # bytes of log beyond the captured position, as of the last look
+        self.snapshots = snapshots
+        self.poll_interval = config.poll_interval
+        self.noticed_ms: int | None = None  # when the oldest commit not captured was noticed
+
+    @property
+    def head(self) -> Head:
+        return self._cutter.head
+
+    @property
+    def wal_frames(self) -> int:
+        return self._reader.position.frame
+
+    @property
+    def busy(self) -> bool:
+        """Whether something waits for its time: commits to cut, a snapshot under way."""
+        return self.noticed_ms is not None or self.snapshots.running
+
+    def look(self, *, hinted: bool) -> bool:
+        """Whether frames follow the captured position. ``SourceChanged``, ``ContinuityLost``.
+
+        Frames that no event announced mean that events do not reach us: poll faster.
+        """
+        self._database.check_identity()
+        more = self._reader.look()
+        self.uncaptured = self._reader.frames_ahead() * frame_size(self._reader.position)
+        if more and self.noticed_ms is None:
+            self.noticed_ms = now_ms()
+            if not hinted:
+                self.poll_interval = min(self.poll_interval, BLIND_POLL)
+        return more
+
+    def due(self) -> bool:
+        """Whether to cut now: the interval is over and the store is ready, or it is plenty."""
+        now = time.monotonic()
+        rested = now - self._uploader.last_began >= self._config.sync_interval
+        if rested and self._uploader.idle:
+            return True
+        size = frame_size(self._reader.position)
+        if self._reader.reaches(self._config.segment_max_bytes // size):
+            return True
+        return now - self._last_cut >= ROLL_OVER_PAUSE and self._reader.reaches(ROLL_OVER_FRAMES)
+
+    def capture(self) -> None:
+        """Capture everything that is committed now, and let the log go if it is long."""
+        self._cut_all()
+        self._follower.settle()
+        if self._reader.stashed:
+            self._cut_all()
+
+    def _cut_all(self) -> None:
+        while True:
+            found = self._reader.find(self._config.segment_max_bytes)
+            if found is None:
+                break
+            self._require_room()
+            record = self._cutter.cut(self._reader, found)
+            self._last_cut = time.monotonic()
+            self.snapshots.logged(record.size)
+            self._count(record.last_txid - record.first_txid + 1, found.raw_bytes,
+                        found.end.frame - found.start.frame)
+            self._uploader.wake()
+            if found.complete:
+                break
+        self.noticed_ms, self.uncaptured = None, 0
+
+    def _count(self, transactions: int, raw_bytes: int, frames: int) -> None:
+        self._metrics.add("segments")
+        self._metrics.add("captured_transactions", transactions)
+        self._metrics.add("captured_bytes", raw_bytes)
+        self._metrics.add("captured_frames", frames)
+
+    def _require_room(self) -> None:
+        pending = self._cache.pending_bytes()
+        if pending >= self._config.max_cache_bytes:
+            raise CacheFull(f"{pending} bytes wait in the cache, which may hold "
+                            f"{self._config.max_cache_bytes}",
+                            hint="nothing is lost: the database itself holds what is missed")
+
+    def serve_snapshots(self, requests: list[Future[int]]) -> None:
+        """End a snapshot that is through; start one when it is due or asked for."""
+        self.snapshots.reap(self._database)
+        if self.snapshots.wanted(requests):
+            pin = self._database.pin()  # before the position is read
+            try:
+                self.capture()
+                self.snapshots.begin(self._database, pin, self._reader.position, self._cutter)
+            except BaseException:
+                self._database.unpin(pin)
+                raise
+        if self._cache.hashes_due() and self._uploader.durable_txid == self.head.txid:
+            self._cache.save_hashes(self.head.txid, self._cutter.hashes)
+
+    def close(self) -> None:
+        self.snapshots.close(self._database)
+        self._follower.close()

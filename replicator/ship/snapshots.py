@@ -1,0 +1,194 @@
+"""When a snapshot is due, and the thread that takes it beside the capture."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+
+from ..config import SqliteReplicatorConfig
+from ..edge.sqlite import LiveDatabase, Pin
+from ..edge.store.base import Store
+from ..errors import DamageError, ReplicatorError
+from ..format.database import PageHashes
+from ..format.keys import Keys
+from ..format.objects import ObjectHeader
+from ..metrics import Metrics
+from ..model import DatabaseState, Kind, LogPosition
+from .cache import Cache
+from .cut import Cutter
+from .image import Image
+from .snapshot import Cancelled, ship_snapshot
+from .upload import Uploader, now_ms
+
+GATE_TIMEOUT = 600.0  # seconds a finished snapshot waits for the log to become durable
+RETRY_MS = 60_000  # after a snapshot that failed
+
+log = logging.getLogger("replicator.snapshot")
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFacts:
+    """The newest snapshot in the store: its txid, when it got there (ms), its bytes."""
+
+    txid: int
+    at_ms: int
+    size: int
+
+
+def snapshot_due(facts: SnapshotFacts, *, at_ms: int, log_bytes: int, interval: float,
+                 ratio: float, max_age: float) -> bool:
+    """Whether the log since the last snapshot is worth another one (``interval`` in s)."""
+    age = (at_ms - facts.at_ms) / 1000
+    if log_bytes <= 0 or age < interval:
+        return False
+    return log_bytes > ratio * facts.size or age >= max_age
+
+
+@dataclass(slots=True)
+class _Job:
+    txid: int
+    pin: Pin
+    image: Image
+    thread: threading.Thread
+    result: Future[SnapshotFacts]
+
+
+class Snapshots:
+    """Driven by the capture thread; one snapshot at a time."""
+
+    def __init__(self, config: SqliteReplicatorConfig, store: Store, keys: Keys, cache: Cache,
+                 uploader: Uploader, metrics: Metrics) -> None:
+        self._config = config
+        self._store = store
+        self._keys = keys
+        self._cache = cache
+        self._uploader = uploader
+        self._metrics = metrics
+        self._closing = False
+        self._job: _Job | None = None
+        self._waiting: list[Future[int]] = []  # asked for; the next snapshot answers them
+        self._serving: list[Future[int]] = []  # answered by the snapshot under way
+        self._not_before_ms = 0
+        self.last = self._remembered()
+        since = self.last.txid + 1 if self.last else 0
+        self._log_bytes = sum(record.size for record in cache.records(since))
+
+    def _remembered(self) -> SnapshotFacts | None:
+        try:
+            return SnapshotFacts(**json.loads(self._cache.get("snapshot") or "null"))
+        except (TypeError, ValueError):
+            return None
+
+    @property
+    def running(self) -> bool:
+        return self._job is not None
+
+    def logged(self, size: int) -> None:
+        """A segment of ``size`` bytes was cut."""
+        self._log_bytes += size
+
+    def took(self, facts: SnapshotFacts) -> None:
+        """A snapshot is in the store."""
+        self.last = facts
+        self._log_bytes = sum(r.size for r in self._cache.records(facts.txid + 1))
+        self._cache.put("snapshot", json.dumps(asdict(facts)))
+        self._metrics.add("snapshots")
+        self._metrics.set("last_snapshot_ms", facts.at_ms)
+
+    def wanted(self, requests: list[Future[int]]) -> bool:
+        """Whether to begin one now. Requests are kept until one that serves them is done."""
+        self._waiting += requests
+        if self._job is not None or now_ms() < self._not_before_ms:
+            return False
+        return bool(self._waiting) or self._due()
+
+    def _due(self) -> bool:
+        if self.last is None:
+            return self._log_bytes > 0
+        return snapshot_due(
+            self.last, at_ms=now_ms(), log_bytes=self._log_bytes,
+            interval=self._config.snapshot_interval, ratio=self._config.snapshot_log_ratio,
+            max_age=self._config.snapshot_max_age)
+
+    def begin(self, database: LiveDatabase, pin: Pin, position: LogPosition,
+              cutter: Cutter) -> None:
+        """Start the thread for a snapshot at ``position``; ``pin`` is ours from here on."""
+        head = cutter.head
+        self._serving, self._waiting = self._waiting, []
+        if self.last is not None and self.last.txid == head.txid:
+            database.unpin(pin)
+            self._answer(head.txid)
+            return
+        image = Image(database, position)
+        result: Future[SnapshotFacts] = Future()
+        header = cutter.describe(Kind.SNAPSHOT, head.generation, head.txid)
+        thread = threading.Thread(target=self._take, name="replicator-snapshot", daemon=True,
+                                  args=(image, header, head.state, result))
+        self._job = _Job(head.txid, pin, image, thread, result)
+        thread.start()
+
+    def _answer(self, txid: int) -> None:
+        for request in self._serving:
+            request.set_result(txid)
+        self._serving = []
+
+    def _refuse(self, error: BaseException) -> None:
+        for request in self._serving:
+            request.set_exception(error)
+        self._serving = []
+
+    def _take(self, image: Image, header: ObjectHeader, state: DatabaseState,
+              result: Future[SnapshotFacts]) -> None:
+        def gate(hashes: PageHashes) -> None:
+            if hashes.state != state:
+                raise DamageError("the database file changed outside its log; the snapshot "
+                                  f"of txid {header.first_txid} was not published")
+            self._uploader.wait_durable(header.first_txid, GATE_TIMEOUT)
+
+        key = self._keys.snapshot(header.first_txid, header.generation)
+        try:
+            _, summary = ship_snapshot(
+                image, self._store, key, header, level=self._config.compression_level,
+                gate=gate, cancelled=lambda: self._closing)
+            result.set_result(SnapshotFacts(header.first_txid, now_ms(), summary.size))
+        except BaseException as error:
+            result.set_exception(error)
+
+    def reap(self, database: LiveDatabase) -> None:
+        """Take note of a snapshot that ended. ``DamageError`` when the file was changed."""
+        job = self._job
+        if job is None or not job.result.done():
+            return
+        self._end(database, job)
+        error = job.result.exception()
+        if error is None:
+            facts = job.result.result()
+            self.took(facts)
+            log.info("snapshot of txid %d is in the store, %d bytes", job.txid, facts.size)
+            self._answer(job.txid)
+        else:
+            self._failed(job, error)
+
+    def _failed(self, job: _Job, error: BaseException) -> None:
+        self._not_before_ms = now_ms() + RETRY_MS
+        self._refuse(error)
+        if isinstance(error, DamageError) or not isinstance(error, ReplicatorError):
+            raise error
+        log.warning("the snapshot of txid %d failed: %s", job.txid, error)
+
+    def _end(self, database: LiveDatabase, job: _Job) -> None:
+        job.thread.join()
+        job.image.close()
+        database.unpin(job.pin)
+        self._job = None
+
+    def close(self, database: LiveDatabase) -> None:
+        """Give up what is under way."""
+        self._closing = True
+        if self._job is not None:
+            self._end(database, self._job)
+        self._serving += self._waiting
+        self._refuse(Cancelled("the snapshot was given up because the replicator stops"))

@@ -1,0 +1,367 @@
+"""Following the log: which frames are committed, and how the log is let go and picked up.
+
+:class:`LogReader` reads forward from a captured position and yields committed frames only.
+:class:`Follower` holds the pins that keep every frame readable until it was captured, and
+rolls the log over without writing anything. Both are driven from outside, never wait for
+anybody, and take their time from no clock but the one passed in.
+
+Why nothing is lost between two logs
+------------------------------------
+A log is reset only when it was copied whole into the database and nobody reads from it. The
+pin of the moment always began at or after the position captured before it, and the next pin
+is opened *before* it is released. A pin on a read mark above zero makes a reset impossible.
+One that landed on mark zero was opened while the whole log lay in the database, which needs
+every older pin's mark, hence everything we had captured, to be the whole log. Either way, a
+log that vanishes while a pin is held had been captured to its end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from ..edge.sqlite import LiveDatabase, LogFile, Pin
+from ..errors import ReplicatorError
+from ..format.wal import FRAME_HEADER_SIZE, Frames, WalHeader, frame_header, scan
+from ..metrics import Metrics
+from ..model import LogPosition
+
+CHUNK_BYTES = 4 << 20  # one read of the log; bounds memory, large enough to vectorise
+STASH_BYTES = 16 << 20  # most that is read into memory under the write lock
+ROLL_OVER_FRAMES = 1000  # SQLite's own threshold: beyond it each commit tries a checkpoint
+ESCALATE_FRAMES = 4 * ROLL_OVER_FRAMES
+LOCK_PATIENCE = 0.25  # seconds to try for the write lock before leaving it for later
+SETTLED_NS = 100_000_000  # a modification time younger than this may hide a later write
+
+
+class ContinuityLost(ReplicatorError):
+    """The log no longer holds what was captured from it; the message says how."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Consecutive frames: ``data`` starts right after ``base``; the first ``count`` count."""
+
+    base: LogPosition
+    data: bytes
+    frames: Frames
+    count: int
+
+    @property
+    def end(self) -> LogPosition:
+        return self.frames.position(self.base, self.count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Committed:
+    """Committed frames beyond the captured position, up to ``end``, which ends a transaction."""
+
+    start: LogPosition
+    end: LogPosition
+    complete: bool  # nothing committed followed when the log was read
+    ready: tuple[Batch, ...] = ()  # the whole range when it was read already
+
+    @property
+    def raw_bytes(self) -> int:
+        return (self.end.frame - self.start.frame) * frame_size(self.end)
+
+
+def frame_size(position: LogPosition) -> int:
+    return position.page_size + FRAME_HEADER_SIZE
+
+
+def offset_of(position: LogPosition) -> int:
+    return 32 + position.frame * frame_size(position)
+
+
+def no_log(page_size: int) -> LogPosition:
+    """The position before any log was seen: no header carries it, so the next log is new."""
+    return LogPosition(salt1=0, salt2=0, frame=0, checksum=(0, 0), big_endian=False,
+                       page_size=page_size)
+
+
+def frame_holds(log: LogFile, position: LogPosition) -> bool:
+    """Whether the frame that ends at ``position`` is in the log, as it was read."""
+    data = log.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
+    if len(data) < FRAME_HEADER_SIZE:
+        return False
+    _, _, salt1, salt2, checksum = frame_header(data)
+    return (salt1, salt2, checksum) == (position.salt1, position.salt2, position.checksum)
+
+
+def log_holds(log: LogFile, position: LogPosition) -> bool:
+    """Whether the log file is the one ``position`` was taken in, unchanged up to there."""
+    header = log.header() if log.refresh() is not None else None
+    if header is None or header.start() != replace(position, frame=0, checksum=header.checksum):
+        return False
+    return position.frame == 0 or frame_holds(log, position)
+
+
+class LogReader:
+    """Reads a log forward from ``position``, the end of what was captured."""
+
+    def __init__(self, log: LogFile, position: LogPosition) -> None:
+        self._log = log
+        self.position = position
+        self._ahead: LogPosition | None = None  # verified, not committed yet
+        self._ahead_mtime = 0
+        self._stash: Committed | None = None
+
+    def look(self) -> bool:
+        """Whether a frame seems to follow; enters a new log when there is one."""
+        if self._stash is not None:
+            return True
+        found = self._log.refresh()
+        header = self._log.header() if found is not None else None
+        if header is None:
+            return False
+        if not self._same_log(header):
+            self._enter(header)
+        elif not self._last_frame_holds():
+            return self._look_again()
+        return self._next_frame_exists()
+
+    def _same_log(self, header: WalHeader) -> bool:
+        return (header.salt1, header.salt2) == (self.position.salt1, self.position.salt2)
+
+    def _enter(self, header: WalHeader) -> None:
+        if header.page_size != self.position.page_size:
+            raise ContinuityLost(
+                f"the page size changed from {self.position.page_size} to {header.page_size}")
+        self.position, self._ahead = header.start(), None
+
+    def _last_frame_holds(self) -> bool:
+        return self.position.frame == 0 or frame_holds(self._log, self.position)
+
+    def _look_again(self) -> bool:
+        """The last frame changed: a new log may have begun between our two reads."""
+        header = self._log.header()
+        if header is None or self._same_log(header):
+            raise ContinuityLost(f"frame {self.position.frame} of the log changed after capture")
+        self._enter(header)
+        return self._next_frame_exists()
+
+    def _next_frame_exists(self) -> bool:
+        return self.reaches(1)
+
+    def reaches(self, frames: int) -> bool:
+        """Whether the log goes on for ``frames`` frames, committed or not. One small read."""
+        at = offset_of(self.position) + (frames - 1) * frame_size(self.position)
+        data = self._log.read(FRAME_HEADER_SIZE, at)
+        if len(data) < FRAME_HEADER_SIZE:
+            return False
+        _, _, salt1, salt2, _ = frame_header(data)
+        return (salt1, salt2) == (self.position.salt1, self.position.salt2)
+
+    def frames_ahead(self) -> int:
+        """How many frames the log goes on for, committed or not. A few small reads."""
+        low, high = 0, 1  # the log reaches ``low``; doubled until it does not reach ``high``
+        while self.reaches(high):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.reaches(middle) else (low, middle)
+        return low
+
+    @property
+    def stashed(self) -> bool:
+        """Whether frames wait in memory, see :meth:`stash`."""
+        return self._stash is not None
+
+    def find(self, limit: int) -> Committed | None:
+        """Committed frames from the captured position on, about ``limit`` bytes at most.
+
+        A transaction larger than ``limit`` is still taken whole: a range ends at a commit.
+        """
+        if self._stash is not None:
+            return self._stash
+        if not self.look():
+            return None
+        resumed = self._resume_point()
+        found = self._find_from(resumed, limit)
+        if found is None and resumed is not self.position and self._moved():
+            found = self._find_from(self.position, limit)
+        return found
+
+    def _resume_point(self) -> LogPosition:
+        if self._ahead is not None and frame_holds(self._log, self._ahead):
+            return self._ahead
+        return self.position
+
+    def _moved(self) -> bool:
+        """Whether the log may have been written since the last scan of uncommitted frames.
+
+        A transaction that was rolled back leaves frames that the next one overwrites from
+        the captured position on, where a scan that resumes further ahead would not look.
+        """
+        found = self._log.refresh()
+        return found is not None and found.st_mtime_ns != self._ahead_mtime
+
+    def _find_from(self, start: LogPosition, limit: int) -> Committed | None:
+        found = self._log.refresh()
+        if found is None:
+            return None
+        settled = time.time_ns() - found.st_mtime_ns > SETTLED_NS
+        base, end, complete = start, None, True
+        batches: list[Batch] = []
+        for batch in self._chunks(start):
+            if len(batches) < 2:
+                batches.append(batch)
+            if batch.frames.committed:
+                end = batch.frames.position(base)
+            base = batch.frames.position(base, batch.frames.count)
+            if end and (base.frame - self.position.frame) * frame_size(base) >= limit:
+                complete = False
+                break
+        if end is None:
+            self._ahead = base if base.frame > self.position.frame else None
+            self._ahead_mtime = found.st_mtime_ns if settled else 0
+            return None
+        self._ahead = None
+        return Committed(self.position, end, complete, self._reusable(batches, end))
+
+    def _reusable(self, batches: list[Batch], end: LogPosition) -> tuple[Batch, ...]:
+        """The batch in hand when one read held the whole range, which is the common case."""
+        if len(batches) != 1 or batches[0].base != self.position:
+            return ()
+        only = batches[0]
+        return (Batch(only.base, only.data, only.frames, end.frame - only.base.frame),)
+
+    def _chunks(self, start: LogPosition) -> Iterator[Batch]:
+        size = frame_size(start)
+        chunk = max(1, CHUNK_BYTES // size) * size
+        base = start
+        while True:
+            data = self._log.read(chunk, offset_of(base))
+            frames = scan(data, base)
+            if frames.count:
+                yield Batch(base, data, frames, frames.count)
+            if frames.count * size < chunk:
+                return
+            base = frames.position(base, frames.count)
+
+    def batches(self, found: Committed) -> Iterator[Batch]:
+        """The frames of ``found``, verified again if they have to be read again."""
+        if found.ready:
+            yield from found.ready
+            return
+        for batch in self._chunks(found.start):
+            count = min(batch.frames.count, found.end.frame - batch.base.frame)
+            cut = Batch(batch.base, batch.data, batch.frames, count)
+            yield cut
+            if cut.end.frame == found.end.frame:
+                if cut.end != found.end:
+                    raise ContinuityLost("committed frames of the log changed while being read")
+                return
+        raise ContinuityLost("committed frames vanished from the log while being read")
+
+    def advance(self, end: LogPosition) -> None:
+        """Everything up to ``end`` was captured."""
+        self.position, self._ahead, self._stash = end, None, None
+
+    def stash(self) -> bool:
+        """Read the committed rest into memory, so that the log may go. False: too much."""
+        found = self.find(STASH_BYTES)
+        if found is None:
+            return True
+        if found.raw_bytes > STASH_BYTES:
+            return False
+        ready = found.ready or tuple(self.batches(found))
+        self._stash = Committed(found.start, found.end, found.complete, ready)
+        return True
+
+    @property
+    def read_position(self) -> LogPosition:
+        """The end of what is safe in memory or captured."""
+        return self._stash.end if self._stash is not None else self.position
+
+    def nothing_follows(self) -> bool:
+        """Whether the log is still the same and ends at :attr:`read_position`."""
+        probe = LogReader(self._log, self.read_position)
+        return probe.find(0) is None and probe.position == self.read_position
+
+
+class Follower:
+    """The pins over one log, and its roll-over. Call :meth:`settle` after each capture."""
+
+    def __init__(self, database: LiveDatabase, reader: LogReader, pin: Pin,
+                 metrics: Metrics, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._reader = reader
+        self._pin = pin
+        self._metrics = metrics
+        self._clock = clock
+        self._pinned_at: LogPosition | None = None
+        self.waiting = False  # the pin is on mark zero; the next writer restarts the log
+
+    def settle(self) -> None:
+        """Move the pin to the end of what was captured, then let the log go if it is long."""
+        position = self._reader.read_position
+        if position != self._pinned_at and not self._advance_pin(position):
+            return
+        if not self.waiting and position.frame >= ROLL_OVER_FRAMES:
+            self._roll_over()
+
+    def _advance_pin(self, position: LogPosition) -> bool:
+        """Overlap a fresh pin with the old one; False when the old one has to stay a while."""
+        if position.frame == 0:
+            return True  # nothing of this log is committed; the pin we have still holds it
+        settled = self._pinned_at is not None and _same(self._pinned_at, position)
+        fresh = self._database.pin()
+        if (self.waiting or not settled) and self._database.checkpoint().busy:
+            # A checkpoint that began before the reset may still copy frames of the old log.
+            self._database.unpin(fresh)
+            return False
+        self._swap(fresh)
+        self.waiting = False
+        return True
+
+    def _swap(self, fresh: Pin) -> None:
+        self._database.unpin(self._pin)
+        self._pin, self._pinned_at = fresh, self._reader.read_position
+
+    def _roll_over(self) -> None:
+        if self._try_candidate():
+            return
+        if self._reader.read_position.frame >= ESCALATE_FRAMES:
+            self._escalate()
+
+    def _try_candidate(self) -> bool:
+        """Whether a pin on mark zero was had: all copied, and nothing came since."""
+        answer = self._database.checkpoint()
+        end = self._reader.read_position
+        if answer.busy or not answer.log == answer.copied == end.frame:
+            return False
+        candidate = self._database.pin()
+        if not self._reader.nothing_follows():
+            self._database.unpin(candidate)
+            return False
+        self._swap(candidate)
+        self.waiting = True
+        self._metrics.add("roll_overs")
+        return True
+
+    def _escalate(self) -> None:
+        """Roll over under a writer that never pauses, with the write lock, for milliseconds."""
+        self._database.checkpoint()
+        with self._database.write_lock(patience=LOCK_PATIENCE) as held:
+            began = self._clock()
+            if held and self._reader.stash():
+                self._swap(self._database.pin())
+                self._try_while_locked(until=began + 0.02)
+        if held:
+            self._metrics.add("write_lock_holds")
+            self._metrics.observe_max("longest_write_lock_ms", (self._clock() - began) * 1000)
+
+    def _try_while_locked(self, *, until: float) -> None:
+        """The writer's own checkpoint may hold the checkpoint lock for a moment."""
+        while not self._try_candidate() and self._clock() < until:
+            time.sleep(0.0005)
+
+    def close(self) -> None:
+        self._database.unpin(self._pin)
+
+
+def _same(a: LogPosition, b: LogPosition) -> bool:
+    return (a.salt1, a.salt2) == (b.salt1, b.salt2)

@@ -1,0 +1,264 @@
+"""The upload worker: cached segments into the store, strictly one append after another.
+
+Owns the watermark: the newest transaction the store has acknowledged, with every one before
+it. Only an answer of the store moves it. Transient failures are retried for ever with full
+jitter; a refusal (403, missing bucket) is retried too, slowly, for credentials come back; an
+append that finds its key taken by other bytes means that somebody else holds the log, and
+nothing is appended any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from ..edge.store.base import Part, Store
+from ..edge.store.retry import RetryPolicy, backoff
+from ..errors import (
+    Fenced,
+    NotDurable,
+    ObjectExists,
+    ReplicatorError,
+    StoreUnavailable,
+    UploadMissing,
+)
+from ..format.keys import Keys
+from ..metrics import Metrics
+from .cache import Cache, SegmentRecord
+from .remote import settle_taken, still_holds
+
+PART_BYTES = 8 << 20
+SINGLE_PUT_BYTES = 2 * PART_BYTES  # up to here one request is cheaper than three
+PARALLEL_PARTS = 4
+TRANSIENT = RetryPolicy(first=0.1, cap=5.0, deadline=None)
+REFUSED = RetryPolicy(first=1.0, cap=15.0, deadline=None)
+
+log = logging.getLogger("replicator.upload")
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def sha256_hex(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class Uploader:
+    """One thread that drains the cache. Safe to ask from any thread."""
+
+    def __init__(self, store: Store, keys: Keys, cache: Cache, metrics: Metrics, *,
+                 keep_bytes: int, on_log_lost: Callable[[], None]) -> None:
+        """``keep_bytes`` of acknowledged segments stay in the cache; ``on_log_lost`` is told
+        when the store turns out to have forgotten what it once acknowledged."""
+        self._store = store
+        self._keys = keys
+        self._cache = cache
+        self._metrics = metrics
+        self._keep_bytes = keep_bytes
+        self._on_log_lost = on_log_lost
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._dead: ReplicatorError | None = None
+        self._failing: ReplicatorError | None = None
+        self._thread: threading.Thread | None = None
+        durable = cache.durable()
+        self._durable_txid = durable.last_txid if durable else 0
+        self.last_began = 0.0  # monotonic; when the newest append was begun
+        self.idle = True  # nothing waits
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="replicator-upload", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what is pending stays in the cache."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def wake(self) -> None:
+        """There is something new to upload."""
+        with self._changed:
+            self.idle = False
+            self._changed.notify_all()
+
+    def reload(self) -> None:
+        """The cache was begun anew from a segment that the store holds."""
+        durable = self._cache.durable()
+        with self._changed:
+            self._durable_txid = durable.last_txid if durable else 0
+            self._changed.notify_all()
+
+    @property
+    def durable_txid(self) -> int:
+        return self._durable_txid
+
+    @property
+    def failing(self) -> ReplicatorError | None:
+        """Why the append under way does not go through, None when it does."""
+        return self._dead or self._failing
+
+    @property
+    def dead(self) -> ReplicatorError | None:
+        """Why nothing will be appended any more."""
+        return self._dead
+
+    def die(self, error: ReplicatorError) -> None:
+        """Append nothing any more; every waiter gets ``error``."""
+        with self._changed:
+            self._dead = self._dead or error
+            self._changed.notify_all()
+
+    def wait_durable(self, txid: int, timeout: float | None) -> None:
+        """Return once ``txid`` is durable; ``NotDurable`` when it is not in time (seconds)."""
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: self._durable_txid >= txid or self._dead or self._stopping, timeout)
+            if self._durable_txid >= txid:
+                return
+            if self._dead:
+                raise self._dead
+            raise self._not_durable(txid, "in time" if not done else "before the end")
+
+    def _not_durable(self, txid: int, when: str) -> NotDurable:
+        missing = txid - self._durable_txid
+        reason = f": {self._failing}" if self._failing else ""
+        return NotDurable(
+            f"{missing} transaction(s) up to txid {txid} did not reach {self._store.url} "
+            f"{when}{reason}",
+            hint="they are safe in the cache directory and will be sent at the next start")
+
+    def _run(self) -> None:
+        if not self._join_log():
+            return
+        while True:
+            with self._changed:
+                if self._stopping or self._dead:
+                    return
+                waiting = self._cache.next_pending()
+                self.idle = waiting is None
+                if waiting is None:
+                    self._changed.wait()
+                    continue
+            record = self._cache.uploading(waiting.first_txid)
+            if record is not None:  # else it was dropped meanwhile
+                self._attempt(record)
+
+    def _join_log(self) -> bool:
+        """Before anything is appended: is the log as we left it? False: stopped or fenced."""
+        attempt = 0
+        while not self._stopping and not self._dead:
+            try:
+                if not still_holds(self._store, self._keys, self._cache, sha256_hex):
+                    log.warning("%s no longer holds the log", self._store.url)
+                    self._on_log_lost()
+            except Fenced as error:
+                self.die(error)
+            except ReplicatorError as error:
+                attempt += 1
+                self._fail(error, attempt)
+            else:
+                self._works()
+                return True
+        return False
+
+    def _attempt(self, record: SegmentRecord) -> None:
+        self.last_began = time.monotonic()
+        try:
+            self._append(record)
+            done = self._cache.uploaded(record.first_txid, now_ms())
+        except Fenced as error:
+            log.error("%s", error)
+            self.die(error)
+        except ReplicatorError as error:
+            self._later(record, error)
+        else:
+            if done is not None:
+                self._acknowledged(record)
+
+    def _works(self) -> None:
+        if self._failing is not None:
+            log.warning("%s answers again", self._store.url)
+        with self._changed:
+            self._failing = None
+
+    def _acknowledged(self, record: SegmentRecord) -> None:
+        self._works()
+        self._metrics.add("uploaded_objects")
+        self._metrics.add("uploaded_bytes", record.size)
+        self._metrics.set("last_upload_ms", now_ms())
+        with self._changed:
+            self._durable_txid = record.last_txid
+            self._changed.notify_all()
+        log.debug("txid %d is durable", record.last_txid)
+        self._cache.trim(self._keep_bytes)
+
+    def _later(self, record: SegmentRecord, error: ReplicatorError) -> None:
+        """Remember why in the ledger, and wait."""
+        try:
+            self._cache.failed(record.first_txid, str(error), now_ms())
+        except ReplicatorError as trouble:  # the ledger's disk is in trouble too
+            log.warning("the failure could not be recorded: %s", trouble)
+        self._metrics.add("failed_uploads")
+        self._fail(error, record.attempts)
+
+    def _fail(self, error: ReplicatorError, attempt: int) -> None:
+        """Say so the first time and at each doubling, then wait with full jitter."""
+        policy = TRANSIENT if isinstance(error, StoreUnavailable) else REFUSED
+        if self._failing is None or attempt & (attempt - 1) == 0:
+            log.warning("%s: attempt %d failed: %s", self._store.url, attempt, error)
+        with self._changed:
+            self._failing = error
+            self._changed.wait_for(lambda: self._stopping or self._dead,
+                                   backoff(attempt, policy, random.random))
+
+    def _append(self, record: SegmentRecord) -> None:
+        try:
+            if record.size <= SINGLE_PUT_BYTES:
+                self._store.put(record.key, self._cache.read(record), metadata=record.metadata)
+            else:
+                self._append_parts(record)
+        except ObjectExists:
+            settle_taken(self._store, record, sha256_hex)
+
+    def _append_parts(self, record: SegmentRecord) -> None:
+        upload_id, part_size, present = self._resume(record)
+        count = -(-record.size // part_size)
+        source = self._cache.open_segment(record)
+        try:
+            with ThreadPoolExecutor(PARALLEL_PARTS, "replicator-part") as pool:
+                def send(number: int) -> Part:
+                    known = present.get(number)
+                    size = min(part_size, record.size - (number - 1) * part_size)
+                    if known is not None and known.size == size:
+                        return known
+                    body = source.pread(size, (number - 1) * part_size)
+                    return self._store.put_part(record.key, upload_id, number, body)
+
+                parts = list(pool.map(send, range(1, count + 1)))
+        finally:
+            source.close()
+        self._store.complete_upload(record.key, upload_id, parts)
+
+    def _resume(self, record: SegmentRecord) -> tuple[str, int, dict[int, Part]]:
+        """The upload to go on with: an earlier one as the store confirms it, or a new one."""
+        if record.upload_id is not None:
+            try:
+                parts = self._store.list_parts(record.key, record.upload_id)
+            except UploadMissing:
+                log.info("the multipart upload of txid %d is gone; starting over",
+                         record.first_txid)
+            else:
+                return record.upload_id, record.part_size, {p.number: p for p in parts}
+        part_size = max(PART_BYTES, -(-record.size // 9000))
+        upload_id = self._store.begin_upload(record.key, metadata=record.metadata)
+        self._cache.progress(record.first_txid, upload_id, part_size)
+        return upload_id, part_size, {}
