@@ -104,16 +104,16 @@ class PageHashes:
             return
         pgnos, indexes = newest(frames, count)
         frame_size = self.page_size + 24
-        hashes = self._hash_at(pgnos, data, indexes * frame_size + 24)
+        hashes = self.hash_at(pgnos, data, indexes * frame_size + 24)
         self.resize(min(self.pages, int(sizes.min())))
-        self._grow(int(sizes[-1]), pgnos)
+        self.grow(int(sizes[-1]), pgnos)
         self.put(pgnos, hashes)
 
     def set_pages(self, pgnos: U32, data: Buffer, *, pages: int) -> None:
         """New images, one after another in ``data``, and the database's new size in pages."""
         hashes = self.hash_pages(pgnos, data)
         self.resize(min(self.pages, pages))
-        self._grow(pages, pgnos)
+        self.grow(pages, pgnos)
         self.put(pgnos, hashes)
 
     def differing(self, first_pgno: int, data: Buffer) -> U32:
@@ -126,7 +126,7 @@ class PageHashes:
         different = known != self.hash_pages(pgnos, data)
         different[len(inside):] = True
         different &= pgnos != lock_page(self.page_size)
-        return pgnos[different]
+        return np.extract(different, pgnos)
 
     def resize(self, pages: int) -> None:
         """Drop the pages beyond ``pages``, or add pages of zeros up to it."""
@@ -134,11 +134,11 @@ class PageHashes:
             self.checksum ^= _xor(self._hashes[pages:self.pages])
             self._hashes[pages:self.pages] = 0
             self.pages = pages
-        self._grow(pages, np.zeros(0, np.uint32))
+        self.grow(pages, np.zeros(0, np.uint32))
 
     def hash_pages(self, pgnos: U32, data: Buffer) -> U64:
         """Hashes of the page images in ``data``, one after another, numbered ``pgnos``."""
-        return self._hash_at(pgnos, data, np.arange(len(pgnos)) * self.page_size)
+        return self.hash_at(pgnos, data, np.arange(len(pgnos)) * self.page_size)
 
     def get(self, pgnos: U32) -> U64:
         """The known hashes of pages, each between 1 and ``pages``."""
@@ -176,13 +176,13 @@ class PageHashes:
         loaded._hashes, loaded.pages, loaded.checksum = array, pages, checksum
         return loaded
 
-    def _hash_at(self, pgnos: U32, data: Buffer, offsets: Offsets) -> U64:
+    def hash_at(self, pgnos: U32, data: Buffer, offsets: Offsets) -> U64:
         hashes = np.fromiter(_digests(pgnos, data, offsets, self.page_size), np.uint64,
                              len(pgnos))
         hashes[pgnos == lock_page(self.page_size)] = 0
         return hashes
 
-    def _grow(self, pages: int, but: U32) -> None:
+    def grow(self, pages: int, but: U32) -> None:
         """Add pages of zeros up to ``pages``; those in ``but`` are about to be put."""
         first = self.pages + 1
         if pages < first:
@@ -192,7 +192,7 @@ class PageHashes:
         added = np.arange(first, pages + 1, dtype=np.uint32)
         added = np.setdiff1d(added, but[but >= first], assume_unique=True)
         zeros = bytes(self.page_size)
-        self.put(added, self._hash_at(added, zeros, np.zeros(len(added), np.intp)))
+        self.put(added, self.hash_at(added, zeros, np.zeros(len(added), np.intp)))
 
     def _reserve(self, pages: int) -> None:
         capacity = len(self._hashes)

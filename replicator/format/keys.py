@@ -40,22 +40,24 @@ class Keys:
 
     @property
     def metadata(self) -> str:
-        return self._below("metadata.json")
+        return f"{self.root}metadata.json"
 
     @property
     def wal_dir(self) -> str:
-        return self._below("wal/")
+        return f"{self.root}wal/"
 
     @property
     def merged_dir(self) -> str:
-        return self._below("merged/")
+        return f"{self.root}merged/"
 
     @property
     def snapshot_dir(self) -> str:
-        return self._below("snapshots/")
+        return f"{self.root}snapshots/"
 
-    def _below(self, name: str) -> str:
-        return f"{self.prefix}/{name}" if self.prefix else name
+    @property
+    def root(self) -> str:
+        """What every key of this database starts with: "" or the prefix and a slash."""
+        return f"{self.prefix}/" if self.prefix else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ ParsedKey: TypeAlias = WalKey | MergedKey | SnapshotKey | EncryptedKey
 
 def parse_key(prefix: str, key: str, size: int) -> ParsedKey | None:
     """What ``key`` names below ``prefix``; None for anything foreign."""
-    root = Keys(prefix)._below("")
+    root = Keys(prefix).root
     if not key.startswith(root):
         return None
     name = key[len(root):]
