@@ -1,0 +1,235 @@
+"""What a prefix holds: listings, and the facts of single objects, each asked for once.
+
+Owns: the requests that planning needs, and keeps them few: three LISTs, of which the one of the
+segments begins at the snapshot, one HEAD to see whether the log vouches for the snapshot, and
+HEADs by bisection for a point in time. Refuses to decide; see :mod:`.plan`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from replicator.edge.store.base import Store
+from replicator.errors import ConfigError, DamageError, GapError, NoBackup
+from replicator.format.envelope import (
+    HEADER_LIMIT,
+    TAIL_LIMIT,
+    Tail,
+    damaged,
+    read_header,
+    read_tail,
+)
+from replicator.format.keys import EncryptedKey, Keys, MergedKey, SnapshotKey, WalKey, parse_key
+from replicator.format.objects import ObjectFacts, parse_metadata
+from replicator.model import Kind
+from replicator.recover.plan import Known, Listing, LogKey, Plan, Span, covering, log_spans
+from replicator.recover.when import to_text
+
+Item = TypeVar("Item", WalKey, SnapshotKey, MergedKey)
+Read = TypeVar("Read")
+
+# A target may lie inside these; a merge that keeps the newest images only is one step.
+DIVISIBLE = frozenset({Kind.SEGMENT, Kind.MERGE})
+
+
+class Catalog:
+    """The objects below ``prefix``. ``listing`` grows with what is learnt."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self.keys = Keys(prefix)
+        self.listing = Listing()
+        self.complete = False  # whether ``listing`` begins at the first segment
+        self._store = store
+        self._known: dict[str, Known] = {}
+        self._excluded: set[str] = set()
+        self._facts: dict[str, ObjectFacts] = {}
+        self._tails: dict[str, Tail] = {}
+
+    def load(self, target: int | None, *, complete: bool = False) -> None:
+        """List afresh what a restore to ``target`` can need, or everything."""
+        snapshots = self._list(self.keys.snapshot_dir, SnapshotKey)
+        usable = [item.txid for item in snapshots if target is None or item.txid <= target]
+        since = max(usable, default=0)
+        self.complete = complete or since <= 1
+        after = "" if self.complete else self.keys.wal(since - 1)
+        self.listing = Listing(
+            wal=self._list(self.keys.wal_dir, WalKey, after),
+            snapshots=snapshots,
+            merged=self._list(self.keys.merged_dir, MergedKey),
+            known=self._known)
+
+    def _list(self, folder: str, kind: type[Item], after: str = "") -> tuple[Item, ...]:
+        found = []
+        for info in self._store.list(folder, start_after=after):
+            if info.key in self._excluded:
+                continue
+            key = parse_key(self.keys.prefix, info.key, info.size)
+            if isinstance(key, EncryptedKey):
+                raise ConfigError(f"{key.key} is encrypted, which this version cannot read")
+            if isinstance(key, kind):
+                found.append(key)
+        return tuple(found)
+
+    def exclude(self, key: str) -> None:
+        """Plan without an object that proved useless, now and after the next listing."""
+        self._excluded.add(key)
+        self.listing = self.listing.without(key)
+
+    def learn(self, key: str, known: Known) -> None:
+        self._known = {**self._known, key: known}
+        self.listing = replace(self.listing, known=self._known)
+
+    def facts(self, item: LogKey) -> ObjectFacts:
+        """From the object's metadata, else from its own first and last bytes."""
+        if item.key not in self._facts:
+            found = parse_metadata(self._store.head(item.key).metadata)
+            if found is None or found.first_txid != first_txid(item):
+                found = self._again(partial(self._read_facts, item))
+            self._facts[item.key] = found
+            self.learn(item.key, known_from(found))
+        return self._facts[item.key]
+
+    def _read_facts(self, item: LogKey) -> ObjectFacts:
+        header, _ = read_header(self._store.get(item.key, 0, HEADER_LIMIT), item.key)
+        if header.first_txid != first_txid(item):
+            raise damaged(item.key, f"it holds transaction {header.first_txid}, not what its "
+                          "name says")
+        trailer = self.tail(item).trailer
+        return ObjectFacts(
+            header.kind, header.generation, header.first_txid, trailer.last_txid,
+            header.page_size, trailer.pages, trailer.checksum_before, trailer.checksum_after,
+            header.created_ms, trailer.first_commit_ms, trailer.last_commit_ms, "",
+            header.writer)
+
+    def tail(self, item: LogKey | SnapshotKey) -> Tail:
+        """Trailer and seek table, in one request but for very large snapshots."""
+        if item.key not in self._tails:
+            self._tails[item.key] = self._again(partial(self._read_tail, item))
+        return self._tails[item.key]
+
+    def _read_tail(self, item: LogKey | SnapshotKey) -> Tail:
+        wanted: Tail | int = TAIL_LIMIT
+        while isinstance(wanted, int):
+            length = min(item.size, wanted)
+            data = self._store.get(item.key, item.size - length, length)
+            if len(data) < length:
+                raise damaged(item.key, "it is shorter than its listing says")
+            wanted = read_tail(data, item.size, item.key)
+        return wanted
+
+    @staticmethod
+    def _again(read: Callable[[], Read]) -> Read:
+        """What was damaged on its way is read once more."""
+        try:
+            return read()
+        except DamageError:
+            return read()
+
+    # ------------------------------------------------------------------- trust in snapshots
+
+    def vouched(self, plan: Plan) -> bool:
+        """Whether the log confirms the snapshot of ``plan``.
+
+        The object that covers its txid must be of its generation and, where it ends there,
+        name the same database checksum; the object right after it may stand in. Where the
+        log around it was pruned away, nothing can speak against it.
+        """
+        snapshot = plan.snapshot
+        checksum = self.tail(snapshot).trailer.checksum_after
+        for span in covering(log_spans(self.listing), snapshot.txid):
+            facts = self.facts(span.item)
+            if facts.last_txid >= snapshot.txid:
+                return facts.generation == snapshot.generation and (
+                    facts.last_txid != snapshot.txid or facts.checksum_after == checksum)
+        spans = log_spans(self.listing)
+        for span in spans:
+            if span.first == snapshot.txid + 1:
+                facts = self.facts(span.item)
+                if facts.generation == snapshot.generation:
+                    return facts.checksum_before == checksum
+        if not self.complete:
+            self.load(snapshot.txid, complete=True)
+            return self.vouched(plan)
+        return any(span.first > snapshot.txid + 1 for span in spans)
+
+    # ----------------------------------------------------------------------- points in time
+
+    def txid_at(self, when_ms: int, now_ms: int) -> int:
+        """The last transaction committed at or before ``when_ms``; ``GapError`` outside of
+        what the log tells. Needs the complete listing."""
+        line = _line(log_spans(self.listing))
+        if not line:
+            raise NoBackup("there is no backup here")
+        newest = self._span_facts(line[-1])
+        until = _ends(newest)
+        if when_ms > max(now_ms, until):
+            raise self._outside(when_ms, line, until)
+        at = bisect_right(line, when_ms, key=lambda span: _begins(self._span_facts(span))) - 1
+        if at < 0:
+            raise self._outside(when_ms, line, until)
+        return self._inside(line[at], when_ms)
+
+    def _span_facts(self, span: Span) -> ObjectFacts:
+        return self.facts(span.item)
+
+    def _inside(self, span: Span, when_ms: int) -> int:
+        facts = self._span_facts(span)
+        if when_ms >= _ends(facts):
+            return facts.last_txid
+        times = self.tail(span.item).trailer.commit_times_ms
+        if facts.kind not in DIVISIBLE or len(times) != facts.last_txid - facts.first_txid + 1:
+            return facts.first_txid - 1  # the newest before it that can be restored
+        return facts.first_txid + bisect_right(times, when_ms) - 1
+
+    def _outside(self, when_ms: int, line: list[Span], until: int) -> GapError:
+        since = _begins(self._span_facts(line[0]))
+        return GapError(f"{to_text(when_ms)} is outside of what can be restored, "
+                        f"{to_text(since)} to {to_text(until)}")
+
+
+def first_txid(item: LogKey) -> int:
+    return item.first_txid if isinstance(item, WalKey) else item.first
+
+
+def known_from(facts: ObjectFacts) -> Known:
+    divisible = facts.kind in DIVISIBLE
+    return Known(facts.generation, facts.first_txid, facts.last_txid, divisible)
+
+
+def _begins(facts: ObjectFacts) -> int:
+    """When its first commit took place; the start of a generation counts as one."""
+    return facts.created_ms if facts.first_commit_ms is None else facts.first_commit_ms
+
+
+def _ends(facts: ObjectFacts) -> int:
+    return facts.created_ms if facts.last_commit_ms is None else facts.last_commit_ms
+
+
+def _line(spans: list[Span]) -> list[Span]:
+    """The finest objects, end to end, oldest first."""
+    line: list[Span] = []
+    here = 0
+    for span in sorted(spans, key=lambda span: (span.first, span.last, span.key)):
+        if span.first >= here:
+            line.append(span)
+            here = span.last + 1
+    return line
+
+
+def find_databases(store: Store, prefix: str = "", *, depth: int = 4) -> list[str]:
+    """Prefixes below ``prefix`` that hold a database, without slashes at the ends.
+
+    A folder with ``wal/`` or ``snapshots/`` in it is one, and is not looked into further.
+    """
+    root = Keys(prefix).root
+    folders = store.folders(root)
+    if {f"{root}wal/", f"{root}snapshots/"} & set(folders):
+        return [root.rstrip("/")]
+    if depth == 0:
+        return []
+    return [found for folder in folders
+            for found in find_databases(store, folder, depth=depth - 1)]

@@ -1,0 +1,42 @@
+"""The proof of a database file against the log.
+
+Owns: reading the whole file once and comparing its checksum with the one the log holds. Where
+the target lies inside an object, the log holds no checksum for it; then the rest of that object
+is applied to the page hashes alone, and the object's end is compared. The file itself is only
+read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from replicator.edge.files import RawFile
+from replicator.format.changes import HashChange
+from replicator.format.database import PageHashes
+from replicator.model import DatabaseState
+from replicator.recover.segment import CHUNK_BYTES, Segment
+
+
+def hash_file(file: RawFile, page_size: int, pages: int,
+              advance: Callable[[int], None]) -> PageHashes:
+    """The hash of every page, read in chunks; ``advance`` is told the bytes of each."""
+    hashes = PageHashes(page_size)
+    step = max(1, CHUNK_BYTES // page_size)
+    for first in range(1, pages + 1, step):
+        count = min(step, pages + 1 - first)
+        image = file.pread(count * page_size, (first - 1) * page_size)
+        hashes.extend(first, image)
+        advance(len(image))
+    return hashes
+
+
+def state_at_end(hashes: PageHashes, segment: Segment, start: int) -> DatabaseState:
+    """The state after all of ``segment``, when ``hashes`` stands ``start`` frames into it.
+
+    Changes ``hashes``.
+    """
+    change = HashChange(hashes)
+    for _, data, frames in segment.chunks(start):
+        change.add(frames, frames.count, data)
+    change.apply()
+    return hashes.state
