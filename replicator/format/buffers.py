@@ -12,3 +12,7 @@ U32: TypeAlias = npt.NDArray[np.uint32]
 U64: TypeAlias = npt.NDArray[np.uint64]
 Indexes: TypeAlias = npt.NDArray[np.intp]
 Offsets: TypeAlias = npt.NDArray[np.signedinteger[Any]]
+
+
+def page_numbers(*numbers: int) -> U32:
+    return np.array(numbers, np.uint32)

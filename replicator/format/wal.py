@@ -181,6 +181,12 @@ def _smallest_later_size(commits: U32) -> U32:
     return np.minimum.accumulate(sizes[::-1])[::-1]
 
 
+def transaction_ends(frames: Frames, count: int) -> list[int]:
+    """After how many frames each transaction ends, among the first ``count`` frames."""
+    ends: list[int] = (np.flatnonzero(frames.commits[:count]) + 1).tolist()
+    return ends
+
+
 class Rebaser:
     """Turns consecutive frames of a log into the frames of a self-contained WAL file.
 
