@@ -24,7 +24,7 @@ from replicator.format.segment import (
     decode_segment,
     generation_marker,
 )
-from replicator.format.wal import FrameBuilder, Rebaser, newest, parse_header, scan
+from replicator.format.wal import FrameBuilder, Rebaser, parse_header, scan
 from replicator.model import DatabaseState, Kind
 
 EPOCH_MS = 1_700_000_000_000

@@ -7,7 +7,7 @@ HEADs by bisection for a point in time. Refuses to decide; see :mod:`.plan`.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -139,7 +139,10 @@ class Catalog:
         log around it was pruned away, nothing can speak against it.
         """
         snapshot = plan.snapshot
-        checksum = self.tail(snapshot).trailer.checksum_after
+        trailer = self.tail(snapshot).trailer
+        if trailer.last_txid != snapshot.txid:
+            raise damaged(snapshot.key, "it is not the snapshot its name says")
+        checksum = trailer.checksum_after
         for span in covering(log_spans(self.listing), snapshot.txid):
             facts = self.facts(span.item)
             if facts.last_txid >= snapshot.txid:
@@ -155,6 +158,16 @@ class Catalog:
             self.load(snapshot.txid, complete=True)
             return self.vouched(plan)
         return any(span.first > snapshot.txid + 1 for span in spans)
+
+    def find_generation_end(self, plan: Plan) -> None:
+        """Learn where the generation of the snapshot ends, if some later object of the plan is
+        known to be of another one."""
+        own = plan.snapshot.generation
+        known = [self.listing.known.get(span.key) for span in plan.segments]
+        foreign = [at for at, fact in enumerate(known) if fact and fact.generation != own]
+        if foreign:
+            bisect_left(plan.segments[:foreign[0]], 1,
+                        key=lambda span: self._span_facts(span).generation != own)
 
     # ----------------------------------------------------------------------- points in time
 

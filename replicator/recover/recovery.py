@@ -10,7 +10,7 @@ import contextlib
 from dataclasses import dataclass
 
 from replicator.edge.files import Files
-from replicator.errors import DamageError, GapError, ObjectMissing, ReplicatorError
+from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing, ReplicatorError
 from replicator.recover.catalog import Catalog
 from replicator.recover.fetch import Fetcher
 from replicator.recover.partial import Partial
@@ -39,6 +39,7 @@ class Recovery:
         self._allow_older = allow_older
         self._trusted: set[str] = set()
         self._doubted: set[str] = set()  # damaged once, perhaps only on the way here
+        self._listings = 1
         self._newest = 0
 
     def plan(self) -> Plan:
@@ -48,47 +49,70 @@ class Recovery:
             self._newest = max(self._newest, head(self._catalog.listing))
             if found.snapshot.key in self._trusted:
                 return found
-            if self._catalog.vouched(found):
-                self._trusted.add(found.snapshot.key)
-            else:
-                self._catalog.exclude(found.snapshot.key)
+            try:
+                self._examine(found)
+            except ObjectMissing as error:
+                self._list_again(error)
+            except DamageError as error:
+                self._leave_out(error)
+
+    def _examine(self, found: Plan) -> None:
+        if self._catalog.vouched(found):
+            self._trusted.add(found.snapshot.key)
+        else:
+            self._catalog.exclude(found.snapshot.key)
 
     def _make_plan(self) -> Plan:
         try:
             return plan(self._catalog.listing, self._target)
-        except GapError:
+        except (GapError, NoBackup) as error:
             if not self._catalog.complete:
                 self._catalog.load(self._target, complete=True)
                 return self._make_plan()
-            if not self._allow_older:
+            if not self._allow_older or isinstance(error, NoBackup):
                 raise
             return newest_reachable(self._catalog.listing, self._target)
 
     def run(self, fetcher: Fetcher, notes: Partial, files: Files, meter: Meter) -> Recovered:
-        vanished = 0
+        """Plan and rebuild until a file is proved, or raise what stands in the way."""
         while True:
+            found = self.plan()
             try:
-                found = self.plan()
-                rebuilt = Rebuild(found, self._catalog, fetcher, notes, files, meter).run()
-                return Recovered(found, rebuilt, self._lost(rebuilt.txid))
-            except Learnt:
-                continue
+                rebuilt = self._attempt(Rebuild(
+                    found, self._catalog, fetcher, notes, files, meter), found)
+                if rebuilt is not None:
+                    return Recovered(found, rebuilt, self._lost(rebuilt.txid))
             except ObjectMissing as error:
-                vanished += 1
-                if vanished == LISTINGS:
-                    raise GapError(f"listed, but not there: {error}") from error
-                self._catalog.load(self._target, complete=self._catalog.complete)
+                self._list_again(error)
             except DamageError as error:
-                self._give_up_on(error, notes)
+                if not self._doubt(error.key, found, notes):
+                    self._leave_out(error)
 
-    def _give_up_on(self, error: DamageError, notes: Partial) -> None:
-        """Try again from scratch once for a snapshot, whose parts were only proved one by one;
-        then leave the object out, if that was allowed."""
-        snapshots = {item.key for item in self._catalog.listing.snapshots}
-        if error.key in snapshots - self._doubted:
-            self._doubted.add(error.key)
-            notes.clear()
-            return
+    def _attempt(self, rebuild: Rebuild, found: Plan) -> Rebuilt | None:
+        """None: something was learnt that calls for another plan."""
+        try:
+            return rebuild.run()
+        except Learnt:
+            self._catalog.find_generation_end(found)
+            return None
+
+    def _list_again(self, error: ObjectMissing) -> None:
+        self._listings += 1
+        if self._listings == LISTINGS:
+            raise GapError(f"listed, but not there: {error}") from error
+        self._catalog.load(self._target, complete=self._catalog.complete)
+
+    def _doubt(self, key: str, found: Plan, notes: Partial) -> bool:
+        """Whether to try a snapshot once more from scratch: its parts were proved one by one,
+        and what an earlier attempt left was not fetched again."""
+        if key != found.snapshot.key or key in self._doubted:
+            return False
+        self._doubted.add(key)
+        notes.clear()
+        return True
+
+    def _leave_out(self, error: DamageError) -> None:
+        """Plan without a damaged object, if that was allowed."""
         if not self._allow_older or not error.key:
             raise error
         self._note_extent(error.key)

@@ -1,0 +1,182 @@
+"""A restored database equals, byte for byte, what an independent reader of the log gives."""
+
+import sqlite3
+
+import pytest
+from fix_bucket import BucketBuilder, busy_bucket, commit_ms
+
+from replicator import restore
+from replicator.errors import GapError
+from replicator.model import Kind
+from replicator.recover import rebuild, segment, snapshot
+
+
+def restored(bucket, output, **options):
+    report = restore(store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True,
+                     **options)
+    assert output.read_bytes() == bucket.images[report.txid]
+    assert sorted(path.name for path in output.parent.glob(f"*{output.name}*")) == [
+        f".{output.name}-replicator", output.name]
+    return report
+
+
+def every_txid(bucket, output, **options):
+    for txid in bucket.images:
+        assert restored(bucket, output, txid=txid, **options).txid == txid
+
+
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+@pytest.mark.parametrize("auto_vacuum", [False, True])
+def test_every_transaction(tmp_path, page_size, auto_vacuum):
+    """Any txid can be restored: before and after a shrink, across generations, mid-segment."""
+    (tmp_path / "source").mkdir()
+    bucket = busy_bucket(tmp_path / "source", page_size=page_size, auto_vacuum=auto_vacuum)
+    every_txid(bucket, tmp_path / "out.db")
+    bucket.close()
+
+
+def test_the_newest_by_default(bucket, tmp_path):
+    """Without a target the newest transaction is restored, and the report says what it is."""
+    report = restored(bucket, tmp_path / "out.db", verify="full")
+    assert report.txid == bucket.txid
+    assert report.committed_at == commit_ms(bucket.txid)
+    assert report.generation == bucket.generation
+    assert report.size == report.pages * report.page_size == len(bucket.images[bucket.txid])
+    assert report.url == "memory://app.db"
+    assert (report.objects, report.snapshot_txid, report.lost_txids) == (3, 14, 0)
+    assert "integrity_check" in report.verified
+    with sqlite3.connect(report.output) as database:
+        assert database.execute("SELECT count(*) FROM t").fetchone() == (53,)
+    database.close()
+
+
+def test_merges_that_keep_every_transaction(empty_bucket, tmp_path):
+    """With segments merged and gone, every txid is still there."""
+    for _ in range(4):
+        empty_bucket.insert(10)
+        empty_bucket.insert(3)
+        empty_bucket.cut()
+    empty_bucket.merge(2, 5, drop=True)
+    every_txid(empty_bucket, tmp_path / "out.db")
+    empty_bucket.merge(6, 9, drop=True)
+    every_txid(empty_bucket, tmp_path / "out.db")
+
+
+def test_merges_of_newest_images(empty_bucket, tmp_path):
+    """Such a merge gives its end, also through a shrink, and nothing inside."""
+    empty_bucket.insert(200)
+    empty_bucket.cut()
+    empty_bucket.delete_all_and_shrink()
+    empty_bucket.insert(2)
+    empty_bucket.cut()
+    empty_bucket.insert(2)
+    empty_bucket.cut()
+    empty_bucket.merge_newest(2, 5, drop=True)
+    out = tmp_path / "out.db"
+    assert restored(empty_bucket, out).objects == 3
+    assert restored(empty_bucket, out, txid=5).objects == 2
+    assert restored(empty_bucket, out, txid=1).objects == 1
+    with pytest.raises(GapError, match="kept as one step"):
+        restored(empty_bucket, out, txid=3)
+
+
+def test_squashed_segments(empty_bucket, tmp_path):
+    """A segment that says it holds several transactions as one step cannot be cut, though its
+    name does not tell."""
+    empty_bucket.insert(5)
+    empty_bucket.cut()
+    for _ in range(3):
+        empty_bucket.insert(5)
+    empty_bucket.squash()
+    empty_bucket.insert(5)
+    empty_bucket.cut()
+    out = tmp_path / "out.db"
+    assert restored(empty_bucket, out).txid == 6
+    assert restored(empty_bucket, out, txid=5).txid == 5
+    with pytest.raises(GapError, match=r"3…5 are kept as one step, and 4 is not its end"):
+        restored(empty_bucket, out, txid=4)
+    assert restored(empty_bucket, out, txid=4, allow_older=True).lost_txids == 2
+
+
+def test_a_snapshot_inside_a_merge(empty_bucket, tmp_path):
+    """A snapshot in the middle of a merged range is a base for the rest of it."""
+    empty_bucket.insert(30)
+    empty_bucket.cut()
+    empty_bucket.insert(30)
+    empty_bucket.cut()
+    empty_bucket.snapshot()
+    empty_bucket.run("UPDATE t SET body = 'x' WHERE id < 20")
+    empty_bucket.insert(5)
+    empty_bucket.cut()
+    empty_bucket.merge(2, 5, drop=True)
+    for txid in (3, 4, 5):
+        assert restored(empty_bucket, tmp_path / "out.db", txid=txid).snapshot_txid == 3
+
+
+def test_catch_up_segments(empty_bucket, tmp_path):
+    """A gap bridged by one transaction of the differing pages is part of the log."""
+    empty_bucket.insert(5)
+    empty_bucket.cut(kind=Kind.CATCH_UP)
+    empty_bucket.insert(5)
+    empty_bucket.cut()
+    every_txid(empty_bucket, tmp_path / "out.db")
+
+
+def test_without_metadata(tmp_path):
+    """Objects describe themselves: metadata that a copy lost is not needed."""
+    (tmp_path / "source").mkdir()
+    bucket = BucketBuilder(tmp_path / "source")
+    for _ in range(3):
+        bucket.insert(5)
+        bucket.cut(metadata=False)
+    bucket.snapshot(metadata=False)
+    bucket.insert(1)
+    bucket.cut(metadata=False)
+    for key in bucket.objects():
+        body = bucket.store.get(key)
+        bucket.store.put(key, body, if_absent=False)
+    every_txid(bucket, tmp_path / "out.db")
+    bucket.close()
+
+
+def test_segments_larger_than_memory(bucket, tmp_path, monkeypatch):
+    """Large segments go through a local file and are decoded twice, with the same result."""
+    monkeypatch.setattr(rebuild, "ONE_GET_BYTES", 100)
+    monkeypatch.setattr(segment, "IN_MEMORY_BYTES", 5000)
+    monkeypatch.setattr(segment, "CHUNK_BYTES", 9000)
+    every_txid(bucket, tmp_path / "out.db")
+
+
+def test_snapshots_of_many_parts(tmp_path, monkeypatch):
+    """A snapshot is fetched in ranges, each of some frames, and newer pages stay on top."""
+    monkeypatch.setattr(snapshot, "RANGE_BYTES", 20_000)
+    monkeypatch.setattr(snapshot, "GROUP_RAW_BYTES", 4096 * 9)
+    (tmp_path / "source").mkdir()
+    bucket = BucketBuilder(tmp_path / "source")
+    bucket.insert(300)
+    bucket.run("CREATE TABLE zeros AS SELECT zeroblob(60000) AS z")
+    bucket.cut()
+    bucket.snapshot(frame_bytes=3 * 4096)
+    bucket.run("UPDATE t SET body = 'x' WHERE id % 50 = 0")
+    bucket.cut()
+    every_txid(bucket, tmp_path / "out.db")
+    bucket.delete_all_and_shrink()
+    bucket.cut()
+    every_txid(bucket, tmp_path / "out.db")
+    bucket.close()
+
+
+def test_pages_of_zeros_take_no_space(tmp_path):
+    """Zero pages of a snapshot (here: securely deleted ones) are left as holes."""
+    (tmp_path / "source").mkdir()
+    bucket = BucketBuilder(tmp_path / "source")
+    bucket.insert(2000, 1000)
+    bucket._db.execute("PRAGMA secure_delete=ON")
+    bucket.run("DELETE FROM t")
+    bucket.cut()
+    bucket.snapshot()
+    out = tmp_path / "out.db"
+    restored(bucket, out)
+    assert out.stat().st_size > 2_000_000
+    assert out.stat().st_blocks * 512 < 200_000
+    bucket.close()
