@@ -133,10 +133,13 @@ class Files:
         target = Path(path)
         if target.is_dir():
             return
-        if target.parent != target:
-            self.mkdir(target.parent)
+        self.mkdir(target.parent)
         with about(target):
-            self.system(os.mkdir, target, 0o700)
+            try:
+                self.system(os.mkdir, target, 0o700)
+            except FileExistsError:  # somebody made it since, which is fine, or it is a file
+                if not target.is_dir():
+                    raise
         self.sync_directory(target.parent)
 
     def listdir(self, path: StrPath) -> list[str]:

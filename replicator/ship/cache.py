@@ -29,7 +29,15 @@ from ..errors import DamageError, LocalIOError, ReplicatorError
 from ..format.database import PageHashes
 from .draft import Draft
 from .hashes import HashBase
-from .ledger import LAST_TXID, Ledger, SegmentRecord, Status, follows, open_ledger
+from .ledger import (
+    LAST_TXID,
+    Ledger,
+    LedgerDamaged,
+    SegmentRecord,
+    Status,
+    follows,
+    open_ledger,
+)
 
 __all__ = ["Cache", "Draft", "SegmentRecord", "Status"]
 
@@ -226,7 +234,7 @@ class Cache:
 
     def get(self, name: str) -> str | None:
         with self._lock:
-            return self._ledger.get(name)
+            return self._ledger.facts().get(name)
 
     def put(self, name: str, value: str) -> None:
         """Keep a small fact, durably."""
@@ -251,7 +259,10 @@ class Cache:
             record = self._ledger.newest(txid + 1)
             if record is None or record.last_txid != txid:
                 return None
-            return self._base.replayed(txid, record.state, self._ledger.changes)
+            try:
+                return self._base.replayed(txid, record.state, self._ledger.changes)
+            except LedgerDamaged:
+                return None
 
     def hashes_due(self) -> bool:
         """Whether the changes outgrew the array, so that :meth:`save_hashes` pays."""
@@ -359,19 +370,21 @@ class Cache:
     def _recover(self) -> None:
         """Make files and rows agree again."""
         records = self._ledger.records()
-        sizes = self._tidy({record.file_name for record in records})
+        sizes = self._tidy({record.file_name: record.stored for record in records})
         self._check_waiting([r for r in records if not r.acknowledged])
         self._check_acknowledged([r for r in records if r.acknowledged], sizes)
 
-    def _tidy(self, known: set[str]) -> dict[str, int]:
-        """Remove files without a row; the sizes of the others."""
+    def _tidy(self, known: dict[str, bool]) -> dict[str, int]:
+        """Remove files that no row claims; the sizes of the others. A file without any row is
+        worth a word: either a crash came between the two, or the ledger lost something."""
         sizes = {}
         for name in self._files.listdir(self._segments):
-            if name in known:
+            if known.get(name):
                 sizes[name] = self._files.size(self._segments / name)
                 continue
-            self._files.unlink(self._segments / name)
-            if not name.endswith(".tmp"):
+            with contextlib.suppress(LocalIOError):  # a directory, say: in nobody's way
+                self._files.unlink(self._segments / name)
+            if name not in known and not name.endswith(".tmp"):
                 self.recovered.append(f"segment file {name} had no record and was removed")
         return sizes
 

@@ -235,11 +235,11 @@ class Ledger:
 
     # facts
 
-    def get(self, name: str) -> str | None:
-        for value, check in self._run("SELECT value, check_sum FROM fact WHERE name = ?", (name,)):
+    def facts(self) -> dict[str, str]:
+        rows = self._run("SELECT name, value, check_sum FROM fact")
+        for name, value, check in rows:
             self._verify((name, value), check, f"fact {name!r}")
-            return str(value)
-        return None
+        return {name: value for name, value, _ in rows}
 
     def put(self, name: str, value: str) -> None:
         row = (name, value, check_sum((name, value)))
@@ -290,7 +290,7 @@ class Ledger:
         found = self._run("PRAGMA integrity_check(1)")
         if found != [("ok",)]:
             raise self._damaged(f"integrity check says {found[0][0]}")
-        if (version := self.get("format")) != FORMAT:
+        if (version := self.facts().get("format")) != FORMAT:
             raise self._damaged(f"its format is {version}, not {FORMAT}")
         before = None
         for record in self.records():
@@ -346,8 +346,11 @@ class Ledger:
             raise self._translated(error) from error
 
     def _translated(self, error: sqlite3.Error) -> LocalIOError:
-        # Errors of the binding itself (text that is not UTF-8) come without a code.
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        # The binding's own errors have no code: misuse of a closed ledger, or text in a row
+        # that is not UTF-8.
+        misuse = isinstance(error, sqlite3.ProgrammingError)
+        unknown = sqlite3.SQLITE_MISUSE if misuse else sqlite3.SQLITE_CORRUPT
+        code = getattr(error, "sqlite_errorcode", unknown)
         if code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
             return self._damaged(str(error))
         kind = DiskFull if code & 0xFF == sqlite3.SQLITE_FULL else LocalIOError

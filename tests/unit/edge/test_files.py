@@ -77,6 +77,7 @@ def test_short_writes_and_reads_are_completed(tmp_path):
         assert file.pread(5, 10) == b""
         assert file.preadinto(buffer, 2) == 8
         assert file.size() == 10
+        assert file.preadinto(memoryview(buffer)[:4], 2) == 4
     assert bytes(buffer[:8]) == b"23456789"
 
 
@@ -115,7 +116,22 @@ def test_mkdir_makes_parents_durable(tmp_path):
     files.mkdir(tmp_path / "a" / "b")
     files.mkdir(tmp_path / "a" / "b")
     assert files.names() == ["mkdir", "open", "fsync"] * 2
-    files.mkdir("/")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(LocalIOError, match="file exists"):
+        files.mkdir(tmp_path / "file")
+
+
+def test_mkdir_by_two_at_the_same_time(tmp_path):
+    """Two replicators that start together both find their directory."""
+
+    class Racing(CountingFiles):
+        def act(self, number, call, args, kwargs):
+            if call is os.mkdir:
+                os.mkdir(args[0])
+            return call(*args, **kwargs)
+
+    Racing().mkdir(tmp_path / "a")
+    assert (tmp_path / "a").is_dir()
 
 
 def test_small_things(tmp_path):
@@ -129,6 +145,33 @@ def test_small_things(tmp_path):
     files.unlink(tmp_path / "f")
     files.unlink(tmp_path / "f", missing_ok=True)
     assert not files.exists(tmp_path / "f")
+    with files.open_read(tmp_path) as directory:
+        directory.close()
+
+
+def test_discarding_never_raises(tmp_path):
+    """It cleans up after another error, which is the one to report."""
+    draft = FailingFiles(2, errno.EIO).create(tmp_path / "f")
+    draft.discard()
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_read_that_fails_names_the_path(tmp_path):
+    """A bad sector under a segment or the database."""
+    (tmp_path / "f").write_bytes(b"x")
+    for read in (lambda f: f.pread(1, 0), lambda f: f.preadinto(bytearray(1), 0)):
+        with (FailingFiles(2, errno.EIO).open_read(tmp_path / "f") as file,
+              pytest.raises(LocalIOError, match="f: input/output error")):
+            read(file)
+
+
+def test_rename_is_durable(tmp_path):
+    """Setting a file aside must not come undone."""
+    (tmp_path / "a").write_bytes(b"x")
+    files = CountingFiles()
+    files.rename(tmp_path / "a", tmp_path / "b")
+    assert files.names() == ["rename", "open", "fsync"]
+    assert os.listdir(tmp_path) == ["b"]
 
 
 # DirLock
