@@ -97,6 +97,7 @@ class Rebuild:
                                     self._fetcher, self._notes)
             for size in loader.load(kept):
                 self._meter.advance(size)
+            self._meter.advance(self._plan.snapshot.size - self._tail.trailer_offset, 1)
             self._prove(file)
             file.sync()
         return Rebuilt(self._txid, self._committed_at, DatabaseState(

@@ -1,0 +1,382 @@
+"""What a restore asks of the store, and how it takes the answers."""
+
+import importlib
+
+import pytest
+from fix_bucket import BucketBuilder, busy_bucket
+from fix_counting import CountingStore
+
+from replicator import restore
+from replicator.edge.files import Files
+from replicator.edge.store.directory import DirectoryStore
+from replicator.edge.store.memory import MemoryStore
+from replicator.errors import (
+    AccessDenied,
+    BucketMissing,
+    ConfigError,
+    DamageError,
+    GapError,
+    ObjectMissing,
+    StoreUnavailable,
+)
+from replicator.recover import snapshot
+from replicator.restore import find_databases
+
+
+def go(store, output, **options):
+    return restore(store=store, output=output, overwrite=True, **{"prefix": "app.db", **options})
+
+
+# -------------------------------------------------------------------------- finding databases
+
+
+def test_the_only_database_is_found(bucket, tmp_path):
+    """Without a prefix the one database of the bucket is meant, foreign objects or not."""
+    bucket.store.put("notes/readme.txt", b"foreign")
+    report = go(bucket.store, tmp_path / "out.db", prefix="")
+    assert report.txid == bucket.txid
+    assert report.url == "memory://app.db"
+
+
+def test_several_databases_are_listed(tmp_path):
+    """With several, the error names them."""
+    store = MemoryStore()
+    for prefix in ("a.db", "team/b.db"):
+        directory = tmp_path / prefix.replace("/", "-")
+        directory.mkdir()
+        BucketBuilder(directory, store, prefix=prefix).close()
+    assert find_databases(store) == ["a.db", "team/b.db"]
+    assert find_databases(store, "team") == ["team/b.db"]
+    with pytest.raises(ConfigError, match=r"2 databases: a\.db, team/b\.db"):
+        go(store, tmp_path / "out.db", prefix="")
+    assert go(store, tmp_path / "out.db", prefix="team/b.db").txid == 1
+
+
+def test_a_database_at_the_root(tmp_path):
+    """An empty prefix works: the keys begin with wal/ and snapshots/."""
+    (tmp_path / "source").mkdir()
+    bucket = BucketBuilder(tmp_path / "source", prefix="")
+    assert find_databases(bucket.store) == [""]
+    assert go(bucket.store, tmp_path / "out.db", prefix="").txid == 1
+    bucket.close()
+
+
+def test_deep_folders_end_the_search():
+    """A foreign tree is not walked to its leaves."""
+    store = MemoryStore()
+    store.put("1/2/3/4/5/6/wal/x", b"")
+    assert find_databases(store) == []
+
+
+def test_nothing_is_none(tmp_path):
+    """An empty bucket, a wrong prefix and a first upload that was cut short are "no backup",
+    which is neither an error nor a file."""
+    store = MemoryStore()
+    assert go(store, tmp_path / "out.db", prefix="") is None
+    assert go(store, tmp_path / "out.db") is None
+    assert go(store, tmp_path / "out.db", timestamp="now") is None
+    (tmp_path / "source").mkdir()
+    bucket = BucketBuilder(tmp_path / "source")
+    bucket.store.delete(bucket.keys.wal(1))
+    assert go(bucket.store, tmp_path / "out.db") is None
+    bucket.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+@pytest.mark.parametrize("error", [AccessDenied, BucketMissing])
+@pytest.mark.parametrize("method", ["list", "folders", "head", "get"])
+def test_refusals_are_not_absence(bucket, tmp_path, error, method):
+    """Whatever call is refused, the refusal is reported; it never reads as "no backup"."""
+
+    def before(name, key):
+        if name == method:
+            raise error("no")
+
+    with pytest.raises(error):
+        go(CountingStore(bucket.store, before=before), tmp_path / "out.db", prefix="")
+    assert not (tmp_path / "out.db").exists()
+
+
+def test_encrypted_objects_are_refused(bucket, tmp_path):
+    """Objects encrypted by something newer are named, not taken for foreign ones."""
+    bucket.store.put(bucket.keys.wal(18) + ".age", b"secret")
+    with pytest.raises(ConfigError, match="is encrypted"):
+        go(bucket.store, tmp_path / "out.db")
+
+
+# -------------------------------------------------------------------------------- few requests
+
+
+def test_a_restore_asks_little(empty_bucket, tmp_path):
+    """Three LISTs, one HEAD, the snapshot's tail, and one GET an object."""
+    for _ in range(10):
+        empty_bucket.insert()
+        empty_bucket.cut()
+    empty_bucket.snapshot()
+    for _ in range(3):
+        empty_bucket.insert()
+        empty_bucket.cut()
+    store = CountingStore(empty_bucket.store)
+    assert go(store, tmp_path / "out.db").objects == 4
+    assert (store.count("list"), store.count("head"), store.count("get")) == (3, 1, 5)
+
+
+def test_the_store_is_closed_only_if_it_was_opened(bucket, tmp_path):
+    store = CountingStore(bucket.store)
+    go(store, tmp_path / "out.db")
+    assert store.count("close") == 0
+
+
+def test_a_url(tmp_path):
+    """file:// names a directory; the prefix stands beside it, or there is one database."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "store").mkdir()
+    bucket = busy_bucket(tmp_path / "source", DirectoryStore(tmp_path / "store"))
+    for options in ({}, {"prefix": "app.db"}):
+        report = restore(url=f"file://{tmp_path}/store", output=tmp_path / "out.db",
+                         overwrite=True, **options)
+        assert (tmp_path / "out.db").read_bytes() == bucket.images[report.txid]
+        assert report.url == f"file://{tmp_path}/store/app.db"
+    bucket.close()
+
+
+# -------------------------------------------------------------------------- troubled transport
+
+
+def test_damage_on_the_way_is_fetched_again(bucket, tmp_path):
+    """The first answer for each object is corrupted; the second is good, and that suffices."""
+    spoilt = set()
+
+    def answer(method, key, result):
+        if method != "get" or (key, len(result)) in spoilt:
+            return result
+        spoilt.add((key, len(result)))
+        middle = len(result) // 2
+        return result[:middle] + bytes([result[middle] ^ 16]) + result[middle + 1:]
+
+    report = go(CountingStore(bucket.store, answer=answer), tmp_path / "out.db")
+    assert (tmp_path / "out.db").read_bytes() == bucket.images[report.txid]
+    assert len(spoilt) >= 4
+
+
+def test_short_answers_are_fetched_again_or_named(bucket, tmp_path):
+    """An answer that is cut short never counts as an object's end."""
+    victim = bucket.keys.wal(16)
+
+    def answer(method, key, result):
+        return result[:-5] if method == "get" and key == victim else result
+
+    with pytest.raises(DamageError, match="shorter than its listing") as error:
+        go(CountingStore(bucket.store, answer=answer), tmp_path / "out.db")
+    assert error.value.key == victim
+
+
+def test_a_header_bit_on_the_way(empty_bucket, tmp_path, monkeypatch):
+    """A flip that every frame's own checksum misses (here: in a foreign place) is caught by
+    the SHA-256 of the whole, and the snapshot is fetched once more."""
+    monkeypatch.setattr(snapshot, "decode_frame", _lenient(snapshot.decode_frame))
+    key = empty_bucket.keys.snapshot(1, empty_bucket.generation)
+    tail = []
+
+    def answer(method, name, result):
+        if method != "get" or name != key:
+            return result
+        tail.append(len(result))
+        if len(tail) != 2:
+            return result
+        return result[:-1] + bytes([result[-1] ^ 1])
+
+    store = CountingStore(empty_bucket.store, answer=answer)
+    assert go(store, tmp_path / "out.db").txid == 1
+    assert len(tail) == 3
+
+
+def _lenient(decode):
+    """Decodes a frame without its checksum, as a flip of the checksum itself would need."""
+    good = {}
+
+    def lenient(data, entry, key):
+        body = bytes(data)[:-4]
+        if body not in good:
+            for end in range(256):
+                try:
+                    good[body] = decode(bytes(data)[:-1] + bytes([end]), entry, key)
+                except DamageError:
+                    continue
+        return good[body]
+
+    return lenient
+
+
+def test_objects_that_vanish_meanwhile(empty_bucket, tmp_path):
+    """A prune that merges and deletes between listing and reading costs another listing."""
+    for _ in range(4):
+        empty_bucket.insert()
+        empty_bucket.cut()
+    pruned = []
+
+    def before(method, key):
+        if method == "get" and "/wal/" in key and not pruned:
+            pruned.append(key)
+            empty_bucket.merge(2, 5, drop=True)
+
+    store = CountingStore(empty_bucket.store, before=before)
+    report = go(store, tmp_path / "out.db")
+    assert (report.txid, report.objects) == (5, 2)
+    assert (tmp_path / "out.db").read_bytes() == empty_bucket.images[5]
+
+
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_objects_listed_but_never_there(bucket, tmp_path, method):
+    """A store that lists what it does not hold ends in an error, not in a loop."""
+
+    def before(name, key):
+        if name == method:
+            raise ObjectMissing(f"{key} is gone")
+
+    with pytest.raises(GapError, match="listed, but not there"):
+        go(CountingStore(bucket.store, before=before), tmp_path / "out.db")
+
+
+# ----------------------------------------------------------------------------------- resuming
+
+
+@pytest.fixture
+def parted(tmp_path, monkeypatch):
+    """A bucket whose snapshot comes in many parts, with a log on top."""
+    monkeypatch.setattr(snapshot, "RANGE_BYTES", 20_000)
+    (tmp_path / "source").mkdir()
+    built = BucketBuilder(tmp_path / "source")
+    built.insert(1000)
+    built.cut()
+    built.snapshot(frame_bytes=4 * 4096)
+    built.run("UPDATE t SET body = 'x' WHERE id % 50 = 0")
+    built.insert(30)
+    built.cut()
+    yield built
+    built.close()
+
+
+def interrupted(bucket, output, *, after):
+    """A restore whose store goes away after some parts of the snapshot."""
+    left = [after]
+
+    def before(method, key):
+        if method == "get" and "snapshots" in key:
+            left[0] -= 1
+            if left[0] < 0:
+                raise AccessDenied("expired")
+
+    with pytest.raises(AccessDenied):
+        go(CountingStore(bucket.store, before=before), output)
+
+
+def snapshot_gets(bucket, output, **options):
+    store = CountingStore(bucket.store)
+    report = go(store, output, **options)
+    assert output.read_bytes() == bucket.images[report.txid]
+    assert not output.with_name(f".{output.name}.restoring").exists()
+    return sum(1 for method, key in store.calls if method == "get" and "snapshots" in key), report
+
+
+def test_an_interrupted_restore_resumes(parted, tmp_path):
+    """What was fetched is not fetched again, though the log went on meanwhile."""
+    out = tmp_path / "out.db"
+    whole, _ = snapshot_gets(parted, out)
+    interrupted(parted, out, after=whole - 3)
+    parted.insert(3)
+    parted.cut()
+    rest, report = snapshot_gets(parted, out)
+    assert rest < whole / 2
+    assert "earlier attempt" in report.verified
+    assert report.txid == parted.txid
+
+
+def test_a_resumed_restore_through_a_shrink(parted, tmp_path):
+    """Pages of the first attempt that the database lost meanwhile do not come back."""
+    out = tmp_path / "out.db"
+    interrupted(parted, out, after=12)
+    parted.delete_all_and_shrink()
+    parted.insert(700)
+    parted.cut()
+    snapshot_gets(parted, out)
+
+
+def test_kept_parts_are_hashed_again(parted, tmp_path):
+    """A kept page that changed on the disk is fetched again."""
+    out = tmp_path / "out.db"
+    interrupted(parted, out, after=15)
+    kept = tmp_path / ".out.db.restoring" / "database"
+    body = bytearray(kept.read_bytes())
+    for at in range(100, len(body), 4096):
+        body[at] ^= 1
+    kept.write_bytes(body)
+    snapshot_gets(parted, out)
+
+
+@pytest.mark.parametrize("notes", [b"", b"rubbish\n", b"[]\n", b'{"version": 0}\n'])
+def test_notes_that_cannot_be_read(parted, tmp_path, notes):
+    """Foreign or torn notes mean a fresh start."""
+    out = tmp_path / "out.db"
+    interrupted(parted, out, after=15)
+    path = tmp_path / ".out.db.restoring" / "parts"
+    whole = path.read_bytes()
+    path.write_bytes(notes)
+    assert "earlier" not in snapshot_gets(parted, out)[1].verified
+    interrupted(parted, out, after=15)
+    path.write_bytes(whole[:-20] + b"\n\xff\n" + b'{"page": 1, "hashes": "?"}\n')
+    assert "earlier" in snapshot_gets(parted, out)[1].verified
+
+
+def test_another_target_starts_afresh(parted, tmp_path):
+    """Parts kept for the newest state are not used for an older one."""
+    out = tmp_path / "out.db"
+    interrupted(parted, out, after=15)
+    assert "earlier" not in snapshot_gets(parted, out, txid=3)[1].verified
+
+
+def test_kept_garbage_that_passes_is_started_afresh(parted, tmp_path):
+    """If a resumed file does not prove, it is thrown away and rebuilt in the same call."""
+    out = tmp_path / "out.db"
+    interrupted(parted, out, after=15)
+
+    class Spoiling(Files):
+        """Flips a bit of the finished file behind the back of the restore, once."""
+
+        done = False
+
+        def system(self, call, /, *args, **kwargs):
+            result = super().system(call, *args, **kwargs)
+            if call.__name__ == "pwrite" and not self.done and args[2] == 0:
+                self.done = True
+                return super().system(call, args[0], bytes(args[1])[:-1] + b"\xff", 0)
+            return result
+
+    report = go(parted.store, out, files=Spoiling())
+    assert out.read_bytes() == parted.images[report.txid]
+
+
+def test_unreachable_store_is_reported(bucket, tmp_path, monkeypatch):
+    """A store that never answers ends in StoreUnavailable after the deadline."""
+    monkeypatch.setattr(importlib.import_module("replicator.restore"), "PATIENCE", 0.05)
+
+    def before(method, key):
+        raise StoreUnavailable("down")
+
+    with pytest.raises(StoreUnavailable):
+        go(CountingStore(bucket.store, before=before), tmp_path / "out.db")
+    assert not list(tmp_path.glob("*out.db*"))
+
+
+def test_progress_is_told(parted, tmp_path):
+    """Phases come in order, bytes grow to the total, and every object is counted."""
+    seen = []
+    report = go(parted.store, tmp_path / "out.db", progress=seen.append)
+    phases = list(dict.fromkeys(step.phase for step in seen))
+    assert phases == ["segments", "snapshot", "verify", "publish"]
+    fetched = [step for step in seen if step.phase == "snapshot"][-1]
+    assert fetched.done_bytes == fetched.total_bytes
+    assert fetched.objects_done == fetched.objects_total == report.objects
+    verified = [step for step in seen if step.phase == "verify"][-1]
+    assert verified.done_bytes == verified.total_bytes == report.size
+    assert seen == sorted(seen, key=lambda step: phases.index(step.phase))

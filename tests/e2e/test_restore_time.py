@@ -1,0 +1,89 @@
+"""Restoring to a point in time: the last transaction committed at or before it."""
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+from fix_bucket import EPOCH_MS, BucketBuilder, commit_ms
+from fix_counting import CountingStore
+
+from replicator import restore
+from replicator.errors import GapError
+from replicator.recover.when import to_text
+
+
+def txid_at(bucket, ms, output, **options):
+    report = restore(store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True,
+                     timestamp=to_text(ms), **options)
+    assert output.read_bytes() == bucket.images[report.txid]
+    return report.txid
+
+
+def test_around_every_commit(bucket, tmp_path):
+    """At a commit's millisecond it counts, one before it does not, one after it does."""
+    out = tmp_path / "out.db"
+    for txid in bucket.images:
+        assert txid_at(bucket, commit_ms(txid), out) == txid
+        assert txid_at(bucket, commit_ms(txid) + 9_999, out) == txid
+        if txid > 1:
+            assert txid_at(bucket, commit_ms(txid) - 1, out) == txid - 1
+
+
+def test_outside_names_the_window(bucket, tmp_path):
+    """Before the first state and in the future there is nothing; the error says from when to
+    when there is."""
+    window = f"{to_text(commit_ms(1))} to {to_text(commit_ms(17))}"
+    for ms in (EPOCH_MS, time.time_ns() // 1_000_000 + 10_000_000):
+        with pytest.raises(GapError, match="outside of what can be restored") as error:
+            txid_at(bucket, ms, tmp_path / "out.db")
+        assert window in str(error.value)
+
+
+def test_now_and_datetimes(bucket, tmp_path):
+    """Words and datetimes mean the same as RFC 3339."""
+    for when in ("now", "1 second ago", datetime.now(UTC)):
+        report = restore(store=bucket.store, prefix=bucket.prefix, output=tmp_path / "out.db",
+                         timestamp=when, overwrite=True)
+        assert report.txid == bucket.txid
+
+
+def test_without_metadata(tmp_path):
+    """The objects themselves tell their times when the metadata is lost."""
+    (tmp_path / "source").mkdir()
+    bucket = BucketBuilder(tmp_path / "source")
+    for _ in range(4):
+        bucket.insert()
+        bucket.insert()
+        bucket.cut(metadata=False)
+    bucket.store.put(bucket.keys.wal(1), bucket.store.get(bucket.keys.wal(1)), if_absent=False)
+    for txid in bucket.images:
+        assert txid_at(bucket, commit_ms(txid) + 1, tmp_path / "out.db") == txid
+    bucket.close()
+
+
+def test_merged_times(empty_bucket, tmp_path):
+    """Merges that keep every transaction answer exactly; inside of others the last
+    transaction before them is the answer."""
+    for _ in range(4):
+        empty_bucket.insert()
+        empty_bucket.insert()
+        empty_bucket.cut()
+    empty_bucket.merge(2, 5, drop=True)
+    empty_bucket.merge_newest(6, 7, drop=True)
+    out = tmp_path / "out.db"
+    found = [txid_at(empty_bucket, commit_ms(txid), out) for txid in range(1, 10)]
+    assert found == [1, 2, 3, 4, 5, 5, 7, 8, 9]
+
+
+def test_bisection_asks_few(tmp_path):
+    """Of many segments only a logarithm's worth is asked for its times."""
+    (tmp_path / "source").mkdir()
+    bucket = BucketBuilder(tmp_path / "source")
+    for _ in range(64):
+        bucket.insert()
+        bucket.cut()
+    store = CountingStore(bucket.store)
+    restore(store=store, prefix="app.db", output=tmp_path / "out.db", dry_run=True,
+            timestamp=to_text(commit_ms(40)))
+    assert store.count("head") <= 10
+    bucket.close()
