@@ -36,9 +36,9 @@ def parse_size(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds, from "1h", "1h30m", "500ms", "2.5"."""
-    parts = re.findall(r"\s*([0-9.]+\s*[a-z]*)", text.lower())
-    if not parts or "".join(parts).replace(" ", "") != text.lower().replace(" ", ""):
+    """Seconds, from "1h", "1h30m", "500ms", "2.5". A number without a unit stands alone."""
+    parts = re.findall(r"[0-9.]+\s*[a-z]+", text.lower()) or [text]
+    if "".join("".join(parts).split()) != "".join(text.lower().split()):
         raise ConfigError(f"{text!r} is not a duration, for example 30s or 1h30m")
     return sum(_quantity(part, TIME_UNITS, "a duration, for example 30s") for part in parts)
 

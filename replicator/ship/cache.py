@@ -29,15 +29,7 @@ from ..errors import DamageError, LocalIOError, ReplicatorError
 from ..format.database import PageHashes
 from .draft import Draft
 from .hashes import HashBase
-from .ledger import (
-    LAST_TXID,
-    Ledger,
-    LedgerDamaged,
-    SegmentRecord,
-    Status,
-    follows,
-    open_ledger,
-)
+from .ledger import LAST_TXID, Ledger, LedgerDamaged, SegmentRecord, Status, follows, open_ledger
 
 __all__ = ["Cache", "Draft", "SegmentRecord", "Status"]
 
@@ -88,8 +80,6 @@ class Cache:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # the way in
-
     def draft(self) -> Draft:
         """A new segment file to write."""
         with self._lock:
@@ -111,8 +101,6 @@ class Cache:
                 self._ledger.save(adopted)
             self._remove_files(gone)
         return adopted
-
-    # what is there
 
     def head(self) -> SegmentRecord | None:
         """The newest segment captured."""
@@ -172,30 +160,25 @@ class Cache:
     def uploading(self, first_txid: int) -> SegmentRecord | None:
         """An attempt begins. None: no such segment waits (any more)."""
         with self._lock:
-            record = self._in_state(first_txid, Status.PENDING)
-            return record and self._save(record, status=Status.UPLOADING,
-                                         attempts=record.attempts + 1)
+            record = self._ledger.find(first_txid)
+            attempts = record.attempts + 1 if record else 0
+            return self._move(first_txid, Status.PENDING, status=Status.UPLOADING,
+                              attempts=attempts)
 
     def progress(self, first_txid: int, upload_id: str | None, part_size: int
                  ) -> SegmentRecord | None:
         """A multipart upload began, or (None) is given up. None: as for :meth:`uploaded`."""
-        with self._lock:
-            record = self._in_state(first_txid, Status.UPLOADING)
-            return record and self._save(record, upload_id=upload_id, part_size=part_size)
+        return self._move(first_txid, Status.UPLOADING, upload_id=upload_id, part_size=part_size)
 
     def uploaded(self, first_txid: int, at_ms: int) -> SegmentRecord | None:
         """The store acknowledged it. None: it is not in flight, and nothing was recorded."""
-        with self._lock:
-            record = self._in_state(first_txid, Status.UPLOADING)
-            return record and self._save(record, status=Status.UPLOADED, uploaded_ms=at_ms,
-                                         upload_id=None, last_error=None)
+        return self._move(first_txid, Status.UPLOADING, status=Status.UPLOADED,
+                          uploaded_ms=at_ms, upload_id=None, last_error=None)
 
     def failed(self, first_txid: int, error: str, next_attempt_ms: int) -> SegmentRecord | None:
         """The attempt failed; it waits again. None: as for :meth:`uploaded`."""
-        with self._lock:
-            record = self._in_state(first_txid, Status.UPLOADING)
-            return record and self._save(record, status=Status.PENDING, last_error=error,
-                                         next_attempt_ms=next_attempt_ms)
+        return self._move(first_txid, Status.UPLOADING, status=Status.PENDING, last_error=error,
+                          next_attempt_ms=next_attempt_ms)
 
     def merged(self, first_txid: int, last_txid: int) -> None:
         """A merge in the store covers the acknowledged segments of this range."""
@@ -203,8 +186,6 @@ class Cache:
             for record in self._ledger.records(first_txid):
                 if record.last_txid <= last_txid and record.status is Status.UPLOADED:
                     self._ledger.save(dataclasses.replace(record, status=Status.MERGED))
-
-    # letting go
 
     def drop_pending(self, first_txid: int = 0) -> list[SegmentRecord]:
         """Forget the waiting segments from ``first_txid`` on, and return them.
@@ -230,8 +211,6 @@ class Cache:
                 freed += sum(record.size for record in gone)
         return freed
 
-    # small facts and page hashes
-
     def get(self, name: str) -> str | None:
         with self._lock:
             return self._ledger.facts().get(name)
@@ -255,14 +234,11 @@ class Cache:
     def load_hashes(self, txid: int) -> PageHashes | None:
         """The array after the segment that ends with ``txid``, proved against its record; None
         when there is no such record or no array that leads there."""
-        with self._lock:
+        with self._lock, contextlib.suppress(LedgerDamaged):
             record = self._ledger.newest(txid + 1)
-            if record is None or record.last_txid != txid:
-                return None
-            try:
+            if record is not None and record.last_txid == txid:
                 return self._base.replayed(txid, record.state, self._ledger.changes)
-            except LedgerDamaged:
-                return None
+        return None
 
     def hashes_due(self) -> bool:
         """Whether the changes outgrew the array, so that :meth:`save_hashes` pays."""
@@ -274,9 +250,12 @@ class Cache:
     def _path(self, record: SegmentRecord) -> Path:
         return self._segments / record.file_name
 
-    def _in_state(self, first_txid: int, status: Status) -> SegmentRecord | None:
-        record = self._ledger.find(first_txid)
-        return record if record is not None and record.status is status else None
+    def _move(self, first_txid: int, required: Status, **values: object) -> SegmentRecord | None:
+        with self._lock:
+            record = self._ledger.find(first_txid)
+            if record is None or record.status is not required:
+                return None
+            return self._save(record, **values)
 
     def _save(self, record: SegmentRecord, **values: object) -> SegmentRecord:
         changed = dataclasses.replace(record, **values)  # type: ignore[arg-type]
@@ -364,8 +343,6 @@ class Cache:
             raise ValueError(f"txids {first} to {last} are not what the cache holds")
         if any(r.attempts or r.acknowledged for r in replaces):
             raise ValueError("a segment that was offered to the store keeps its bytes")
-
-    # opening the cache
 
     def _recover(self) -> None:
         """Make files and rows agree again."""

@@ -89,6 +89,7 @@ COLUMNS = (
     "last_error", "upload_id", "part_size", "metadata",
 )  # fmt: skip
 FORMAT = "1"
+SMALLEST = 512  # SQLite takes a file that has no page for a database that is new
 LAST_TXID = (1 << 63) - 1  # the largest integer that SQLite keeps exactly
 SCHEMA = (
     f"CREATE TABLE segment (first_txid INTEGER PRIMARY KEY, {', '.join(COLUMNS[1:])}, check_sum)",
@@ -364,6 +365,8 @@ def open_ledger(directory: Path, files: Files, recovered: list[str]) -> Ledger:
         try:
             if path.is_dir():
                 raise LedgerDamaged(f"{path}: the ledger is a directory")
+            if files.size(path) < SMALLEST and files.listdir(directory / "segments"):
+                raise LedgerDamaged(f"{path}: the ledger is cut short")
             return Ledger(path, files)
         except LedgerDamaged as error:
             recovered.append(f"{error}; it was set aside")

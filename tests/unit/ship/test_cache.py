@@ -1,4 +1,5 @@
 """ship/cache.py: what goes in comes out, in order, and only acknowledgements count."""
+# ruff: noqa: PLR1704 - a cache that is opened again keeps its name
 
 import dataclasses
 import errno
@@ -344,12 +345,16 @@ def test_a_lost_file_in_the_middle_leaves_no_hole_in_the_log(cache):
         assert txids(cache.records()) == [4]
 
 
+def refuse(*_, **__):
+    raise LocalIOError("refused")
+
+
 def test_a_file_that_cannot_be_removed_is_removed_at_the_next_opening(directory, monkeypatch):
     """Removal is a wish; the row is gone first, so the file is an orphan."""
     files = FailingFiles(0, errno.EIO)
     with Cache.open(directory, files) as cache:
         add(cache, 1)
-        monkeypatch.setattr(files, "unlink", lambda *_, **__: (_ for _ in ()).throw(LocalIOError("x")))
+        monkeypatch.setattr(files, "unlink", refuse)
         cache.drop_pending()
         assert len(files_in(directory)) == 1
     with Cache.open(directory) as cache:

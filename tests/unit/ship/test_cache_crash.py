@@ -98,6 +98,10 @@ def reference(tmp_path_factory):
     return views, len(files.log)
 
 
+def assert_right_class(error, code):
+    assert isinstance(error, DiskFull) == (code == errno.ENOSPC)
+
+
 def check(directory, done, views, where):
     with Cache.open(directory) as cache:
         assert view(cache) in views[done:done + 2], where
@@ -120,6 +124,16 @@ def test_a_crash_at_any_call_leaves_a_step_done_or_undone(tmp_path, reference, k
         check(directory, len(done), views, f"call {at}: {files.log[at - 1]}")
 
 
+class Told:
+    """Passes on that a step is done to whoever outlives this process."""
+
+    def __init__(self, writer):
+        self.writer = writer
+
+    def append(self, _):
+        os.write(self.writer, b".")
+
+
 def test_sigkill_at_any_call_leaves_a_step_done_or_undone(tmp_path, reference):
     """The same with a real process and a real kill; it reports its steps through a pipe."""
     views, calls = reference
@@ -128,10 +142,7 @@ def test_sigkill_at_any_call_leaves_a_step_done_or_undone(tmp_path, reference):
         reader, writer = os.pipe()
         child = os.fork()
         if not child:
-            class Told(list):
-                def append(self, _):
-                    os.write(writer, b".")
-            perform(directory, KillingFiles(at), Told())
+            perform(directory, KillingFiles(at), Told(writer))
             os._exit(0)
         os.close(writer)
         _, status = os.waitpid(child, 0)
@@ -152,7 +163,7 @@ def test_an_error_at_any_call_leaves_a_step_done_or_undone(tmp_path, reference, 
         try:
             cache = Cache.open(directory, files)
         except LocalIOError as error:
-            assert isinstance(error, DiskFull) == (code == errno.ENOSPC)
+            assert_right_class(error, code)
             check(directory, 0, views, f"call {at}")
             continue
         where, number = "opening", 0
@@ -162,7 +173,7 @@ def test_an_error_at_any_call_leaves_a_step_done_or_undone(tmp_path, reference, 
                 try:
                     step(cache)
                 except LocalIOError as error:
-                    assert isinstance(error, DiskFull) == (code == errno.ENOSPC)
+                    assert_right_class(error, code)
                     where = f"call {at}: {files.log[at - 1]}"
                     assert view(cache) in views[number:number + 2], where
                     assert step in MAY_BE_DONE or view(cache) == views[number], where
