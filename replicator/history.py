@@ -6,13 +6,20 @@ no object, so it proves nothing about their bytes, nor that none is missing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .edge.store.base import ObjectInfo, Store
+from .edge.store import open_store
+from .edge.store.base import ObjectInfo, Store, StoreTarget
+from .edge.store.retry import RetryingStore, RetryPolicy
 from .errors import NoBackup
 from .format.keys import Keys, MergedKey, ParsedKey, SnapshotKey, WalKey, parse_key
 from .format.objects import ObjectFacts, parse_metadata
+from .recover.catalog import find_databases
+
+PATIENCE = 30.0  # seconds that one request may go on failing
+_NOWHERE = "check the bucket and the prefix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,18 @@ Entry = tuple[ParsedKey, ObjectInfo]
 Facts = Mapping[int, ObjectFacts]  # of segments whose HEAD was asked for, by first txid
 
 
+def histories(target: StoreTarget) -> list[History]:
+    """The history of the database a target names, or of every database in the bucket when it
+    names none. ``NoBackup`` if there is none."""
+    with contextlib.closing(open_store(target)) as opened:
+        store = RetryingStore(opened, RetryPolicy(deadline=PATIENCE))
+        prefixes = [target.prefix] if target.prefix else find_databases(store)
+        if not prefixes:
+            raise NoBackup(f"no backup at {target.url}", hint=_NOWHERE)
+        return [history(store, prefix, url=f"{store.url.rstrip('/')}/{prefix}".rstrip("/"))
+                for prefix in prefixes]
+
+
 def history(store: Store, prefix: str, *, url: str) -> History:
     """The history below a prefix: one listing, and one HEAD a generation and for the newest
     segment. ``NoBackup`` if there is none."""
@@ -93,7 +112,7 @@ def summarise(entries: Iterable[Entry], facts: Facts, *, url: str) -> History:
          if isinstance(key, SnapshotKey) and key.generation not in orphans),
         key=lambda pair: (pair[0].txid, pair[0].generation))
     if not snapshots:
-        raise NoBackup(f"no backup at {url}", hint="check the bucket and the prefix")
+        raise NoBackup(f"no backup at {url}", hint=_NOWHERE)
     newest = max((key.first_txid for key, _ in wal), default=0)
     return History(
         url=url,

@@ -38,7 +38,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 damage, 4 gap, 5 store "
            "unreachable or not durable, 6 refused, 7 local I/O, 8 already running, "
            "9 nothing to restore, 128+N signal N.",
-    no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -73,7 +72,7 @@ def call(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are reported on stderr."""
     try:
         code = typer.main.get_command(app).main(
-            list(args), prog_name="replicator", standalone_mode=False,
+            list(args) or ["--help"], prog_name="replicator", standalone_mode=False,
         )
     except _UsageError as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "replicator")

@@ -32,11 +32,15 @@ _PATIENCE = 60.0  # seconds for any one step
 
 def command(
     seconds: Annotated[
-        float, typer.Option(envvar="REPLICATOR_DEMO_SECONDS", help="how long to write"),
+        float,
+        typer.Option(envvar="REPLICATOR_DEMO_SECONDS", metavar="N", help="how long to write"),
     ] = 5.0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Lose a database on purpose and get it back from a real S3 server on this machine."""
+    """Lose a database on purpose and get it back.
+
+    Everything is real and on this machine: the S3 server, the sidecar, the SIGKILL.
+    """
     from replicator.testing import SeaweedServer
 
     with _workplace() as home, SeaweedServer(bucket=_BUCKET) as server:

@@ -25,7 +25,7 @@ def command(
     cache_dir: options.CacheDir = None,
     as_json: options.AsJson = False,
 ) -> int:
-    """Check the database, the disk, the credentials and the promises of the store.
+    """Check the database, the disk, the credentials and the store.
 
     Exit code 1 when a check fails; warnings do not count.
     """

@@ -22,7 +22,7 @@ def command(
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Wait until everything committed in DB so far is in the bucket."""
+    """Wait until all commits so far are in the bucket."""
     answer = ask(db, cache_dir, {"command": "flush", "timeout": timeout, "snapshot": snapshot})
     position = Position(**answer)
     if as_json:

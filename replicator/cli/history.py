@@ -19,14 +19,18 @@ def command(
     profile: options.Profile = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List snapshots, generations and sizes, and what can be restored."""
-    from replicator.history import history_of
+    """List what the bucket holds and what can be restored.
 
-    found = history_of(options.target(bucket, prefix, url, endpoint_url, region, profile))
+    Without --prefix, of every database in the bucket.
+    """
+    from replicator.history import histories
+
+    found = histories(options.target(bucket, prefix, url, endpoint_url, region, profile))
     if as_json:
-        output.emit_json(found)
+        output.emit_json([output.plain(each) for each in found])
     else:
-        show(found)
+        for each in found:
+            show(each)
 
 
 def show(found: History, *, now: float | None = None) -> None:

@@ -6,9 +6,14 @@ Every option has an environment variable ``REPLICATOR_…``; the command line wi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from replicator.errors import ConfigError
+
+if TYPE_CHECKING:
+    from replicator.edge.store.base import StoreTarget
 
 
 def duration(text: str) -> float:
@@ -31,41 +36,44 @@ Database = Annotated[
 ]
 Bucket = Annotated[
     str,
-    typer.Option("--bucket", "-b", envvar="REPLICATOR_BUCKET", help="the bucket of the log"),
+    typer.Option("--bucket", "-b", envvar="REPLICATOR_BUCKET", metavar="NAME",
+                 help="the bucket of the log"),
 ]
 Prefix = Annotated[
     str,
     typer.Option(
-        "--prefix", "-p", envvar="REPLICATOR_PREFIX",
+        "--prefix", "-p", envvar="REPLICATOR_PREFIX", metavar="PREFIX",
         help="where in the bucket the log lives; default: the file name of the database",
     ),
 ]
 Url = Annotated[
     str,
     typer.Option(
-        "--url", envvar="REPLICATOR_URL",
+        "--url", envvar="REPLICATOR_URL", metavar="URL",
         help="s3://bucket/prefix or file:///dir, in place of --bucket and --prefix",
     ),
 ]
 EndpointUrl = Annotated[
     str | None,
     typer.Option(
-        "--endpoint-url", envvar="REPLICATOR_ENDPOINT_URL",
+        "--endpoint-url", envvar="REPLICATOR_ENDPOINT_URL", metavar="URL",
         help="address of an S3-compatible server; default: AWS",
     ),
 ]
 Region = Annotated[
     str | None,
-    typer.Option("--region", envvar="REPLICATOR_REGION", help="region of the bucket"),
+    typer.Option("--region", envvar="REPLICATOR_REGION", metavar="NAME",
+                 help="region of the bucket"),
 ]
 Profile = Annotated[
     str | None,
-    typer.Option("--profile", envvar="REPLICATOR_PROFILE", help="profile of the AWS config"),
+    typer.Option("--profile", envvar="REPLICATOR_PROFILE", metavar="NAME",
+                 help="profile of the AWS config"),
 ]
 CacheDir = Annotated[
     Path | None,
     typer.Option(
-        "--cache-dir", envvar="REPLICATOR_CACHE_DIR",
+        "--cache-dir", envvar="REPLICATOR_CACHE_DIR", metavar="DIR",
         help="the disk cache; default: a hidden directory beside the database",
     ),
 ]
@@ -81,6 +89,18 @@ Timeout = Annotated[
         help="give up after this long, for example 30s; default: wait",
     ),
 ]
+
+
+def target(bucket: str, prefix: str, url: str, endpoint_url: str | None, region: str | None,
+           profile: str | None) -> StoreTarget:
+    """The place a command speaks of when it names no database."""
+    from replicator.edge.store.base import StoreTarget
+
+    if bool(bucket) == bool(url):
+        raise ConfigError("name one place: a bucket or a url",
+                          hint="set --bucket NAME (and --prefix), or --url s3://bucket/prefix")
+    return StoreTarget.parse(url or f"s3://{bucket}", prefix=prefix, endpoint_url=endpoint_url,
+                             region=region, profile=profile)
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def command(
     timestamp: Annotated[
         str | None,
         typer.Option(envvar="REPLICATOR_TIMESTAMP", metavar="T",
-                     help="the state at T (ISO 8601, UTC unless it says otherwise)"),
+                     help="the state at T (like 2026-01-31T14:05:00Z, or '2 hours ago')"),
     ] = None,
     if_missing: Annotated[
         bool,
@@ -55,12 +55,15 @@ def command(
     ] = False,
     verify: Annotated[
         Literal["none", "quick", "full"],
-        typer.Option(envvar="REPLICATOR_VERIFY",
+        typer.Option(envvar="REPLICATOR_VERIFY", metavar="none|quick|full",
                      help="SQLite's own check on top of the page-exact one"),
     ] = "none",
     as_json: options.AsJson = False,
 ) -> None:
-    """Rebuild a database from the bucket, to the newest state or to any transaction."""
+    """Rebuild a database, to its newest or to any transaction.
+
+    The result is checked, page by page, against the log before it gets its name.
+    """
     from replicator import restore
 
     with progress.shown(as_json=as_json) as report_progress:
@@ -79,6 +82,9 @@ def command(
 
 def show(report: RestoreReport, *, dry_run: bool) -> None:
     """What was done, and the proof it rests on."""
+    if not report.objects:
+        output.say(f"{output.safe(report.output)} exists and was left alone")
+        return
     verb = "would restore" if dry_run else "[green]restored[/]"
     output.say(f"{verb} {output.safe(report.output)} from {output.safe(report.url)}")
     output.facts(_rows(report, dry_run=dry_run))

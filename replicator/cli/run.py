@@ -52,15 +52,15 @@ def command(
     take_over: Annotated[
         bool,
         typer.Option("--take-over", envvar="REPLICATOR_TAKE_OVER",
-                     help="begin a new generation although the log is ahead of DB, or another "
-                          "writer holds it; its history stays restorable"),
+                     help="begin a new generation with DB as it is, although another writer "
+                          "holds the log or is ahead; its history stays restorable"),
     ] = False,
     as_json: options.AsJson = False,
 ) -> int:
-    """Follow DB and keep it safe in the bucket. SIGTERM flushes, then ends.
+    """Follow DB and keep it safe in the bucket.
 
-    The exit code is 0 only if everything is in the bucket; around a command it is the
-    command's own when that is not 0.
+    SIGTERM flushes, then ends. The exit code is 0 only if everything is in the bucket; around
+    a command it is the command's own when that is not 0.
     """
     from replicator.config import SqliteReplicatorConfig
     from replicator.daemon import run_sidecar

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from replicator.cli import options, output
 from replicator.cli.sidecar import ask
-from replicator.model import Position
 
 
 def command(
@@ -13,9 +12,12 @@ def command(
     timeout: options.Timeout = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Take a snapshot of DB now, so that a restore has less log to fetch."""
-    position = Position(**ask(db, cache_dir, {"command": "snapshot", "timeout": timeout}))
+    """Take a snapshot of DB now.
+
+    A restore then has less log to fetch.
+    """
+    answer = ask(db, cache_dir, {"command": "snapshot", "timeout": timeout})
     if as_json:
-        output.emit_json(position)
+        output.emit_json(answer)
     else:
-        output.say(f"[green]snapshot[/] of transaction {position.txid:,} is in the bucket")
+        output.say(f"[green]snapshot[/] of transaction {answer['txid']:,} is in the bucket")

@@ -13,7 +13,10 @@ def command(
     cache_dir: options.CacheDir = None,
     as_json: options.AsJson = False,
 ) -> int:
-    """Show how the sidecar of DB is doing. Exit code 5 when it is not healthy."""
+    """Show how the sidecar of DB is doing.
+
+    The exit code is 5 when it is not healthy.
+    """
     status = ReplicationStatus(**ask(db, cache_dir, {"command": "status"}))
     if as_json:
         output.emit_json(status)

@@ -1,0 +1,129 @@
+"""replicator.cli: arguments in, exit code out, errors in one voice."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from replicator import __version__, cli, errors
+
+
+def exit_codes():
+    """Every error class of the project."""
+    return [each for each in vars(errors).values()
+            if isinstance(each, type) and issubclass(each, errors.ReplicatorError)]
+
+
+def test_version(capsys):
+    """The name and the number, on stdout."""
+    assert cli.call(["--version"]) == 0
+    assert capsys.readouterr().out == f"replicator {__version__}\n"
+
+
+def test_without_arguments_there_is_help(capsys):
+    """Nothing asked for is not an error."""
+    assert cli.call([]) == 0
+    assert "restore" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["bogus"], "error: no such command 'bogus'"),
+    (["status"], "error: missing argument 'DB'"),
+    (["restore", "--nonsense"], "error: no such option: --nonsense"),
+    (["restore"], "error: name the bucket or the url"),
+    (["history"], "error: name one place: a bucket or a url"),
+    (["flush", "x.db", "--timeout", "soon"], "error: 'soon' is not a duration"),
+    (["run", "x.db", "--bucket", "b", "--max-cache-bytes", "much"], "error: 'much' is not a size"),
+    (["run", "x.db"], "error: neither bucket nor url is set"),
+])
+def test_what_cannot_work_is_said_once_and_exits_2(capsys, arguments, words):
+    """Usage errors look like all others: lower case, no final stop, a hint."""
+    assert cli.call(arguments) == 2
+    captured = capsys.readouterr()
+    first = captured.err.splitlines()[0]
+    assert captured.out == ""
+    assert first.startswith(words)
+    assert not first.endswith(".")
+
+
+def test_with_json_even_a_usage_error_is_json(capsys):
+    """A program need not parse prose, whatever went wrong."""
+    assert cli.call(["status", "--json"]) == 2
+    document = json.loads(capsys.readouterr().err)
+    assert document == {"error": "missing argument 'DB'", "exit_code": 2, "kind": "ConfigError",
+                        "hint": "see replicator status --help"}
+
+
+@pytest.mark.parametrize(("arguments", "variable", "wanted"), [
+    (["status", "--json"], None, True),
+    (["status"], None, False),
+    (["run", "db", "--", "cmd", "--json"], None, False),
+    (["status"], "yes", True),
+    (["status"], "0", False),
+])
+def test_json_is_wanted_by_option_or_variable_but_not_by_the_child(monkeypatch, arguments,
+                                                                   variable, wanted):
+    """What follows ``--`` belongs to the command."""
+    if variable is not None:
+        monkeypatch.setenv("REPLICATOR_JSON", variable)
+    assert cli.wants_json(arguments) is wanted
+
+
+@pytest.fixture
+def raising(monkeypatch):
+    """Make ``replicator demo`` raise."""
+    def raising(error):
+        def command(**_):
+            raise error
+
+        app = cli.typer.Typer()
+        app.callback()(lambda: None)
+        app.command("demo")(lambda: command())
+        monkeypatch.setattr(cli, "app", app)
+
+    return raising
+
+
+@pytest.mark.parametrize("error", exit_codes(), ids=lambda each: each.__name__)
+def test_the_class_decides_the_exit_code(raising, capsys, error):
+    """Each error of the library ends the program with the code its class owns."""
+    raising(error("it went wrong", hint="do this"))
+    assert cli.call(["demo"]) == error.exit_code
+    assert capsys.readouterr().err == "error: it went wrong\nhint:  do this\n"
+
+
+def test_ctrl_c_is_128_plus_2(raising):
+    """As a shell would say it."""
+    raising(KeyboardInterrupt())
+    assert cli.call(["demo"]) == 130
+
+
+def test_other_exceptions_are_bugs_and_not_hidden(raising):
+    """A traceback is the right output for what nobody foresaw."""
+    raising(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.call(["demo"])
+
+
+def test_a_closed_pipe_ends_quietly():
+    """``replicator … | head`` prints no traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = ("import sys; from replicator import cli\n"
+            "def broken(**_): raise BrokenPipeError\n"
+            "app = cli.typer.Typer(); app.callback()(lambda: None)\n"
+            "app.command('demo')(lambda: broken()); cli.app = app\n"
+            "sys.exit(cli.call(['demo']))")
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE,
+                          check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_module_can_be_run():
+    """``python -m replicator`` is the console script."""
+    done = subprocess.run([sys.executable, "-m", "replicator", "--version"], capture_output=True,
+                          text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"replicator {__version__}\n")

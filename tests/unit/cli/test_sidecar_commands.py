@@ -1,0 +1,158 @@
+"""status, flush and snapshot: what a sidecar answers, formatted.
+
+The sidecar's control socket is the real one; behind it stands a replicator that says what the
+test wants to hear.
+"""
+
+import dataclasses
+import json
+
+import pytest
+
+from replicator import cli
+from replicator.cli import status as status_command
+from replicator.daemon import ControlSocket
+from replicator.errors import NotDurable
+from replicator.metrics import Metrics
+from replicator.model import Position, ReplicationStatus
+
+WELL = ReplicationStatus(
+    running=True, healthy=True, state="following", database="/srv/app[1].db",
+    url="s3://backups/app.db", generation="g1", txid=1234, durable_txid=1234,
+    pending_segments=0, pending_bytes=0, lag_seconds=0.0, lag_bytes=0, wal_frame_count=17,
+    last_wal_sync=60_000, last_snapshot=30_000, last_snapshot_txid=1000, failed_uploads=0,
+    uploaded_bytes=2048, uploaded_objects=2, roll_overs=3, write_lock_holds=0,
+    longest_write_lock_ms=0.0, last_error=None, last_error_at=None)
+
+ILL = dataclasses.replace(
+    WELL, healthy=False, state="stalled", durable_txid=1200, pending_segments=1,
+    pending_bytes=4096, lag_seconds=61.0, lag_bytes=8192, failed_uploads=5,
+    last_snapshot=None, last_snapshot_txid=None, write_lock_holds=2,
+    longest_write_lock_ms=12.0, last_error="the store [x] is away", last_error_at=90_000)
+
+
+class Replicator:
+    """Stands behind the control socket."""
+
+    def __init__(self):
+        self.metrics = Metrics()
+        self.now = WELL
+        self.asked = []
+
+    def status(self):
+        return self.now
+
+    def flush(self, timeout, *, snapshot):
+        self.asked.append((timeout, snapshot))
+        if timeout == 1:
+            raise NotDurable("34 transactions are not durable yet", hint="try again")
+        return Position("g1", 1234)
+
+    def snapshot(self, timeout):
+        self.asked.append(timeout)
+        return 1300
+
+
+@pytest.fixture
+def db(tmp_path):
+    return str(tmp_path / "app.db")
+
+
+@pytest.fixture
+def sidecar(tmp_path):
+    replicator = Replicator()
+    directory = tmp_path / ".app.db-replicator"
+    directory.mkdir()
+    with ControlSocket(directory, replicator):
+        yield replicator
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        code = cli.call(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_a_healthy_sidecar_says_so_and_exits_0(run, db, sidecar):
+    """The verdict comes first; the path is shown as it is, brackets and all."""
+    code, out, err = run("status", db)
+    assert (code, err) == (0, "")
+    first, *rest = out.splitlines()
+    assert first == "● healthy  following  /srv/app[1].db → s3://backups/app.db"
+    assert "  durable        transaction 1,234, which is all of it" in rest
+    assert "  write lock     never taken" in rest
+    assert not [line for line in rest if "error" in line]
+
+
+def test_an_ill_sidecar_says_what_is_wrong_and_exits_5(run, db, sidecar):
+    """A script can rely on the code: something is not durable."""
+    sidecar.now = ILL
+    code, out, _ = run("status", db)
+    assert code == 5
+    assert out.startswith("● NOT HEALTHY  stalled")
+    assert "transaction 1,200 of 1,234, 34 behind" in out
+    assert "the store [x] is away" in out
+    assert "5 upload attempts" in out
+    assert "taken 2 times, 12 ms at most" in out
+
+
+def test_ages_count_from_now(capsys):
+    """The figures an operator compares are ages, not dates."""
+    status_command.show(ILL, now=100.0)
+    out = capsys.readouterr().out
+    assert "last upload    40.0 s ago" in out
+    assert "last snapshot  never" in out
+    assert "away, 10.0 s ago" in out
+
+
+def test_the_json_status_is_every_field(run, db, sidecar):
+    """Nothing is left out, nothing renamed."""
+    code, out, _ = run("status", db, "--json")
+    assert code == 0
+    assert json.loads(out) == dataclasses.asdict(WELL)
+
+
+def test_flush_passes_its_options_on_and_names_the_position(run, db, sidecar):
+    """Times are read as the configuration reads them."""
+    code, out, _ = run("flush", db, "--timeout", "1m", "--snapshot")
+    assert (code, out) == (0, "durable up to transaction 1,234\n")
+    assert sidecar.asked == [(60.0, True)]
+
+
+def test_flush_in_json_is_the_position(run, db, sidecar):
+    """Without --timeout it waits."""
+    assert json.loads(run("flush", db, "--json")[1]) == {"generation": "g1", "txid": 1234}
+    assert sidecar.asked == [(None, False)]
+
+
+def test_a_flush_that_fails_carries_the_sidecars_error(run, db, sidecar):
+    """Class, message, hint and exit code cross the socket."""
+    assert run("flush", db, "--timeout", "1") == (
+        5, "", "error: 34 transactions are not durable yet\nhint:  try again\n")
+
+
+def test_snapshot_names_its_transaction(run, db, sidecar):
+    """For people and for programs."""
+    assert run("snapshot", db)[1] == "snapshot of transaction 1,300 is in the bucket\n"
+    assert json.loads(run("snapshot", db, "--json")[1]) == {"txid": 1300}
+
+
+def test_the_cache_directory_can_be_elsewhere(run, tmp_path):
+    """--cache-dir names the place of the socket, whatever the database."""
+    elsewhere = tmp_path / "cache"
+    elsewhere.mkdir()
+    with ControlSocket(elsewhere, Replicator()):
+        assert run("status", "/nowhere/x.db", "--cache-dir", str(elsewhere))[0] == 0
+
+
+@pytest.mark.parametrize("command", ["status", "flush", "snapshot"])
+def test_without_a_sidecar_each_says_how_to_start_one(run, db, command):
+    """Nobody there is an error with a next step, in JSON too."""
+    code, out, err = run(command, db, "--json")
+    document = json.loads(err)
+    assert (code, out, document["kind"]) == (1, "", "NotRunning")
+    assert "replicator run" in document["hint"]
