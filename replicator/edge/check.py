@@ -24,7 +24,7 @@ def check_database(path: Path, *, full: bool) -> None:
     """Run ``quick_check`` or ``integrity_check``; ``DamageError`` quotes the first finding."""
     pragma = "integrity_check" if full else "quick_check"
     try:
-        with contextlib.closing(_connect(path, "immutable=1")) as connection:
+        with contextlib.closing(_connect(path, "mode=ro&immutable=1")) as connection:
             (answer,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
     except sqlite3.Error as error:
         kind = DamageError if _code(error) in _UNREADABLE else ReplicatorError

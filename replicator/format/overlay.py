@@ -123,7 +123,7 @@ def runs(pgnos: U32, images: Buffer, page_size: int, mask: Flags | None = None, 
     wanted: Flags = np.ones(len(pgnos), np.bool_) if mask is None else mask.copy()
     if not zeros:
         words = np.frombuffer(images, np.uint64, len(pgnos) * page_size // 8)
-        wanted &= words.reshape(len(pgnos), -1).any(axis=1)
+        wanted &= words.reshape(len(pgnos), page_size // 8).any(axis=1)
     kept = np.flatnonzero(wanted)
     if not len(kept):
         return

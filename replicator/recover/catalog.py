@@ -8,13 +8,12 @@ HEADs by bisection for a point in time. Refuses to decide; see :mod:`.plan`.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from replicator.edge.store.base import Store
-from replicator.errors import ConfigError, DamageError, GapError, NoBackup
+from replicator.errors import ConfigError, GapError, NoBackup
 from replicator.format.envelope import (
     HEADER_LIMIT,
     TAIL_LIMIT,
@@ -26,11 +25,11 @@ from replicator.format.envelope import (
 from replicator.format.keys import EncryptedKey, Keys, MergedKey, SnapshotKey, WalKey, parse_key
 from replicator.format.objects import ObjectFacts, parse_metadata
 from replicator.model import Kind
+from replicator.recover.fetch import persistently
 from replicator.recover.plan import Known, Listing, LogKey, Plan, Span, covering, log_spans
 from replicator.recover.when import to_text
 
 Item = TypeVar("Item", WalKey, SnapshotKey, MergedKey)
-Read = TypeVar("Read")
 
 # A target may lie inside these; a merge that keeps the newest images only is one step.
 DIVISIBLE = frozenset({Kind.SEGMENT, Kind.MERGE})
@@ -88,7 +87,7 @@ class Catalog:
         if item.key not in self._facts:
             found = parse_metadata(self._store.head(item.key).metadata)
             if found is None or found.first_txid != first_txid(item):
-                found = self._again(partial(self._read_facts, item))
+                found = persistently(partial(self._read_facts, item))
             self._facts[item.key] = found
             self.learn(item.key, known_from(found))
         return self._facts[item.key]
@@ -108,7 +107,7 @@ class Catalog:
     def tail(self, item: LogKey | SnapshotKey) -> Tail:
         """Trailer and seek table, in one request but for very large snapshots."""
         if item.key not in self._tails:
-            self._tails[item.key] = self._again(partial(self._read_tail, item))
+            self._tails[item.key] = persistently(partial(self._read_tail, item))
         return self._tails[item.key]
 
     def _read_tail(self, item: LogKey | SnapshotKey) -> Tail:
@@ -120,14 +119,6 @@ class Catalog:
                 raise damaged(item.key, "it is shorter than its listing says")
             wanted = read_tail(data, item.size, item.key)
         return wanted
-
-    @staticmethod
-    def _again(read: Callable[[], Read]) -> Read:
-        """What was damaged on its way is read once more."""
-        try:
-            return read()
-        except DamageError:
-            return read()
 
     # ------------------------------------------------------------------- trust in snapshots
 

@@ -6,6 +6,7 @@ what the bytes mean. Transient failures are retried below, by the store it is gi
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,6 +15,7 @@ from typing import Self, TypeVar
 
 from replicator.edge.pagefile import PageFile
 from replicator.edge.store.base import Store
+from replicator.errors import DamageError
 from replicator.format.envelope import damaged
 from replicator.recover.progress import Meter
 
@@ -21,8 +23,17 @@ T = TypeVar("T")
 Job = tuple[int, Callable[[], T]]  # bytes it will hold, and the work
 
 THREADS = 8
+TRIES = 3
 RANGE_BYTES = 4 * 1024 * 1024  # one request; smaller ones cost round trips, larger ones memory
 WINDOW_BYTES = 32 * 1024 * 1024  # of all requests whose bytes are waited for or held
+
+
+def persistently(read: Callable[[], T]) -> T:
+    """What was damaged on its way is read again; what is damaged in the store stays so."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(DamageError):
+            return read()
+    return read()
 
 
 class Fetcher:

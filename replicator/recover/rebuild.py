@@ -19,12 +19,12 @@ from replicator.format.keys import MergedKey
 from replicator.format.overlay import Overlay, runs
 from replicator.model import DatabaseState
 from replicator.recover.catalog import DIVISIBLE, Catalog
-from replicator.recover.fetch import RANGE_BYTES, Fetcher
+from replicator.recover.fetch import RANGE_BYTES, Fetcher, persistently
 from replicator.recover.partial import Partial
 from replicator.recover.plan import OPEN_END, Known, Plan, Span
 from replicator.recover.progress import Meter
 from replicator.recover.segment import Segment, load_segment
-from replicator.recover.snapshot import TRIES, SnapshotLoader, page_size_of
+from replicator.recover.snapshot import SnapshotLoader, page_size_of
 from replicator.recover.verify import hash_file, state_at_end
 
 ONE_GET_BYTES = 16 * 1024 * 1024  # larger segments are fetched in parallel into a local file
@@ -132,15 +132,16 @@ class Rebuild:
         return self._fetcher.get(span.key, 0, span.item.size)
 
     def _load(self, span: Span, data: bytes | None) -> Segment:
-        """Decode, fetching again what does not prove good."""
-        for attempt in range(TRIES):
-            try:
-                return load_segment(span.key, self._source(span, data))
-            except DamageError:
-                if attempt == TRIES - 1:
-                    raise
-                data = self._fetch(span) if self._is_small(span) else None
-        raise AssertionError
+        """Decode; ``data`` is the first fetch of a small object."""
+        first = [data] if self._is_small(span) else []
+
+        def read() -> Segment:
+            fetched = first.pop() if first else None
+            if fetched is None and self._is_small(span):
+                fetched = self._fetch(span)
+            return load_segment(span.key, self._source(span, fetched))
+
+        return persistently(read)
 
     def _source(self, span: Span, data: bytes | None) -> Callable[[], Iterator[bytes]]:
         if data is not None:
@@ -160,8 +161,6 @@ class Rebuild:
         known = Known(header.generation, span.first, last,
                       divisible=header.kind in DIVISIBLE and bool(segment.index))
         if self._surprises(span, known):
-            if self._catalog.listing.known.get(span.key) == known:
-                raise damaged(span.key, "its metadata contradicts it")
             self._catalog.learn(span.key, known)
             raise Learnt(span.key)
         if header.page_size != self._page_size:

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from replicator.edge.pagefile import PageFile
-from replicator.errors import DamageError
 from replicator.format.buffers import U64
 from replicator.format.envelope import SeekEntry, Tail, damaged, read_header
 from replicator.format.keys import SnapshotKey
 from replicator.format.overlay import Overlay, page_hashes
 from replicator.format.segment import decode_frame
 from replicator.model import Kind
-from replicator.recover.fetch import RANGE_BYTES, Fetcher
+from replicator.recover.fetch import RANGE_BYTES, Fetcher, persistently
 from replicator.recover.partial import Partial
 
-TRIES = 3  # what is damaged on its way is fetched again; what is damaged in the store stays so
 GROUP_RAW_BYTES = 32 * 1024 * 1024
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # raw; a larger frame is not believed
 
@@ -109,14 +107,11 @@ class SnapshotLoader:
         hashes = tuple(self._kept_hashes(entry) for entry in group.entries)
         if group.start and all(found is not None for found in hashes):
             return Done(group, None, tuple(found for found in hashes if found is not None))
-        for attempt in range(TRIES):
-            data = self._fetcher.get(self._item.key, group.start, group.length)
-            try:
-                return Done(group, data, self._write(group, data))
-            except DamageError:
-                if attempt == TRIES - 1:
-                    raise
-        raise AssertionError
+        return persistently(partial(self._transfer, group))
+
+    def _transfer(self, group: Group) -> Done:
+        data = self._fetcher.get(self._item.key, group.start, group.length)
+        return Done(group, data, self._write(group, data))
 
     def _kept_hashes(self, entry: SeekEntry) -> U64 | None:
         """The hashes of a kept part if the file still holds it."""
