@@ -9,7 +9,6 @@ Source: SQLite documentation, "Database File Format"; xxHash, XXH3 64 bits.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,8 +176,9 @@ class PageHashes:
         return loaded
 
     def hash_at(self, pgnos: U32, data: Buffer, offsets: Offsets) -> U64:
-        hashes = np.fromiter(_digests(pgnos, data, offsets, self.page_size), np.uint64,
-                             len(pgnos))
+        view, size = memoryview(data), self.page_size
+        hashes = np.array([xxh3_64_intdigest(view[at:at + size], pgno) for pgno, at
+                           in zip(pgnos.tolist(), offsets.tolist(), strict=True)], np.uint64)
         hashes[pgnos == lock_page(self.page_size)] = 0
         return hashes
 
@@ -200,12 +200,6 @@ class PageHashes:
             grown = np.zeros(max(pages, 2 * capacity), np.uint64)
             grown[:capacity] = self._hashes
             self._hashes = grown
-
-
-def _digests(pgnos: U32, data: Buffer, offsets: Offsets, size: int) -> Iterator[int]:
-    view = memoryview(data)
-    for pgno, at in zip(pgnos.tolist(), offsets.tolist(), strict=True):
-        yield xxh3_64_intdigest(view[at:at + size], pgno)
 
 
 def _xor(hashes: U64) -> int:
