@@ -96,14 +96,13 @@ def _check(key: str, trailer: Trailer, frames: Frames, index: tuple[int, ...]) -
 
 
 def _decode(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[Chunk]:
-    """The frames of an object in chunks; every frame must verify."""
+    """The frames of an object in chunks; every frame must verify. Half a frame at the end is
+    for the decoder to refuse, which knows the length of the payload."""
     position = None
     buffer = bytearray()
-    for last, more in _payload(decoder, source):
+    for more in _payload(decoder, source):
         buffer += more
         if position is None:
-            if len(buffer) < HEADER_SIZE and not last:
-                continue
             position = _start(decoder, bytes(buffer[:HEADER_SIZE]))
             del buffer[:HEADER_SIZE]
         width = position.page_size + FRAME_HEADER_SIZE
@@ -116,8 +115,6 @@ def _decode(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[Chunk]
         del buffer[:whole]
         position = frames.position(position, frames.count)
         yield data, frames
-    if buffer:
-        raise damaged(decoder.key, "its payload is not made of whole frames")
 
 
 def _start(decoder: SegmentDecoder, data: bytes) -> LogPosition:
@@ -128,8 +125,8 @@ def _start(decoder: SegmentDecoder, data: bytes) -> LogPosition:
     return header.start()
 
 
-def _payload(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[tuple[bool, bytes]]:
-    """Decompressed bytes in pieces worth scanning, and whether one is the last."""
+def _payload(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompressed bytes in pieces worth scanning; only the last may be small."""
     held: list[bytes] = []
     size = 0
     for data in source:
@@ -137,6 +134,6 @@ def _payload(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[tuple
             held.append(piece)
             size += len(piece)
             if size >= CHUNK_BYTES:
-                yield False, b"".join(held)
+                yield b"".join(held)
                 held, size = [], 0
-    yield True, b"".join(held)
+    yield b"".join(held)

@@ -188,10 +188,11 @@ def test_a_segment_of_another_history(tiny, tmp_path):
         state = type(tiny._hashes.state)(trailer.pages, after)
         body, forged = tiny.encode(Kind.SEGMENT, 5, 5, payload, state, before,
                                    trailer.commit_frames, trailer.commit_times_ms)
-        replace(tiny, key, body, forged.metadata())
-        found = outcome(tiny, tmp_path / "out.db")
-        assert isinstance(found, DamageError)
-        assert "checksums differ" in str(found)
+        for metadata in (forged.metadata(), summary.metadata()):
+            replace(tiny, key, body, metadata)
+            found = outcome(tiny, tmp_path / "out.db")
+            assert isinstance(found, DamageError)
+            assert "checksums differ" in str(found)
 
 
 def test_a_wrong_state_is_not_published(tiny, tmp_path):
