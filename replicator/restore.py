@@ -57,14 +57,16 @@ def restore(*, url: str = "", bucket: str = "", prefix: str = "",
             txid: int | None = None, timestamp: datetime | str | None = None,
             if_missing: bool = False, dry_run: bool = False, overwrite: bool = False,
             allow_older: bool = False, verify: Verify = "none",
-            progress: Callable[[Progress], None] | None = None, store: Store | None = None,
+            progress: Callable[[Progress], None] | None = None,
+            target: StoreTarget | None = None, store: Store | None = None,
             files: Files | None = None) -> RestoreReport | None:
     """Rebuild a database as it was after one transaction, prove it, and put it in its place.
 
     ``txid`` or ``timestamp`` (aware, else UTC; or RFC 3339, or ``"2 hours ago"``) name the
     transaction: the one, or the last committed by then; default: the newest. ``output``
     defaults to the database's own name here. Without ``prefix`` the one database of the bucket
-    is meant. ``store`` stands for bucket and url in tests and for callers that have one.
+    is meant. ``target`` stands for bucket, url and prefix where they were parsed already;
+    ``store`` for the store itself, which is not closed then.
 
     Returns None when there is no backup. With ``if_missing`` an existing output is left alone
     and the report says so. ``dry_run`` reports the plan and writes nothing.
@@ -76,7 +78,13 @@ def restore(*, url: str = "", bucket: str = "", prefix: str = "",
     """
     _check(txid=txid, timestamp=timestamp, verify=verify)
     started = time.monotonic()
-    with _opened(store, url, bucket, prefix, endpoint_url, region, profile) as (opened, given):
+    if store is None or target is not None:
+        target = _place(target, url, bucket, prefix, endpoint_url, region, profile)
+        prefix = target.prefix
+    given = Keys(prefix).prefix
+    with _opened(store, target) as opened:
+        if if_missing and output is not None and Path(output).exists():
+            return _untouched(Path(output), _address(opened, given))  # even with the store away
         found = given or _only_database(opened)
         if found is None:
             return None
@@ -101,20 +109,26 @@ def _check(*, txid: int | None, timestamp: datetime | str | None, verify: str) -
         raise ConfigError(f"verify: {verify!r} is none of none, quick, full")
 
 
-@contextlib.contextmanager
-def _opened(store: Store | None, url: str, bucket: str, prefix: str, endpoint_url: str | None,
-            region: str | None, profile: str | None) -> Iterator[tuple[Store, str]]:
-    """A store that retries, and the prefix; closed only if it was opened here."""
-    policy = RetryPolicy(deadline=PATIENCE)
-    if store is not None:
-        yield RetryingStore(store, policy), Keys(prefix).prefix
-        return
+def _place(target: StoreTarget | None, url: str, bucket: str, prefix: str,
+           endpoint_url: str | None, region: str | None, profile: str | None) -> StoreTarget:
+    if target is not None:
+        return target
     if bool(url) == bool(bucket):
         raise ConfigError("name the bucket or the url", hint="--bucket NAME or --url s3://…")
-    place = StoreTarget.parse(url or f"s3://{bucket}", prefix=prefix,
-                              endpoint_url=endpoint_url, region=region, profile=profile)
-    with contextlib.closing(open_store(place)) as opened:
-        yield RetryingStore(opened, policy), place.prefix
+    return StoreTarget.parse(url or f"s3://{bucket}", prefix=prefix, endpoint_url=endpoint_url,
+                             region=region, profile=profile)
+
+
+@contextlib.contextmanager
+def _opened(store: Store | None, target: StoreTarget | None) -> Iterator[Store]:
+    """A store that retries, closed only if it was opened here."""
+    policy = RetryPolicy(deadline=PATIENCE)
+    if store is not None:
+        yield RetryingStore(store, policy)
+        return
+    assert target is not None  # one of the two is given
+    with contextlib.closing(open_store(target)) as opened:
+        yield RetryingStore(opened, policy)
 
 
 def _only_database(store: Store) -> str | None:
@@ -139,7 +153,7 @@ def _address(store: Store, prefix: str) -> str:
 
 def _untouched(path: Path, url: str) -> RestoreReport:
     return RestoreReport(
-        output=str(path), url=url, generation="", txid=0, committed_at=None, pages=0,
+        output=os.path.realpath(path), url=url, generation="", txid=0, committed_at=None, pages=0,
         page_size=0, size=path.stat().st_size, checksum=0, snapshot_txid=0, objects=0,
         downloaded_bytes=0, seconds=0.0, verified="nothing: the output exists and was left alone")
 

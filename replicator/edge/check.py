@@ -78,17 +78,19 @@ def openers(path: Path) -> list[int]:
     except OSError:
         return []
     others = (int(name) for name in processes if int(name) != os.getpid())
-    return [pid for pid in others if _holds(pid, wanted)]
+    return [pid for pid in others if _holds(pid, path.name, wanted)]
 
 
-def _holds(pid: int, wanted: os.stat_result) -> bool:
+def _holds(pid: int, file_name: str, wanted: os.stat_result) -> bool:
+    """Only files of that name are looked at, for a look may hang on somebody's dead mount."""
     try:
-        names = os.listdir(f"/proc/{pid}/fd")
+        links = [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
     except OSError:  # gone, or not ours to look at
         return False
-    for name in names:
+    for link in links:
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), wanted):
+            if os.path.basename(os.readlink(link)) == file_name and os.path.samestat(
+                    os.stat(link), wanted):
                 return True
     return False
 

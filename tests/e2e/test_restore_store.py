@@ -8,6 +8,7 @@ from fix_counting import CountingStore
 
 from replicator import restore
 from replicator.edge.files import Files
+from replicator.edge.store.base import StoreTarget
 from replicator.edge.store.directory import DirectoryStore
 from replicator.edge.store.memory import MemoryStore
 from replicator.errors import (
@@ -132,8 +133,11 @@ def test_a_url(tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "store").mkdir()
     bucket = busy_bucket(tmp_path / "source", DirectoryStore(tmp_path / "store"))
-    for options in ({}, {"prefix": "app.db"}):
-        report = restore(url=f"file://{tmp_path}/store", output=tmp_path / "out.db",
+    url = f"file://{tmp_path}/store"
+    for options in ({"url": url}, {"url": url, "prefix": "app.db"},
+                    {"target": StoreTarget.parse(url, prefix="app.db")},
+                    {"target": StoreTarget.parse(url, prefix="app.db"), "store": bucket.store}):
+        report = restore(output=tmp_path / "out.db",
                          overwrite=True, **options)
         assert (tmp_path / "out.db").read_bytes() == bucket.images[report.txid]
         assert report.url == f"file://{tmp_path}/store/app.db"

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from fix_bucket import commit_ms
+from fix_counting import CountingStore
 
 from replicator import restore
 from replicator.edge.files import DirLock, Files
@@ -88,13 +89,22 @@ def test_an_existing_file_is_refused(bucket, output):
     assert old_rows(output) == 7
 
 
-def test_an_existing_file_is_enough_for_if_missing(bucket, output):
-    """--if-missing leaves an existing file alone, asks for no object, and says so."""
+def _away(method, key):
+    raise AssertionError("nothing needs to be asked")
+
+
+def test_an_existing_file_is_enough_for_if_missing(bucket, output, monkeypatch):
+    """--if-missing leaves an existing file alone, asks the store nothing, and says so."""
     old_database(output)
-    report = go(bucket, output, if_missing=True)
+    away = CountingStore(bucket.store, before=_away)
+    report = restore(store=away, output=output, if_missing=True)
+    assert report.output == str(output)
+    assert away.calls == []
     assert (report.objects, report.txid) == (0, 0)
     assert "left alone" in report.verified
     assert old_rows(output) == 7
+    monkeypatch.chdir(output.parent)
+    assert go(bucket, None, if_missing=True).objects == 0
     output.unlink()
     output.with_name("app.db-wal").unlink(missing_ok=True)
     assert go(bucket, output, if_missing=True).txid == bucket.txid
