@@ -7,6 +7,7 @@ restored is compared byte by byte with an image of the lost database, taken by S
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -23,8 +24,10 @@ from typing import Annotated, Any
 import typer
 
 from replicator.cli import options, output
+from replicator.cli import restore as restore_command
+from replicator.cli import status as status_command
 from replicator.errors import DamageError, ReplicatorError
-from replicator.model import ReplicationStatus
+from replicator.model import ReplicationStatus, RestoreReport
 
 _BUCKET = "demo"
 _PATIENCE = 60.0  # seconds for any one step
@@ -104,11 +107,12 @@ class Demo:
     def prepare(self) -> None:
         self.title("A database, an S3 server, a sidecar")
         rows = self.app("create", self.database)
-        self.tell(f"{output.size(self.database.stat().st_size)} of SQLite, {int(rows):,} orders",
-                  self.database)
-        self.tell("SeaweedFS, a real S3 server", self.endpoint_url)
+        self.tell(f"a database of {int(rows):,} orders, "
+                  f"{output.size(self.database.stat().st_size)}", self.database)
+        self.tell("an S3 server, SeaweedFS", self.endpoint_url)
         self.launch("replicator", "run", str(self.database), log="sidecar.log")
-        self.show("replicator", "run", "app.db", "--bucket", _BUCKET, "--endpoint-url", "…")
+        self.show("replicator", "run", "app.db", "--bucket", _BUCKET, "--endpoint-url",
+                  self.endpoint_url)
         self.until_following()
 
     def until_following(self) -> None:
@@ -129,11 +133,9 @@ class Demo:
         self.figures["commits_per_second"] = round(len(noted) / seconds)
         self.tell(f"{len(noted):,} transactions in {output.duration(seconds)}, one order each",
                   f"{self.figures['commits_per_second']:,} a second")
+        self.show("replicator", "status", "app.db")
         if not self.quiet:
-            from replicator.cli import status as status_command
-
-            self.show("replicator", "status", "app.db")
-            status_command.show(status)
+            status_command.show(dataclasses.replace(status, database=self.database.name))
         return writer
 
     def make_durable(self, writer: subprocess.Popen[bytes]) -> None:
@@ -150,27 +152,26 @@ class Demo:
             shutil.copyfile(f"{self.database}{suffix}", f"{self.witness}{suffix}")
 
     def lose_everything(self) -> None:
-        self.title("Disaster: SIGKILL for all, database, log and cache deleted")
+        self.title("Disaster: SIGKILL for both; database, log and cache deleted")
         self.close()
         for path in self.home.glob("*app.db*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        left = [path.name for path in self.home.glob("*app.db*")]
-        self.show("ls", "-A", "app.db*")
-        self.tell(", ".join(left) or "nothing left", "")
+        left = [path.name for path in self.home.iterdir() if path.is_file()]
+        self.show("ls")
+        self.tell("  ".join(sorted(left)), "")
 
     def restore(self) -> None:
         self.title("A new machine: one command")
         self.restored.parent.mkdir()
-        self.show("replicator", "restore", "--bucket", _BUCKET, "--endpoint-url", "…")
+        self.show("replicator", "restore", "--bucket", _BUCKET, "--endpoint-url", self.endpoint_url)
         report = json.loads(self.cli("restore", "--output", str(self.restored), "--json"))
         self.figures |= {"restored_txid": report["txid"],
                          "restore_seconds": round(report["seconds"], 3),
                          "restored_bytes": report["size"],
                          "downloaded_bytes": report["downloaded_bytes"]}
-        self.tell(f"transaction {report['txid']:,}, {output.size(report['size'])} from "
-                  f"{output.plural(report['objects'], 'object')} of "
-                  f"{output.size(report['downloaded_bytes'])}",
-                  output.duration(report["seconds"]))
+        if not self.quiet:
+            restore_command.show(RestoreReport(**report | {"output": self.restored.name}),
+                                 dry_run=False)
 
     def compare(self) -> None:
         self.title("Is it the same?")
@@ -183,7 +184,7 @@ class Demo:
                          "identical": lost == found and complete}
         self.verdict(f"{len(found):,} bytes, compared one by one with what SQLite itself "
                      "makes of the lost files", good=lost == found)
-        self.verdict(f"{rows:,} orders; the application had been told of {committed:,}",
+        self.verdict(f"{rows:,} orders, each that the application had been told is committed",
                      good=complete)
 
     # -------------------------------------------------------------- processes

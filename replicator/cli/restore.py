@@ -91,7 +91,8 @@ def show(report: RestoreReport, *, dry_run: bool) -> None:
 
 
 def _rows(report: RestoreReport, *, dry_run: bool) -> list[tuple[str, str]]:
-    at = f", committed {output.moment(report.committed_at)}" if report.committed_at else ""
+    known = report.committed_at is not None
+    at = f", committed {output.moment(report.committed_at)}" if known else ""
     rows = [
         ("transaction", f"{report.txid:,}{at}"),
         ("snapshot", f"of transaction {report.snapshot_txid:,}"),

@@ -57,9 +57,11 @@ def _rows(status: ReplicationStatus, now: float | None) -> list[tuple[str, str]]
 
 
 def _durable(status: ReplicationStatus) -> str:
-    if status.durable_txid == status.txid:
-        return f"transaction {status.durable_txid:,}, which is all of it"
     behind = status.txid - status.durable_txid
+    if not behind and not status.lag_bytes:
+        return f"transaction {status.durable_txid:,}, which is all of it"
+    if not behind:
+        return f"transaction {status.durable_txid:,}, and newer ones are being captured"
     return f"transaction {status.durable_txid:,} of {status.txid:,}, [bold]{behind:,} behind[/]"
 
 

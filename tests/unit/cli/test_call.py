@@ -75,12 +75,12 @@ def test_json_is_wanted_by_option_or_variable_but_not_by_the_child(monkeypatch, 
 def raising(monkeypatch):
     """Make ``replicator demo`` raise."""
     def raising(error):
-        def command(**_):
+        def command():
             raise error
 
         app = cli.typer.Typer()
         app.callback()(lambda: None)
-        app.command("demo")(lambda: command())
+        app.command("demo")(command)
         monkeypatch.setattr(cli, "app", app)
 
     return raising
