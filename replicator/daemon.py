@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from . import errors
 from .config import SqliteReplicatorConfig
@@ -54,8 +54,7 @@ def run_sidecar(config: SqliteReplicatorConfig, command: list[str] | None = None
     with signals, _prepared(replicator, restore_missing=command is not None):
         log.info("following %s, backing up to %s", config.database, config.target.url)
         with ControlSocket(config.cache, replicator):
-            code = _around(command, replicator, signals) if command else _alone(
-                replicator, signals)
+            code = _around(command, signals) if command else _alone(replicator, signals)
         return _end(replicator, signals, code)
 
 
@@ -78,9 +77,9 @@ def _alone(replicator: SqliteReplicator, signals: _Signals) -> int:
     return 0
 
 
-def _around(command: list[str], replicator: SqliteReplicator, signals: _Signals) -> int:
+def _around(command: list[str], signals: _Signals) -> int:
     try:
-        child = subprocess.Popen(command)  # noqa: S603 - running the user's command is the point
+        child = subprocess.Popen(command)
     except OSError as error:
         raise ConfigError(f"cannot run {command[0]}: {(error.strerror or '').lower()}") from error
     log.info("running %s as process %d", command[0], child.pid)
@@ -123,7 +122,7 @@ class _Signals:
         self._child: subprocess.Popen[bytes] | None = None
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._handle)
         return self
@@ -173,7 +172,7 @@ class ControlSocket:
             "metrics": lambda _: replicator.metrics.snapshot(),
         }
 
-    def __enter__(self) -> ControlSocket:
+    def __enter__(self) -> Self:
         self._socket = socket.socket(socket.AF_UNIX)
         with _short_path(self._directory) as place, contextlib.suppress(FileNotFoundError):
             os.unlink(place / SOCKET_NAME)

@@ -10,12 +10,11 @@ Owns the wiring: cache, store, upload thread, capture thread. It can be used fro
 
 from __future__ import annotations
 
-import json
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from . import __version__
 from .config import SqliteReplicatorConfig
@@ -80,7 +79,7 @@ class SqliteReplicator:
         finally:
             self._lock.release()
 
-    def __enter__(self) -> SqliteReplicator:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -203,8 +202,8 @@ class _Parts:
             roll_overs=int(figures["roll_overs"]),
             write_lock_holds=int(figures["write_lock_holds"]),
             longest_write_lock_ms=figures["longest_write_lock_ms"],
-            last_error=str(error) if error else trouble and str(trouble.error),
-            last_error_at=trouble and trouble.at_ms)
+            last_error=str(error) if error else str(trouble.error) if trouble else None,
+            last_error_at=trouble.at_ms if trouble else None)
 
 
 def _left(until: float | None) -> float | None:

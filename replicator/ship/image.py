@@ -7,6 +7,8 @@ end, else the bytes in the file.
 
 from __future__ import annotations
 
+from typing import Self
+
 from ..edge.sqlite import LiveDatabase, LogFile, wal_path
 from ..format.database import lock_page
 from ..format.placement import Placement
@@ -98,7 +100,7 @@ class Image:
     def close(self) -> None:
         self._log.close()
 
-    def __enter__(self) -> Image:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

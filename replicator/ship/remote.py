@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from ..edge.store.base import Store
 from ..errors import Fenced
-from ..format.keys import Keys, SnapshotKey, WalKey, parse_key
 from ..format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
+from ..format.keys import Keys, SnapshotKey, WalKey, parse_key
 from ..format.objects import ObjectFacts, Trailer, parse_metadata
 from .cache import Cache, SegmentRecord
 

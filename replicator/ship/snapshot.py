@@ -7,10 +7,12 @@ the store only when it is complete, and only after the caller's gate has opened.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Self
 
 from ..edge.store.base import Part, Store
 from ..errors import ObjectExists, ReplicatorError
@@ -46,10 +48,8 @@ def ship_snapshot(image: Image, store: Store, key: str, header: ObjectHeader, *,
         stream.write(end)
         stream.flush()
         gate(hashes)
-        try:
+        with contextlib.suppress(ObjectExists):
             stream.publish(summary)
-        except ObjectExists:
-            pass
     return hashes, summary
 
 
@@ -118,7 +118,7 @@ class _PartStream:
         self._store.complete_upload(self._key, self._upload_id, parts)
         self._upload_id = None
 
-    def __enter__(self) -> _PartStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

@@ -154,7 +154,7 @@ class Snapshots:
                 image, self._store, key, header, level=self._config.compression_level,
                 gate=gate, cancelled=lambda: self._closing)
             result.set_result(SnapshotFacts(header.first_txid, now_ms(), summary.size))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the capture thread raises it
             result.set_exception(error)
 
     def reap(self, database: LiveDatabase) -> None:
