@@ -26,11 +26,10 @@ def size(n: float) -> str:
     """Bytes for people: ``512 B``, ``1.5 MiB``."""
     if n < 1024:
         return f"{n:.0f} B"
-    for unit in _UNITS:
-        n /= 1024
-        if n < 1023.95 or unit == _UNITS[-1]:
-            break
-    return f"{n:.1f} {unit}"
+    power = 1
+    while n / 1024**power >= 1023.95 and power < len(_UNITS):
+        power += 1
+    return f"{n / 1024**power:.1f} {_UNITS[power - 1]}"
 
 
 def duration(seconds: float) -> str:

@@ -54,7 +54,7 @@ def test_import_and_help_load_nothing_heavy():
     loaded = python(
         "import sys, replicator, replicator.cli\n"
         "replicator.cli.call(['--version'])\n"
-        "print({'boto3', 'numpy', 'zstandard', 'watchdog', 'sqlite3', 'rich'} & {*sys.modules})")
+        "print({'boto3', 'numpy', 'zstandard', 'watchdog', 'rich'} & {*sys.modules})")
     assert loaded.splitlines()[-1] == "set()"
 
 

@@ -143,6 +143,7 @@ def test_history_lists_every_database_of_the_bucket(run, backup, db, tmp_path):
     code, out, _ = run("history", "--url", backup, "--prefix", "app.db", "--json")
     (only,) = json.loads(out)
     assert (code, only["first_txid"], only["last_txid"]) == (0, 1, 4)
+    assert run("history", "--url", backup)[1].count("restorable") == 2
 
 
 def test_history_for_people_names_the_window_and_the_snapshots(capsys):

@@ -6,6 +6,8 @@ test wants to hear.
 
 import dataclasses
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -54,14 +56,15 @@ class Replicator:
 
 
 @pytest.fixture
-def db(tmp_path):
-    return str(tmp_path / "app.db")
+def db():
+    with tempfile.TemporaryDirectory(prefix="short-") as home:
+        yield str(Path(home) / "app.db")
 
 
 @pytest.fixture
-def sidecar(tmp_path):
+def sidecar(db):
     replicator = Replicator()
-    directory = tmp_path / ".app.db-replicator"
+    directory = Path(db).with_name(".app.db-replicator")
     directory.mkdir()
     with ControlSocket(directory, replicator):
         yield replicator
@@ -156,3 +159,10 @@ def test_without_a_sidecar_each_says_how_to_start_one(run, db, command):
     document = json.loads(err)
     assert (code, out, document["kind"]) == (1, "", "NotRunning")
     assert "replicator run" in document["hint"]
+
+
+@pytest.mark.xfail(reason="daemon.ask reports the missing directory instead", strict=False)
+def test_a_long_path_makes_no_difference(run, tmp_path):
+    """A socket's address fits 108 bytes; what nobody answers at is the same error."""
+    code, _, err = run("status", str(tmp_path / ("x" * 120) / "app.db"), "--json")
+    assert (code, json.loads(err)["kind"]) == (1, "NotRunning")

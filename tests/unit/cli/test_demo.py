@@ -1,0 +1,137 @@
+"""replicator.cli.demo: a demo that could not fail would show nothing."""
+
+import shutil
+import sqlite3
+
+import pytest
+
+from replicator.cli import demo as demo_command
+from replicator.cli import demo_app
+from replicator.errors import DamageError, ReplicatorError
+
+
+@pytest.fixture
+def demo():
+    """A performance right before its last act: ten orders lost, ten restored."""
+    with demo_command._workplace() as home:
+        yield _ready(demo_command.Demo(home, "http://127.0.0.1:1", {}, quiet=True))
+
+
+def _ready(played):
+    for place in (played.witness, played.restored):
+        place.parent.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_app, "_SEED_ROWS", 10)
+        demo_app.create(played.witness)
+    shutil.copyfile(played.witness, played.restored)
+    played.commits.write_text("9\n10\n")
+    return played
+
+
+def test_the_same_bytes_and_all_commits_are_identical(demo):
+    """What the last act calls the same."""
+    demo.compare()
+    assert demo.figures == {"commits": 2, "orders": 10, "identical": True}
+
+
+def test_one_flipped_bit_is_noticed(demo):
+    """Even where SQLite would not look."""
+    with demo.restored.open("r+b") as file:
+        file.seek(60)  # the user version, which nothing reads
+        file.write(b"\x01")
+    demo.compare()
+    assert demo.figures["identical"] is False
+
+
+def test_a_missing_commit_is_noticed(demo):
+    """Fewer orders than the application had been told of."""
+    demo.commits.write_text("11\n12\n")
+    demo.compare()
+    assert demo.figures["identical"] is False
+
+
+def test_a_commit_without_its_note_is_no_difference(demo):
+    """The writer may freeze between COMMIT and its note."""
+    demo.commits.write_text("9\nunfin")
+    demo.compare()
+    assert demo.figures["identical"] is True
+
+
+def test_a_difference_ends_the_command_with_damage(monkeypatch):
+    """Exit code 3, not a friendly sentence."""
+    class Server:
+        endpoint_url = "http://127.0.0.1:1"
+
+        def __init__(self, *, bucket):
+            pass
+
+        def environment(self):
+            return {}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr("replicator.testing.SeaweedServer", Server)
+    monkeypatch.setattr(demo_command.Demo, "play", lambda self, seconds: {"identical": False})
+    with pytest.raises(DamageError, match="differs"):
+        demo_command.command(seconds=0)
+
+
+def test_a_sidecar_that_does_not_start_is_an_error_with_its_last_words(demo, monkeypatch):
+    """The log of the sidecar is in the temporary directory, which is about to go."""
+    (demo.home / "sidecar.log").write_text("one\ntwo\nthree\nfour\n")
+    monkeypatch.setattr(demo_command, "_PATIENCE", 0.2)
+    with pytest.raises(ReplicatorError, match="does not get going") as caught:
+        demo.until_following()
+    assert caught.value.hint == "two / three / four"
+
+
+def test_a_command_that_fails_is_an_error_with_its_words(demo):
+    """Nothing is played over."""
+    (demo.home / "sidecar.log").touch()
+    with pytest.raises(ReplicatorError, match="no sidecar answers"):
+        demo.cli("status", str(demo.database))
+
+
+def test_the_environment_points_nowhere_else(demo, monkeypatch):
+    """Neither a profile nor a setting of the machine reaches the demo's processes."""
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    monkeypatch.setenv("REPLICATOR_URL", "s3://production")
+    found = {name: value for name, value in demo.environment().items()
+             if name.startswith(("AWS_", "REPLICATOR_"))}
+    assert found == {"REPLICATOR_BUCKET": "demo", "REPLICATOR_ENDPOINT_URL": "http://127.0.0.1:1"}
+
+
+def test_the_application_notes_what_is_committed_and_nothing_else(demo, tmp_path, monkeypatch):
+    """A commit that fails leaves no note; numbers go on where the database ends."""
+    real = demo_app._order
+
+    def order(number):
+        if number == 14:
+            raise KeyboardInterrupt
+        return real(number)
+
+    monkeypatch.setattr(demo_app, "_order", order)
+    with pytest.raises(KeyboardInterrupt):
+        demo_app.write(demo.restored, tmp_path / "notes")
+    assert (tmp_path / "notes").read_bytes() == b"11\n12\n13\n"
+    assert demo_app.count(demo.restored) == 13
+
+
+def test_orders_with_a_gap_are_not_counted(demo):
+    """The first n or nothing."""
+    connection = sqlite3.connect(demo.restored)
+    connection.execute("DELETE FROM orders WHERE id = 5")
+    connection.commit()
+    connection.close()
+    assert demo_app.count(demo.restored) == -1
+
+
+def test_the_application_is_a_command(demo, capsys):
+    """Each task prints its answer, if it has one."""
+    demo_app.main("count", str(demo.restored))
+    demo_app.main("image", str(demo.restored))
+    assert capsys.readouterr().out == "10\n"
