@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -224,6 +225,29 @@ def test_the_page_on_configuration_names_every_setting():
     missing = [name for name in fields
                if f"`{name}`" not in page or f"`REPLICATOR_{name.upper()}`" not in page]
     assert missing == []
+
+
+@pytest.mark.skipif(not shutil.which("zstd") or not shutil.which("sqlite3"),
+                    reason="the recovery by hand needs the tools zstd and sqlite3")
+def test_the_recovery_by_hand_in_the_readme_works(tmp_path):
+    """With two snapshots and segments after the second, the script arrives at the newest state."""
+    database, store = tmp_path / "app.db", tmp_path / "store"
+    store.mkdir()
+    config = replicator.SqliteReplicatorConfig(db_path=database, url=f"file://{store}")
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE t (x)")
+    with replicator.SqliteReplicator(config) as running:
+        for number in range(8):
+            connection.execute("INSERT INTO t VALUES (?)", (number,))
+            running.flush(snapshot=number == 4)
+    connection.close()
+    (script,) = re.findall(r"```bash\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    subprocess.run(["bash", "-euc", script], cwd=store / "app.db", check=True)
+    restored = sqlite3.connect(store / "app.db" / "restored.db")
+    assert [row for (row,) in restored.execute("SELECT x FROM t")] == list(range(8))
+    restored.close()
+    assert len(list((store / "app.db" / "snapshots").iterdir())) == 2
 
 
 # ------------------------------------------------------------------------------ checks

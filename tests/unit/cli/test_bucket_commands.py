@@ -142,7 +142,8 @@ def test_history_lists_every_database_of_the_bucket(run, backup, db, tmp_path):
     assert [each["url"].rpartition("/")[2] for each in every] == ["app.db", "other.db"]
     code, out, _ = run("history", "--url", backup, "--prefix", "app.db", "--json")
     (only,) = json.loads(out)
-    assert (code, only["first_txid"], only["last_txid"]) == (0, 1, 4)
+    plan = json.loads(run("restore", "--url", backup, "-p", "app.db", "--dry-run", "--json")[1])
+    assert (code, only["first_txid"], only["last_txid"]) == (0, 1, plan["txid"])
     assert run("history", "--url", backup)[1].count("restorable") == 2
 
 

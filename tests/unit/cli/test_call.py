@@ -94,9 +94,10 @@ def test_the_class_decides_the_exit_code(raising, capsys, error):
     assert capsys.readouterr().err == "error: it went wrong\nhint:  do this\n"
 
 
-def test_ctrl_c_is_128_plus_2(raising):
-    """As a shell would say it."""
-    raising(KeyboardInterrupt())
+@pytest.mark.parametrize("error", [KeyboardInterrupt, cli.typer.Abort])
+def test_ctrl_c_is_128_plus_2(raising, error):
+    """As a shell would say it, whichever of the two typer makes of it."""
+    raising(error())
     assert cli.call(["demo"]) == 130
 
 
