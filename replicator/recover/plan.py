@@ -236,13 +236,13 @@ class _Walk:
             self._best[span.last + 1] = cost
 
     def _last_step(self, goal: int) -> Span | None:
-        """The object that ends at ``goal``, or the cheapest that can be cut there."""
-        if goal + 1 in self._best:
-            return self._best[goal + 1][2]
+        """The object that ends at ``goal``, or one that can be cut there if that takes fewer:
+        at its end the log holds a checksum to compare with, so an end wins when equal."""
+        steps, _, exact = self._best.get(goal + 1, (OPEN_END, 0, None))
         inside = [span for span in self._usable
                   if span.divisible and self._from(span) <= goal < span.last
-                  and self._from(span) in self._best]
-        return min(inside, default=None, key=lambda span: (
+                  and self._best.get(self._from(span), (OPEN_END,))[0] + 1 < steps]
+        return min(inside, default=exact, key=lambda span: (
             self._best[self._from(span)][0], span.item.size))
 
     def reaches(self, goal: int) -> bool:

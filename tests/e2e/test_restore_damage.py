@@ -216,6 +216,9 @@ def test_an_orphan_snapshot_is_not_trusted(tiny, tmp_path):
     over, at the head and in the middle."""
     other = "0" * 8 + "-0000-0000-0000-" + "f" * 12
     image = bytes(len(tiny.images[6]))
+    orphan = tiny.snapshot(generation=other)
+    assert outcome(tiny, tmp_path / "out.db").snapshot_txid == 4
+    tiny.store.delete(orphan)
     tiny.snapshot(generation=other, image=image)
     assert outcome(tiny, tmp_path / "out.db").snapshot_txid == 4
     tiny.snapshot(image=image)

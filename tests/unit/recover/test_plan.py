@@ -3,7 +3,7 @@
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.errors import GapError, NoBackup
@@ -89,6 +89,13 @@ def test_no_target_inside_a_merge_of_newest_images():
     with pytest.raises(GapError, match=r"2…9 are kept as one step, and 5 is not its end") as error:
         plan(listing(*base, merged(2, 2, 9)), 5)
     assert "1 or 9" in error.value.hint
+
+
+def test_cutting_a_merge_may_take_fewer_objects():
+    """An end is preferred to a cut, but not at the price of more objects."""
+    items = [snapshot(1), wal(1), wal(2), wal(3), wal(6), merged(1, 2, 9)]
+    assert keys(plan(listing(*items), 5)) == ["merged/1/2-9"]
+    assert keys(plan(listing(*items), 2)) == ["wal/2"]
 
 
 def test_a_snapshot_in_the_middle_of_an_object():
@@ -181,6 +188,7 @@ def test_head_counts_what_is_certain():
 LENGTHS = st.lists(st.integers(1, 4), min_size=1, max_size=7)
 
 
+@settings(max_examples=400)
 @given(LENGTHS, st.data())
 def test_fewest_objects_as_a_search_finds_them(lengths, data):
     """For random logs with merges, holes and snapshots: reachable exactly when some way
