@@ -123,7 +123,6 @@ class PageHashes:
         inside = self._hashes[first_pgno - 1:self.pages][:count]
         known[:len(inside)] = inside
         different = known != self.hash_pages(pgnos, data)
-        different[len(inside):] = True
         different &= pgnos != lock_page(self.page_size)
         return np.extract(different, pgnos)
 

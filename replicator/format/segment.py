@@ -248,7 +248,8 @@ class SegmentDecoder:
         trailer = tail.trailer
         if trailer.data_sha256 != self._sha.digest():
             raise DamageError("the SHA-256 of its data does not match")
-        if trailer.payload_bytes != self._payload or tail.kind != header.kind or tail.seek:
+        if (trailer.payload_bytes != self._payload or tail.kind is not header.kind
+                or tail.seek is not None):
             raise DamageError("its header, data and trailer do not belong together")
         if mistake := _contradiction(header, trailer):
             raise DamageError(mistake)

@@ -344,6 +344,53 @@ def test_what_this_version_does_not_know(part, offset, value, message):
     assert ("upgrade" in caught.value.hint) == ("newer" in message)
 
 
+def with_trailer(data, kind, trailer, seek=b""):
+    """An object with another trailer, and a seek table where there was none."""
+    cut = read_tail(data, len(data), KEY).trailer_offset
+    trailer = replace(trailer, seek_xxh64=xxh64_intdigest(seek) if seek else 0)
+    return data[:cut] + encode_trailer(kind, trailer) + seek
+
+
+def test_a_payload_of_another_length_is_damage():
+    """Also where no index counts the frames, and nobody read the tail first."""
+    data, summary = encoded(wal(3), last=9, kind=Kind.MERGE_NEWEST)
+    for more in (-536, 536):
+        trailer = replace(summary.trailer, payload_bytes=32 + 3 * 536 + more)
+        decoder = SegmentDecoder(KEY)
+        decoder.feed(with_trailer(data, Kind.MERGE_NEWEST, trailer))
+        with pytest.raises(DamageError, match="do not belong together"):
+            decoder.finish()
+
+
+def test_a_segment_has_no_seek_table():
+    """Though it be right, it does not belong there."""
+    data, summary = small_segment()
+    cut = read_tail(data, len(data), KEY).trailer_offset
+    seek = encode_seek_table([(cut, 0), (len(data) - cut, 0)])
+    forged = with_trailer(data, Kind.SEGMENT, summary.trailer, seek)
+    assert read_tail(forged, len(forged), KEY).seek == ()
+    with pytest.raises(DamageError, match="do not belong together"):
+        decode_segment(forged, KEY)
+
+
+def test_a_snapshot_with_the_trailer_of_another_kind():
+    """Right in all its figures, and still not what its header says."""
+    data, summary, _ = small_snapshot()
+    seek = data[read_tail(data, len(data), KEY).trailer_offset:]
+    seek = seek[len(encode_trailer(Kind.SNAPSHOT, summary.trailer)):]
+    assert with_trailer(data, Kind.SNAPSHOT, summary.trailer, seek) == data
+    with pytest.raises(DamageError, match="not a snapshot"):
+        decode_snapshot(with_trailer(data, Kind.MERGE, summary.trailer, seek), KEY)
+
+
+@pytest.mark.parametrize(("offset", "value"), [(0, 0x5A), (4, 99)])
+def test_a_sealed_trailer_in_a_frame_zstd_would_not_skip(offset, value):
+    """Its magic and its length are those of a skippable frame of its use."""
+    data = changed(OBJECTS["segment"](), "trailer", offset - 8, value)
+    with pytest.raises(DamageError, match="its trailer has an impossible length"):
+        decode_segment(data, KEY)
+
+
 @pytest.mark.parametrize(("part", "offset", "value", "message"), [
     ("header", 56, 1, "header contradicts itself"),  # page size
     ("header", 60, 3, "header contradicts itself"),  # length of created_by
