@@ -29,7 +29,7 @@ demo: $(STAMP) ## lose a database on purpose and get it back from a real S3 serv
 check: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 
 test: $(STAMP) ## every test but the slow ones, with branch coverage
 	$(BIN)/pytest -n $(WORKERS) -m "not slow" --cov --cov-report=term
