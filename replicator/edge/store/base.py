@@ -6,6 +6,8 @@ Every implementation raises only classes of :mod:`replicator.errors`:
 A failure is never reported as a missing object.
 
 Implementations are safe to share between threads and do not retry; see :mod:`.retry`.
+
+:class:`StoreTarget` says which store, and never holds or shows credentials.
 """
 
 from __future__ import annotations
@@ -13,8 +15,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import quote, unquote, urlsplit
+
+from replicator.errors import ConfigError
 
 Metadata = Mapping[str, str]
+Checksums = Literal["when_required", "when_supported"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,85 @@ class Upload:
     upload_id: str
 
 
+# ``Store.list`` hides the built-in of that name inside the class.
+Folders = list[str]
+Parts = list[Part]
+Uploads = list[Upload]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTarget:
+    """Which store, and where in it: everything :func:`.open_store` needs but credentials.
+
+    ``s3://bucket/prefix`` names a bucket and a prefix. ``file:///dir`` names a directory that
+    plays the part of the bucket; its prefix is given beside it.
+    """
+
+    scheme: Literal["s3", "file"]
+    bucket: str = ""
+    path: str = ""  # absolute directory, "file" only
+    prefix: str = ""  # without slashes at the ends
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    checksums: Checksums = "when_required"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", self.prefix.strip("/"))
+        place = self.bucket if self.scheme == "s3" else self.path
+        if not place:
+            raise ConfigError("no bucket is named", hint="write s3://bucket/prefix or file:///dir")
+        if self.endpoint_url is not None:
+            _check_endpoint(self.endpoint_url)
+
+    @classmethod
+    def parse(cls, url: str, *, prefix: str = "", endpoint_url: str | None = None,
+              region: str | None = None, profile: str | None = None,
+              checksums: Checksums = "when_required") -> StoreTarget:
+        """The target a URL names; ``ConfigError`` for anything else. ``prefix`` is used when
+        the URL itself has none."""
+        scheme, colon, rest = url.partition("://")
+        if colon and scheme == "file":
+            return cls("file", path=_file_path(rest), prefix=prefix)
+        if not colon or scheme != "s3":
+            raise ConfigError("the address is neither s3://… nor file://…",
+                              hint="write s3://bucket/prefix or file:///dir")
+        bucket, _, own = rest.partition("/")
+        _refuse_credentials(bucket)
+        return cls("s3", bucket=bucket, prefix=own.strip("/") or prefix,
+                   endpoint_url=endpoint_url, region=region, profile=profile,
+                   checksums=checksums)
+
+    @property
+    def url(self) -> str:
+        """The target for people; free of credentials."""
+        if self.scheme == "s3":
+            return "/".join(filter(None, ("s3:/", self.bucket, self.prefix)))
+        return "/".join(filter(None, ("file://" + quote(self.path.rstrip("/")), self.prefix)))
+
+
+def _refuse_credentials(authority: str) -> None:
+    if "@" in authority:
+        raise ConfigError("an address must not hold credentials",
+                          hint="use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
+
+
+def _check_endpoint(endpoint_url: str) -> None:
+    parts = urlsplit(endpoint_url)
+    _refuse_credentials(parts.netloc)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError("the endpoint is not an http:// or https:// address",
+                          hint="write --endpoint-url https://host:port")
+
+
+def _file_path(rest: str) -> str:
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise ConfigError("a file:// address must name an absolute directory",
+                          hint="write file:///dir, with three slashes")
+    return "/" + unquote(path).strip("/")
+
+
 class Store(abc.ABC):
     """Objects by key. ``url`` names the store for people, without credentials."""
 
@@ -70,7 +156,7 @@ class Store(abc.ABC):
         fetched page by page as they are consumed."""
 
     @abc.abstractmethod
-    def folders(self, prefix: str) -> list[str]:
+    def folders(self, prefix: str) -> Folders:
         """The next path components below ``prefix`` (which is empty or ends with "/"),
         each as a full prefix that ends with "/". Direct objects are left out."""
 
@@ -87,11 +173,11 @@ class Store(abc.ABC):
         """Store one part (≥ 5 MiB but for the last)."""
 
     @abc.abstractmethod
-    def list_parts(self, key: str, upload_id: str) -> list[Part]:
+    def list_parts(self, key: str, upload_id: str) -> Parts:
         """Every part the store confirms, by number, all pages read."""
 
     @abc.abstractmethod
-    def complete_upload(self, key: str, upload_id: str, parts: list[Part], *,
+    def complete_upload(self, key: str, upload_id: str, parts: Parts, *,
                         if_absent: bool = True) -> None:
         """Publish the object from its parts; ``ObjectExists`` as in :meth:`put`."""
 
@@ -100,7 +186,7 @@ class Store(abc.ABC):
         """Give the parts up; a vanished upload is not an error."""
 
     @abc.abstractmethod
-    def list_uploads(self, prefix: str) -> list[Upload]:
+    def list_uploads(self, prefix: str) -> Uploads:
         """Unfinished multipart uploads below ``prefix``."""
 
     @abc.abstractmethod
