@@ -222,7 +222,7 @@ def ask(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
             connection.connect(str(place / SOCKET_NAME))
         connection.sendall(json.dumps(request).encode() + b"\n")
         reply = json.loads(connection.makefile("rb").readline())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LocalIOError) as error:
         raise NotRunning(f"no sidecar answers in {cache_dir}") from error
     finally:
         connection.close()

@@ -187,7 +187,7 @@ class _Parts:
             healthy=running and error is None and lag_ms < HEALTH_WINDOW_MS
                     and self.pipeline.state in ("following", "waiting"),
             state=self.pipeline.state if running else "stopped",
-            database=str(config.database), url=self.store.url,
+            database=str(config.database), url=config.target.url,
             generation=head.generation if head else "", txid=head.last_txid if head else 0,
             durable_txid=self.uploader.durable_txid, pending_segments=len(pending),
             pending_bytes=sum(r.size for r in pending), lag_seconds=lag_ms / 1000,

@@ -217,6 +217,9 @@ class LiveDatabase:
         """
         if self._locker is None:
             self._locker = connect(self.path, timeout=0)
+        if self._locker.in_transaction:  # held already, further out
+            yield True
+            return
         taken = self._take_lock(self._locker, time.monotonic() + patience)
         try:
             yield taken

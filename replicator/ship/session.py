@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from contextlib import nullcontext
 
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase
 from ..errors import NotDurable
 from ..metrics import Metrics
-from .cache import Cache
+from .cache import Cache, SegmentRecord
 from .cut import Cutter, Head
 from .snapshots import Snapshots
-from .tail import ROLL_OVER_FRAMES, Follower, LogReader, frame_size
+from .tail import ROLL_OVER_FRAMES, Committed, Follower, LogReader, frame_size
 from .upload import Uploader, now_ms
 
 ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log's length
+OVERRUN_BYTES = 128 << 20  # in a log of this size, writers that outrun the capture must wait
 BLIND_POLL = 0.1  # seconds, once commits were found that no file event announced
 
 
@@ -52,6 +54,11 @@ class Session:
         return self._reader.position.frame
 
     @property
+    def log_bytes(self) -> int:
+        """Length of the log up to the captured position."""
+        return self._reader.position.frame * frame_size(self._reader.position)
+
+    @property
     def busy(self) -> bool:
         """Whether something waits for its time: commits to cut, a snapshot under way."""
         return self.noticed_ms is not None or self.snapshots.running
@@ -83,32 +90,32 @@ class Session:
 
     def capture(self) -> None:
         """Capture everything that is committed now, and let the log go if it is long."""
-        self._cut_all()
-        self._follower.settle()
-        if self._reader.stashed:
-            self._cut_all()
+        outrun = False
+        ahead = self._reader.frames_ahead()
+        while not self._round(brake=outrun):
+            before, ahead = ahead, self._reader.frames_ahead()
+            outrun = outrun or ahead >= before
 
-    def _cut_all(self) -> None:
-        while True:
+    def _round(self, *, brake: bool) -> bool:
+        """Cut one segment, then see to the log. True once nothing more waits.
+
+        ``brake`` lets writers wait for the length of one cut, in a log that is very long: the
+        last resort against writers that outrun us for good.
+        """
+        brake = brake and self.log_bytes >= OVERRUN_BYTES
+        with self._follower.writers_stopped() if brake else nullcontext():
             found = self._reader.find(self._config.segment_max_bytes)
-            if found is None:
-                break
-            self._require_room()
-            record = self._cutter.cut(self._reader, found)
-            self._last_cut = time.monotonic()
-            self.snapshots.logged(record.size)
-            self._count(record.last_txid - record.first_txid + 1, found.raw_bytes,
-                        found.end.frame - found.start.frame)
-            self._uploader.wake()
-            if found.complete:
-                break
+            if found is not None:
+                self._require_room()
+                self._count(self._cutter.cut(self._reader, found, fast=self._behind(found)), found)
+            settled = self._follower.settle()
+        if self._reader.stashed or not settled or (found is not None and not found.complete):
+            return False
         self.noticed_ms, self.uncaptured = None, 0
+        return True
 
-    def _count(self, transactions: int, raw_bytes: int, frames: int) -> None:
-        self._metrics.add("segments")
-        self._metrics.add("captured_transactions", transactions)
-        self._metrics.add("captured_bytes", raw_bytes)
-        self._metrics.add("captured_frames", frames)
+    def _behind(self, found: Committed) -> bool:
+        return not found.complete or found.raw_bytes > self._config.segment_max_bytes
 
     def _require_room(self) -> None:
         pending = self._cache.pending_bytes()
@@ -116,6 +123,15 @@ class Session:
             raise CacheFull(f"{pending} bytes wait in the cache, which may hold "
                             f"{self._config.max_cache_bytes}",
                             hint="nothing is lost: the database itself holds what is missed")
+
+    def _count(self, record: SegmentRecord, found: Committed) -> None:
+        self._last_cut = time.monotonic()
+        self.snapshots.logged(record.size)
+        self._metrics.add("segments")
+        self._metrics.add("captured_transactions", record.last_txid - record.first_txid + 1)
+        self._metrics.add("captured_bytes", found.raw_bytes)
+        self._metrics.add("captured_frames", found.end.frame - found.start.frame)
+        self._uploader.wake()
 
     def serve_snapshots(self, requests: list[Future[int]]) -> None:
         """End a snapshot that is through; start one when it is due or asked for."""

@@ -17,21 +17,25 @@ log that vanishes while a pin is held had been captured to its end.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ..edge.sqlite import LiveDatabase, LogFile, Pin
+from ..edge.sqlite import Checkpoint, LiveDatabase, LogFile, Pin
 from ..errors import ReplicatorError
 from ..format.wal import FRAME_HEADER_SIZE, Frames, WalHeader, frame_header, scan
 from ..metrics import Metrics
 from ..model import LogPosition
 
 CHUNK_BYTES = 4 << 20  # one read of the log; bounds memory, large enough to vectorise
-STASH_BYTES = 16 << 20  # most that is read into memory under the write lock
+STASH_BYTES = 64 << 20  # most that waits in memory while the log is let go
 ROLL_OVER_FRAMES = 1000  # SQLite's own threshold: beyond it each commit tries a checkpoint
-ESCALATE_FRAMES = 4 * ROLL_OVER_FRAMES
-LOCK_PATIENCE = 0.25  # seconds to try for the write lock before leaving it for later
+ROLL_OVER_BYTES = 32 << 20  # the same for large pages
+ESCALATE_FACTOR = 4  # how many times longer a log may get before writers have to wait
+LOCK_PATIENCE = 0.5  # seconds to try for the write lock before leaving it for later
+CHECKPOINT_PATIENCE = 0.02  # seconds to wait for a checkpoint of somebody else to end
+LONGEST_HOLD = 0.03  # seconds with the write lock after which no further attempt is begun
 SETTLED_NS = 100_000_000  # a modification time younger than this may hide a later write
 
 
@@ -73,6 +77,12 @@ def frame_size(position: LogPosition) -> int:
 
 def offset_of(position: LogPosition) -> int:
     return 32 + position.frame * frame_size(position)
+
+
+def long_log(position: LogPosition, factor: int = 1) -> bool:
+    """Whether a log that ends here is ``factor`` times as long as one worth letting go."""
+    size = position.frame * frame_size(position)
+    return position.frame >= factor * ROLL_OVER_FRAMES or size >= factor * ROLL_OVER_BYTES
 
 
 def no_log(page_size: int) -> LogPosition:
@@ -261,25 +271,27 @@ class LogReader:
         self.position, self._ahead, self._stash = end, None, None
 
     def stash(self) -> bool:
-        """Read the committed rest into memory, so that the log may go. False: too much."""
-        found = self.find(STASH_BYTES)
+        """Read what is committed into memory, so that the log may go. False: too much of it."""
+        stashed = self._stash
+        beyond = LogReader(self._log, self.read_position)
+        found = beyond.find(STASH_BYTES)
         if found is None:
             return True
-        if found.raw_bytes > STASH_BYTES:
-            return False
-        ready = found.ready or tuple(self.batches(found))
-        self._stash = Committed(found.start, found.end, found.complete, ready)
-        return True
+        start, ready = (stashed.start, stashed.ready) if stashed else (found.start, ())
+        whole = Committed(start, found.end, found.complete,
+                          ready + (found.ready or tuple(beyond.batches(found))))
+        self._stash = whole
+        return found.complete and whole.raw_bytes <= STASH_BYTES
 
     @property
     def read_position(self) -> LogPosition:
-        """The end of what is safe in memory or captured."""
+        """The end of what is captured or at least in memory."""
         return self._stash.end if self._stash is not None else self.position
 
     def nothing_follows(self) -> bool:
         """Whether the log is still the same and ends at :attr:`read_position`."""
         probe = LogReader(self._log, self.read_position)
-        return probe.find(0) is None and probe.position == self.read_position
+        return probe.find(0) is None and _same(probe.position, self.read_position)
 
 
 class Follower:
@@ -295,13 +307,15 @@ class Follower:
         self._pinned_at: LogPosition | None = None
         self.waiting = False  # the pin is on mark zero; the next writer restarts the log
 
-    def settle(self) -> None:
-        """Move the pin to the end of what was captured, then let the log go if it is long."""
+    def settle(self) -> bool:
+        """Move the pin to the end of what was captured, then let the log go if it is long.
+
+        False when so much was committed meanwhile that it should be captured at once.
+        """
         position = self._reader.read_position
         if position != self._pinned_at and not self._advance_pin(position):
-            return
-        if not self.waiting and position.frame >= ROLL_OVER_FRAMES:
-            self._roll_over()
+            return True
+        return self.waiting or not long_log(position) or self._roll_over()
 
     def _advance_pin(self, position: LogPosition) -> bool:
         """Overlap a fresh pin with the old one; False when the old one has to stay a while."""
@@ -309,7 +323,7 @@ class Follower:
             return True  # nothing of this log is committed; the pin we have still holds it
         settled = self._pinned_at is not None and _same(self._pinned_at, position)
         fresh = self._database.pin()
-        if (self.waiting or not settled) and self._database.checkpoint().busy:
+        if (self.waiting or not settled) and self._checkpoint().busy:
             # A checkpoint that began before the reset may still copy frames of the old log.
             self._database.unpin(fresh)
             return False
@@ -321,15 +335,35 @@ class Follower:
         self._database.unpin(self._pin)
         self._pin, self._pinned_at = fresh, self._reader.read_position
 
-    def _roll_over(self) -> None:
+    def _roll_over(self) -> bool:
+        """Chase the log's end once; if it runs away and the log is long, stop it for a moment.
+
+        Each checkpoint leaves the next only what came during it. False when the memory cannot
+        take what came meanwhile.
+        """
+        if not self._chase():
+            return False
         if self._try_candidate():
-            return
-        if self._reader.read_position.frame >= ESCALATE_FRAMES:
+            return True
+        if not self._chase():
+            return False
+        if long_log(self._reader.read_position, ESCALATE_FACTOR):
             self._escalate()
+        return True
+
+    def _chase(self) -> bool:
+        """Take what came meanwhile into memory and move the pin behind it, so that the next
+        checkpoint has less to do. False: too much for the memory."""
+        before = self._reader.read_position
+        if not self._reader.stash():
+            return False
+        if self._reader.read_position != before:
+            self._swap(self._database.pin())
+        return True
 
     def _try_candidate(self) -> bool:
         """Whether a pin on mark zero was had: all copied, and nothing came since."""
-        answer = self._database.checkpoint()
+        answer = self._checkpoint()
         end = self._reader.read_position
         if answer.busy or not answer.log == answer.copied == end.frame:
             return False
@@ -342,22 +376,31 @@ class Follower:
         self._metrics.add("roll_overs")
         return True
 
+    def _checkpoint(self) -> Checkpoint:
+        """A passive checkpoint, tried again while another one runs: beyond its threshold a
+        busy writer begins one at every commit, so that the gaps between them are short."""
+        until = self._clock() + CHECKPOINT_PATIENCE
+        while (answer := self._database.checkpoint()).busy and self._clock() < until:
+            time.sleep(0.0002)
+        return answer
+
     def _escalate(self) -> None:
         """Roll over under a writer that never pauses, with the write lock, for milliseconds."""
-        self._database.checkpoint()
+        with self.writers_stopped() as held:
+            until = self._clock() + LONGEST_HOLD
+            while held and self._chase() and not self._try_candidate() and self._clock() < until:
+                pass
+
+    @contextlib.contextmanager
+    def writers_stopped(self) -> Iterator[bool]:
+        """Hold the write lock inside the block and account for it; yields False without it."""
+        self._database.checkpoint()  # most of the copying is done before anybody has to wait
         with self._database.write_lock(patience=LOCK_PATIENCE) as held:
             began = self._clock()
-            if held and self._reader.stash():
-                self._swap(self._database.pin())
-                self._try_while_locked(until=began + 0.02)
+            yield held
         if held:
             self._metrics.add("write_lock_holds")
             self._metrics.observe_max("longest_write_lock_ms", (self._clock() - began) * 1000)
-
-    def _try_while_locked(self, *, until: float) -> None:
-        """The writer's own checkpoint may hold the checkpoint lock for a moment."""
-        while not self._try_candidate() and self._clock() < until:
-            time.sleep(0.0005)
 
     def close(self) -> None:
         self._database.unpin(self._pin)
