@@ -7,7 +7,6 @@ in, so that it is the same in a test as in a storm.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +45,7 @@ def backoff(attempt: int, policy: RetryPolicy, chance: Callable[[], float]) -> f
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What retrying needs of the world."""
+    """What retrying needs of the world. A ``sleep`` that raises ends the retrying."""
 
     now: Callable[[], float] = field(default=time.monotonic)
     sleep: Callable[[float], None] = field(default=time.sleep)
@@ -54,13 +53,19 @@ class Clock:
 
 
 class RetryingStore(Store):
-    """``store``, with transient failures repeated. Closing it closes ``store``."""
+    """``store``, with transient failures repeated. Closing it closes ``store``.
+
+    A write whose answer was lost may have taken effect; then its repetition is refused by its
+    own work. So after a failed attempt a refusal is believed only once the object in the way
+    has proved to be somebody else's.
+    """
 
     def __init__(self, store: Store, policy: RetryPolicy, clock: Clock | None = None) -> None:
         self.url = store.url
         self._store = store
         self._policy = policy
         self._clock = clock or Clock()
+        self._digests: dict[str, str] = {}  # SHA-256 announced for each upload begun here
 
     def _retry(self, call: Callable[[bool], T]) -> T:
         """Call until it answers; ``call`` is told whether an earlier attempt failed, whose
@@ -78,23 +83,71 @@ class RetryingStore(Store):
                     raise
                 self._clock.sleep(pause)
 
+    # ------------------------------------------------------------------ writes
+
     def put(self, key: str, body: bytes, *, metadata: Metadata | None = None,
             if_absent: bool = True) -> None:
         def call(doubt: bool) -> None:
             try:
                 self._store.put(key, body, metadata=metadata, if_absent=if_absent)
             except ObjectExists:
-                if not (doubt and self._holds(key, hashlib.sha256(body).hexdigest())):
+                if not (doubt and self._holds(key, body, metadata or {})):
                     raise
 
         self._retry(call)
 
-    def _holds(self, key: str, digest: str) -> bool:
-        """Whether the object that stands in our way is the one we sent, its answer lost."""
+    def _holds(self, key: str, body: bytes, metadata: Metadata) -> bool:
+        """Whether the object in our way is the one we sent: by digest where both sides name
+        one, else by its bytes."""
         try:
-            return hashlib.sha256(self._store.get(key)).hexdigest() == digest
+            info = self._store.head(key)
+            named = metadata.get("sha256"), info.metadata.get("sha256")
+            if info.size == len(body) and not all(named):
+                return self._store.get(key) == body
+            return info.size == len(body) and named[0] == named[1]
         except ObjectMissing:
             return False
+
+    def begin_upload(self, key: str, *, metadata: Metadata | None = None) -> str:
+        upload_id = self._retry(lambda _: self._store.begin_upload(key, metadata=metadata))
+        self._digests[upload_id] = (metadata or {}).get("sha256", "")
+        return upload_id
+
+    def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
+        return self._retry(lambda _: self._store.put_part(key, upload_id, number, body))
+
+    def complete_upload(self, key: str, upload_id: str, parts: Parts, *,
+                        if_absent: bool = True) -> None:
+        def call(doubt: bool) -> None:
+            try:
+                self._store.complete_upload(key, upload_id, parts, if_absent=if_absent)
+            except (ObjectExists, UploadMissing):
+                if not (doubt and self._completed(key, upload_id, parts)):
+                    raise
+
+        self._retry(call)
+        self._digests.pop(upload_id, None)
+
+    def _completed(self, key: str, upload_id: str, parts: Parts) -> bool:
+        """Whether the object is the one of this upload. An upload begun without a digest is
+        one whose key no other writer uses; there the size must do."""
+        try:
+            info = self._store.head(key)
+        except ObjectMissing:
+            return False
+        announced = self._digests.get(upload_id)
+        same_digest = not announced or info.metadata.get("sha256") == announced
+        return (announced is not None and same_digest
+                and info.size == sum(part.size for part in parts))
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        self._retry(lambda _: self._store.abort_upload(key, upload_id))
+        self._digests.pop(upload_id, None)
+
+    def delete(self, key: str) -> None:
+        self._retry(lambda _: self._store.delete(key))
+
+    # ------------------------------------------------------------------ reads
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         return self._retry(lambda _: self._store.get(key, start, length))
@@ -104,61 +157,37 @@ class RetryingStore(Store):
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """A page that fails is asked for again from the last key that came."""
-        last = start_after
-        while True:
-            page = self._store.list(prefix, start_after=last)
-            try:
-                for info in page:
-                    last = info.key
-                    yield info
-            except StoreUnavailable:
-                more = self._retry(lambda _: self._peek(prefix, last))
-                if more is None:
-                    return
-            else:
-                return
-
-    def _peek(self, prefix: str, after: str) -> ObjectInfo | None:
-        """The next object, once the store lists again."""
-        return next(self._store.list(prefix, start_after=after), None)
+        listing = _Listing(self._store, prefix, start_after)
+        while (info := self._retry(listing.step)) is not None:
+            yield info
 
     def folders(self, prefix: str) -> Folders:
         return self._retry(lambda _: self._store.folders(prefix))
 
-    def delete(self, key: str) -> None:
-        self._retry(lambda _: self._store.delete(key))
-
-    def begin_upload(self, key: str, *, metadata: Metadata | None = None) -> str:
-        return self._retry(lambda _: self._store.begin_upload(key, metadata=metadata))
-
-    def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
-        return self._retry(lambda _: self._store.put_part(key, upload_id, number, body))
-
     def list_parts(self, key: str, upload_id: str) -> Parts:
         return self._retry(lambda _: self._store.list_parts(key, upload_id))
-
-    def complete_upload(self, key: str, upload_id: str, parts: Parts, *,
-                        if_absent: bool = True) -> None:
-        def call(doubt: bool) -> None:
-            try:
-                self._store.complete_upload(key, upload_id, parts, if_absent=if_absent)
-            except (ObjectExists, UploadMissing):
-                if not (doubt and self._size_of(key) == sum(part.size for part in parts)):
-                    raise
-
-        self._retry(call)
-
-    def _size_of(self, key: str) -> int | None:
-        try:
-            return self._store.head(key).size
-        except ObjectMissing:
-            return None
-
-    def abort_upload(self, key: str, upload_id: str) -> None:
-        self._retry(lambda _: self._store.abort_upload(key, upload_id))
 
     def list_uploads(self, prefix: str) -> Uploads:
         return self._retry(lambda _: self._store.list_uploads(prefix))
 
     def close(self) -> None:
         self._store.close()
+
+
+class _Listing:
+    """A listing that can be taken up again where it broke off."""
+
+    def __init__(self, store: Store, prefix: str, last: str) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._last = last
+        self._objects: Iterator[ObjectInfo] | None = None
+
+    def step(self, broken: bool) -> ObjectInfo | None:
+        """The next object, None at the end; after a failure a new listing behind the last."""
+        if broken or self._objects is None:
+            self._objects = self._store.list(self._prefix, start_after=self._last)
+        info = next(self._objects, None)
+        if info is not None:
+            self._last = info.key
+        return info
