@@ -31,6 +31,8 @@ FINAL_FLUSH = 30.0  # seconds to make the rest durable before ending; a second s
 POLL = 0.2
 SOCKET_NAME = "control.sock"
 MOST_REQUEST = 65536  # bytes of one request line
+AT_ONCE = ("status", "metrics")  # requests that wait for nothing …
+ANSWER_TIMEOUT = 10.0  # … so that no answer in this many seconds means a sidecar that hangs
 
 log = logging.getLogger("replicator")
 
@@ -217,11 +219,16 @@ class ControlSocket:
 def ask(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Ask the sidecar whose cache directory this is. ``NotRunning``, or the error it met."""
     connection = socket.socket(socket.AF_UNIX)
+    if request["command"] in AT_ONCE:
+        connection.settimeout(ANSWER_TIMEOUT)
     try:
         with _short_path(cache_dir) as place:
             connection.connect(str(place / SOCKET_NAME))
         connection.sendall(json.dumps(request).encode() + b"\n")
         reply = json.loads(connection.makefile("rb").readline())
+    except TimeoutError as error:
+        raise ReplicatorError(f"the sidecar in {cache_dir} does not answer",
+                              hint="look at its log; it may have to be restarted") from error
     except (OSError, ValueError, LocalIOError) as error:
         raise NotRunning(f"no sidecar answers in {cache_dir}") from error
     finally:

@@ -33,12 +33,17 @@ from .ship.pipeline import Pipeline
 from .ship.upload import Uploader, now_ms
 
 SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
+FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
 HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhealthy
 
 
 class SqliteReplicator:
     """Replicates one database while started. ``store`` is for tests and special needs; by
-    default it is opened from the config."""
+    default it is opened from the config.
+
+    As a context manager it starts, and at the end of the block flushes (30 s at most) and
+    stops; ``NotDurable`` then says what did not reach the bucket yet.
+    """
 
     def __init__(self, config: SqliteReplicatorConfig, *, store: Store | None = None) -> None:
         self.config = config
@@ -87,7 +92,7 @@ class SqliteReplicator:
                  trace: TracebackType | None) -> None:
         try:
             if kind is None:
-                self.flush()
+                self.flush(FINAL_FLUSH)
         finally:
             self.stop()
 
@@ -154,8 +159,8 @@ class _Parts:
         self.uploader = Uploader(self.store, keys, self.cache, metrics,
                                  keep_bytes=config.max_cache_bytes // 4,
                                  on_log_lost=self._log_lost)
-        self.joiner = Joiner(config, RetryingStore(self.store, SNAPSHOT_RETRIES), keys,
-                             self.cache, self.uploader, metrics, f"replicator {__version__}")
+        self.joiner = Joiner(config, self.store, RetryingStore(self.store, SNAPSHOT_RETRIES),
+                             keys, self.cache, self.uploader, metrics, f"replicator {__version__}")
         self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner)
 
     def _log_lost(self) -> None:

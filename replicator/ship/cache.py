@@ -161,9 +161,10 @@ class Cache:
         """An attempt begins. None: no such segment waits (any more)."""
         with self._lock:
             record = self._ledger.find(first_txid)
-            attempts = record.attempts + 1 if record else 0
-            return self._move(first_txid, Status.PENDING, status=Status.UPLOADING,
-                              attempts=attempts)
+            if record is None or record.acknowledged:
+                return None
+            # in flight already: the end of the attempt before could not be noted
+            return self._save(record, status=Status.UPLOADING, attempts=record.attempts + 1)
 
     def progress(self, first_txid: int, upload_id: str | None, part_size: int
                  ) -> SegmentRecord | None:

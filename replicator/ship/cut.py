@@ -23,7 +23,6 @@ from .cache import Cache, SegmentRecord, Status
 from .image import Image
 from .tail import CHUNK_BYTES, Committed, LogReader
 
-
 # zstd level while a writer outruns us: 3 400 MB/s instead of 930 on small transactions, for a
 # tenth more bytes.
 FAST_LEVEL = -7
@@ -67,7 +66,7 @@ class Cutter:
         return objects.ObjectHeader(
             kind=kind, generation=generation, first_txid=first_txid,
             page_size=self.hashes.page_size, writer=self._cache.writer,
-            created_ms=self._clock_ms(), created_by=self._created_by)
+            created_ms=self._now_ms(), created_by=self._created_by)
 
     def cut(self, reader: LogReader, found: Committed, *, fast: bool = False) -> SegmentRecord:
         """Capture ``found`` and advance the reader. ``fast`` spends bytes to save time."""
@@ -131,8 +130,11 @@ class Cutter:
         return self._captured(record)
 
     def _times(self, count: int) -> tuple[int, ...]:
-        """Commit times never go back, whatever the clock does."""
-        return (max(self._clock_ms(), self.head.commit_ms),) * count
+        return (self._now_ms(),) * count
+
+    def _now_ms(self) -> int:
+        """The time in the log never goes back, whatever the clock does."""
+        return max(self._clock_ms(), self.head.commit_ms)
 
     def _record(self, summary: objects.Summary, end: LogPosition, before: int,
                 raw_bytes: int) -> SegmentRecord:
@@ -143,9 +145,9 @@ class Cutter:
             generation=header.generation, kind=header.kind, key=self._keys.wal(header.first_txid),
             size=summary.size, raw_bytes=raw_bytes, sha256=summary.sha256, end=end,
             state=self.hashes.state, checksum_before=before,
-            commit_ms=trailer.last_commit_ms or now,
-            first_commit_ms=trailer.first_commit_ms or now, metadata=summary.metadata(),
-            status=Status.PENDING, attempts=0, next_attempt_ms=0, last_error=None,
+            commit_ms=trailer.last_commit_ms or header.created_ms,
+            first_commit_ms=trailer.first_commit_ms or header.created_ms,
+            metadata=summary.metadata(), status=Status.PENDING, attempts=0, next_attempt_ms=0, last_error=None,
             upload_id=None, part_size=0, created_ms=now, uploaded_ms=None)
 
     def _captured(self, record: SegmentRecord) -> SegmentRecord:

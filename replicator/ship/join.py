@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase, Pin
@@ -36,10 +36,11 @@ log = logging.getLogger("replicator")
 
 @dataclass(slots=True)
 class Joiner:
-    """Everything a session stands on. ``store`` retries by itself, with a deadline."""
+    """Everything a session stands on. ``patient`` is ``store`` with retries, for snapshots."""
 
     config: SqliteReplicatorConfig
     store: Store
+    patient: Store
     keys: Keys
     cache: Cache
     uploader: Uploader
@@ -65,8 +66,7 @@ class Joiner:
         decision = decide_without_record(head, page_size, state)
         if decision.way is Way.CONTINUE and head is not None:
             return self._adopt(database, pin, head, decision, cancelled)
-        start = Head("", head.last_txid if head else 0, DatabaseState(0, 0), 0)
-        return self._begin(database, pin, start, decision, cancelled)
+        return self._begin(database, pin, _after(head), decision, cancelled)
 
     def _with_record(self, database: LiveDatabase, pin: Pin, record: SegmentRecord,
                      cancelled: Callable[[], bool]) -> Session:
@@ -86,7 +86,8 @@ class Joiner:
         position = record.end
         if decision.way is Way.CATCH_UP:
             position = self._catch_up(database, cutter, decision)
-        return self._session(database, pin, cutter, position)
+        return self._session(database, pin, cutter, position,
+                             anchored=decision.way is not Way.CONTINUE)
 
     def _catch_up(self, database: LiveDatabase, cutter: Cutter,
                   decision: Decision) -> LogPosition:
@@ -108,9 +109,8 @@ class Joiner:
             hashes = hash_image(image, cancelled)
             position = image.position
         if hashes.state != state_of(head):
-            start = Head("", head.last_txid, DatabaseState(0, 0), 0)
             changed = Decision(Way.NEW_GENERATION, "the database changed while it was compared")
-            return self._begin(database, pin, start, changed, cancelled)
+            return self._begin(database, pin, _after(head), changed, cancelled)
         log.info("continuing the log: %s", decision.reason)
         record = self.cache.adopt(_record_of(head, self.keys, position))
         self.cache.save_hashes(record.last_txid, hashes)
@@ -122,10 +122,12 @@ class Joiner:
     def _take_over(self, database: LiveDatabase, record: SegmentRecord | None,
                    head: ObjectFacts | None, cancelled: Callable[[], bool]) -> Session:
         self.cache.drop_pending()
-        last = max(head.last_txid if head else 0, record.last_txid if record else 0)
+        start = _after(head)
+        if record is not None:
+            start = replace(start, txid=max(start.txid, record.last_txid),
+                            commit_ms=max(start.commit_ms, record.commit_ms))
         decision = Decision(Way.NEW_GENERATION, "taken over from another writer")
-        session = self._begin(database, database.pin(), Head("", last, DatabaseState(0, 0), 0),
-                              decision, cancelled)
+        session = self._begin(database, database.pin(), start, decision, cancelled)
         self.take_over = False
         return session
 
@@ -137,13 +139,14 @@ class Joiner:
         with Image(database) as image:
             cutter = self._cutter(PageHashes(image.page_size), head)
             hashes, summary = ship_snapshot(
-                image, self.store, self.keys.snapshot(txid, generation),
+                image, self.patient, self.keys.snapshot(txid, generation),
                 cutter.describe(Kind.SNAPSHOT, generation, txid),
                 level=self.config.compression_level, gate=lambda _: None, cancelled=cancelled)
             position = image.position
         self.cache.save_hashes(txid, hashes)
         record = cutter.mark_generation(generation, hashes, position, decision.reason)
         self.remote_lost = False
+        self.uploader.reload()
         self.uploader.wake()
         self.metrics.add("generations")
         session = self._session(database, pin, cutter, position)
@@ -159,14 +162,21 @@ class Joiner:
                       created_by=self.created_by, clock_ms=now_ms)
 
     def _session(self, database: LiveDatabase, pin: Pin, cutter: Cutter,
-                 position: LogPosition) -> Session:
+                 position: LogPosition, *, anchored: bool = True) -> Session:
         self.cache.put("database", _identity(database))
-        reader = LogReader(database.log, position)
+        reader = LogReader(database.log, position, anchored=anchored)
         follower = Follower(database, reader, pin, self.metrics)
-        snapshots = Snapshots(self.config, self.store, self.keys, self.cache, self.uploader,
+        snapshots = Snapshots(self.config, self.patient, self.keys, self.cache, self.uploader,
                               self.metrics)
         return Session(self.config, database, reader, follower, cutter, snapshots, self.cache,
                        self.uploader, self.metrics)
+
+
+def _after(head: ObjectFacts | None) -> Head:
+    """What a new generation follows in a log that ends at ``head``."""
+    if head is None:
+        return Head("", 0, DatabaseState(0, 0), 0)
+    return Head("", head.last_txid, state_of(head), head.last_commit_ms or head.created_ms)
 
 
 def hash_image(image: Image, cancelled: Callable[[], bool]) -> PageHashes:

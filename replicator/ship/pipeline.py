@@ -29,6 +29,7 @@ from .cache import Cache
 from .join import Joiner
 from .session import Session
 from .snapshot import Cancelled
+from .snapshots import ChangedOutside
 from .tail import ContinuityLost
 from .upload import Uploader
 
@@ -114,6 +115,7 @@ class Pipeline:
             try:
                 self._follow_once()
             except (ContinuityLost, SourceChanged) as reason:
+                self._joiner.distrusted |= isinstance(reason, ChangedOutside)
                 log.warning("%s; checking how the log goes on", reason)
             except ReplicatorError as error:
                 if self._is_final(error):

@@ -71,8 +71,8 @@ def settle_taken(store: Store, record: SegmentRecord, digest: Callable[[bytes], 
 
 
 def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes], str]) -> bool:
-    """Whether the store still has the newest object it acknowledged, and nothing after it that
-    is not ours (``Fenced``). One listing."""
+    """Whether the store still has the newest object it acknowledged, and neither in its place
+    nor after it anything that is not ours (``Fenced``). One listing and one HEAD."""
     durable = cache.durable()
     if durable is None:
         return True
@@ -85,4 +85,8 @@ def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes]
             facts = facts_of(store, entry)
             raise fenced(store.url, entry.first_txid, facts.writer)
         settle_taken(store, ours[entry.first_txid], digest)
-    return bool(entries) and entries[0].first_txid == durable.first_txid
+    if not entries or entries[0].first_txid != durable.first_txid:
+        return False
+    if durable.sha256:  # unknown when it was adopted from a store that keeps no metadata
+        settle_taken(store, durable, digest)
+    return True

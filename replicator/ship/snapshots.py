@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase, Pin
 from ..edge.store.base import Store
-from ..errors import DamageError, ReplicatorError
+from ..errors import ReplicatorError
 from ..format.database import PageHashes
 from ..format.keys import Keys
 from ..format.objects import ObjectHeader
@@ -21,12 +21,17 @@ from .cache import Cache
 from .cut import Cutter
 from .image import Image
 from .snapshot import Cancelled, ship_snapshot
+from .tail import ContinuityLost
 from .upload import Uploader, now_ms
 
 GATE_TIMEOUT = 600.0  # seconds a finished snapshot waits for the log to become durable
 RETRY_MS = 60_000  # after a snapshot that failed
 
 log = logging.getLogger("replicator.snapshot")
+
+
+class ChangedOutside(ContinuityLost):
+    """Pages of the file are not what the log made of them: somebody overwrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,17 @@ class Snapshots:
         self._cache.put("snapshot", json.dumps(asdict(facts)))
         self._metrics.add("snapshots")
         self._metrics.set("last_snapshot_ms", facts.at_ms)
+        self._describe(facts)
+
+    def _describe(self, facts: SnapshotFacts) -> None:
+        """A note for people who look into the bucket. Nothing depends on it."""
+        note = {"database": self._config.database.name, "newest_snapshot_txid": facts.txid,
+                "newest_snapshot_ms": facts.at_ms, "written_by": "replicator", "format": 1}
+        try:
+            self._store.put(self._keys.metadata, json.dumps(note, indent=1).encode(),
+                            if_absent=False)
+        except ReplicatorError as error:
+            log.info("%s was not written: %s", self._keys.metadata, error)
 
     def wanted(self, requests: list[Future[int]]) -> bool:
         """Whether to begin one now. Requests are kept until one that serves them is done."""
@@ -144,8 +160,8 @@ class Snapshots:
               result: Future[SnapshotFacts]) -> None:
         def gate(hashes: PageHashes) -> None:
             if hashes.state != state:
-                raise DamageError("the database file changed outside its log; the snapshot "
-                                  f"of txid {header.first_txid} was not published")
+                raise ChangedOutside("the database file changed outside its log; the snapshot "
+                                     f"of txid {header.first_txid} was not published")
             self._uploader.wait_durable(header.first_txid, GATE_TIMEOUT)
 
         key = self._keys.snapshot(header.first_txid, header.generation)
@@ -158,7 +174,7 @@ class Snapshots:
             result.set_exception(error)
 
     def reap(self, database: LiveDatabase) -> None:
-        """Take note of a snapshot that ended. ``DamageError`` when the file was changed."""
+        """Take note of a snapshot that ended. ``ChangedOutside`` when the file was changed."""
         job = self._job
         if job is None or not job.result.done():
             return
@@ -175,7 +191,7 @@ class Snapshots:
     def _failed(self, job: _Job, error: BaseException) -> None:
         self._not_before_ms = now_ms() + RETRY_MS
         self._refuse(error)
-        if isinstance(error, DamageError) or not isinstance(error, ReplicatorError):
+        if isinstance(error, ChangedOutside) or not isinstance(error, ReplicatorError):
             raise error
         log.warning("the snapshot of txid %d failed: %s", job.txid, error)
 

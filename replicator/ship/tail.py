@@ -111,8 +111,11 @@ def log_holds(log: LogFile, position: LogPosition) -> bool:
 class LogReader:
     """Reads a log forward from ``position``, the end of what was captured."""
 
-    def __init__(self, log: LogFile, position: LogPosition) -> None:
+    def __init__(self, log: LogFile, position: LogPosition, *, anchored: bool = True) -> None:
+        """``anchored`` False: the pin that is held may be younger than frames which were not
+        captured yet, so the log may go before its end was seen; then ``ContinuityLost``."""
         self._log = log
+        self._anchored = anchored
         self.position = position
         self._ahead: LogPosition | None = None  # verified, not committed yet
         self._ahead_mtime = 0
@@ -139,6 +142,8 @@ class LogReader:
         if header.page_size != self.position.page_size:
             raise ContinuityLost(
                 f"the page size changed from {self.position.page_size} to {header.page_size}")
+        if not self._anchored:
+            raise ContinuityLost("the log was reset before its end was captured")
         self.position, self._ahead = header.start(), None
 
     def _last_frame_holds(self) -> bool:
@@ -186,13 +191,21 @@ class LogReader:
         """
         if self._stash is not None:
             return self._stash
-        if not self.look():
-            return None
+        found = self._find(limit) if self.look() else None
+        if found is None or found.complete:  # then the log's end was seen, if it is still there
+            self._anchored = self._anchored or self._still_here()
+        return found
+
+    def _find(self, limit: int) -> Committed | None:
         resumed = self._resume_point()
         found = self._find_from(resumed, limit)
         if found is None and resumed is not self.position and self._moved():
             found = self._find_from(self.position, limit)
         return found
+
+    def _still_here(self) -> bool:
+        header = self._log.header()
+        return header is not None and self._same_log(header)
 
     def _resume_point(self) -> LogPosition:
         if self._ahead is not None and frame_holds(self._log, self._ahead):

@@ -64,15 +64,19 @@ class Uploader:
         self._on_log_lost = on_log_lost
         self._changed = threading.Condition()
         self._stopping = False
+        self._held = False  # the log in the store is not the one that the cache continues
         self._dead: ReplicatorError | None = None
         self._failing: ReplicatorError | None = None
+        self.failed_at_ms: int | None = None  # when the newest failure was met
         self._thread: threading.Thread | None = None
         durable = cache.durable()
         self._durable_txid = durable.last_txid if durable else 0
         self.last_began = 0.0  # monotonic; when the newest append was begun
         self.idle = True  # nothing waits
 
-    def start(self) -> None:
+    def start(self, *, held: bool = False) -> None:
+        """Begin; ``held``: append nothing before :meth:`reload`, for the log is taken over."""
+        self._held = held
         self._thread = threading.Thread(target=self._run, name="replicator-upload", daemon=True)
         self._thread.start()
 
@@ -91,10 +95,11 @@ class Uploader:
             self._changed.notify_all()
 
     def reload(self) -> None:
-        """The cache was begun anew from a segment that the store holds."""
+        """The cache continues the log as the store holds it, or a new generation of it."""
         durable = self._cache.durable()
         with self._changed:
             self._durable_txid = durable.last_txid if durable else 0
+            self._held = False
             self._changed.notify_all()
 
     @property
@@ -115,6 +120,7 @@ class Uploader:
         """Append nothing any more; every waiter gets ``error``."""
         with self._changed:
             self._dead = self._dead or error
+            self.failed_at_ms = now_ms()
             self._changed.notify_all()
 
     def wait_durable(self, txid: int, timeout: float | None) -> None:
@@ -137,28 +143,48 @@ class Uploader:
             hint="they are safe in the cache directory and will be sent at the next start")
 
     def _run(self) -> None:
-        if not self._join_log():
+        try:
+            if self._join_log():
+                self._drain()
+        except Exception as defect:
+            log.exception("the upload thread met a defect")
+            self.die(ReplicatorError(f"defect in the upload thread: {defect!r}"))
+
+    def _drain(self) -> None:
+        """Upload what waits, oldest first, until stopped."""
+        trouble = 0  # attempts in a row that the cache's own disk spoiled
+        while not self._stopping and not self._dead:
+            try:
+                self._upload_next()
+                trouble = 0
+            except ReplicatorError as error:
+                trouble += 1
+                self._fail(error, trouble)
+
+    def _upload_next(self) -> None:
+        with self._changed:
+            waiting = self._cache.next_pending()
+            self.idle = waiting is None
+            if waiting is None and not self._stopping and not self._dead:
+                self._changed.wait()
+        if waiting is None:
             return
-        while True:
-            with self._changed:
-                if self._stopping or self._dead:
-                    return
-                waiting = self._cache.next_pending()
-                self.idle = waiting is None
-                if waiting is None:
-                    self._changed.wait()
-                    continue
-            record = self._cache.uploading(waiting.first_txid)
-            if record is not None:  # else it was dropped meanwhile
-                self._attempt(record)
+        record = self._cache.uploading(waiting.first_txid)
+        if record is not None:  # else it was dropped meanwhile
+            self._attempt(record)
 
     def _join_log(self) -> bool:
-        """Before anything is appended: is the log as we left it? False: stopped or fenced."""
+        """Before anything is appended: is the log as we left it? False: stopped or fenced.
+
+        What waits for a log that is lost must not be appended to nothing: it is held until the
+        next generation was begun.
+        """
         attempt = 0
         while not self._stopping and not self._dead:
             try:
                 if not still_holds(self._store, self._keys, self._cache, sha256_hex):
                     log.warning("%s no longer holds the log", self._store.url)
+                    self._held = True
                     self._on_log_lost()
             except Fenced as error:
                 self.die(error)
@@ -216,7 +242,7 @@ class Uploader:
         if self._failing is None or attempt & (attempt - 1) == 0:
             log.warning("%s: attempt %d failed: %s", self._store.url, attempt, error)
         with self._changed:
-            self._failing = error
+            self._failing, self.failed_at_ms = error, now_ms()
             self._changed.wait_for(lambda: self._stopping or self._dead,
                                    backoff(attempt, policy, random.random))
 
