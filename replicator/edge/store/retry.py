@@ -60,8 +60,11 @@ class RetryingStore(Store):
     has proved to be somebody else's.
     """
 
-    def __init__(self, store: Store, policy: RetryPolicy, clock: Clock | None = None) -> None:
+    def __init__(self, store: Store, policy: RetryPolicy, clock: Clock | None = None, *,
+                 on_failure: Callable[[StoreUnavailable], None] = lambda _: None) -> None:
+        """``on_failure`` is told of each failure that is going to be repeated."""
         self.url = store.url
+        self._on_failure = on_failure
         self._store = store
         self._policy = policy
         self._clock = clock or Clock()
@@ -75,12 +78,13 @@ class RetryingStore(Store):
         while True:
             try:
                 return call(attempt > 0)
-            except StoreUnavailable:
+            except StoreUnavailable as error:
                 attempt += 1
                 pause = backoff(attempt, self._policy, self._clock.chance)
                 spent = self._clock.now() - began + pause
                 if self._policy.deadline is not None and spent > self._policy.deadline:
                     raise
+                self._on_failure(error)
                 self._clock.sleep(pause)
 
     # ------------------------------------------------------------------ writes

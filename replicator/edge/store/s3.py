@@ -13,6 +13,7 @@ import hashlib
 import io
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -281,7 +282,7 @@ class S3Store(Store):
             _expect(page, "IsTruncated", f"parts of {key}")
             parts += [Part(p["PartNumber"], p["Size"], p["ETag"]) for p in page.get("Parts", ())]
             if not page["IsTruncated"]:
-                return sorted(parts, key=lambda part: part.number)
+                return _unambiguous(parts)
             marker = {"PartNumberMarker": page["NextPartNumberMarker"]}
 
     def complete_upload(self, key: str, upload_id: str, parts: Parts, *,
@@ -309,8 +310,9 @@ class S3Store(Store):
 
     def list_uploads(self, prefix: str) -> Uploads:
         pages = self._pages("list_multipart_uploads", prefix)
-        return [Upload(item["Key"], item["UploadId"])
-                for page in pages for item in page.get("Uploads", ())]
+        uploads = [Upload(item["Key"], item["UploadId"])
+                   for page in pages for item in page.get("Uploads", ())]
+        return sorted(uploads, key=lambda upload: upload.key)  # SeaweedFS goes by id
 
 
 def _sendable(body: bytes) -> bytes | io.BytesIO:
@@ -333,6 +335,15 @@ def _expect(answer: Any, name: str, what: str) -> Any:
         raise StoreUnavailable(f"{what}: the answer has no {name}",
                                hint="is the endpoint an S3 store?")
     return value
+
+
+def _unambiguous(parts: Parts) -> Parts:
+    """Parts by number. SeaweedFS keeps both of two bodies put under one number; such a part
+    is as good as missing."""
+    distinct = set(parts)
+    bodies = Counter(part.number for part in distinct)
+    return sorted((part for part in distinct if bodies[part.number] == 1),
+                  key=lambda part: part.number)
 
 
 def _next_page(page: Any) -> dict[str, str]:

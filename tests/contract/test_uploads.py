@@ -1,0 +1,165 @@
+"""The store contract, multipart uploads: the same on every kind of store."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from replicator.edge.store.base import Part, Upload
+from replicator.errors import ObjectExists, ObjectMissing, UploadMissing
+
+MIB = 1 << 20
+PARTS = [bytes([n]) * (5 * MIB) for n in (1, 2)] + [b"the end"]
+
+
+@pytest.fixture
+def key(prefix):
+    return f"{prefix}/snapshots/1.sqlite.zst"
+
+
+@pytest.fixture(params=["memory", "directory", "seaweed"])
+def strict_store(request):
+    """Without moto, which answers 500 for a part of an aborted upload, and completes one twice."""
+    return request.getfixturevalue(f"{request.param}_store")
+
+
+def test_parts_make_one_object(any_store, key):
+    """In the order of their numbers, whatever the order they came in, with the metadata
+    given at the start; nothing of the upload remains."""
+    upload_id = any_store.begin_upload(key, metadata={"sha256": "x"})
+    parts = [any_store.put_part(key, upload_id, n, PARTS[n - 1]) for n in (3, 1, 2)]
+    parts.sort(key=lambda part: part.number)
+    assert [(p.number, p.size) for p in parts] == [(1, 5 * MIB), (2, 5 * MIB), (3, 7)]
+    any_store.complete_upload(key, upload_id, parts)
+    assert any_store.get(key) == b"".join(PARTS)
+    assert any_store.get(key, 5 * MIB - 1, 2) == b"\1\2"
+    assert dict(any_store.head(key).metadata) == {"sha256": "x"}
+    assert any_store.list_uploads(key) == []
+
+
+def test_an_unfinished_upload_is_no_object(any_store, key):
+    """It is neither there nor listed before it is completed."""
+    upload_id = any_store.begin_upload(key)
+    any_store.put_part(key, upload_id, 1, b"x")
+    with pytest.raises(ObjectMissing):
+        any_store.head(key)
+    assert list(any_store.list(key)) == []
+    any_store.abort_upload(key, upload_id)
+
+
+def test_the_store_tells_its_parts(any_store, key):
+    """What a part put returned is what is listed, by number; a part put again counts once.
+    What is listed is enough to complete."""
+    upload_id = any_store.begin_upload(key)
+    assert any_store.list_parts(key, upload_id) == []
+    last = any_store.put_part(key, upload_id, 2, b"end")
+    first = any_store.put_part(key, upload_id, 1, PARTS[0])
+    assert any_store.put_part(key, upload_id, 1, PARTS[0]) == first
+    assert any_store.list_parts(key, upload_id) == [first, last]
+    any_store.complete_upload(key, upload_id, any_store.list_parts(key, upload_id))
+    assert any_store.get(key) == PARTS[0] + b"end"
+
+
+def test_the_last_bytes_of_a_part_win(any_store, key):
+    """Put again with others, the part is the last one told, and never listed as the first."""
+    upload_id = any_store.begin_upload(key)
+    stale = any_store.put_part(key, upload_id, 1, b"stale")
+    fresh = any_store.put_part(key, upload_id, 1, b"fresh")
+    assert stale not in any_store.list_parts(key, upload_id)
+    any_store.complete_upload(key, upload_id, [fresh])
+    assert any_store.get(key) == b"fresh"
+
+
+def test_parts_are_listed_beyond_a_page(any_store, key):
+    """A thousand parts a page: all of them are told. (Sizes are checked at completion only.)"""
+    upload_id = any_store.begin_upload(key)
+    with ThreadPoolExecutor(8) as pool:
+        put = list(pool.map(lambda n: any_store.put_part(key, upload_id, n, b"%d" % n),
+                            range(1, 1006)))
+    assert any_store.list_parts(key, upload_id) == put
+    any_store.abort_upload(key, upload_id)
+
+
+def test_an_aborted_upload_is_gone(strict_store, key):
+    """Aborting again is no error; nothing else works on it any more."""
+    upload_id = strict_store.begin_upload(key)
+    part = strict_store.put_part(key, upload_id, 1, b"x")
+    strict_store.abort_upload(key, upload_id)
+    strict_store.abort_upload(key, upload_id)
+    assert strict_store.list_uploads(key) == []
+    for ask in (lambda: strict_store.list_parts(key, upload_id),
+                lambda: strict_store.put_part(key, upload_id, 2, b"y"),
+                lambda: strict_store.complete_upload(key, upload_id, [part])):
+        with pytest.raises(UploadMissing):
+            ask()
+
+
+def test_an_upload_is_completed_once(strict_store, key):
+    """Its id means nothing afterwards, and the object stays as it is."""
+    upload_id = strict_store.begin_upload(key)
+    part = strict_store.put_part(key, upload_id, 1, b"x")
+    strict_store.complete_upload(key, upload_id, [part])
+    with pytest.raises((UploadMissing, ObjectExists)):
+        strict_store.complete_upload(key, upload_id, [part])
+    assert strict_store.get(key) == b"x"
+
+
+def test_a_part_that_is_gone_ends_the_upload(any_store, key):
+    """Completing with a part the store does not have is not a success."""
+    upload_id = any_store.begin_upload(key)
+    part = any_store.put_part(key, upload_id, 1, PARTS[0])
+    with pytest.raises(UploadMissing):
+        any_store.complete_upload(key, upload_id, [part, Part(2, 1, part.etag)])
+    any_store.abort_upload(key, upload_id)
+
+
+def test_completing_respects_an_object_that_is_there(any_store, key):
+    """Conditional like a put: the object stays."""
+    upload_id = any_store.begin_upload(key)
+    part = any_store.put_part(key, upload_id, 1, b"late")
+    any_store.put(key, b"early")
+    with pytest.raises(ObjectExists):
+        any_store.complete_upload(key, upload_id, [part])
+    assert any_store.get(key) == b"early"
+    any_store.abort_upload(key, upload_id)
+
+
+def test_completing_may_replace(any_store, key):
+    """When asked to."""
+    any_store.put(key, b"early")
+    upload_id = any_store.begin_upload(key)
+    part = any_store.put_part(key, upload_id, 1, b"late")
+    any_store.complete_upload(key, upload_id, [part], if_absent=False)
+    assert any_store.get(key) == b"late"
+
+
+def test_racing_completions_have_one_winner(any_store, key):
+    """Each racer has an upload of its own; the object is the winner's."""
+    start = Barrier(6)
+    uploads = [any_store.begin_upload(key) for _ in range(6)]
+    parts = [any_store.put_part(key, uploads[n], 1, b"%d" % n) for n in range(6)]
+
+    def complete(number):
+        start.wait()
+        try:
+            any_store.complete_upload(key, uploads[number], [parts[number]])
+        except ObjectExists:
+            any_store.abort_upload(key, uploads[number])
+            return None
+        return number
+
+    with ThreadPoolExecutor(6) as pool:
+        winners = [n for n in pool.map(complete, range(6)) if n is not None]
+    assert len(winners) == 1
+    assert any_store.get(key) == b"%d" % winners[0]
+
+
+def test_unfinished_uploads_are_listed_below_a_prefix(any_store, prefix):
+    """With key and id, those of other prefixes left out."""
+    keys = [f"{prefix}/a/1", f"{prefix}/a/2", f"{prefix}/b/1"]
+    ids = [any_store.begin_upload(key) for key in keys]
+    assert any_store.list_uploads(f"{prefix}/a/") == [
+        Upload(key, upload_id) for key, upload_id in zip(keys[:2], ids[:2], strict=True)]
+    for key, upload_id in zip(keys, ids, strict=True):
+        any_store.abort_upload(key, upload_id)
+    assert any_store.list_uploads(f"{prefix}/") == []
