@@ -10,9 +10,11 @@ Owns the wiring: cache, store, upload thread, capture thread. It can be used fro
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +23,7 @@ from .config import SqliteReplicatorConfig
 from .edge.files import DirLock
 from .edge.store import open_store
 from .edge.store.base import Store
-from .edge.store.retry import RetryingStore, RetryPolicy
+from .edge.store.retry import Clock, RetryingStore, RetryPolicy
 from .errors import NotDurable, ReplicatorError
 from .format.keys import Keys
 from .metrics import Metrics
@@ -30,10 +32,13 @@ from .restore import restore as restore_from
 from .ship.cache import Cache
 from .ship.join import Joiner
 from .ship.pipeline import Pipeline
+from .ship.snapshot import Cancelled
 from .ship.upload import Uploader, now_ms
 
 SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
+MIRRORED = ("txid", "durable_txid", "healthy", "lag_seconds", "lag_bytes", "pending_segments",
+            "pending_bytes")  # fields of the status that are figures too
 HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhealthy
 
 
@@ -124,8 +129,8 @@ class SqliteReplicator:
         Takes the options of :func:`replicator.restore`. Not while it is replicated, unless to
         another ``output``.
         """
-        options.setdefault("output", self.config.database)
-        if self._parts is not None and options["output"] == self.config.database:
+        output = Path(options.setdefault("output", self.config.database)).expanduser()
+        if self._parts is not None and output.resolve() == self.config.database:
             raise ReplicatorError("the database is being replicated; stop first")
         return restore_from(target=self.config.target, store=self._given_store, **options)
 
@@ -159,19 +164,27 @@ class _Parts:
         self.uploader = Uploader(self.store, keys, self.cache, metrics,
                                  keep_bytes=config.max_cache_bytes // 4,
                                  on_log_lost=self._log_lost)
-        self.joiner = Joiner(config, self.store, RetryingStore(self.store, SNAPSHOT_RETRIES),
-                             keys, self.cache, self.uploader, metrics, f"replicator {__version__}")
+        self._ending = threading.Event()
+        patient = RetryingStore(self.store, SNAPSHOT_RETRIES, Clock(sleep=self._pause),
+                                on_failure=lambda error: self.pipeline.warn(error))
+        self.joiner = Joiner(config, self.store, patient, keys, self.cache, self.uploader,
+                             metrics, f"replicator {__version__}")
         self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner)
+
+    def _pause(self, seconds: float) -> None:
+        if self._ending.wait(seconds):
+            raise Cancelled("the replicator stops")
 
     def _log_lost(self) -> None:
         self.joiner.remote_lost = True
         self.pipeline.rejoin("the bucket no longer holds the log")
 
     def start(self) -> None:
-        self.uploader.start()
+        self.uploader.start(held=self.joiner.take_over)
         self.pipeline.start()
 
     def stop(self) -> None:
+        self._ending.set()
         self.pipeline.stop()
         self.uploader.stop()
         self.cache.close()
@@ -187,7 +200,8 @@ class _Parts:
         lag_ms = max(0, now_ms() - oldest) if oldest is not None else 0
         trouble, error = self.pipeline.trouble, self.uploader.failing or self.pipeline.failed
         snapshot = session.snapshots.last if session else None
-        return ReplicationStatus(
+        error_at = self.uploader.failed_at_ms if error else trouble.at_ms if trouble else None
+        status = ReplicationStatus(
             running=running and self.pipeline.failed is None,
             healthy=running and error is None and lag_ms < HEALTH_WINDOW_MS
                     and self.pipeline.state in ("following", "waiting"),
@@ -208,7 +222,16 @@ class _Parts:
             write_lock_holds=int(figures["write_lock_holds"]),
             longest_write_lock_ms=figures["longest_write_lock_ms"],
             last_error=str(error) if error else str(trouble.error) if trouble else None,
-            last_error_at=trouble.at_ms if trouble else None)
+            last_error_at=error_at)
+        self._export(status)
+        return status
+
+    def _export(self, status: ReplicationStatus) -> None:
+        """Keep the gauges that mirror the status as live as it is."""
+        for name in MIRRORED:
+            self.metrics.set(name, getattr(status, name))
+        self.metrics.set("wal_frames", status.wal_frame_count)
+        self.metrics.set("cache_bytes", self.cache.usage())
 
 
 def _left(until: float | None) -> float | None:

@@ -19,7 +19,7 @@ from ..format.database import PageHashes
 from ..format.keys import Keys
 from ..format.wal import FrameBuilder, Rebaser, scan, transaction_ends
 from ..model import DatabaseState, Kind, LogPosition
-from .cache import Cache, SegmentRecord, Status
+from .cache import Cache, SegmentRecord
 from .image import Image
 from .tail import CHUNK_BYTES, Committed, LogReader
 
@@ -147,8 +147,7 @@ class Cutter:
             state=self.hashes.state, checksum_before=before,
             commit_ms=trailer.last_commit_ms or header.created_ms,
             first_commit_ms=trailer.first_commit_ms or header.created_ms,
-            metadata=summary.metadata(), status=Status.PENDING, attempts=0, next_attempt_ms=0, last_error=None,
-            upload_id=None, part_size=0, created_ms=now, uploaded_ms=None)
+            metadata=summary.metadata(), created_ms=now)
 
     def _captured(self, record: SegmentRecord) -> SegmentRecord:
         self.head = Head(record.generation, record.last_txid, record.state, record.commit_ms)

@@ -34,6 +34,7 @@ class LocalFacts:
     log_holds_position: bool  # the frame captured last is in the log, unchanged
     hashes_trusted: bool  # page hashes are there and agree with the record
     remote_lost: bool = False  # the store no longer has what it acknowledged
+    file_trusted: bool = True  # not found to differ from what its log made of it
 
 
 def decide(facts: LocalFacts) -> Decision:
@@ -44,6 +45,8 @@ def decide(facts: LocalFacts) -> Decision:
         return Decision(Way.NEW_GENERATION, "the page size changed")
     if not facts.hashes_trusted:
         return Decision(Way.NEW_GENERATION, "the page hashes were lost")
+    if not facts.file_trusted:
+        return Decision(Way.CATCH_UP, "the database file was changed outside its log")
     if facts.same_file and facts.log_holds_position:
         return Decision(Way.CONTINUE, "the log still holds the captured position")
     if not facts.same_file:

@@ -47,6 +47,7 @@ class Joiner:
     metrics: Metrics
     created_by: str
     remote_lost: bool = False
+    distrusted: bool = False  # the file was found to differ from what its log made of it
     take_over: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +76,8 @@ class Joiner:
             same_page_size=database.header().page_size == record.end.page_size,
             same_file=self.cache.get("database") == _identity(database),
             log_holds_position=log_holds(database.log, record.end),
-            hashes_trusted=hashes is not None, remote_lost=self.remote_lost))
+            hashes_trusted=hashes is not None, remote_lost=self.remote_lost,
+            file_trusted=not self.distrusted))
         head = Head(record.generation, record.last_txid, record.state, record.commit_ms)
         if decision.way is Way.NEW_GENERATION or hashes is None:
             if self.remote_lost:
@@ -86,6 +88,7 @@ class Joiner:
         position = record.end
         if decision.way is Way.CATCH_UP:
             position = self._catch_up(database, cutter, decision)
+            self.distrusted = False
         return self._session(database, pin, cutter, position,
                              anchored=decision.way is not Way.CONTINUE)
 
@@ -145,7 +148,7 @@ class Joiner:
             position = image.position
         self.cache.save_hashes(txid, hashes)
         record = cutter.mark_generation(generation, hashes, position, decision.reason)
-        self.remote_lost = False
+        self.remote_lost = self.distrusted = False
         self.uploader.reload()
         self.uploader.wake()
         self.metrics.add("generations")

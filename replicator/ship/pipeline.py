@@ -87,6 +87,12 @@ class Pipeline:
             self._thread.join()
         self._refuse_requests(Cancelled("the replicator stopped"))
 
+    def warn(self, error: ReplicatorError) -> None:
+        """A failure that is being repeated elsewhere: say so, once for the same words."""
+        if self.trouble is None or str(self.trouble.error) != str(error):
+            log.warning("%s; trying again", error)
+        self._note(error)
+
     def rejoin(self, reason: str) -> None:
         """Let go of the log and prove anew how it goes on."""
         self._rejoin = ContinuityLost(reason)
@@ -153,7 +159,8 @@ class Pipeline:
             waiting = self._requests + self._snapshot_requests
             self._requests, self._snapshot_requests = [], []
         for request in waiting:
-            request.set_exception(error)
+            if not request.done():
+                request.set_exception(error)
 
     def _note(self, error: ReplicatorError) -> None:
         self.trouble = Trouble(error, time.time_ns() // 1_000_000)
@@ -174,19 +181,15 @@ class Pipeline:
             return
         self.state = "starting"
         database = LiveDatabase(self._config.database, busy_timeout=self._config.busy_timeout)
-        watcher = Watcher(self._config.database, self._wake.set)
         try:
             if database.switched:
                 log.info("%s was switched to WAL mode", database.path)
             self._opened_once = True
             self._settled.set()
-            self.session = self._joiner.join(database, self._stopping.is_set)
+            session = self._joiner.join(database, self._stopping.is_set)
             self._pause = FIRST_PAUSE
-            self._follow(self.session, watcher)
+            self._follow(session)
         finally:
-            watcher.stop()
-            if self.session is not None:
-                self.session.close()
             database.close()
 
     def _wait_until(self, ready: Callable[[], bool], state: str) -> bool:
@@ -216,8 +219,17 @@ class Pipeline:
     def _cache_has_room(self) -> bool:
         return self._cache.pending_bytes() <= self._config.max_cache_bytes // 2
 
-    def _follow(self, session: Session, watcher: Watcher) -> None:
+    def _follow(self, session: Session) -> None:
+        self.session = session  # and it stays for those who ask for the status
         self.state = "following"
+        watcher = Watcher(self._config.database, self._wake.set)
+        try:
+            self._capture_until_stopped(session, watcher)
+        finally:
+            watcher.stop()
+            session.close()
+
+    def _capture_until_stopped(self, session: Session, watcher: Watcher) -> None:
         woken = True
         while not self._stopping.is_set():
             if self._uploader.dead is not None:
@@ -227,24 +239,23 @@ class Pipeline:
                 raise reason
             self._metrics.add("wake_ups")
             more = session.look(hinted=woken)
-            with self._lock:
-                requests, self._requests = self._requests, []
-                snapshots, self._snapshot_requests = self._snapshot_requests, []
-            self._serve(session, requests, snapshots, more=more)
+            self._serve(session, more=more)
             woken = self._sleep(session, watcher)
+        session.look(hinted=True)  # once more: is it still the same file?
         session.capture()
 
-    def _serve(self, session: Session, requests: list[Future[int]],
-               snapshots: list[Future[int]], *, more: bool) -> None:
-        try:
-            if requests or (more and session.due()):
-                session.capture()
-            session.serve_snapshots(snapshots)
-        except BaseException:
-            with self._lock:  # they are answered after the next join, or refused at the end
-                self._requests += requests
-                self._snapshot_requests += snapshots
-            raise
+    def _serve(self, session: Session, *, more: bool) -> None:
+        """Capture for those who wait. They leave the queues only once they have their answer,
+        so whoever meets trouble here is served after the next join, or refused at the end."""
+        with self._lock:
+            requests = self._requests.copy()
+            self._snapshot_requests = [r for r in self._snapshot_requests if not r.done()]
+            snapshots = self._snapshot_requests.copy()
+        if requests or (more and session.due()):
+            session.capture()
+        session.serve_snapshots(snapshots)
+        with self._lock:
+            del self._requests[:len(requests)]
         for request in requests:
             request.set_result(session.head.txid)
 

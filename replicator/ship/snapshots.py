@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase, Pin
 from ..edge.store.base import Store
-from ..errors import ReplicatorError
+from ..errors import NotDurable, ReplicatorError
 from ..format.database import PageHashes
 from ..format.keys import Keys
 from ..format.objects import ObjectHeader
@@ -25,6 +26,7 @@ from .tail import ContinuityLost
 from .upload import Uploader, now_ms
 
 GATE_TIMEOUT = 600.0  # seconds a finished snapshot waits for the log to become durable
+GATE_POLL = 0.2  # seconds after which the wait looks whether it was given up
 RETRY_MS = 60_000  # after a snapshot that failed
 
 log = logging.getLogger("replicator.snapshot")
@@ -74,7 +76,7 @@ class Snapshots:
         self._metrics = metrics
         self._closing = False
         self._job: _Job | None = None
-        self._waiting: list[Future[int]] = []  # asked for; the next snapshot answers them
+        self._waiting: list[Future[int]] = []  # the next snapshot answers them
         self._serving: list[Future[int]] = []  # answered by the snapshot under way
         self._not_before_ms = 0
         self.last = self._remembered()
@@ -115,11 +117,11 @@ class Snapshots:
             log.info("%s was not written: %s", self._keys.metadata, error)
 
     def wanted(self, requests: list[Future[int]]) -> bool:
-        """Whether to begin one now. Requests are kept until one that serves them is done."""
-        self._waiting += requests
-        if self._job is not None or now_ms() < self._not_before_ms:
+        """Whether to begin one now. ``requests`` are all that have no answer yet."""
+        self._waiting = [r for r in requests if not r.done() and r not in self._serving]
+        if self._job is not None:
             return False
-        return bool(self._waiting) or self._due()
+        return bool(self._waiting) or (now_ms() >= self._not_before_ms and self._due())
 
     def _due(self) -> bool:
         if self.last is None:
@@ -162,7 +164,7 @@ class Snapshots:
             if hashes.state != state:
                 raise ChangedOutside("the database file changed outside its log; the snapshot "
                                      f"of txid {header.first_txid} was not published")
-            self._uploader.wait_durable(header.first_txid, GATE_TIMEOUT)
+            self._wait_durable(header.first_txid)
 
         key = self._keys.snapshot(header.first_txid, header.generation)
         try:
@@ -172,6 +174,16 @@ class Snapshots:
             result.set_result(SnapshotFacts(header.first_txid, now_ms(), summary.size))
         except BaseException as error:  # noqa: BLE001 - the capture thread raises it
             result.set_exception(error)
+
+    def _wait_durable(self, txid: int) -> None:
+        until = time.monotonic() + GATE_TIMEOUT
+        while not self._closing:
+            try:
+                return self._uploader.wait_durable(txid, GATE_POLL)
+            except NotDurable:
+                if time.monotonic() >= until:
+                    raise
+        raise Cancelled("the snapshot was given up before its transaction was durable")
 
     def reap(self, database: LiveDatabase) -> None:
         """Take note of a snapshot that ended. ``ChangedOutside`` when the file was changed."""
@@ -202,9 +214,7 @@ class Snapshots:
         self._job = None
 
     def close(self, database: LiveDatabase) -> None:
-        """Give up what is under way."""
+        """Give up what is under way. Whoever asked for it has no answer yet."""
         self._closing = True
         if self._job is not None:
             self._end(database, self._job)
-        self._serving += self._waiting
-        self._refuse(Cancelled("the snapshot was given up because the replicator stops"))

@@ -144,7 +144,7 @@ class Uploader:
 
     def _run(self) -> None:
         try:
-            if self._join_log():
+            if self._held or self._join_log():
                 self._drain()
         except Exception as defect:
             log.exception("the upload thread met a defect")
@@ -163,9 +163,10 @@ class Uploader:
 
     def _upload_next(self) -> None:
         with self._changed:
-            waiting = self._cache.next_pending()
+            waiting = None if self._held else self._cache.next_pending()
             self.idle = waiting is None
             if waiting is None and not self._stopping and not self._dead:
+                self._failing = None
                 self._changed.wait()
         if waiting is None:
             return
