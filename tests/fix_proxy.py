@@ -28,9 +28,11 @@ class Exchange:
 
     method: str
     path: str
-    head: bytes
+    raw: bytes  # the request's head as it came
+    head: bytes  # and as it is handed on
     body: bytes
     proxy: "FaultProxy"
+    writer: asyncio.StreamWriter  # to the client, for faults that answer in pieces
     status: int | None = field(default=None)  # what the server said, None when never asked
 
     async def forward(self):
@@ -227,7 +229,7 @@ class FaultProxy:
         raw = await reader.readuntil(b"\r\n\r\n")
         method, path = raw.decode("latin-1").split(" ", 2)[:2]
         fault = next((r.fault for r in self._rules if r.strikes(method, path)), None)
-        exchange = Exchange(method, path, _without_hops(raw), b"", self)
+        exchange = Exchange(method, path, raw, _without_hops(raw), b"", self, writer)
         try:
             if fault is reset_early:
                 raise Reset

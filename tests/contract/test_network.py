@@ -1,0 +1,276 @@
+"""A network that misbehaves between us and a real S3 server: nothing passes for an answer."""
+
+import pytest
+from fix_proxy import (
+    FaultProxy,
+    answer,
+    corrupt_request,
+    drop_answer,
+    hang,
+    reset,
+    reset_early,
+    status,
+    truncate,
+)
+
+from replicator.edge.store.s3 import S3Store
+from replicator.errors import (
+    AccessDenied,
+    BucketMissing,
+    ConfigError,
+    ObjectExists,
+    ObjectMissing,
+    ReplicatorError,
+    StoreUnavailable,
+    StoreUnsafe,
+    UploadMissing,
+)
+
+BIG = bytes(3 << 20)
+
+
+@pytest.fixture
+def store(seaweed, fault_proxy):
+    store = S3Store(seaweed.bucket, endpoint_url=fault_proxy.url, read_timeout=5,
+                    credentials=(seaweed.access_key, seaweed.secret_key))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def nowhere():
+    """A proxy with no server behind it, for answers made up by the test."""
+    proxy = FaultProxy("http://127.0.0.1:1")
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def scripted(nowhere):
+    store = S3Store("b", endpoint_url=nowhere.url, credentials=("a", "b"), read_timeout=5)
+    yield store
+    store.close()
+
+
+def raw(code, body=b"", **headers):
+    headers["Connection"] = "close"
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    if "Content_Length" not in headers:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([f"HTTP/1.1 {code} X", *lines, "", ""]).encode() + body
+
+
+@pytest.mark.parametrize("size", [10, 3 << 20])
+@pytest.mark.parametrize("fault", [reset, reset_early, drop_answer], ids=lambda f: f.__name__)
+def test_a_reset_may_pass(store, fault_proxy, prefix, fault, size):
+    """Before or after the body, handed on or not: later may be better, and later is."""
+    fault_proxy.fault(fault, method="PUT")
+    with pytest.raises(StoreUnavailable):
+        store.put(f"{prefix}/a", bytes(size))
+    if fault is drop_answer:
+        with pytest.raises(ObjectExists):
+            store.put(f"{prefix}/a", bytes(size))
+    else:
+        store.put(f"{prefix}/a", bytes(size))
+
+
+def test_a_hanging_answer_is_given_up(seaweed, fault_proxy, prefix):
+    """The read timeout counts for a body sent in full, too."""
+    store = S3Store(seaweed.bucket, endpoint_url=fault_proxy.url, read_timeout=0.2,
+                    credentials=(seaweed.access_key, seaweed.secret_key))
+    fault_proxy.fault(hang)
+    with pytest.raises(StoreUnavailable):
+        store.put(f"{prefix}/a", BIG)
+
+
+@pytest.mark.parametrize("ask", [
+    lambda s, k: s.get(k), lambda s, k: s.get(k, 100, 2 << 20), lambda s, k: s.get(k, -(1 << 20)),
+], ids=["get", "range", "tail"])
+@pytest.mark.parametrize("kept", [0, 1, 70_000])
+def test_a_body_cut_short_is_no_object(store, fault_proxy, prefix, ask, kept):
+    """However much of it came."""
+    store.put(f"{prefix}/a", BIG)
+    fault_proxy.fault(truncate(kept), method="GET")
+    with pytest.raises(StoreUnavailable):
+        ask(store, f"{prefix}/a")
+    assert ask(store, f"{prefix}/a")
+
+
+def test_a_body_that_stops_coming_is_given_up(nowhere):
+    """The read timeout counts between two pieces of a body: a hang in the middle ends."""
+    import asyncio
+
+    async def stall(exchange):
+        exchange.writer.write(raw(200, b"half", Content_Length=1000))
+        await asyncio.Event().wait()
+
+    store = S3Store("b", endpoint_url=nowhere.url, credentials=("a", "b"), read_timeout=0.2)
+    nowhere.fault(stall)
+    with pytest.raises(StoreUnavailable):
+        store.get("k")
+
+
+def test_a_body_corrupted_on_its_way_is_refused_and_may_pass(store, fault_proxy, prefix):
+    """The server checks our digest, small or large; the error is one worth another try."""
+    for size in (10, 3 << 20):
+        fault_proxy.fault(corrupt_request, method="PUT")
+        with pytest.raises(StoreUnavailable):
+            store.put(f"{prefix}/{size}", bytes(size))
+        with pytest.raises(ObjectMissing):
+            store.head(f"{prefix}/{size}")
+
+
+def test_a_part_corrupted_on_its_way_is_refused(store, fault_proxy, prefix):
+    """Parts carry a digest as well."""
+    upload_id = store.begin_upload(f"{prefix}/a")
+    fault_proxy.fault(corrupt_request, method="PUT")
+    with pytest.raises(StoreUnavailable):
+        store.put_part(f"{prefix}/a", upload_id, 1, b"part")
+    store.abort_upload(f"{prefix}/a", upload_id)
+
+
+@pytest.mark.parametrize(("code", "name", "error"), [
+    (500, "InternalError", StoreUnavailable), (502, "BadGateway", StoreUnavailable),
+    (503, "SlowDown", StoreUnavailable), (503, "ServiceUnavailable", StoreUnavailable),
+    (504, "GatewayTimeout", StoreUnavailable), (429, "TooManyRequests", StoreUnavailable),
+    (408, "RequestTimeout", StoreUnavailable), (400, "RequestTimeout", StoreUnavailable),
+    (400, "BadDigest", StoreUnavailable), (400, "IncompleteBody", StoreUnavailable),
+    (409, "ConditionalRequestConflict", StoreUnavailable),
+    (409, "OperationAborted", StoreUnavailable),
+    (403, "AccessDenied", AccessDenied), (403, "SignatureDoesNotMatch", AccessDenied),
+    (403, "InvalidAccessKeyId", AccessDenied), (403, "RequestTimeTooSkewed", AccessDenied),
+    (400, "ExpiredToken", AccessDenied), (403, "ExpiredToken", AccessDenied),
+    (401, "Unauthorized", AccessDenied),
+    (404, "NoSuchBucket", BucketMissing), (404, "NoSuchKey", ObjectMissing),
+    (404, "NoSuchUpload", UploadMissing), (400, "InvalidPart", UploadMissing),
+    (412, "PreconditionFailed", ObjectExists), (501, "NotImplemented", StoreUnsafe),
+    (404, "NotFound", ConfigError), (400, "InvalidArgument", ReplicatorError),
+])
+def test_each_error_has_its_meaning(scripted, nowhere, code, name, error):
+    """And no other; the message names the call, the key and the store's own code."""
+    nowhere.fault(status(code, name), times=None)
+    with pytest.raises(ReplicatorError) as caught:
+        scripted.put("the/key", b"x")
+    assert type(caught.value) is error
+    assert "the/key" in str(caught.value)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(("code", "name", "error"), [
+    (400, "ExpiredToken", AccessDenied), (403, "AccessDenied", AccessDenied),
+    (404, "NoSuchBucket", BucketMissing), (404, "NoSuchKey", ObjectMissing),
+    (404, "NotFound", ConfigError), (503, "SlowDown", StoreUnavailable),
+    (429, "TooManyRequests", StoreUnavailable),
+])
+def test_a_bare_head_is_explained(scripted, nowhere, code, name, error):
+    """A HEAD's error has a status and nothing else; the reason is found out."""
+    nowhere.fault(status(code, name), times=None)
+    with pytest.raises(ReplicatorError) as caught:
+        scripted.head("k")
+    assert type(caught.value) is error
+
+
+def test_a_head_that_contradicts_itself_may_pass(scripted, nowhere):
+    """Missing, and there a moment later: neither is believed."""
+    nowhere.fault(status(404, "NoSuchKey"), method="HEAD")
+    nowhere.fault(answer(raw(206, b"x", Content_Range="bytes 0-0/10")), method="GET")
+    with pytest.raises(StoreUnavailable):
+        scripted.head("k")
+
+
+HTML = raw(200, b"<html><body>please log in</body></html>", Content_Type="text/html")
+
+
+@pytest.mark.parametrize("call", [
+    lambda s: s.put("k", b"x"), lambda s: list(s.list("p/")), lambda s: s.folders("p/"),
+    lambda s: s.begin_upload("k"), lambda s: s.put_part("k", "id", 1, b"x"),
+    lambda s: s.list_parts("k", "id"), lambda s: s.list_uploads(""),
+], ids=["put", "list", "folders", "begin", "part", "parts", "uploads"])
+def test_a_friendly_web_server_is_not_a_store(scripted, nowhere, call):
+    """A captive portal answers 200 to anything: nothing was stored, nothing is empty."""
+    nowhere.fault(answer(HTML), times=None)
+    with pytest.raises(StoreUnavailable):
+        call(scripted)
+
+
+def test_an_acknowledgement_without_etag_is_proved(scripted, nowhere):
+    """Some servers leave it out when an upload is completed; then the size is looked up."""
+    done = raw(200, b"<CompleteMultipartUploadResult><Key>k</Key></CompleteMultipartUploadResult>")
+    nowhere.fault(answer(done), method="POST", times=None)
+    found = raw(200, Content_Length=3, Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT")
+    nowhere.fault(answer(found), method="HEAD", times=2)
+    nowhere.fault(status(404, "NoSuchKey"))
+    part = scripted_part(3)
+    scripted.complete_upload("k", "id", [part])
+    with pytest.raises(StoreUnavailable):
+        scripted.complete_upload("k", "id", [part, part])
+    nowhere.fault(status(404, "NoSuchKey"), times=None)
+    with pytest.raises(StoreUnavailable):
+        scripted.complete_upload("k", "id", [part])
+
+
+def scripted_part(size):
+    from replicator.edge.store.base import Part
+
+    return Part(1, size, '"e"')
+
+
+@pytest.mark.parametrize("wrong", [
+    "bytes 0-9/100", "bytes 20-29/100", "bytes 11-20/100"], ids=["earlier", "later", "one off"])
+def test_another_range_is_not_the_one_asked_for(scripted, nowhere, wrong):
+    """A server or cache that mixes up ranges is found out."""
+    nowhere.fault(answer(raw(206, b"0123456789", Content_Range=wrong)))
+    with pytest.raises(StoreUnavailable):
+        scripted.get("k", 10, 10)
+
+
+def test_a_server_without_ranges_is_bearable(scripted, nowhere):
+    """It sends the whole object; we cut out what was asked for."""
+    nowhere.fault(answer(raw(200, b"0123456789")), times=None)
+    assert scripted.get("k", 2, 3) == b"234"
+    assert scripted.get("k", 8, 5) == b"89"
+    assert scripted.get("k", -3) == b"789"
+
+
+def test_a_large_refused_body_is_told_as_refused(store, fault_proxy, seaweed, prefix):
+    """The answer comes before the body is sent, and is read instead of a reset."""
+    store.put(f"{prefix}/a", b"x")
+    with pytest.raises(ObjectExists):
+        S3Store(seaweed.bucket, endpoint_url=seaweed.endpoint_url,
+                credentials=(seaweed.access_key, seaweed.secret_key)).put(f"{prefix}/a", BIG)
+
+
+def test_only_large_bodies_wait_for_leave(scripted, nowhere):
+    """Asking first saves sending megabytes to be refused, and would cost every small put."""
+    heads = []
+
+    async def note(exchange):
+        heads.append(exchange.raw.lower())
+        return raw(200, ETag='"e"')
+
+    nowhere.fault(note, times=None)
+    for size in (0, 100, (1 << 20) - 1, 1 << 20):
+        scripted.put("k", bytes(size))
+    assert [b"expect: 100-continue" in head for head in heads] == [False, False, False, True]
+
+
+def test_one_request_per_call(store, fault_proxy, prefix):
+    """botocore retries nothing by itself, and nothing is asked that need not be."""
+    store.put(f"{prefix}/a", b"x")
+    store.get(f"{prefix}/a", 0, 1)
+    store.head(f"{prefix}/a")
+    list(store.list(f"{prefix}/"))
+    fault_proxy.fault(status(503, "SlowDown"), times=None)
+    with pytest.raises(StoreUnavailable):
+        store.put(f"{prefix}/b", b"x")
+    assert [method for method, _, _ in fault_proxy.requests] == ["PUT", "GET", "HEAD", "GET", "PUT"]
+
+
+def test_a_refusing_proxy_comes_back(store, fault_proxy, prefix):
+    """Down and up again at the same address: the same store goes on."""
+    store.put(f"{prefix}/a", b"x")
+    fault_proxy.down()
+    with pytest.raises(StoreUnavailable):
+        store.get(f"{prefix}/a")
+    fault_proxy.up()
+    assert store.get(f"{prefix}/a") == b"x"
