@@ -59,10 +59,9 @@ class DirectoryStore(Store):
 
     def _path(self, key: str) -> str:
         """Where the object lies; ``ConfigError`` for a key that would leave the root."""
-        names = key.split("/")
-        if "\0" in key or names[0] == HIDDEN or any(name in ("", ".", "..") for name in names):
+        if not _is_plain(key):
             raise ConfigError(f"the key {key!r} cannot be a file name")
-        return os.path.join(self._root, *names)
+        return os.path.join(self._root, key)
 
     def _sidecar(self, key: str) -> str:
         return os.path.join(self._hidden, "metadata", f"{key}.json")
@@ -251,6 +250,12 @@ class DirectoryStore(Store):
         """Nothing is kept open."""
 
 
+def _is_plain(key: str) -> bool:
+    """Whether the key is a path below the root and outside what is hidden there."""
+    names = key.split("/")
+    return "\0" not in key and names[0] != HIDDEN and not {"", ".", ".."}.intersection(names)
+
+
 def _meaning(error: OSError, what: str, missing: type[ReplicatorError]) -> ReplicatorError:
     told = f"{what}: {os.strerror(error.errno or 0)}"
     if error.errno == errno.ENOENT:
@@ -269,7 +274,9 @@ def _info(key: str, found: os.stat_result, metadata: dict[str, str]) -> ObjectIn
 def _entries(root: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
     """What lies directly in ``base``, in key order; directories end with "/". Symbolic links
     are nobody's object."""
-    found = []
+    found: list[tuple[str, os.DirEntry[str]]] = []
+    if base and not _is_plain(base[:-1]):  # no key begins like that, but a path might
+        return found
     try:
         with os.scandir(os.path.join(root, base)) as entries:
             for entry in entries:
@@ -278,7 +285,7 @@ def _entries(root: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
                 elif entry.is_file(follow_symlinks=False):
                     found.append((base + entry.name, entry))
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return found
     return sorted((item for item in found if item[0] != f"{HIDDEN}/"), key=lambda item: item[0])
 
 
