@@ -18,6 +18,7 @@ from .upload import Uploader, now_ms
 
 ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log's length
 OVERRUN_BYTES = 128 << 20  # in a log of this size, writers that outrun the capture must wait
+SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the next one
 BLIND_POLL = 0.1  # seconds, once commits were found that no file event announced
 
 
@@ -40,6 +41,8 @@ class Session:
         self._uploader = uploader
         self._metrics = metrics
         self._last_cut = 0.0
+        self._not_before = 0.0  # monotonic; rest after a scan that found nothing committed
+        self._uncommitted: int | None = None  # stamp of the log when a scan found nothing
         self.uncaptured = 0  # bytes of log beyond the captured position, as of the last look
         self.snapshots = snapshots
         self.poll_interval = config.poll_interval
@@ -66,20 +69,28 @@ class Session:
     def look(self, *, hinted: bool) -> bool:
         """Whether frames follow the captured position. ``SourceChanged``, ``ContinuityLost``.
 
+        Frames that are known not to be committed do not count until the log is written again.
         Frames that no event announced mean that events do not reach us: poll faster.
         """
         self._database.check_identity()
-        more = self._reader.look()
+        if not self._reader.look() or self._nothing_new():
+            self.noticed_ms, self.uncaptured = None, 0
+            return False
         self.uncaptured = self._reader.frames_ahead() * frame_size(self._reader.position)
-        if more and self.noticed_ms is None:
+        if self.noticed_ms is None:
             self.noticed_ms = now_ms()
             if not hinted:
                 self.poll_interval = min(self.poll_interval, BLIND_POLL)
-        return more
+        return True
+
+    def _nothing_new(self) -> bool:
+        return self._uncommitted is not None and self._uncommitted == self._reader.stamp()
 
     def due(self) -> bool:
         """Whether to cut now: the interval is over and the store is ready, or it is plenty."""
         now = time.monotonic()
+        if now < self._not_before:
+            return False
         rested = now - self._uploader.last_began >= self._config.sync_interval
         if rested and self._uploader.idle:
             return True
@@ -91,10 +102,14 @@ class Session:
     def capture(self) -> None:
         """Capture everything that is committed now, and let the log go if it is long."""
         outrun = False
+        began, stamp, position = time.monotonic(), self._reader.stamp(), self._reader.position
         ahead = self._reader.frames_ahead()
         while not self._round(brake=outrun):
             before, ahead = ahead, self._reader.frames_ahead()
             outrun = outrun or ahead >= before
+        if ahead and self._reader.position == position:  # a transaction not committed yet
+            self._uncommitted = stamp
+            self._not_before = time.monotonic() + SCAN_REST * (time.monotonic() - began)
 
     def _round(self, *, brake: bool) -> bool:
         """Cut one segment, then see to the log. True once nothing more waits.

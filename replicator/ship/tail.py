@@ -117,8 +117,6 @@ class LogReader:
         self._log = log
         self._anchored = anchored
         self.position = position
-        self._ahead: LogPosition | None = None  # verified, not committed yet
-        self._ahead_mtime = 0
         self._stash: Committed | None = None
 
     def look(self) -> bool:
@@ -144,7 +142,7 @@ class LogReader:
                 f"the page size changed from {self.position.page_size} to {header.page_size}")
         if not self._anchored:
             raise ContinuityLost("the log was reset before its end was captured")
-        self.position, self._ahead = header.start(), None
+        self.position = header.start()
 
     def _last_frame_holds(self) -> bool:
         return self.position.frame == 0 or frame_holds(self._log, self.position)
@@ -168,6 +166,13 @@ class LogReader:
             return False
         _, _, salt1, salt2, _ = frame_header(data)
         return (salt1, salt2) == (self.position.salt1, self.position.salt2)
+
+    def stamp(self) -> int | None:
+        """When the log was written last (ns); None while a later write could look the same."""
+        found = self._log.refresh()
+        if found is None or time.time_ns() - found.st_mtime_ns < SETTLED_NS:
+            return None
+        return found.st_mtime_ns
 
     def frames_ahead(self) -> int:
         """How many frames the log goes on for, committed or not. A few small reads."""
@@ -197,38 +202,11 @@ class LogReader:
         return found
 
     def _find(self, limit: int) -> Committed | None:
-        resumed = self._resume_point()
-        found = self._find_from(resumed, limit)
-        if found is None and resumed is not self.position and self._moved():
-            found = self._find_from(self.position, limit)
-        return found
-
-    def _still_here(self) -> bool:
-        header = self._log.header()
-        return header is not None and self._same_log(header)
-
-    def _resume_point(self) -> LogPosition:
-        if self._ahead is not None and frame_holds(self._log, self._ahead):
-            return self._ahead
-        return self.position
-
-    def _moved(self) -> bool:
-        """Whether the log may have been written since the last scan of uncommitted frames.
-
-        A transaction that was rolled back leaves frames that the next one overwrites from
-        the captured position on, where a scan that resumes further ahead would not look.
-        """
-        found = self._log.refresh()
-        return found is not None and found.st_mtime_ns != self._ahead_mtime
-
-    def _find_from(self, start: LogPosition, limit: int) -> Committed | None:
-        found = self._log.refresh()
-        if found is None:
-            return None
-        settled = time.time_ns() - found.st_mtime_ns > SETTLED_NS
-        base, end, complete = start, None, True
+        """Always from the captured position on: a transaction that was rolled back leaves
+        frames that the next one overwrites from there, and only the chain tells."""
+        base, end, complete = self.position, None, True
         batches: list[Batch] = []
-        for batch in self._chunks(start):
+        for batch in self._chunks(base):
             if len(batches) < 2:
                 batches.append(batch)
             if batch.frames.committed:
@@ -238,11 +216,12 @@ class LogReader:
                 complete = False
                 break
         if end is None:
-            self._ahead = base if base.frame > self.position.frame else None
-            self._ahead_mtime = found.st_mtime_ns if settled else 0
             return None
-        self._ahead = None
         return Committed(self.position, end, complete, self._reusable(batches, end))
+
+    def _still_here(self) -> bool:
+        header = self._log.header()
+        return header is not None and self._same_log(header)
 
     def _reusable(self, batches: list[Batch], end: LogPosition) -> tuple[Batch, ...]:
         """The batch in hand when one read held the whole range, which is the common case."""
@@ -281,7 +260,7 @@ class LogReader:
 
     def advance(self, end: LogPosition) -> None:
         """Everything up to ``end`` was captured."""
-        self.position, self._ahead, self._stash = end, None, None
+        self.position, self._stash = end, None
 
     def stash(self) -> bool:
         """Read what is committed into memory, so that the log may go. False: too much of it."""

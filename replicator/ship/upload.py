@@ -274,6 +274,9 @@ class Uploader:
         finally:
             source.close()
         self._store.complete_upload(record.key, upload_id, parts)
+        # Not every store decides a race of completions for one winner (SeaweedFS 4.48 let two of
+        # six win), so the key is asked whose object it holds now.
+        settle_taken(self._store, record, sha256_hex)
 
     def _resume(self, record: SegmentRecord) -> tuple[str, int, dict[int, Part]]:
         """The upload to go on with: an earlier one as the store confirms it, or a new one."""
