@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ..edge.store.base import Part, Store
 from ..edge.store.retry import RetryPolicy, backoff
 from ..errors import (
+    DamageError,
     Fenced,
     NotDurable,
     ObjectExists,
@@ -257,6 +258,10 @@ class Uploader:
             settle_taken(self._store, record, sha256_hex)
 
     def _append_parts(self, record: SegmentRecord) -> None:
+        if not self._cache.intact(record):  # what read() sees to for a single request
+            raise DamageError(f"the cached segment of txid {record.first_txid} is damaged",
+                              key=record.key,
+                              hint="restart: what was damaged is caught up from the database")
         upload_id, part_size, present = self._resume(record)
         count = -(-record.size // part_size)
         source = self._cache.open_segment(record)
