@@ -106,7 +106,9 @@ class Session:
         ahead = self._reader.frames_ahead()
         while not self._round(brake=outrun):
             before, ahead = ahead, self._reader.frames_ahead()
-            outrun = outrun or ahead >= before
+            if not outrun and ahead >= before:
+                outrun = True
+                self._follower.backfill()
         if ahead and self._reader.position == position:  # a transaction not committed yet
             self._uncommitted = stamp
             self._not_before = time.monotonic() + SCAN_REST * (time.monotonic() - began)

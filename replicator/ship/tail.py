@@ -378,15 +378,19 @@ class Follower:
 
     def _escalate(self) -> None:
         """Roll over under a writer that never pauses, with the write lock, for milliseconds."""
+        self.backfill()
         with self.writers_stopped() as held:
             until = self._clock() + LONGEST_HOLD
             while held and self._chase() and not self._try_candidate() and self._clock() < until:
                 pass
 
+    def backfill(self) -> None:
+        """Have copied what can be copied, before anybody has to wait for it."""
+        self._database.checkpoint()
+
     @contextlib.contextmanager
     def writers_stopped(self) -> Iterator[bool]:
         """Hold the write lock inside the block and account for it; yields False without it."""
-        self._database.checkpoint()  # most of the copying is done before anybody has to wait
         with self._database.write_lock(patience=LOCK_PATIENCE) as held:
             began = self._clock()
             yield held
