@@ -87,7 +87,11 @@ class Session:
         return self._uncommitted is not None and self._uncommitted == self._reader.stamp()
 
     def due(self) -> bool:
-        """Whether to cut now: the interval is over and the store is ready, or it is plenty."""
+        """Whether to cut now: the interval is over and the store is ready, or it is plenty.
+
+        While the store is away the log itself is the buffer, so that what waits becomes few
+        large segments, which drain at bandwidth and not at one round trip for each.
+        """
         now = time.monotonic()
         if now < self._not_before:
             return False
@@ -97,7 +101,8 @@ class Session:
         size = frame_size(self._reader.position)
         if self._reader.reaches(self._config.segment_max_bytes // size):
             return True
-        return now - self._last_cut >= ROLL_OVER_PAUSE and self._reader.reaches(ROLL_OVER_FRAMES)
+        long = now - self._last_cut >= ROLL_OVER_PAUSE and self._reader.reaches(ROLL_OVER_FRAMES)
+        return long and self._uploader.failing is None
 
     def capture(self) -> None:
         """Capture everything that is committed now, and let the log go if it is long."""
