@@ -32,8 +32,13 @@ class Exchange:
     head: bytes  # and as it is handed on
     body: bytes
     proxy: "FaultProxy"
-    writer: asyncio.StreamWriter  # to the client, for faults that answer in pieces
+    reader: asyncio.StreamReader  # from the client, and to it: for faults that work in pieces
+    writer: asyncio.StreamWriter
     status: int | None = field(default=None)  # what the server said, None when never asked
+
+    @property
+    def size(self):
+        return int(_field(self.raw, b"content-length") or 0)
 
     async def forward(self):
         reader, writer = await asyncio.open_connection(*self.proxy.upstream)
@@ -149,11 +154,14 @@ class FaultProxy:
     """``url`` stands in for ``upstream``. ``requests`` lists (method, path, server's status);
     the status is None where the server was never asked."""
 
-    def __init__(self, upstream):
+    def __init__(self, upstream, *, tls=None, streaming=False):
+        """``streaming``: the body is left to the fault, which reads it from ``reader``."""
         parts = urlsplit(upstream)
         self.upstream = (parts.hostname, parts.port)
         self.requests = []
         self._rules = []
+        self._tls = tls
+        self._streaming = streaming
         self._port = 0
         self._tasks = set()
         self._server = None
@@ -164,7 +172,7 @@ class FaultProxy:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self._port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._port}"
 
     def fault(self, fault, *, method="", path="", nth=1, times=1):
         """From the ``nth`` matching request on (1 is the next), ``times`` of them (None: for
@@ -198,7 +206,8 @@ class FaultProxy:
 
     async def _listen(self):
         self.healed = asyncio.Event()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._port, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _unlisten(self):
@@ -229,11 +238,11 @@ class FaultProxy:
         raw = await reader.readuntil(b"\r\n\r\n")
         method, path = raw.decode("latin-1").split(" ", 2)[:2]
         fault = next((r.fault for r in self._rules if r.strikes(method, path)), None)
-        exchange = Exchange(method, path, raw, _without_hops(raw), b"", self, writer)
+        exchange = Exchange(method, path, raw, _without_hops(raw), b"", self, reader, writer)
         try:
             if fault is reset_early:
                 raise Reset
-            exchange.body = await _body(raw, reader, writer)
+            exchange.body = await _body(raw, reader, writer, skip=self._streaming)
             return await (fault(exchange) if fault else exchange.forward())
         finally:
             self.requests.append((method, path, exchange.status))
@@ -247,10 +256,11 @@ def _field(raw, name):
     return b""
 
 
-async def _body(raw, reader, writer):
+async def _body(raw, reader, writer, *, skip):
     if _field(raw, b"expect").lower() == b"100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return await reader.readexactly(int(_field(raw, b"content-length") or 0))
+    size = 0 if skip else int(_field(raw, b"content-length") or 0)
+    return await reader.readexactly(size)
 
 
 def _without_hops(raw):

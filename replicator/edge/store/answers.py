@@ -28,6 +28,8 @@ _CLOCK_HINT = "set the clock of this machine; the store compares it with its own
 _BY_CODE: dict[str, type[ReplicatorError]] = {
     **dict.fromkeys(STALE_IDENTITY, AccessDenied),
     "BadDigest": StoreUnavailable,  # the body was damaged on its way
+    "BucketAlreadyExists": ObjectExists,
+    "BucketAlreadyOwnedByYou": ObjectExists,
     "ConditionalRequestConflict": StoreUnavailable,  # 409: a race is still being decided
     "IncompleteBody": StoreUnavailable,
     "InvalidPart": UploadMissing,  # a part is gone; the upload has to begin again

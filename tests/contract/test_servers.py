@@ -1,0 +1,142 @@
+"""The real server and the proxy in front of it, which other tests stand on."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from fix_proxy import FaultProxy, corrupt, delay
+
+from replicator.edge.store.s3 import S3Store
+from replicator.errors import AccessDenied, StoreUnavailable
+from replicator.testing import SeaweedServer
+from replicator.testing import seaweed as module
+
+
+def quick(server, **settings):
+    return S3Store(server.bucket, endpoint_url=server.endpoint_url, read_timeout=0.3,
+                   credentials=(server.access_key, server.secret_key), **settings)
+
+
+def test_a_server_of_ones_own(tmp_path):
+    """It hangs and comes to itself; it dies and comes back at its address, with every
+    acknowledged object; its directory stays if it was given, and holds no open secret."""
+    server = SeaweedServer(tmp_path / "objects", bucket="mine")
+    with server:
+        store, address = quick(server), server.endpoint_url
+        store.put("a", b"x", metadata={"n": "1"})
+        server.pause()
+        with pytest.raises(StoreUnavailable):
+            store.get("a")
+        server.resume()
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            store.get("a")
+        server.start()
+        assert server.endpoint_url == address
+        patient = server.store()
+        assert patient.get("a") == b"x"
+        assert dict(patient.head("a").metadata) == {"n": "1"}
+        pid = server.pid
+        assert (tmp_path / "objects/s3.json").stat().st_mode & 0o077 == 0
+    assert not os.path.exists(f"/proc/{pid}")
+    assert (tmp_path / "objects").is_dir()
+
+
+def test_a_busy_port_is_avoided(monkeypatch):
+    """The server ends when a port is taken meanwhile; it is started with others, and what
+    it kept of its own is removed at the end."""
+    real, calls = module._free_ports, []
+
+    def ports():
+        calls.append(real())
+        if len(calls) == 1:
+            return {**calls[0], "master.port": busy.getsockname()[1]}
+        return calls[-1]
+
+    monkeypatch.setattr(module, "_free_ports", ports)
+    with socket.create_server(("127.0.0.1", 0)) as busy, SeaweedServer() as server:
+        assert len(calls) == 2
+        server.store().put("a", b"x")
+        directory = server._directory
+    assert not directory.exists()
+
+
+def test_a_server_that_never_starts_is_told(monkeypatch, tmp_path):
+    """With its last words."""
+    failing = tmp_path / "weed"
+    failing.write_text("#!/bin/sh\necho 'no such flag' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr(module, "find_weed", lambda: str(failing))
+    with pytest.raises(StoreUnavailable, match="no such flag"):
+        SeaweedServer(tmp_path / "objects").start()
+
+
+def test_the_server_asks_for_credentials(seaweed):
+    """Without them nothing is possible, or the refusals of other tests would prove nothing."""
+    with pytest.raises(AccessDenied):
+        S3Store(seaweed.bucket, endpoint_url=seaweed.endpoint_url,
+                credentials=("x", "y")).put("a", b"")
+
+
+def test_a_users_environment_suffices(seaweed_credentials, prefix):
+    """What the server tells a process to set is all it needs."""
+    store = S3Store(seaweed_credentials.bucket, endpoint_url=seaweed_credentials.endpoint_url)
+    store.put(f"{prefix}/a", b"x")
+
+
+def test_nothing_of_the_machine_reaches_a_test(monkeypatch):
+    """Nor a process that a test starts."""
+    code = "import os; print(*sorted(os.environ))"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                           check=True).stdout.split()
+    foreign = [n for n in names if n.startswith(("AWS_", "REPLICATOR_"))
+               or n.upper().endswith(("_PROXY", "_CA_BUNDLE"))]
+    assert foreign == ["AWS_EC2_METADATA_DISABLED", "NO_PROXY"]
+    assert not os.path.exists(os.path.expanduser("~/.aws"))
+
+
+def test_the_proxy_counts_and_hands_on(seaweed, fault_proxy, prefix):
+    """Method, path and the server's answer, in order; a delay changes nothing but the time."""
+    store = S3Store(seaweed.bucket, endpoint_url=fault_proxy.url,
+                    credentials=(seaweed.access_key, seaweed.secret_key))
+    fault_proxy.fault(delay(0), method="GET")
+    store.put(f"{prefix}/a", bytes(2 << 20))
+    assert store.get(f"{prefix}/a") == bytes(2 << 20)
+    path = f"/{seaweed.bucket}/{prefix}/a"
+    assert fault_proxy.requests == [("PUT", path, 200), ("GET", path, 200)]
+    assert (fault_proxy.count(), fault_proxy.count("PUT"), fault_proxy.count(path="/b")) == (
+        2, 1, 0)
+
+
+def test_a_corrupted_answer_reaches_the_caller(seaweed, fault_proxy, prefix):
+    """S3 protects no ranged read; that is why every object carries digests of its own."""
+    store = S3Store(seaweed.bucket, endpoint_url=fault_proxy.url,
+                    credentials=(seaweed.access_key, seaweed.secret_key))
+    store.put(f"{prefix}/a", b"value")
+    fault_proxy.fault(corrupt, method="GET", nth=2)
+    assert store.get(f"{prefix}/a") == b"value"
+    assert store.get(f"{prefix}/a") == b"valud"
+
+
+def test_a_slow_line_is_not_a_dead_one():
+    """The time to send counts for each block, not for the whole body: one that takes longer
+    than the timeout, but moves, arrives."""
+    import asyncio
+
+    blocks = 8
+
+    async def slowly(exchange):
+        for _ in range(blocks):
+            await asyncio.sleep(0.1)
+            await exchange.reader.readexactly(exchange.size // blocks)
+        return b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+
+    proxy = FaultProxy("http://127.0.0.1:1", streaming=True)
+    proxy.fault(slowly)
+    try:
+        S3Store("b", endpoint_url=proxy.url, credentials=("a", "b"), connect_timeout=0.5,
+                read_timeout=5).put("k", bytes(16 << 20))
+    finally:
+        proxy.stop()

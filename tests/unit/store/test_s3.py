@@ -1,0 +1,233 @@
+"""S3Store: what botocore must go on doing for us, and what it costs to start."""
+
+import datetime as dt
+import ipaddress
+import os
+import ssl
+import subprocess
+import sys
+import threading
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from fix_proxy import FaultProxy
+
+from replicator.edge.store.s3 import S3Store
+from replicator.errors import AccessDenied, ConfigError, StoreUnavailable
+
+OK = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+
+
+@pytest.fixture
+def server():
+    """A proxy that answers everything itself; ``heads`` are the requests it saw."""
+    proxy = FaultProxy("http://127.0.0.1:1")
+    proxy.heads = []
+
+    async def note(exchange):
+        proxy.heads.append(exchange.raw.decode("latin-1"))
+        return OK
+
+    proxy.fault(note, times=None)
+    yield proxy
+    proxy.stop()
+
+
+def put(store):
+    store.put("k", b"x")
+
+
+def environment(monkeypatch, **values):
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_session_token_is_sent_along(server, monkeypatch):
+    """Temporary credentials consist of three parts."""
+    environment(monkeypatch, AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b",
+                AWS_SESSION_TOKEN="the-token")
+    put(S3Store("b", endpoint_url=server.url))
+    assert "x-amz-security-token: the-token" in server.heads[0].lower()
+
+
+def test_a_role_is_assumed(moto_server, server, monkeypatch, tmp_path):
+    """A profile that names a role asks STS for credentials, although only S3's model is
+    searched for; what is sent is signed with those."""
+    (tmp_path / "config").write_text(
+        "[profile base]\naws_access_key_id=base\naws_secret_access_key=b\n"
+        "[profile role]\nrole_arn=arn:aws:iam::123456789012:role/replicator\n"
+        "source_profile=base\nregion=eu-west-1\n")
+    environment(monkeypatch, AWS_CONFIG_FILE=str(tmp_path / "config"),
+                AWS_ENDPOINT_URL_STS=moto_server)
+    put(S3Store("b", endpoint_url=server.url, profile="role"))
+    assert "x-amz-security-token" in server.heads[0].lower()
+    assert "Credential=base/" not in server.heads[0]
+    assert "/eu-west-1/s3/aws4_request" in server.heads[0]
+
+
+def test_a_role_that_cannot_be_assumed_is_denied_or_away(monkeypatch, tmp_path, server):
+    """With nobody at STS it is trouble that may pass, not a wrong password."""
+    (tmp_path / "config").write_text(
+        "[profile base]\naws_access_key_id=base\naws_secret_access_key=b\n"
+        "[profile role]\nrole_arn=arn:aws:iam::1:role/r\nsource_profile=base\nregion=x\n")
+    environment(monkeypatch, AWS_CONFIG_FILE=str(tmp_path / "config"),
+                AWS_ENDPOINT_URL_STS="http://127.0.0.1:1")
+    with pytest.raises(StoreUnavailable):
+        put(S3Store("b", endpoint_url=server.url, profile="role"))
+
+
+def test_an_unknown_profile_is_a_mistake_in_the_configuration(server):
+    """Trying again does not help."""
+    with pytest.raises(ConfigError, match="nobody"):
+        put(S3Store("b", endpoint_url=server.url, profile="nobody"))
+
+
+def test_half_of_the_credentials_are_none(server, monkeypatch):
+    """A key without its secret is denied before anything is sent."""
+    environment(monkeypatch, AWS_ACCESS_KEY_ID="a")
+    with pytest.raises(AccessDenied):
+        put(S3Store("b", endpoint_url=server.url))
+    assert server.heads == []
+
+
+@pytest.mark.parametrize("bucket", ["", "a/b", "UPPER CASE"])
+def test_an_impossible_bucket_is_a_mistake_in_the_configuration(server, bucket):
+    """Told before anything is sent."""
+    with pytest.raises(ConfigError):
+        put(S3Store(bucket, endpoint_url=server.url, credentials=("a", "b")))
+    assert server.heads == []
+
+
+def test_the_bucket_is_in_the_path_at_an_endpoint_of_ones_own(server):
+    """Host names with the bucket in front rarely resolve there."""
+    put(S3Store("my-bucket", endpoint_url=server.url, credentials=("a", "b")))
+    assert server.heads[0].startswith("PUT /my-bucket/k HTTP")
+
+
+def test_the_profile_may_want_the_bucket_in_the_host_name(monkeypatch, tmp_path):
+    """Some stores insist on it."""
+    (tmp_path / "config").write_text("[default]\ns3 =\n  addressing_style = virtual\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    store = S3Store("bucket", endpoint_url="http://store.test:1", credentials=("a", "b"))
+    assert store._api().meta.config.s3["addressing_style"] == "virtual"
+
+
+def test_at_aws_region_and_endpoint_are_botocores_business(monkeypatch):
+    """Without an endpoint nothing is imposed: regional host names, its own addressing."""
+    store = S3Store("bucket", region="eu-central-1", credentials=("a", "b"))
+    assert store._api().meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
+    assert S3Store("bucket", credentials=("a", "b"))._api().meta.endpoint_url.endswith(
+        "amazonaws.com")
+    assert S3Store("bucket", region="cn-north-1", credentials=("a", "b")
+                   )._api().meta.endpoint_url == "https://s3.cn-north-1.amazonaws.com.cn"
+
+
+def test_the_region_is_signed_for(server, monkeypatch):
+    """Given, or of the environment, or the usual one."""
+    def region_of(**settings):
+        put(S3Store("b", endpoint_url=server.url, credentials=("a", "b"), **settings))
+        return server.heads[-1].partition("Credential=a/")[2].split("/")[1]
+
+    assert region_of() == "us-east-1"
+    assert region_of(region="auto") == "auto"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    assert region_of() == "eu-north-1"
+
+
+def test_a_closed_store_lets_go(server):
+    """Closing twice is no error, before the first request neither."""
+    store = S3Store("b", endpoint_url=server.url, credentials=("a", "b"))
+    store.close()
+    put(store)
+    store.close()
+    store.close()
+
+
+# --------------------------------------------------------------------- TLS
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A self-signed certificate for 127.0.0.1; certificate and key in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = dt.datetime.now(dt.UTC)
+    made = (x509.CertificateBuilder().subject_name(name).issuer_name(name)
+            .public_key(key.public_key()).serial_number(1)
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+            .sign(key, hashes.SHA256()))
+    path = tmp_path / "server.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption()))
+    return path
+
+
+@pytest.fixture
+def tls_server(certificate):
+    """The `server` behind TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    proxy = FaultProxy("http://127.0.0.1:1", tls=context)
+
+    async def fine(exchange):
+        return OK
+
+    proxy.fault(fine, times=None)
+    yield proxy
+    proxy.stop()
+
+
+def test_a_ca_bundle_of_ones_own_is_used(tls_server, certificate, monkeypatch):
+    """AWS_CA_BUNDLE, as for every AWS tool."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    put(S3Store("b", endpoint_url=tls_server.url, credentials=("a", "b")))
+
+
+def test_an_unknown_certificate_is_refused_with_a_hint(tls_server):
+    """And nothing is sent."""
+    with pytest.raises(StoreUnavailable) as caught:
+        put(S3Store("b", endpoint_url=tls_server.url, credentials=("a", "b")))
+    assert "AWS_CA_BUNDLE" in caught.value.hint
+    assert tls_server.requests == []
+
+
+# --------------------------------------------------------------------- threads and start
+
+
+def test_many_threads_share_one_client(server):
+    """It is made once, whoever comes first."""
+    store = S3Store("b", endpoint_url=server.url, credentials=("a", "b"))
+    start, clients = threading.Barrier(8), []
+
+    def ask():
+        start.wait()
+        clients.append(store._api())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, clients))) == 1
+
+
+@pytest.mark.parametrize(("code", "loaded"), [
+    ("import replicator.edge.store, replicator.edge.store.retry, replicator.edge.store.probe", ""),
+    ("from replicator.edge.store import *; from replicator.edge.store.base import StoreTarget\n"
+     "open_store(StoreTarget('file', path='/'))", ""),
+    ("from replicator.edge.store import *; from replicator.edge.store.base import StoreTarget\n"
+     "open_store(StoreTarget('s3', bucket='b'))", "botocore"),
+])
+def test_botocore_is_loaded_only_for_s3(code, loaded):
+    """It costs a tenth of a second and 20 MiB."""
+    code += "\nimport sys; print(*{'boto3', 'botocore'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ, check=True,
+                          capture_output=True, text=True)
+    assert done.stdout.strip() == loaded
