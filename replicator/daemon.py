@@ -168,11 +168,15 @@ class ControlSocket:
         self._replicator = replicator
         self._answers: dict[str, Callable[[dict[str, Any]], Any]] = {
             "status": lambda _: asdict(replicator.status()),
-            "flush": lambda r: asdict(replicator.flush(r.get("timeout"),
+            "flush": lambda r: asdict(replicator.flush(_seconds(r),
                                                        snapshot=bool(r.get("snapshot")))),
-            "snapshot": lambda r: {"txid": replicator.snapshot(r.get("timeout"))},
-            "metrics": lambda _: replicator.metrics.snapshot(),
+            "snapshot": lambda r: {"txid": replicator.snapshot(_seconds(r))},
+            "metrics": self._metrics,
         }
+
+    def _metrics(self, _: dict[str, Any]) -> dict[str, float]:
+        self._replicator.status()  # which brings the gauges up to date
+        return self._replicator.metrics.snapshot()
 
     def __enter__(self) -> Self:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -208,12 +212,23 @@ class ControlSocket:
         try:
             request = json.loads(line)
             answer = self._answers[request["command"]]
-        except (ValueError, KeyError, TypeError):
+            _seconds(request)
+        except (ValueError, KeyError, TypeError, RecursionError):
             return {"error": "ConfigError", "message": "the request is not understood"}
         try:
             return {"answer": answer(request)}
         except ReplicatorError as error:
             return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
+
+
+def _seconds(request: dict[str, Any]) -> float | None:
+    """How long the client is willing to wait; ``TypeError`` for what is no number."""
+    timeout = request.get("timeout")
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError("a timeout is a number of seconds")
+    return timeout
 
 
 def ask(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
