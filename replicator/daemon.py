@@ -52,20 +52,32 @@ def run_sidecar(config: SqliteReplicatorConfig, command: list[str] | None = None
     """
     set_up_logging(as_json=as_json)
     replicator = SqliteReplicator(config)
+    if command is not None or config.auto_restore:
+        _restore_missing(replicator)  # before signals are ours: one ends a long restore at once
     signals = _Signals()
-    with signals, _prepared(replicator, restore_missing=command is not None):
+    with signals, _started(replicator):
         log.info("following %s, backing up to %s", config.database, config.target.url)
         with ControlSocket(config.cache, replicator):
             code = _around(command, signals) if command else _alone(replicator, signals)
         return _end(replicator, signals, code)
 
 
+def _restore_missing(replicator: SqliteReplicator) -> None:
+    config = replicator.config
+    if config.database.exists():
+        return
+    log.info("%s does not exist; looking for its backup in %s", config.database,
+             config.target.url)
+    report = replicator.restore(if_missing=True)
+    if report is None:
+        log.info("there is none; the database may be made anew")
+    elif report.objects:
+        log.info("restored %s to txid %d in %.1f s; proved by %s", report.output, report.txid,
+                 report.seconds, report.verified)
+
+
 @contextlib.contextmanager
-def _prepared(replicator: SqliteReplicator, *, restore_missing: bool) -> Iterator[None]:
-    if restore_missing:
-        report = replicator.restore(if_missing=True)
-        if report is not None and report.objects:
-            log.info("restored %s to txid %d", report.output, report.txid)
+def _started(replicator: SqliteReplicator) -> Iterator[None]:
     replicator.start()
     try:
         yield
@@ -99,21 +111,33 @@ def _end(replicator: SqliteReplicator, signals: _Signals, code: int) -> int:
         position = _flush_until(replicator, signals)
         log.info("everything up to txid %d is in %s", position, replicator.config.target.url)
     except ReplicatorError as error:
-        status = replicator.status()
-        log.error("%s; %d bytes in %d segments wait in %s", error, status.pending_bytes,
-                  status.pending_segments, replicator.config.cache)
+        log.error("%s; %s", error, _what_is_missing(replicator))
+        if error.hint:
+            log.error("hint: %s", error.hint)
         return code or error.exit_code
     return code
 
 
+def _what_is_missing(replicator: SqliteReplicator) -> str:
+    status = replicator.status()
+    if not status.txid:
+        return "nothing of the database is in the bucket"
+    return (f"{status.pending_bytes} bytes in {status.pending_segments} segments wait in "
+            f"{replicator.config.cache}")
+
+
 def _flush_until(replicator: SqliteReplicator, signals: _Signals) -> int:
-    until = time.monotonic() + FINAL_FLUSH
+    until, told = time.monotonic() + FINAL_FLUSH, False
     while True:
         try:
             return replicator.flush(timeout=POLL).txid
         except NotDurable:
             if signals.received or time.monotonic() >= until:
                 raise
+        if not told:
+            log.info("not everything is in the bucket yet; trying for %.0f s at most, and a "
+                     "second signal ends at once", FINAL_FLUSH)
+            told = True
 
 
 class _Signals:
