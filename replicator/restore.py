@@ -231,10 +231,9 @@ def _planned(recovery: Recovery, catalog: Catalog, wish: _Wish,
     page_size = trailer.payload_bytes // max(1, trailer.pages)
     end = facts.last_txid if facts else trailer.last_txid
     txid = end if plan.target is None else plan.target
-    exact = facts is not None and txid == end
     return RestoreReport(
         output=str(wish.output), url=wish.url, generation=plan.snapshot.generation, txid=txid,
-        committed_at=facts.last_commit_ms if facts and exact else None,
+        committed_at=catalog.committed_at(txid),
         pages=facts.pages if facts else trailer.pages, page_size=page_size,
         size=(facts.pages if facts else trailer.pages) * page_size,
         checksum=facts.checksum_after if facts else trailer.checksum_after,

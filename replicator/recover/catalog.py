@@ -150,6 +150,11 @@ class Catalog:
             return self.vouched(plan)
         return any(span.first > snapshot.txid + 1 for span in spans)
 
+    def committed_at(self, txid: int) -> int | None:
+        """When ``txid`` was committed, in ms, if an object that was read tells."""
+        return next((facts.last_commit_ms for facts in self._facts.values()
+                     if facts.last_txid == txid), None)
+
     def find_generation_end(self, plan: Plan) -> None:
         """Learn where the generation of the snapshot ends, if some later object of the plan is
         known to be of another one."""
