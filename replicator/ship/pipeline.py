@@ -209,7 +209,11 @@ class Pipeline:
         """Without a database, all there is has been captured."""
         head = self._cache.head()
         with self._lock:
-            requests, self._requests = self._requests, []
+            requests = self._requests.copy()
+        if self._database_exists():  # it came, and whoever asked may have written to it
+            return
+        with self._lock:
+            del self._requests[:len(requests)]
         for request in requests:
             request.set_result(head.last_txid if head else 0)
 
