@@ -6,6 +6,7 @@ Nothing here looks inside the project; the images come from a reader of the log 
 import contextlib
 import os
 import sqlite3
+import struct
 import threading
 from pathlib import Path
 
@@ -69,6 +70,15 @@ def image_of(path):
 
 
 _OPEN = {}
+
+
+def frames_in(batches):
+    """(page number, size at a commit, image) of each frame of a capture."""
+    for batch in batches:
+        size = batch.base.page_size + 24
+        for n in range(batch.count):
+            pgno, commit = struct.unpack_from(">2I", batch.data, n * size)
+            yield pgno, commit, bytes(batch.data[n * size + 24:(n + 1) * size])
 
 
 class ObedientStore(Store):

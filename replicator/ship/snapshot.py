@@ -88,13 +88,15 @@ class _PartStream:
 
     def write(self, data: bytes) -> None:
         self._buffer += data
-        if len(self._buffer) >= self._part_bytes:
+        while len(self._buffer) >= self._part_bytes:
             self._send()
 
     def _send(self) -> None:
+        """The next part. All but the last have one size: some stores accept no other."""
         if self._upload_id is None:
             self._upload_id = self._store.begin_upload(self._key)
-        body, self._buffer = bytes(self._buffer), bytearray()
+        body = bytes(memoryview(self._buffer)[:self._part_bytes])
+        del self._buffer[:self._part_bytes]
         number = len(self._sent) + 1
         self._sent.append(self._pool.submit(
             self._store.put_part, self._key, self._upload_id, number, body))

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from fix_ship import App
+from fix_ship import App, frames_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_wal import overlay, read_wal
@@ -51,14 +51,6 @@ def take(reader, limit=ALL):
     reader.advance(found.end)
     assert reader.position == reader.read_position == found.end
     return frames
-
-
-def frames_in(batches):
-    for batch in batches:
-        size = batch.base.page_size + 24
-        for n in range(batch.count):
-            pgno, commit = struct.unpack_from(">2I", batch.data, n * size)
-            yield pgno, commit, bytes(batch.data[n * size + 24:(n + 1) * size])
 
 
 def committed(app):

@@ -1,0 +1,193 @@
+"""Snapshots: when one is due, how it is streamed, and what a failure leaves behind."""
+
+import json
+
+import pytest
+from fix_ship import App, ObedientStore, image_of
+
+from replicator.edge.sqlite import LiveDatabase
+from replicator.errors import ObjectExists, ReplicatorError, StoreUnavailable
+from replicator.format.database import PageHashes
+from replicator.format.segment import ObjectHeader, SnapshotEncoder, parse_metadata
+from replicator.format.zstd import decompress_frame
+from replicator.model import Kind
+from replicator.ship import snapshot
+from replicator.ship.image import Image
+from replicator.ship.snapshot import Cancelled, ship_snapshot
+from replicator.ship.snapshots import SnapshotFacts, snapshot_due
+
+KEY = "app.db/snapshots/x.sqlite.zst"
+GENERATION = "01900000-0000-7000-8000-000000000001"
+
+
+@pytest.mark.parametrize(("age", "log_bytes", "due"), [
+    (3599, 10**9, False),  # too soon, however much
+    (3600, 51, True),  # an hour, and the log is more than half
+    (3600, 50, False),  # not more than half
+    (86399, 1, False),
+    (86400, 1, True),  # a day, and there were commits
+    (86400, 0, False),  # an idle database makes none
+    (10**9, 0, False),
+])
+def test_when_a_snapshot_is_due(age, log_bytes, due):
+    """Interval, log ratio and greatest age, at their bounds."""
+    facts = SnapshotFacts(txid=3, at_ms=1000, size=100)
+    assert due is snapshot_due(facts, at_ms=1000 + age * 1000, log_bytes=log_bytes,
+                               interval=3600, ratio=0.5, max_age=86400)
+
+
+@pytest.fixture
+def store():
+    return ObedientStore()
+
+
+@pytest.fixture
+def image(tmp_path):
+    with App(tmp_path / "app.db") as app:
+        app.insert(2000, 900)  # 2 MB: several frames
+        database = LiveDatabase(app.path)
+        pin = database.pin()
+        with Image(database) as image:
+            yield image
+        database.unpin(pin)
+        database.close()
+
+
+def ship(image, store, *, gate=lambda hashes: None, cancelled=lambda: False):
+    header = ObjectHeader(Kind.SNAPSHOT, GENERATION, 5, image.page_size, GENERATION, 1, "tests")
+    return ship_snapshot(image, store, KEY, header, level=3, gate=gate, cancelled=cancelled)
+
+
+def whole(image):
+    return bytes(image.read(1, image.pages))
+
+
+def content(store):
+    """What a plain decompressor makes of the object."""
+    import zstandard
+
+    reader = zstandard.ZstdDecompressor().stream_reader(
+        store.inner.get(KEY), read_across_frames=True)
+    return reader.read()
+
+
+@pytest.mark.parametrize("part", [8 << 20, 100_000])
+def test_a_snapshot_is_the_image(image, store, monkeypatch, part):
+    """In one request or in parts, the object decompresses to the image; summary and hashes
+    are its own."""
+    monkeypatch.setattr(snapshot, "PART_BYTES", part)
+    hashes, summary = ship(image, store)
+    data = whole(image)
+    expected = PageHashes(4096)
+    expected.extend(1, data)
+    assert hashes.state == expected.state
+    assert content(store) == data
+    assert summary.size == len(store.inner.get(KEY))
+    multipart = bool(store.keys("put_part"))
+    assert multipart == (part < len(data))
+    if not multipart:
+        assert parse_metadata(store.head(KEY).metadata).last_txid == 5
+    assert store.inner.list_uploads("") == []
+
+
+def test_parts_are_of_one_size_but_for_the_last(image, store, monkeypatch):
+    """Some stores (R2) refuse parts of different sizes."""
+    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
+    sizes = {}
+    put_part = store.inner.put_part
+
+    def noted(key, upload_id, number, body):
+        sizes[number] = len(body)
+        return put_part(key, upload_id, number, body)
+
+    store.inner.put_part = noted
+    ship(image, store)
+    assert len(sizes) > 3
+    assert len({sizes[n] for n in range(1, max(sizes))}) == 1
+    assert sizes[max(sizes)] <= sizes[1]
+
+
+@pytest.mark.parametrize("part", [8 << 20, 100_000])
+def test_the_gate_is_asked_before_the_object_appears(image, store, monkeypatch, part):
+    """With the hashes of the whole image; if it raises, nothing appears and no parts stay."""
+    monkeypatch.setattr(snapshot, "PART_BYTES", part)
+    asked = []
+
+    def gate(hashes):
+        asked.append(hashes.pages)
+        assert list(store.inner.list("")) == []
+        raise ReplicatorError("not now")
+
+    with pytest.raises(ReplicatorError, match="not now"):
+        ship(image, store, gate=gate)
+    assert asked == [image.pages]
+    assert list(store.inner.list("")) == []
+    assert store.inner.list_uploads("") == []
+
+
+@pytest.mark.parametrize("method", ["begin_upload", "put_part", "complete_upload"])
+def test_a_failing_store_leaves_no_parts(image, store, monkeypatch, method):
+    """Whichever request fails, the upload is given back."""
+    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
+
+    def before(name, key):
+        if name == method and len(store.keys(method)) > (method == "put_part"):
+            raise StoreUnavailable("away")
+
+    store.before = before
+    with pytest.raises(StoreUnavailable):
+        ship(image, store)
+    assert store.inner.list_uploads("") == []
+    assert list(store.inner.list("")) == []
+
+
+def test_a_store_that_cannot_even_abort_hides_nothing(image, store, monkeypatch):
+    """The first error is the one that comes out."""
+    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
+
+    def before(name, key):
+        if name == "complete_upload":
+            raise StoreUnavailable("away")
+        if name == "abort_upload":
+            raise StoreUnavailable("still away")
+
+    store.before = before
+    with pytest.raises(StoreUnavailable, match=r"^away$"):
+        ship(image, store)
+
+
+@pytest.mark.parametrize("part", [8 << 20, 100_000])
+def test_an_object_that_stands_there_is_ours(image, store, monkeypatch, part):
+    """The key names generation and txid: an earlier attempt made it; it is not replaced."""
+    monkeypatch.setattr(snapshot, "PART_BYTES", part)
+    store.inner.put(KEY, b"earlier")
+    ship(image, store)
+    assert store.inner.get(KEY) == b"earlier"
+    assert store.inner.list_uploads("") == []
+    with pytest.raises(ObjectExists):
+        store.inner.put(KEY, b"later")
+
+
+def test_a_snapshot_is_given_up_between_blocks(image, store):
+    """Cancelled in the middle: no object, and the image is not read to its end."""
+    reads = []
+    monkey = image.read
+    image.read = lambda first, count: reads.append(first) or monkey(first, count)
+    with pytest.raises(Cancelled):
+        ship(image, store, cancelled=lambda: len(reads) > 0)
+    assert len(reads) == 1
+    assert list(store.inner.list("")) == []
+
+
+def test_frames_decompress_one_by_one():
+    """Each block is a frame of its own: that is what lets a restore fetch pages by range."""
+    raw = bytes(range(256)) * 16
+    assert decompress_frame(SnapshotEncoder.compress(raw, 3), len(raw)) == raw
+    assert json.loads(json.dumps(len(raw))) == 4096
+
+
+def test_the_image_is_not_disturbed(image, tmp_path):
+    """A snapshot reads; the database stays what it was."""
+    before = image_of(tmp_path / "app.db")
+    ship(image, ObedientStore())
+    assert image_of(tmp_path / "app.db") == before
