@@ -1,0 +1,244 @@
+"""The pins over a log and its roll-over: no frame is lost, and no writer is stopped for long."""
+
+import random
+
+import pytest
+from fix_ship import App, frames_in, image_of
+from oracle_wal import overlay
+
+from replicator.edge.sqlite import LiveDatabase
+from replicator.metrics import Metrics
+from replicator.ship import tail
+from replicator.ship.image import Image
+from replicator.ship.tail import Follower, LogReader
+
+
+class Follow:
+    """A capture without segments: frames are laid over the first image as they come."""
+
+    def __init__(self, path, database=None):
+        self.database = database or LiveDatabase(path, busy_timeout=0.1)
+        pin = self.database.pin()
+        with Image(self.database) as image:
+            self.state = bytes(image.read(1, image.pages))
+            position = image.position
+        self.reader = LogReader(self.database.log, position)
+        self.metrics = Metrics()
+        self.follower = Follower(self.database, self.reader, pin, self.metrics)
+
+    def take(self):
+        while (found := self.reader.find(1 << 40)) is not None:
+            self.state = overlay(self.state, found.end.page_size,
+                                 list(frames_in(self.reader.batches(found))))
+            self.reader.advance(found.end)
+
+    def round(self):
+        self.take()
+        self.follower.settle()
+        self.take()
+
+    def close(self):
+        self.follower.close()
+        self.database.close()
+
+
+@pytest.fixture
+def app(tmp_path):
+    with App(tmp_path / "app.db") as app:
+        app.run("PRAGMA busy_timeout=0")
+        app.insert(30)
+        yield app
+
+
+@pytest.fixture
+def follow(app):
+    follow = Follow(app.path)
+    yield follow
+    follow.close()
+
+
+@pytest.fixture
+def short_logs(monkeypatch):
+    monkeypatch.setattr(tail, "ROLL_OVER_FRAMES", 8)
+
+
+def log_frames(app):
+    return (app.path.with_name("app.db-wal").stat().st_size - 32) // 4120
+
+
+def test_a_pin_is_always_held(app, follow, short_logs):
+    """At no moment between rounds can the application reset a log that was not captured."""
+    for n in range(40):
+        app.insert(n % 5 + 1)
+        if follow.reader.look():
+            busy, _, _ = app.checkpoint("TRUNCATE")
+            assert busy or not follow.reader.look()
+        follow.round()
+        assert follow.state == image_of(app.path)
+
+
+def test_a_log_rolls_over_when_it_is_long(app, follow, short_logs):
+    """The log's length stays bounded, without a write of ours and without its lock."""
+    lengths = []
+    for _ in range(60):
+        app.insert(3)
+        follow.round()
+        lengths.append(follow.reader.position.frame)
+        assert follow.state == image_of(app.path)
+    assert max(lengths) < 30
+    assert follow.metrics.get("roll_overs") > 3
+    assert follow.metrics.get("write_lock_holds") == 0
+
+
+def test_a_long_reader_of_the_application_delays_the_roll_over(app, follow, short_logs):
+    """An old reader keeps the log; nothing of it breaks, and later the log goes."""
+    with App(app.path) as reader:
+        reader.run("BEGIN")
+        before = reader.db.execute("SELECT count(*) FROM t").fetchone()
+        for _ in range(30):
+            app.insert(3)
+            follow.round()
+        assert follow.metrics.get("roll_overs") == 0
+        assert reader.db.execute("SELECT count(*) FROM t").fetchone() == before
+        reader.run("ROLLBACK")
+    for _ in range(3):
+        app.insert()
+        follow.round()
+    assert follow.metrics.get("roll_overs") > 0
+    assert follow.state == image_of(app.path)
+
+
+class Interrupted(LiveDatabase):
+    """The application does something right before and right after each of our steps."""
+
+    act = staticmethod(lambda: None)
+
+    def pin(self):
+        self.act()
+        pin = super().pin()
+        self.act()
+        return pin
+
+    def unpin(self, pin):
+        self.act()
+        super().unpin(pin)
+        self.act()
+
+    def checkpoint(self):
+        self.act()
+        answer = super().checkpoint()
+        self.act()
+        return answer
+
+
+class Meddling:
+    """At random: commits, large transactions, checkpoints of every mode, readers."""
+
+    def __init__(self, app, seed):
+        self.app, self.rng = app, random.Random(seed)
+        self.reader = App(app.path)
+
+    def __call__(self):
+        if self.app.db.in_transaction:  # it may wait for the lock that we hold
+            return
+        step = self.rng.randrange(12)
+        try:
+            if step < 3:
+                self.app.insert(self.rng.randrange(1, 6))
+            elif step < 4:
+                self.app.insert(60, 900)
+            elif step < 7:
+                self.app.checkpoint(self.rng.choice(("PASSIVE", "RESTART", "TRUNCATE", "FULL")))
+            elif step < 8 and not self.reader.db.in_transaction:
+                self.reader.run("BEGIN", "SELECT count(*) FROM t")
+            elif step < 9 and self.reader.db.in_transaction:
+                self.reader.run("ROLLBACK")
+        except Exception as error:  # noqa: BLE001 - only a lock may be in the way
+            assert "locked" in str(error)  # noqa: PT017 - any other error would be ours
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_is_lost_whatever_happens_between_our_steps(app, short_logs, seed):
+    """Commits, checkpoints and readers between any two of our steps: what was captured is the
+    database, page by page, after each round."""
+    database = Interrupted(app.path, busy_timeout=0.1)
+    meddling = Meddling(app, seed)
+    follow = Follow(app.path, database)
+    database.act = meddling
+    for _ in range(60):
+        meddling()
+        follow.round()
+        follow.take()
+        assert follow.state == image_of(app.path)
+    database.act = lambda: None
+    meddling.reader.close()
+    assert follow.metrics.get("roll_overs") > 0
+    follow.close()
+
+
+def test_a_writer_that_never_pauses_is_stopped_for_a_moment(app, short_logs):
+    """Commits before each of our steps: after the log is long the write lock is taken, the log
+    rolls over, and the hold is counted and timed."""
+    database = Interrupted(app.path, busy_timeout=0.1)
+    follow = Follow(app.path, database)
+    refused = []
+
+    def never_pause():
+        try:
+            app.insert(2)
+        except Exception:  # noqa: BLE001 - the lock is ours for a moment
+            refused.append(1)
+
+    database.act = never_pause
+    for _ in range(40):
+        never_pause()
+        follow.round()
+    database.act = lambda: None
+    follow.take()
+    assert follow.state == image_of(app.path)
+    assert follow.metrics.get("write_lock_holds") > 0
+    assert follow.metrics.get("roll_overs") > 0
+    assert follow.metrics.get("longest_write_lock_ms") > 0
+    assert refused, "the lock was held"
+    app.insert()
+    follow.close()
+
+
+def test_a_pin_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, monkeypatch):
+    """A pin may land on mark zero by itself, and the log be reset in the middle of a roll-over.
+    While a checkpoint that began before is still running, that pin must not be given back: the
+    checkpoint would copy frames of the new log by the index of the old one."""
+    database = Interrupted(app.path, busy_timeout=0.1)
+    follow = Follow(app.path, database)
+    app.insert(60)
+    follow.take()
+    once = iter([1])
+    database.act = lambda: next(once, None) and app.insert()
+    follow.follower.settle()  # short of a roll-over; a commit came before the pin was opened
+    database.act = lambda: None
+    follow.take()
+    assert app.checkpoint()[1] == app.checkpoint()[2] == follow.reader.position.frame
+    monkeypatch.setattr(tail, "ROLL_OVER_FRAMES", 4)
+    monkeypatch.setattr(tail, "CHECKPOINT_PATIENCE", 0.0)
+    opened, given_back = [], []
+    pin, unpin = database.pin, database.unpin
+
+    def noted_pin():
+        opened.append(pin())
+        return opened[-1]
+
+    def noted_unpin(old):
+        unpin(old)
+        given_back.append(old)
+        if len(given_back) == 1:
+            app.insert(3)  # restarts the log: the fresh pin is on mark zero
+            monkeypatch.setattr(database, "checkpoint", lambda: tail.Checkpoint(True, -1, -1))
+
+    monkeypatch.setattr(database, "pin", noted_pin)
+    monkeypatch.setattr(database, "unpin", noted_unpin)
+    follow.follower.settle()
+    assert opened[0] not in given_back
+    follow.take()
+    assert follow.state == image_of(app.path)
+    monkeypatch.undo()
+    follow.close()
