@@ -215,6 +215,26 @@ def scripted_part(size):
     return Part(1, size, '"e"')
 
 
+def test_a_missing_object_is_as_good_as_deleted(scripted, nowhere):
+    """S3 itself says 204; others say what they found."""
+    nowhere.fault(status(404, "NoSuchKey"))
+    scripted.delete("k")
+
+
+def test_uploads_are_listed_beyond_a_page(scripted, nowhere):
+    """The next page is asked for by key and id."""
+    def page(key, more):
+        return answer(raw(200, (
+            f"<ListMultipartUploadsResult><IsTruncated>{more}</IsTruncated>"
+            f"<NextKeyMarker>{key}</NextKeyMarker><NextUploadIdMarker>9</NextUploadIdMarker>"
+            f"<Upload><Key>{key}</Key><UploadId>9</UploadId></Upload>"
+            "</ListMultipartUploadsResult>").encode()))
+
+    nowhere.fault(page("a", "false"), path="key-marker=b")
+    nowhere.fault(page("b", "true"))
+    assert [upload.key for upload in scripted.list_uploads("")] == ["a", "b"]
+
+
 @pytest.mark.parametrize("wrong", [
     "bytes 0-9/100", "bytes 20-29/100", "bytes 11-20/100"], ids=["earlier", "later", "one off"])
 def test_another_range_is_not_the_one_asked_for(scripted, nowhere, wrong):

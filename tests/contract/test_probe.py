@@ -26,6 +26,7 @@ def test_a_good_store_passes_and_stays_clean(any_store, prefix, base):
     probe.check_readable_back(any_store, place)
     assert probe.race_conditional_put(any_store, place, writers=8) == 1
     assert probe.completes_conditionally(any_store, place)
+    assert probe.race_conditional_complete(any_store, place, writers=4) >= 1
     assert list(any_store.list(prefix)) == []
     assert any_store.list_uploads(prefix) == []
 
@@ -35,6 +36,7 @@ def test_a_probe_at_the_root_of_a_bucket_is_clean(memory_store):
     probe.check_reachable(memory_store, "")
     assert probe.race_conditional_put(memory_store, "", writers=2) == 1
     assert probe.completes_conditionally(memory_store, "")
+    assert probe.race_conditional_complete(memory_store, "", writers=2) == 1
     assert list(memory_store.list("")) == []
 
 
@@ -43,7 +45,9 @@ def test_a_store_that_lies_is_found_out():
     store = LyingStore()
     assert probe.race_conditional_put(store, "p", writers=8) == 8
     assert not probe.completes_conditionally(store, "p")
+    assert probe.race_conditional_complete(store, "p", writers=8) == 8
     assert list(store.list("")) == []
+    assert store.list_uploads("") == []
 
 
 def test_a_store_that_refuses_the_winner_is_found_out():
@@ -72,7 +76,9 @@ def test_a_lost_answer_does_not_spoil_the_race(memory_store):
     """The winner that never heard of it is still the winner."""
     store = FaultyStore(memory_store)
     store.script("put", answer_lost)
+    store.script("complete_upload", answer_lost)
     assert probe.race_conditional_put(store, "p", writers=4) == 1
+    assert probe.race_conditional_complete(store, "p", writers=4) == 1
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3])

@@ -44,6 +44,11 @@ def test_a_server_of_ones_own(tmp_path):
     assert (tmp_path / "objects").is_dir()
 
 
+def test_a_server_that_was_never_started_can_be_stopped():
+    """As after a failure to start."""
+    SeaweedServer().stop()
+
+
 def test_a_busy_port_is_avoided(monkeypatch):
     """The server ends when a port is taken meanwhile; it is started with others, and what
     it kept of its own is removed at the end."""
@@ -61,6 +66,20 @@ def test_a_busy_port_is_avoided(monkeypatch):
         server.store().put("a", b"x")
         directory = server._directory
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("taken", [20_000, 30_000], ids=["itself", "its twin"])
+def test_only_free_pairs_of_ports_are_chosen(monkeypatch, taken):
+    """A port is passed over when it, or its twin 10 000 above, is taken."""
+    real, choices = module.secrets.randbelow, iter([8000])
+    monkeypatch.setattr(module.secrets, "randbelow", lambda n: next(choices, real(n)))
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", taken))
+        ports = module._free_ports()
+    assert len(set(ports.values())) == 10
+    assert taken not in ports.values()
+    assert all(ports[f"{name}.port.grpc"] - ports[f"{name}.port"] == 10_000
+               for name in ("master", "volume", "filer", "s3", "admin"))
 
 
 def test_a_server_that_never_starts_is_told(monkeypatch, tmp_path):

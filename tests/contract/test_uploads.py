@@ -133,25 +133,28 @@ def test_completing_may_replace(any_store, key):
     assert any_store.get(key) == b"late"
 
 
-def test_racing_completions_have_one_winner(any_store, key):
-    """Each racer has an upload of its own; the object is the winner's."""
+@pytest.mark.parametrize("kind", ["memory", "directory", "moto"])
+def test_racing_completions_have_one_winner(request, kind, key):
+    """Each racer has an upload of its own; the object is the winner's. (Not so on SeaweedFS
+    4.48: several win in half of the races, which is why the probe asks.)"""
+    store = request.getfixturevalue(f"{kind}_store")
     start = Barrier(6)
-    uploads = [any_store.begin_upload(key) for _ in range(6)]
-    parts = [any_store.put_part(key, uploads[n], 1, b"%d" % n) for n in range(6)]
+    uploads = [store.begin_upload(key) for _ in range(6)]
+    parts = [store.put_part(key, uploads[n], 1, b"%d" % n) for n in range(6)]
 
     def complete(number):
         start.wait()
         try:
-            any_store.complete_upload(key, uploads[number], [parts[number]])
+            store.complete_upload(key, uploads[number], [parts[number]])
         except ObjectExists:
-            any_store.abort_upload(key, uploads[number])
+            store.abort_upload(key, uploads[number])
             return None
         return number
 
     with ThreadPoolExecutor(6) as pool:
         winners = [n for n in pool.map(complete, range(6)) if n is not None]
     assert len(winners) == 1
-    assert any_store.get(key) == b"%d" % winners[0]
+    assert store.get(key) == b"%d" % winners[0]
 
 
 def test_unfinished_uploads_are_listed_below_a_prefix(any_store, prefix):

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import IO
@@ -42,6 +43,7 @@ from replicator.errors import (
 )
 
 HIDDEN = ".replicator"
+STALE_SECONDS = 86_400  # a draft nobody has written to for so long belongs to a killed process
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NAMELESS = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
@@ -54,6 +56,7 @@ class DirectoryStore(Store):
         self._root = os.path.realpath(path)
         self.url = f"file://{self._root}"
         self._hidden = os.path.join(self._root, HIDDEN)
+        self._swept = False
 
     # ------------------------------------------------------------------ places
 
@@ -102,6 +105,9 @@ class DirectoryStore(Store):
         drafts = os.path.join(self._hidden, "drafts")
         _make_durable_directory(drafts)
         _make_durable_directory(os.path.dirname(path))
+        if not self._swept:
+            self._swept = True
+            _sweep(drafts, time.time() - STALE_SECONDS)
         draft = os.path.join(drafts, uuid.uuid4().hex)
         try:
             with open(draft, "xb") as file:
@@ -242,9 +248,13 @@ class DirectoryStore(Store):
     def list_uploads(self, prefix: str) -> Uploads:
         with self._speaking(f"uploads below {prefix}", BucketMissing):
             os.stat(self._root)
-            names = _names(os.path.join(self._hidden, "uploads"))
-            found = [Upload(self._read_note(name).key, name) for name in names]
+            found = [*self._uploads()]
         return sorted((u for u in found if u.key.startswith(prefix)), key=lambda u: u.key)
+
+    def _uploads(self) -> Iterator[Upload]:
+        for name in _names(os.path.join(self._hidden, "uploads")):
+            with contextlib.suppress(FileNotFoundError):  # ended since it was listed
+                yield Upload(self._read_note(name).key, name)
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -287,6 +297,15 @@ def _entries(root: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
     except (FileNotFoundError, NotADirectoryError):
         return found
     return sorted((item for item in found if item[0] != f"{HIDDEN}/"), key=lambda item: item[0])
+
+
+def _sweep(drafts: str, before: float) -> None:
+    """Remove the drafts last written before that time (seconds since the epoch)."""
+    for name in os.listdir(drafts):
+        path = os.path.join(drafts, name)
+        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+            if os.stat(path).st_mtime < before:
+                os.unlink(path)
 
 
 def _names(directory: str) -> list[str]:

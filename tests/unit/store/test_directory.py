@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from replicator.errors import (
     ObjectExists,
     ObjectMissing,
     StoreUnavailable,
+    UploadMissing,
 )
 
 
@@ -108,6 +110,17 @@ def test_no_draft_is_left(directory_store, root):
     with pytest.raises(ObjectExists):
         directory_store.put("a", b"y")
     assert os.listdir(root / ".replicator/drafts") == []
+
+
+def test_the_draft_of_a_killed_writer_goes_after_a_day(directory_store, root):
+    """One that may still be written to stays."""
+    directory_store.put("a", b"x")
+    drafts = root / ".replicator/drafts"
+    for name, age in (("old", 90_000), ("young", 80_000)):
+        (drafts / name).write_bytes(b"x")
+        os.utime(drafts / name, (0, time.time() - age))
+    DirectoryStore(root).put("b", b"x")
+    assert os.listdir(drafts) == ["young"]
 
 
 def test_a_writer_that_lost_between_look_and_link_is_told(directory_store, root, monkeypatch):
@@ -242,6 +255,21 @@ def test_an_upload_survives_its_process(directory_store, root):
     assert other.get("k") == b"onetwo"
     assert dict(other.head("k").metadata) == {"n": "1"}
     assert os.listdir(root / ".replicator/uploads") == []
+
+
+def test_there_may_be_no_uploads(directory_store, root):
+    """Never any, or one that ends while they are listed."""
+    assert directory_store.list_uploads("") == []
+    upload_id = directory_store.begin_upload("k")
+    (root / ".replicator/uploads" / upload_id / "upload.json").unlink()
+    assert directory_store.list_uploads("") == []
+
+
+def test_an_upload_belongs_to_one_key(directory_store):
+    """Its id with another key is no upload."""
+    upload_id = directory_store.begin_upload("k")
+    with pytest.raises(UploadMissing):
+        directory_store.put_part("other", upload_id, 1, b"x")
 
 
 def test_metadata_is_legible(directory_store, root):
