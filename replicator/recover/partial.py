@@ -46,12 +46,21 @@ class Partial:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock; ``AlreadyRunning`` if another restore to the same target does."""
+        """Hold the lock; ``AlreadyRunning`` if another restore to the same target does. A
+        failed attempt that leaves nothing of use leaves no directory either."""
         with self._lock:
             try:
                 yield
             finally:
                 self._close()
+                if not self._has_parts():
+                    self.remove()
+
+    def _has_parts(self) -> bool:
+        with contextlib.suppress(LocalIOError):
+            return (self._files.exists(self._notes)
+                    and self._files.read(self._notes).count(b"\n") > 1)
+        return True
 
     def load(self, identity: dict[str, object], target: int | None) -> dict[int, U64]:
         """Kept parts by first page number: the hash of each page. Empty when the directory
