@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -301,6 +302,8 @@ def _check_permissions(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError as error:
         raise LocalIOError(f"cannot look at {path}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise not_a_database(path)
     marked = not mode & 0o222  # root may write anyway, but somebody meant it
     if marked or not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK):
         raise read_only(path)
