@@ -18,7 +18,7 @@ from .format.keys import Keys, MergedKey, ParsedKey, SnapshotKey, WalKey, parse_
 from .format.objects import ObjectFacts, parse_metadata
 from .recover.catalog import find_databases
 
-PATIENCE = 30.0  # seconds that one request may go on failing
+RETRIES = RetryPolicy(deadline=30.0, first_contact=10.0)  # seconds
 _NOWHERE = "check the bucket and the prefix"
 
 
@@ -73,7 +73,7 @@ def histories(target: StoreTarget) -> list[History]:
     """The history of the database a target names, or of every database in the bucket when it
     names none. ``NoBackup`` if there is none."""
     with contextlib.closing(open_store(target)) as opened:
-        store = RetryingStore(opened, RetryPolicy(deadline=PATIENCE))
+        store = RetryingStore(opened, RETRIES)
         prefixes = [target.prefix] if target.prefix else find_databases(store)
         if not prefixes:
             raise NoBackup(f"no backup at {target.url}", hint=_NOWHERE)

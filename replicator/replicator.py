@@ -165,8 +165,9 @@ class _Parts:
                                  keep_bytes=config.max_cache_bytes // 4,
                                  on_log_lost=self._log_lost)
         self._ending = threading.Event()
-        patient = RetryingStore(self.store, SNAPSHOT_RETRIES, Clock(sleep=self._pause),
-                                on_failure=lambda error: self.pipeline.warn(error))
+        patient = RetryingStore(
+            self.store, SNAPSHOT_RETRIES, Clock(sleep=self._pause),
+            on_failure=lambda error: self.pipeline.warn(error))  # noqa: PLW0108 - made below
         self.joiner = Joiner(config, self.store, patient, keys, self.cache, self.uploader,
                              metrics, f"replicator {__version__}")
         self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner)

@@ -34,7 +34,8 @@ from replicator.recover.when import to_ms
 __all__ = ["Progress", "find_databases", "restore"]
 
 Verify = Literal["none", "quick", "full"]
-PATIENCE = 120.0  # seconds that one request may go on failing before the restore gives up
+PATIENCE = 120.0  # seconds that one request may go on failing before the restore gives up …
+FIRST_CONTACT = 10.0  # … and as long as the store has never answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +78,12 @@ def restore(*, url: str = "", bucket: str = "", prefix: str = "",
     it was, and what was downloaded is kept beside it for the next attempt.
     """
     _check(txid=txid, timestamp=timestamp, verify=verify)
-    started = time.monotonic()
+    started, meter = time.monotonic(), Meter(progress)
     if store is None or target is not None:
         target = _place(target, url, bucket, prefix, endpoint_url, region, profile)
         prefix = target.prefix
     given = Keys(prefix).prefix
-    with _opened(store, target) as opened:
+    with _opened(store, target, meter) as opened:
         if if_missing and output is not None and Path(output).exists():
             return _untouched(Path(output), _address(opened, given))  # even with the store away
         found = given or _only_database(opened)
@@ -95,9 +96,13 @@ def restore(*, url: str = "", bucket: str = "", prefix: str = "",
                      allow_older=allow_older, verify=verify, url=_address(opened, found),
                      prefix=found, output=path)
         try:
-            return _restore(opened, wish, files or Files(), progress, started, dry_run=dry_run)
+            return _restore(opened, wish, files or Files(), meter, started, dry_run=dry_run)
         except NoBackup:
             return None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _check(*, txid: int | None, timestamp: datetime | str | None, verify: str) -> None:
@@ -107,6 +112,8 @@ def _check(*, txid: int | None, timestamp: datetime | str | None, verify: str) -
         raise ConfigError(f"there is no transaction {txid}", hint="txids begin at 1")
     if verify not in ("none", "quick", "full"):
         raise ConfigError(f"verify: {verify!r} is none of none, quick, full")
+    if timestamp is not None:
+        to_ms(timestamp, _now_ms())
 
 
 def _place(target: StoreTarget | None, url: str, bucket: str, prefix: str,
@@ -120,15 +127,15 @@ def _place(target: StoreTarget | None, url: str, bucket: str, prefix: str,
 
 
 @contextlib.contextmanager
-def _opened(store: Store | None, target: StoreTarget | None) -> Iterator[Store]:
+def _opened(store: Store | None, target: StoreTarget | None, meter: Meter) -> Iterator[Store]:
     """A store that retries, closed only if it was opened here."""
-    policy = RetryPolicy(deadline=PATIENCE)
+    policy = RetryPolicy(deadline=PATIENCE, first_contact=FIRST_CONTACT)
     if store is not None:
-        yield RetryingStore(store, policy)
+        yield RetryingStore(store, policy, on_failure=meter.trouble)
         return
     assert target is not None  # one of the two is given
     with contextlib.closing(open_store(target)) as opened:
-        yield RetryingStore(opened, policy)
+        yield RetryingStore(opened, policy, on_failure=meter.trouble)
 
 
 def _only_database(store: Store) -> str | None:
@@ -158,8 +165,7 @@ def _untouched(path: Path, url: str) -> RestoreReport:
         downloaded_bytes=0, seconds=0.0, verified="nothing: the output exists and was left alone")
 
 
-def _restore(store: Store, wish: _Wish, files: Files,
-             progress: Callable[[Progress], None] | None, started: float, *,
+def _restore(store: Store, wish: _Wish, files: Files, meter: Meter, started: float, *,
              dry_run: bool) -> RestoreReport:
     check_target(wish.output, overwrite=wish.overwrite or dry_run)
     catalog = Catalog(store, wish.prefix)
@@ -167,7 +173,6 @@ def _restore(store: Store, wish: _Wish, files: Files,
     if dry_run:
         return _planned(recovery, catalog, wish, started)
     recovery.plan()  # so that nothing is made on disk when there is nothing to restore
-    meter = Meter(progress)
     files.mkdir(wish.output.parent)
     notes = Partial(wish.output, files)
     with notes.held():
@@ -185,7 +190,7 @@ def _target(catalog: Catalog, wish: _Wish) -> int | None:
     if wish.timestamp is None:
         catalog.load(wish.txid)
         return wish.txid
-    now = time.time_ns() // 1_000_000
+    now = _now_ms()
     when = to_ms(wish.timestamp, now)
     catalog.load(None, complete=True)
     return catalog.txid_at(when, now)

@@ -40,8 +40,8 @@ def json_lines(clock: Callable[[], float]) -> Listener:
 
     def listen(now: Progress) -> None:
         nonlocal phase, last
-        done = now.done_bytes == now.total_bytes
-        if now.phase == phase and not done and clock() - last < _EVERY:
+        news = now.phase != phase or now.done_bytes == now.total_bytes or now.trouble
+        if not news and clock() - last < _EVERY:
             return
         phase, last = now.phase, clock()
         _write(json.dumps({"progress": output.plain(now)}))
@@ -50,16 +50,32 @@ def json_lines(clock: Callable[[], float]) -> Listener:
 
 
 def short_lines() -> Listener:
-    """One line a phase: what, how many objects, how many bytes."""
+    """One line a phase, what and how many bytes, and one for each kind of trouble."""
     seen: set[tuple[str, int]] = set()
+    troubled = troubles(_write)
 
     def listen(now: Progress) -> None:
+        if now.trouble:
+            troubled(now)
+            return
         step = (now.phase, now.total_bytes)
         if step in seen:
             return
         seen.add(step)
         words = _WORDS.get(now.phase, now.phase)
         _write(f"{words}: {output.size(now.total_bytes)}" if now.total_bytes else words)
+
+    return listen
+
+
+def troubles(write: Callable[[str], None]) -> Listener:
+    """Why it takes longer, said once for the same words."""
+    told: set[str] = set()
+
+    def listen(now: Progress) -> None:
+        if now.trouble not in told:
+            told.add(now.trouble)
+            write(f"{now.trouble}; trying again")
 
     return listen
 
@@ -79,8 +95,11 @@ def _bar() -> Iterator[Listener]:
                TransferSpeedColumn(), TimeRemainingColumn(compact=True))
     with Bars(*columns, console=output.console(stderr=True), transient=True) as bars:
         task = bars.add_task(_WORDS["plan"], total=None)
+        troubled = troubles(lambda line: bars.console.print(output.safe(line), soft_wrap=True))
 
         def listen(now: Progress) -> None:
+            if now.trouble:
+                troubled(now)
             bars.update(task, description=_WORDS.get(now.phase, now.phase),
                         total=now.total_bytes or None, completed=now.done_bytes)
 

@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Phases in order: plan, segments, snapshot, verify, publish. Bytes are downloaded ones,
-    but in the phase verify, where they are bytes of the database."""
+    but in the phase verify, where they are bytes of the database. ``trouble`` is why a request
+    is being repeated right now, else empty."""
 
     phase: str
     done_bytes: int = 0
     total_bytes: int = 0
     objects_done: int = 0
     objects_total: int = 0
+    trouble: str = ""
 
 
 Listener = Callable[[Progress], None]
@@ -53,6 +55,12 @@ class Meter:
             now = self._now
             self._tell(replace(now, done_bytes=now.done_bytes + size,
                                objects_done=now.objects_done + objects))
+
+    def trouble(self, error: Exception) -> None:
+        """A request failed and will be repeated."""
+        with self._lock:
+            if self._listener is not None:
+                self._listener(replace(self._now, trouble=str(error)))
 
     def _tell(self, now: Progress) -> None:
         self._now = now

@@ -29,11 +29,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Seconds: the first wait, the longest one, and how long to go on (None: for ever)."""
+    """Seconds: the first wait, the longest one, and how long to go on (None: for ever).
+
+    ``first_contact`` is how long while the store has never answered yet (None: no difference):
+    an address that was mistyped is no outage.
+    """
 
     first: float = 0.1
     cap: float = 10.0
     deadline: float | None = None
+    first_contact: float | None = None
+
+    def allows(self, spent: float, *, known: bool) -> bool:
+        """Whether to go on after so long; ``known``: the store has answered before."""
+        limits = [self.deadline] if known else [self.deadline, self.first_contact]
+        return all(limit is None or spent <= limit for limit in limits)
 
 
 def backoff(attempt: int, policy: RetryPolicy, chance: Callable[[], float]) -> float:
@@ -68,6 +78,7 @@ class RetryingStore(Store):
         self._store = store
         self._policy = policy
         self._clock = clock or Clock()
+        self._known = False  # it has answered before
         self._digests: dict[str, str] = {}  # SHA-256 announced for each upload begun here
 
     def _retry(self, call: Callable[[bool], T]) -> T:
@@ -77,12 +88,14 @@ class RetryingStore(Store):
         attempt = 0
         while True:
             try:
-                return call(attempt > 0)
+                answer = call(attempt > 0)
+                self._known = True
+                return answer
             except StoreUnavailable as error:
                 attempt += 1
                 pause = backoff(attempt, self._policy, self._clock.chance)
                 spent = self._clock.now() - began + pause
-                if self._policy.deadline is not None and spent > self._policy.deadline:
+                if not self._policy.allows(spent, known=self._known):
                     raise
                 self._on_failure(error)
                 self._clock.sleep(pause)

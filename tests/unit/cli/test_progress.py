@@ -45,3 +45,24 @@ def test_on_a_terminal_there_is_a_bar(capsys, monkeypatch):
     with progress.shown(as_json=False) as listen:
         listen(Progress("snapshot", 512, 1024, 0, 1))
     assert "fetching the snapshot" in capsys.readouterr().err
+
+
+def test_trouble_is_told_once_for_the_same_words(capsys, monkeypatch):
+    """Whoever waits for a store that is away sees why, at once, and not again and again."""
+    for tty in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda tty=tty: tty)
+        with progress.shown(as_json=False) as listen:
+            for words in ("the store [x] is away", "the store [x] is away", "it hangs"):
+                listen(Progress("plan", trouble=words))
+        said = capsys.readouterr().err
+        assert said.count("the store [x] is away; trying again") == 1
+        assert said.count("it hangs; trying again") == 1
+
+
+def test_trouble_is_never_held_back_from_programs(capsys):
+    """The half second between two JSON lines is for figures, not for failures."""
+    listen = progress.json_lines(lambda: 0.0)
+    listen(Progress("segments", 1, 9))
+    listen(Progress("segments", 1, 9, trouble="away"))
+    lines = [json.loads(line)["progress"] for line in capsys.readouterr().err.splitlines()]
+    assert [line["trouble"] for line in lines] == ["", "away"]

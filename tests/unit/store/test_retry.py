@@ -275,3 +275,21 @@ def test_answers_pass_through(store, faulty):
         store.get("none")
     assert store.url == "memory://"
     store.close()
+
+
+def test_a_store_that_never_answered_gets_less_patience(faulty, time):
+    """A mistyped address is given up soon; the same failure after an answer is an outage."""
+    faulty.inner.put("k", b"value")
+    policy = RetryPolicy(first=1, cap=8, deadline=100, first_contact=10)
+    store = RetryingStore(faulty, policy, time.clock())
+    faulty.script("get", DOWN, times=None)
+    with pytest.raises(StoreUnavailable):
+        store.get("k")
+    assert time.now <= 10
+    faulty.heal()
+    store.get("k")
+    before = time.now
+    faulty.script("get", DOWN, times=None)
+    with pytest.raises(StoreUnavailable):
+        store.get("k")
+    assert 80 <= time.now - before <= 100
