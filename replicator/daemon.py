@@ -29,6 +29,7 @@ from .replicator import SqliteReplicator
 
 FINAL_FLUSH = 30.0  # seconds to make the rest durable before ending; a second signal ends at once
 POLL = 0.2
+JOIN_POLL = 0.02
 SOCKET_NAME = "control.sock"
 MOST_REQUEST = 65536  # bytes of one request line
 AT_ONCE = ("status", "metrics")  # requests that wait for nothing …
@@ -52,20 +53,24 @@ def run_sidecar(config: SqliteReplicatorConfig, command: list[str] | None = None
     """
     set_up_logging(as_json=as_json)
     replicator = SqliteReplicator(config)
+    restored = False
     if command is not None or config.auto_restore:
-        _restore_missing(replicator)  # before signals are ours: one ends a long restore at once
+        restored = _restore_missing(replicator)  # before we take signals: one ends it at once
     signals = _Signals()
     with signals, _started(replicator):
+        if restored:
+            _wait_joined(replicator, signals)
         log.info("following %s, backing up to %s", config.database, config.target.url)
         with ControlSocket(config.cache, replicator):
             code = _around(command, signals) if command else _alone(replicator, signals)
         return _end(replicator, signals, code)
 
 
-def _restore_missing(replicator: SqliteReplicator) -> None:
+def _restore_missing(replicator: SqliteReplicator) -> bool:
+    """Whether the database was restored just now."""
     config = replicator.config
     if config.database.exists():
-        return
+        return False
     log.info("%s does not exist; looking for its backup in %s", config.database,
              config.target.url)
     report = replicator.restore(if_missing=True)
@@ -74,6 +79,14 @@ def _restore_missing(replicator: SqliteReplicator) -> None:
     elif report.objects:
         log.info("restored %s to txid %d in %.1f s; proved by %s", report.output, report.txid,
                  report.seconds, report.verified)
+    return report is not None and report.objects > 0
+
+
+def _wait_joined(replicator: SqliteReplicator, signals: _Signals) -> None:
+    """Let nobody write to a restored database before it proved to be where the log ends: then
+    it continues that log, and needs no new snapshot."""
+    while replicator.status().state == "starting" and not signals.wait(JOIN_POLL):
+        pass
 
 
 @contextlib.contextmanager
