@@ -1,0 +1,181 @@
+"""`replicator run DB -- CMD`: the command finds its database, and its end is our end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from fix_command import cache_of, wait_for
+from fix_ship import App, image_of
+
+WRITE = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("PRAGMA journal_mode=WAL")
+db.execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, body BLOB)")
+db.execute("INSERT INTO t(body) VALUES ('by the command')")
+db.commit()
+print(db.execute("SELECT count(*) FROM t").fetchone()[0], file=open(sys.argv[2], "w"))
+sys.exit(int(sys.argv[3]))
+"""
+SLEEP = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+OBEY = """
+import pathlib, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+pathlib.Path(sys.argv[1]).touch()
+signal.pause()
+"""
+
+
+@pytest.fixture
+def path(desk):
+    return desk.home / "app.db"
+
+
+@pytest.fixture
+def note(desk):
+    return desk.home / "note"
+
+
+def around(desk, path, *command):
+    return desk.call("run", path, *desk.place, "--", *command)
+
+
+def write(path, note, code=0):
+    return (sys.executable, "-c", WRITE, str(path), str(note), str(code))
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_the_last_commit_of_the_command_is_in_the_bucket(desk, path, note, code):
+    """The command's exit code is ours, after everything it wrote was made durable."""
+    done = around(desk, path, *write(path, note, code))
+    assert done.code == code, done.err
+    assert f"is in s3://{desk.bucket}/app.db" in done.err
+    assert desk.call("restore", *desk.place, "-o", "copy.db").code == 0
+    assert (desk.home / "copy.db").read_bytes() == image_of(path)
+
+
+def test_a_missing_database_is_restored_first(desk, path, note):
+    """A new machine with nothing but the bucket: the command goes on where it was, and so does
+    the log: no new generation, although the command writes at once."""
+    assert around(desk, path, *write(path, note)).code == 0
+    image = image_of(path)
+    for file in (path, *path.parent.glob("app.db-*")):
+        file.unlink()
+    cache_of(path).rename(desk.home / "lost cache")
+    done = around(desk, path, *write(path, note))
+    assert done.code == 0
+    assert f"restored {path} to txid" in done.err
+    assert "database checksum" in done.err
+    assert note.read_text().strip() == "2"
+    assert image_of(path) != image
+    (history,) = desk.call("history", *desk.place, "--json").json
+    assert len(history["generations"]) == 1, done.err
+
+
+def test_an_existing_database_is_left_alone(desk, path, note):
+    """Nothing is restored over a database that is there."""
+    with App(path) as app:
+        app.insert(4)
+    done = around(desk, path, *write(path, note))
+    assert done.code == 0
+    assert "restored" not in done.err
+    assert note.read_text().strip() == "5"
+
+
+def test_a_command_that_is_killed(desk, path, note):
+    """128+N, as a shell says it."""
+    done = around(desk, path, sys.executable, "-c",
+                  f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})")
+    assert done.code == 128 + signal.SIGKILL
+
+
+def test_a_command_that_does_not_exist(desk, path):
+    """2, with its name."""
+    done = around(desk, path, "no-such-program")
+    assert done.code == 2
+    assert "cannot run no-such-program" in done.err
+
+
+@pytest.mark.parametrize(("program", "code"), [(SLEEP, 128 + signal.SIGTERM), (OBEY, 3)],
+                         ids=["dies of it", "obeys"])
+def test_sigterm_goes_to_the_command(desk, path, note, program, code):
+    """It ends the command, in its own way; then comes the last flush, and we end as it did."""
+    with App(path) as app:
+        app.insert(3)
+        sidecar = desk.sidecar(path, command=(sys.executable, "-c", program, str(note)))
+        wait_for(note.exists)
+        sidecar.until_following()
+        app.insert(3)
+        sidecar.signal()
+        assert sidecar.wait() == code
+        image = image_of(path)
+    assert desk.call("restore", *desk.place, "-o", "copy.db").code == 0
+    assert (desk.home / "copy.db").read_bytes() == image
+
+
+def test_the_commands_output_is_its_own(desk, path):
+    """Its standard output passes through; what we say goes to standard error."""
+    done = around(desk, path, sys.executable, "-c", "print('hello')")
+    assert done.code == 0
+    assert done.out == "hello\n"
+
+
+def test_a_command_may_use_the_sidecar(desk, path, note):
+    """Within the command, `replicator flush` makes sure of what it just did."""
+    script = (f'"{sys.executable}" -c "import sqlite3; d = sqlite3.connect({str(path)!r}); '
+              "d.execute('PRAGMA journal_mode=WAL'); d.execute('CREATE TABLE t(a)'); d.commit()\" "
+              f'&& "{sys.executable}" -m replicator flush "{path}" --json')
+    done = around(desk, path, "sh", "-c", script)
+    assert done.code == 0, done.err
+    assert done.json["txid"] >= 1
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "file"])
+def test_the_progress_of_a_restore(desk, path, terminal):
+    """On a terminal there is a bar that moves, drawn over; elsewhere plain lines without any
+    control sequence."""
+    with App(path) as app:
+        app.insert(3000, 1000)
+        sidecar = desk.sidecar(path)
+        sidecar.until_following()
+        assert sidecar.stop() == 0
+    arguments = [sys.executable, "-m", "replicator", "restore", *desk.place, "-o", "copy.db"]
+    code, said = (in_terminal if terminal else in_pipe)(
+        arguments, desk.home, {**desk.environment, "TERM": "xterm"})
+    assert code == 0, said
+    assert "Traceback" not in said
+    assert "restored" in said
+    assert ("━" in said) is terminal
+    assert ("\x1b[" in said) is terminal
+    assert ("fetching the snapshot: " in said) is not terminal
+    assert (desk.home / "copy.db").read_bytes() == image_of(path)
+
+
+def in_terminal(arguments, cwd, environment):
+    """(exit code, everything that was shown) on a pseudo-terminal."""
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        try:
+            os.chdir(cwd)
+            os.execve(arguments[0], arguments, environment)
+        finally:
+            os._exit(99)
+    shown, until = b"", time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        shown += data
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+
+def in_pipe(arguments, cwd, environment):
+    """(exit code, everything that was said) into pipes."""
+    done = subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True,
+                          check=False)
+    return done.returncode, done.stdout + done.stderr
