@@ -163,7 +163,7 @@ class _Parts:
         self.store = open_store(config.target) if store is None else store
         self.uploader = Uploader(self.store, keys, self.cache, metrics,
                                  keep_bytes=config.max_cache_bytes // 4,
-                                 on_log_lost=self._log_lost)
+                                 on_log_lost=self._log_lost, on_damage=self._damaged)
         self._ending = threading.Event()
         patient = RetryingStore(
             self.store, SNAPSHOT_RETRIES, Clock(sleep=self._pause),
@@ -175,6 +175,10 @@ class _Parts:
     def _pause(self, seconds: float) -> None:
         if self._ending.wait(seconds):
             raise Cancelled("the replicator stops")
+
+    def _damaged(self, first_txid: int) -> None:
+        self.joiner.damaged_from = first_txid
+        self.pipeline.rejoin("a segment in the cache was damaged")
 
     def _log_lost(self) -> None:
         self.joiner.remote_lost = True

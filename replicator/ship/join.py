@@ -25,7 +25,7 @@ from .image import Image
 from .remote import remote_head
 from .session import Session
 from .snapshot import Cancelled, ship_snapshot
-from .snapshots import SnapshotFacts, Snapshots
+from .snapshots import SnapshotFacts, Snapshots, describe
 from .tail import Follower, LogReader, log_holds
 from .upload import Uploader, now_ms
 
@@ -46,6 +46,7 @@ class Joiner:
     uploader: Uploader
     metrics: Metrics
     created_by: str
+    damaged_from: int | None = None  # first txid of a cached segment that is not what it was
     remote_lost: bool = False
     distrusted: bool = False  # the file was found to differ from what its log made of it
     take_over: bool = field(init=False)
@@ -55,6 +56,9 @@ class Joiner:
 
     def join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         """Continue, catch up, or start a generation. Raises what the store or disk raises."""
+        if self.damaged_from is not None:
+            self.cache.drop_pending(self.damaged_from)
+            self.damaged_from = None
         record = self.cache.head()
         page_size = database.header().page_size
         head = remote_head(self.store, self.keys) if record is None or self.take_over else None
@@ -153,7 +157,9 @@ class Joiner:
         self.uploader.wake()
         self.metrics.add("generations")
         session = self._session(database, pin, cutter, position)
-        session.snapshots.took(SnapshotFacts(record.last_txid, now_ms(), summary.size))
+        facts = SnapshotFacts(record.last_txid, now_ms(), summary.size)
+        describe(self.store, self.keys, self.config.database.name, facts)
+        session.snapshots.took(facts)
         return session
 
     def _hash(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> PageHashes:

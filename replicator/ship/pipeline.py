@@ -206,16 +206,20 @@ class Pipeline:
         return True
 
     def _nothing_to_capture(self) -> None:
-        """Without a database, all there is has been captured."""
+        """Without a database, all there is has been captured, and no snapshot can be had."""
         head = self._cache.head()
         with self._lock:
-            requests = self._requests.copy()
+            requests, snapshots = self._requests.copy(), self._snapshot_requests.copy()
         if self._database_exists():  # it came, and whoever asked may have written to it
             return
         with self._lock:
             del self._requests[:len(requests)]
+            del self._snapshot_requests[:len(snapshots)]
         for request in requests:
             request.set_result(head.last_txid if head else 0)
+        for request in snapshots:
+            request.set_exception(ReplicatorError(
+                f"{self._config.database} does not exist, so there is nothing to snapshot"))
 
     def _database_exists(self) -> bool:
         return identity(self._config.database) is not None

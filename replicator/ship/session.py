@@ -128,6 +128,7 @@ class Session:
         with self._follower.writers_stopped() if brake else nullcontext():
             found = self._reader.find(self._config.segment_max_bytes)
             if found is not None:
+                self._database.check_identity()  # the log was found by its path
                 self._require_room()
                 self._count(self._cutter.cut(self._reader, found, fast=self._behind(found)), found)
             settled = self._follower.settle()

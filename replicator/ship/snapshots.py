@@ -54,12 +54,23 @@ def snapshot_due(facts: SnapshotFacts, *, at_ms: int, log_bytes: int, interval: 
     return log_bytes > ratio * facts.size or age >= max_age
 
 
+def describe(store: Store, keys: Keys, database: str, facts: SnapshotFacts) -> None:
+    """Leave a note for people who look into the bucket. Nothing depends on it."""
+    note = {"database": database, "newest_snapshot_txid": facts.txid,
+            "newest_snapshot_ms": facts.at_ms, "written_by": "replicator", "format": 1}
+    try:
+        store.put(keys.metadata, json.dumps(note, indent=1).encode(), if_absent=False)
+    except ReplicatorError as error:
+        log.info("%s was not written: %s", keys.metadata, error)
+
+
 @dataclass(slots=True)
 class _Job:
     txid: int
-    pin: Pin
+    pin: Pin | None  # None once the image was read
     image: Image
     thread: threading.Thread
+    read: threading.Event  # every page of the image is with the store
     result: Future[SnapshotFacts]
 
 
@@ -104,17 +115,6 @@ class Snapshots:
         self._cache.put("snapshot", json.dumps(asdict(facts)))
         self._metrics.add("snapshots")
         self._metrics.set("last_snapshot_ms", facts.at_ms)
-        self._describe(facts)
-
-    def _describe(self, facts: SnapshotFacts) -> None:
-        """A note for people who look into the bucket. Nothing depends on it."""
-        note = {"database": self._config.database.name, "newest_snapshot_txid": facts.txid,
-                "newest_snapshot_ms": facts.at_ms, "written_by": "replicator", "format": 1}
-        try:
-            self._store.put(self._keys.metadata, json.dumps(note, indent=1).encode(),
-                            if_absent=False)
-        except ReplicatorError as error:
-            log.info("%s was not written: %s", self._keys.metadata, error)
 
     def wanted(self, requests: list[Future[int]]) -> bool:
         """Whether to begin one now. ``requests`` are all that have no answer yet."""
@@ -142,10 +142,11 @@ class Snapshots:
             return
         image = Image(database, position)
         result: Future[SnapshotFacts] = Future()
+        read = threading.Event()
         header = cutter.describe(Kind.SNAPSHOT, head.generation, head.txid)
         thread = threading.Thread(target=self._take, name="replicator-snapshot", daemon=True,
-                                  args=(image, header, head.state, result))
-        self._job = _Job(head.txid, pin, image, thread, result)
+                                  args=(image, header, head.state, read, result))
+        self._job = _Job(head.txid, pin, image, thread, read, result)
         thread.start()
 
     def _answer(self, txid: int) -> None:
@@ -159,8 +160,9 @@ class Snapshots:
         self._serving = []
 
     def _take(self, image: Image, header: ObjectHeader, state: DatabaseState,
-              result: Future[SnapshotFacts]) -> None:
+              read: threading.Event, result: Future[SnapshotFacts]) -> None:
         def gate(hashes: PageHashes) -> None:
+            read.set()
             if hashes.state != state:
                 raise ChangedOutside("the database file changed outside its log; the snapshot "
                                      f"of txid {header.first_txid} was not published")
@@ -171,7 +173,9 @@ class Snapshots:
             _, summary = ship_snapshot(
                 image, self._store, key, header, level=self._config.compression_level,
                 gate=gate, cancelled=lambda: self._closing)
-            result.set_result(SnapshotFacts(header.first_txid, now_ms(), summary.size))
+            facts = SnapshotFacts(header.first_txid, now_ms(), summary.size)
+            describe(self._store, self._keys, self._config.database.name, facts)
+            result.set_result(facts)
         except BaseException as error:  # noqa: BLE001 - the capture thread raises it
             result.set_exception(error)
 
@@ -188,6 +192,8 @@ class Snapshots:
     def reap(self, database: LiveDatabase) -> None:
         """Take note of a snapshot that ended. ``ChangedOutside`` when the file was changed."""
         job = self._job
+        if job is not None and job.read.is_set():
+            self._unpin(database, job)  # the log need not wait for the snapshot's publication
         if job is None or not job.result.done():
             return
         self._end(database, job)
@@ -210,8 +216,13 @@ class Snapshots:
     def _end(self, database: LiveDatabase, job: _Job) -> None:
         job.thread.join()
         job.image.close()
-        database.unpin(job.pin)
+        self._unpin(database, job)
         self._job = None
+
+    def _unpin(self, database: LiveDatabase, job: _Job) -> None:
+        if job.pin is not None:
+            database.unpin(job.pin)
+            job.pin = None
 
     def close(self, database: LiveDatabase) -> None:
         """Give up what is under way. Whoever asked for it has no answer yet."""

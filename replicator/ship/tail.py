@@ -335,10 +335,12 @@ class Follower:
         """
         if not self._chase():
             return False
-        if self._try_candidate():
+        if self._pin_is_behind() or self._try_candidate():
             return True
         if not self._chase():
             return False
+        if self._pin_is_behind():
+            return True
         if long_log(self._reader.read_position, ESCALATE_FACTOR):
             self._escalate()
         return True
@@ -349,9 +351,14 @@ class Follower:
         before = self._reader.read_position
         if not self._reader.stash():
             return False
-        if self._reader.read_position != before:
-            self._swap(self._database.pin())
+        position = self._reader.read_position
+        if position != before:
+            self._advance_pin(position)
         return True
+
+    def _pin_is_behind(self) -> bool:
+        """Whether the pin had to stay because somebody's checkpoint is still running."""
+        return self._pinned_at != self._reader.read_position
 
     def _try_candidate(self) -> bool:
         """Whether a pin on mark zero was had: all copied, and nothing came since."""
@@ -381,8 +388,9 @@ class Follower:
         self.backfill()
         with self.writers_stopped() as held:
             until = self._clock() + LONGEST_HOLD
-            while held and self._chase() and not self._try_candidate() and self._clock() < until:
-                pass
+            while held and self._chase() and not self._pin_is_behind():
+                if self._try_candidate() or self._clock() >= until:
+                    break
 
     def backfill(self) -> None:
         """Have copied what can be copied, before anybody has to wait for it."""

@@ -34,7 +34,10 @@ from .cache import Cache, SegmentRecord
 from .remote import settle_taken, still_holds
 
 PART_BYTES = 8 << 20
-SINGLE_PUT_BYTES = 2 * PART_BYTES  # up to here one request is cheaper than three
+# Up to here one PUT. It holds every segment but a single huge transaction, because racing
+# completions of multipart uploads may have more than one winner (SeaweedFS 4.48: 28 of 55
+# races), which racing PUTs never had.
+SINGLE_PUT_BYTES = 48 << 20
 PARALLEL_PARTS = 4
 TRANSIENT = RetryPolicy(first=0.1, cap=5.0, deadline=None)
 REFUSED = RetryPolicy(first=1.0, cap=15.0, deadline=None)
@@ -54,15 +57,18 @@ class Uploader:
     """One thread that drains the cache. Safe to ask from any thread."""
 
     def __init__(self, store: Store, keys: Keys, cache: Cache, metrics: Metrics, *,
-                 keep_bytes: int, on_log_lost: Callable[[], None]) -> None:
+                 keep_bytes: int, on_log_lost: Callable[[], None],
+                 on_damage: Callable[[int], None]) -> None:
         """``keep_bytes`` of acknowledged segments stay in the cache; ``on_log_lost`` is told
-        when the store turns out to have forgotten what it once acknowledged."""
+        when the store turns out to have forgotten what it once acknowledged, ``on_damage``
+        the first txid of a cached segment that is not what was captured."""
         self._store = store
         self._keys = keys
         self._cache = cache
         self._metrics = metrics
         self._keep_bytes = keep_bytes
         self._on_log_lost = on_log_lost
+        self._on_damage = on_damage
         self._changed = threading.Condition()
         self._stopping = False
         self._held = False  # the log in the store is not the one that the cache continues
@@ -207,6 +213,8 @@ class Uploader:
             log.error("%s", error)
             self.die(error)
         except ReplicatorError as error:
+            if isinstance(error, DamageError):  # of the cache; it will be caught up
+                self._on_damage(record.first_txid)
             self._later(record, error)
         else:
             if done is not None:

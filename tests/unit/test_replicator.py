@@ -220,7 +220,7 @@ def test_the_context_manager_flushes(path, app, store, out):
 
 def test_the_context_manager_does_not_flush_after_an_error(path, app, store):
     """An error inside the block comes out at once, whatever the store does."""
-    with pytest.raises(KeyError), replicator_for(path, store) as replicator:
+    with pytest.raises(KeyError), replicator_for(path, store) as replicator:  # noqa: PT012
         replicator.flush(LONG)
         store.go_away()
         app.insert()
@@ -251,7 +251,8 @@ def test_a_database_that_appears_later_is_followed(path, store, out):
             assert_restores(store, out, app.image())
 
 
-@pytest.mark.parametrize("content", [b"this is no database, it is a text " * 40, bytes(range(256)) * 16])
+@pytest.mark.parametrize("content", [b"this is no database, it is text " * 40,
+                                     bytes(range(256)) * 16])
 def test_a_file_that_is_no_database_is_refused_at_start(path, store, content):
     """start() raises for a foreign or an encrypted file, and lets go of the cache."""
     path.write_bytes(content)
@@ -871,10 +872,11 @@ def test_a_snapshot_that_fails_does_not_stop_the_log(path, app, store, out):
         assert_restores(store, out, app.image())
 
 
-def test_without_a_database_a_snapshot_is_not_waited_for_longer_than_said(path, store):
-    """snapshot() without a database ends in NotDurable when the time is over."""
-    with replicating(path, store) as replicator, pytest.raises(NotDurable):
-        replicator.flush(0.2, snapshot=True)
+def test_without_a_database_a_snapshot_is_refused(path, store):
+    """snapshot() without a database says so instead of waiting for one."""
+    with (replicating(path, store) as replicator,
+          pytest.raises(ReplicatorError, match="does not exist")):
+        replicator.flush(LONG, snapshot=True)
 
 
 def test_a_file_overwritten_in_place_is_noticed_and_mended(tmp_path, path, store, out):
@@ -1031,3 +1033,22 @@ def test_an_address_that_cannot_work_leaves_nothing_behind(tmp_path, path, app):
         with pytest.raises(ConfigError):
             replicator.flush(LONG)
         replicator.stop()
+
+
+def test_a_damaged_cached_segment_is_captured_again(path, app, store, out):
+    """A segment that rots in the cache while the store is away is dropped, and what it held is
+    taken from the log again; nothing is missing and nobody restarts anything."""
+    with replicating(path, store) as replicator:
+        app.insert(3)
+        replicator.flush(LONG)
+        segments = replicator.config.cache / "segments"
+        known = set(segments.iterdir())
+        store.go_away("wal/")
+        app.insert(5)
+        wait_for(lambda: replicator.status().pending_segments)
+        (waiting,) = set(segments.iterdir()) - known
+        waiting.write_bytes(b"rotten")
+        store.come_back()
+        wait_for(lambda: not replicator.status().pending_segments)
+        replicator.flush(LONG)
+        assert_restores(store, out, app.image())

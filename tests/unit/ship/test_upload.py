@@ -42,6 +42,11 @@ def cache(tmp_path):
 
 
 class Lost(list):
+    """What the uploader told: that the log is lost, and which cached segments are damaged."""
+
+    def __init__(self):
+        self.damaged = []
+
     def __call__(self):
         self.append(True)
 
@@ -54,7 +59,7 @@ def lost():
 @pytest.fixture
 def uploader(store, cache, lost):
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost)
+                        on_log_lost=lost, on_damage=lost.damaged.append)
     yield uploader
     uploader.stop()
 
@@ -236,7 +241,8 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
             raise StoreUnavailable("gone in the middle")
 
     store.before = before
-    first = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30, on_log_lost=lost)
+    first = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
+                     on_log_lost=lost, on_damage=lost.damaged.append)
     first.start()
     wait_for(lambda: first.failing is not None)
     if restart:
@@ -250,7 +256,7 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
     second = first
     if restart:
         second = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                          on_log_lost=lost)
+                          on_log_lost=lost, on_damage=lost.damaged.append)
         second.start()
     second.wait_durable(1, LONG)
     second.stop()
@@ -326,7 +332,7 @@ def test_a_store_that_holds_our_log_costs_two_requests(store, cache, uploader, l
     """One listing from the newest object on and one HEAD of it."""
     acknowledge(store, cache, 1, 2, 3)
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost)
+                        on_log_lost=lost, on_damage=lost.damaged.append)
     assert uploader.durable_txid == 3
     uploader.start()
     add(cache, 4)
@@ -358,7 +364,7 @@ def test_foreign_objects_after_ours_fence_at_the_start(store, cache, bucket, pen
     if pending:
         add(cache, 2)
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=Lost())
+                        on_log_lost=Lost(), on_damage=[].append)
     uploader.start()
     with pytest.raises(Fenced):
         uploader.wait_durable(2, LONG)
@@ -372,7 +378,7 @@ def test_a_foreign_object_without_metadata_is_named_by_its_header(store, cache, 
     acknowledge(store, cache, 1)
     store.inner.put(key(2), bucket.store.get(theirs.key))
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost)
+                        on_log_lost=lost, on_damage=lost.damaged.append)
     uploader.start()
     with pytest.raises(Fenced, match="00000000-0000-0000-0000-000000000001"):
         uploader.wait_durable(2, LONG)
@@ -385,7 +391,7 @@ def test_another_object_in_the_place_of_our_newest_fences(store, cache, lost):
     store.inner.delete(key(1))
     store.inner.put(key(1), b"foreign", metadata={"sha256": "11" * 32})
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost)
+                        on_log_lost=lost, on_damage=lost.damaged.append)
     uploader.start()
     with pytest.raises(Fenced):
         uploader.wait_durable(2, LONG)
@@ -398,7 +404,7 @@ def test_a_store_that_lost_the_log_gets_nothing_until_it_is_begun_anew(store, ca
     add(cache, 3)
     store.wipe()
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost)
+                        on_log_lost=lost, on_damage=lost.damaged.append)
     uploader.start()
     wait_for(lambda: lost)
     with pytest.raises(NotDurable):
@@ -417,7 +423,7 @@ def test_a_store_that_is_away_at_the_start_is_asked_again(store, cache, lost):
     add(cache, 2)
     store.go_away()
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost)
+                        on_log_lost=lost, on_damage=lost.damaged.append)
     uploader.start()
     wait_for(lambda: len(store.keys("list")) > 3)
     assert isinstance(uploader.failing, StoreUnavailable)
@@ -498,14 +504,14 @@ def test_a_real_full_disk_under_the_ledger_is_survived(tmp_path, store, lost):
         with Cache.open(directory, files) as cache:
             add(cache, 1)
             uploader = Uploader(fresh, Keys("app.db"), cache, Metrics(), keep_bytes=0,
-                                on_log_lost=lost)
+                                on_log_lost=lost, on_damage=lost.damaged.append)
             files.at = len(files.log) + at
             uploader.start()
             uploader.wait_durable(1, LONG)
             uploader.stop()
 
 
-def test_a_damaged_segment_is_never_sent(store, cache, uploader):
+def test_a_damaged_segment_is_never_sent(store, cache, uploader, lost):
     """The cache's file is not what was captured: the store does not get it."""
     made = add(cache, 1)
     path = next((cache.directory / "segments").iterdir())
@@ -514,6 +520,7 @@ def test_a_damaged_segment_is_never_sent(store, cache, uploader):
     wait_for(lambda: uploader.failing is not None)
     assert "damaged" in str(uploader.failing)
     assert appended(store) == []
+    assert set(lost.damaged) == {1}
 
 
 def test_a_damaged_large_segment_is_never_sent(store, cache, uploader, small_parts):
