@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in $(WANTED); do \
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test docs clean
+.PHONY: help install demo check test soak docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts
 
 test: $(STAMP) ## every test but the slow ones, with branch coverage
 	$(BIN)/pytest -n $(WORKERS) -m "not slow" --cov --cov-report=term
+
+soak: $(STAMP) ## the slow tests: a gigabyte, an idle minute, long runs
+	$(BIN)/pytest -m slow
 
 docs: $(STAMP) ## write docs/cli.md from the command line
 	$(BIN)/python docs/generate_cli.py

@@ -1,0 +1,42 @@
+"""A minute of nothing, in real time: no request, and hardly any work. Runs in ``make soak``."""
+
+import time
+
+import pytest
+from fix_ship import App
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+MINUTE = 60.0
+
+
+def quiet(sidecar):
+    return sidecar.until(lambda status: status["txid"] > 2
+                         and status["durable_txid"] == status["txid"]
+                         and status["lag_bytes"] == 0 and status["last_snapshot"])
+
+
+def test_an_idle_minute_costs_nothing(desk, fault_proxy, capsys):
+    """The application has the database open and writes nothing: for a minute the store sees
+    neither a request nor a connection, and the sidecar uses less than 1 % of one core."""
+    with App(desk.home / "app.db") as app:
+        sidecar = desk.sidecar(app.path,
+                               place=("--bucket", desk.bucket, "--endpoint-url", fault_proxy.url))
+        sidecar.until_following()
+        for _ in range(3):
+            app.insert(10)
+            desk.call("flush", app.path)
+        quiet(sidecar)
+        before, began = list(fault_proxy.requests), sidecar.cpu_seconds()
+        assert before
+        time.sleep(MINUTE)  # the property is about time that passes
+        spent = sidecar.cpu_seconds() - began
+        with capsys.disabled():
+            print(f"\nidle: {spent:.2f} s of CPU a minute, "  # noqa: T201
+                  f"{sidecar.rss() / 1e6:.0f} MB resident, {sidecar.peak_rss() / 1e6:.0f} at peak")
+        assert fault_proxy.requests == before
+        assert spent < MINUTE / 100
+        app.insert(1)
+        desk.call("flush", app.path)
+        assert len(fault_proxy.requests) == len(before) + 1
+        assert sidecar.stop() == 0
