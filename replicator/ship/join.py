@@ -25,7 +25,7 @@ from .image import Image
 from .remote import remote_head
 from .session import Session
 from .snapshot import Cancelled, ship_snapshot
-from .snapshots import SnapshotFacts, Snapshots, describe
+from .snapshots import SnapshotFacts, Snapshots, describe, newest_stored
 from .tail import Follower, LogReader, log_holds
 from .upload import Uploader, now_ms
 
@@ -124,7 +124,11 @@ class Joiner:
         self.uploader.reload()
         cutter = self._cutter(hashes, Head(record.generation, record.last_txid, record.state,
                                            record.commit_ms))
-        return self._session(database, pin, cutter, position)
+        snapshot = newest_stored(self.patient, self.keys, head.generation)
+        session = self._session(database, pin, cutter, position)
+        if snapshot is not None:  # else one would be due at the first commit
+            session.snapshots.know(snapshot)
+        return session
 
     def _take_over(self, database: LiveDatabase, record: SegmentRecord | None,
                    head: ObjectFacts | None, cancelled: Callable[[], bool]) -> Session:

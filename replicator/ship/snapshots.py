@@ -14,7 +14,7 @@ from ..edge.sqlite import LiveDatabase, Pin
 from ..edge.store.base import Store
 from ..errors import NotDurable, ReplicatorError
 from ..format.database import PageHashes
-from ..format.keys import Keys
+from ..format.keys import Keys, SnapshotKey, parse_key
 from ..format.objects import ObjectHeader
 from ..metrics import Metrics
 from ..model import DatabaseState, Kind, LogPosition
@@ -52,6 +52,15 @@ def snapshot_due(facts: SnapshotFacts, *, at_ms: int, log_bytes: int, interval: 
     if log_bytes <= 0 or age < interval:
         return False
     return log_bytes > ratio * facts.size or age >= max_age
+
+
+def newest_stored(store: Store, keys: Keys, generation: str) -> SnapshotFacts | None:
+    """The newest snapshot of a generation that the store has; one listing."""
+    found = [SnapshotFacts(key.txid, info.modified_ms, info.size)
+             for info in store.list(keys.snapshot_dir)
+             if isinstance(key := parse_key(keys.prefix, info.key, info.size), SnapshotKey)
+             and key.generation == generation]
+    return max(found, key=lambda facts: facts.txid, default=None)
 
 
 def describe(store: Store, keys: Keys, database: str, facts: SnapshotFacts) -> None:
@@ -108,11 +117,15 @@ class Snapshots:
         """A segment of ``size`` bytes was cut."""
         self._log_bytes += size
 
-    def took(self, facts: SnapshotFacts) -> None:
-        """A snapshot is in the store."""
+    def know(self, facts: SnapshotFacts) -> None:
+        """The newest snapshot is this one, whoever took it."""
         self.last = facts
         self._log_bytes = sum(r.size for r in self._cache.records(facts.txid + 1))
         self._cache.put("snapshot", json.dumps(asdict(facts)))
+
+    def took(self, facts: SnapshotFacts) -> None:
+        """A snapshot is in the store."""
+        self.know(facts)
         self._metrics.add("snapshots")
         self._metrics.set("last_snapshot_ms", facts.at_ms)
 

@@ -59,7 +59,7 @@ def test_the_last_commit_of_the_command_is_in_the_bucket(desk, path, note, code)
 
 def test_a_missing_database_is_restored_first(desk, path, note):
     """A new machine with nothing but the bucket: the command goes on where it was, and so does
-    the log: no new generation, although the command writes at once."""
+    the log: no new generation and no new snapshot, although the command writes at once."""
     assert around(desk, path, *write(path, note)).code == 0
     image = image_of(path)
     for file in (path, *path.parent.glob("app.db-*")):
@@ -72,7 +72,7 @@ def test_a_missing_database_is_restored_first(desk, path, note):
     assert note.read_text().strip() == "2"
     assert image_of(path) != image
     (history,) = desk.call("history", *desk.place, "--json").json
-    assert len(history["generations"]) == 1, done.err
+    assert len(history["generations"]) == len(history["snapshots"]) == 1, done.err
 
 
 def test_an_existing_database_is_left_alone(desk, path, note):
