@@ -104,7 +104,8 @@ def check_store(target: StoreTarget, store: Store | None = None) -> Iterator[Che
     """Reach the bucket, write to it, and race for one key; the first failure ends it."""
     opened = store or open_store(target)
     try:
-        for name, ask in (("bucket", _reach), ("append once", _race)):
+        for name, ask in (("bucket", _reach), ("read back", _read_back), ("append once", _race),
+                          ("large objects", _race_large)):
             answer = _answer(name, lambda ask=ask: ask(opened, target))  # type: ignore[misc]
             yield answer
             if answer.verdict == "fail":
@@ -119,12 +120,29 @@ def _reach(store: Store, target: StoreTarget) -> Check:
     return Check("bucket", "ok", f"{target.url} can be listed")
 
 
+def _read_back(store: Store, target: StoreTarget) -> Check:
+    probe.check_readable_back(store, target.prefix)
+    return Check("read back", "ok", "what is stored comes back unchanged, with its metadata")
+
+
 def _race(store: Store, target: StoreTarget) -> Check:
     winners = probe.race_conditional_put(store, target.prefix, writers=RACERS)
     if winners == 1:
         return Check("append once", "ok", f"1 winner of {RACERS} writers to one key")
     return Check("append once", "fail", f"{winners} winners of {RACERS} writers to one key",
                  "this store ignores If-None-Match; two writers could tear the log apart")
+
+
+def _race_large(store: Store, target: StoreTarget) -> Check:
+    """Only a single transaction of more than 48 MiB compressed goes to the log in parts."""
+    name, remedy = "large objects", ("nothing to do while one replicator writes to this prefix; "
+                                     "two could both append one huge transaction")
+    if not probe.completes_conditionally(store, target.prefix):
+        return Check(name, "warn", "completing an upload replaces an object that exists", remedy)
+    winners = probe.race_conditional_complete(store, target.prefix, writers=RACERS)
+    if winners == 1:
+        return Check(name, "ok", f"1 winner of {RACERS} uploads to one key")
+    return Check(name, "warn", f"{winners} winners of {RACERS} uploads to one key", remedy)
 
 
 def _answer(name: str, ask: Callable[[], Check]) -> Check:

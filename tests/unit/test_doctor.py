@@ -102,7 +102,8 @@ def test_less_space_than_the_cache_may_take_is_a_warning(tmp_path):
 def test_a_store_that_keeps_its_promises_is_fine_and_left_clean():
     """Reachable, and one winner of sixteen; nothing stays in the bucket."""
     store = MemoryStore()
-    assert verdicts(check_store(TARGET, store)) == {"bucket": "ok", "append once": "ok"}
+    assert verdicts(check_store(TARGET, store)) == {
+        "bucket": "ok", "read back": "ok", "append once": "ok", "large objects": "ok"}
     assert list(store.list("")) == []
 
 
@@ -118,6 +119,39 @@ def test_a_store_that_lets_two_writers_win_fails():
     *_, last = check_store(TARGET, Lying())
     assert (last.name, last.verdict) == ("append once", "fail")
     assert last.remedy
+
+
+class Replacing(MemoryStore):
+    """Lets a completed upload take the place of an object that is there."""
+
+    def complete_upload(self, key, upload_id, parts, *, if_absent=True):
+        super().complete_upload(key, upload_id, parts, if_absent=False)
+
+
+def test_a_store_that_replaces_large_objects_is_warned_about():
+    """It is safe for one writer, so it is a warning; what could happen is said."""
+    *_, last = check_store(TARGET, Replacing())
+    assert (last.name, last.verdict) == ("large objects", "warn")
+    assert "huge transaction" in last.remedy
+
+
+class Crowded(MemoryStore):
+    """Respects an object that is there, but not two uploads that end at the same time."""
+
+    def __init__(self):
+        super().__init__()
+        self.completions = 0
+
+    def complete_upload(self, key, upload_id, parts, *, if_absent=True):
+        self.completions += 1
+        super().complete_upload(key, upload_id, parts, if_absent=self.completions == 1)
+
+
+def test_a_store_whose_racing_uploads_all_win_is_warned_about():
+    """As SeaweedFS 4.48 does."""
+    *_, last = check_store(TARGET, Crowded())
+    assert (last.name, last.verdict) == ("large objects", "warn")
+    assert "16 winners" in last.detail
 
 
 class Closed(MemoryStore):
@@ -143,4 +177,5 @@ def test_doctor_asks_everything_once(db, tmp_path):
     (tmp_path / "store").mkdir()
     config = SqliteReplicatorConfig(db_path=db, url=f"file://{tmp_path}/store")
     assert [check.name for check in doctor(config)] == [
-        "sqlite library", "database", "file system", "disk space", "bucket", "append once"]
+        "sqlite library", "database", "file system", "disk space", "bucket", "read back",
+        "append once", "large objects"]

@@ -161,7 +161,6 @@ def test_without_a_sidecar_each_says_how_to_start_one(run, db, command):
     assert "replicator run" in document["hint"]
 
 
-@pytest.mark.xfail(reason="daemon.ask reports the missing directory instead", strict=False)
 def test_a_long_path_makes_no_difference(run, tmp_path):
     """A socket's address fits 108 bytes; what nobody answers at is the same error."""
     code, _, err = run("status", str(tmp_path / ("x" * 120) / "app.db"), "--json")
