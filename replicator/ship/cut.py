@@ -21,7 +21,7 @@ from ..format.wal import FrameBuilder, Rebaser, scan, transaction_ends
 from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache, SegmentRecord
 from .image import Image
-from .tail import CHUNK_BYTES, Committed, LogReader
+from .tail import CHUNK_BYTES, Committed, ContinuityLost, LogReader
 
 # zstd level while a writer outruns us: 3 400 MB/s instead of 930 on small transactions, for a
 # tenth more bytes.
@@ -158,7 +158,11 @@ def _slice(reader: LogReader, found: Committed, content: _Content) -> Iterator[b
     """The re-based WAL file of a run of committed frames."""
     rebaser = Rebaser(found.start)
     yield rebaser.header
+    end = found.start
     for batch in reader.batches(found):
+        if batch.base != end:  # better no segment than one that cannot be restored
+            raise ContinuityLost(f"frame {batch.base.frame + 1} does not follow {end.frame}")
+        end = batch.end
         content.change.add(batch.frames, batch.count, batch.data)
         content.ends += [content.frames + n for n in transaction_ends(batch.frames, batch.count)]
         content.frames += batch.count

@@ -8,11 +8,11 @@ anybody, and take their time from no clock but the one passed in.
 Why nothing is lost between two logs
 ------------------------------------
 A log is reset only when it was copied whole into the database and nobody reads from it. The
-pin of the moment always began at or after the position captured before it, and the next pin
-is opened *before* it is released. A pin on a read mark above zero makes a reset impossible.
-One that landed on mark zero was opened while the whole log lay in the database, which needs
-every older pin's mark, hence everything we had captured, to be the whole log. Either way, a
-log that vanishes while a pin is held had been captured to its end.
+next pin is opened *before* the one of the moment is released, and only once everything that
+the one of the moment can read was captured. A pin on a read mark above zero makes a reset
+impossible. One that landed on mark zero was opened while the whole log lay in the database,
+and the pin before it let nothing beyond its own mark be copied, so that mark was the log's
+end. Either way, a log that vanishes while a pin is held had been captured to its end.
 """
 
 from __future__ import annotations
@@ -100,6 +100,12 @@ def frame_holds(log: LogFile, position: LogPosition) -> bool:
     return (salt1, salt2, checksum) == (position.salt1, position.salt2, position.checksum)
 
 
+def in_log(log: LogFile, position: LogPosition) -> bool:
+    """Whether the open log file is the one that ``position`` was taken in."""
+    header = log.header()
+    return header is not None and _same(header.start(), position)
+
+
 def log_holds(log: LogFile, position: LogPosition) -> bool:
     """Whether the log file is the one ``position`` was taken in, unchanged up to there."""
     header = log.header() if log.refresh() is not None else None
@@ -117,6 +123,7 @@ class LogReader:
         self._log = log
         self._anchored = anchored
         self.position = position
+        self.saw_end = False  # whether nothing committed followed :attr:`read_position` when read
         self._stash: Committed | None = None
 
     def look(self) -> bool:
@@ -184,6 +191,11 @@ class LogReader:
             low, high = (middle, high) if self.reaches(middle) else (low, middle)
         return low
 
+    def last_frame(self) -> int:
+        """Number of the last frame, committed or not, in the log of :attr:`read_position`."""
+        position = self.read_position
+        return position.frame + LogReader(self._log, position).frames_ahead()
+
     @property
     def stashed(self) -> bool:
         """Whether frames wait in memory, see :meth:`stash`."""
@@ -197,7 +209,8 @@ class LogReader:
         if self._stash is not None:
             return self._stash
         found = self._find(limit) if self.look() else None
-        if found is None or found.complete:  # then the log's end was seen, if it is still there
+        self.saw_end = found is None or found.complete
+        if self.saw_end:  # the end of the log, if it is still there
             self._anchored = self._anchored or self._still_here()
         return found
 
@@ -220,8 +233,7 @@ class LogReader:
         return Committed(self.position, end, complete, self._reusable(batches, end))
 
     def _still_here(self) -> bool:
-        header = self._log.header()
-        return header is not None and self._same_log(header)
+        return in_log(self._log, self.position)
 
     def _reusable(self, batches: list[Batch], end: LogPosition) -> tuple[Batch, ...]:
         """The batch in hand when one read held the whole range, which is the common case."""
@@ -263,10 +275,14 @@ class LogReader:
         self.position, self._stash = end, None
 
     def stash(self) -> bool:
-        """Read what is committed into memory, so that the log may go. False: too much of it."""
+        """Read what is committed into memory, so that the log may go. False: too much of it,
+        or a new log began, which is not joined to what waits of the old one."""
         stashed = self._stash
         beyond = LogReader(self._log, self.read_position)
         found = beyond.find(STASH_BYTES)
+        if stashed is not None and not _same(beyond.position, stashed.end):
+            return False
+        self.saw_end = beyond.saw_end
         if found is None:
             return True
         start, ready = (stashed.start, stashed.ready) if stashed else (found.start, ())
@@ -297,6 +313,7 @@ class Follower:
         self._metrics = metrics
         self._clock = clock
         self._pinned_at: LogPosition | None = None
+        self._reach: int | None = None  # the pin sees no frame of its log beyond this one
         self.waiting = False  # the pin is on mark zero; the next writer restarts the log
 
     def settle(self) -> bool:
@@ -314,18 +331,30 @@ class Follower:
         if position.frame == 0:
             return True  # nothing of this log is committed; the pin we have still holds it
         settled = self._pinned_at is not None and _same(self._pinned_at, position)
+        if (settled or self._pinned_at is None) and not self._captured_what_is_pinned(position):
+            return False
         fresh = self._database.pin()
-        if (self.waiting or not settled) and self._checkpoint().busy:
-            # A checkpoint that began before the reset may still copy frames of the old log.
+        # A checkpoint that began before the reset may still copy frames of the old log; and of
+        # a log that began this instant nothing is known.
+        stay = (self._checkpoint().busy if self.waiting or not settled
+                else not in_log(self._database.log, position))
+        if stay:
             self._database.unpin(fresh)
             return False
         self._swap(fresh)
         self.waiting = False
         return True
 
+    def _captured_what_is_pinned(self, position: LogPosition) -> bool:
+        """Whether the pin may go: frames that it can read and we did not capture could be
+        copied, and the log then be reset, the moment the next pin lands on mark zero."""
+        return (self._reader.saw_end
+                or (self._reach is not None and position.frame >= self._reach))
+
     def _swap(self, fresh: Pin) -> None:
         self._database.unpin(self._pin)
         self._pin, self._pinned_at = fresh, self._reader.read_position
+        self._reach = self._reader.last_frame()
 
     def _roll_over(self) -> bool:
         """Chase the log's end once; if it runs away and the log is long, stop it for a moment.
