@@ -5,7 +5,9 @@ the number is appended to the log file. So whatever a restore brings back can be
 what was acknowledged: exactly the transactions 1 … k of each writer, and k no smaller than what
 was reported durable.
 
-    python workload.py DATABASE LOG [--writer N] [--rate TX/S] [--commits N] [--mode NAME] …
+    python workload.py DATABASE LOG [--writer N] [--rate TX/S] [--commits N] …
+    python workload.py DATABASE LOG --large BYTES    one transaction of that size, then the end
+    python workload.py DATABASE LOG --hold           a reader: says what it sees, twice
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS done(writer INTEGER, seq INTEGER, digest TEXT, PRIMARY KEY(writer, seq));
 CREATE TABLE IF NOT EXISTS item(id INTEGER PRIMARY KEY, writer INTEGER, seq INTEGER, body BLOB);
 CREATE INDEX IF NOT EXISTS item_by_writer ON item(writer, seq);
+CREATE TABLE IF NOT EXISTS filler(body BLOB);
 """
 
 
@@ -53,6 +56,51 @@ def transaction(connection: sqlite3.Connection, writer: int, seq: int,
     connection.execute("COMMIT")
 
 
+def large_transaction(connection: sqlite3.Connection, writer: int, seq: int,
+                      rng: random.Random, size: int) -> None:
+    """About ``size`` bytes in one transaction, far beyond the page cache: pages are spilled to
+    the log before the commit, rewritten there, and partly rolled back to a savepoint."""
+    bodies = [rng.randbytes(4000) for _ in range(size // 4000)]
+    connection.execute("BEGIN IMMEDIATE")
+    first = connection.execute("SELECT ifnull(max(id), 0) + 1 FROM item").fetchone()[0]
+    connection.executemany("INSERT INTO item(id, writer, seq, body) VALUES (?, ?, ?, ?)",
+                           ((first + n, writer, seq, body) for n, body in enumerate(bodies)))
+    for n in range(0, len(bodies), 10):
+        bodies[n] = rng.randbytes(4000)
+        connection.execute("UPDATE item SET body = ? WHERE id = ?", (bodies[n], first + n))
+    connection.execute("SAVEPOINT undone")
+    connection.execute("UPDATE item SET body = zeroblob(3000) WHERE writer = ? AND seq = ?",
+                       (writer, seq))
+    connection.execute("ROLLBACK TO undone")
+    digest = hashlib.sha256(b"".join(bodies)).hexdigest()
+    connection.execute("INSERT INTO done VALUES (?, ?, ?)", (writer, seq, digest))
+    connection.execute("COMMIT")
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """Pages that the next :func:`shrink` gives back."""
+    connection.execute("INSERT INTO filler WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
+                       "SELECT i + 1 FROM n WHERE i < 200) SELECT randomblob(2000) FROM n")
+
+
+def shrink(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM filler")
+    connection.execute("VACUUM")
+
+
+def hold(path: str) -> None:
+    """A long read transaction: the last receipt it sees, before and after a line on stdin."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+    connection.execute("BEGIN")
+    for wait in (True, False):
+        seen = connection.execute("SELECT count(*), max(rowid) FROM done").fetchone()
+        print(*seen, flush=True)  # noqa: T201
+        if wait:
+            sys.stdin.readline()
+    connection.execute("COMMIT")
+    connection.close()
+
+
 def violations(connection: sqlite3.Connection) -> list[str]:
     """What contradicts "exactly the transactions 1 … k of each writer", empty if nothing."""
     found = []
@@ -77,7 +125,7 @@ def last_committed(connection: sqlite3.Connection, writer: int) -> int:
 def checkpoint(connection: sqlite3.Connection) -> None:
     """The application's own TRUNCATE checkpoint, which gives up when somebody reads."""
     connection.execute("PRAGMA busy_timeout=5")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     connection.execute("PRAGMA busy_timeout=30000")
 
 
@@ -89,17 +137,22 @@ def run(options: argparse.Namespace) -> None:
     log = os.open(options.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     seq = last_committed(connection, options.writer)
     until = time.monotonic() + options.seconds if options.seconds else float("inf")
-    last = seq + options.commits if options.commits else sys.maxsize
+    commits = options.commits or bool(options.large)
+    last = seq + commits if commits else sys.maxsize
     while seq < last and time.monotonic() < until:
         began = time.monotonic()
         seq += 1
-        transaction(connection, options.writer, seq, rng, options.rows)
+        if options.large:
+            large_transaction(connection, options.writer, seq, rng, options.large)
+        else:
+            transaction(connection, options.writer, seq, rng, options.rows)
         os.write(log, f"{options.writer} {seq}\n".encode())
         if options.truncate_every and seq % options.truncate_every == 0:
             checkpoint(connection)
         if options.vacuum_every and seq % options.vacuum_every == 0:
-            connection.execute("DELETE FROM item WHERE id % 3 = 0 AND writer = -1")
-            connection.execute("VACUUM")
+            shrink(connection)
+        elif options.vacuum_every and seq % options.vacuum_every == options.vacuum_every // 2:
+            fill(connection)
         if options.reopen_every and seq % options.reopen_every == 0:
             connection.close()
             connection = open_database(options.database, autocheckpoint=options.autocheckpoint)
@@ -114,12 +167,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("log")
     for name, default in (("writer", 1), ("commits", 0), ("rows", 4), ("seed", 1),
                           ("page-size", 4096), ("autocheckpoint", 1000), ("truncate-every", 0),
-                          ("vacuum-every", 0), ("reopen-every", 0)):
+                          ("vacuum-every", 0), ("reopen-every", 0), ("large", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     for name in ("rate", "seconds"):
         parser.add_argument(f"--{name}", type=float, default=0.0)
+    parser.add_argument("--hold", action="store_true")
     return parser.parse_args(arguments)
 
 
+def main(options: argparse.Namespace) -> None:
+    if options.hold:
+        hold(options.database)
+    else:
+        run(options)
+
+
 if __name__ == "__main__":
-    run(parse(sys.argv[1:]))
+    main(parse(sys.argv[1:]))

@@ -1,0 +1,114 @@
+"""Live replication under every way an application may write, in the process and beside it.
+
+Each run ends the same way: after flush() the store alone gives back the source page by page, and
+every commit that any writer knows of.
+"""
+
+import pytest
+from fix_live import LONG, Scene
+
+WAYS = {
+    "one writer": {"commits": 8000},
+    "three writers": {"writers": 3, "commits": 1500},
+    "one writer at 200 a second": {"commits": 200, "rate": 200},
+    "three writers at 200 a second": {"writers": 3, "commits": 100, "rate": 70},
+    "no autocheckpoint": {"commits": 8000, "autocheckpoint": 0},
+    "three writers, no autocheckpoint": {"writers": 3, "commits": 1500, "autocheckpoint": 0},
+    "checkpoint at every commit": {"commits": 3000, "autocheckpoint": 1},
+    "TRUNCATE checkpoints": {"commits": 1000, "truncate_every": 25},
+    "TRUNCATE checkpoints of three": {"writers": 3, "commits": 400, "truncate_every": 25},
+    "grow, VACUUM and shrink": {"commits": 1200, "vacuum_every": 60},
+    "VACUUM among three": {"writers": 3, "commits": 400, "vacuum_every": 100},
+    "reopened connections": {"commits": 1000, "reopen_every": 10},
+    "reopened and truncated by three": {"writers": 3, "commits": 300, "reopen_every": 7,
+                                        "truncate_every": 11},
+    "small pages": {"commits": 3000, "page_size": 512},
+    "small pages and VACUUM": {"commits": 600, "page_size": 512, "vacuum_every": 60},
+    "large pages": {"commits": 1500, "page_size": 65536},
+    "large pages of three": {"writers": 3, "commits": 300, "page_size": 65536,
+                             "truncate_every": 50},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_in_the_library(scene, way):
+    """A replicator in another process than the writers loses no page and no commit; no writer
+    meets an error."""
+    scene.begin(**WAYS[way])
+    with scene.replicating() as replicator:
+        scene.write(**WAYS[way])
+        position = replicator.flush(LONG)
+        status = replicator.status()
+        assert status.durable_txid == status.txid == position.txid >= scene.total()
+    assert scene.exact().txid == position.txid
+
+
+def test_before_the_database_exists(scene):
+    """A replicator that is there first takes up the database as it appears, under writes."""
+    with scene.replicating() as replicator:
+        scene.write(writers=3, commits=500)
+        replicator.flush(LONG)
+    scene.exact()
+
+
+def test_in_the_middle_of_writes(scene):
+    """A replicator that starts while writers run takes its first snapshot without stopping
+    them, and follows from there."""
+    scene.write(commits=3000)
+    writers = [scene.start(n, commits=3000, rate=2000) for n in (1, 2)]
+    with scene.replicating() as replicator:
+        for writer in writers:
+            writer.finish()
+        replicator.flush(LONG)
+        assert replicator.status().txid > 1
+    scene.exact()
+
+
+def test_each_flush_covers_what_was_committed_before_it(scene):
+    """Under writes, each flush() returns a position whose restore holds every commit that had
+    returned before the call; and the same position, asked for by txid, stays that."""
+    with scene.replicating() as replicator:
+        writer = scene.start(commits=1500, rate=1000)
+        promised = []
+        while writer.running:
+            before = scene.committed()
+            promised.append((replicator.flush(LONG).txid, before))
+        writer.finish()
+        replicator.flush(LONG)
+    for txid, before in promised[::max(1, len(promised) // 10)]:
+        if before:
+            copy, report = scene.restore(txid=txid)
+            assert report.txid == txid
+            scene.prefix_holds(copy, at_least=before)
+    scene.exact()
+
+
+@pytest.mark.parametrize("roll_over", [20, 1000])
+def test_as_a_sidecar(scene, roll_over):
+    """The same for a process of its own with a directory as the store; SIGTERM ends it with 0
+    once everything is there, also what no flush asked for."""
+    scene.begin()
+    sidecar = scene.sidecar(roll_over=roll_over)
+    sidecar.until_following()
+    scene.write(writers=3, commits=1000, truncate_every=40)
+    assert scene.flush() >= scene.total()
+    scene.write(writers=2, commits=100)
+    assert sidecar.stop() == 0
+    scene.exact()
+
+
+def test_as_a_sidecar_on_s3(seaweed_credentials, prefix, tmp_path):
+    """The same with a real S3 server, reached by credentials in the environment."""
+    scene = Scene(tmp_path, url=f"s3://{seaweed_credentials.bucket}",
+                  endpoint_url=seaweed_credentials.endpoint_url, prefix=prefix)
+    try:
+        scene.begin()
+        sidecar = scene.sidecar()
+        sidecar.until_following()
+        scene.write(writers=3, commits=1000, truncate_every=40)
+        assert scene.flush() >= scene.total()
+        scene.write(writers=2, commits=100)
+        assert sidecar.stop() == 0
+        scene.exact()
+    finally:
+        scene.leave()
