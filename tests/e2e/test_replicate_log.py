@@ -1,0 +1,157 @@
+"""The log while it is followed: let go again and again, bounded, and never at a reader's cost."""
+
+import threading
+
+import pytest
+from fix_live import LONG
+from fix_ship import wait_for
+
+from replicator.ship import session as session_module
+from replicator.ship import tail as tail_module
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def short_logs(monkeypatch):
+    """Logs are let go at 20 frames."""
+    for module in (tail_module, session_module):
+        monkeypatch.setattr(module, "ROLL_OVER_FRAMES", 20)
+    monkeypatch.setattr(session_module, "ROLL_OVER_PAUSE", 0.0)
+
+
+class HighWater:
+    """The largest size that the log file was seen at."""
+
+    def __init__(self, path):
+        self._path, self.bytes = path, 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self):
+        while not self._stop.wait(0.002):
+            if self._path.exists():
+                self.bytes = max(self.bytes, self._path.stat().st_size)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.mark.parametrize("options", [
+    {"writers": 1, "rate": 2000},
+    {"writers": 3, "rate": 600},
+    {"writers": 2, "rate": 1000, "truncate_every": 30},
+    {"writers": 1, "rate": 2000, "autocheckpoint": 0},
+    {"writers": 2, "rate": 1000, "reopen_every": 9, "autocheckpoint": 15},
+    {"writers": 1, "rate": 1000, "vacuum_every": 50, "page_size": 512},
+], ids=str)
+def test_a_hundred_roll_overs(scene, short_logs, options):
+    """However often the log is let go and picked up, each page and commit is captured."""
+    scene.begin(**options)
+    with scene.replicating() as replicator:
+        while replicator.status().roll_overs < 100:
+            writers = scene.start_all(commits=400, **options)
+            while any(writer.running for writer in writers):
+                replicator.flush(LONG)
+            for writer in writers:
+                writer.finish()
+        replicator.flush(LONG)
+    scene.exact()
+
+
+def test_the_log_stays_bounded_under_a_writer_that_never_pauses(scene):
+    """The log file stays below 192 MiB while several times that is written through it. Without
+    roll-over it would be as long as everything that was captured, since a pin is always held."""
+    scene.begin()
+    with scene.replicating() as replicator, HighWater(scene.wal) as high:
+        scene.write(commits=30_000)
+        replicator.flush(LONG)
+        captured = replicator.metrics.get("captured_bytes")
+        status = replicator.status()
+    print(f"log at most {high.bytes / MIB:.0f} MiB of {captured / MIB:.0f} MiB written, "  # noqa: T201
+          f"{status.roll_overs} roll-overs, {status.write_lock_holds} holds, the longest "
+          f"{status.longest_write_lock_ms:.0f} ms")
+    assert captured > 3 * high.bytes
+    assert high.bytes < 192 * MIB
+    scene.exact()
+
+
+def test_a_long_reader_is_not_broken(scene, short_logs):
+    """A reader that stays sees the same to its end, the log grows meanwhile as it would without
+    us, and is let go once the reader has left."""
+    scene.begin()
+    with scene.replicating() as replicator:
+        reader, seen = scene.reader()
+        replicator.flush(LONG)
+        before = replicator.status()
+        scene.write(commits=500)
+        replicator.flush(LONG)
+        held = replicator.status()
+        assert held.roll_overs <= before.roll_overs + 1  # one may have been under way
+        assert held.wal_frame_count > 10 * 20
+        assert replicator.status().durable_txid >= scene.total()  # it is durable all the same
+        reader.go_on()
+        assert reader.says() == seen
+        reader.finish()
+
+        def rolled_over():
+            scene.write(commits=1)
+            replicator.flush(LONG)
+            return replicator.status().roll_overs > held.roll_overs
+
+        wait_for(rolled_over)
+        scene.write(commits=1)
+        replicator.flush(LONG)
+        assert replicator.status().wal_frame_count < held.wal_frame_count
+    scene.exact()
+
+
+def test_a_transaction_beyond_the_page_cache(scene):
+    """64 MiB in one transaction, which spills frames into the log before its commit, rewrites
+    them there and undoes some, arrive as one transaction or not at all."""
+    scene.begin()
+    with scene.replicating() as replicator:
+        scene.write(commits=20)
+        before = replicator.flush(LONG).txid
+        scene.write(large=64 * MIB)
+        position = replicator.flush(LONG)
+        assert position.txid == before + 1
+        scene.write(commits=20)
+        replicator.flush(LONG)
+    copy, _ = scene.restore(txid=before)
+    scene.prefix_holds(copy, at_least={1: 21})
+    copy, _ = scene.restore(txid=position.txid)
+    scene.prefix_holds(copy, at_least={1: 22})
+    scene.exact()
+
+
+def test_a_backlog_cut_in_pieces(scene, monkeypatch):
+    """Captures that always stop short of the log's end, while the application checkpoints as
+    it likes: no page is lost between two logs."""
+    monkeypatch.setattr(tail_module, "CHUNK_BYTES", 128 << 10)
+    scene.begin()
+    with scene.replicating(segment_max_bytes=128 << 10) as replicator:
+        for _ in range(15):
+            scene.write(writers=2, commits=60, truncate_every=20, autocheckpoint=50)
+        replicator.flush(LONG)
+        assert replicator.status().txid >= scene.total()  # and nothing was merely caught up
+        assert replicator.metrics.get("catch_ups") == 0
+    scene.exact()
+
+
+def test_large_transactions_among_small_ones(scene, short_logs):
+    """Spilling transactions of two writers, between the commits of a third."""
+    scene.begin()
+    with scene.replicating() as replicator:
+        small = scene.start(1, commits=400, rate=400)
+        for writer in (2, 3, 2, 3):
+            scene.start(writer, large=6 * MIB).finish()
+            replicator.flush(LONG)
+        small.finish()
+        replicator.flush(LONG)
+    scene.exact()
