@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in $(WANTED); do \
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test soak docs clean
+.PHONY: help install demo check test soak chaos docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ test: $(STAMP) ## every test but the slow ones, with branch coverage
 
 soak: $(STAMP) ## the slow tests: a gigabyte, an idle minute, long runs
 	$(BIN)/pytest -m slow
+
+chaos: $(STAMP) ## kill -9 a hundred times under load; REPLICATOR_KILLS says how often
+	REPLICATOR_KILLS=$${REPLICATOR_KILLS:-100} $(BIN)/pytest -s tests/e2e/test_kill_sidecar.py tests/e2e/test_kill_application.py
 
 docs: $(STAMP) ## write docs/cli.md from the command line
 	$(BIN)/python docs/generate_cli.py

@@ -1,0 +1,158 @@
+"""kill −9 of the sidecar, at any moment: what it called durable is in the store.
+
+The number of kills comes from ``REPLICATOR_KILLS``, the seed of what is random from
+``REPLICATOR_SEED``; it is printed, so that a failure can be repeated as far as processes can.
+"""
+
+import contextlib
+import os
+import random
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import workload
+from fix_command import cache_of
+
+from replicator.daemon import ask
+from replicator.errors import ReplicatorError
+
+KILLS = int(os.environ.get("REPLICATOR_KILLS", "10"))
+SEED = int(os.environ.get("REPLICATOR_SEED") or secrets.randbits(32))
+
+
+def test_flush_then_kill_twenty_times(scene):
+    """A commit, a flush, kill −9: the commit is restored from the store, each of 20 times."""
+    connection = workload.open_database(scene.path)
+    connection.executescript(workload.SCHEMA)
+    rng = random.Random(1)
+    for seq in range(1, 21):
+        sidecar = scene.sidecar()
+        sidecar.until_following()
+        workload.transaction(connection, 1, seq, rng, 3)
+        txid = ask(cache_of(scene.path), {"command": "flush"})["txid"]
+        sidecar.kill()
+        copy, report = scene.restore()
+        assert report.txid == txid
+        scene.prefix_holds(copy, at_least={1: seq})
+    connection.close()
+    scene.exact()
+
+
+class Chaos:
+    """Writers that go on, sidecars that are killed, and what was reported durable so far."""
+
+    def __init__(self, scene, rng):
+        self.scene, self.rng = scene, rng
+        self.writers = {}
+        self.durable = 0  # the newest txid that any sidecar reported
+        self.promised = {}  # commits of each writer that a flush covered
+        self.generations = set()
+
+    def keep_writing(self):
+        for number in (1, 2, 3):
+            writer = self.writers.get(number)
+            if writer is None or not writer.running:
+                if writer is not None:
+                    writer.finish()
+                self.writers[number] = self.scene.start(
+                    number, commits=self.rng.randint(40, 160), seed=self.rng.randrange(1 << 30),
+                    rate=self.rng.choice((200, 500, 0)),
+                    truncate_every=self.rng.choice((0, 30)),
+                    autocheckpoint=self.rng.choice((0, 10, 1000)),
+                    reopen_every=self.rng.choice((0, 20)))
+
+    def sidecar(self):
+        return self.scene.sidecar("--snapshot-interval", "1s", "--sync-interval",
+                                  self.rng.choice(("1ms", "20ms", "1s")),
+                                  roll_over=self.rng.choice((20, 100, 1000)))
+
+    def note(self, status):
+        if status is not None:
+            self.durable = max(self.durable, status["durable_txid"])
+
+    def flush(self):
+        """What had been committed before is promised once the answer is there."""
+        before = self.scene.committed()
+        answer = ask(cache_of(self.scene.path), {"command": "flush"})
+        self.durable = max(self.durable, answer["txid"])
+        self.promised |= before
+
+    def run_until_its_end(self, sidecar):
+        """Let the sidecar live for a while, then kill it; which moment is met?"""
+        moment = self.rng.choice(("start", "follow", "follow", "flush", "flushed"))
+        if moment == "start":
+            time.sleep(self.rng.uniform(0, 0.8))
+        else:
+            sidecar.until_following()
+            self.keep_writing()
+            if moment == "flushed":
+                self.flush()
+            else:
+                self.interrupt(sidecar, flushing=moment == "flush")
+        with contextlib.suppress(ReplicatorError):
+            self.note(sidecar.status())
+        sidecar.kill()
+        return moment
+
+    def interrupt(self, sidecar, *, flushing):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(self.flush) if flushing else None
+            time.sleep(self.rng.uniform(0, 0.05 if flushing else 0.5))
+            self.note(sidecar.status())
+            sidecar.kill()
+            if waiting is not None:
+                with contextlib.suppress(ReplicatorError):
+                    waiting.result()
+
+    def check(self):
+        """The store alone gives back all that was reported durable."""
+        copy, report = self.scene.restore()
+        if report is None:
+            assert self.durable == 0
+            return
+        assert report.txid >= self.durable
+        self.generations.add(report.generation)
+        self.scene.prefix_holds(copy, at_least=self.promised)
+        copy.unlink()
+
+    def end(self):
+        """The writers end unharmed, a last sidecar makes all of it durable."""
+        for writer in self.writers.values():
+            writer.finish()
+        sidecar = self.scene.sidecar()
+        sidecar.until_following()
+        self.flush()
+        assert self.promised == self.scene.committed()
+        assert sidecar.stop() == 0
+        for _ in range(5):
+            txid = self.rng.randint(1, self.durable)
+            copy, report = self.scene.restore(txid=txid)
+            assert report.txid == txid
+            self.scene.prefix_holds(copy, at_least={})
+            copy.unlink()
+
+
+@pytest.mark.timeout(120 + 20 * KILLS)
+def test_kill_9_at_random_moments(scene, capsys):
+    """Under writers that go on, sidecars are killed while they start, follow, flush and take
+    snapshots. After each kill a restore brings back at least what was reported durable; in the
+    end the store holds the source page by page, and any transaction on the way."""
+    chaos = Chaos(scene, random.Random(SEED))
+    moments, lost = [], None
+    scene.begin()
+    try:
+        for _ in range(KILLS):
+            chaos.keep_writing()
+            moments.append(chaos.run_until_its_end(chaos.sidecar()))
+            chaos.check()
+        chaos.end()
+        scene.exact()
+        lost = 0
+    finally:
+        with capsys.disabled():
+            print(f"\nseed {SEED}: {len(moments)} kills, "  # noqa: T201
+                  f"{sum(chaos.promised.values())} commits acknowledged in {chaos.durable} "
+                  f"transactions, {'some' if lost is None else lost} lost, "
+                  f"{len(chaos.generations)} generations")
