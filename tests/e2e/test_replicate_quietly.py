@@ -1,0 +1,190 @@
+"""Replication that asks nothing of the application, of a client, or of an idle store."""
+
+import contextlib
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+import workload
+from fix_counting import CountingStore
+from fix_live import LONG
+from fix_ship import ObedientStore, wait_for
+
+from replicator.edge.store.directory import DirectoryStore
+from replicator.errors import ReplicatorError
+from replicator.restore import restore
+from replicator.ship import pipeline as pipeline_module
+
+
+@pytest.fixture
+def store(scene):
+    return ObedientStore(DirectoryStore(scene.directory / "store"))
+
+
+def silence_events(monkeypatch):
+    """The file system tells nothing: only polls wake the capture."""
+    class Silent:
+        active = False
+
+        def __init__(self, path, wake):
+            pass
+
+        def arm(self):
+            pass
+
+        stop = arm
+
+    monkeypatch.setattr(pipeline_module, "Watcher", Silent)
+
+
+@pytest.mark.parametrize("events", [True, False], ids=["with events", "without events"])
+def test_a_lone_commit_reaches_the_store(scene, monkeypatch, events):
+    """Nobody flushes, and nothing else happens: the commit gets there by itself."""
+    if not events:
+        silence_events(monkeypatch)
+    scene.begin()
+    with scene.replicating(poll_interval=0.05, sync_interval=0.2) as replicator:
+        replicator.flush(LONG)
+        wal = scene.directory / "store" / "app.db" / "wal"
+        for _ in range(3):
+            known = set(wal.iterdir())
+            scene.write(commits=1)
+            wait_for(lambda known=known: {p for p in wal.iterdir()
+                                          if p.name.endswith(".zst")} - known)
+            copy, _ = scene.restore()
+            scene.prefix_holds(copy, at_least=scene.committed())
+        wait_for(lambda: replicator.status().lag_bytes == 0)
+    scene.exact()
+
+
+def test_idle_costs_no_request(scene, store):
+    """Once everything is durable, however often the capture looks, the store is not asked."""
+    scene.begin()
+    with scene.replicating(store=store, poll_interval=0.01) as replicator:
+        scene.write(commits=50)
+        replicator.flush(LONG)
+        calls, rounds = len(store.calls), replicator.metrics.get("wake_ups")
+        wait_for(lambda: replicator.metrics.get("wake_ups") >= rounds + 100)
+        assert store.calls[calls:] == []
+        scene.write(commits=1)
+        replicator.flush(LONG)
+        assert [method for method, _ in store.calls[calls:]] == ["put"]
+    scene.exact()
+
+
+def test_a_steady_stream_costs_one_request_per_cut(scene, store):
+    """Each segment is one PUT, and nothing else is asked."""
+    scene.begin()
+    with scene.replicating(store=store) as replicator:
+        replicator.flush(LONG)
+        calls, segments = len(store.calls), replicator.metrics.get("segments")
+        scene.write(writers=2, commits=300, rate=500)
+        replicator.flush(LONG)
+        assert {method for method, _ in store.calls[calls:]} == {"put"}
+        assert len(store.calls) - calls == replicator.metrics.get("segments") - segments
+    scene.exact()
+
+
+def locks(database):
+    """(inode, kind, byte) of each POSIX lock of this process on the database and its index.
+    Neighbouring locks are one line in proc(5), so bytes are compared. A byte locked to the end
+    of the file, which SQLite never does, would be an error here."""
+    inodes = {os.stat(f"{database}{suffix}").st_ino for suffix in ("", "-shm")}
+    found = set()
+    for line in Path("/proc/locks").read_text().splitlines():
+        _, style, _, kind, pid, file, first, last = line.replace("-> ", "").split()
+        inode = int(file.rpartition(":")[2])
+        if (style, int(pid)) == ("POSIX", os.getpid()) and inode in inodes:
+            found |= {(inode, kind, byte) for byte in range(int(first), int(last) + 1)}
+    return found
+
+
+def test_the_application_in_the_same_process_is_left_alone(scene):
+    """In the application's own process: its locks are the same after start, flush, snapshot,
+    restore, status and stop (O5); its tables are its own; no connection but its own ever wrote;
+    its read transaction goes on."""
+    connection = workload.open_database(str(scene.path))
+    connection.executescript(workload.SCHEMA)
+    scene.write(commits=20)
+    schema = connection.execute("SELECT * FROM sqlite_master ORDER BY 2").fetchall()
+    version = connection.execute("PRAGMA data_version").fetchone()
+    connection.execute("BEGIN")
+    seen = connection.execute("SELECT count(*) FROM done").fetchone()
+    before = locks(scene.path)
+    assert before
+    replicator = scene.replicator(cache_dir=scene.directory / "cache")
+    for _ in range(2):
+        replicator.start()
+        for ask in (lambda: replicator.flush(LONG), lambda: replicator.snapshot(LONG),
+                    lambda: replicator.restore(output=scene.directory / "copy.db",
+                                               overwrite=True), replicator.status):
+            ask()
+            assert before <= locks(scene.path)
+        replicator.stop()
+        assert locks(scene.path) == before
+    assert connection.execute("SELECT count(*) FROM done").fetchone() == seen
+    connection.execute("COMMIT")
+    assert connection.execute("PRAGMA data_version").fetchone() == version
+    assert connection.execute("SELECT * FROM sqlite_master ORDER BY 2").fetchall() == schema
+    connection.close()
+    scene.exact()
+
+
+def test_writers_in_the_same_process(scene):
+    """Threads of the application write beside the replicator in one process, each with its own
+    connections that come and go."""
+    workload.main(workload.parse([str(scene.path), str(scene.log(1)), "--commits", "1"]))
+    with scene.replicating() as replicator:
+        threads = [threading.Thread(target=workload.main, args=[workload.parse(
+            [str(scene.path), str(scene.log(n)), "--writer", str(n), "--commits", "300",
+             "--reopen-every", "25", "--truncate-every", "40"])]) for n in (1, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        replicator.flush(LONG)
+    assert scene.committed() == {1: 301, 2: 300}
+    scene.exact()
+
+
+def test_what_is_flushed_can_be_restored_while_it_is_replicated(scene, store):
+    """Restores beside a running replicator, under writes: each is a state that was committed."""
+    scene.begin()
+    counting = CountingStore(DirectoryStore(scene.directory / "store"))
+    with scene.replicating(store=store) as replicator:
+        writer = scene.start(commits=600, rate=600)
+        last = 0
+        while writer.running:
+            before = scene.committed()
+            promised = replicator.flush(LONG).txid
+            copy = scene.directory / f"live-{promised}.db"
+            report = restore(store=counting, prefix="app.db", output=copy, overwrite=True)
+            assert report.txid >= promised >= last
+            last = report.txid
+            scene.prefix_holds(copy, at_least=before)
+            copy.unlink()
+        writer.finish()
+        replicator.flush(LONG)
+    scene.exact()
+
+
+def test_an_outage_is_survived(scene, store):
+    """The store goes away under writes; no writer notices, and once it is back everything that
+    was committed meanwhile arrives, transaction by transaction."""
+    scene.begin()
+    with scene.replicating(store=store) as replicator:
+        replicator.flush(LONG)
+        for _ in range(3):
+            store.go_away()
+            writer = scene.start(commits=300)
+            writer.finish()
+            with pytest.raises(ReplicatorError):
+                replicator.flush(0.2)
+            store.come_back()
+            replicator.flush(LONG)
+            assert replicator.status().txid >= scene.total()
+    scene.exact()
+    with contextlib.closing(sqlite3.connect(scene.path)) as connection:
+        assert workload.violations(connection) == []
