@@ -8,7 +8,6 @@ OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(WANTED); do \
 	$$p -c '$(OLD_ENOUGH)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 WORKERS ?= 2
-KILLS ?= 100
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test soak chaos docs clean
@@ -40,9 +39,6 @@ soak: $(STAMP) ## the slow tests: a gigabyte, an idle minute, long runs
 
 chaos: $(STAMP) ## kill -9 a hundred times under load; REPLICATOR_KILLS says how often
 	REPLICATOR_KILLS=$${REPLICATOR_KILLS:-100} $(BIN)/pytest -s tests/e2e/test_kill_sidecar.py tests/e2e/test_kill_application.py
-
-chaos: $(STAMP) ## kill -9 a hundred times (KILLS, SEED), of sidecars, applications and both
-	REPLICATOR_KILLS=$(KILLS) REPLICATOR_SEED=$(SEED) $(BIN)/pytest tests/e2e/test_kill_*.py
 
 docs: $(STAMP) ## write docs/cli.md from the command line
 	$(BIN)/python docs/generate_cli.py
