@@ -204,8 +204,10 @@ class _Parts:
                      default=None)
         lag_ms = max(0, now_ms() - oldest) if oldest is not None else 0
         trouble, error = self.pipeline.trouble, self.uploader.failing or self.pipeline.failed
+        failures = [(trouble.at_ms, str(trouble.error))] if trouble else []
+        failures += [self.uploader.newest_failure] if self.uploader.newest_failure else []
+        last_error_at, last_error = max(failures, default=(None, None))
         snapshot = session.snapshots.last if session else None
-        error_at = self.uploader.failed_at_ms if error else trouble.at_ms if trouble else None
         status = ReplicationStatus(
             running=running and self.pipeline.failed is None,
             healthy=running and error is None and lag_ms < HEALTH_WINDOW_MS
@@ -226,8 +228,7 @@ class _Parts:
             roll_overs=int(figures["roll_overs"]),
             write_lock_holds=int(figures["write_lock_holds"]),
             longest_write_lock_ms=figures["longest_write_lock_ms"],
-            last_error=str(error) if error else str(trouble.error) if trouble else None,
-            last_error_at=error_at)
+            last_error=last_error, last_error_at=last_error_at)
         self._export(status)
         return status
 

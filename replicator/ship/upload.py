@@ -74,7 +74,7 @@ class Uploader:
         self._held = False  # the log in the store is not the one that the cache continues
         self._dead: ReplicatorError | None = None
         self._failing: ReplicatorError | None = None
-        self.failed_at_ms: int | None = None  # when the newest failure was met
+        self.newest_failure: tuple[int, str] | None = None  # when (ms) and what; kept for ever
         self._thread: threading.Thread | None = None
         durable = cache.durable()
         self._durable_txid = durable.last_txid if durable else 0
@@ -127,7 +127,7 @@ class Uploader:
         """Append nothing any more; every waiter gets ``error``."""
         with self._changed:
             self._dead = self._dead or error
-            self.failed_at_ms = now_ms()
+            self.newest_failure = now_ms(), str(error)
             self._changed.notify_all()
 
     def wait_durable(self, txid: int, timeout: float | None) -> None:
@@ -252,7 +252,7 @@ class Uploader:
         if self._failing is None or attempt & (attempt - 1) == 0:
             log.warning("%s: attempt %d failed: %s", self._store.url, attempt, error)
         with self._changed:
-            self._failing, self.failed_at_ms = error, now_ms()
+            self._failing, self.newest_failure = error, (now_ms(), str(error))
             self._changed.wait_for(lambda: self._stopping or self._dead,
                                    backoff(attempt, policy, random.random))
 

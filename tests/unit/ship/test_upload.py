@@ -150,7 +150,7 @@ def test_a_refusal_is_retried_until_it_recovers(store, cache, uploader):
     uploader.start()
     wait_for(lambda: cache.pending()[0].attempts > 2)
     assert isinstance(uploader.failing, AccessDenied)
-    assert uploader.failed_at_ms is not None
+    assert uploader.newest_failure[1] == "expired"
     assert cache.pending()[0].last_error == "expired"
     assert uploader.dead is None
     refuse.clear()
