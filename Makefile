@@ -37,8 +37,8 @@ test: $(STAMP) ## every test but the slow ones, with branch coverage
 soak: $(STAMP) ## the slow tests: a gigabyte, an idle minute, long runs
 	$(BIN)/pytest -m slow
 
-chaos: $(STAMP) ## kill -9 a hundred times under load; REPLICATOR_KILLS says how often
-	REPLICATOR_KILLS=$${REPLICATOR_KILLS:-100} $(BIN)/pytest -s tests/e2e/test_kill_sidecar.py tests/e2e/test_kill_application.py
+chaos: $(STAMP) ## the whole scoreboard: a thousand kills, every fault at every call; hours
+	REPLICATOR_CHAOS=full $(BIN)/pytest -n $(WORKERS) tests/chaos
 
 docs: $(STAMP) ## write docs/cli.md from the command line
 	$(BIN)/python docs/generate_cli.py
