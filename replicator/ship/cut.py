@@ -21,7 +21,7 @@ from ..format.wal import FrameBuilder, Rebaser, scan, transaction_ends
 from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache, SegmentRecord
 from .image import Image
-from .tail import CHUNK_BYTES, Committed, ContinuityLost, LogReader
+from .reader import CHUNK_BYTES, Committed, ContinuityLost, LogReader
 
 # zstd level while a writer outruns us: 3 400 MB/s instead of 930 on small transactions, for a
 # tenth more bytes.

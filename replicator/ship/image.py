@@ -14,7 +14,7 @@ from ..format.database import lock_page
 from ..format.placement import Placement
 from ..format.wal import FRAME_HEADER_SIZE, HEADER_SIZE
 from ..model import LogPosition
-from .tail import ContinuityLost, LogReader, no_log
+from .reader import ContinuityLost, LogReader, no_log
 
 EVERYTHING = 1 << 62
 

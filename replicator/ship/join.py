@@ -22,11 +22,12 @@ from .cache import Cache, SegmentRecord, Status
 from .cut import Cutter, Head
 from .decide import Decision, LocalFacts, Way, decide, decide_without_record, state_of
 from .image import Image
+from .reader import LogReader, log_holds
 from .remote import remote_head
 from .session import Session
 from .snapshot import Cancelled, ship_snapshot
 from .snapshots import SnapshotFacts, Snapshots, describe, newest_stored
-from .tail import Follower, LogReader, log_holds
+from .tail import Follower
 from .upload import Uploader, now_ms
 
 HASH_BYTES = 4 << 20  # one read of the database while its pages are hashed

@@ -27,10 +27,10 @@ from ..errors import (
 from ..metrics import Metrics
 from .cache import Cache
 from .join import Joiner
+from .reader import ContinuityLost
 from .session import Session
 from .snapshot import Cancelled
 from .snapshots import ChangedOutside
-from .tail import ContinuityLost
 from .upload import Uploader
 
 TICK = 0.1  # seconds between two looks while commits keep coming

@@ -12,8 +12,9 @@ from ..errors import NotDurable
 from ..metrics import Metrics
 from .cache import Cache, SegmentRecord
 from .cut import Cutter, Head
+from .reader import Committed, LogReader, frame_size
 from .snapshots import Snapshots
-from .tail import ROLL_OVER_FRAMES, Committed, Follower, LogReader, frame_size
+from .tail import ROLL_OVER_FRAMES, Follower
 from .upload import Uploader, now_ms
 
 ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log's length

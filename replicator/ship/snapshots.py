@@ -21,8 +21,8 @@ from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache
 from .cut import Cutter
 from .image import Image
+from .reader import ContinuityLost
 from .snapshot import Cancelled, ship_snapshot
-from .tail import ContinuityLost
 from .upload import Uploader, now_ms
 
 GATE_TIMEOUT = 600.0  # seconds a finished snapshot waits for the log to become durable

@@ -7,6 +7,7 @@ import pytest
 from fix_live import LONG
 from fix_ship import wait_for
 
+from replicator.ship import reader as reading
 from replicator.ship import session as session_module
 from replicator.ship import tail as tail_module
 
@@ -134,7 +135,7 @@ def test_a_transaction_beyond_the_page_cache(scene):
 def test_a_backlog_cut_in_pieces(scene, monkeypatch):
     """Captures that always stop short of the log's end, while the application checkpoints as
     it likes: no page is lost between two logs."""
-    monkeypatch.setattr(tail_module, "CHUNK_BYTES", 128 << 10)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 128 << 10)
     scene.begin()
     with scene.replicating(segment_max_bytes=128 << 10) as replicator:
         for _ in range(15):

@@ -18,7 +18,7 @@ from replicator.ship.cache import Cache
 from replicator.ship.cut import Cutter, Head
 from replicator.ship.image import Image
 from replicator.ship.join import hash_image
-from replicator.ship.tail import LogReader
+from replicator.ship.reader import LogReader
 
 ALL = 1 << 60
 GENERATION = "01900000-0000-7000-8000-000000000001"
@@ -189,7 +189,7 @@ def test_a_failure_at_any_step_changes_nothing(tmp_path_factory, act, code):
 
 def test_frames_that_change_while_being_cut_change_nothing(bench, monkeypatch):
     """Continuity lost in the middle of a cut: no segment, and hashes as before."""
-    monkeypatch.setattr("replicator.ship.tail.CHUNK_BYTES", 4120)
+    monkeypatch.setattr("replicator.ship.reader.CHUNK_BYTES", 4120)
     bench.app.insert(30)
     found = bench.reader.find(ALL)
     before = bench.state()

@@ -8,7 +8,7 @@ from fix_ship import App, image_of
 
 from replicator.edge.sqlite import LiveDatabase
 from replicator.format.database import lock_page
-from replicator.ship import tail
+from replicator.ship import reader as reading
 from replicator.ship.image import Image
 
 
@@ -84,14 +84,14 @@ def test_commits_between_pin_and_image_are_in_it(app, database):
         app.insert(5)
         assert read_whole(image) == expected
     log = app.path.with_name("app.db-wal").read_bytes()
-    upto = log[:tail.offset_of(position)]
+    upto = log[:reading.offset_of(position)]
     assert plain_state(app.path.read_bytes(), upto) == expected
     database.unpin(pin)
 
 
 def test_an_image_at_a_given_position_leaves_later_commits_out(app, database, monkeypatch):
     """With a position read after the pin, newer frames of the log do not count."""
-    monkeypatch.setattr(tail, "CHUNK_BYTES", 2 * 4120)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
     pin = database.pin()
     with Image(database) as now:
         position = now.position
@@ -132,10 +132,10 @@ def test_a_log_that_is_reset_before_the_image_is_made(app, database):
 
 def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, monkeypatch):
     """The scan of a long log meets a restart: a second look settles it."""
-    monkeypatch.setattr(tail, "CHUNK_BYTES", 2 * 4120)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
     app.checkpoint("PASSIVE")
     pin = database.pin()
-    original, once = tail.LogReader.batches, []
+    original, once = reading.LogReader.batches, []
 
     def batches(reader, found):
         if not once:
@@ -143,7 +143,7 @@ def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, mo
             app.run("UPDATE t SET body = randomblob(350)")
         return original(reader, found)
 
-    monkeypatch.setattr(tail.LogReader, "batches", batches)
+    monkeypatch.setattr(reading.LogReader, "batches", batches)
     with Image(database) as image:
         expected = image_of(app.path)
         assert read_whole(image) == expected

@@ -10,7 +10,8 @@ from replicator.edge.sqlite import LiveDatabase
 from replicator.metrics import Metrics
 from replicator.ship import tail
 from replicator.ship.image import Image
-from replicator.ship.tail import Follower, LogReader
+from replicator.ship.reader import LogReader
+from replicator.ship.tail import Follower
 
 
 class Follow:

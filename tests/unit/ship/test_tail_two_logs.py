@@ -7,9 +7,10 @@ from fix_ship import App, frames_in
 
 from replicator.edge.sqlite import LiveDatabase
 from replicator.metrics import Metrics
-from replicator.ship import tail as tail_module
+from replicator.ship import reader as reading
 from replicator.ship.cut import _Content, _slice
-from replicator.ship.tail import Committed, ContinuityLost, Follower, LogReader, no_log
+from replicator.ship.reader import Committed, ContinuityLost, LogReader, no_log
+from replicator.ship.tail import Follower
 
 PAGE = 4096
 
@@ -53,7 +54,7 @@ def capture(reader, follower, limit=1 << 30):
 def test_a_backlog_is_not_reset_while_it_is_cut_in_pieces(app, reader, follower, monkeypatch):
     """While captures stop short of the log's end, the pin stays, although the application has
     checkpointed all it can and writes on: every page written is captured in the end."""
-    monkeypatch.setattr(tail_module, "CHUNK_BYTES", 16 * (PAGE + 24))
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 16 * (PAGE + 24))
     taken = dict(capture(reader, follower))
     for _ in range(100):
         app.insert(20)
@@ -75,7 +76,7 @@ def test_the_pin_moves_behind_a_backlog_once_all_it_sees_is_captured(app, reader
                                                                      monkeypatch):
     """A writer that is always ahead does not keep the pin from moving on: it moves as soon as
     the capture has passed what the pin can read."""
-    monkeypatch.setattr(tail_module, "CHUNK_BYTES", 16 * (PAGE + 24))
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 16 * (PAGE + 24))
     app.insert()
     capture(reader, follower)
     copied = [app.checkpoint()[2]]

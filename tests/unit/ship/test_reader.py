@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from oracle_wal import overlay, read_wal
 
 from replicator.edge.sqlite import LogFile, wal_path
-from replicator.ship import tail
-from replicator.ship.tail import ContinuityLost, LogReader, log_holds, no_log
+from replicator.ship import reader as reading
+from replicator.ship.reader import ContinuityLost, LogReader, log_holds, no_log
 
 ALL = 1 << 60
 
@@ -204,7 +204,7 @@ def test_a_changed_last_frame_is_lost_continuity(app, reader):
     app.insert()
     take(reader)
     data = bytearray(wal(app))
-    data[tail.offset_of(reader.position) - 4096 - 8] ^= 1  # in the stored checksum
+    data[reading.offset_of(reader.position) - 4096 - 8] ^= 1  # in the stored checksum
     wal_path(app.path).write_bytes(data)
     with pytest.raises(ContinuityLost, match="changed after capture"):
         reader.look()
@@ -267,7 +267,7 @@ def test_a_reader_that_saw_the_end_is_anchored(app):
 
 def test_a_transaction_larger_than_a_chunk_is_taken_whole(app, reader, monkeypatch):
     """Memory is bounded by chunks, a capture by commits: many chunks make one capture."""
-    monkeypatch.setattr(tail, "CHUNK_BYTES", 3 * 4120)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 3 * 4120)
     spill(app, 100)
     assert take(reader) == []
     app.run("COMMIT")
@@ -283,7 +283,7 @@ def test_a_transaction_larger_than_a_chunk_is_taken_whole(app, reader, monkeypat
 
 def test_a_limit_ends_a_capture_at_a_commit_and_says_so(app, reader, monkeypatch):
     """About ``limit`` bytes, never part of a transaction; ``complete`` only at the end."""
-    monkeypatch.setattr(tail, "CHUNK_BYTES", 4120)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 4120)
     for _ in range(5):
         app.insert(3)
     answers, seen = [], []
@@ -298,7 +298,7 @@ def test_a_limit_ends_a_capture_at_a_commit_and_says_so(app, reader, monkeypatch
 
 def test_frames_that_change_between_two_reads_are_lost_continuity(app, reader, monkeypatch):
     """A capture that must be read again verifies again."""
-    monkeypatch.setattr(tail, "CHUNK_BYTES", 2 * 4120)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
     app.insert(60, 1000)
     found = reader.find(ALL)
     assert not found.ready
@@ -311,7 +311,7 @@ def test_frames_that_change_between_two_reads_are_lost_continuity(app, reader, m
 
 def test_another_transaction_in_the_same_place_is_lost_continuity(app, reader, monkeypatch):
     """Frames that verify, but are not those that were found."""
-    monkeypatch.setattr(tail, "CHUNK_BYTES", 2 * 4120)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
     before = wal(app)
     app.insert(60, 1000)
     found = reader.find(ALL)
@@ -366,7 +366,7 @@ def test_log_holds_tells_the_captured_log_from_any_other(app, reader):
     take(reader)
     assert log_holds(log, reader.position)
     changed = bytearray(wal(app))
-    changed[tail.offset_of(reader.position) - 4096 - 8] ^= 1
+    changed[reading.offset_of(reader.position) - 4096 - 8] ^= 1
     wal_path(app.path).write_bytes(changed)
     assert not log_holds(log, reader.position)
 

@@ -1,0 +1,282 @@
+"""Reading the log forward from a captured position: committed frames, and nothing else.
+
+Owns the question which frames count (salts, checksum chain, a commit at the end) and what became
+of the log since the last look. Driven from outside; never waits, never holds a lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..edge.sqlite import LogFile
+from ..errors import ReplicatorError
+from ..format.wal import FRAME_HEADER_SIZE, Frames, WalHeader, frame_header, scan
+from ..model import LogPosition
+
+CHUNK_BYTES = 4 << 20  # one read of the log; bounds memory, large enough to vectorise
+STASH_BYTES = 64 << 20  # most that waits in memory while the log is let go
+SETTLED_NS = 100_000_000  # a modification time younger than this may hide a later write
+
+
+class ContinuityLost(ReplicatorError):
+    """The log no longer holds what was captured from it; the message says how."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Consecutive frames: ``data`` starts right after ``base``; the first ``count`` count."""
+
+    base: LogPosition
+    data: bytes
+    frames: Frames
+    count: int
+
+    @property
+    def end(self) -> LogPosition:
+        return self.frames.position(self.base, self.count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Committed:
+    """Committed frames beyond the captured position, up to ``end``, which ends a transaction."""
+
+    start: LogPosition
+    end: LogPosition
+    complete: bool  # nothing committed followed when the log was read
+    ready: tuple[Batch, ...] = ()  # the whole range when it was read already
+
+    @property
+    def raw_bytes(self) -> int:
+        return (self.end.frame - self.start.frame) * frame_size(self.end)
+
+
+def frame_size(position: LogPosition) -> int:
+    return position.page_size + FRAME_HEADER_SIZE
+
+
+def offset_of(position: LogPosition) -> int:
+    return 32 + position.frame * frame_size(position)
+
+
+def no_log(page_size: int) -> LogPosition:
+    """The position before any log was seen: no header carries it, so the next log is new."""
+    return LogPosition(salt1=0, salt2=0, frame=0, checksum=(0, 0), big_endian=False,
+                       page_size=page_size)
+
+
+def frame_holds(log: LogFile, position: LogPosition) -> bool:
+    """Whether the frame that ends at ``position`` is in the log, as it was read."""
+    data = log.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
+    if len(data) < FRAME_HEADER_SIZE:
+        return False
+    _, _, salt1, salt2, checksum = frame_header(data)
+    return (salt1, salt2, checksum) == (position.salt1, position.salt2, position.checksum)
+
+
+def same_log(a: LogPosition, b: LogPosition) -> bool:
+    """Whether both positions are in one log."""
+    return (a.salt1, a.salt2) == (b.salt1, b.salt2)
+
+
+def in_log(log: LogFile, position: LogPosition) -> bool:
+    """Whether the open log file is the one that ``position`` was taken in."""
+    header = log.header()
+    return header is not None and same_log(header.start(), position)
+
+
+def log_holds(log: LogFile, position: LogPosition) -> bool:
+    """Whether the log file is the one ``position`` was taken in, unchanged up to there."""
+    header = log.header() if log.refresh() is not None else None
+    if header is None or header.start() != replace(position, frame=0, checksum=header.checksum):
+        return False
+    return position.frame == 0 or frame_holds(log, position)
+
+
+class LogReader:
+    """Reads a log forward from ``position``, the end of what was captured."""
+
+    def __init__(self, log: LogFile, position: LogPosition, *, anchored: bool = True) -> None:
+        """``anchored`` False: the pin that is held may be younger than frames which were not
+        captured yet, so the log may go before its end was seen; then ``ContinuityLost``."""
+        self._log = log
+        self._anchored = anchored
+        self.position = position
+        self.saw_end = False  # whether nothing committed followed :attr:`read_position` when read
+        self._stash: Committed | None = None
+
+    def look(self) -> bool:
+        """Whether a frame seems to follow; enters a new log when there is one."""
+        if self._stash is not None:
+            return True
+        found = self._log.refresh()
+        header = self._log.header() if found is not None else None
+        if header is None:
+            return False
+        if not self._same_log(header):
+            self._enter(header)
+        elif not self._last_frame_holds():
+            return self._look_again()
+        return self._next_frame_exists()
+
+    def _same_log(self, header: WalHeader) -> bool:
+        return (header.salt1, header.salt2) == (self.position.salt1, self.position.salt2)
+
+    def _enter(self, header: WalHeader) -> None:
+        if header.page_size != self.position.page_size:
+            raise ContinuityLost(
+                f"the page size changed from {self.position.page_size} to {header.page_size}")
+        if not self._anchored:
+            raise ContinuityLost("the log was reset before its end was captured")
+        self.position = header.start()
+
+    def _last_frame_holds(self) -> bool:
+        return self.position.frame == 0 or frame_holds(self._log, self.position)
+
+    def _look_again(self) -> bool:
+        """The last frame changed: a new log may have begun between our two reads."""
+        header = self._log.header()
+        if header is None or self._same_log(header):
+            raise ContinuityLost(f"frame {self.position.frame} of the log changed after capture")
+        self._enter(header)
+        return self._next_frame_exists()
+
+    def _next_frame_exists(self) -> bool:
+        return self.reaches(1)
+
+    def reaches(self, frames: int) -> bool:
+        """Whether the log goes on for ``frames`` frames, committed or not. One small read."""
+        at = offset_of(self.position) + (frames - 1) * frame_size(self.position)
+        data = self._log.read(FRAME_HEADER_SIZE, at)
+        if len(data) < FRAME_HEADER_SIZE:
+            return False
+        _, _, salt1, salt2, _ = frame_header(data)
+        return (salt1, salt2) == (self.position.salt1, self.position.salt2)
+
+    def stamp(self) -> int | None:
+        """When the log was written last (ns); None while a later write could look the same."""
+        found = self._log.refresh()
+        if found is None or time.time_ns() - found.st_mtime_ns < SETTLED_NS:
+            return None
+        return found.st_mtime_ns
+
+    def frames_ahead(self) -> int:
+        """How many frames the log goes on for, committed or not. A few small reads."""
+        low, high = 0, 1  # the log reaches ``low``; doubled until it does not reach ``high``
+        while self.reaches(high):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.reaches(middle) else (low, middle)
+        return low
+
+    def last_frame(self) -> int:
+        """Number of the last frame, committed or not, in the log of :attr:`read_position`."""
+        position = self.read_position
+        return position.frame + LogReader(self._log, position).frames_ahead()
+
+    @property
+    def stashed(self) -> bool:
+        """Whether frames wait in memory, see :meth:`stash`."""
+        return self._stash is not None
+
+    def find(self, limit: int) -> Committed | None:
+        """Committed frames from the captured position on, about ``limit`` bytes at most.
+
+        A transaction larger than ``limit`` is still taken whole: a range ends at a commit.
+        """
+        if self._stash is not None:
+            return self._stash
+        found = self._find(limit) if self.look() else None
+        self.saw_end = found is None or found.complete
+        if self.saw_end:  # the end of the log, if it is still there
+            self._anchored = self._anchored or self._still_here()
+        return found
+
+    def _find(self, limit: int) -> Committed | None:
+        """Always from the captured position on: a transaction that was rolled back leaves
+        frames that the next one overwrites from there, and only the chain tells."""
+        base, end, complete = self.position, None, True
+        batches: list[Batch] = []
+        for batch in self._chunks(base):
+            if len(batches) < 2:
+                batches.append(batch)
+            if batch.frames.committed:
+                end = batch.frames.position(base)
+            base = batch.frames.position(base, batch.frames.count)
+            if end and (base.frame - self.position.frame) * frame_size(base) >= limit:
+                complete = False
+                break
+        if end is None:
+            return None
+        return Committed(self.position, end, complete, self._reusable(batches, end))
+
+    def _still_here(self) -> bool:
+        return in_log(self._log, self.position)
+
+    def _reusable(self, batches: list[Batch], end: LogPosition) -> tuple[Batch, ...]:
+        """The batch in hand when one read held the whole range, which is the common case."""
+        if len(batches) != 1 or batches[0].base != self.position:
+            return ()
+        only = batches[0]
+        return (Batch(only.base, only.data, only.frames, end.frame - only.base.frame),)
+
+    def _chunks(self, start: LogPosition) -> Iterator[Batch]:
+        size = frame_size(start)
+        chunk = max(1, CHUNK_BYTES // size) * size
+        base = start
+        while True:
+            data = self._log.read(chunk, offset_of(base))
+            frames = scan(data, base)
+            if frames.count:
+                yield Batch(base, data, frames, frames.count)
+            if frames.count * size < chunk:
+                return
+            base = frames.position(base, frames.count)
+
+    def batches(self, found: Committed) -> Iterator[Batch]:
+        """The frames of ``found``, verified again if they have to be read again."""
+        if found.ready:
+            yield from found.ready
+            return
+        for batch in self._chunks(found.start):
+            count = min(batch.frames.count, found.end.frame - batch.base.frame)
+            cut = Batch(batch.base, batch.data, batch.frames, count)
+            yield cut
+            if cut.end.frame == found.end.frame:
+                if cut.end != found.end:
+                    raise ContinuityLost("committed frames of the log changed while being read")
+                return
+        raise ContinuityLost("committed frames vanished from the log while being read")
+
+    def advance(self, end: LogPosition) -> None:
+        """Everything up to ``end`` was captured."""
+        self.position, self._stash = end, None
+
+    def stash(self) -> bool:
+        """Read what is committed into memory, so that the log may go. False: too much of it,
+        or a new log began, which is not joined to what waits of the old one."""
+        stashed = self._stash
+        beyond = LogReader(self._log, self.read_position)
+        found = beyond.find(STASH_BYTES)
+        if stashed is not None and not same_log(beyond.position, stashed.end):
+            return False
+        self.saw_end = beyond.saw_end
+        if found is None:
+            return True
+        start, ready = (stashed.start, stashed.ready) if stashed else (found.start, ())
+        whole = Committed(start, found.end, found.complete,
+                          ready + (found.ready or tuple(beyond.batches(found))))
+        self._stash = whole
+        return found.complete and whole.raw_bytes <= STASH_BYTES
+
+    @property
+    def read_position(self) -> LogPosition:
+        """The end of what is captured or at least in memory."""
+        return self._stash.end if self._stash is not None else self.position
+
+    def nothing_follows(self) -> bool:
+        """Whether the log is still the same and ends at :attr:`read_position`."""
+        probe = LogReader(self._log, self.read_position)
+        return probe.find(0) is None and same_log(probe.position, self.read_position)
