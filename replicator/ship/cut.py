@@ -22,6 +22,7 @@ from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache, SegmentRecord
 from .image import Image
 from .reader import CHUNK_BYTES, Committed, ContinuityLost, LogReader
+from .sightings import Seen, Sightings, commit_times
 
 # zstd level while a writer outruns us: 3 400 MB/s instead of 930 on small transactions, for a
 # tenth more bytes.
@@ -46,6 +47,7 @@ class _Content:
     ends: list[int] = field(default_factory=list)  # frames up to each commit
     frames: int = 0
     raw_bytes: int = 0
+    seen: list[Seen] = field(default_factory=list)  # when which of the frames was there
 
 
 class Cutter:
@@ -58,6 +60,7 @@ class Cutter:
         self._level = level
         self._created_by = created_by
         self._clock_ms = clock_ms
+        self.sightings = Sightings()
         self.hashes = hashes
         self.head = head
 
@@ -71,9 +74,10 @@ class Cutter:
     def cut(self, reader: LogReader, found: Committed, *, fast: bool = False) -> SegmentRecord:
         """Capture ``found`` and advance the reader. ``fast`` spends bytes to save time."""
         content = _Content(HashChange(self.hashes))
-        record = self._write(Kind.SEGMENT, content, _slice(reader, found, content), found.end,
-                             level=FAST_LEVEL if fast else self._level)
+        record = self._write(Kind.SEGMENT, content, _slice(reader, found, content, self.sightings),
+                             found.end, level=FAST_LEVEL if fast else self._level)
         reader.advance(found.end)
+        self.sightings.captured(found.end)
         return record
 
     def catch_up(self, image: Image) -> SegmentRecord | None:
@@ -119,7 +123,8 @@ class Cutter:
             rest, summary = encoder.finish(
                 last_txid=self.head.txid + len(content.ends), state=self.hashes.state,
                 before=before, commit_frames=_differences(content.ends),
-                commit_times_ms=self._times(len(content.ends)))
+                commit_times_ms=commit_times(content.ends, content.seen,
+                                             least=self.head.commit_ms, now=self._now_ms()))
             draft.write(rest)
             record = draft.finish(self._record(summary, end, before, content.raw_bytes),
                                   change=content.change.to_bytes())
@@ -128,9 +133,6 @@ class Cutter:
             draft.discard()
             raise
         return self._captured(record)
-
-    def _times(self, count: int) -> tuple[int, ...]:
-        return (self._now_ms(),) * count
 
     def _now_ms(self) -> int:
         """The time in the log never goes back, whatever the clock does."""
@@ -154,7 +156,8 @@ class Cutter:
         return record
 
 
-def _slice(reader: LogReader, found: Committed, content: _Content) -> Iterator[bytes]:
+def _slice(reader: LogReader, found: Committed, content: _Content,
+           sightings: Sightings) -> Iterator[bytes]:
     """The re-based WAL file of a run of committed frames."""
     rebaser = Rebaser(found.start)
     yield rebaser.header
@@ -165,6 +168,8 @@ def _slice(reader: LogReader, found: Committed, content: _Content) -> Iterator[b
         end = batch.end
         content.change.add(batch.frames, batch.count, batch.data)
         content.ends += [content.frames + n for n in transaction_ends(batch.frames, batch.count)]
+        content.seen += [(frame - found.start.frame, at_ms)
+                         for frame, at_ms in sightings.proved_by(batch)]
         content.frames += batch.count
         piece = rebaser.feed(batch.data, batch.frames, batch.count)
         content.raw_bytes += len(piece)

@@ -154,6 +154,22 @@ class LogReader:
         _, _, salt1, salt2, _ = frame_header(data)
         return (salt1, salt2) == (self.position.salt1, self.position.salt2)
 
+    def seen_end(self, ahead: int) -> LogPosition | None:
+        """The position ``ahead`` frames on, as its frame tells it; the chain is not verified.
+        None when the log does not go on that far (any more)."""
+        position = replace(self.position, frame=self.position.frame + ahead)
+        data = self._log.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
+        if len(data) < FRAME_HEADER_SIZE:
+            return None
+        _, _, salt1, salt2, checksum = frame_header(data)
+        seen = replace(position, checksum=checksum)
+        return seen if (salt1, salt2) == (seen.salt1, seen.salt2) else None
+
+    def written_ms(self) -> int | None:
+        """When the log was written last (ms, rounded up); None without a log."""
+        found = self._log.refresh()
+        return None if found is None else -(-found.st_mtime_ns // 1_000_000)
+
     def stamp(self) -> int | None:
         """When the log was written last (ns); None while a later write could look the same."""
         found = self._log.refresh()

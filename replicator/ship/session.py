@@ -10,6 +10,7 @@ from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase
 from ..errors import NotDurable
 from ..metrics import Metrics
+from ..model import LogPosition
 from .cache import Cache, SegmentRecord
 from .cut import Cutter, Head
 from .reader import Committed, LogReader, frame_size
@@ -77,12 +78,19 @@ class Session:
         if not self._reader.look() or self._nothing_new():
             self.noticed_ms, self.uncaptured = None, 0
             return False
-        self.uncaptured = self._reader.frames_ahead() * frame_size(self._reader.position)
+        ahead = self._reader.frames_ahead()
+        self.uncaptured = ahead * frame_size(self._reader.position)
+        if (seen := self._reader.seen_end(ahead)) is not None:
+            self._sighted(seen)
         if self.noticed_ms is None:
             self.noticed_ms = now_ms()
             if not hinted:
                 self.poll_interval = min(self.poll_interval, BLIND_POLL)
         return True
+
+    def _sighted(self, end: LogPosition) -> None:
+        """The log goes to ``end``: whatever lies before it was written no later than now."""
+        self._cutter.sightings.note(end, min(now_ms(), self._reader.written_ms() or now_ms()))
 
     def _nothing_new(self) -> bool:
         return self._uncommitted is not None and self._uncommitted == self._reader.stamp()
@@ -131,6 +139,7 @@ class Session:
             if found is not None:
                 self._database.check_identity()  # the log was found by its path
                 self._require_room()
+                self._sighted(found.end)
                 self._count(self._cutter.cut(self._reader, found, fast=self._behind(found)), found)
             settled = self._follower.settle()
         if self._reader.stashed or not settled or (found is not None and not found.complete):

@@ -10,6 +10,7 @@ from replicator.metrics import Metrics
 from replicator.ship import reader as reading
 from replicator.ship.cut import _Content, _slice
 from replicator.ship.reader import Committed, ContinuityLost, LogReader, no_log
+from replicator.ship.sightings import Sightings
 from replicator.ship.tail import Follower
 
 PAGE = 4096
@@ -136,4 +137,4 @@ def test_runs_that_do_not_follow_each_other_make_no_segment(app, reader):
     torn = Committed(found.start, found.end, complete=True,
                      ready=(replace(batch, base=replace(batch.base, salt1=1)),))
     with pytest.raises(ContinuityLost, match="does not follow"):
-        list(_slice(reader, torn, _Content(None)))
+        list(_slice(reader, torn, _Content(None), Sightings()))
