@@ -27,6 +27,7 @@ from replicator.errors import (
 )
 
 BIG = bytes(3 << 20)
+NOON = "Wed, 21 Oct 2015 12:00:00 GMT"
 
 
 @pytest.fixture
@@ -144,6 +145,7 @@ def test_a_part_corrupted_on_its_way_is_refused(store, fault_proxy, prefix):
     (404, "NoSuchBucket", BucketMissing), (404, "NoSuchKey", ObjectMissing),
     (404, "NoSuchUpload", UploadMissing), (400, "InvalidPart", UploadMissing),
     (412, "PreconditionFailed", ObjectExists), (501, "NotImplemented", StoreUnsafe),
+    (400, "AuthorizationHeaderMalformed", ConfigError),
     (404, "NotFound", ConfigError), (400, "InvalidArgument", ReplicatorError),
 ])
 def test_each_error_has_its_meaning(scripted, nowhere, code, name, error):
@@ -173,7 +175,8 @@ def test_a_bare_head_is_explained(scripted, nowhere, code, name, error):
 def test_a_head_that_contradicts_itself_may_pass(scripted, nowhere):
     """Missing, and there a moment later: neither is believed."""
     nowhere.fault(status(404, "NoSuchKey"), method="HEAD")
-    nowhere.fault(answer(raw(206, b"x", Content_Range="bytes 0-0/10")), method="GET")
+    found = raw(206, b"x", Content_Range="bytes 0-0/10", Last_Modified=NOON)
+    nowhere.fault(answer(found), method="GET")
     with pytest.raises(StoreUnavailable):
         scripted.head("k")
 
@@ -184,8 +187,9 @@ HTML = raw(200, b"<html><body>please log in</body></html>", Content_Type="text/h
 @pytest.mark.parametrize("call", [
     lambda s: s.put("k", b"x"), lambda s: list(s.list("p/")), lambda s: s.folders("p/"),
     lambda s: s.begin_upload("k"), lambda s: s.put_part("k", "id", 1, b"x"),
-    lambda s: s.list_parts("k", "id"), lambda s: s.list_uploads(""),
-], ids=["put", "list", "folders", "begin", "part", "parts", "uploads"])
+    lambda s: s.list_parts("k", "id"), lambda s: s.list_uploads(""), lambda s: s.get("k"),
+    lambda s: s.head("k"), lambda s: s.complete_upload("k", "id", [scripted_part(3)]),
+], ids=["put", "list", "folders", "begin", "part", "parts", "uploads", "get", "head", "complete"])
 def test_a_friendly_web_server_is_not_a_store(scripted, nowhere, call):
     """A captive portal answers 200 to anything: nothing was stored, nothing is empty."""
     nowhere.fault(answer(HTML), times=None)
@@ -193,11 +197,103 @@ def test_a_friendly_web_server_is_not_a_store(scripted, nowhere, call):
         call(scripted)
 
 
+@pytest.mark.parametrize("code", [301, 302, 307])
+@pytest.mark.parametrize("call", [
+    lambda s: s.put("k", b"x"), lambda s: s.get("k"), lambda s: s.head("k"),
+    lambda s: list(s.list("p/")),
+], ids=["put", "get", "head", "list"])
+def test_a_redirect_leads_nowhere(scripted, nowhere, call, code):
+    """A login page or a way to https is not followed, and asked about only once."""
+    nowhere.fault(answer(raw(code, Location="https://login.test/")), times=None)
+    with pytest.raises(ConfigError) as caught:
+        call(scripted)
+    assert "--endpoint-url" in caught.value.hint
+    assert nowhere.count() <= 4
+
+
+def test_the_region_of_the_bucket_is_found_out(scripted, nowhere):
+    """A store that says which region it wants a signature for gets one."""
+    wrong = (b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong"
+             b"</Message><Region>eu-west-1</Region></Error>")
+    heads = []
+
+    async def strict(exchange):
+        heads.append(exchange.raw)
+        right = b"/eu-west-1/s3/aws4_request" in exchange.raw
+        return raw(200, ETag='"e"') if right else raw(400, wrong)
+
+    nowhere.fault(strict, times=None)
+    scripted.put("k", b"x")
+    assert len(heads) == 2
+
+
+XML = b'<?xml version="1.0"?>\n'
+LISTING = XML + (
+    b"<ListBucketResult><IsTruncated>%s</IsTruncated><NextContinuationToken>t"
+    b"</NextContinuationToken><Contents><Key>a</Key><Size>1</Size>"
+    b"<LastModified>2020-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 22, 40, 100, 200])
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_listing_cut_short_is_not_a_shorter_listing(scripted, nowhere, kept, announced):
+    """Wherever it ends, and whether its length was told or not."""
+    whole = LISTING % b"false"
+    told = f"Content-Length: {len(whole)}\r\n" if announced else ""
+    head = f"HTTP/1.1 200 OK\r\n{told}Connection: close\r\n\r\n".encode()
+    nowhere.fault(answer(head + whole[:kept]))
+    with pytest.raises(StoreUnavailable):
+        list(scripted.list(""))
+    nowhere.fault(answer(head + whole))
+    assert [info.key for info in scripted.list("")] == ["a"]
+
+
+def test_a_listing_that_does_not_get_on_ends(scripted, nowhere):
+    """A cache that looks at the path only gives the first page for ever."""
+    nowhere.fault(answer(raw(200, LISTING % b"true")), times=None)
+    with pytest.raises(StoreUnavailable, match="twice"):
+        list(scripted.list(""))
+    assert nowhere.count() == 2
+
+
+@pytest.mark.parametrize(("body", "call"), [
+    (b"<L><IsTruncated>true</IsTruncated></L>", lambda s: list(s.list(""))),
+    (b"<L><IsTruncated>true</IsTruncated></L>", lambda s: s.list_parts("k", "id")),
+    (b"<L><IsTruncated>true</IsTruncated></L>", lambda s: s.list_uploads("")),
+    (b"<L><IsTruncated>false</IsTruncated><Contents><Key>a</Key></Contents></L>",
+     lambda s: list(s.list(""))),
+    (b"<L><IsTruncated>false</IsTruncated><CommonPrefixes/></L>", lambda s: s.folders("")),
+    (b"<L><IsTruncated>false</IsTruncated><Part><Size>1</Size></Part></L>",
+     lambda s: s.list_parts("k", "id")),
+    (b"<L><IsTruncated>false</IsTruncated><Upload><Key>k</Key></Upload></L>",
+     lambda s: s.list_uploads("")),
+], ids=["list page", "parts page", "uploads page", "object", "folder", "part", "upload"])
+def test_a_listing_with_holes_is_no_answer(scripted, nowhere, body, call):
+    """What every store tells and this one does not ends in an error of ours."""
+    nowhere.fault(answer(raw(200, XML + body)), times=None)
+    with pytest.raises(StoreUnavailable, match="the answer has no"):
+        call(scripted)
+
+
+@pytest.mark.parametrize(("body", "error"), [
+    (b"<Error><Code>InternalError</Code><Message>m</Message></Error>", StoreUnavailable),
+    (b"<Error><Code>SlowDown</Code><Message>m</Message></Error>", StoreUnavailable),
+    (b"<Error><Code>PreconditionFailed</Code><Message>m</Message></Error>", ObjectExists),
+    (b"<Error><Code>NoSuchUpload</Code><Message>m</Message></Error>", UploadMissing),
+    (b"   ", StoreUnavailable),
+], ids=["internal", "slow down", "exists", "missing", "blank"])
+def test_a_completion_that_fails_after_saying_200_failed(scripted, nowhere, body, error):
+    """S3 sends the status before it knows; the truth is in the body."""
+    nowhere.fault(answer(raw(200, XML + body)))
+    with pytest.raises(error):
+        scripted.complete_upload("k", "id", [scripted_part(3)])
+
+
 def test_an_acknowledgement_without_etag_is_proved(scripted, nowhere):
     """Some servers leave it out when an upload is completed; then the size is looked up."""
     done = raw(200, b"<CompleteMultipartUploadResult><Key>k</Key></CompleteMultipartUploadResult>")
     nowhere.fault(answer(done), method="POST", times=None)
-    found = raw(200, Content_Length=3, Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT")
+    found = raw(200, Content_Length=3, Last_Modified=NOON)
     nowhere.fault(answer(found), method="HEAD", times=2)
     nowhere.fault(status(404, "NoSuchKey"))
     part = scripted_part(3)
@@ -236,17 +332,18 @@ def test_uploads_are_listed_beyond_a_page(scripted, nowhere):
 
 
 @pytest.mark.parametrize("wrong", [
-    "bytes 0-9/100", "bytes 20-29/100", "bytes 11-20/100"], ids=["earlier", "later", "one off"])
+    "bytes 0-9/100", "bytes 20-29/100", "bytes 11-20/100", "bytes 10-19/*", "",
+], ids=["earlier", "later", "one off", "of unknown size", "untold"])
 def test_another_range_is_not_the_one_asked_for(scripted, nowhere, wrong):
-    """A server or cache that mixes up ranges is found out."""
-    nowhere.fault(answer(raw(206, b"0123456789", Content_Range=wrong)))
+    """A server or cache that mixes up ranges, or does not say which it sends, is found out."""
+    nowhere.fault(answer(raw(206, b"0123456789", Content_Range=wrong, Last_Modified=NOON)))
     with pytest.raises(StoreUnavailable):
         scripted.get("k", 10, 10)
 
 
 def test_a_server_without_ranges_is_bearable(scripted, nowhere):
     """It sends the whole object; we cut out what was asked for."""
-    nowhere.fault(answer(raw(200, b"0123456789")), times=None)
+    nowhere.fault(answer(raw(200, b"0123456789", Last_Modified=NOON)), times=None)
     assert scripted.get("k", 2, 3) == b"234"
     assert scripted.get("k", 8, 5) == b"89"
     assert scripted.get("k", -3) == b"789"

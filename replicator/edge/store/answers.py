@@ -1,10 +1,18 @@
-"""What an S3 error answer means to us: a pure function of its code and HTTP status.
+"""What an S3 answer means to us: pure functions of its status, code and fields.
 
-Source: Amazon S3 API reference, "Error responses". Owns the table; asks nobody anything.
+Owns the table of errors and the proof that an answer says what S3 always says. Refuses to
+guess what it leaves out, and asks nobody anything.
+Source: Amazon S3 API reference, "Error responses" and the pages of the single actions.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import re
+from collections import Counter
+from typing import Any
+
+from replicator.edge.store.base import ObjectInfo, Part, Parts
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
@@ -23,10 +31,12 @@ STALE_IDENTITY = frozenset({
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken",
     "SignatureDoesNotMatch", "TokenRefreshRequired",
 })
+PARTIAL = 206  # the status of an answer that holds a range
 _CLOCK_HINT = "set the clock of this machine; the store compares it with its own"
 
 _BY_CODE: dict[str, type[ReplicatorError]] = {
     **dict.fromkeys(STALE_IDENTITY, AccessDenied),
+    "AuthorizationHeaderMalformed": ConfigError,  # signed for another region
     "BadDigest": StoreUnavailable,  # the body was damaged on its way
     "BucketAlreadyExists": ObjectExists,
     "BucketAlreadyOwnedByYou": ObjectExists,
@@ -56,7 +66,7 @@ def refusal(code: str, status: int, message: str, what: str) -> ReplicatorError:
     server that is not S3 answers like that too.
     """
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or _by_class(status)
-    told = f"{code}: {message}" if message else code
+    told = ": ".join(filter(None, ("" if code == str(status) else code, message)))
     hint = _CLOCK_HINT if code == "RequestTimeTooSkewed" else _HINTS.get(kind, "")
     return kind(f"{what}: the store answered {status} {told}", hint=hint)
 
@@ -71,3 +81,64 @@ _HINTS: dict[type[ReplicatorError], str] = {
     ConfigError: "check --endpoint-url and --region; this does not look like the right S3 store",
     StoreUnsafe: "the store lacks conditional writes; run replicator doctor",
 }
+
+
+# ----------------------------------------------------------------------- fields
+
+
+def expect(answer: Any, name: str, what: str) -> Any:
+    """What every S3 store says; a proxy's friendly 200 does not."""
+    value = answer.get(name)
+    if value is None or value == "":
+        raise StoreUnavailable(f"{what}: the answer has no {name}",
+                               hint="is the endpoint an S3 store?")
+    return value
+
+
+def milliseconds(answer: Any, what: str) -> int:
+    """When the object was last modified, since the epoch."""
+    moment: dt.datetime = expect(answer, "LastModified", what)
+    return int(moment.timestamp() * 1000)
+
+
+def listed_object(item: Any, what: str) -> ObjectInfo:
+    """One object of a listing."""
+    return ObjectInfo(expect(item, "Key", what), expect(item, "Size", what),
+                      milliseconds(item, what))
+
+
+def listed_part(item: Any, what: str) -> Part:
+    """One part of an unfinished upload."""
+    return Part(*(expect(item, name, what) for name in ("PartNumber", "Size", "ETag")))
+
+
+def unambiguous(parts: Parts) -> Parts:
+    """Parts by number. SeaweedFS keeps both of two bodies put under one number; such a part
+    is as good as missing."""
+    distinct = set(parts)
+    bodies = Counter(part.number for part in distinct)
+    return sorted((part for part in distinct if bodies[part.number] == 1),
+                  key=lambda part: part.number)
+
+
+def range_header(start: int, length: int | None) -> dict[str, str]:
+    """The parameter that asks for these bytes; none for all of them."""
+    if start < 0:
+        return {"Range": f"bytes={start}"}
+    if start == 0 and length is None:
+        return {}
+    last = "" if length is None else str(start + length - 1)
+    return {"Range": f"bytes={start}-{last}"}
+
+
+def checked_range(what: str, answer: Any, data: bytes, start: int, length: int | None) -> bytes:
+    """``data`` cut to what was asked for, after proving that it covers that. (That a body is
+    as long as announced, botocore proves.)"""
+    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.get("ContentRange", ""))
+    partial = answer["ResponseMetadata"]["HTTPStatusCode"] == PARTIAL
+    held, total = (int(found[1]), int(found[3])) if found else (0, len(data))
+    first = start if start >= 0 else max(0, total + start)
+    last = total if length is None else min(first + length, total)
+    if (partial and not found) or held > first or held + len(data) < last:
+        raise StoreUnavailable(f"{what}: the answer is not the range asked for")
+    return data[first - held : last - held] if held != first or len(data) != last - first else data

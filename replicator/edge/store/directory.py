@@ -39,12 +39,14 @@ from replicator.errors import (
     ObjectMissing,
     ReplicatorError,
     StoreUnavailable,
+    StoreUnsafe,
     UploadMissing,
 )
 
 HIDDEN = ".replicator"
 STALE_SECONDS = 86_400  # a draft nobody has written to for so long belongs to a killed process
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_UNKNOWN = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _NAMELESS = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -324,6 +326,12 @@ def _name(draft: str, path: str, if_absent: bool) -> None:
         os.link(draft, path)
     except FileExistsError as error:
         raise ObjectExists(f"{os.path.basename(path)} exists") from error
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+        raise StoreUnsafe(
+            "the file system has no hard links, so two writers could both win",
+            hint="keep the directory on another file system, or use an S3 store") from error
 
 
 def _make_durable_directory(path: str) -> None:

@@ -8,16 +8,14 @@ roles, session tokens, proxies and CA bundles are botocore's business alone.
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import hashlib
 import io
-import re
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import urllib3.exceptions
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -38,7 +36,17 @@ from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
-from replicator.edge.store.answers import STALE_IDENTITY, refusal
+from replicator.edge.store.answers import (
+    STALE_IDENTITY,
+    checked_range,
+    expect,
+    listed_object,
+    listed_part,
+    milliseconds,
+    range_header,
+    refusal,
+    unambiguous,
+)
 from replicator.edge.store.base import (
     Checksums,
     Folders,
@@ -71,6 +79,9 @@ _FAILURES = (BotoCoreError, ClientError, ResponseParserError, urllib3.exceptions
              OSError, ValueError)
 _PASSING = (HTTPClientError, IncompleteReadError, MetadataRetrievalError, NoConnection,
             ResponseStreamingError, ResponseParserError, urllib3.exceptions.HTTPError, OSError)
+# What a listing is gone on with; the answer's field has "Next" before it.
+_MARKERS = {"list_objects_v2": ("ContinuationToken",), "list_parts": ("PartNumberMarker",),
+            "list_multipart_uploads": ("KeyMarker", "UploadIdMarker")}
 _IDENTITY = (CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, SSOError)
 
 
@@ -152,6 +163,7 @@ class S3Store(Store):
             region_name=region or ("us-east-1" if self._endpoint_url else None))
         client.meta.events.unregister("before-call.s3", add_expect_header)
         client.meta.events.register("before-call.s3", _expect_continue)
+        client.meta.events.register("before-call.s3.HeadBucket", _no_region)
         return client
 
     @staticmethod
@@ -205,13 +217,13 @@ class S3Store(Store):
         answer = self._call("put_object", key, Key=key, Body=body,
                             ContentMD5=_md5(body), Metadata=dict(metadata or {}),
                             **_condition(if_absent))
-        _expect(answer, "ETag", f"put {key}")
+        expect(answer, "ETag", f"put {key}")
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         if length == 0:
             self.head(key)
             return b""
-        wanted = _range(start, length)
+        wanted = range_header(start, length)
         try:
             answer = self._api().get_object(Bucket=self._bucket, Key=key, **wanted)
             with answer["Body"] as body:
@@ -220,14 +232,16 @@ class S3Store(Store):
             if _code(error) == "InvalidRange":  # begins behind the end, or the object is empty
                 return b""
             raise self._translated(error, f"get {key}") from error
-        return _checked(key, answer, data, start, length)
+        expect(answer, "LastModified", f"get {key}")
+        return checked_range(f"get {key}", answer, data, start, length)
 
     def head(self, key: str) -> ObjectInfo:
         try:
             answer = self._api().head_object(Bucket=self._bucket, Key=key)
         except _FAILURES as error:
             raise self._explained(error, key) from error
-        return ObjectInfo(key, answer["ContentLength"], _milliseconds(answer["LastModified"]),
+        what = f"head {key}"
+        return ObjectInfo(key, expect(answer, "ContentLength", what), milliseconds(answer, what),
                           answer.get("Metadata", {}))
 
     def _explained(self, error: Exception, key: str) -> ReplicatorError:
@@ -243,25 +257,32 @@ class S3Store(Store):
         return StoreUnavailable(f"head {key}: the store answered {status}, then otherwise")
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        for page in self._pages("list_objects_v2", prefix, StartAfter=start_after):
+        what = f"list {prefix}"
+        for page in self._pages("list_objects_v2", what, Prefix=prefix, StartAfter=start_after):
             for item in page.get("Contents", ()):
-                yield ObjectInfo(item["Key"], item["Size"], _milliseconds(item["LastModified"]))
+                yield listed_object(item, what)
 
     def folders(self, prefix: str) -> Folders:
-        pages = self._pages("list_objects_v2", prefix, Delimiter="/")
-        return sorted({item["Prefix"] for page in pages for item in page.get("CommonPrefixes", ())})
+        what = f"list {prefix}"
+        pages = self._pages("list_objects_v2", what, Prefix=prefix, Delimiter="/")
+        return sorted({expect(item, "Prefix", what)
+                       for page in pages for item in page.get("CommonPrefixes", ())})
 
-    def _pages(self, operation: str, prefix: str, **params: Any) -> Iterator[Any]:
+    def _pages(self, operation: str, what: str, **params: Any) -> Iterator[Any]:
         """Every page of a listing. Without "IsTruncated" it is not an answer of S3, and an
-        empty page must not pass for an empty store."""
-        params = {name: value for name, value in params.items() if value}
+        empty page must not pass for an empty store; nor may the same page come for ever."""
+        seen: Folders = []
         while True:
-            page = self._call(operation, prefix, Prefix=prefix, **params)
-            _expect(page, "IsTruncated", f"{operation} {prefix}")
-            yield page
-            if not page["IsTruncated"]:
+            page = self._call(operation, what, **{k: v for k, v in params.items() if v})
+            if not expect(page, "IsTruncated", what):
+                yield page
                 return
-            params |= _next_page(page)
+            following = {name: expect(page, f"Next{name}", what) for name in _MARKERS[operation]}
+            if str(following) in seen:
+                raise StoreUnavailable(f"{what}: the store gave the same page twice")
+            seen.append(str(following))
+            yield page
+            params |= following
 
     def delete(self, key: str) -> None:
         try:
@@ -273,23 +294,18 @@ class S3Store(Store):
 
     def begin_upload(self, key: str, *, metadata: Metadata | None = None) -> str:
         answer = self._call("create_multipart_upload", key, Key=key, Metadata=dict(metadata or {}))
-        return str(_expect(answer, "UploadId", f"begin {key}"))
+        return str(expect(answer, "UploadId", f"begin {key}"))
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
         answer = self._call("upload_part", key, Key=key, UploadId=upload_id, PartNumber=number,
                             Body=body, ContentMD5=_md5(body))
-        return Part(number, len(body), str(_expect(answer, "ETag", f"part {number} of {key}")))
+        return Part(number, len(body), str(expect(answer, "ETag", f"part {number} of {key}")))
 
     def list_parts(self, key: str, upload_id: str) -> Parts:
-        parts: Parts = []
-        marker: dict[str, int] = {}
-        while True:
-            page = self._call("list_parts", key, Key=key, UploadId=upload_id, **marker)
-            _expect(page, "IsTruncated", f"parts of {key}")
-            parts += [Part(p["PartNumber"], p["Size"], p["ETag"]) for p in page.get("Parts", ())]
-            if not page["IsTruncated"]:
-                return _unambiguous(parts)
-            marker = {"PartNumberMarker": page["NextPartNumberMarker"]}
+        what = f"parts of {key}"
+        pages = self._pages("list_parts", what, Key=key, UploadId=upload_id)
+        return unambiguous([listed_part(item, what)
+                            for page in pages for item in page.get("Parts", ())])
 
     def complete_upload(self, key: str, upload_id: str, parts: Parts, *,
                         if_absent: bool = True) -> None:
@@ -314,10 +330,17 @@ class S3Store(Store):
             return
 
     def list_uploads(self, prefix: str) -> Uploads:
-        pages = self._pages("list_multipart_uploads", prefix)
-        uploads = [Upload(item["Key"], item["UploadId"])
+        what = f"uploads below {prefix}"
+        pages = self._pages("list_multipart_uploads", what, Prefix=prefix)
+        uploads = [Upload(expect(item, "Key", what), expect(item, "UploadId", what))
                    for page in pages for item in page.get("Uploads", ())]
         return sorted(uploads, key=lambda upload: upload.key)  # SeaweedFS goes by id
+
+
+def _no_region(**_: object) -> tuple[AWSResponse, dict[str, Any]]:
+    """Botocore asks so for the region of a bucket when a redirect names none, and again when
+    the answer to that is a redirect, until the stack is full. S3 names it at once."""
+    return AWSResponse("", 200, {}, None), {"ResponseMetadata": {"HTTPHeaders": {}}}
 
 
 def _expect_continue(params: dict[str, Any], **_: object) -> None:
@@ -335,55 +358,6 @@ def _md5(body: bytes) -> str:
 
 def _condition(if_absent: bool) -> dict[str, str]:
     return {"IfNoneMatch": "*"} if if_absent else {}
-
-
-def _expect(answer: Any, name: str, what: str) -> Any:
-    """What every S3 store says; a proxy's friendly 200 does not."""
-    value = answer.get(name)
-    if value is None or value == "":
-        raise StoreUnavailable(f"{what}: the answer has no {name}",
-                               hint="is the endpoint an S3 store?")
-    return value
-
-
-def _unambiguous(parts: Parts) -> Parts:
-    """Parts by number. SeaweedFS keeps both of two bodies put under one number; such a part
-    is as good as missing."""
-    distinct = set(parts)
-    bodies = Counter(part.number for part in distinct)
-    return sorted((part for part in distinct if bodies[part.number] == 1),
-                  key=lambda part: part.number)
-
-
-def _next_page(page: Any) -> dict[str, str]:
-    if "NextContinuationToken" in page:
-        return {"ContinuationToken": page["NextContinuationToken"]}
-    return {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
-
-
-def _range(start: int, length: int | None) -> dict[str, str]:
-    if start < 0:
-        return {"Range": f"bytes={start}"}
-    if start == 0 and length is None:
-        return {}
-    last = "" if length is None else str(start + length - 1)
-    return {"Range": f"bytes={start}-{last}"}
-
-
-def _checked(key: str, answer: Any, data: bytes, start: int, length: int | None) -> bytes:
-    """``data`` cut to what was asked for, after proving that it covers that. (That a body is
-    as long as announced, botocore proves.)"""
-    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.get("ContentRange", ""))
-    held, total = (int(found[1]), int(found[3])) if found else (0, len(data))
-    first = start if start >= 0 else max(0, total + start)
-    last = total if length is None else min(first + length, total)
-    if held > first or held + len(data) < last:
-        raise StoreUnavailable(f"get {key}: the answer is not the range asked for")
-    return data[first - held : last - held] if held != first or len(data) != last - first else data
-
-
-def _milliseconds(moment: dt.datetime) -> int:
-    return int(moment.timestamp() * 1000)
 
 
 def _code(error: Exception) -> str:

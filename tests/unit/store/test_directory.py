@@ -18,6 +18,7 @@ from replicator.errors import (
     ObjectExists,
     ObjectMissing,
     StoreUnavailable,
+    StoreUnsafe,
     UploadMissing,
 )
 
@@ -132,6 +133,33 @@ def test_a_writer_that_lost_between_look_and_link_is_told(directory_store, root,
     assert directory_store.get("a") == b"first"
     assert dict(directory_store.head("a").metadata) == {"n": "1"}
     assert os.listdir(root / ".replicator/drafts") == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_refused(directory_store, root, monkeypatch, number):
+    """exFAT, say: there is no other way to let exactly one writer win. Nothing is left."""
+    def link(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(StoreUnsafe, match="hard links") as caught:
+        directory_store.put("a", b"x")
+    assert caught.value.hint
+    assert list(directory_store.list("")) == []
+    assert os.listdir(root / ".replicator/drafts") == []
+
+
+@pytest.mark.parametrize(("number", "error"), [
+    (errno.ENOSPC, StoreUnavailable), (errno.EIO, StoreUnavailable)])
+def test_other_trouble_with_a_link_is_not_taken_for_it(directory_store, monkeypatch, number,
+                                                       error):
+    """A directory that cannot grow may, later."""
+    def link(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(error):
+        directory_store.put("a", b"x")
 
 
 def test_an_object_is_durable_before_it_has_its_name(directory_store, root, monkeypatch):
