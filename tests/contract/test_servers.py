@@ -8,6 +8,7 @@ import sys
 import pytest
 from fix_proxy import FaultProxy, corrupt, delay
 
+from replicator.edge.store.retry import RetryingStore, RetryPolicy
 from replicator.edge.store.s3 import S3Store
 from replicator.errors import AccessDenied, StoreUnavailable
 from replicator.testing import SeaweedServer
@@ -35,7 +36,7 @@ def test_a_server_of_ones_own(tmp_path):
             store.get("a")
         server.start()
         assert server.endpoint_url == address
-        patient = server.store()
+        patient = RetryingStore(server.store(), RetryPolicy(deadline=60))  # its volumes load
         assert patient.get("a") == b"x"
         assert dict(patient.head("a").metadata) == {"n": "1"}
         pid = server.pid
