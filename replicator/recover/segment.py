@@ -15,22 +15,13 @@ from itertools import accumulate
 from replicator.format.envelope import damaged
 from replicator.format.objects import ObjectHeader, Trailer
 from replicator.format.overlay import join, tail
+from replicator.format.payload import Chunk, decode_frames
 from replicator.format.segment import SegmentDecoder
-from replicator.format.wal import (
-    FRAME_HEADER_SIZE,
-    HEADER_SIZE,
-    Frames,
-    parse_header,
-    scan,
-    transaction_ends,
-)
-from replicator.model import LogPosition
+from replicator.format.wal import FRAME_HEADER_SIZE, Frames, transaction_ends
 
 IN_MEMORY_BYTES = 64 * 1024 * 1024
-CHUNK_BYTES = 4 * 1024 * 1024
 
 Source = Callable[[], Iterator[bytes]]  # the object's bytes from the start, any number of times
-Chunk = tuple[bytes, Frames]  # whole frames, and what a scan says of them
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,7 +41,8 @@ class Segment:
         """Frames from ``start`` on, in pieces: index of the first, bytes, scan."""
         width = self.header.page_size + FRAME_HEADER_SIZE
         at = 0
-        for data, frames in self._chunks or _decode(SegmentDecoder(self.key), self._source()):
+        again = self._chunks or decode_frames(SegmentDecoder(self.key), self._source())
+        for data, frames in again:
             skip = min(max(0, start - at), frames.count)
             if skip < frames.count:
                 yield at + skip, data[skip * width:], tail(frames, skip)
@@ -65,16 +57,18 @@ class Segment:
         return times[txid - self.header.first_txid] if len(times) == every else None
 
 
-def load_segment(key: str, source: Source) -> Segment:
-    """Read an object to its end. ``DamageError`` names it when anything does not fit."""
+def load_segment(key: str, source: Source, *, in_memory: int | None = None) -> Segment:
+    """Read an object to its end. ``DamageError`` names it when anything does not fit. A payload
+    of up to ``in_memory`` bytes (default: IN_MEMORY_BYTES) is kept."""
+    limit = IN_MEMORY_BYTES if in_memory is None else in_memory
     decoder = SegmentDecoder(key)
     scans: list[Frames] = []
     kept: list[Chunk] | None = []
     size = 0
-    for data, frames in _decode(decoder, source()):
+    for data, frames in decode_frames(decoder, source()):
         scans.append(frames)
         size += len(data)
-        if size > IN_MEMORY_BYTES:
+        if size > limit:
             kept = None
         elif kept is not None:
             kept.append((data, frames))
@@ -93,47 +87,3 @@ def _check(key: str, trailer: Trailer, frames: Frames, index: tuple[int, ...]) -
         raise damaged(key, "its last commit contradicts its trailer")
     if index and list(index) != transaction_ends(frames, frames.count):
         raise damaged(key, "its index of transactions contradicts its frames")
-
-
-def _decode(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[Chunk]:
-    """The frames of an object in chunks; every frame must verify. Half a frame at the end is
-    for the decoder to refuse, which knows the length of the payload."""
-    position = None
-    buffer = bytearray()
-    for more in _payload(decoder, source):
-        buffer += more
-        if position is None:
-            position = _start(decoder, bytes(buffer[:HEADER_SIZE]))
-            del buffer[:HEADER_SIZE]
-        width = position.page_size + FRAME_HEADER_SIZE
-        whole = len(buffer) // width * width
-        data = bytes(memoryview(buffer)[:whole])
-        frames = scan(data, position)
-        if frames.count * width != whole:
-            raise damaged(decoder.key, f"frame {position.frame + frames.count + 1} does not "
-                          "continue its checksums")
-        del buffer[:whole]
-        position = frames.position(position, frames.count)
-        yield data, frames
-
-
-def _start(decoder: SegmentDecoder, data: bytes) -> LogPosition:
-    header = parse_header(data)
-    if header is None or decoder.header is None or (
-            header.page_size != decoder.header.page_size):
-        raise damaged(decoder.key, "its payload does not begin like a WAL")
-    return header.start()
-
-
-def _payload(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[bytes]:
-    """Decompressed bytes in pieces worth scanning; only the last may be small."""
-    held: list[bytes] = []
-    size = 0
-    for data in source:
-        for piece in decoder.pieces(data):
-            held.append(piece)
-            size += len(piece)
-            if size >= CHUNK_BYTES:
-                yield b"".join(held)
-                held, size = [], 0
-    yield b"".join(held)

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from replicator.edge.files import RawFile
 from replicator.format.changes import HashChange
 from replicator.format.database import PageHashes
+from replicator.format.payload import CHUNK_BYTES
 from replicator.model import DatabaseState
-from replicator.recover.segment import CHUNK_BYTES, Segment
+from replicator.recover.segment import Segment
 
 
 def hash_file(file: RawFile, page_size: int, pages: int,

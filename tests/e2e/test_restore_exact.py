@@ -7,6 +7,7 @@ from fix_bucket import BucketBuilder, busy_bucket, commit_ms
 
 from replicator import restore
 from replicator.errors import GapError
+from replicator.format import payload
 from replicator.model import Kind
 from replicator.recover import rebuild, segment, snapshot
 
@@ -143,7 +144,7 @@ def test_segments_larger_than_memory(bucket, tmp_path, monkeypatch):
     """Large segments go through a local file and are decoded twice, with the same result."""
     monkeypatch.setattr(rebuild, "ONE_GET_BYTES", 100)
     monkeypatch.setattr(segment, "IN_MEMORY_BYTES", 5000)
-    monkeypatch.setattr(segment, "CHUNK_BYTES", 9000)
+    monkeypatch.setattr(payload, "CHUNK_BYTES", 9000)
     every_txid(bucket, tmp_path / "out.db")
 
 

@@ -1,0 +1,69 @@
+"""The frames inside an object whose payload is a WAL file, in chunks and verified.
+
+Owns: the way from an object's bytes to whole frames in bounded memory. Refuses: to believe a
+frame that does not continue the chain of checksums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from replicator.format.envelope import damaged
+from replicator.format.segment import SegmentDecoder
+from replicator.format.wal import (
+    FRAME_HEADER_SIZE,
+    HEADER_SIZE,
+    Frames,
+    parse_header,
+    scan,
+)
+from replicator.model import LogPosition
+
+CHUNK_BYTES = 4 * 1024 * 1024
+
+Chunk = tuple[bytes, Frames]  # whole frames, and what a scan says of them
+
+
+def decode_frames(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[Chunk]:
+    """The frames of an object in chunks; every frame must verify (``DamageError``). Half a frame
+    at the end is for the decoder to refuse, which knows the length of the payload; the caller
+    ends with ``decoder.finish()``."""
+    position = None
+    buffer = bytearray()
+    for more in _payload(decoder, source):
+        buffer += more
+        if position is None:
+            position = _start(decoder, bytes(buffer[:HEADER_SIZE]))
+            del buffer[:HEADER_SIZE]
+        width = position.page_size + FRAME_HEADER_SIZE
+        whole = len(buffer) // width * width
+        data = bytes(memoryview(buffer)[:whole])
+        frames = scan(data, position)
+        if frames.count * width != whole:
+            raise damaged(decoder.key, f"frame {position.frame + frames.count + 1} does not "
+                          "continue its checksums")
+        del buffer[:whole]
+        position = frames.position(position, frames.count)
+        yield data, frames
+
+
+def _start(decoder: SegmentDecoder, data: bytes) -> LogPosition:
+    header = parse_header(data)
+    if header is None or decoder.header is None or (
+            header.page_size != decoder.header.page_size):
+        raise damaged(decoder.key, "its payload does not begin like a WAL")
+    return header.start()
+
+
+def _payload(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompressed bytes in pieces worth scanning; only the last may be small."""
+    held: list[bytes] = []
+    size = 0
+    for data in source:
+        for piece in decoder.pieces(data):
+            held.append(piece)
+            size += len(piece)
+            if size >= CHUNK_BYTES:
+                yield b"".join(held)
+                held, size = [], 0
+    yield b"".join(held)
