@@ -7,6 +7,7 @@ descriptor of the file would drop the locks on it. The source is read once every
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -228,3 +229,20 @@ def scene(tmp_path):
     scene = Scene(tmp_path)
     yield scene
     scene.leave()
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """``scenes(times, most)`` yields (scene, how often) until ``times`` is used up: a fresh
+    database each, so that none grows for hours. A scene that went well is removed."""
+    def fresh(times, most=100):
+        for number, first in enumerate(range(0, times, most)):
+            directory = tmp_path / f"scene-{number}"
+            directory.mkdir()
+            scene = Scene(directory)
+            try:
+                yield scene, min(most, times - first)
+            finally:
+                scene.leave()
+            shutil.rmtree(directory)
+    return fresh

@@ -132,19 +132,25 @@ class Chaos:
 
 
 @pytest.mark.timeout(120 + 20 * KILLS)
-def test_kill_9_at_random_moments(scene, seed, scoreboard):
+def test_kill_9_at_random_moments(scenes, seed, scoreboard):
     """Under writers that go on, sidecars are killed while they start, follow, flush and take
     snapshots. After each kill a restore brings back at least what was reported durable; in the
     end the store holds the source page by page, and any transaction on the way."""
-    chaos = Chaos(scene, random.Random(seed))
-    scene.begin()
-    for _ in range(KILLS):
-        chaos.keep_writing()
-        chaos.run_until_its_end(chaos.sidecar())
-        chaos.check()
-    chaos.end()
-    scene.exact()
+    rng = random.Random(seed)
+    commits = transactions = generations = 0
+    for scene, kills in scenes(KILLS):
+        chaos = Chaos(scene, rng)
+        scene.begin()
+        for _ in range(kills):
+            chaos.keep_writing()
+            chaos.run_until_its_end(chaos.sidecar())
+            chaos.check()
+        chaos.end()
+        scene.exact()
+        commits += sum(chaos.promised.values())
+        transactions += chaos.durable
+        generations += len(chaos.generations)
     scoreboard("kill -9 of the sidecar under load",
-               f"{KILLS} kills, {sum(chaos.promised.values())} commits acknowledged in "
-               f"{chaos.durable} transactions, 0 lost, 0 failed restores, "
-               f"{len(chaos.generations)} generation(s)")
+               f"{KILLS} kills, {commits} commits acknowledged in {transactions} transactions, "
+               f"0 lost, 0 failed restores, {generations} generation(s) of "
+               f"{-(-KILLS // 100)} database(s)")
