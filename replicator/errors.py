@@ -5,6 +5,7 @@
     │   ├── BucketMissing       2   the bucket does not exist
     │   └── DatabaseUnusable    2   the file cannot be followed as it is
     ├── DamageError             3   stored bytes are not what was written
+    ├── CheckFailed             3   a statement that must hold of the data does not
     ├── GapError                4   the target is outside what can be restored
     ├── StoreUnavailable        5   the store does not answer; trying later may work
     ├── NotDurable              5   data is not in the store yet
@@ -61,6 +62,10 @@ class DamageError(ReplicatorError):
     def __init__(self, message: str, *, key: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.key = key
+
+
+class CheckFailed(ReplicatorError):
+    exit_code = 3
 
 
 class GapError(ReplicatorError):

@@ -17,6 +17,7 @@ from replicator import __version__
 from replicator.cli import (
     demo,
     doctor,
+    drill,
     flush,
     history,
     output,
@@ -24,6 +25,7 @@ from replicator.cli import (
     run,
     snapshot,
     status,
+    verify,
 )
 from replicator.errors import ConfigError, ReplicatorError
 
@@ -58,7 +60,7 @@ def _root(
     pass
 
 
-for _command in (run, restore, status, flush, snapshot, history, doctor, demo):
+for _command in (run, restore, status, flush, snapshot, history, verify, drill, doctor, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.command)
 
 

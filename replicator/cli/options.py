@@ -77,6 +77,28 @@ CacheDir = Annotated[
         help="the disk cache; default: a hidden directory beside the database",
     ),
 ]
+LocalDatabase = Annotated[
+    Path | None,
+    typer.Option(
+        "--database", envvar="REPLICATOR_DB_PATH", metavar="DB",
+        help="the database itself, if its sidecar runs here: it is told what was found",
+    ),
+]
+Scratch = Annotated[
+    Path | None,
+    typer.Option("--scratch", envvar="REPLICATOR_SCRATCH", metavar="DIR",
+                 help="where there is room for the database; default: the temporary directory"),
+]
+Txid = Annotated[
+    int | None,
+    typer.Option("--txid", envvar="REPLICATOR_TXID", metavar="N",
+                 help="the state after transaction N"),
+]
+Timestamp = Annotated[
+    str | None,
+    typer.Option("--timestamp", envvar="REPLICATOR_TIMESTAMP", metavar="T",
+                 help="the state at T (like 2026-01-31T14:05:00Z, or '2 hours ago')"),
+]
 AsJson = Annotated[
     bool,
     typer.Option("--json", envvar="REPLICATOR_JSON", help="print JSON for programs"),

@@ -18,6 +18,8 @@ _WORDS = {
     "snapshot": "fetching the snapshot",
     "verify": "verifying",
     "publish": "publishing",
+    "structure": "looking at every object",
+    "content": "reading objects",
 }
 _EVERY = 0.5  # seconds between two JSON lines of one phase
 
@@ -40,7 +42,8 @@ def json_lines(clock: Callable[[], float]) -> Listener:
 
     def listen(now: Progress) -> None:
         nonlocal phase, last
-        news = now.phase != phase or now.done_bytes == now.total_bytes or now.trouble
+        done = now.total_bytes and now.done_bytes == now.total_bytes
+        news = now.phase != phase or done or now.trouble
         if not news and clock() - last < _EVERY:
             return
         phase, last = now.phase, clock()

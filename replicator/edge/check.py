@@ -10,27 +10,52 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from replicator.errors import DamageError, LocalIOError, ReplicatorError, TargetExists
+from replicator.errors import (
+    CheckFailed,
+    DamageError,
+    LocalIOError,
+    ReplicatorError,
+    TargetExists,
+)
 
+STEPS = 100_000  # of SQLite's machine, some milliseconds, between two questions
 SIDE_SUFFIXES = ("-wal", "-shm", "-journal")
 _UNREADABLE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
-def check_database(path: Path, *, full: bool) -> None:
-    """Run ``quick_check`` or ``integrity_check``; ``DamageError`` quotes the first finding."""
+def check_database(path: Path, *, full: bool,
+                   cancelled: Callable[[], bool] = lambda: False) -> None:
+    """Run ``quick_check`` or ``integrity_check``; ``DamageError`` quotes the first finding.
+    ``cancelled`` is asked now and then, and ends it with a plain ``ReplicatorError``."""
     pragma = "integrity_check" if full else "quick_check"
     try:
         with contextlib.closing(_connect(path, "mode=ro&immutable=1")) as connection:
+            connection.set_progress_handler(cancelled, STEPS)
             (answer,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
     except sqlite3.Error as error:
         kind = DamageError if _code(error) in _UNREADABLE else ReplicatorError
         raise kind(f"{pragma} failed: {error}") from error
     if answer != "ok":
         raise DamageError(f"{pragma} found: {str(answer).splitlines()[-1]}")
+
+
+def require_true(path: Path, sql: str) -> None:
+    """Run one statement that must give one value, and a true one; ``CheckFailed``."""
+    try:
+        with contextlib.closing(_connect(path, "mode=ro&immutable=1")) as connection:
+            rows = connection.execute(sql).fetchmany(2)
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        raise CheckFailed(f"{sql!r} cannot be answered: {error}") from error
+    if len(rows) != 1 or len(rows[0]) != 1:
+        raise CheckFailed(f"{sql!r} does not give one value",
+                          hint="write a statement like SELECT count(*) > 0 FROM users")
+    if not rows[0][0]:
+        raise CheckFailed(f"{sql!r} does not hold: it gave {rows[0][0]!r}")
 
 
 def side_files(path: Path) -> list[Path]:

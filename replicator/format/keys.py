@@ -17,6 +17,7 @@ _TXID = "[0-9a-f]{16}"
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _WAL = re.compile(rf"wal/({_TXID})\.wal\.zst")
 _MERGED = re.compile(rf"merged/(0|[1-9][0-9]?)/({_TXID})-({_TXID})\.wal\.zst")
+_PROOF = re.compile(rf"proofs/([0-9]{{13,16}})-([a-z]+)-({_TXID})\.json")
 _SNAPSHOT = re.compile(rf"snapshots/({_TXID})-({_UUID})\.sqlite\.zst")
 
 
@@ -37,6 +38,13 @@ class Keys:
 
     def snapshot(self, txid: int, generation: str) -> str:
         return f"{self.snapshot_dir}{txid:016x}-{generation}.sqlite.zst"
+
+    def proof(self, at_ms: int, outcome: str, txid: int) -> str:
+        return f"{self.proof_dir}{at_ms:013d}-{outcome}-{txid:016x}.json"
+
+    @property
+    def proof_dir(self) -> str:
+        return f"{self.root}proofs/"
 
     @property
     def metadata(self) -> str:
@@ -85,6 +93,16 @@ class SnapshotKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofKey:
+    """A note of what was proved or found; no part of the log."""
+
+    key: str
+    at_ms: int
+    outcome: str
+    txid: int
+
+
+@dataclass(frozen=True, slots=True)
 class EncryptedKey:
     """A key of this layout whose object was encrypted before it was stored."""
 
@@ -105,6 +123,13 @@ def parse_key(prefix: str, key: str, size: int) -> ParsedKey | None:
         plain = _parse(name.removesuffix(ENCRYPTED_SUFFIX), key, size)
         return EncryptedKey(key, size) if plain else None
     return _parse(name, key, size)
+
+
+def parse_proof_key(prefix: str, key: str) -> ProofKey | None:
+    """The same for the notes in ``proofs/``."""
+    root = Keys(prefix).root
+    match = _PROOF.fullmatch(key[len(root):]) if key.startswith(root) else None
+    return ProofKey(key, int(match[1]), match[2], int(match[3], 16)) if match else None
 
 
 def _parse(name: str, key: str, size: int) -> ParsedKey | None:

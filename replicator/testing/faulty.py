@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from replicator.edge.store.base import ObjectInfo, Store
+from replicator.edge.store.wrapper import StoreWrapper
 from replicator.errors import ReplicatorError, StoreUnavailable
-from replicator.testing.wrapper import StoreWrapper
 
 T = TypeVar("T")
 Effect = Callable[[Callable[[], Any]], Any]

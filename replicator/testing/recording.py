@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from replicator.edge.store.base import Metadata, Parts, Store
+from replicator.edge.store.wrapper import StoreWrapper
 from replicator.errors import ReplicatorError
-from replicator.testing.wrapper import StoreWrapper
 
 T = TypeVar("T")
 MUTABLE = "metadata.json"  # for people; the one object that is written again

@@ -1,0 +1,170 @@
+"""Every byte of one object, read and proved, in bounded memory.
+
+Owns: what makes an object sound by itself (SHA-256, WAL checksums, page hashes against the
+database checksum of a snapshot) and that its metadata says the same. Refuses to judge how
+objects fit together; see :mod:`.chain`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from functools import partial
+
+from ..edge.store.base import Store
+from ..format.database import PageHashes
+from ..format.envelope import HEADER_LIMIT, SeekEntry, Tail, damaged, read_header
+from ..format.keys import MergedKey, SnapshotKey, WalKey
+from ..format.objects import ObjectFacts, ObjectHeader, Trailer, parse_metadata
+from ..format.segment import decode_frame
+from ..model import Kind
+from ..recover.catalog import Catalog, first_txid
+from ..recover.fetch import RANGE_BYTES, WINDOW_BYTES, Fetcher, persistently
+from ..recover.segment import load_segment
+from ..recover.snapshot import MAX_FRAME_BYTES, page_size_of
+
+Item = WalKey | MergedKey | SnapshotKey
+# What metadata says that the bytes say too.
+PROVABLE = ("kind", "generation", "first_txid", "last_txid", "page_size", "pages", "writer",
+            "checksum_before", "checksum_after", "first_commit_ms", "last_commit_ms", "sha256")
+LARGE_SHARE = 2  # so many large objects are read at the same time
+
+
+def said_by_metadata(store: Store, item: Item) -> ObjectFacts | None:
+    """What the store's metadata says; None where there is none. One HEAD."""
+    return parse_metadata(store.head(item.key).metadata)
+
+
+def said_by_itself(store: Store, catalog: Catalog, item: Item) -> ObjectFacts:
+    """What the object's own first and last bytes say."""
+    header = persistently(partial(_header, store, item))
+    return facts_of(header, catalog.tail(item).trailer)
+
+
+def _header(store: Store, item: Item) -> ObjectHeader:
+    return read_header(store.get(item.key, 0, HEADER_LIMIT), item.key)[0]
+
+
+def facts_of(header: ObjectHeader, trailer: Trailer, sha256: str = "") -> ObjectFacts:
+    return ObjectFacts(
+        header.kind, header.generation, header.first_txid, trailer.last_txid, header.page_size,
+        trailer.pages, trailer.checksum_before, trailer.checksum_after, header.created_ms,
+        trailer.first_commit_ms, trailer.last_commit_ms, sha256, header.writer)
+
+
+def check_name(item: Item, facts: ObjectFacts) -> None:
+    """``DamageError`` if the object is not the one its name says."""
+    if isinstance(item, SnapshotKey):
+        good = (facts.kind is Kind.SNAPSHOT and facts.generation == item.generation
+                and facts.last_txid == item.txid == facts.first_txid)
+    else:
+        good = facts.kind is not Kind.SNAPSHOT and facts.first_txid == first_txid(item) and (
+            isinstance(item, WalKey) or facts.last_txid == item.last)
+    if not good:
+        raise damaged(item.key, f"it is a {facts.kind.name.lower().replace('_', '-')} of "
+                      f"transactions {facts.first_txid}…{facts.last_txid}, not what its name says")
+
+
+def weight(item: Item) -> int:
+    """Bytes of memory that reading it takes, for :meth:`Fetcher.in_order`."""
+    return item.size if item.size <= RANGE_BYTES else WINDOW_BYTES // LARGE_SHARE
+
+
+def prove_log_object(fetcher: Fetcher, item: WalKey | MergedKey,
+                     claimed: ObjectFacts | None) -> ObjectFacts:
+    """Read all of it; the facts its bytes hold. ``DamageError`` names it, also when
+    ``claimed`` (its metadata) says something else."""
+    found = persistently(partial(_read_log_object, fetcher, item))
+    compare(item, found, claimed)
+    return found
+
+
+def _read_log_object(fetcher: Fetcher, item: WalKey | MergedKey) -> ObjectFacts:
+    whole = hashlib.sha256()
+
+    def pieces() -> Iterator[bytes]:
+        for at in range(0, item.size, RANGE_BYTES):
+            data = fetcher.get(item.key, at, min(RANGE_BYTES, item.size - at))
+            whole.update(data)
+            yield data
+
+    segment = load_segment(item.key, pieces, in_memory=0)
+    return facts_of(segment.header, segment.trailer, whole.hexdigest())
+
+
+def compare(item: Item, found: ObjectFacts, claimed: ObjectFacts | None) -> None:
+    """``DamageError`` if the name or the metadata speaks of something else."""
+    check_name(item, found)
+    if claimed is not None and any(
+            getattr(claimed, name) != getattr(found, name) for name in PROVABLE
+            if name != "sha256" or (claimed.sha256 and found.sha256)):
+        raise damaged(item.key, "its bytes are not those its metadata describes")
+
+
+def prove_snapshot(fetcher: Fetcher, catalog: Catalog, item: SnapshotKey,
+                   claimed: ObjectFacts | None, limit: int, seed: int) -> Iterator[int]:
+    """Read it, yielding bytes as they are done. With ``limit`` below its size, only that many
+    bytes of it, drawn by ``seed``; each page group proves itself by its content checksum."""
+    tail = catalog.tail(item)
+    page_size = page_size_of(item, tail)
+    groups = list(_groups(tail))
+    if limit < item.size:
+        yield from _prove_some(fetcher, item, groups, limit, seed)
+        return
+    hashes, sha = PageHashes(page_size), hashlib.sha256()
+    for size, data, raw in fetcher.in_order(
+            (weight(item) // 4, partial(_group, fetcher, item, group)) for group in groups):
+        sha.update(data)
+        for image in raw:
+            hashes.extend(hashes.pages + 1, image)
+        yield size
+    if sha.digest() != tail.trailer.data_sha256:
+        raise damaged(item.key, "the SHA-256 of its data does not match")
+    if hashes.state.checksum != tail.trailer.checksum_after:
+        raise damaged(item.key, "its pages do not have the checksum of its trailer")
+    rest = fetcher.get(item.key, tail.trailer_offset, item.size - tail.trailer_offset)
+    sha.update(rest)
+    header = read_header(fetcher.get(item.key, 0, min(HEADER_LIMIT, item.size)), item.key)[0]
+    compare(item, facts_of(header, tail.trailer, sha.hexdigest()), claimed)
+    yield len(rest)
+
+
+def _prove_some(fetcher: Fetcher, item: SnapshotKey, groups: list[list[SeekEntry]], limit: int,
+                seed: int) -> Iterator[int]:
+    for group in random.Random(seed).sample(groups, len(groups)):
+        size, _, _ = _group(fetcher, item, group)
+        yield size
+        limit -= size
+        if limit <= 0:
+            return
+
+
+def _groups(tail: Tail) -> Iterator[list[SeekEntry]]:
+    """Neighbouring data frames worth one request."""
+    group: list[SeekEntry] = []
+    size = raw = 0
+    for entry in tail.seek or ():
+        if group and (size + entry.compressed > RANGE_BYTES or raw + entry.raw > MAX_FRAME_BYTES):
+            yield group
+            group, size, raw = [], 0, 0
+        group.append(entry)
+        size, raw = size + entry.compressed, raw + entry.raw
+    yield group
+
+
+def _group(fetcher: Fetcher, item: SnapshotKey,
+           entries: list[SeekEntry]) -> tuple[int, bytes, list[bytes]]:
+    """Bytes fetched, the bytes themselves, and the pages in them. The first group begins with
+    the object's header."""
+    start = 0 if not entries[0].raw_offset else entries[0].offset
+    length = entries[-1].offset + entries[-1].compressed - start
+
+    def read() -> tuple[int, bytes, list[bytes]]:
+        data = fetcher.get(item.key, start, length)
+        view = memoryview(data)
+        return length, data, [
+            decode_frame(view[entry.offset - start:][:entry.compressed], entry, item.key)
+            for entry in entries]
+
+    return persistently(read)
