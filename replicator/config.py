@@ -60,7 +60,7 @@ def _quantity(text: str, units: Mapping[str, float], what: str) -> float:
 SIZES, DURATIONS, SWITCHED = (
     ("max_cache_bytes", "segment_max_bytes"),
     ("sync_interval", "poll_interval", "busy_timeout", "snapshot_interval", "snapshot_max_age"),
-    ("auto_restore", "take_over"),
+    ("auto_restore", "take_over", "allow_unsafe_store"),
 )
 # How the text of an environment variable becomes a value; any other setting is text itself.
 PARSERS: dict[str, Callable[[str], Any]] = {
@@ -105,6 +105,7 @@ class SqliteReplicatorConfig:
     max_cache_bytes: int = GIB
     auto_restore: bool = False
     take_over: bool = False
+    allow_unsafe_store: bool = False
     sync_interval: float = 1.0
     poll_interval: float = 1.0
     busy_timeout: float = 5.0

@@ -55,6 +55,12 @@ def command(
                      help="begin a new generation with DB as it is, although another writer "
                           "holds the log or is ahead; its history stays restorable"),
     ] = False,
+    allow_unsafe_store: Annotated[
+        bool,
+        typer.Option("--allow-unsafe-store", envvar="REPLICATOR_ALLOW_UNSAFE_STORE",
+                     help="go on although the store ignores If-None-Match; only where no second "
+                          "replicator will ever write to this prefix"),
+    ] = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Follow DB and keep it safe in the bucket.
@@ -70,5 +76,5 @@ def command(
         profile=profile, cache_dir=cache_dir, auto_restore=auto_restore or None,
         sync_interval=sync_interval, snapshot_interval=snapshot_interval,
         max_cache_bytes=max_cache_bytes, compression_level=compression_level,
-        take_over=take_over or None))
+        take_over=take_over or None, allow_unsafe_store=allow_unsafe_store or None))
     return run_sidecar(config, cmd or None, as_json=as_json)

@@ -28,6 +28,7 @@ from .session import Session
 from .snapshot import Cancelled, ship_snapshot
 from .snapshots import SnapshotFacts, Snapshots, describe, newest_stored
 from .tail import Follower
+from .trust import require_trust
 from .upload import Uploader, now_ms
 
 HASH_BYTES = 4 << 20  # one read of the database while its pages are hashed
@@ -133,6 +134,7 @@ class Joiner:
 
     def _take_over(self, database: LiveDatabase, record: SegmentRecord | None,
                    head: ObjectFacts | None, cancelled: Callable[[], bool]) -> Session:
+        self._require_trust(anew=True)
         self.cache.drop_pending()
         start = _after(head)
         if record is not None:
@@ -149,6 +151,7 @@ class Joiner:
         generation, txid = new_generation(), head.txid + 1
         log.info("new generation %s at txid %d: %s", generation, txid, decision.reason)
         with Image(database) as image:
+            self._require_trust()  # only now, for what is committed meanwhile follows the image
             cutter = self._cutter(PageHashes(image.page_size), head)
             hashes, summary = ship_snapshot(
                 image, self.patient, self.keys.snapshot(txid, generation),
@@ -171,12 +174,16 @@ class Joiner:
         with Image(database) as image:
             return hash_image(image, cancelled)
 
+    def _require_trust(self, *, anew: bool = False) -> None:
+        require_trust(self.config, self.store, self.patient, self.cache, anew=anew)
+
     def _cutter(self, hashes: PageHashes, head: Head) -> Cutter:
         return Cutter(self.cache, self.keys, hashes, head, level=self.config.compression_level,
                       created_by=self.created_by, clock_ms=now_ms)
 
     def _session(self, database: LiveDatabase, pin: Pin, cutter: Cutter,
                  position: LogPosition, *, anchored: bool = True) -> Session:
+        self._require_trust()
         self.cache.put("database", _identity(database))
         reader = LogReader(database.log, position, anchored=anchored)
         follower = Follower(database, reader, pin, self.metrics)

@@ -81,6 +81,16 @@ def test_a_lost_answer_does_not_spoil_the_race(memory_store):
     assert probe.race_conditional_complete(store, "p", writers=4) == 1
 
 
+def test_a_bit_that_flips_on_its_way_back_does_not_spoil_the_race(memory_store):
+    """The winner's bytes are asked for twice."""
+    store = FaultyStore(memory_store)
+    store.script("get", corrupted(0))
+    assert probe.race_conditional_put(store, "p", writers=4) == 1
+    store.script("get", corrupted(0), times=2)
+    with pytest.raises(StoreUnsafe):
+        probe.race_conditional_put(store, "p", writers=4)
+
+
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_bytes_that_come_back_different_are_found(memory_store, nth):
     """Whole, by range or from the end."""

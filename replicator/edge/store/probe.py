@@ -1,7 +1,8 @@
-"""What a store must prove before a log is entrusted to it; asked by ``doctor``.
+"""What a store must prove before a log is entrusted to it.
 
-Owns the questions, not the verdicts. Everything written lies under ``{prefix}/probe/`` and is
-removed again, whatever comes out.
+Owns the questions, not the verdicts. Everything written lies under ``{prefix}/probe/``, where
+no reader of a log looks, and is removed again, whatever comes out; where deletes are forbidden
+a few bytes stay.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from replicator.edge.store.base import Store
 from replicator.edge.store.retry import RetryingStore, RetryPolicy
-from replicator.errors import ObjectExists, StoreUnsafe
+from replicator.errors import ObjectExists, ReplicatorError, StoreUnsafe
 
 PATIENCE = 30.0  # seconds; SeaweedFS makes the losers of a race wait 1–3 s
 
@@ -39,10 +40,14 @@ def check_readable_back(store: Store, prefix: str) -> None:
             raise StoreUnsafe("the metadata of an object did not come back")
 
 
-def race_conditional_put(store: Store, prefix: str, writers: int = 16) -> int:
+def race_conditional_put(store: Store, prefix: str, writers: int = 16, *,
+                         patient: Store | None = None) -> int:
     """How many of ``writers``, appending different bytes under one key at the same instant,
-    were told that they won. ``StoreUnsafe`` if the only winner's bytes are not the ones kept."""
-    patient = RetryingStore(store, RetryPolicy(deadline=PATIENCE))
+    were told that they won. ``StoreUnsafe`` if the only winner's bytes are not the ones kept.
+
+    ``patient`` is ``store`` with retries; by default they go on for :data:`PATIENCE`.
+    """
+    patient = patient or RetryingStore(store, RetryPolicy(deadline=PATIENCE))
     with _scratch(store, prefix) as key:
         return _race(patient, key, [
             functools.partial(patient.put, key, _body(number)) for number in range(writers)])
@@ -76,9 +81,14 @@ def _race(store: Store, key: str, moves: Sequence[Callable[[], None]]) -> int:
 
     with ThreadPoolExecutor(len(moves)) as pool:
         winners = [number for number, won in enumerate(pool.map(make, moves)) if won]
-    if len(winners) == 1 and store.get(key) != _body(winners[0]):
+    if len(winners) == 1 and not _keeps(store, key, _body(winners[0])):
         raise StoreUnsafe("the store kept another writer's bytes than the winner's")
     return len(winners)
+
+
+def _keeps(store: Store, key: str, body: bytes) -> bool:
+    """Whether these are the bytes kept; one bit that flipped on its way back is no proof."""
+    return any(store.get(key) == body for _ in range(2))
 
 
 def _body(writer: int) -> bytes:
@@ -108,4 +118,5 @@ def _scratch(store: Store, prefix: str) -> Iterator[str]:
     try:
         yield key
     finally:
-        store.delete(key)
+        with contextlib.suppress(ReplicatorError):
+            store.delete(key)

@@ -1,0 +1,71 @@
+"""A server that ignores If-None-Match, met from the command line."""
+
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+from fix_command import Desk
+from fix_proxy import FaultProxy
+from fix_ship import App
+
+
+async def unconditional(exchange):
+    """The condition is lost on the way, as at proxies that pass on only headers they know."""
+    lines = exchange.head.split(b"\r\n")
+    kept = [line for line in lines if not line.lower().startswith(b"if-none-match")]
+    exchange.head = b"\r\n".join(kept)
+    return await exchange.forward()
+
+
+@pytest.fixture
+def lying_desk(moto_server, tmp_path):
+    """A user whose server verifies no signature, so that nobody notices the missing header."""
+    proxy = FaultProxy(moto_server)
+    proxy.fault(unconditional, method="PUT", times=None)
+    environment = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
+                   "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+    desk = Desk(tmp_path, SimpleNamespace(endpoint_url=proxy.url, access_key="a",
+                                          secret_key="b", environment=lambda: environment))
+    desk.proxy = proxy
+    yield desk
+    desk.leave()
+    proxy.stop()
+
+
+def objects(desk):
+    with contextlib.closing(desk.store()) as store:
+        return [info.key for info in store.list("")]
+
+
+def test_a_store_that_lies_is_refused(lying_desk):
+    """Exit code 6, with figures and a hint, and nothing was left in the bucket; doctor agrees."""
+    with App(lying_desk.home / "app.db") as app:
+        app.insert()
+        sidecar = lying_desk.sidecar(app.path)
+        assert sidecar.wait() == 6
+        assert "4 of 4 writers to one key were told that they alone created it" in sidecar.said
+        assert "--allow-unsafe-store" in sidecar.said
+        assert objects(lying_desk) == []
+        done = lying_desk.call("doctor", app.path, *lying_desk.place)
+        assert done.code == 1
+        assert "16 winners of 16" in done.out
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_a_store_that_lies_is_used_when_told_so(lying_desk, how):
+    """With a warning at each start; the backup is good, for there is one writer."""
+    option = ("--allow-unsafe-store",) if how == "option" else ()
+    variable = {} if how == "option" else {"REPLICATOR_ALLOW_UNSAFE_STORE": "1"}
+    with App(lying_desk.home / "app.db") as app:
+        for _ in range(2):
+            app.insert()
+            sidecar = lying_desk.sidecar(app.path, *option, **variable)
+            sidecar.until_following()
+            assert sidecar.stop() == 0
+            assert "allow_unsafe_store" in sidecar.said
+        image = app.image()
+    assert lying_desk.proxy.count("PUT", "/probe/") == 4
+    output = lying_desk.home / "restored.db"
+    done = lying_desk.call("restore", *lying_desk.place, "--output", output)
+    assert done.code == 0, done.err
+    assert output.read_bytes() == image
