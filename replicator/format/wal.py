@@ -247,9 +247,25 @@ class FrameBuilder:
         head[:, 0], head[:, 1] = pgnos, 0
         head[-1, 1] = commit
         head[:, 2], head[:, 3] = base.salt1, base.salt2
-        checksums = self._sums.chain(self._sums.data_sums(words, base.big_endian), base.checksum)
-        head[:, 4:] = checksums
-        self.position = replace(base, frame=base.frame + count, checksum=_pair(checksums[-1]))
+        return self._seal(words)
+
+    def carry(self, data: Buffer) -> bytes:
+        """The whole frames in ``data``, which may come from any log of the same page size:
+        pages, their numbers and commits stay."""
+        words = _words(data, self.position.page_size).copy()
+        if not len(words):
+            return b""
+        words[:, 2:4].view(">u4")[:] = self.position.salt1, self.position.salt2
+        return self._seal(words)
+
+    def _seal(self, words: U32) -> bytes:
+        """Frames with their checksums, and on to their end."""
+        base = self.position
+        sums = self._sums.data_sums(words, base.big_endian)
+        checksums = self._sums.chain(sums, base.checksum)
+        words[:, 4:6].view(">u4")[:] = checksums
+        self.position = replace(base, frame=base.frame + len(words),
+                                checksum=_pair(checksums[-1]))
         return words.tobytes()
 
 

@@ -178,6 +178,26 @@ def test_transaction_ends_count_the_frames_up_to_each_commit():
 
 
 @pytest.mark.parametrize("rewrite", [bytes, rewrite_big_endian])
+def test_frames_of_other_logs_are_carried_into_one(log, rewrite):
+    """Two logs with salts (and a byte order) of their own, in pieces: one valid log that holds
+    their pages, numbers and commits in order."""
+    _, wal = log
+    body = rewrite(wal)[HEADER_SIZE:]
+    source = scan(body, parse_header(rewrite(wal)).start())
+    whole = body[:source.committed * 1048]
+    builder = FrameBuilder(1024, salts=SALTS)
+    out = builder.carry(b"") + builder.carry(wal[HEADER_SIZE:HEADER_SIZE + len(whole)])
+    out += builder.carry(whole[:3 * 1048]) + builder.carry(whole[3 * 1048:])
+    found = scan(out, parse_header(builder.header).start())
+    assert found.count == found.committed == 2 * source.committed
+    assert found.position(parse_header(builder.header).start()) == builder.position
+    for half in (out[:len(whole)], out[len(whole):]):
+        for at in range(0, len(whole), 1048):
+            assert half[at:at + 8] == whole[at:at + 8]
+            assert half[at + 24:at + 1048] == whole[at + 24:at + 1048]
+
+
+@pytest.mark.parametrize("rewrite", [bytes, rewrite_big_endian])
 def test_rebased_from_the_start_is_the_source_itself(log, rewrite):
     """With the header's own sequence the bytes do not change."""
     _, wal = log
