@@ -24,7 +24,7 @@ from .edge.files import DirLock
 from .edge.store import open_store
 from .edge.store.base import Store
 from .edge.store.retry import Clock, RetryingStore, RetryPolicy
-from .errors import NotDurable, ReplicatorError
+from .errors import Fenced, NotDurable, ReplicatorError
 from .format.keys import Keys
 from .metrics import Metrics
 from .model import Position, ReplicationStatus, RestoreReport
@@ -163,7 +163,8 @@ class _Parts:
         self.store = open_store(config.target) if store is None else store
         self.uploader = Uploader(self.store, keys, self.cache, metrics,
                                  keep_bytes=config.max_cache_bytes // 4,
-                                 on_log_lost=self._log_lost, on_damage=self._damaged)
+                                 on_log_lost=self._log_lost, on_overtaken=self._overtaken,
+                                 on_damage=self._damaged)
         self._ending = threading.Event()
         patient = RetryingStore(
             self.store, SNAPSHOT_RETRIES, Clock(sleep=self._pause),
@@ -183,6 +184,10 @@ class _Parts:
     def _log_lost(self) -> None:
         self.joiner.remote_lost = True
         self.pipeline.rejoin("the bucket no longer holds the log")
+
+    def _overtaken(self, error: Fenced) -> None:
+        self.joiner.overtaken = error
+        self.pipeline.rejoin("another writer went on with the log in the bucket")
 
     def start(self) -> None:
         self.uploader.start(held=self.joiner.take_over)

@@ -6,6 +6,7 @@ Owns the knowledge of which versions and file systems are trouble. Changes nothi
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,12 @@ class FileSystem:
     def is_network(self) -> bool:
         """Whether SQLite's locks and shared memory cannot be relied on there."""
         return self.kind in _NETWORK
+
+
+def process_label() -> str:
+    """What people who read it elsewhere may call us: ``process 17 on web-1``; plain ASCII."""
+    name = socket.gethostname().encode("ascii", "replace").decode()
+    return f"process {os.getpid()} on {name[:64]}"
 
 
 def sqlite_version() -> tuple[int, int, int]:

@@ -108,6 +108,7 @@ class ObjectFacts:
     last_commit_ms: int | None
     sha256: str
     writer: str
+    last_event: int = 0  # txid of the newest catch-up or marker before it; 0: not told
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> ObjectFacts | None:
@@ -137,6 +138,7 @@ def _facts(fields: Mapping[str, str]) -> ObjectFacts:
         last_commit_ms=time("last-time"),
         sha256=_matching(_SHA256, fields["sha256"]),
         writer=_matching(_UUID, fields["writer"]),
+        last_event=int(fields.get("last-event", 0)),
     )
 
 

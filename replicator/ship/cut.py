@@ -27,6 +27,8 @@ from .sightings import Seen, Sightings, commit_times
 # zstd level while a writer outruns us: 3 400 MB/s instead of 930 on small transactions, for a
 # tenth more bytes.
 FAST_LEVEL = -7
+# What does not simply continue the log, transaction by transaction.
+EVENTS = frozenset({Kind.CATCH_UP, Kind.GENERATION, Kind.MERGE_NEWEST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,14 @@ class Head:
     txid: int
     state: DatabaseState
     commit_ms: int
+    event: int = 0  # txid of the newest catch-up or start of a generation; 0: none is known
+
+
+def head_of(record: SegmentRecord) -> Head:
+    """The end of a log whose newest segment this is."""
+    told = record.metadata.get("last-event") or "0"
+    event = record.first_txid if record.kind in EVENTS else int(told)
+    return Head(record.generation, record.last_txid, record.state, record.commit_ms, event)
 
 
 @dataclass(slots=True)
@@ -54,8 +64,9 @@ class Cutter:
     """Makes the next object of the log and puts it into the cache."""
 
     def __init__(self, cache: Cache, keys: Keys, hashes: PageHashes, head: Head, *,
-                 level: int, created_by: str, clock_ms: Callable[[], int]) -> None:
+                 level: int, created_by: str, host: str, clock_ms: Callable[[], int]) -> None:
         self._cache = cache
+        self._host = host
         self._keys = keys
         self._level = level
         self._created_by = created_by
@@ -80,7 +91,14 @@ class Cutter:
         self.sightings.captured(found.end)
         return record
 
-    def catch_up(self, image: Image) -> SegmentRecord | None:
+    def notes(self, reason: str = "") -> dict[str, str]:
+        """Metadata on which nothing depends: who made an object and why, and where the newest
+        one before it is that did not simply continue the log."""
+        found = {"host": self._host, "reason": reason.encode("ascii", "replace").decode()[:400],
+                 "last-event": str(self.head.event or "")}
+        return {name: text for name, text in found.items() if text}
+
+    def catch_up(self, image: Image, reason: str) -> SegmentRecord | None:
         """Append the pages of ``image`` that are not the known ones; None when all are."""
         runs = _with_last(_differing(image, self.hashes))
         first = next(runs, None)
@@ -90,7 +108,8 @@ class Cutter:
             first = (page_numbers(1), image.read(1, 1), True)
         content = _Content(HashChange(self.hashes))
         payload = _frames_of(first, runs, image, content)
-        return self._write(Kind.CATCH_UP, content, payload, image.position, level=self._level)
+        return self._write(Kind.CATCH_UP, content, payload, image.position, level=self._level,
+                           reason=reason)
 
     def mark_generation(self, generation: str, hashes: PageHashes, position: LogPosition,
                         reason: str) -> SegmentRecord:
@@ -102,15 +121,14 @@ class Cutter:
         draft = self._cache.draft()
         try:
             draft.write(data)
-            record = self._record(summary, position, hashes.checksum, 0)
-            record = draft.finish(replace(record, metadata=record.metadata | {"reason": reason}))
+            record = draft.finish(self._record(summary, position, hashes.checksum, 0, reason))
         except BaseException:
             draft.discard()
             raise
         return self._captured(record)
 
     def _write(self, kind: Kind, content: _Content, payload: Iterator[bytes],
-               end: LogPosition, *, level: int) -> SegmentRecord:
+               end: LogPosition, *, level: int, reason: str = "") -> SegmentRecord:
         header = self.describe(kind, self.head.generation, self.head.txid + 1)
         encoder = objects.SegmentEncoder(header, level=level)
         draft = self._cache.draft()
@@ -126,7 +144,7 @@ class Cutter:
                 commit_times_ms=commit_times(content.ends, content.seen,
                                              least=self.head.commit_ms, now=self._now_ms()))
             draft.write(rest)
-            record = draft.finish(self._record(summary, end, before, content.raw_bytes),
+            record = draft.finish(self._record(summary, end, before, content.raw_bytes, reason),
                                   change=content.change.to_bytes())
         except BaseException:
             content.change.undo()
@@ -139,7 +157,7 @@ class Cutter:
         return max(self._clock_ms(), self.head.commit_ms)
 
     def _record(self, summary: objects.Summary, end: LogPosition, before: int,
-                raw_bytes: int) -> SegmentRecord:
+                raw_bytes: int, reason: str) -> SegmentRecord:
         header, trailer = summary.header, summary.trailer
         now = self._clock_ms()
         return SegmentRecord(
@@ -149,10 +167,10 @@ class Cutter:
             state=self.hashes.state, checksum_before=before,
             commit_ms=trailer.last_commit_ms or header.created_ms,
             first_commit_ms=trailer.first_commit_ms or header.created_ms,
-            metadata=summary.metadata(), created_ms=now)
+            metadata=summary.metadata() | self.notes(reason), created_ms=now)
 
     def _captured(self, record: SegmentRecord) -> SegmentRecord:
-        self.head = Head(record.generation, record.last_txid, record.state, record.commit_ms)
+        self.head = head_of(record)
         return record
 
 

@@ -1,7 +1,9 @@
 """Whether the local database continues the log: the decision. Pure; reasons are words.
 
 Continuity is proved, never assumed: the same log file still holds the frame that was captured
-last; or the known hash of every page tells which pages differ; or a new generation starts.
+last; or the known hash of every page tells which pages differ; or a new generation starts. Where
+somebody else wrote to the log in the bucket, or nothing is known here, only a database that
+equals the log's head page by page goes on.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from ..model import DatabaseState
 
 
 class Way(enum.Enum):
-    CONTINUE = "continue"  # the next frame follows the captured one
+    CONTINUE = "continue"  # the next frame follows the captured one, or the log's head
     CATCH_UP = "catch up"  # the pages that differ bridge the gap
     NEW_GENERATION = "new generation"  # a snapshot starts over
+    REFUSE = "refuse"  # somebody must say which database is the right one
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,45 @@ class LocalFacts:
     hashes_trusted: bool  # page hashes are there and agree with the record
     remote_lost: bool = False  # the store no longer has what it acknowledged
     file_trusted: bool = True  # not found to differ from what its log made of it
+    claimed: bool = False  # the record is the first step of a take-over that did not end
 
 
-def decide(facts: LocalFacts) -> Decision:
-    """How the log goes on for a database whose position was recorded."""
+@dataclass(frozen=True, slots=True)
+class RemoteFacts:
+    """The log in the bucket, asked where no record counts; ``state`` is the local database's,
+    None where there is nothing to compare it with."""
+
+    head: ObjectFacts | None
+    page_size: int
+    state: DatabaseState | None
+    overtaken: bool = False  # the record here is older than what another writer appended
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All there is to go by: the record, or in its stead the log, or an order."""
+
+    record: LocalFacts | None = None
+    remote: RemoteFacts | None = None
+    taken_from: str = ""  # who held the log that is to be taken over
+
+
+def decide(facts: Facts) -> Decision:
+    """How the log goes on. What the log in the bucket says counts for more than the record."""
+    if facts.taken_from:
+        return Decision(Way.NEW_GENERATION, f"taken over from {facts.taken_from}")
+    if facts.remote is not None:
+        return _by_comparison(facts.remote)
+    if facts.record is None:
+        return Decision(Way.NEW_GENERATION, "nothing is known")
+    return _by_record(facts.record)
+
+
+def _by_record(facts: LocalFacts) -> Decision:
     if facts.remote_lost:
         return Decision(Way.NEW_GENERATION, "the bucket no longer holds the log")
+    if facts.claimed:
+        return Decision(Way.NEW_GENERATION, "a take-over that was interrupted goes on")
     if not facts.same_page_size:
         return Decision(Way.NEW_GENERATION, "the page size changed")
     if not facts.hashes_trusted:
@@ -54,15 +90,16 @@ def decide(facts: LocalFacts) -> Decision:
     return Decision(Way.CATCH_UP, "the log was reset while nobody followed it")
 
 
-def decide_without_record(head: ObjectFacts | None, page_size: int,
-                          state: DatabaseState | None) -> Decision:
-    """The same for a database without a record: only equality with the log's head counts."""
+def _by_comparison(facts: RemoteFacts) -> Decision:
+    head = facts.head
     if head is None:
         return Decision(Way.NEW_GENERATION, "the first start")
-    if state is not None and page_size == head.page_size and state == state_of(head):
-        return Decision(Way.CONTINUE, f"the database equals the log's head, txid {head.last_txid}")
-    return Decision(Way.NEW_GENERATION, "no local record, and the database differs from the "
-                                        f"log's head, txid {head.last_txid}")
+    place = f"the log's head, txid {head.last_txid}"
+    if facts.page_size == head.page_size and facts.state == state_of(head):
+        return Decision(Way.CONTINUE, f"the database equals {place}")
+    if facts.overtaken:
+        return Decision(Way.REFUSE, f"another writer appended; the database differs from {place}")
+    return Decision(Way.NEW_GENERATION, f"no local record; the database differs from {place}")
 
 
 def state_of(facts: ObjectFacts) -> DatabaseState:

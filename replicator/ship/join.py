@@ -11,19 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..config import SqliteReplicatorConfig
+from ..edge.host import process_label
 from ..edge.sqlite import LiveDatabase, Pin
 from ..edge.store.base import Store
+from ..errors import Fenced
 from ..format.database import PageHashes
 from ..format.keys import Keys
 from ..format.objects import ObjectFacts
 from ..metrics import Metrics
 from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache, SegmentRecord, Status
-from .cut import Cutter, Head
-from .decide import Decision, LocalFacts, Way, decide, decide_without_record, state_of
+from .cut import EVENTS, Cutter, Head, head_of
+from .decide import Decision, Facts, LocalFacts, RemoteFacts, Way, decide, state_of
 from .image import Image
-from .reader import LogReader, log_holds
-from .remote import remote_head
+from .reader import LogReader, log_holds, no_log
+from .remote import author, claim, facts_of, head_entry, remote_head
 from .session import Session
 from .snapshot import Cancelled, ship_snapshot
 from .snapshots import SnapshotFacts, Snapshots, describe, newest_stored
@@ -32,6 +34,7 @@ from .trust import require_trust
 from .upload import Uploader, now_ms
 
 HASH_BYTES = 4 << 20  # one read of the database while its pages are hashed
+CLAIM = "claim"  # the txid at which this cache claimed the log of another writer
 
 log = logging.getLogger("replicator")
 
@@ -50,47 +53,48 @@ class Joiner:
     created_by: str
     damaged_from: int | None = None  # first txid of a cached segment that is not what it was
     remote_lost: bool = False
+    overtaken: Fenced | None = None  # the log in the bucket went on without this cache
     distrusted: bool = False  # the file was found to differ from what its log made of it
+    because: str = ""  # why the log is joined once more, in words
     take_over: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.take_over = self.config.take_over
 
     def join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
-        """Continue, catch up, or start a generation. Raises what the store or disk raises."""
+        """Continue, catch up, or start a generation. Raises what the store or disk raises, and
+        ``Fenced`` when somebody else holds the log."""
+        session = self._join(database, cancelled)
+        self.because = ""
+        return session
+
+    def _join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         if self.damaged_from is not None:
             self.cache.drop_pending(self.damaged_from)
             self.damaged_from = None
         record = self.cache.head()
-        page_size = database.header().page_size
-        head = remote_head(self.store, self.keys) if record is None or self.take_over else None
         if self.take_over:
-            return self._take_over(database, record, head, cancelled)
-        pin = database.pin()
-        if record is not None:
-            return self._with_record(database, pin, record, cancelled)
-        state = self._hash(database, cancelled).state if head is not None else None
-        decision = decide_without_record(head, page_size, state)
-        if decision.way is Way.CONTINUE and head is not None:
-            return self._adopt(database, pin, head, decision, cancelled)
-        return self._begin(database, pin, _after(head), decision, cancelled)
+            return self._take_over(database, record, cancelled)
+        if record is None or self.overtaken is not None:
+            return self._by_comparison(database, cancelled)
+        return self._with_record(database, record, cancelled)
 
-    def _with_record(self, database: LiveDatabase, pin: Pin, record: SegmentRecord,
+    def _with_record(self, database: LiveDatabase, record: SegmentRecord,
                      cancelled: Callable[[], bool]) -> Session:
+        pin = database.pin()
         hashes = self.cache.load_hashes(record.last_txid)
-        decision = decide(LocalFacts(
+        decision = self._said(decide(Facts(LocalFacts(
             same_page_size=database.header().page_size == record.end.page_size,
             same_file=self.cache.get("database") == _identity(database),
             log_holds_position=log_holds(database.log, record.end),
             hashes_trusted=hashes is not None, remote_lost=self.remote_lost,
-            file_trusted=not self.distrusted))
-        head = Head(record.generation, record.last_txid, record.state, record.commit_ms)
+            file_trusted=not self.distrusted,
+            claimed=self._claimed(record.last_txid)))))
         if decision.way is Way.NEW_GENERATION or hashes is None:
             if self.remote_lost:
                 self.cache.drop_pending()
-            return self._begin(database, pin, head, decision, cancelled)
-        log.info("%s: %s", decision.way.value, decision.reason)
-        cutter = self._cutter(hashes, head)
+            return self._begin(database, pin, head_of(record), decision, cancelled)
+        cutter = self._cutter(hashes, head_of(record))
         position = record.end
         if decision.way is Way.CATCH_UP:
             position = self._catch_up(database, cutter, decision)
@@ -98,10 +102,17 @@ class Joiner:
         return self._session(database, pin, cutter, position,
                              anchored=decision.way is not Way.CONTINUE)
 
+    def _said(self, decision: Decision) -> Decision:
+        """The decision, in the log, with what led to it if it was not a start."""
+        known = decision.way is Way.CONTINUE or not self.because
+        reason = decision.reason if known else f"{decision.reason} ({self.because})"
+        log.info("%s: %s", decision.way.value, reason)
+        return Decision(decision.way, reason)
+
     def _catch_up(self, database: LiveDatabase, cutter: Cutter,
                   decision: Decision) -> LogPosition:
         with Image(database) as image:
-            record = cutter.catch_up(image)
+            record = cutter.catch_up(image, decision.reason)
             if record is None:
                 log.info("nothing changed while nobody followed the log")
             else:
@@ -111,45 +122,82 @@ class Joiner:
                 self.uploader.wake()
             return image.position
 
-    def _adopt(self, database: LiveDatabase, pin: Pin, head: ObjectFacts, decision: Decision,
-               cancelled: Callable[[], bool]) -> Session:
-        """Continue a log that another cache wrote, from a database that equals its head."""
+    def _by_comparison(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
+        """No record counts here: only a database that equals the log's head continues it."""
+        pin, head = database.pin(), remote_head(self.store, self.keys)
         with Image(database) as image:
-            hashes = hash_image(image, cancelled)
-            position = image.position
-        if hashes.state != state_of(head):
-            changed = Decision(Way.NEW_GENERATION, "the database changed while it was compared")
-            return self._begin(database, pin, _after(head), changed, cancelled)
-        log.info("continuing the log: %s", decision.reason)
+            hashes, position = PageHashes(image.page_size), image.position
+            if head is not None:
+                hashes = hash_image(image, cancelled)
+        decision = self._said(decide(Facts(remote=RemoteFacts(
+            head, hashes.page_size, hashes.state if head is not None else None,
+            overtaken=self.overtaken is not None))))
+        if decision.way is Way.REFUSE and self.overtaken is not None:
+            raise self.overtaken
+        if decision.way is Way.CONTINUE and head is not None:
+            return self._adopt(database, pin, head, hashes, position)
+        if head is not None:
+            log.warning("the log was written by writer %s until now, and goes on from here with "
+                        "another database", head.writer)
+        return self._begin(database, pin, _after(head), decision, cancelled)
+
+    def _adopt(self, database: LiveDatabase, pin: Pin, head: ObjectFacts, hashes: PageHashes,
+               position: LogPosition) -> Session:
+        """Continue a log that another cache wrote, from a database that equals its head."""
         record = self.cache.adopt(_record_of(head, self.keys, position))
         self.cache.save_hashes(record.last_txid, hashes)
+        self.overtaken = None
         self.uploader.reload()
-        cutter = self._cutter(hashes, Head(record.generation, record.last_txid, record.state,
-                                           record.commit_ms))
         snapshot = newest_stored(self.patient, self.keys, head.generation)
-        session = self._session(database, pin, cutter, position)
+        session = self._session(database, pin, self._cutter(hashes, head_of(record)), position)
         if snapshot is not None:  # else one would be due at the first commit
             session.snapshots.know(snapshot)
         return session
 
     def _take_over(self, database: LiveDatabase, record: SegmentRecord | None,
-                   head: ObjectFacts | None, cancelled: Callable[[], bool]) -> Session:
+                   cancelled: Callable[[], bool]) -> Session:
+        """Claim the log, so that whoever holds it can append no more; then start over."""
         self._require_trust(anew=True)
         self.cache.drop_pending()
+        head, holder = self._claim(cancelled)
         start = _after(head)
-        if record is not None:
-            start = replace(start, txid=max(start.txid, record.last_txid),
-                            commit_ms=max(start.commit_ms, record.commit_ms))
-        decision = Decision(Way.NEW_GENERATION, "taken over from another writer")
+        if head is None and record is not None:  # the bucket is empty; no txid is used twice
+            start = replace(start, txid=record.last_txid, commit_ms=record.commit_ms)
+        decision = self._said(decide(Facts(
+            taken_from=holder, remote=RemoteFacts(head, database.header().page_size, None))))
         session = self._begin(database, database.pin(), start, decision, cancelled)
         self.take_over = False
         return session
+
+    def _claim(self, cancelled: Callable[[], bool]) -> tuple[ObjectFacts | None, str]:
+        """The head of the log, which is ours to continue then, and who held it before."""
+        while not cancelled():
+            entry = head_entry(self.store, self.keys)
+            if entry is None:
+                return None, ""
+            head = facts_of(self.store, entry)
+            if self._claimed(head.last_txid) and head.writer == self.cache.writer:
+                return head, "another writer"
+            holder = author(self.store, self.store.head(entry.key))
+            cutter = self._cutter(PageHashes(head.page_size), _after(head))
+            claimed = claim(
+                self.store, self.keys, head,
+                cutter.describe(Kind.CATCH_UP, head.generation, head.last_txid + 1),
+                cutter.notes(f"the log is taken over from {holder}"))
+            if claimed is not None:
+                self.cache.adopt(_record_of(claimed, self.keys, no_log(head.page_size)))
+                self.cache.put(CLAIM, str(claimed.last_txid))
+                return claimed, holder
+        raise Cancelled("the replicator stops")
+
+    def _claimed(self, txid: int) -> bool:
+        return self.cache.get(CLAIM) == str(txid)
 
     def _begin(self, database: LiveDatabase, pin: Pin, head: Head, decision: Decision,
                cancelled: Callable[[], bool]) -> Session:
         """Start a generation: its snapshot into the store, then its marker into the log."""
         generation, txid = new_generation(), head.txid + 1
-        log.info("new generation %s at txid %d: %s", generation, txid, decision.reason)
+        log.info("generation %s begins at txid %d", generation, txid)
         with Image(database) as image:
             self._require_trust()  # only now, for what is committed meanwhile follows the image
             cutter = self._cutter(PageHashes(image.page_size), head)
@@ -170,16 +218,12 @@ class Joiner:
         session.snapshots.took(facts)
         return session
 
-    def _hash(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> PageHashes:
-        with Image(database) as image:
-            return hash_image(image, cancelled)
-
     def _require_trust(self, *, anew: bool = False) -> None:
         require_trust(self.config, self.store, self.patient, self.cache, anew=anew)
 
     def _cutter(self, hashes: PageHashes, head: Head) -> Cutter:
         return Cutter(self.cache, self.keys, hashes, head, level=self.config.compression_level,
-                      created_by=self.created_by, clock_ms=now_ms)
+                      created_by=self.created_by, host=process_label(), clock_ms=now_ms)
 
     def _session(self, database: LiveDatabase, pin: Pin, cutter: Cutter,
                  position: LogPosition, *, anchored: bool = True) -> Session:
@@ -197,7 +241,12 @@ def _after(head: ObjectFacts | None) -> Head:
     """What a new generation follows in a log that ends at ``head``."""
     if head is None:
         return Head("", 0, DatabaseState(0, 0), 0)
-    return Head("", head.last_txid, state_of(head), head.last_commit_ms or head.created_ms)
+    return Head("", head.last_txid, state_of(head), head.last_commit_ms or head.created_ms,
+                _event(head))
+
+
+def _event(head: ObjectFacts) -> int:
+    return head.first_txid if head.kind in EVENTS else head.last_event
 
 
 def hash_image(image: Image, cancelled: Callable[[], bool]) -> PageHashes:
@@ -233,4 +282,4 @@ def _record_of(head: ObjectFacts, keys: Keys, end: LogPosition) -> SegmentRecord
         checksum_before=head.checksum_before,
         first_commit_ms=head.first_commit_ms or head.created_ms,
         commit_ms=head.last_commit_ms or head.created_ms, created_ms=head.created_ms,
-        status=Status.UPLOADED)
+        metadata={"last-event": str(head.last_event)}, status=Status.UPLOADED)

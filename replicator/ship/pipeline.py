@@ -122,6 +122,7 @@ class Pipeline:
                 self._follow_once()
             except (ContinuityLost, SourceChanged) as reason:
                 self._joiner.distrusted |= isinstance(reason, ChangedOutside)
+                self._joiner.because = str(reason)
                 log.warning("%s; checking how the log goes on", reason)
             except ReplicatorError as error:
                 if self._is_final(error):
@@ -167,7 +168,7 @@ class Pipeline:
 
     def _recover_from(self, error: ReplicatorError) -> None:
         if not isinstance(error, Cancelled):
-            self.state = "stalled"
+            self.state, self._joiner.because = "stalled", str(error)
             self._note(error)
             log.warning("%s; trying again in %.2g s", error, self._pause)
         self._settled.set()
@@ -199,6 +200,8 @@ class Pipeline:
                                 "stalled": "the cache is full; waiting for the store"}[state])
                 self.state = state
             self._settled.set()
+            if self._uploader.dead is not None:
+                raise self._uploader.dead
             if state == "waiting":
                 self._nothing_to_capture()
             if self._stopping.wait(WAIT_FOR_DATABASE):

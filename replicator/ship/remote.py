@@ -1,15 +1,21 @@
-"""What the store holds of the log, asked in as few requests as possible."""
+"""What the store holds of the log, asked in as few requests as possible; and who put it there."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 
-from ..edge.store.base import Store
-from ..errors import Fenced
+from ..edge.store.base import ObjectInfo, Store
+from ..errors import DamageError, Fenced, ObjectExists
 from ..format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
 from ..format.keys import Keys, SnapshotKey, WalKey, parse_key
-from ..format.objects import ObjectFacts, Trailer, parse_metadata
+from ..format.objects import ObjectFacts, ObjectHeader, Trailer, parse_metadata
+from ..format.segment import generation_marker
+from ..model import DatabaseState
 from .cache import Cache, SegmentRecord
+
+log = logging.getLogger("replicator")
 
 
 def log_after(store: Store, keys: Keys, txid: int) -> list[WalKey]:
@@ -19,7 +25,7 @@ def log_after(store: Store, keys: Keys, txid: int) -> list[WalKey]:
             if isinstance(found := parse_key(keys.prefix, info.key, info.size), WalKey)]
 
 
-def remote_head(store: Store, keys: Keys) -> ObjectFacts | None:
+def head_entry(store: Store, keys: Keys) -> WalKey | None:
     """The newest object of the log, found from the newest snapshot on; None: no log."""
     newest = 0
     for info in store.list(keys.snapshot_dir):
@@ -27,7 +33,13 @@ def remote_head(store: Store, keys: Keys) -> ObjectFacts | None:
         if isinstance(found, SnapshotKey):
             newest = max(newest, found.txid)
     entries = log_after(store, keys, newest) or log_after(store, keys, 0)
-    return facts_of(store, entries[-1]) if entries else None
+    return entries[-1] if entries else None
+
+
+def remote_head(store: Store, keys: Keys) -> ObjectFacts | None:
+    """What the newest object of the log says of itself; None: no log."""
+    entry = head_entry(store, keys)
+    return facts_of(store, entry) if entry is not None else None
 
 
 def facts_of(store: Store, entry: WalKey) -> ObjectFacts:
@@ -54,39 +66,93 @@ def _trailer(store: Store, entry: WalKey) -> Trailer:
         needed = tail
 
 
-def fenced(url: str, txid: int, holder: str) -> Fenced:
+def author(store: Store, info: ObjectInfo) -> str:
+    """Who made an object, in words: by its metadata, else by its own header."""
+    host, writer = info.metadata.get("host"), _writer(store, info)
+    if host and writer:
+        return f"{host} (writer {writer})"
+    return host or (f"writer {writer}" if writer else "a writer of unknown name")
+
+
+def _writer(store: Store, info: ObjectInfo) -> str:
+    if known := info.metadata.get("writer"):
+        return known
+    try:
+        return read_header(store.get(info.key, 0, HEADER_LIMIT), info.key)[0].writer
+    except DamageError:
+        return ""
+
+
+def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
+    """The error that says who holds the log, since when, and what can be done."""
+    info = store.head(key)
+    copy = own_writer and _writer(store, info) == own_writer
+    who = "another writer, with a copy of this cache," if copy else "another writer"
+    since = f"{datetime.fromtimestamp(info.modified_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     return Fenced(
-        f"another writer ({holder}) holds the log at {url}: txid {txid} is taken by other data",
-        hint="stop the other replicator, or restore first; --take-over starts a new generation "
-             "here and keeps the old history restorable")
+        f"{who} holds the log at {store.url}: txid {txid} was written by {author(store, info)} "
+        f"at {since}",
+        hint="find out which database is the right one. If it is the one in the bucket: restore "
+             "with --overwrite, then start again. If it is this one: stop the other replicator "
+             "and start here with --take-over, which keeps the other history restorable")
 
 
-def settle_taken(store: Store, record: SegmentRecord, digest: Callable[[bytes], str]) -> None:
+def settle_taken(store: Store, record: SegmentRecord, digest: Callable[[bytes], str],
+                 own_writer: str) -> None:
     """Return if the object at the record's key is our own write whose answer was lost;
     ``Fenced`` if somebody else's bytes are there."""
-    stored = store.head(record.key).metadata
-    found = stored.get("sha256") or digest(store.get(record.key))
+    found = store.head(record.key).metadata.get("sha256") or digest(store.get(record.key))
     if found != record.sha256:
-        raise fenced(store.url, record.first_txid, stored.get("writer", "of unknown name"))
+        raise fenced(store, record.key, record.first_txid, own_writer)
 
 
 def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes], str]) -> bool:
     """Whether the store still has the newest object it acknowledged, and neither in its place
-    nor after it anything that is not ours (``Fenced``). One listing and one HEAD."""
+    nor after it anything that is not ours (``Fenced``). False: it forgot what it acknowledged,
+    and nobody else holds the log. One listing and one HEAD."""
     durable = cache.durable()
-    if durable is None:
-        return True
-    entries = log_after(store, keys, durable.first_txid)
     ours = {record.first_txid: record for record in cache.pending()}
+    known = [durable.first_txid] if durable is not None else sorted(ours)[:1]
+    if not known:
+        return True
+    entries = log_after(store, keys, known[0])
     for entry in entries:
-        if entry.first_txid <= durable.first_txid:
+        if durable is not None and entry.first_txid == durable.first_txid:
             continue
         if entry.first_txid not in ours:
-            facts = facts_of(store, entry)
-            raise fenced(store.url, entry.first_txid, facts.writer)
-        settle_taken(store, ours[entry.first_txid], digest)
+            raise fenced(store, entry.key, entry.first_txid, cache.writer)
+        settle_taken(store, ours[entry.first_txid], digest, cache.writer)
+    if durable is None:
+        return True
     if not entries or entries[0].first_txid != durable.first_txid:
+        _refuse_foreign(store, keys, cache)
         return False
     if durable.sha256:  # unknown when it was adopted from a store that keeps no metadata
-        settle_taken(store, durable, digest)
+        settle_taken(store, durable, digest, cache.writer)
     return True
+
+
+def _refuse_foreign(store: Store, keys: Keys, cache: Cache) -> None:
+    """``Fenced`` when a log of somebody else stands where ours was."""
+    left = log_after(store, keys, 0)
+    if left and facts_of(store, left[-1]).writer != cache.writer:
+        raise fenced(store, left[-1].key, left[-1].first_txid, cache.writer)
+
+
+def claim(store: Store, keys: Keys, head: ObjectFacts, header: ObjectHeader,
+          notes: dict[str, str]) -> ObjectFacts | None:
+    """Append a transaction that changes nothing to the log of another writer, who can append
+    nothing after that. None: somebody was quicker, and the head is another one by now.
+
+    So a take-over wins even against a writer that never pauses, for it takes one small request;
+    the snapshot that follows may take its time. The log is restorable at every instant.
+    """
+    data, summary = generation_marker(header, state=DatabaseState(head.pages, head.checksum_after))
+    metadata = summary.metadata() | notes
+    try:
+        store.put(keys.wal(header.first_txid), data, metadata=metadata)
+    except ObjectExists:
+        if store.head(keys.wal(header.first_txid)).metadata.get("sha256") != summary.sha256:
+            return None
+    log.info("claimed the log at txid %d", header.first_txid)
+    return parse_metadata(metadata)

@@ -58,16 +58,19 @@ class Uploader:
 
     def __init__(self, store: Store, keys: Keys, cache: Cache, metrics: Metrics, *,
                  keep_bytes: int, on_log_lost: Callable[[], None],
+                 on_overtaken: Callable[[Fenced], None],
                  on_damage: Callable[[int], None]) -> None:
         """``keep_bytes`` of acknowledged segments stay in the cache; ``on_log_lost`` is told
-        when the store turns out to have forgotten what it once acknowledged, ``on_damage``
-        the first txid of a cached segment that is not what was captured."""
+        when the store turns out to have forgotten what it once acknowledged, ``on_overtaken``
+        when somebody else appended since, ``on_damage`` the first txid of a cached segment that
+        is not what was captured."""
         self._store = store
         self._keys = keys
         self._cache = cache
         self._metrics = metrics
         self._keep_bytes = keep_bytes
         self._on_log_lost = on_log_lost
+        self._on_overtaken = on_overtaken
         self._on_damage = on_damage
         self._changed = threading.Condition()
         self._stopping = False
@@ -106,7 +109,7 @@ class Uploader:
         durable = self._cache.durable()
         with self._changed:
             self._durable_txid = durable.last_txid if durable else 0
-            self._held = False
+            self._held, self._failing = False, None
             self._changed.notify_all()
 
     @property
@@ -173,7 +176,8 @@ class Uploader:
             waiting = None if self._held else self._cache.next_pending()
             self.idle = waiting is None
             if waiting is None and not self._stopping and not self._dead:
-                self._failing = None
+                if not self._held:
+                    self._failing = None
                 self._changed.wait()
         if waiting is None:
             return
@@ -182,10 +186,10 @@ class Uploader:
             self._attempt(record)
 
     def _join_log(self) -> bool:
-        """Before anything is appended: is the log as we left it? False: stopped or fenced.
+        """Before anything is appended: is the log as we left it? False: stopped.
 
-        What waits for a log that is lost must not be appended to nothing: it is held until the
-        next generation was begun.
+        What waits for a log that is lost must not be appended to nothing, nor to what somebody
+        else appended: it is held until it was decided how the log goes on.
         """
         attempt = 0
         while not self._stopping and not self._dead:
@@ -195,7 +199,8 @@ class Uploader:
                     self._held = True
                     self._on_log_lost()
             except Fenced as error:
-                self.die(error)
+                self._overtaken(error)
+                return True
             except ReplicatorError as error:
                 attempt += 1
                 self._fail(error, attempt)
@@ -203,6 +208,13 @@ class Uploader:
                 self._works()
                 return True
         return False
+
+    def _overtaken(self, error: Fenced) -> None:
+        log.warning("%s", error)
+        with self._changed:
+            self._held, self._failing = True, error
+            self.newest_failure = now_ms(), str(error)
+        self._on_overtaken(error)
 
     def _attempt(self, record: SegmentRecord) -> None:
         self.last_began = time.monotonic()
@@ -263,7 +275,7 @@ class Uploader:
             else:
                 self._append_parts(record)
         except ObjectExists:
-            settle_taken(self._store, record, sha256_hex)
+            settle_taken(self._store, record, sha256_hex, self._cache.writer)
 
     def _append_parts(self, record: SegmentRecord) -> None:
         if not self._cache.intact(record):  # what read() sees to for a single request
@@ -289,7 +301,7 @@ class Uploader:
         self._store.complete_upload(record.key, upload_id, parts)
         # Not every store decides a race of completions for one winner (SeaweedFS 4.48 let two of
         # six win), so the key is asked whose object it holds now.
-        settle_taken(self._store, record, sha256_hex)
+        settle_taken(self._store, record, sha256_hex, self._cache.writer)
 
     def _resume(self, record: SegmentRecord) -> tuple[str, int, dict[int, Part]]:
         """The upload to go on with: an earlier one as the store confirms it, or a new one."""

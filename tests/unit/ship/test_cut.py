@@ -47,7 +47,7 @@ class Bench:
         self.reader = LogReader(self.database.log, position)
         self.cutter = Cutter(self.cache, Keys("app.db"), hashes,
                              Head(GENERATION, 7, hashes.state, 0), level=3, created_by="tests",
-                             clock_ms=self.clock)
+                             host="here", clock_ms=self.clock)
         self.before = self.app.image()
 
     def cut(self):
@@ -158,7 +158,7 @@ def cut_segment(bench):
 
 def cut_catch_up(bench):
     with Image(bench.database) as image:
-        return bench.cutter.catch_up(image)
+        return bench.cutter.catch_up(image, "a reason")
 
 
 @pytest.mark.parametrize("act", [cut_segment, cut_catch_up])
@@ -261,7 +261,7 @@ def test_a_generation_marker_names_the_state_and_holds_no_frames(bench):
     assert (record.kind, record.generation, record.first_txid) == (Kind.GENERATION, OTHER, 8)
     assert summary.trailer.checksum_before == summary.trailer.checksum_after == hashes.checksum
     assert record.metadata["reason"] == "why not"
-    assert bench.cutter.head == Head(OTHER, 8, hashes.state, record.commit_ms)
+    assert bench.cutter.head == Head(OTHER, 8, hashes.state, record.commit_ms, event=8)
 
 
 def test_a_marker_that_fails_leaves_no_file(tmp_path):

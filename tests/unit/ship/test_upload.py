@@ -42,10 +42,11 @@ def cache(tmp_path):
 
 
 class Lost(list):
-    """What the uploader told: that the log is lost, and which cached segments are damaged."""
+    """What the uploader told: that the log is lost or somebody else's, and which cached
+    segments are damaged."""
 
     def __init__(self):
-        self.damaged = []
+        self.damaged, self.overtaken = [], []
 
     def __call__(self):
         self.append(True)
@@ -59,7 +60,8 @@ def lost():
 @pytest.fixture
 def uploader(store, cache, lost):
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost, on_damage=lost.damaged.append)
+                        on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
     yield uploader
     uploader.stop()
 
@@ -176,12 +178,16 @@ def test_a_lost_answer_is_settled_by_reading_back(store, cache, uploader):
 def test_foreign_bytes_fence_for_good(store, cache, uploader, metadata):
     """Another writer's object under the next key: Fenced, nothing is overwritten, nothing is
     appended any more, and every waiter is told."""
-    foreign = {"sha256": "00" * 32, "writer": "somebody else"} if metadata else None
-    store.inner.put(key(2), b"foreign", metadata=foreign)
-    for txid in (1, 2, 3):
-        add(cache, txid)
+    told = {"sha256": "00" * 32, "writer": "somebody else", "host": "process 7 on web-2"}
+    add(cache, 1)
     uploader.start()
-    with pytest.raises(Fenced, match="somebody else" if metadata else "unknown name"):
+    uploader.wait_durable(1, LONG)
+    store.inner.put(key(2), b"foreign", metadata=told if metadata else None)
+    for txid in (2, 3):
+        add(cache, txid)
+    uploader.wake()
+    with pytest.raises(Fenced, match=r"process 7 on web-2 \(writer somebody else\) at 20"
+                       if metadata else "unknown name"):
         uploader.wait_durable(3, LONG)
     assert isinstance(uploader.dead, Fenced)
     assert isinstance(uploader.failing, Fenced)
@@ -242,7 +248,8 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
 
     store.before = before
     first = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                     on_log_lost=lost, on_damage=lost.damaged.append)
+                     on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
     first.start()
     wait_for(lambda: first.failing is not None)
     if restart:
@@ -256,7 +263,8 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
     second = first
     if restart:
         second = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                          on_log_lost=lost, on_damage=lost.damaged.append)
+                          on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
         second.start()
     second.wait_durable(1, LONG)
     second.stop()
@@ -332,7 +340,8 @@ def test_a_store_that_holds_our_log_costs_two_requests(store, cache, uploader, l
     """One listing from the newest object on and one HEAD of it."""
     acknowledge(store, cache, 1, 2, 3)
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost, on_damage=lost.damaged.append)
+                        on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
     assert uploader.durable_txid == 3
     uploader.start()
     add(cache, 4)
@@ -355,8 +364,9 @@ def test_our_own_unacknowledged_object_is_no_stranger(store, cache, uploader, lo
 
 
 @pytest.mark.parametrize("pending", [True, False])
-def test_foreign_objects_after_ours_fence_at_the_start(store, cache, bucket, pending):
-    """Somebody else went on where we stopped: nothing is appended, nothing is lost."""
+def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, lost, pending):
+    """Somebody else went on where we stopped: nothing is appended before it was decided how to
+    go on, and whoever waits gets the reason."""
     theirs = list(bucket.store.list(bucket.keys.wal_dir))[1]
     acknowledge(store, cache, 1)
     foreign = bucket.store.head(theirs.key)
@@ -364,9 +374,16 @@ def test_foreign_objects_after_ours_fence_at_the_start(store, cache, bucket, pen
     if pending:
         add(cache, 2)
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=Lost(), on_damage=[].append)
+                        on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
     uploader.start()
-    with pytest.raises(Fenced):
+    wait_for(lambda: lost.overtaken)
+    uploader.wake()
+    with pytest.raises(NotDurable, match="another writer holds the log"):
+        uploader.wait_durable(2, 0.1)
+    assert uploader.failing is lost.overtaken[0]
+    uploader.die(lost.overtaken[0])
+    with pytest.raises(Fenced, match="txid 2 was written by writer"):
         uploader.wait_durable(2, LONG)
     uploader.stop()
     assert store.keys("put") == []
@@ -378,10 +395,11 @@ def test_a_foreign_object_without_metadata_is_named_by_its_header(store, cache, 
     acknowledge(store, cache, 1)
     store.inner.put(key(2), bucket.store.get(theirs.key))
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost, on_damage=lost.damaged.append)
+                        on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
     uploader.start()
-    with pytest.raises(Fenced, match="00000000-0000-0000-0000-000000000001"):
-        uploader.wait_durable(2, LONG)
+    wait_for(lambda: lost.overtaken)
+    assert "00000000-0000-0000-0000-000000000001" in str(lost.overtaken[0])
     uploader.stop()
 
 
@@ -391,10 +409,11 @@ def test_another_object_in_the_place_of_our_newest_fences(store, cache, lost):
     store.inner.delete(key(1))
     store.inner.put(key(1), b"foreign", metadata={"sha256": "11" * 32})
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost, on_damage=lost.damaged.append)
+                        on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
     uploader.start()
-    with pytest.raises(Fenced):
-        uploader.wait_durable(2, LONG)
+    wait_for(lambda: lost.overtaken)
+    assert "a writer of unknown name" in str(lost.overtaken[0])
     uploader.stop()
 
 
@@ -404,7 +423,8 @@ def test_a_store_that_lost_the_log_gets_nothing_until_it_is_begun_anew(store, ca
     add(cache, 3)
     store.wipe()
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost, on_damage=lost.damaged.append)
+                        on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
     uploader.start()
     wait_for(lambda: lost)
     with pytest.raises(NotDurable):
@@ -423,7 +443,8 @@ def test_a_store_that_is_away_at_the_start_is_asked_again(store, cache, lost):
     add(cache, 2)
     store.go_away()
     uploader = Uploader(store, Keys("app.db"), cache, Metrics(), keep_bytes=1 << 30,
-                        on_log_lost=lost, on_damage=lost.damaged.append)
+                        on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
     uploader.start()
     wait_for(lambda: len(store.keys("list")) > 3)
     assert isinstance(uploader.failing, StoreUnavailable)
@@ -504,7 +525,8 @@ def test_a_real_full_disk_under_the_ledger_is_survived(tmp_path, store, lost):
         with Cache.open(directory, files) as cache:
             add(cache, 1)
             uploader = Uploader(fresh, Keys("app.db"), cache, Metrics(), keep_bytes=0,
-                                on_log_lost=lost, on_damage=lost.damaged.append)
+                                on_log_lost=lost, on_overtaken=lost.overtaken.append,
+                        on_damage=lost.damaged.append)
             files.at = len(files.log) + at
             uploader.start()
             uploader.wait_durable(1, LONG)
@@ -570,13 +592,18 @@ def test_a_segment_that_was_dropped_is_not_sent(store, cache, uploader, monkeypa
     monkeypatch.setattr(cache, "next_pending", drop)
     uploader.start()
     wait_for(lambda: uploader.idle)
-    assert store.calls == []
+    assert store.keys("put") == []
 
 
 def test_an_answer_about_a_dropped_segment_moves_nothing(store, cache, uploader):
     """The segment was given up while it was under way; its acknowledgement is not one."""
     add(cache, 1)
-    store.after = lambda method, name: cache.drop_pending()
+
+    def after(method, name):
+        if method == "put":
+            cache.drop_pending()
+
+    store.after = after
     uploader.start()
     wait_for(lambda: store.keys("put") and uploader.idle)
     assert uploader.durable_txid == 0
