@@ -229,9 +229,9 @@ def _planned(recovery: Recovery, catalog: Catalog, wish: _Wish,
     plan = recovery.plan()
     last = plan.segments[-1].item if plan.segments else None
     if last is not None:
-        catalog.facts(last)
+        catalog.proved(last)
         plan = recovery.plan()
-    facts = catalog.facts(plan.segments[-1].item) if plan.segments else None
+    facts = catalog.proved(plan.segments[-1].item) if plan.segments else None
     trailer = catalog.tail(plan.snapshot).trailer
     page_size = trailer.payload_bytes // max(1, trailer.pages)
     end = facts.last_txid if facts else trailer.last_txid

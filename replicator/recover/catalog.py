@@ -7,13 +7,16 @@ HEADs by bisection for a point in time. Refuses to decide; see :mod:`.plan`.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from replicator.edge.store.base import Store
-from replicator.errors import ConfigError, GapError, NoBackup
+from replicator.errors import ConfigError, DamageError, GapError, NoBackup, ObjectMissing
 from replicator.format.envelope import (
     HEADER_LIMIT,
     TAIL_LIMIT,
@@ -46,6 +49,8 @@ class Catalog:
         self._known: dict[str, Known] = {}
         self._excluded: set[str] = set()
         self._facts: dict[str, ObjectFacts] = {}
+        self._proved: dict[str, ObjectFacts] = {}
+        self._hints: dict[str, LogKey] = {}  # told by metadata alone
         self._tails: dict[str, Tail] = {}
 
     def load(self, target: int | None, *, complete: bool = False) -> None:
@@ -83,26 +88,64 @@ class Catalog:
         self.listing = replace(self.listing, known=self._known)
 
     def facts(self, item: LogKey) -> ObjectFacts:
-        """From the object's metadata, else from its own first and last bytes."""
+        """From the object's metadata, where that tells: good enough to plan by. Before anything
+        is refused for it, or nothing else is going to prove it, see :meth:`proved`."""
         if item.key not in self._facts:
             found = parse_metadata(self._store.head(item.key).metadata)
             if found is None or found.first_txid != first_txid(item):
-                found = persistently(partial(self._read_facts, item))
+                return self.proved(item)
             self._facts[item.key] = found
+            self._hints[item.key] = item
             self.learn(item.key, known_from(found))
         return self._facts[item.key]
 
+    def proved(self, item: LogKey) -> ObjectFacts:
+        """From the object's own first and last bytes; ``DamageError`` when they are damaged."""
+        if item.key not in self._proved:
+            found = persistently(partial(self._read_facts, item))
+            self._facts[item.key] = self._proved[item.key] = found
+            self._hints.pop(item.key, None)
+            self.learn(item.key, known_from(found))
+        return self._proved[item.key]
+
+    def settle(self) -> bool:
+        """Ask the objects themselves about all that only metadata told so far; whether any of
+        them says anything else. One that is damaged or gone leaves it at that."""
+        before = self._known
+        for item in list(self._hints.values()):
+            with contextlib.suppress(DamageError, ObjectMissing):
+                self.proved(item)
+        self._hints.clear()
+        return self._known != before
+
     def _read_facts(self, item: LogKey) -> ObjectFacts:
-        header, _ = read_header(self._store.get(item.key, 0, HEADER_LIMIT), item.key)
+        small = item.size <= TAIL_LIMIT
+        start = self._store.get(item.key, 0, item.size if small else HEADER_LIMIT)
+        header, _ = read_header(start[:HEADER_LIMIT], item.key)
         if header.first_txid != first_txid(item):
             raise damaged(item.key, f"it holds transaction {header.first_txid}, not what its "
                           "name says")
-        trailer = self.tail(item).trailer
+        tail = self._tail_in(item, start) if small else self.tail(item)
+        trailer = tail.trailer
+        if tail.kind is not header.kind or trailer.last_txid < header.first_txid:
+            raise damaged(item.key, "its trailer contradicts its header")
+        if header.kind is Kind.SNAPSHOT:
+            raise damaged(item.key, "it is a snapshot, not what its name says")
         return ObjectFacts(
             header.kind, header.generation, header.first_txid, trailer.last_txid,
             header.page_size, trailer.pages, trailer.checksum_before, trailer.checksum_after,
             header.created_ms, trailer.first_commit_ms, trailer.last_commit_ms, "",
             header.writer)
+
+    def _tail_in(self, item: LogKey, data: bytes) -> Tail:
+        if len(data) != item.size:
+            raise damaged(item.key, "its length is not the one it was listed with")
+        found = read_tail(data, item.size, item.key)
+        assert isinstance(found, Tail)  # all there is was given
+        if hashlib.sha256(data[:found.trailer_offset]).digest() != found.trailer.data_sha256:
+            raise damaged(item.key, "the SHA-256 of its data does not match")
+        self._tails[item.key] = found
+        return found
 
     def tail(self, item: LogKey | SnapshotKey) -> Tail:
         """Trailer and seek table, in one request but for very large snapshots."""
@@ -127,32 +170,36 @@ class Catalog:
 
         The object that covers its txid must be of its generation and, where it ends there,
         name the same database checksum; the object right after it may stand in. Where the
-        log around it was pruned away, nothing can speak against it.
+        log around it was pruned away, nothing can speak against it. Metadata suffices for a
+        yes that the segments of the plan are going to prove, never for a no.
         """
-        snapshot = plan.snapshot
-        trailer = self.tail(snapshot).trailer
-        if trailer.last_txid != snapshot.txid:
-            raise damaged(snapshot.key, "it is not the snapshot its name says")
-        checksum = trailer.checksum_after
-        for span in covering(log_spans(self.listing), snapshot.txid):
-            facts = self.facts(span.item)
+        trailer = self.tail(plan.snapshot).trailer
+        if trailer.last_txid != plan.snapshot.txid:
+            raise damaged(plan.snapshot.key, "it is not the snapshot its name says")
+        by_metadata = bool(plan.segments) and self._vouched(plan.snapshot, self.facts)
+        return by_metadata or self._vouched(plan.snapshot, self.proved)
+
+    def _vouched(self, snapshot: SnapshotKey, ask: Callable[[LogKey], ObjectFacts]) -> bool:
+        checksum = self.tail(snapshot).trailer.checksum_after
+        spans = log_spans(self.listing)
+        for span in covering(spans, snapshot.txid):
+            facts = ask(span.item)
             if facts.last_txid >= snapshot.txid:
                 return facts.generation == snapshot.generation and (
                     facts.last_txid != snapshot.txid or facts.checksum_after == checksum)
-        spans = log_spans(self.listing)
         for span in spans:
             if span.first == snapshot.txid + 1:
-                facts = self.facts(span.item)
+                facts = ask(span.item)
                 if facts.generation == snapshot.generation:
                     return facts.checksum_before == checksum
         if not self.complete:
             self.load(snapshot.txid, complete=True)
-            return self.vouched(plan)
+            return self._vouched(snapshot, ask)
         return any(span.first > snapshot.txid + 1 for span in spans)
 
     def committed_at(self, txid: int) -> int | None:
         """When ``txid`` was committed, in ms, if an object that was read tells."""
-        return next((facts.last_commit_ms for facts in self._facts.values()
+        return next((facts.last_commit_ms for facts in self._proved.values()
                      if facts.last_txid == txid), None)
 
     def find_generation_end(self, plan: Plan) -> None:
@@ -169,35 +216,39 @@ class Catalog:
 
     def txid_at(self, when_ms: int, now_ms: int) -> int:
         """The last transaction committed at or before ``when_ms``; ``GapError`` outside of
-        what the log tells. Needs the complete listing."""
+        what the log tells. Needs the complete listing.
+
+        Metadata shows where to look; what is found there is asked of the objects themselves.
+        """
         line = _line(log_spans(self.listing))
         if not line:
             raise NoBackup("there is no backup here")
-        newest = self._span_facts(line[-1])
-        until = _ends(newest)
-        if when_ms > max(now_ms, until):
-            raise self._outside(when_ms, line, until)
-        at = bisect_right(line, when_ms, key=lambda span: _begins(self._span_facts(span))) - 1
-        if at < 0:
-            raise self._outside(when_ms, line, until)
+        at = _search(line, when_ms, self.facts)
+        if not self._confirmed(line, at, when_ms):
+            at = _search(line, when_ms, self.proved)
+        if at < 0 or (when_ms > now_ms and at == len(line) - 1
+                      and when_ms > _ends(self.proved(line[at].item))):
+            since, until = self.proved(line[0].item), self.proved(line[-1].item)
+            raise GapError(f"{to_text(when_ms)} is outside of what can be restored, "
+                           f"{to_text(_begins(since))} to {to_text(_ends(until))}")
         return self._inside(line[at], when_ms)
+
+    def _confirmed(self, line: list[Span], at: int, when_ms: int) -> bool:
+        """Whether ``when_ms`` lies after the beginning of that object and before the next's."""
+        return (at < 0 or _begins(self.proved(line[at].item)) <= when_ms) and (
+            at + 1 == len(line) or when_ms < _begins(self.proved(line[at + 1].item)))
 
     def _span_facts(self, span: Span) -> ObjectFacts:
         return self.facts(span.item)
 
     def _inside(self, span: Span, when_ms: int) -> int:
-        facts = self._span_facts(span)
+        facts = self.proved(span.item)
         if when_ms >= _ends(facts):
             return facts.last_txid
         times = self.tail(span.item).trailer.commit_times_ms
         if facts.kind not in DIVISIBLE or len(times) != facts.last_txid - facts.first_txid + 1:
             return facts.first_txid - 1  # the newest before it that can be restored
         return facts.first_txid + bisect_right(times, when_ms) - 1
-
-    def _outside(self, when_ms: int, line: list[Span], until: int) -> GapError:
-        since = _begins(self._span_facts(line[0]))
-        return GapError(f"{to_text(when_ms)} is outside of what can be restored, "
-                        f"{to_text(since)} to {to_text(until)}")
 
 
 def first_txid(item: LogKey) -> int:
@@ -216,6 +267,11 @@ def _begins(facts: ObjectFacts) -> int:
 
 def _ends(facts: ObjectFacts) -> int:
     return facts.created_ms if facts.last_commit_ms is None else facts.last_commit_ms
+
+
+def _search(line: list[Span], when_ms: int, ask: Callable[[LogKey], ObjectFacts]) -> int:
+    """Index of the last object that begins at or before ``when_ms``; -1: none does."""
+    return bisect_right(line, when_ms, key=lambda span: _begins(ask(span.item))) - 1
 
 
 def _line(spans: list[Span]) -> list[Span]:

@@ -14,7 +14,7 @@ from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing, Re
 from replicator.recover.catalog import Catalog
 from replicator.recover.fetch import Fetcher
 from replicator.recover.partial import Partial
-from replicator.recover.plan import OPEN_END, Plan, head, log_spans, newest_reachable, plan
+from replicator.recover.plan import Plan, head, log_spans, newest_reachable, plan
 from replicator.recover.progress import Meter
 from replicator.recover.rebuild import Learnt, Rebuild, Rebuilt
 
@@ -69,6 +69,8 @@ class Recovery:
             if not self._catalog.complete:
                 self._catalog.load(self._target, complete=True)
                 return self._make_plan()
+            if self._catalog.settle():
+                return self._make_plan()
             if not self._allow_older or isinstance(error, NoBackup):
                 raise
             return newest_reachable(self._catalog.listing, self._target)
@@ -119,9 +121,8 @@ class Recovery:
         self._catalog.exclude(error.key)
 
     def _note_extent(self, key: str) -> None:
-        """How far the log went, as the metadata of a damaged object may still tell."""
-        listing = self._catalog.listing
-        for span in log_spans(listing):
+        """How far the log went, as an object that is of no use may still tell, or its metadata."""
+        for span in log_spans(self._catalog.listing):
             if span.key == key:
                 with contextlib.suppress(ReplicatorError):
                     self._catalog.facts(span.item)
@@ -130,5 +131,12 @@ class Recovery:
     def _lost(self, txid: int) -> int:
         wanted = self._target
         if wanted is None:
-            wanted = max(self._newest, head(self._catalog.listing))
-        return max(0, wanted - txid) if wanted < OPEN_END else 0
+            wanted = self._newest_known(txid)
+        return max(0, wanted - txid)
+
+    def _newest_known(self, txid: int) -> int:
+        """The newest txid; the name of the last object alone does not tell where it ends."""
+        last = max(log_spans(self._catalog.listing), key=lambda span: span.last, default=None)
+        if last is not None and last.first > txid:
+            self._note_extent(last.key)
+        return max(self._newest, head(self._catalog.listing))

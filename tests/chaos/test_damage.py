@@ -1,0 +1,191 @@
+"""Every bit of every object flipped; every object removed, cut short, swapped, doubled.
+
+For every object of the small bucket there is a target that needs it: there, damage is found and
+the object named. For the other targets the restore is exact all the same. A wrong file never comes
+with success, which `Small.outcome` checks at each of the restores.
+"""
+
+import random
+
+import pytest
+from fix_scoreboard import FULL, effort
+
+from replicator.errors import DamageError, GapError, NoBackup, ReplicatorError
+
+ERRORS = (DamageError, GapError, NoBackup)
+FLIPS, OLDER_FLIPS, OTHERS = effort(750, None), effort(150, None), effort(250, None)
+
+
+def some(rng, cases, count):
+    """All of them in the full version, else a sample."""
+    return cases if count is None else rng.sample(cases, min(count, len(cases)))
+
+
+def flipped(body, bit):
+    bad = bytearray(body)
+    bad[bit // 8] ^= 1 << bit % 8
+    return bytes(bad)
+
+
+@pytest.mark.timeout(effort(100, 3600))
+def test_every_flipped_bit(each, seed, scoreboard):
+    """Wherever the object is needed, it is named. Wherever it is not, the file is exact."""
+    rng = random.Random(seed)
+    needs = each.needs()
+    bits = [(key, bit) for key in needs for bit in range(8 * len(each.saved[key][0]))]
+    others = [(key, target) for key in needs for target in each.targets if target != needs[key]]
+    detected = exact = 0
+    for key, bit in (tried := some(rng, bits, FLIPS)):
+        each.put(key, flipped(each.saved[key][0], bit))
+        each.named(key, needs[key], bit)
+        detected += 1
+        if (FULL and bit % 8 == 0) or not bit % 50:
+            _, target = rng.choice([case for case in others if case[0] == key])
+            found = each.outcome(target)
+            if isinstance(found, ReplicatorError):
+                assert isinstance(found, DamageError)
+                assert found.key == key
+            else:
+                assert target in (None, found.txid)
+                exact += 1
+        each.mend(key)
+    scoreboard(f"one flipped bit, {len(needs)} objects of a bucket of {each.kind}",
+               f"{len(tried)} flips, {detected} detected and named; {exact} restores to other "
+               "targets exact, 0 wrong files")
+
+
+@pytest.mark.timeout(effort(100, 3600))
+def test_older_state_in_place_of_a_damaged_one(each, seed, scoreboard):
+    """With --allow-older the newest state that can be proved comes back, and what was lost is
+    counted; the newest is found here by trying every way without that object."""
+    rng = random.Random(seed)
+    cases = [(key, target, byte) for key, target in each.needs().items()
+             for byte in range(len(each.saved[key][0]))]
+    for key, target, byte in (tried := some(rng, cases, OLDER_FLIPS)):
+        each.put(key, flipped(each.saved[key][0], 8 * byte + byte % 8))
+        wanted, best = target or each.newest, each.reach(target, {key})
+        found = each.outcome(target, allow_older=True)
+        if best == 0:
+            assert isinstance(found, ERRORS), (key, target, byte)
+        else:
+            assert (found.txid, found.lost_txids) == (best, wanted - best), (key, target, byte)
+        each.mend(key)
+    scoreboard(f"--allow-older after a flip in a bucket of {each.kind}",
+               f"{len(tried)} restores, each the newest provable state, losses counted")
+
+
+@pytest.mark.timeout(effort(100, 1800))
+def test_every_length(each, seed, scoreboard):
+    """An object cut short anywhere, or with bytes behind it, is named."""
+    rng = random.Random(seed)
+    needs = each.needs()
+    cases = [(key, body[:size]) for key in needs for body in [each.saved[key][0]]
+             for size in range(len(body))]
+    tried = some(rng, cases, OTHERS)
+    tried += [(key, body + more) for key in needs for body in [each.saved[key][0]]
+              for more in (b"\0", body[-16:], body[-300:], body)]
+    for key, body in tried:
+        each.put(key, body)
+        each.named(key, needs[key], len(body))
+        each.mend(key)
+    scoreboard(f"objects cut short or prolonged in a bucket of {each.kind}",
+               f"{len(tried)} tries, {len(tried)} detected and named")
+
+
+def test_every_removal(each, scoreboard):
+    """Any object gone, any target: the exact state by another way, or a gap that says so."""
+    exact = gaps = 0
+    for key in each.saved:
+        each.store.delete(key)
+        for target in each.targets:
+            found = each.outcome(target)
+            best, last = each.reach(target, {key}), _end_without(each, key)
+            wanted = min(each.newest, last) if target is None else target
+            if best == wanted:
+                assert getattr(found, "txid", None) == best, (key, target, found)
+                exact += 1
+            else:
+                assert isinstance(found, GapError), (key, target, found)
+                assert _speaks_of(str(found), best + 1, wanted), (key, target, str(found))
+                gaps += 1
+            older = each.outcome(target, allow_older=True)
+            assert getattr(older, "txid", 0) == best, (key, target, older)
+        each.mend(key)
+    scoreboard(f"objects removed from a bucket of {each.kind}",
+               f"{len(each.saved)} objects x {len(each.targets)} targets: {exact} exact, {gaps} "
+               "gaps named, 0 wrong files")
+
+
+def _end_without(small, key):
+    """Where the log seems to end: what nothing speaks of any more nobody can miss."""
+    return max(step.last for step in small.steps if step.key != key)
+
+
+def _speaks_of(message, first, last):
+    """Whether the error names a missing transaction, or what stands in the way of it."""
+    return any(word in message for word in (
+        f"transactions {first}", f"transaction {last} ", "begins generation", "kept as one step",
+        "before the oldest snapshot"))
+
+
+@pytest.mark.timeout(effort(100, 1800))
+def test_every_swap(each, seed, scoreboard):
+    """Each object in each other's place, with either's metadata or none: named, or not needed."""
+    rng = random.Random(seed)
+    needs = each.needs()
+    cases = [(key, other, which) for key in needs for other in needs if other != key
+             for which in ("own", "other", "none")]
+    detected = 0
+    for key, other, which in (tried := some(rng, cases, OTHERS)):
+        metadata = {"own": each.saved[key][1], "other": each.saved[other][1], "none": {}}[which]
+        each.put(key, each.saved[other][0], metadata)
+        found = each.outcome(needs[key])
+        assert isinstance(found, ERRORS), (key, other, which)
+        if isinstance(found, DamageError):
+            assert found.key == key, (key, other, which, found)
+            detected += 1
+        target = rng.choice(each.targets)
+        found = each.outcome(target)
+        assert isinstance(found, ERRORS) or target in (None, found.txid), (key, other, target)
+        each.mend(key)
+    scoreboard(f"objects in each other's place in a bucket of {each.kind}",
+               f"{len(tried)} swaps, {detected} named as damage, {len(tried) - detected} as a "
+               "gap, 0 wrong files")
+
+
+def places(small):
+    """Keys at which no object lies, and a copy may turn up."""
+    keys = small.built.keys
+    free = [keys.wal(txid) for txid in range(1, small.newest + 3)]
+    free += [keys.snapshot(txid, generation) for txid in (2, 6, 9, small.newest + 1)
+             for generation in {step.generation for step in small.steps}]
+    free += [keys.merged(level, *txids) for level in (1, 2)
+             for txids in ((2, 4), (5, 6), (8, 9), (8, small.newest), (8, small.newest + 1))]
+    return [key for key in free if key not in small.saved]
+
+
+@pytest.mark.timeout(effort(100, 1800))
+def test_every_copy(each, seed, scoreboard):
+    """A copy of any object under any other name: the state is exact, or the copy is named."""
+    rng = random.Random(seed)
+    cases = [(key, place, target) for key in each.saved for place in places(each)
+             for target in each.targets]
+    exact = 0
+    for key, place, target in (tried := some(rng, cases, OTHERS)):
+        each.store.put(place, *each.saved[key][:1], metadata=each.saved[key][1])
+        found = each.outcome(target)
+        if isinstance(found, ReplicatorError):
+            if isinstance(found, DamageError):
+                assert found.key == place, (key, place, target, found)
+            else:  # an object far out speaks of transactions that nobody has
+                assert place == each.built.keys.wal(each.newest + 2), (key, place, target, found)
+                assert f"transactions {each.newest + 1} are missing" in str(found)
+            each.exact(target, allow_older=True)
+        else:
+            assert target in (None, found.txid), (key, place, target)
+            assert target or found.txid == each.newest, (key, place)
+            exact += 1
+        each.store.delete(place)
+    scoreboard(f"objects under a second name in a bucket of {each.kind}",
+               f"{len(tried)} copies, {exact} restores exact, {len(tried) - exact} named the "
+               "copy, 0 wrong files")

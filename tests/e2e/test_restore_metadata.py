@@ -1,0 +1,99 @@
+"""Metadata beside an object saves requests; it decides nothing that the object would deny."""
+
+import pytest
+from fix_bucket import commit_ms
+
+from replicator import restore
+from replicator.errors import DamageError, GapError
+from replicator.recover.when import to_text
+
+FOREIGN = "0" * 8 + "-0000-0000-0000-" + "f" * 12
+
+
+def put(bucket, key, *, body=None, **fields):
+    """The object again, with other metadata or another body."""
+    metadata = bucket.store.head(key).metadata | {
+        name.replace("_", "-"): value for name, value in fields.items()}
+    bucket.store.put(key, bucket.store.get(key) if body is None else body, metadata=metadata,
+                     if_absent=False)
+
+
+def go(bucket, tmp_path, **options):
+    output = tmp_path / "out.db"
+    report = restore(store=bucket.store, prefix="app.db", output=output, overwrite=True, **options)
+    if not options.get("dry_run"):
+        assert output.read_bytes() == bucket.images[report.txid]
+    return report
+
+
+@pytest.mark.parametrize("fields", [
+    {"generation": FOREIGN}, {"checksum_after": "0" * 16}, {"last_txid": "99"}, {"format": "2"},
+    {"first_txid": "3"},
+], ids=str)
+def test_a_marker_with_wrong_metadata_still_vouches(bucket, tmp_path, fields):
+    """The snapshot of a generation is used, whatever is said beside the marker."""
+    put(bucket, bucket.keys.wal(14), **fields)
+    assert go(bucket, tmp_path).snapshot_txid == 14
+    assert go(bucket, tmp_path, txid=14).snapshot_txid == 14
+
+
+def test_metadata_cannot_vouch_for_a_snapshot_alone(bucket, tmp_path):
+    """Where no segment follows that would prove the snapshot, the marker itself is asked."""
+    key = bucket.keys.snapshot(14, bucket.generation)
+    bucket.store.delete(key)
+    txid, bucket.txid = bucket.txid, 14
+    bucket.snapshot(image=bucket.images[13] + bytes(4096))
+    bucket.txid = txid
+    checksum = bucket.store.head(key).metadata["checksum-after"]
+    put(bucket, bucket.keys.wal(14), checksum_after=checksum)
+    with pytest.raises(GapError, match="begins generation"):
+        go(bucket, tmp_path, txid=14)
+
+
+def test_a_voucher_that_is_no_log_object(bucket, tmp_path):
+    """A snapshot in the marker's place is damage, and so are bytes that it does not cover."""
+    marker = bucket.keys.wal(14)
+    body = bucket.store.get(marker)
+    snapshot = bucket.store.get(bucket.keys.snapshot(14, bucket.generation))
+    for bad in (snapshot, body[:100] + body):
+        put(bucket, marker, body=bad)
+        with pytest.raises(DamageError) as error:
+            go(bucket, tmp_path, txid=14)
+        assert error.value.key == marker
+
+
+@pytest.mark.parametrize("fields", [
+    {"first_time": "1"}, {"first_time": str(commit_ms(99)), "last_time": str(commit_ms(99))},
+], ids=str)
+def test_wrong_times_lead_to_the_right_transaction(bucket, tmp_path, fields):
+    """The search by time goes by metadata, and is repeated without it where that misled."""
+    for txid in (2, 4, 8, 12, 15, 16):
+        key = bucket.keys.wal(txid)
+        metadata = bucket.store.head(key).metadata if key in bucket.objects() else None
+        if metadata is None:
+            continue
+        put(bucket, key, **fields)
+        for wanted in bucket.images:
+            assert go(bucket, tmp_path, timestamp=to_text(commit_ms(wanted))).txid == wanted
+        bucket.store.put(key, bucket.store.get(key), metadata=metadata, if_absent=False)
+
+
+def test_wrong_extent_in_a_plan(bucket, tmp_path):
+    """A gap that only metadata speaks of is none."""
+    put(bucket, bucket.keys.wal(16), last_txid="40")
+    put(bucket, bucket.keys.wal(15), last_txid="15", generation=FOREIGN)
+    assert go(bucket, tmp_path).txid == 17
+    assert go(bucket, tmp_path, timestamp="now").txid == 17
+    assert go(bucket, tmp_path, txid=16).txid == 16
+    assert go(bucket, tmp_path, dry_run=True).txid == 17
+
+
+def test_losses_are_counted_to_the_end_of_the_log(bucket, tmp_path):
+    """What an older state lacks includes all transactions of the newest object, whose name
+    tells only where it begins."""
+    key = bucket.keys.snapshot(14, bucket.generation)
+    body = bytearray(bucket.store.get(key))
+    body[29] ^= 1
+    put(bucket, key, body=bytes(body))
+    report = go(bucket, tmp_path, allow_older=True)
+    assert (report.txid, report.lost_txids) == (13, 4)
