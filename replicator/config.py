@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from .edge.lock import cache_beside
 from .edge.store.base import Checksums, StoreTarget
 from .errors import ConfigError
 
@@ -155,7 +156,7 @@ class SqliteReplicatorConfig:
 
     def _cache(self) -> Path:
         if self.cache_dir is None:
-            return self.database.with_name(f".{self.database.name}-replicator")
+            return cache_beside(self.database)
         if not os.fspath(self.cache_dir):
             raise ConfigError("cache_dir: is empty")
         return Path(self.cache_dir).expanduser().resolve()

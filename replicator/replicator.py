@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from . import __version__
 from .config import SqliteReplicatorConfig
-from .edge.files import DirLock
+from .edge.lock import ReplicatorLock
 from .edge.store import open_store
 from .edge.store.base import Store
 from .edge.store.retry import Clock, RetryingStore, RetryPolicy
@@ -54,7 +54,7 @@ class SqliteReplicator:
         self.config = config
         self.metrics = Metrics()
         self._given_store = store
-        self._lock = DirLock(config.cache)
+        self._lock = ReplicatorLock(config.database, config.cache)
         self._parts: _Parts | None = None
         self._last: ReplicationStatus | None = None
 

@@ -193,6 +193,16 @@ def test_a_second_replicator_on_the_same_cache_is_refused(path, app, store):
         first.flush(LONG)
 
 
+def test_a_second_replicator_on_the_same_database_is_refused(tmp_path, path, app, store):
+    """Another cache directory does not help: the database has one replicator."""
+    with replicating(path, store, cache_dir=tmp_path / "here") as first:
+        for cache in ({}, {"cache_dir": tmp_path / "there"}):
+            with pytest.raises(AlreadyRunning, match=str(os.getpid())):
+                replicator_for(path, store, **cache).start()
+        app.insert()
+        first.flush(LONG)
+
+
 def test_what_is_not_running_cannot_be_asked(path, app, store):
     """Before start() and after stop(), flush() and snapshot() say so, status() answers."""
     replicator = replicator_for(path, store)
