@@ -31,12 +31,16 @@ from .draft import Draft
 from .hashes import HashBase
 from .ledger import LAST_TXID, Ledger, LedgerDamaged, SegmentRecord, Status, follows, open_ledger
 
-__all__ = ["Cache", "Draft", "SegmentRecord", "Status"]
+__all__ = ["Cache", "Draft", "Offered", "SegmentRecord", "Status"]
 
 # Acknowledged segments kept for merges. A steady writer makes one a second and the smallest
 # merge covers five minutes, so an hour is ample; the bound keeps opening quick.
 KEEP_SEGMENTS = 4096
 TRIM_BATCH = 64
+
+
+class Offered(ReplicatorError):
+    """A segment was offered to the store, so its bytes may be there: it must keep them."""
 
 
 class Cache:
@@ -333,17 +337,17 @@ class Cache:
 
     def _check_place(self, record: SegmentRecord, replaces: Sequence[SegmentRecord]) -> None:
         """``ValueError`` unless the record is next in the log, or stands for exactly those it
-        replaces, none of which the store can have seen."""
+        replaces; ``Offered`` when the store can have seen one of those."""
         if not replaces:
             if not follows(self._ledger.newest(), record):
                 raise ValueError(f"txid {record.first_txid} is not next in the log")
             return
         first, last = replaces[0].first_txid, replaces[-1].last_txid
         known = [r for r in self._ledger.records(first) if r.last_txid <= last]
+        if any(r.attempts or r.acknowledged for r in known):
+            raise Offered(f"a segment from txid {first} on was offered to the store")
         if known != list(replaces) or (record.first_txid, record.last_txid) != (first, last):
             raise ValueError(f"txids {first} to {last} are not what the cache holds")
-        if any(r.attempts or r.acknowledged for r in replaces):
-            raise ValueError("a segment that was offered to the store keeps its bytes")
 
     def _recover(self) -> None:
         """Make files and rows agree again."""

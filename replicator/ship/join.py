@@ -26,6 +26,7 @@ from .decide import Decision, Facts, LocalFacts, RemoteFacts, Way, decide, state
 from .image import Image
 from .reader import LogReader, log_holds, no_log
 from .remote import author, claim, facts_of, head_entry, remote_head
+from .room import Room
 from .session import Session
 from .snapshot import Cancelled, ship_snapshot
 from .snapshots import SnapshotFacts, Snapshots, describe, newest_stored
@@ -54,12 +55,15 @@ class Joiner:
     damaged_from: int | None = None  # first txid of a cached segment that is not what it was
     remote_lost: bool = False
     overtaken: Fenced | None = None  # the log in the bucket went on without this cache
+    unrestorable: bool = False  # the bucket was found unable to give the present back
     distrusted: bool = False  # the file was found to differ from what its log made of it
     because: str = ""  # why the log is joined once more, in words
     take_over: bool = field(init=False)
+    room: Room = field(init=False)
 
     def __post_init__(self) -> None:
         self.take_over = self.config.take_over
+        self.room = Room(self.config, self.cache, self.uploader, self.metrics, self.created_by)
 
     def join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         """Continue, catch up, or start a generation. Raises what the store or disk raises, and
@@ -89,7 +93,7 @@ class Joiner:
             log_holds_position=log_holds(database.log, record.end),
             hashes_trusted=hashes is not None, remote_lost=self.remote_lost,
             file_trusted=not self.distrusted,
-            claimed=self._claimed(record.last_txid)))))
+            restorable=not self.unrestorable, claimed=self._claimed(record.last_txid)))))
         if decision.way is Way.NEW_GENERATION or hashes is None:
             if self.remote_lost:
                 self.cache.drop_pending()
@@ -208,7 +212,7 @@ class Joiner:
             position = image.position
         self.cache.save_hashes(txid, hashes)
         record = cutter.mark_generation(generation, hashes, position, decision.reason)
-        self.remote_lost = self.distrusted = False
+        self.remote_lost = self.distrusted = self.unrestorable = False
         self.uploader.reload()
         self.uploader.wake()
         self.metrics.add("generations")
@@ -234,7 +238,7 @@ class Joiner:
         snapshots = Snapshots(self.config, self.patient, self.keys, self.cache, self.uploader,
                               self.metrics)
         return Session(self.config, database, reader, follower, cutter, snapshots, self.cache,
-                       self.uploader, self.metrics)
+                       self.room, self.uploader, self.metrics)
 
 
 def _after(head: ObjectFacts | None) -> Head:

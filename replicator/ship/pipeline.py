@@ -228,7 +228,8 @@ class Pipeline:
         return identity(self._config.database) is not None
 
     def _cache_has_room(self) -> bool:
-        return self._cache.pending_bytes() <= self._config.max_cache_bytes // 2
+        # what is damaged among the waiting segments is dropped when the log is joined
+        return self._joiner.damaged_from is not None or self._joiner.room.half_free()
 
     def _follow(self, session: Session) -> None:
         self.session = session  # and it stays for those who ask for the status

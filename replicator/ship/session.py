@@ -8,12 +8,12 @@ from contextlib import nullcontext
 
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase
-from ..errors import NotDurable
 from ..metrics import Metrics
 from ..model import LogPosition
 from .cache import Cache, SegmentRecord
 from .cut import Cutter, Head
 from .reader import Committed, LogReader, frame_size
+from .room import Room
 from .snapshots import Snapshots
 from .tail import ROLL_OVER_FRAMES, Follower
 from .upload import Uploader, now_ms
@@ -24,22 +24,19 @@ SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the n
 BLIND_POLL = 0.1  # seconds, once commits were found that no file event announced
 
 
-class CacheFull(NotDurable):
-    """The cache is at its bound, so the log is let go; what is missed will be caught up."""
-
-
 class Session:
     """Used by the capture thread alone, but for the plain attributes that status reads."""
 
     def __init__(self, config: SqliteReplicatorConfig, database: LiveDatabase,
                  reader: LogReader, follower: Follower, cutter: Cutter, snapshots: Snapshots,
-                 cache: Cache, uploader: Uploader, metrics: Metrics) -> None:
+                 cache: Cache, room: Room, uploader: Uploader, metrics: Metrics) -> None:
         self._config = config
         self._database = database
         self._reader = reader
         self._follower = follower
         self._cutter = cutter
         self._cache = cache
+        self._room = room
         self._uploader = uploader
         self._metrics = metrics
         self._last_cut = 0.0
@@ -138,7 +135,7 @@ class Session:
             found = self._reader.find(self._config.segment_max_bytes)
             if found is not None:
                 self._database.check_identity()  # the log was found by its path
-                self._require_room()
+                self._room.require(found.raw_bytes)
                 self._sighted(found.end)
                 self._count(self._cutter.cut(self._reader, found, fast=self._behind(found)), found)
             settled = self._follower.settle()
@@ -149,13 +146,6 @@ class Session:
 
     def _behind(self, found: Committed) -> bool:
         return not found.complete or found.raw_bytes > self._config.segment_max_bytes
-
-    def _require_room(self) -> None:
-        pending = self._cache.pending_bytes()
-        if pending >= self._config.max_cache_bytes:
-            raise CacheFull(f"{pending} bytes wait in the cache, which may hold "
-                            f"{self._config.max_cache_bytes}",
-                            hint="nothing is lost: the database itself holds what is missed")
 
     def _count(self, record: SegmentRecord, found: Committed) -> None:
         self._last_cut = time.monotonic()

@@ -225,12 +225,16 @@ class Uploader:
             log.error("%s", error)
             self.die(error)
         except ReplicatorError as error:
-            if isinstance(error, DamageError):  # of the cache; it will be caught up
-                self._on_damage(record.first_txid)
+            if isinstance(error, DamageError):
+                self.damaged(record)
             self._later(record, error)
         else:
             if done is not None:
                 self._acknowledged(record)
+
+    def damaged(self, record: SegmentRecord) -> None:
+        """A cached segment is not what was captured; what is missed will be caught up."""
+        self._on_damage(record.first_txid)
 
     def _works(self) -> None:
         if self._failing is not None:

@@ -822,11 +822,10 @@ def test_a_snapshot_asked_for_while_the_cache_is_full_is_answered_later(path, ap
                      segment_max_bytes=128 << 10) as replicator, ThreadPoolExecutor(1) as pool:
         replicator.flush(LONG)
         store.go_away("wal/")
-        while replicator._parts.cache.pending_bytes() < 1 << 20:
+        while replicator.status().state != "stalled":
             app.insert(1, 100_000)
             with pytest.raises(NotDurable):
                 replicator.flush(0.05)
-        app.insert()
         asked = pool.submit(replicator.snapshot, LONG)
         wait_for(lambda: replicator.status().state == "stalled")
         store.come_back()

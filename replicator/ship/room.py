@@ -1,0 +1,87 @@
+"""Room in the cache: what waits for the store stays within its bound, however long it is away.
+
+Owns the order of what gives way: first the files of acknowledged segments, then restore points
+(waiting segments are squashed), last the log itself, whose pages are caught up from the database
+once there is room again. Never data.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ..config import SqliteReplicatorConfig
+from ..errors import DamageError, NotDurable
+from ..metrics import Metrics
+from .cache import Cache, Offered
+from .squash import TooLarge, squash, squashable
+from .upload import Uploader, now_ms
+
+log = logging.getLogger("replicator")
+
+
+class CacheFull(NotDurable):
+    """The cache is at its bound, so the log is let go; what is missed will be caught up."""
+
+
+class Room:
+    """Used by the capture thread alone."""
+
+    def __init__(self, config: SqliteReplicatorConfig, cache: Cache, uploader: Uploader,
+                 metrics: Metrics, created_by: str) -> None:
+        self._limit = config.max_cache_bytes
+        self._level = config.compression_level
+        self._cache = cache
+        self._uploader = uploader
+        self._metrics = metrics
+        self._created_by = created_by
+        self._squashed_to = 0  # bytes that waited after the last squash
+
+    def require(self, raw_bytes: int) -> None:
+        """Make room for a segment of up to ``raw_bytes``; ``CacheFull`` when there is none."""
+        pending = self._cache.pending_bytes()
+        if pending + raw_bytes > self._limit // 2:
+            pending = self._squash(pending)
+        if self._cache.usage() + raw_bytes > self._limit:
+            self._cache.trim(max(0, self._limit - pending - raw_bytes))
+        if pending > self._limit // 2 and pending + raw_bytes > self._limit:
+            raise CacheFull(
+                f"{pending} bytes wait in the cache, which may hold {self._limit}",
+                hint="nothing is lost: the database itself holds what is missed")
+
+    def half_free(self) -> bool:
+        """Whether half of the cache is free, or can be made so: enough to begin again."""
+        pending = self._cache.pending_bytes()
+        if pending > self._limit // 2:
+            pending = self._squash(pending)
+        return pending <= self._limit // 2
+
+    def _squash(self, pending: int) -> int:
+        """Squash what waits, if it grew enough since the last time; the bytes that wait then.
+
+        Each squash writes everything that waits once more, so only twice as much as it left
+        behind is worth another one: then a byte is written about twice in all.
+        """
+        if pending < 2 * self._squashed_to:
+            return pending
+        self._cache.trim(pending)
+        records = squashable(self._cache.pending())
+        if not records:
+            return pending
+        try:
+            record = squash(self._cache, records, created_by=self._created_by,
+                            created_ms=now_ms(), level=self._level,
+                            most_bytes=self._limit - self._cache.usage())
+        except (Offered, TooLarge) as error:
+            log.info("nothing was squashed: %s", error)
+            self._squashed_to = pending
+            return pending
+        except DamageError as error:
+            log.warning("nothing was squashed: %s", error)
+            self._uploader.damaged(next(r for r in records if r.key == error.key))
+            return pending
+        self._metrics.add("squashes")
+        self._squashed_to = self._cache.pending_bytes()
+        log.warning("the store is away and the cache fills up: %d segments were squashed into "
+                    "one of %d bytes; of transactions %d to %d only the last can be restored",
+                    len(records), record.size, record.first_txid, record.last_txid)
+        return self._squashed_to
