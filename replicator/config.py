@@ -59,8 +59,9 @@ def _quantity(text: str, units: Mapping[str, float], what: str) -> float:
 
 
 SIZES, DURATIONS, SWITCHED = (
-    ("max_cache_bytes", "segment_max_bytes"),
-    ("sync_interval", "poll_interval", "busy_timeout", "snapshot_interval", "snapshot_max_age"),
+    ("max_cache_bytes", "segment_max_bytes", "drill_bandwidth"),
+    ("sync_interval", "poll_interval", "busy_timeout", "snapshot_interval", "snapshot_max_age",
+     "drill_interval"),
     ("auto_restore", "take_over", "allow_unsafe_store"),
 )
 # How the text of an environment variable becomes a value; any other setting is text itself.
@@ -82,6 +83,8 @@ BOUNDS = {
     "snapshot_max_age": (1, math.inf),
     "snapshot_log_ratio": (0, math.inf),
     "compression_level": (1, 22),
+    "drill_interval": (0, math.inf),
+    "drill_bandwidth": (0, math.inf),
 }
 WHOLE = (*SIZES, "compression_level")
 
@@ -115,6 +118,9 @@ class SqliteReplicatorConfig:
     snapshot_max_age: float = 86400.0
     segment_max_bytes: int = 32 * MIB
     compression_level: int = 3
+    drill_interval: float = 0.0
+    drill_bandwidth: int = 10 * MIB
+    drill_scratch: str | os.PathLike[str] | None = None
 
     database: Path = dataclasses.field(init=False, repr=False, compare=False)
     """The database file: absolute, symlinks resolved once (SQLite names its WAL after that)."""

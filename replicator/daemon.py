@@ -198,7 +198,8 @@ class _Signals:
 
 
 class ControlSocket:
-    """Answers ``status``, ``flush``, ``snapshot`` and ``metrics``: a JSON line each way."""
+    """Answers ``status``, ``flush``, ``snapshot``, ``repair`` and ``metrics``: a JSON line each
+    way."""
 
     def __init__(self, directory: Path, replicator: SqliteReplicator) -> None:
         self._directory = directory
@@ -207,6 +208,8 @@ class ControlSocket:
             "status": lambda _: asdict(replicator.status()),
             "flush": lambda r: asdict(replicator.flush(_seconds(r),
                                                        snapshot=bool(r.get("snapshot")))),
+            "repair": lambda r: asdict(replicator.repair(
+                _seconds(r), str(r.get("reason") or "a command asked for it"))),
             "snapshot": lambda r: {"txid": replicator.snapshot(_seconds(r))},
             "metrics": self._metrics,
         }

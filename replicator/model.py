@@ -56,6 +56,33 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Repair:
+    """How the present was made restorable again. ``txid`` is the transaction that was proved,
+    ``action`` one of none, snapshot, generation."""
+
+    txid: int
+    action: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """What stays of the past. Spans are seconds back from now; 0 is off, infinity for ever.
+
+    Every transaction for a while, then the last state of each hour, day, week and month (UTC).
+    ``snapshots`` is how many of the newest snapshots stay, however old they are.
+    """
+
+    every_transaction: float = 7 * 86400.0
+    hourly: float = 30 * 86400.0
+    daily: float = 90 * 86400.0
+    weekly: float = 0.0
+    monthly: float = 0.0
+    snapshots: int = 2
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicationStatus:
     """A live picture of one replicator; every field moves.
 
@@ -87,6 +114,8 @@ class ReplicationStatus:
     longest_write_lock_ms: float
     last_error: str | None
     last_error_at: int | None
+    last_proven_txid: int | None = None  # newest transaction that a drill restored …
+    last_proven_ms: int | None = None  # … and when; None: never
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ Owns the wiring: cache, store, upload thread, capture thread. It can be used fro
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import Future
@@ -24,10 +25,12 @@ from .edge.lock import ReplicatorLock
 from .edge.store import open_store
 from .edge.store.base import Store
 from .edge.store.retry import Clock, RetryingStore, RetryPolicy
+from .edge.store.watched import WatchedStore
 from .errors import Fenced, NotDurable, ReplicatorError
 from .format.keys import Keys
 from .metrics import Metrics
-from .model import Position, ReplicationStatus, RestoreReport
+from .model import Position, Repair, ReplicationStatus, RestoreReport
+from .proof.guard import Guard, Levers
 from .restore import restore as restore_from
 from .ship.cache import Cache
 from .ship.join import Joiner
@@ -39,6 +42,7 @@ SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
 MIRRORED = ("txid", "durable_txid", "healthy", "lag_seconds", "lag_bytes", "pending_segments",
             "pending_bytes")  # fields of the status that are figures too
+POLL = 0.2  # seconds between two looks whether a wait was given up
 HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhealthy
 
 
@@ -123,6 +127,17 @@ class SqliteReplicator:
         until = None if timeout is None else time.monotonic() + timeout
         return _result(parts.pipeline.take_snapshot(), until, "stored as a snapshot", parts)
 
+    def repair(self, timeout: float | None = None,
+               reason: str = "somebody asked for it") -> Repair:
+        """Prove that the newest transaction can be restored, and if it cannot, take a snapshot
+        or begin a generation so that it can. Reads what a restore would read."""
+        parts = self._running()
+        try:
+            return parts.guard.suspect(reason).result(timeout)
+        except FutureTimeout as error:
+            raise NotDurable("the present was not proved in time",
+                             hint="it goes on; look at the status") from error
+
     def restore(self, **options: Any) -> RestoreReport | None:
         """Restore to the database's path from the config's bucket; None: no backup found.
 
@@ -160,7 +175,9 @@ class _Parts:
         self.metrics = metrics
         self.cache = Cache.open(config.cache)
         self._owned = store is None
-        self.store = open_store(config.target) if store is None else store
+        self.store = WatchedStore(
+            open_store(config.target) if store is None else store,
+            on_overdue=lambda error: self.pipeline.warn(error))  # noqa: PLW0108 - made below
         self.uploader = Uploader(self.store, keys, self.cache, metrics,
                                  keep_bytes=config.max_cache_bytes // 4,
                                  on_log_lost=self._log_lost, on_overtaken=self._overtaken,
@@ -172,6 +189,11 @@ class _Parts:
         self.joiner = Joiner(config, self.store, patient, keys, self.cache, self.uploader,
                              metrics, f"replicator {__version__}")
         self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner)
+        self.guard = Guard(
+            self.store, keys, Levers(lambda: self.uploader.durable_txid, self._fresh_snapshot,
+                                     self._fresh_generation), metrics,
+            scratch=_scratch(config, self.cache), interval=config.drill_interval,
+            bandwidth=config.drill_bandwidth)
 
     def _pause(self, seconds: float) -> None:
         if self._ending.wait(seconds):
@@ -189,15 +211,46 @@ class _Parts:
         self.joiner.overtaken = error
         self.pipeline.rejoin("another writer went on with the log in the bucket")
 
+    def _fresh_snapshot(self) -> int:
+        request = self.pipeline.take_snapshot()
+        while not self._ending.is_set():
+            with contextlib.suppress(FutureTimeout):
+                return request.result(POLL)
+        raise Cancelled("the replicator stops")
+
+    def _fresh_generation(self, reason: str) -> int:
+        """Begin one with the database as it is; its txid once it is durable."""
+        before = self._generation()
+        self.joiner.unrestorable = True
+        self.pipeline.rejoin(reason)
+        while self._generation() == before:
+            self._pause(POLL)
+            if self.pipeline.failed is not None:
+                raise self.pipeline.failed
+        head = self.cache.head()
+        assert head is not None  # its generation was just seen
+        while True:
+            with contextlib.suppress(NotDurable):
+                self.uploader.wait_durable(head.last_txid, POLL)
+                return head.last_txid
+            self._pause(0)
+
+    def _generation(self) -> str:
+        head = self.cache.head()
+        return head.generation if head else ""
+
     def start(self) -> None:
         self.uploader.start(held=self.joiner.take_over)
         self.pipeline.start()
+        self.guard.start()
 
     def stop(self) -> None:
         self._ending.set()
+        self.guard.stop()
         self.pipeline.stop()
         self.uploader.stop()
         self.cache.close()
+        self.store.stop()
         if self._owned:
             self.store.close()
 
@@ -208,8 +261,10 @@ class _Parts:
         oldest = min([r.first_commit_ms for r in pending] + ([noticed] if noticed else []),
                      default=None)
         lag_ms = max(0, now_ms() - oldest) if oldest is not None else 0
-        trouble, error = self.pipeline.trouble, self.uploader.failing or self.pipeline.failed
-        failures = [(trouble.at_ms, str(trouble.error))] if trouble else []
+        error = self.uploader.failing or self.pipeline.failed or self.store.overdue or (
+            self.guard.trouble.error if self.guard.trouble else None)
+        failures = [(trouble.at_ms, str(trouble.error))
+                    for trouble in (self.pipeline.trouble, self.guard.trouble) if trouble]
         failures += [self.uploader.newest_failure] if self.uploader.newest_failure else []
         last_error_at, last_error = max(failures, default=(None, None))
         snapshot = session.snapshots.last if session else None
@@ -233,7 +288,9 @@ class _Parts:
             roll_overs=int(figures["roll_overs"]),
             write_lock_holds=int(figures["write_lock_holds"]),
             longest_write_lock_ms=figures["longest_write_lock_ms"],
-            last_error=last_error, last_error_at=last_error_at)
+            last_error=last_error, last_error_at=last_error_at,
+            last_proven_txid=self.guard.proven.txid if self.guard.proven else None,
+            last_proven_ms=self.guard.proven.at_ms if self.guard.proven else None)
         self._export(status)
         return status
 
@@ -243,6 +300,13 @@ class _Parts:
             self.metrics.set(name, getattr(status, name))
         self.metrics.set("wal_frames", status.wal_frame_count)
         self.metrics.set("cache_bytes", self.cache.usage())
+
+
+def _scratch(config: SqliteReplicatorConfig, cache: Cache) -> Path:
+    """A directory that no other replicator uses."""
+    if config.drill_scratch is None:
+        return config.cache / "scratch"
+    return Path(config.drill_scratch).expanduser() / f"replicator-{cache.writer}"
 
 
 def _left(until: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,6 +62,23 @@ def command(
                      help="go on although the store ignores If-None-Match; only where no second "
                           "replicator will ever write to this prefix"),
     ] = False,
+    drill_interval: Annotated[
+        float | None,
+        typer.Option(envvar="REPLICATOR_DRILL_INTERVAL", metavar="TIME",
+                     parser=options.duration,
+                     help="how often to prove that a restore works, for example 24h; "
+                          "default: never"),
+    ] = None,
+    drill_bandwidth: Annotated[
+        int | None,
+        typer.Option(envvar="REPLICATOR_DRILL_BANDWIDTH", metavar="SIZE", parser=options.size,
+                     help="bytes a second that such a drill reads at most; default: 10MiB"),
+    ] = None,
+    drill_scratch: Annotated[
+        Path | None,
+        typer.Option(envvar="REPLICATOR_DRILL_SCRATCH", metavar="DIR",
+                     help="where there is room for the database; default: in the cache"),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> int:
     """Follow DB and keep it safe in the bucket.
@@ -76,5 +94,7 @@ def command(
         profile=profile, cache_dir=cache_dir, auto_restore=auto_restore or None,
         sync_interval=sync_interval, snapshot_interval=snapshot_interval,
         max_cache_bytes=max_cache_bytes, compression_level=compression_level,
-        take_over=take_over or None, allow_unsafe_store=allow_unsafe_store or None))
+        drill_interval=drill_interval, drill_bandwidth=drill_bandwidth,
+        drill_scratch=drill_scratch, take_over=take_over or None,
+        allow_unsafe_store=allow_unsafe_store or None))
     return run_sidecar(config, cmd or None, as_json=as_json)

@@ -41,6 +41,7 @@ def _rows(status: ReplicationStatus, now: float | None) -> list[tuple[str, str]]
                     f"{output.size(status.pending_bytes)}"),
         ("last upload", output.ago(status.last_wal_sync, now)),
         ("last snapshot", _snapshot(status, now)),
+        ("proven", _proven(status, now)),
         ("uploaded", f"{output.plural(status.uploaded_objects, 'object')}, "
                      f"{output.size(status.uploaded_bytes)}"),
         ("log", f"{output.plural(status.wal_frame_count, 'frame')}, "
@@ -69,6 +70,13 @@ def _snapshot(status: ReplicationStatus, now: float | None) -> str:
     if status.last_snapshot_txid is None:
         return output.ago(status.last_snapshot, now)
     return f"{output.ago(status.last_snapshot, now)}, of transaction {status.last_snapshot_txid:,}"
+
+
+def _proven(status: ReplicationStatus, now: float | None) -> str:
+    if status.last_proven_txid is None:
+        return "never; a drill restores and checks"
+    return (f"transaction {status.last_proven_txid:,} was restored "
+            f"{output.ago(status.last_proven_ms, now)}")
 
 
 def _write_lock(status: ReplicationStatus) -> str:

@@ -38,6 +38,7 @@ class LocalFacts:
     hashes_trusted: bool  # page hashes are there and agree with the record
     remote_lost: bool = False  # the store no longer has what it acknowledged
     file_trusted: bool = True  # not found to differ from what its log made of it
+    restorable: bool = True  # not found that the bucket cannot give the present back
     claimed: bool = False  # the record is the first step of a take-over that did not end
 
 
@@ -77,6 +78,8 @@ def _by_record(facts: LocalFacts) -> Decision:
         return Decision(Way.NEW_GENERATION, "the bucket no longer holds the log")
     if facts.claimed:
         return Decision(Way.NEW_GENERATION, "a take-over that was interrupted goes on")
+    if not facts.restorable:
+        return Decision(Way.NEW_GENERATION, "the bucket could not give the database back")
     if not facts.same_page_size:
         return Decision(Way.NEW_GENERATION, "the page size changed")
     if not facts.hashes_trusted:

@@ -145,6 +145,9 @@ def test_every_setting_has_a_variable():
         "snapshot_interval": ("1h30m", 5400.0), "snapshot_log_ratio": ("0.25", 0.25),
         "snapshot_max_age": ("2d", 172800.0), "segment_max_bytes": ("8 MiB", 8 << 20),
         "compression_level": ("9", 9),
+        "drill_interval": ("24h", 86400.0),
+        "drill_bandwidth": ("5MiB", 5 << 20),
+        "drill_scratch": ("/scratch", "/scratch"),
     }  # fmt: skip
     assert set(values) == set(SETTINGS)
     environ = {variable_of(name): text for name, (text, _) in values.items()}

@@ -974,7 +974,7 @@ def test_restoring_over_the_database_that_is_followed_is_refused(path, app, stor
 def test_every_field_of_the_status_moves(path, app, store):
     """No figure of the status is a constant: each takes two values in one ordinary life."""
     seen = []
-    with replicating(path, store) as replicator:
+    with replicating(path, store, drill_interval=0.05) as replicator:
         def look():
             status = replicator.status()
             seen.append({name: getattr(status, name) for name in status.__slots__})
@@ -995,6 +995,7 @@ def test_every_field_of_the_status_moves(path, app, store):
         look()
         store.come_back()
         replicator.flush(LONG, snapshot=True)
+        wait_for(lambda: replicator.status().last_proven_txid == replicator.status().txid)
         look()
     fixed = {name for name in seen[0] if len({json.dumps(one[name]) for one in seen}) == 1}
     # the lock is taken only under a writer that never pauses
