@@ -1,0 +1,62 @@
+"""A store that swallows requests without an answer: said within seconds, healed by itself."""
+
+import threading
+
+import pytest
+from fix_ship import App, ObedientStore, replicating, restored, wait_for
+
+from replicator.edge.store import watched
+
+LONG = 60.0
+
+
+@pytest.fixture
+def app(tmp_path):
+    with App(tmp_path / "app.db") as app:
+        yield app
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Four seconds are a long time in a test."""
+    monkeypatch.setattr(watched.WatchedStore.__init__, "__kwdefaults__",
+                        {**watched.WatchedStore.__init__.__kwdefaults__, "patience": 0.05})
+
+
+class Swallowing:
+    """From now on, calls about keys of one folder get no answer."""
+
+    def __init__(self, store, folder):
+        self.released = threading.Event()
+        store.before = lambda method, key: folder in key and self.released.wait(LONG)
+
+
+def test_an_append_without_an_answer_is_no_secret(app, tmp_path, caplog):
+    """Status, error and log tell while it hangs; nothing is lost, nothing is restarted."""
+    store = ObedientStore()
+    with replicating(app.path, store) as replicator:
+        replicator.flush(LONG)
+        swallowing = Swallowing(store, "wal/")
+        app.insert()
+        wait_for(lambda: not replicator.status().healthy)
+        status = replicator.status()
+        assert status.state == "following"
+        wait_for(lambda: "no answer from" in (replicator.status().last_error or ""))
+        assert "no answer from" in caplog.text
+        swallowing.released.set()
+        replicator.flush(LONG)
+        assert replicator.status().healthy
+    assert restored(store, tmp_path)[1] == app.image()
+
+
+def test_a_store_that_never_answers_at_the_start_is_no_secret(app, tmp_path, caplog):
+    """The very first request hangs."""
+    store = ObedientStore()
+    swallowing = Swallowing(store, "")
+    with replicating(app.path, store) as replicator:
+        wait_for(lambda: "no answer from" in (replicator.status().last_error or ""))
+        assert not replicator.status().healthy
+        assert "no answer from" in caplog.text
+        swallowing.released.set()
+        replicator.flush(LONG)
+    assert restored(store, tmp_path)[1] == app.image()
