@@ -1,0 +1,361 @@
+"""Hosts that take one log over from another, again and again, at any moment: never a mixture.
+
+Each host writes its name and a running number, and remembers its database, byte for byte, after
+each commit. So whatever a restore brings back is a recorded state of one host, or a mixture.
+Hosts are paused inside a call of the store, as a process is that is stopped, and go on when
+others hold the log; clocks jump by an hour.
+"""
+
+import contextlib
+import hashlib
+import random
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fix_scoreboard import effort
+from fix_ship import LONG, App, ObedientStore, image_of, replicator_for, restored, wait_for
+
+from replicator.edge.store.memory import MemoryStore
+from replicator.errors import Fenced, ReplicatorError, StoreUnavailable
+from replicator.ship import join, session, snapshot, snapshots, upload
+from replicator.testing import RecordingStore
+
+TAKE_OVERS = effort(10, 200)
+HOUR = 3_600_000
+UPLOADS = [("put", "snapshots/"), ("begin_upload", "snapshots/")]
+BIG = 300_000  # bytes of a transaction that goes in parts here
+# Where a holder is paused when somebody takes its log over: before or after which call. Or it
+# is not: it stands still, or goes on writing all the time.
+PAUSES = [("before", "put", "wal/"), ("after", "put", "wal/"), ("before", "put_part", "wal/"),
+          ("before", "complete_upload", "wal/"), ("after", "complete_upload", "wal/"),
+          ("before", "put_part", "snapshots/"), ("before", "complete_upload", "snapshots/"),
+          ("after", "complete_upload", "snapshots/"), None, "writing", "writing"]
+
+
+class Pausing(ObedientStore):
+    """The shared store as one host sees it: one call of its choice takes until it is released."""
+
+    def __init__(self, inner, rng):
+        super().__init__(inner)
+        self._rng = rng
+        self._place = None
+        self.entered, self.released = threading.Event(), threading.Event()
+        self.refused = ()  # calls that fail
+
+    def pause_at(self, place):
+        self.entered.clear()
+        self.released.clear()
+        self._place = place
+
+    def go_on(self):
+        self._place = None
+        self.released.set()
+
+    def _meet(self, when, method, key):
+        if any(call == method and part in key for call, part in self.refused):
+            raise StoreUnavailable("the host is cut off")
+        place = self._place
+        if place is not None and place[:2] == (when, method) and place[2] in key:
+            self._place = None
+            self.entered.set()
+            assert self.released.wait(LONG)
+        elif self._rng.random() < 0.05:
+            time.sleep(self._rng.uniform(0, 0.01))  # a pause like any other
+
+    def _call(self, method, key, *args, **options):
+        self._meet("before", method, key)
+        result = getattr(self.inner, method)(key, *args, **options)
+        self._meet("after", method, key)
+        return result
+
+
+class Host:
+    """A machine with a database of its own and, now and then, a replicator."""
+
+    def __init__(self, world, number):
+        self.world, self.name = world, f"host-{number}"
+        self.directory = world.directory / self.name
+        self.directory.mkdir()
+        self.path = self.directory / "app.db"
+        self.app = self.replicator = None
+        self.seq = 0
+
+    def open(self):
+        self.app = App(self.path)
+        self.app.run("CREATE TABLE IF NOT EXISTS said(host, seq, body)")
+        self._record()
+
+    def commit(self, size=200):
+        self.seq += 1
+        self.app.db.execute("INSERT INTO said VALUES (?, ?, randomblob(?))",
+                            (self.name, self.seq, size))
+        self._record()
+        if size >= BIG:
+            self.app.db.execute("DELETE FROM said WHERE length(body) >= ? AND rowid NOT IN "
+                                "(SELECT max(rowid) FROM said)", (BIG,))
+            self._record()
+
+    def _record(self):
+        self.now = hashlib.sha256(image_of(self.path)).hexdigest()
+        self.world.states.setdefault(self.now, f"{self.name}, {self.seq}")
+
+    def start(self, *, refused=(), **settings):
+        if self.app is None:
+            self.open()
+        self.store = Pausing(self.world.store, self.world.rng)
+        self.store.refused = refused
+        self.replicator = replicator_for(self.path, self.store, snapshot_interval=1800, **settings)
+        self.replicator.start()
+
+    def flush(self):
+        """Everything so far is promised, and must be what this txid restores for ever."""
+        txid = self.replicator.flush(LONG).txid
+        self.world.promised[txid] = self.now
+        return txid
+
+    def stop(self):
+        self.store.go_on()
+        self.replicator.stop()
+        self.replicator = None
+
+    @contextlib.contextmanager
+    def writing(self):
+        """Commits without a pause, beside whatever happens."""
+        done = threading.Event()
+
+        def write():
+            while not done.is_set():
+                self.commit()
+                done.wait(0.002)
+
+        with ThreadPoolExecutor(1) as pool:
+            writer = pool.submit(write)
+            try:
+                yield
+            finally:
+                done.set()
+                writer.result(LONG)
+
+    def is_fenced(self):
+        """It finds out at its next append, at the latest."""
+        self.store.go_on()
+        self.commit()
+        with pytest.raises(Fenced, match="holds the log at"):
+            self.flush()
+        wait_for(lambda: self.replicator.failed is not None)
+        assert isinstance(self.replicator.failed, Fenced)
+        assert not self.replicator.status().healthy
+        self.stop()
+
+    def become(self, other):
+        """A copy of another machine that is off: database, cache, writer id."""
+        self._clear()
+        shutil.copytree(other.directory, self.directory)
+        self.seq += 1000  # its commits are told from those of its twin by their name
+        self.open()
+
+    def restore(self):
+        """The database as the bucket has it, and whatever cache is left."""
+        if self.app is not None:
+            self.app.close()
+            self.app = None
+        for file in self.directory.glob("app.db*"):
+            file.unlink()
+        _, data = restored(self.world.store, self.world.out)
+        self.path.write_bytes(data)
+        self.open()
+
+    def lose_cache(self):
+        shutil.rmtree(self.directory / ".app.db-replicator", ignore_errors=True)
+
+    def _clear(self):
+        if self.app is not None:
+            self.app.close()
+        shutil.rmtree(self.directory)
+
+
+class World:
+    def __init__(self, directory, rng):
+        self.directory, self.rng = directory, rng
+        self.out = directory / "out"
+        self.out.mkdir()
+        self.store = RecordingStore(MemoryStore())
+        self.states = {}  # digest of a database: the host that was in this state first
+        self.promised = {}  # txid: digest of the database when a flush said that it is durable
+        self.zombies = []
+        self.died = 0
+        self.hosts = [Host(self, number) for number in range(4)]
+
+    def free(self):
+        return [host for host in self.hosts if host.replicator is None]
+
+    def check(self):
+        """The newest state, and older ones, are states that one host was in."""
+        newest, digest = self._restored(None)
+        assert newest >= max(self.promised)
+        assert digest in self.states, f"txid {newest} is a mixture"
+        for txid in {self.rng.randint(1, newest), self.rng.choice(sorted(self.promised))}:
+            _, digest = self._restored(txid)
+            assert digest in self.states, f"txid {txid} is a mixture"
+            assert digest == self.promised.get(txid, digest), f"txid {txid} is another state"
+        self.store.check()
+
+    def _restored(self, txid):
+        report, data = restored(self.store, self.out, **{} if txid is None else {"txid": txid})
+        shutil.rmtree(self.out)
+        self.out.mkdir()
+        assert txid in (None, report.txid)
+        return report.txid, hashlib.sha256(data).hexdigest()
+
+    def pause(self, holder):
+        """Bring the holder to a random moment of its work."""
+        pause = self.rng.choice(PAUSES)
+        if pause in (None, "writing"):
+            return pause
+        holder.store.pause_at(pause)
+        if pause[1] == "put":
+            holder.commit()
+        else:
+            holder.commit(BIG)
+        if pause[2] == "snapshots/":
+            holder.replicator._parts.pipeline.take_snapshot()
+        wait_for(holder.store.entered.is_set)
+        return pause
+
+    def prepare(self, taker):
+        """What the taker has: what it was left with, a restored database, no cache."""
+        if self.promised and self.rng.random() < 0.5:
+            taker.restore()
+        if self.rng.random() < 0.3:
+            taker.lose_cache()
+
+    def take_over(self, holder, taker):
+        pause = self.pause(holder)
+        self.prepare(taker)
+        with holder.writing() if pause == "writing" else contextlib.nullcontext():
+            self._take(taker)
+            for _ in range(self.rng.randint(1, 4)):
+                taker.commit(self.rng.choice((100, 1000, BIG)))
+            taker.flush()
+        self.zombies.append(holder)
+        if self.rng.random() < 0.6:  # else it sleeps on while others come and go
+            self.wake_up()
+        return taker
+
+    def _take(self, taker):
+        """At one go, or dying between the two steps of it; then a plain start goes on."""
+        if self.rng.random() < 0.2:
+            claims = len(self.claims())
+            taker.start(take_over=True, refused=UPLOADS)
+            wait_for(lambda: len(self.claims()) > claims and self.claims()[-1].metadata[
+                "first-txid"] == taker.replicator._parts.cache.get(join.CLAIM))
+            taker.stop()
+            self.died += 1
+            return taker.start()
+        return taker.start(take_over=True)
+
+    def claims(self):
+        return [write for write in self.store.writes
+                if write.metadata.get("reason", "").startswith("the log is taken over")]
+
+    def wake_up(self):
+        for zombie in self.zombies:
+            zombie.is_fenced()
+        self.zombies = []
+
+    def race(self, holder, takers):
+        """Several at once: one of them, or nobody else, holds the log in the end."""
+        with ThreadPoolExecutor(len(takers)) as pool:
+            list(pool.map(lambda host: host.start(take_over=True), takers))
+        self.zombies.append(holder)
+        return self.survivor(takers)
+
+    def clone(self, holder, twin):
+        """A volume is copied, and both copies go on with one cache and one writer id."""
+        if self.rng.random() < 0.5:  # then segments wait in what is copied
+            holder.store.refused = [("put", "wal/")]
+        holder.commit()
+        with contextlib.suppress(ReplicatorError):
+            holder.replicator.flush(0.05)
+        holder.stop()
+        twin.become(holder)
+        for host in (holder, twin):
+            host.start()
+        return self.survivor([holder, twin])
+
+    def survivor(self, hosts):
+        alive = list(hosts)
+        for _ in range(3):
+            for host in list(alive):
+                try:
+                    host.commit()
+                    host.flush()
+                except Fenced:
+                    host.stop()
+                    alive.remove(host)
+        assert len(alive) == 1
+        return alive[0]
+
+
+class JumpingClock:
+    """Now and then an hour ahead or behind, for everybody who asks then."""
+
+    def __init__(self, rng):
+        self._rng, self._offset = rng, 0
+
+    def __call__(self):
+        if self._rng.random() < 0.1:
+            self._offset = self._rng.choice((0, HOUR, -HOUR, self._rng.randint(-HOUR, HOUR)))
+        return time.time_ns() // 1_000_000 + self._offset
+
+
+@pytest.fixture
+def world(tmp_path, seed, monkeypatch):
+    rng = random.Random(seed)
+    clock = JumpingClock(random.Random(seed + 1))
+    for module in (join, session, snapshots, upload):
+        monkeypatch.setattr(module, "now_ms", clock)
+    monkeypatch.setattr(upload, "SINGLE_PUT_BYTES", BIG // 2)
+    monkeypatch.setattr(upload, "PART_BYTES", 1 << 16)
+    monkeypatch.setattr(snapshot, "PART_BYTES", 1 << 16)
+    world = World(tmp_path, rng)
+    yield world
+    for host in world.hosts:
+        if host.replicator is not None:
+            host.stop()
+
+
+@pytest.mark.timeout(120 + 10 * TAKE_OVERS)
+def test_take_overs_at_random_moments(world, scoreboard):
+    """After each one the log goes on with exactly one host, the others find out at their next
+    append and say who holds it, and every txid restores what it always did."""
+    taken = {"alone": 0, "at once": 0, "copies": 0}
+    holder = world.hosts[0]
+    holder.start()
+    holder.flush()
+    while taken["alone"] + taken["at once"] < TAKE_OVERS or not taken["copies"]:
+        kind = world.rng.choice(["alone"] * 6 + ["at once", "copies"])
+        if len(world.free()) < 2:
+            world.wake_up()
+        takers = world.rng.sample(world.free(), 2)
+        if kind == "alone":
+            holder = world.take_over(holder, takers[0])
+        elif kind == "at once":
+            holder = world.race(holder, takers)
+        else:
+            holder = world.clone(holder, takers[0])
+        taken[kind] += 1
+        holder.commit()
+        holder.flush()
+        world.check()
+    world.wake_up()
+    world.check()
+    for txid in world.rng.sample(sorted(world.promised), min(20, len(world.promised))):
+        assert world._restored(txid)[1] == world.promised[txid]
+    scoreboard("two writers on one prefix with random pauses and clock jumps",
+               f"{taken['alone'] + taken['at once']} takeovers ({taken['at once']} by two hosts "
+               f"at once, {world.died} by one that died half-way), {taken['copies']} copied "
+               f"volumes, {len(world.promised)} flushes, {len(world.states)} states, 0 mixtures")
