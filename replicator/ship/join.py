@@ -17,7 +17,7 @@ from ..edge.store.base import Store
 from ..errors import Fenced
 from ..format.database import PageHashes
 from ..format.keys import Keys
-from ..format.objects import ObjectFacts
+from ..format.objects import ObjectFacts, Summary
 from ..metrics import Metrics
 from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache, SegmentRecord, Status
@@ -28,10 +28,11 @@ from .reader import LogReader, log_holds, no_log
 from .remote import author, claim, facts_of, head_entry, remote_head
 from .room import Room
 from .session import Session
-from .snapshot import Cancelled, ship_snapshot
+from .snapshot import Cancelled, Differs, ship_snapshot
 from .snapshots import SnapshotFacts, Snapshots, describe, newest_stored
 from .tail import Follower
 from .trust import require_trust
+from .unfinished import Unfinished
 from .upload import Uploader, now_ms
 
 HASH_BYTES = 4 << 20  # one read of the database while its pages are hashed
@@ -60,9 +61,11 @@ class Joiner:
     because: str = ""  # why the log is joined once more, in words
     take_over: bool = field(init=False)
     room: Room = field(init=False)
+    unfinished: Unfinished = field(init=False)
 
     def __post_init__(self) -> None:
         self.take_over = self.config.take_over
+        self.unfinished = Unfinished(self.cache, self.store, self.keys)
         self.room = Room(self.config, self.cache, self.uploader, self.metrics, self.created_by)
 
     def join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
@@ -200,18 +203,15 @@ class Joiner:
     def _begin(self, database: LiveDatabase, pin: Pin, head: Head, decision: Decision,
                cancelled: Callable[[], bool]) -> Session:
         """Start a generation: its snapshot into the store, then its marker into the log."""
-        generation, txid = new_generation(), head.txid + 1
-        log.info("generation %s begins at txid %d", generation, txid)
         with Image(database) as image:
             self._require_trust()  # only now, for what is committed meanwhile follows the image
             cutter = self._cutter(PageHashes(image.page_size), head)
-            hashes, summary = ship_snapshot(
-                image, self.patient, self.keys.snapshot(txid, generation),
-                cutter.describe(Kind.SNAPSHOT, generation, txid),
-                level=self.config.compression_level, gate=lambda _: None, cancelled=cancelled)
+            self.unfinished.sweep()
+            hashes, summary = self._ship_first(image, cutter, cancelled)
             position = image.position
-        self.cache.save_hashes(txid, hashes)
-        record = cutter.mark_generation(generation, hashes, position, decision.reason)
+        self.cache.save_hashes(head.txid + 1, hashes)
+        record = cutter.mark_generation(summary.header.generation, hashes, position,
+                                        decision.reason)
         self.remote_lost = self.distrusted = self.unrestorable = False
         self.uploader.reload()
         self.uploader.wake()
@@ -221,6 +221,24 @@ class Joiner:
         describe(self.store, self.keys, self.config.database.name, facts)
         session.snapshots.took(facts)
         return session
+
+    def _ship_first(self, image: Image, cutter: Cutter,
+                    cancelled: Callable[[], bool]) -> tuple[PageHashes, Summary]:
+        """The snapshot of a new generation; of one whose upload was interrupted before its
+        marker was appended, if the database is still the same."""
+        txid = cutter.head.txid + 1
+        begun = self.unfinished.find(txid)
+        generation = begun.generation if begun else new_generation()
+        header = cutter.describe(Kind.SNAPSHOT, generation, txid)
+        log.info("generation %s begins at txid %d", generation, txid)
+        try:
+            return ship_snapshot(
+                image, self.patient, replace(header, created_ms=begun.created_ms) if begun else
+                header, self.keys.snapshot(txid, generation), self.unfinished,
+                level=self.config.compression_level, gate=lambda _: None, cancelled=cancelled)
+        except Differs as reason:
+            log.info("the snapshot of txid %d starts over: %s", txid, reason)
+            return self._ship_first(image, cutter, cancelled)
 
     def _require_trust(self, *, anew: bool = False) -> None:
         require_trust(self.config, self.store, self.patient, self.cache, anew=anew)
@@ -235,8 +253,8 @@ class Joiner:
         self.cache.put("database", _identity(database))
         reader = LogReader(database.log, position, anchored=anchored)
         follower = Follower(database, reader, pin, self.metrics)
-        snapshots = Snapshots(self.config, self.patient, self.keys, self.cache, self.uploader,
-                              self.metrics)
+        snapshots = Snapshots(self.config, self.patient, self.keys, self.cache, self.unfinished,
+                              self.uploader, self.metrics)
         return Session(self.config, database, reader, follower, cutter, snapshots, self.cache,
                        self.room, self.uploader, self.metrics)
 

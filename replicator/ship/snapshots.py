@@ -6,8 +6,9 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase, Pin
@@ -15,14 +16,15 @@ from ..edge.store.base import Store
 from ..errors import NotDurable, ReplicatorError
 from ..format.database import PageHashes
 from ..format.keys import Keys, SnapshotKey, parse_key
-from ..format.objects import ObjectHeader
+from ..format.objects import ObjectHeader, Summary
 from ..metrics import Metrics
 from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache
 from .cut import Cutter
 from .image import Image
 from .reader import ContinuityLost
-from .snapshot import Cancelled, ship_snapshot
+from .snapshot import Cancelled, Differs, ship_snapshot
+from .unfinished import Unfinished
 from .upload import Uploader, now_ms
 
 GATE_TIMEOUT = 600.0  # seconds a finished snapshot waits for the log to become durable
@@ -87,11 +89,12 @@ class Snapshots:
     """Driven by the capture thread; one snapshot at a time."""
 
     def __init__(self, config: SqliteReplicatorConfig, store: Store, keys: Keys, cache: Cache,
-                 uploader: Uploader, metrics: Metrics) -> None:
+                 unfinished: Unfinished, uploader: Uploader, metrics: Metrics) -> None:
         self._config = config
         self._store = store
         self._keys = keys
         self._cache = cache
+        self._unfinished = unfinished
         self._uploader = uploader
         self._metrics = metrics
         self._closing = False
@@ -183,14 +186,24 @@ class Snapshots:
 
         key = self._keys.snapshot(header.first_txid, header.generation)
         try:
-            _, summary = ship_snapshot(
-                image, self._store, key, header, level=self._config.compression_level,
-                gate=gate, cancelled=lambda: self._closing)
+            _, summary = self._ship(image, header, key, gate)
             facts = SnapshotFacts(header.first_txid, now_ms(), summary.size)
             describe(self._store, self._keys, self._config.database.name, facts)
             result.set_result(facts)
         except BaseException as error:  # noqa: BLE001 - the capture thread raises it
             result.set_exception(error)
+
+    def _ship(self, image: Image, header: ObjectHeader, key: str,
+              gate: Callable[[PageHashes], None]) -> tuple[PageHashes, Summary]:
+        begun = self._unfinished.find(header.first_txid, header.generation)
+        try:
+            return ship_snapshot(
+                image, self._store, replace(header, created_ms=begun.created_ms) if begun else
+                header, key, self._unfinished, level=self._config.compression_level, gate=gate,
+                cancelled=lambda: self._closing)
+        except Differs as reason:
+            log.info("the snapshot of txid %d starts over: %s", header.first_txid, reason)
+            return self._ship(image, header, key, gate)
 
     def _wait_durable(self, txid: int) -> None:
         until = time.monotonic() + GATE_TIMEOUT

@@ -36,7 +36,8 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One stored part of a multipart upload. ``etag`` is the store's own token for it."""
+    """One stored part of a multipart upload. ``etag`` is the store's own token for it: the MD5 of
+    its bytes as hex, perhaps in quotes, but for S3 with encryption by keys of the user."""
 
     number: int  # 1 … 10 000
     size: int

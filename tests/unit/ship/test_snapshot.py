@@ -8,13 +8,16 @@ from fix_ship import App, ObedientStore, image_of
 from replicator.edge.sqlite import LiveDatabase
 from replicator.errors import ObjectExists, ReplicatorError, StoreUnavailable
 from replicator.format.database import PageHashes
+from replicator.format.keys import Keys
 from replicator.format.segment import ObjectHeader, SnapshotEncoder, parse_metadata
 from replicator.format.zstd import decompress_frame
 from replicator.model import Kind
 from replicator.ship import snapshot
+from replicator.ship.cache import Cache
 from replicator.ship.image import Image
-from replicator.ship.snapshot import Cancelled, ship_snapshot
+from replicator.ship.snapshot import Cancelled, Differs, ship_snapshot
 from replicator.ship.snapshots import SnapshotFacts, snapshot_due
+from replicator.ship.unfinished import Unfinished
 
 KEY = "app.db/snapshots/x.sqlite.zst"
 GENERATION = "01900000-0000-7000-8000-000000000001"
@@ -53,9 +56,21 @@ def image(tmp_path):
         database.close()
 
 
-def ship(image, store, *, gate=lambda hashes: None, cancelled=lambda: False):
-    header = ObjectHeader(Kind.SNAPSHOT, GENERATION, 5, image.page_size, GENERATION, 1, "tests")
-    return ship_snapshot(image, store, KEY, header, level=3, gate=gate, cancelled=cancelled)
+@pytest.fixture
+def unfinished(tmp_path, store):
+    with Cache.open(tmp_path / "cache") as cache:
+        yield Unfinished(cache, store, Keys("app.db"))
+
+
+@pytest.fixture
+def ship(store, unfinished):
+    """Ships an image; what is known of unfinished uploads stays between the calls."""
+    def ship(image, *, gate=lambda hashes: None, cancelled=lambda: False, created_ms=1):
+        header = ObjectHeader(Kind.SNAPSHOT, GENERATION, 5, image.page_size, GENERATION,
+                              created_ms, "tests")
+        return ship_snapshot(image, store, header, KEY, unfinished, level=3, gate=gate,
+                             cancelled=cancelled)
+    return ship
 
 
 def whole(image):
@@ -72,11 +87,11 @@ def content(store):
 
 
 @pytest.mark.parametrize("part", [8 << 20, 100_000])
-def test_a_snapshot_is_the_image(image, store, monkeypatch, part):
+def test_a_snapshot_is_the_image(image, store, ship, monkeypatch, part):
     """In one request or in parts, the object decompresses to the image; summary and hashes
     are its own."""
     monkeypatch.setattr(snapshot, "PART_BYTES", part)
-    hashes, summary = ship(image, store)
+    hashes, summary = ship(image)
     data = whole(image)
     expected = PageHashes(4096)
     expected.extend(1, data)
@@ -90,7 +105,7 @@ def test_a_snapshot_is_the_image(image, store, monkeypatch, part):
     assert store.inner.list_uploads("") == []
 
 
-def test_parts_are_of_one_size_but_for_the_last(image, store, monkeypatch):
+def test_parts_are_of_one_size_but_for_the_last(image, store, ship, monkeypatch):
     """Some stores (R2) refuse parts of different sizes."""
     monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
     sizes = {}
@@ -101,14 +116,14 @@ def test_parts_are_of_one_size_but_for_the_last(image, store, monkeypatch):
         return put_part(key, upload_id, number, body)
 
     store.inner.put_part = noted
-    ship(image, store)
+    ship(image)
     assert len(sizes) > 3
     assert len({sizes[n] for n in range(1, max(sizes))}) == 1
     assert sizes[max(sizes)] <= sizes[1]
 
 
 @pytest.mark.parametrize("part", [8 << 20, 100_000])
-def test_the_gate_is_asked_before_the_object_appears(image, store, monkeypatch, part):
+def test_the_gate_is_asked_before_the_object_appears(image, store, ship, monkeypatch, part):
     """With the hashes of the whole image; if it raises, nothing appears and no parts stay."""
     monkeypatch.setattr(snapshot, "PART_BYTES", part)
     asked = []
@@ -119,15 +134,15 @@ def test_the_gate_is_asked_before_the_object_appears(image, store, monkeypatch, 
         raise ReplicatorError("not now")
 
     with pytest.raises(ReplicatorError, match="not now"):
-        ship(image, store, gate=gate)
+        ship(image, gate=gate)
     assert asked == [image.pages]
     assert list(store.inner.list("")) == []
     assert store.inner.list_uploads("") == []
 
 
 @pytest.mark.parametrize("method", ["begin_upload", "put_part", "complete_upload"])
-def test_a_failing_store_leaves_no_parts(image, store, monkeypatch, method):
-    """Whichever request fails, the upload is given back."""
+def test_a_failing_store_gets_its_parts_back(image, store, ship, unfinished, monkeypatch, method):
+    """Whichever request fails, no object appears, and what was sent can be given up."""
     monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
 
     def before(name, key):
@@ -136,45 +151,46 @@ def test_a_failing_store_leaves_no_parts(image, store, monkeypatch, method):
 
     store.before = before
     with pytest.raises(StoreUnavailable):
-        ship(image, store)
-    assert store.inner.list_uploads("") == []
+        ship(image)
     assert list(store.inner.list("")) == []
+    unfinished.give_up()
+    assert store.inner.list_uploads("") == []
 
 
-def test_a_store_that_cannot_even_abort_hides_nothing(image, store, monkeypatch):
+def test_a_store_that_cannot_even_abort_hides_nothing(image, store, ship, monkeypatch):
     """The first error is the one that comes out."""
     monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
 
     def before(name, key):
         if name == "complete_upload":
-            raise StoreUnavailable("away")
+            raise ReplicatorError("refused")
         if name == "abort_upload":
             raise StoreUnavailable("still away")
 
     store.before = before
-    with pytest.raises(StoreUnavailable, match=r"^away$"):
-        ship(image, store)
+    with pytest.raises(ReplicatorError, match=r"^refused$"):
+        ship(image)
 
 
 @pytest.mark.parametrize("part", [8 << 20, 100_000])
-def test_an_object_that_stands_there_is_ours(image, store, monkeypatch, part):
+def test_an_object_that_stands_there_is_ours(image, store, ship, monkeypatch, part):
     """The key names generation and txid: an earlier attempt made it; it is not replaced."""
     monkeypatch.setattr(snapshot, "PART_BYTES", part)
     store.inner.put(KEY, b"earlier")
-    ship(image, store)
+    ship(image)
     assert store.inner.get(KEY) == b"earlier"
     assert store.inner.list_uploads("") == []
     with pytest.raises(ObjectExists):
         store.inner.put(KEY, b"later")
 
 
-def test_a_snapshot_is_given_up_between_blocks(image, store):
+def test_a_snapshot_is_given_up_between_blocks(image, store, ship):
     """Cancelled in the middle: no object, and the image is not read to its end."""
     reads = []
     monkey = image.read
     image.read = lambda first, count: reads.append(first) or monkey(first, count)
     with pytest.raises(Cancelled):
-        ship(image, store, cancelled=lambda: len(reads) > 0)
+        ship(image, cancelled=lambda: len(reads) > 0)
     assert len(reads) == 1
     assert list(store.inner.list("")) == []
 
@@ -186,8 +202,115 @@ def test_frames_decompress_one_by_one():
     assert json.loads(json.dumps(len(raw))) == 4096
 
 
-def test_the_image_is_not_disturbed(image, tmp_path):
+def test_the_image_is_not_disturbed(image, ship, tmp_path):
     """A snapshot reads; the database stays what it was."""
     before = image_of(tmp_path / "app.db")
-    ship(image, ObedientStore())
+    ship(image)
     assert image_of(tmp_path / "app.db") == before
+
+
+# ----------------------------------------------------------------------------- going on
+
+
+class Crash(BaseException):
+    """The process ended: nothing of ours ran after it."""
+
+
+@pytest.fixture
+def interrupted(image, store, ship, unfinished, monkeypatch):
+    """A snapshot whose process ended after three of its parts had been sent."""
+    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
+    give_up = unfinished.give_up
+    monkeypatch.setattr(unfinished, "give_up", lambda: None)
+
+    def after(name, key):
+        if name == "put_part" and len(store.keys("put_part")) >= 3:
+            raise Crash
+
+    store.after = after
+    with pytest.raises(Crash):
+        ship(image)
+    store.after = lambda method, key: None
+    monkeypatch.setattr(unfinished, "give_up", give_up)
+    (upload,) = store.inner.list_uploads("")
+    sent = store.inner.list_parts(upload.key, upload.upload_id)
+    assert len(sent) >= 3
+    store.calls.clear()
+    return sent
+
+
+def test_an_interrupted_upload_is_gone_on_with(image, store, ship, interrupted):
+    """Parts that the store confirms are not sent again; the object is whole."""
+    _, summary = ship(image)
+    assert content(store) == whole(image)
+    assert summary.size == len(store.inner.get(KEY))
+    total = -(-summary.size // 100_000)
+    assert len(store.keys("put_part")) == total - len(interrupted)
+    assert store.keys("begin_upload") == []
+    assert store.inner.list_uploads("") == []
+
+
+def test_an_upload_of_another_state_starts_over(image, store, ship, interrupted):
+    """The bytes are compared before a part is trusted; the old upload is given back, and the
+    next attempt makes one object of one state."""
+    with pytest.raises(Differs):
+        ship(image, created_ms=2)  # another header, hence another first part
+    assert store.inner.list_uploads("") == []
+    assert list(store.inner.list("")) == []
+    ship(image, created_ms=2)
+    assert content(store) == whole(image)
+
+
+def test_a_vanished_upload_starts_over(image, store, ship, interrupted):
+    """The store threw it away meanwhile, as lifecycle rules do."""
+    (upload,) = store.inner.list_uploads("")
+    store.inner.abort_upload(upload.key, upload.upload_id)
+    with pytest.raises(Differs):
+        ship(image)
+    ship(image)
+    assert content(store) == whole(image)
+    assert store.inner.list_uploads("") == []
+
+
+def test_parts_too_many_are_noticed(image, store, ship, interrupted):
+    """The image got smaller: a longer upload is not completed with a tail of the old one."""
+    (upload,) = store.inner.list_uploads("")
+    store.inner.put_part(upload.key, upload.upload_id, 900, b"x")
+    with pytest.raises(Differs, match="too many"):
+        ship(image)
+    ship(image)
+    assert content(store) == whole(image)
+
+
+def test_another_snapshot_gives_up_the_unfinished_one(store, unfinished, interrupted):
+    """Only one is kept in mind; its parts are handed back."""
+    assert unfinished.find(5) is not None
+    assert unfinished.find(6) is None
+    assert store.inner.list_uploads("") == []
+    assert unfinished.find(5) is None
+
+
+def test_orphans_are_swept_away(store, unfinished, interrupted):
+    """What a lost cache or another writer left unfinished goes; what can be gone on with
+    stays; other prefixes are not touched."""
+    store.inner.begin_upload("app.db/snapshots/orphan")
+    store.inner.begin_upload("other.db/snapshots/theirs")
+    unfinished.sweep()
+    assert [u.key for u in store.inner.list_uploads("")] == [KEY, "other.db/snapshots/theirs"]
+
+
+def test_a_store_that_does_not_list_uploads_is_no_hindrance(store, unfinished, interrupted):
+    """Permission to list or abort them may be missing."""
+    store.go_away()
+    unfinished.sweep()
+    unfinished.give_up()
+    store.come_back()
+    assert unfinished.find(5) is None
+    assert len(store.inner.list_uploads("")) == 1
+
+
+def test_a_damaged_note_is_none(unfinished, tmp_path):
+    """What is not a note of ours is not gone on with."""
+    for text in ("", "{", "[1]", '{"key": 1}'):
+        unfinished._cache.put("snapshot upload", text)
+        assert unfinished.find(5) is None
