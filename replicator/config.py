@@ -18,6 +18,7 @@ from typing import Any, get_args
 from .edge.lock import cache_beside
 from .edge.store.base import Checksums, StoreTarget
 from .errors import ConfigError
+from .model import Retention
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -44,6 +45,12 @@ def parse_duration(text: str) -> float:
     return sum(_quantity(part, TIME_UNITS, "a duration, for example 30s") for part in parts)
 
 
+def parse_span(text: str) -> float:
+    """A duration, or "off" (0) or "forever" (infinite)."""
+    known = {"off": 0.0, "forever": math.inf}
+    return known[text.strip().lower()] if text.strip().lower() in known else parse_duration(text)
+
+
 def parse_switch(text: str) -> bool:
     try:
         return SWITCHES[text.strip().lower()]
@@ -62,13 +69,16 @@ SIZES, DURATIONS, SWITCHED = (
     ("max_cache_bytes", "segment_max_bytes", "drill_bandwidth"),
     ("sync_interval", "poll_interval", "busy_timeout", "snapshot_interval", "snapshot_max_age",
      "drill_interval"),
-    ("auto_restore", "take_over", "allow_unsafe_store"),
+    ("auto_restore", "take_over", "allow_unsafe_store", "keep"),
 )
+SPANS = ("keep_every_transaction", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly")
 # How the text of an environment variable becomes a value; any other setting is text itself.
 PARSERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(SIZES, parse_size),
     **dict.fromkeys(DURATIONS, parse_duration),
     **dict.fromkeys(SWITCHED, parse_switch),
+    **dict.fromkeys(SPANS, parse_span),
+    "keep_snapshots": int,
     "snapshot_log_ratio": float,
     "compression_level": int,
 }
@@ -85,8 +95,10 @@ BOUNDS = {
     "compression_level": (1, 22),
     "drill_interval": (0, math.inf),
     "drill_bandwidth": (0, math.inf),
+    **dict.fromkeys(SPANS, (0, math.inf)),
+    "keep_snapshots": (1, math.inf),
 }
-WHOLE = (*SIZES, "compression_level")
+WHOLE = (*SIZES, "compression_level", "keep_snapshots")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +133,13 @@ class SqliteReplicatorConfig:
     drill_interval: float = 0.0
     drill_bandwidth: int = 10 * MIB
     drill_scratch: str | os.PathLike[str] | None = None
+    keep: bool = True
+    keep_every_transaction: float = 7 * 86400.0
+    keep_hourly: float = 30 * 86400.0
+    keep_daily: float = 90 * 86400.0
+    keep_weekly: float = 0.0
+    keep_monthly: float = 0.0
+    keep_snapshots: int = 2
 
     database: Path = dataclasses.field(init=False, repr=False, compare=False)
     """The database file: absolute, symlinks resolved once (SQLite names its WAL after that)."""
@@ -159,6 +178,14 @@ class SqliteReplicatorConfig:
                 "no database is named", hint=f"name it, or set {variable_of('db_path')}"
             )
         return cls(**settings)
+
+    @property
+    def retention(self) -> Retention:
+        """What stays of the past."""
+        return Retention(
+            every_transaction=self.keep_every_transaction, hourly=self.keep_hourly,
+            daily=self.keep_daily, weekly=self.keep_weekly, monthly=self.keep_monthly,
+            snapshots=self.keep_snapshots)
 
     def _cache(self) -> Path:
         if self.cache_dir is None:

@@ -60,7 +60,7 @@ class BucketBuilder:
     """One database and its prefix in a store. Every ``run`` is one transaction."""
 
     def __init__(self, directory, store=None, *, prefix="app.db", page_size=4096,
-                 auto_vacuum=False):
+                 auto_vacuum=False, when=commit_ms):
         self.store = store if store is not None else MemoryStore()
         self.keys = Keys(prefix)
         self.prefix = prefix
@@ -69,7 +69,7 @@ class BucketBuilder:
         self.images = {}
         self.txid = 0
         self.first = None
-        self.kinds = {}
+        self._when = when
         self._db = sqlite3.connect(self.path, isolation_level=None)
         self._db.execute(f"PRAGMA page_size={page_size}")
         self._db.execute(f"PRAGMA auto_vacuum={'FULL' if auto_vacuum else 'NONE'}")
@@ -126,7 +126,7 @@ class BucketBuilder:
         key = self.keys.wal(first)
         body, summary = self.encode(
             kind, first, last, payload, self._hashes.state, before, per_commit,
-            [commit_ms(txid) for txid in range(first, last + 1)])
+            [self._when(txid) for txid in range(first, last + 1)])
         if put:
             self.put(key, body, summary.metadata() if metadata else None)
         self._position = frames.position(base, count)
@@ -233,7 +233,7 @@ class BucketBuilder:
         after.extend(1, new)
         body, summary = self.encode(
             Kind.MERGE_NEWEST, first, last, payload, after.state, before.checksum, (),
-            [commit_ms(first), commit_ms(last)])
+            [self._when(first), self._when(last)])
         self.put(key, body, summary.metadata())
         return key
 
@@ -258,7 +258,7 @@ class BucketBuilder:
 
     def _header(self, kind, first, generation=None):
         return ObjectHeader(kind, generation or self.generation, first, self.page_size,
-                            str(uuid.UUID(int=1)), commit_ms(first), "tests")
+                            str(uuid.UUID(int=1)), self._when(first), "tests")
 
     def _log(self):
         log = self.path.with_name(self.path.name + "-wal")

@@ -18,6 +18,7 @@ _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _WAL = re.compile(rf"wal/({_TXID})\.wal\.zst")
 _MERGED = re.compile(rf"merged/(0|[1-9][0-9]?)/({_TXID})-({_TXID})\.wal\.zst")
 _PROOF = re.compile(rf"proofs/([0-9]{{13,16}})-([a-z]+)-({_TXID})\.json")
+_PIN = re.compile(rf"pins/({_TXID})\.json")
 _SNAPSHOT = re.compile(rf"snapshots/({_TXID})-({_UUID})\.sqlite\.zst")
 
 
@@ -41,6 +42,13 @@ class Keys:
 
     def proof(self, at_ms: int, outcome: str, txid: int) -> str:
         return f"{self.proof_dir}{at_ms:013d}-{outcome}-{txid:016x}.json"
+
+    def pin(self, txid: int) -> str:
+        return f"{self.pin_dir}{txid:016x}.json"
+
+    @property
+    def pin_dir(self) -> str:
+        return f"{self.root}pins/"
 
     @property
     def proof_dir(self) -> str:
@@ -130,6 +138,13 @@ def parse_proof_key(prefix: str, key: str) -> ProofKey | None:
     root = Keys(prefix).root
     match = _PROOF.fullmatch(key[len(root):]) if key.startswith(root) else None
     return ProofKey(key, int(match[1]), match[2], int(match[3], 16)) if match else None
+
+
+def parse_pin_key(prefix: str, key: str) -> int | None:
+    """The txid of a pinned restore point; None for any other key."""
+    root = Keys(prefix).root
+    match = _PIN.fullmatch(key[len(root):]) if key.startswith(root) else None
+    return int(match[1], 16) if match else None
 
 
 def _parse(name: str, key: str, size: int) -> ParsedKey | None:

@@ -1,0 +1,336 @@
+"""What a running replicator does for its past: merge what is behind, prune what is old.
+
+Owns: the inventory in memory, fed by what the replicator itself appended, and the order of
+steps: a merge is stored, then proved, and only a while later what it stands for goes. Refuses:
+to hurry. It works in a thread of its own, rests four times as long as it worked, and asks the
+store for nothing while nothing new was appended.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..edge.store.base import Store
+from ..errors import (
+    DamageError,
+    ObjectExists,
+    ObjectMissing,
+    ReplicatorError,
+)
+from ..format.keys import Keys
+from ..format.objects import ObjectFacts, parse_metadata
+from ..metrics import Metrics
+from ..model import Retention
+from .build import Content, Merge, Source, Unmergeable, merge_all, merge_newest
+from .inventory import EVERY_TRANSACTION, Inventory, LogItem
+from .listing import judged, list_pins, list_snapshots, read_facts, take_inventory
+from .prune import Plan, Pruner, settle
+from .runs import Run, due_runs, next_due_ms
+
+MERGE_GRACE_MS = 5 * 60_000
+PRUNE_MS = 3_600_000
+BEGIN_MS = 6 * 60_000  # after the first append, when the first merge may be due
+FETCH_BYTES = 16 << 20  # that one merge may cost of downloads
+REFUSED_MS = 6 * 3_600_000  # until a bucket that forbids deletions is asked again
+SKEW_MS = 86_400_000  # how far the local clock may be ahead of what the store has shown
+TICK = 15.0  # seconds between two looks whether something was appended
+REST = 4.0  # rests so many times as long as it worked
+FIRST_PAUSE, LONGEST_PAUSE = 30.0, 1800.0  # seconds after a failure
+
+log = logging.getLogger("replicator.keep")
+
+Cached = Callable[[int, int], Sequence[Source] | None]
+"""The segments in the cache that are exactly these transactions, or None."""
+Appended = Callable[[int], Sequence[LogItem]]
+"""What was appended after this txid and acknowledged, oldest first."""
+
+
+@dataclass(slots=True)
+class Keeping:
+    """One database's past, step by step; the thread around it is :class:`Keeper`."""
+
+    store: Store
+    keys: Keys
+    rules: Retention
+    appended: Appended
+    cached: Cached
+    metrics: Metrics
+    created_by: str
+    level: int  # of compression
+    on_merged: Callable[[int, int], None] = lambda *_: None
+    pause: Callable[[], None] = lambda: None
+    refused: str = ""  # why the bucket deletes nothing, "" while it does
+    _inventory: Inventory | None = None
+    _fed: int | None = None  # the newest txid that was looked at
+    _due_ms: int | None = None  # when there is something to do; None: when something is appended
+    _prune_ms: int = 0
+    _looked_ms: int = 0  # when snapshots and pins were listed
+    _active: bool = False  # something was appended since they were
+    _refused_until_ms: int = 0
+    _skipped: set[str] = field(default_factory=set)
+    _pruner: Pruner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pruner = Pruner(self.store)
+
+    def step(self, now_ms: int) -> bool:
+        """One piece of work; whether there may be more at once. No request while nothing was
+        appended and nothing is due. After an error the next call tries again."""
+        if self._feed() and self._due_ms is None:
+            self._due_ms = now_ms + BEGIN_MS
+        if self._due_ms is None or now_ms < self._due_ms:
+            return False
+        if self._inventory is None:
+            self._load(now_ms)
+        assert self._inventory is not None
+        run = self._next_run(self._inventory, now_ms)
+        if run is not None:
+            self._merge(run)
+            return True
+        self._prune(now_ms)
+        self._due_ms = self._next_due(now_ms)
+        return False
+
+    # ---------------------------------------------------------------- the inventory
+
+    def _feed(self) -> bool:
+        """Take note of what was appended; whether there was anything."""
+        if self._fed is None:
+            newest = self.appended(0)[-1:]
+            self._fed = newest[0].last if newest else 0
+            return False  # what was there before the start is no reason to begin
+        new = self.appended(self._fed)
+        if not new:
+            return False
+        follows = new[0].first == self._fed + 1
+        self._fed, self._active = new[-1].last, True
+        if self._inventory is not None:
+            self._inventory = self._inventory.with_items(new) if follows else None
+        return True
+
+    def _load(self, now_ms: int) -> None:
+        """List it, and add what the cache knows of objects that a listing only names."""
+        inventory = take_inventory(self.store, self.keys)
+        known = [replace(item, stored_ms=inventory.index[item.key].stored_ms)
+                 for item in self.appended(0) if item.key in inventory.index]
+        self._inventory, self._looked_ms = inventory.with_items(known), now_ms
+
+    def _next_due(self, now_ms: int) -> int:
+        """When time alone makes something due."""
+        if self._inventory is None:
+            return now_ms
+        at = [self._prune_ms]
+        run = next_due_ms(self._inventory, now_ms)
+        at += [run] if run is not None else []
+        at += [item.stored_ms + MERGE_GRACE_MS for item in self._inventory.log
+               if item.level == EVERY_TRANSACTION and item.stored_ms + MERGE_GRACE_MS > now_ms]
+        return min(at)
+
+    # ---------------------------------------------------------------- merging
+
+    def _next_run(self, inventory: Inventory, now_ms: int) -> Run | None:
+        since_ms = now_ms - 1000 * self.rules.every_transaction
+        return next((run for run in due_runs(inventory, now_ms, since_ms=since_ms)
+                     if self._key(run) not in self._skipped), None)
+
+    def _key(self, run: Run) -> str:
+        return self.keys.merged(run.level, run.first, run.last)
+
+    def _merge(self, run: Run) -> None:
+        """Store one merge. Whatever stands in the way of it, it is not tried again."""
+        try:
+            sources = self._sources(run)
+        except DamageError as error:
+            sources = None
+            log.warning("%s", error)
+        key = self._key(run)
+        if sources is None:
+            self._skipped.add(key)
+            return
+        make = merge_all if run.level == EVERY_TRANSACTION else merge_newest
+        try:
+            merge = make(sources, created_by=self.created_by, level=self.level)
+        except Unmergeable as error:
+            self._skipped.add(key)
+            self._told(error.contents)
+            return
+        except (DamageError, ObjectMissing) as error:
+            self._skipped.add(key)
+            log.warning("%s was not made: %s", key, error)
+            return
+        self._store_merge(run, key, merge)
+
+    def _sources(self, run: Run) -> list[Source] | None:
+        """From the cache where it has them, else from the store; None: too much to fetch."""
+        found: list[Source] = []
+        fetched = 0
+        for item in run.items:
+            cached = self.cached(item.first, item.last)
+            if cached:
+                found += cached
+                continue
+            fetched += item.size
+            found.append(Source(item.key, _once(self.store, item.key)))
+        return found if fetched <= FETCH_BYTES else None
+
+    def _told(self, contents: Sequence[Content]) -> None:
+        """Objects were other than the inventory thought; it knows better now."""
+        assert self._inventory is not None
+        known = [replace(item, last=content.trailer.last_txid, kind=content.header.kind,
+                         generation=content.header.generation,
+                         at_ms=content.trailer.last_commit_ms or item.at_ms)
+                 for content in contents
+                 if (item := self._inventory.index.get(content.key)) is not None]
+        self._inventory = self._inventory.with_items(known)
+
+    def _store_merge(self, run: Run, key: str, merge: Merge) -> None:
+        self.pause()
+        summary = merge.summary
+        try:
+            self.store.put(key, merge.body, metadata=summary.metadata())
+        except ObjectExists:
+            log.info("%s is there already", key)
+        info = self.store.head(key)
+        facts = parse_metadata(info.metadata) or read_facts(self.store, key, info.size)
+        if not _same(facts, summary.header.generation, merge):
+            self._skipped.add(key)
+            log.warning("%s says something else than what it stands for", key)
+            return
+        item = LogItem(key, run.level, run.first, run.last, info.size, info.modified_ms,
+                       run.items[-1].at_ms).told(facts)
+        assert self._inventory is not None
+        self._told(merge.contents)
+        self._inventory = replace(self._inventory.with_items([item]), newest_ms=max(
+            self._inventory.newest_ms, info.modified_ms))
+        self.metrics.add("merges")
+        self.metrics.add("merged_bytes", info.size)
+        if run.level == EVERY_TRANSACTION:
+            self.on_merged(run.first, run.last)
+        log.info("merged transactions %d to %d: %d objects, %d bytes", run.first, run.last,
+                 len(run.items), info.size)
+
+    # ---------------------------------------------------------------- pruning
+
+    def _prune(self, now_ms: int) -> None:
+        """What a merge stands for goes soon after; the rest is judged once an hour, with fresh
+        eyes, and by a clock that cannot run ahead of what the store showed."""
+        if now_ms < self._refused_until_ms:
+            return
+        assert self._inventory is not None
+        everything = now_ms >= self._prune_ms
+        if everything and self._active:
+            self._look(now_ms)
+        plan = self._decided(now_ms)
+        if everything and any(v.stands_in is None for v in plan.decision.deletions):
+            self._look(now_ms)
+            plan = self._decided(now_ms)
+        self._apply(plan, now_ms, everything=everything)
+        if everything:
+            self._prune_ms, self._active = now_ms + PRUNE_MS, False
+
+    def _look(self, now_ms: int) -> None:
+        """Snapshots and pins come from elsewhere. Two listings, and one GET a pin."""
+        assert self._inventory is not None
+        if self._looked_ms == now_ms:
+            return
+        snapshots = list_snapshots(self.store, self.keys)
+        newest_ms = max([self._inventory.newest_ms, *(s.stored_ms for s in snapshots)])
+        self._inventory = judged(self.store, replace(
+            self._inventory, snapshots=snapshots, pins=list_pins(self.store, self.keys),
+            newest_ms=newest_ms))
+        self._looked_ms = now_ms
+
+    def _decided(self, now_ms: int) -> Plan:
+        assert self._inventory is not None
+        told_ms = min(now_ms, self._inventory.newest_ms + SKEW_MS)
+        plan = settle(self.store, self._inventory, self.rules, told_ms, grace_ms=MERGE_GRACE_MS)
+        self._inventory = plan.inventory
+        return plan
+
+    def _apply(self, plan: Plan, now_ms: int, *, everything: bool) -> None:
+        """Between two looks at the snapshots only what a merge stands for goes."""
+        wanted = [verdict for verdict in plan.decision.deletions
+                  if everything or verdict.stands_in is not None]
+        done = self._pruner.apply(plan, wanted, self.pause)
+        self._inventory = plan.inventory.without(verdict.key for verdict in done.deleted)
+        if any(verdict.stands_in for verdict in done.unproved):
+            self._inventory = None  # a merge vanished: look again
+        self.metrics.add("pruned_objects", len(done.deleted))
+        self.metrics.add("pruned_bytes", done.size)
+        if done.refused and not self.refused:
+            log.warning("%s; the past grows, and is left to the rules of the bucket", done.refused)
+        self.refused = done.refused
+        if done.refused:
+            self._refused_until_ms = now_ms + REFUSED_MS
+
+
+def _once(store: Store, key: str) -> Callable[[], bytes]:
+    """A reader that fetches one time only."""
+    kept: list[bytes] = []
+
+    def read() -> bytes:
+        if not kept:
+            kept.append(store.get(key))
+        return kept[0]
+
+    return read
+
+
+def _same(facts: ObjectFacts, generation: str, merge: Merge) -> bool:
+    """Whether a stored merge says what the one at hand says; its bytes may come from another
+    version of this program."""
+    header, trailer = merge.summary.header, merge.summary.trailer
+    return (facts.kind is header.kind and facts.generation == generation
+            and (facts.first_txid, facts.last_txid) == (header.first_txid, trailer.last_txid)
+            and facts.checksum_before == trailer.checksum_before
+            and facts.checksum_after == trailer.checksum_after)
+
+
+class Keeper:
+    """The thread. ``clock_ms`` tells the time."""
+
+    def __init__(self, keeping: Keeping, clock_ms: Callable[[], int]) -> None:
+        self._keeping = keeping
+        self._clock_ms = clock_ms
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="replicator-keep", daemon=True)
+        self.trouble: ReplicatorError | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def refused(self) -> str:
+        """Why the bucket deletes nothing, "" while it does."""
+        return self._keeping.refused
+
+    def _run(self) -> None:
+        pause, wait = FIRST_PAUSE, 0.0
+        while not self._stopping.wait(wait):
+            began = time.monotonic()
+            try:
+                more = self._keeping.step(self._clock_ms())
+            except Exception as error:  # noqa: BLE001 - the past must never harm the present
+                wait, pause = pause, min(2 * pause, LONGEST_PAUSE)
+                self._note(error, wait)
+            else:
+                self.trouble, pause = None, FIRST_PAUSE
+                wait = REST * (time.monotonic() - began) if more else TICK
+
+    def _note(self, error: Exception, wait: float) -> None:
+        if isinstance(error, ReplicatorError):
+            level = logging.INFO if self.trouble is not None else logging.WARNING
+            log.log(level, "merging and pruning wait %.0f s: %s", wait, error)
+            self.trouble = error
+        else:
+            log.error("merging and pruning met a defect", exc_info=error)
+            self.trouble = ReplicatorError(f"defect while merging or pruning: {error!r}")
