@@ -32,7 +32,7 @@ POLL = 0.2
 JOIN_POLL = 0.02
 SOCKET_NAME = "control.sock"
 MOST_REQUEST = 65536  # bytes of one request line
-AT_ONCE = ("status", "metrics")  # requests that wait for nothing …
+AT_ONCE = ("status", "metrics", "proofs")  # requests that wait for nothing …
 ANSWER_TIMEOUT = 10.0  # … so that no answer in this many seconds means a sidecar that hangs
 
 log = logging.getLogger("replicator")
@@ -210,6 +210,7 @@ class ControlSocket:
                                                        snapshot=bool(r.get("snapshot")))),
             "repair": lambda r: asdict(replicator.repair(
                 _seconds(r), str(r.get("reason") or "a command asked for it"))),
+            "proofs": lambda _: replicator.look_at_proofs(),
             "snapshot": lambda r: {"txid": replicator.snapshot(_seconds(r))},
             "metrics": self._metrics,
         }

@@ -138,6 +138,10 @@ class SqliteReplicator:
             raise NotDurable("the present was not proved in time",
                              hint="it goes on; look at the status") from error
 
+    def look_at_proofs(self) -> None:
+        """Somebody left a note of a drill in the bucket: the status will know it soon."""
+        self._running().guard.look_again()
+
     def restore(self, **options: Any) -> RestoreReport | None:
         """Restore to the database's path from the config's bucket; None: no backup found.
 

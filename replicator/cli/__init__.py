@@ -16,6 +16,7 @@ import typer
 from replicator import __version__
 from replicator.cli import (
     demo,
+    diff,
     doctor,
     drill,
     flush,
@@ -27,6 +28,7 @@ from replicator.cli import (
     status,
     verify,
 )
+from replicator.cli import open as open_
 from replicator.errors import ConfigError, ReplicatorError
 
 __all__ = ["app", "main"]
@@ -60,7 +62,8 @@ def _root(
     pass
 
 
-for _command in (run, restore, status, flush, snapshot, history, verify, drill, doctor, demo):
+for _command in (run, restore, status, flush, snapshot, history, diff, open_, verify, drill,
+                 doctor, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.command)
 
 

@@ -50,7 +50,7 @@ def command(
         _tell(db, cache_dir, as_json=as_json)
         raise
     if db is not None:
-        sidecar.ask_for_repair(db, cache_dir)
+        sidecar.tell_of_proof(db, cache_dir)
     if as_json:
         output.emit_json(report)
     else:

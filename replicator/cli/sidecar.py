@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ def ask_for_repair(db: Path, cache_dir: Path | None) -> dict[str, Any]:
         return {"repair": ask(db, cache_dir, {"command": "repair"})}
     except ReplicatorError as error:
         return {"repair": {"error": str(error)}}
+
+
+def tell_of_proof(db: Path, cache_dir: Path | None) -> None:
+    """Let the sidecar know of a drill that worked; one that does not run need not know."""
+    with contextlib.suppress(ReplicatorError):
+        ask(db, cache_dir, {"command": "proofs"})
 
 
 def show_repair(answer: dict[str, Any]) -> None:

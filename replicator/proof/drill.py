@@ -8,8 +8,6 @@ is recorded too, and raises what stood in the way.
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 
 from ..edge.check import check_database, require_true
-from ..edge.files import Files, about
+from ..edge.files import Files
+from ..edge.scratch import scratch_directory
 from ..edge.store.base import Store, StoreTarget
 from ..errors import (
     CheckFailed,
@@ -29,9 +28,9 @@ from ..errors import (
 )
 from ..format.keys import Keys
 from ..model import RestoreReport
+from ..place import opened
 from ..recover.progress import Progress
 from ..restore import restore
-from .place import opened
 from .records import FAILED, PROVEN, REFUTED, note
 
 RESERVE = 64 << 20  # bytes of disk a drill leaves free, at least …
@@ -89,17 +88,6 @@ def drill(store: Store, prefix: str, *, assertions: Sequence[str] = (),
     if record:
         recorded, unrecorded = _record(recorder or store, prefix, at_ms, report, checked)
     return DrillReport(report, checked, at_ms, time.monotonic() - began, recorded, unrecorded)
-
-
-@contextlib.contextmanager
-def scratch_directory(parent: Path | None) -> Iterator[Path]:
-    """A directory of its own that is gone afterwards."""
-    with about(parent or tempfile.gettempdir()):
-        directory = Path(tempfile.mkdtemp(prefix="replicator-", dir=parent))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _restored(store: Store, prefix: str, output: Path, files: Files,

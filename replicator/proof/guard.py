@@ -112,6 +112,11 @@ class Guard:
         self._wake.set()
         return request
 
+    def look_again(self) -> None:
+        """Notes were left in the bucket: read them."""
+        self._read_notes = False
+        self._wake.set()
+
     # ------------------------------------------------------------------------------ the thread
 
     def _run(self) -> None:
@@ -146,11 +151,15 @@ class Guard:
                    default=None)
 
     def _learn(self) -> None:
-        """Read the notes once: what was proven, and whether somebody left word of damage."""
+        """Read the notes, once unless told: what was proven, whether there is word of damage."""
         if self._read_notes:
             return
-        found = notes(self._store, self._keys)
         self._read_notes = True
+        try:
+            found = notes(self._store, self._keys)
+        except BaseException:
+            self._read_notes = False
+            raise
         self._prove(newest(found, PROVEN))
         trouble = standing_trouble(found)
         if trouble is not None:

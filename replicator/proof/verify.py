@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..format.keys import EncryptedKey, Keys, MergedKey, SnapshotKey, WalKey, parse_key
 from ..format.objects import ObjectFacts
+from ..place import opened
 from ..recover.catalog import DIVISIBLE, Catalog, first_txid
 from ..recover.fetch import Fetcher
 from ..recover.progress import Meter, Progress
@@ -41,7 +42,6 @@ from .content import (
     said_by_metadata,
     weight,
 )
-from .place import opened
 from .reach import Ranges, Said, normalised, restorable, without
 from .records import DAMAGED, note
 from .sample import Sample

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from ..edge.store import open_store
-from ..edge.store.base import Store, StoreTarget
-from ..edge.store.retry import RetryingStore, RetryPolicy
-from ..errors import ConfigError, NoBackup
-from ..recover.catalog import find_databases
+from .edge.store import open_store
+from .edge.store.base import Store, StoreTarget
+from .edge.store.retry import RetryingStore, RetryPolicy
+from .errors import ConfigError, NoBackup
+from .recover.catalog import find_databases
 
 PATIENCE = RetryPolicy(deadline=60.0, first_contact=10.0)  # seconds
 
