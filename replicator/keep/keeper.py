@@ -75,7 +75,7 @@ class Keeping:
     _pruner: Pruner = field(init=False)
 
     def __post_init__(self) -> None:
-        self._pruner = Pruner(self.store)
+        self._pruner = Pruner(self.store, self.keys)
 
     def step(self, now_ms: int) -> bool:
         """One piece of work; whether there may be more at once. No request while nothing was

@@ -7,6 +7,7 @@ deletions leaves every kept point restorable; the next prune goes on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from ..errors import AccessDenied, ObjectMissing
 from ..format.keys import Keys
 from ..format.objects import ObjectFacts, parse_metadata
 from ..model import Kind, Retention
+from ..notes import THINNED, note
 from .inventory import EVERY_TRANSACTION, Inventory, LogItem
 from .listing import learn, read_facts, take_inventory
 from .policy import Decision, Verdict, decide
@@ -64,10 +66,14 @@ def settle(store: Store, inventory: Inventory, rules: Retention, now_ms: int, *,
 
 
 class Pruner:
-    """Deletes; remembers which merges were proved."""
+    """Deletes; remembers which merges were proved. Before the past is thinned for the first
+    time up to some transaction, a note of that is left in the bucket, so that nobody who looks
+    takes the holes for losses."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, keys: Keys) -> None:
         self._store = store
+        self._keys = keys
+        self._noted = 0  # up to this transaction a note says so
         self._proved: dict[str, bool] = {}
 
     def apply(self, plan: Plan, verdicts: Iterable[Verdict],
@@ -82,11 +88,18 @@ class Pruner:
                     unproved.append(verdict)
                     continue
                 pause()
+                if verdict.stands_in is None:
+                    self._note(plan.decision.window_from)
                 self._store.delete(verdict.key)
                 deleted.append(verdict)
         except AccessDenied as error:
             return Pruned(tuple(deleted), tuple(unproved), f"{REFUSED}: {error}")
         return Pruned(tuple(deleted), tuple(unproved))
+
+    def _note(self, window_from: int) -> None:
+        if window_from > self._noted:
+            note(self._store, self._keys, THINNED, window_from, time.time_ns() // 1_000_000, {})
+            self._noted = window_from
 
     def _holds(self, plan: Plan, key: str) -> bool:
         if key not in self._proved:

@@ -7,6 +7,7 @@ true (guard).
     content  every byte of one object
     verify   all of it as a report
     drill    a restore to scratch, checked and recorded
-    records  what was proved or found, as small objects in the bucket
     guard    the thread of the sidecar: drills on time, repairs the present
+
+What is proved and found is noted in the bucket; see :mod:`replicator.notes`.
 """

@@ -2,7 +2,7 @@
 
 Owns: the findings. Every boundary between two transactions has one database checksum, and
 whatever ends or begins there must name it: segments, merges and snapshots bear witness against
-each other. A hole is a finding unless it lies between two snapshots that retention kept.
+each other. A hole is a finding unless retention noted that it thinned the log there.
 """
 
 from __future__ import annotations
@@ -103,34 +103,30 @@ def page_sizes(log: Sequence[Said], snapshots: Sequence[Said]) -> Iterator[Findi
                           f"of the snapshot {sizes[piece.generation]}", piece.first, piece.last)
 
 
-def holes(covered: Iterable[Range], snapshots: Sequence[Said], head: int, keys: Keys,
-          ) -> Iterator[Finding]:
+def holes(covered: Iterable[Range], snapshots: Sequence[Said], head: int, thinned: int,
+          keys: Keys) -> Iterator[Finding]:
     """Transactions that no object holds, up to ``head``, the newest one known of.
 
-    ``covered`` are the extents of all objects that are there, damaged ones too.
+    ``covered`` are the extents of all objects that are there, damaged ones too. Before
+    ``thinned`` holes are retention's work.
     """
     taken = normalised(covered)
-    shown = {snapshot.last for snapshot in snapshots}
-    here = min([first for first, _ in taken] + [txid + 1 for txid in shown], default=1)
+    shown = [snapshot.last + 1 for snapshot in snapshots]
+    here = max(thinned + 1, min([first for first, _ in taken] + shown, default=1))
     for first, last in (*taken, (head + 1, head + 1)):
-        if first > here and not _pruned(here, first - 1, shown):
+        if first > here:
             yield Finding("missing", keys.wal(here), "no object holds its transactions", here,
                           first - 1)
         here = max(here, last + 1)
 
 
-def _pruned(first: int, last: int, snapshots: set[int]) -> bool:
-    """Whether a hole looks like retention's work: from right after one kept snapshot (or the
-    one before the first) to another. A restore needs nothing in between."""
-    return last in snapshots and first - 1 in snapshots
-
-
 def missing_starts(log: Sequence[Said], present: Sequence[Said], damaged: set[str],
-                   keys: Keys) -> Iterator[Finding]:
-    """Generations whose first snapshot is gone."""
+                   thinned: int, keys: Keys) -> Iterator[Finding]:
+    """Generations whose first snapshot is gone, but not by retention."""
     there = {(snapshot.last, snapshot.generation) for snapshot in present}
     for piece in log:
-        if piece.kind is Kind.GENERATION and (piece.first, piece.generation) not in there:
+        if piece.kind is Kind.GENERATION and piece.first >= thinned and (
+                piece.first, piece.generation) not in there:
             key = keys.snapshot(piece.first, piece.generation)
             if key not in damaged:
                 yield Finding("missing", key, f"generation {piece.generation} begins with it",

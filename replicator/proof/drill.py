@@ -28,10 +28,10 @@ from ..errors import (
 )
 from ..format.keys import Keys
 from ..model import RestoreReport
+from ..notes import FAILED, PROVEN, REFUTED, note
 from ..place import opened
 from ..recover.progress import Progress
 from ..restore import restore
-from .records import FAILED, PROVEN, REFUTED, note
 
 RESERVE = 64 << 20  # bytes of disk a drill leaves free, at least …
 RESERVE_SHARE = 10  # … and one part in so many of the database

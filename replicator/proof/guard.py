@@ -27,9 +27,9 @@ from ..errors import DamageError, GapError, NoBackup, ObjectMissing, ReplicatorE
 from ..format.keys import Keys, ProofKey
 from ..metrics import Metrics
 from ..model import Repair
+from ..notes import PROVEN, REPAIRED, newest, note, notes, standing_trouble
 from .drill import drill
 from .present import prove_present
-from .records import PROVEN, REPAIRED, newest, note, notes, standing_trouble
 
 PATIENCE = RetryPolicy(first=0.2, cap=10.0, deadline=60.0)
 AGAIN = 60.0  # seconds after which something that could not be done is tried once more

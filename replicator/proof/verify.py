@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..format.keys import EncryptedKey, Keys, MergedKey, SnapshotKey, WalKey, parse_key
 from ..format.objects import ObjectFacts
+from ..notes import DAMAGED, note, notes, thinned_before
 from ..place import opened
 from ..recover.catalog import DIVISIBLE, Catalog, first_txid
 from ..recover.fetch import Fetcher
@@ -43,7 +44,6 @@ from .content import (
     weight,
 )
 from .reach import Ranges, Said, normalised, restorable, without
-from .records import DAMAGED, note
 from .sample import Sample
 
 ASKERS = 16  # HEADs under way
@@ -93,6 +93,7 @@ class _Survey:
     """The objects below a prefix, and what became known of them."""
 
     items: list[Item]
+    thinned: int = 0  # before this transaction, retention may have left holes
     facts: dict[str, ObjectFacts] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)  # by key: what is wrong
 
@@ -145,7 +146,8 @@ def _surveyed(store: Store, catalog: Catalog, meter: Meter) -> _Survey:
     """List, and ask each object what it is; again if one vanished meanwhile."""
     for left in reversed(range(LISTINGS)):
         meter.phase("plan")
-        survey = _Survey(listed(store, catalog.keys))
+        survey = _Survey(listed(store, catalog.keys),
+                         thinned_before(notes(store, catalog.keys)))
         if not survey.items:
             raise NoBackup(f"no backup at {store.url.rstrip('/')}/{catalog.keys.prefix}",
                            hint="check the bucket and the prefix")
@@ -268,13 +270,14 @@ def _report(survey: _Survey, keys: Keys, expected_txid: int, draft: VerifyReport
     findings += chain.contradictions(log, snapshots)
     findings += [*chain.strangers(log, snapshots), *chain.page_sizes(log, snapshots)]
     present = {item.key for item in survey.items}
-    findings += chain.missing_starts(log, snapshots, present, keys)
-    findings += chain.holes(_log_extents(survey, extents), snapshots, head, keys)
+    findings += chain.missing_starts(log, snapshots, present, survey.thinned, keys)
+    findings += chain.holes(_log_extents(survey, extents), snapshots, head, survey.thinned,
+                            keys)
     findings = list({finding.key: finding for finding in reversed(findings)}.values())
     bad = {finding.key for finding in findings}
     reach = restorable([one for one in snapshots if one.key not in bad],
                        [one for one in log if one.key not in bad])
-    lost = without(_should_be(snapshots, extents, head), reach)
+    lost = without(_should_be(findings, snapshots, extents, head, survey.thinned), reach)
     return replace(
         draft, head_txid=head, lost=lost if findings else (),
         findings=tuple(sorted((_with_loss(finding, lost) for finding in findings),
@@ -319,11 +322,14 @@ def _log_extents(survey: _Survey, extents: dict[str, tuple[int, int]]) -> list[t
     return [extents[item.key] for item in survey.items if not isinstance(item, SnapshotKey)]
 
 
-def _should_be(snapshots: list[Said], extents: dict[str, tuple[int, int]], head: int) -> Ranges:
-    """What could be restored if nothing were damaged or missing, as far as one can tell."""
+def _should_be(findings: list[Finding], snapshots: list[Said],
+               extents: dict[str, tuple[int, int]], head: int, thinned: int) -> Ranges:
+    """What could be restored if nothing were damaged or missing, as far as one can tell: where
+    retention was at work, only what the damaged objects hold."""
     oldest = min([snapshot.last for snapshot in snapshots]
                  + [first for first, _ in extents.values()], default=1)
-    return ((oldest, head),)
+    held = [(finding.first_txid, finding.last_txid) for finding in findings]
+    return normalised([*held, (max(oldest, thinned), head)])
 
 
 def _with_loss(finding: Finding, lost: Ranges) -> Finding:

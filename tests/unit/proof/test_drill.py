@@ -26,8 +26,7 @@ from replicator.errors import (
     ReplicatorError,
 )
 from replicator.format.keys import Keys, parse_proof_key
-from replicator.proof.drill import drill, drill_at
-from replicator.proof.records import (
+from replicator.notes import (
     DAMAGED,
     FAILED,
     KEPT,
@@ -39,6 +38,7 @@ from replicator.proof.records import (
     notes,
     standing_trouble,
 )
+from replicator.proof.drill import drill, drill_at
 
 KEYS = Keys("app.db")
 

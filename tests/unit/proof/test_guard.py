@@ -16,11 +16,7 @@ from replicator.errors import (
 )
 from replicator.format.keys import Keys
 from replicator.metrics import Metrics
-from replicator.proof import drill as drill_module
-from replicator.proof import guard as guard_module
-from replicator.proof.guard import Guard, Levers
-from replicator.proof.present import prove_present
-from replicator.proof.records import (
+from replicator.notes import (
     DAMAGED,
     FAILED,
     PROVEN,
@@ -29,6 +25,10 @@ from replicator.proof.records import (
     notes,
     standing_trouble,
 )
+from replicator.proof import drill as drill_module
+from replicator.proof import guard as guard_module
+from replicator.proof.guard import Guard, Levers
+from replicator.proof.present import prove_present
 
 KEYS = Keys("app.db")
 LONG = 60

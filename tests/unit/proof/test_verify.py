@@ -15,8 +15,8 @@ from replicator.errors import ConfigError, GapError, NoBackup, ObjectMissing, Re
 from replicator.format.keys import Keys, WalKey
 from replicator.format.segment import parse_metadata
 from replicator.model import Kind
+from replicator.notes import DAMAGED, THINNED, note, notes
 from replicator.proof.content import said_by_metadata
-from replicator.proof.records import DAMAGED, notes
 from replicator.proof.verify import verify, verify_at
 
 
@@ -146,18 +146,20 @@ def test_a_tail_that_is_gone_is_found_by_who_knows_how_far_it_went(bucket):
     assert [f.key for f in look(bucket, expected_txid=17).findings] == [last]
 
 
-def test_a_hole_between_two_kept_snapshots_is_retention(empty_bucket):
-    """From right after one to another: nothing that is kept needs it."""
-    empty_bucket.insert()
-    key = empty_bucket.cut()
-    empty_bucket.snapshot()
-    empty_bucket.insert()
-    empty_bucket.cut()
-    empty_bucket.store.delete(key)
+def test_a_hole_that_retention_noted_is_no_loss(empty_bucket):
+    """Before the transaction of its newest note; behind that a hole is a hole."""
+    for _ in range(3):
+        empty_bucket.insert()
+        key = empty_bucket.cut()
+        empty_bucket.snapshot()
+    empty_bucket.store.delete(empty_bucket.keys.wal(3))
+    assert [f.key for f in look(empty_bucket).findings] == [empty_bucket.keys.wal(3)]
+    note(empty_bucket.store, empty_bucket.keys, THINNED, 3, 1000, {})
     report = look(empty_bucket, data=True)
-    assert (report.findings, report.exit_code) == ((), 0)
-    assert [(w.first_txid, w.last_txid) for w in report.restorable] == [(1, 3)] or [
-        (w.first_txid, w.last_txid) for w in report.restorable] == [(1, 1), (2, 3)]
+    assert (report.findings, report.exit_code, report.lost) == ((), 0, ())
+    assert [(w.first_txid, w.last_txid) for w in report.restorable] == [(1, 4)]
+    empty_bucket.store.delete(key)
+    assert [f.key for f in look(empty_bucket).findings] == [key]
 
 
 def test_merges_stand_in_for_their_sources(empty_bucket):
@@ -279,7 +281,7 @@ def test_objects_that_vanish_while_we_look_are_listed_again(empty_bucket):
 
     store.before = before
     assert verify(store, "app.db").findings == ()
-    assert len(store.keys("list")) == 9
+    assert len(store.keys("list")) == 12  # four folders, three times
 
 
 def test_an_object_that_vanishes_while_it_is_read_is_named(bucket):

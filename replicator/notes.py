@@ -1,4 +1,4 @@
-"""What was proved and what was found, as small objects in the bucket: ``proofs/``.
+"""What was proved, what was found and what was thinned, as small objects in ``proofs/``.
 
 The name of each tells all that a machine needs (when, what, which transaction), so one listing
 answers; the JSON inside is for people. Notes are only ever added; old ones of a kind give way
@@ -11,15 +11,16 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping
 
-from ..edge.store.base import Store
-from ..errors import ObjectExists, ReplicatorError
-from ..format.keys import Keys, ProofKey, parse_proof_key
+from .edge.store.base import Store
+from .errors import ObjectExists, ReplicatorError
+from .format.keys import Keys, ProofKey, parse_proof_key
 
 PROVEN = "proven"  # a drill restored this transaction and checked it
 FAILED = "failed"  # a drill could not
 REFUTED = "refuted"  # it could, but a statement of the user's did not hold
 DAMAGED = "damaged"  # verify found damage or a gap; the transaction is the newest one known
 REPAIRED = "repaired"  # from this transaction on, the present can be restored again
+THINNED = "thinned"  # before this transaction retention took something away
 KEPT = 8  # newest notes of each kind
 
 _TROUBLE, _CURE = (FAILED, DAMAGED), (PROVEN, REPAIRED)
@@ -43,6 +44,11 @@ def standing_trouble(found: Iterable[ProofKey]) -> ProofKey | None:
     if trouble is None or (cure is not None and cure.at_ms > trouble.at_ms):
         return None
     return trouble
+
+
+def thinned_before(found: Iterable[ProofKey]) -> int:
+    """The transaction from which on nothing was taken away."""
+    return max((note.txid for note in found if note.outcome == THINNED), default=0)
 
 
 def note(store: Store, keys: Keys, outcome: str, txid: int, at_ms: int,
