@@ -7,7 +7,6 @@ HEADs by bisection for a point in time. Refuses to decide; see :mod:`.plan`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from replicator.edge.store.base import Store
-from replicator.errors import ConfigError, DamageError, GapError, NoBackup, ObjectMissing
+from replicator.errors import ConfigError, GapError, NoBackup
 from replicator.format.envelope import (
     HEADER_LIMIT,
     TAIL_LIMIT,
@@ -110,12 +109,10 @@ class Catalog:
 
     def settle(self) -> bool:
         """Ask the objects themselves about all that only metadata told so far; whether any of
-        them says anything else. One that is damaged or gone leaves it at that."""
+        them says anything else. ``DamageError`` when one of them is damaged."""
         before = self._known
         for item in list(self._hints.values()):
-            with contextlib.suppress(DamageError, ObjectMissing):
-                self.proved(item)
-        self._hints.clear()
+            self.proved(item)
         return self._known != before
 
     def _read_facts(self, item: LogKey) -> ObjectFacts:

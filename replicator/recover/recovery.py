@@ -45,11 +45,11 @@ class Recovery:
     def plan(self) -> Plan:
         """A plan on a snapshot the log vouches for."""
         while True:
-            found = self._make_plan()
-            self._newest = max(self._newest, head(self._catalog.listing))
-            if found.snapshot.key in self._trusted:
-                return found
             try:
+                found = self._make_plan()
+                self._newest = max(self._newest, head(self._catalog.listing))
+                if found.snapshot.key in self._trusted:
+                    return found
                 self._examine(found)
             except ObjectMissing as error:
                 self._list_again(error)
