@@ -1,0 +1,227 @@
+"""A kill, or an I/O error, at every system call of one capture–upload cycle and of one restore.
+
+The calls of each thread are counted first, then each is made fatal in a run of its own. What the
+process had said before is held against what the store alone gives back; a new start goes on.
+"""
+
+import contextlib
+import random
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from cycle import content
+from fix_bucket import BucketBuilder
+from fix_scoreboard import effort
+
+from replicator import restore
+from replicator.edge.store.directory import DirectoryStore
+
+KILLS, FAULTS, RESTORE_KILLS = effort(20, None), effort(6, None), effort(12, None)
+FAILING = ("fsync", "rename", "link", "fdatasync", "write", "openat")
+
+
+def points(counts, sample, rng, calls=None):
+    """Every (role, call, n), or a sample of them."""
+    every = sorted((role, call, nth) for (role, call), count in counts.items()
+                   for nth in range(1, count + 1) if calls is None or call in calls)
+    return every if sample is None else rng.sample(every, sample)
+
+
+class Place:
+    """What one process left behind."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.database = directory / "app.db"
+        (directory / "store").mkdir(parents=True)
+
+    def said(self, word):
+        """The last number said after ``word``; 0 if it was never said."""
+        said = self.directory / "said"
+        lines = said.read_text() if said.exists() else ""
+        found = re.findall(rf"^{word} (\d+)$", lines, re.MULTILINE)
+        return int(found[-1]) if found else 0
+
+    def restored(self):
+        """(rows, bytes) of a restore from the store alone; (0, b"") when there is no backup."""
+        output = self.directory / "restored.db"
+        report = restore(url=f"file://{self.directory}/store", prefix="app.db", output=output,
+                         verify="full")
+        if report is None:
+            return 0, b""
+        image = output.read_bytes()
+        rows = prefix_of(output)
+        output.unlink()
+        shutil.rmtree(output.with_name(".restored.db-replicator"))
+        return rows, image
+
+    def check_store(self):
+        """What was reported durable is in the store, whole transactions, nothing made up."""
+        rows, _ = self.restored()
+        assert rows >= self.said("durable")
+        assert rows <= self.said("committed") + 3  # a commit may take effect before it is told
+
+    def check_application(self):
+        """The database is whole, with every commit that the application was told of."""
+        if self.database.exists() or self.said("committed"):
+            assert prefix_of(self.database) >= self.said("committed")
+
+    def check_end(self):
+        """After a new start all is in the store, page by page."""
+        rows, image = self.restored()
+        assert rows == self.said("durable") == self.said("committed")
+        with contextlib.closing(sqlite3.connect(self.database)) as db:
+            assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+        assert image == self.database.read_bytes()
+
+
+def prefix_of(path):
+    """How many rows the database holds, which must be exactly those from 1 on."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            return 0
+        rows = db.execute("SELECT seq, body FROM t ORDER BY seq").fetchall()
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert [seq for seq, _ in rows] == list(range(1, len(rows) + 1))
+    assert all(body == content(seq) for seq, body in rows)
+    return len(rows)
+
+
+def ended(place, stage, point):
+    """All that must hold after a process ended in whatever way, and after a new start."""
+    try:
+        place.check_store()
+        place.check_application()
+        assert stage.run("go on", place.directory) == 0, (
+            place.directory / "errors").read_text()
+        place.check_end()
+    except BaseException as error:
+        error.add_note(f"at {point}, in {place.directory}: {place.said('durable')} durable")
+        raise
+    shutil.rmtree(place.directory)
+
+
+@pytest.mark.timeout(effort(120, 7200))
+def test_kill_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard):
+    """Start, join, commits, cuts, appends, roll-over, trim, snapshot, end: killed before any of
+    their calls, what was durable is in the store, the application's database is whole, and a new
+    start on the same cache goes on to the last page."""
+    counts = stage.counts("cycle", Place(tmp_path / "empty").directory)
+    chosen = points(counts, KILLS, random.Random(seed))
+    killed = 0
+    for number, point in enumerate(chosen):
+        place = Place(tmp_path / str(number))
+        killed += stage.killed("cycle", place.directory, *point)
+        ended(place, stage, point)
+    assert killed > 0.9 * len(chosen)
+    scoreboard("kill at every system call of a capture-upload cycle",
+               f"{len(chosen)} of {counts.total()} calls of {len({r for r, _ in counts})} threads,"
+               f" {killed} killed there, {len(chosen) - killed} took another way, 0 violations")
+
+
+@pytest.mark.timeout(effort(120, 7200))
+def test_error_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard):
+    """EIO from any call that makes something durable: whatever was acknowledged all the same is
+    in the store; a refusal is an exit code of ours, and never a traceback."""
+    counts = stage.counts("cycle", Place(tmp_path / "empty").directory)
+    ours = {key: count for key, count in counts.items() if key[0] != "app 1"}
+    chosen = points(ours, FAULTS, random.Random(seed), FAILING)
+    refused = 0
+    for number, point in enumerate(chosen):
+        place = Place(tmp_path / str(number))
+        code = stage.failed("cycle", place.directory, *point)
+        errors = (place.directory / "errors").read_text()
+        assert code < 10, (point, errors)
+        assert "Traceback" not in errors, (point, errors)
+        refused += code != 0
+        ended(place, stage, point)
+    scoreboard("EIO at every fsync, rename, link, write and open of a cycle",
+               f"{len(chosen)} faults, {refused} refused loudly, {len(chosen) - refused} ridden "
+               "out, 0 violations")
+
+
+# ------------------------------------------------------------------------------------ restore
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A bucket on disk with a snapshot of several parts and some segments."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "store").mkdir()
+    built = BucketBuilder(tmp_path / "source", DirectoryStore(tmp_path / "store"))
+    built.insert(400)
+    built.cut()
+    built.snapshot(frame_bytes=16 * 4096)
+    built.run("UPDATE t SET body = 'x' WHERE id % 50 = 0")
+    built.cut()
+    built.insert(30)
+    built.cut()
+    yield built
+    built.close()
+
+
+def old_database(place):
+    """One whose rows are in its log only, as a killed application leaves it."""
+    with contextlib.closing(sqlite3.connect(place / "app.db", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("CREATE TABLE old(x)")
+        db.execute("INSERT INTO old VALUES(1), (2), (3)")
+        files = {name: Path(f"{place / 'app.db'}{name}").read_bytes() for name in ("", "-wal")}
+    for name, data in files.items():
+        Path(f"{place / 'app.db'}{name}").write_bytes(data)
+
+
+def old_rows(place):
+    """Asked of a copy, for asking folds the log."""
+    copy = place.with_name(place.name + "-copy")
+    shutil.copytree(place, copy)
+    with contextlib.closing(sqlite3.connect(copy / "app.db")) as db:
+        found = db.execute("SELECT count(*) FROM old").fetchone()[0]
+    shutil.rmtree(copy)
+    return found
+
+
+def target_is_whole(place, newest, *, old):
+    """The old database with its log, or none where none was; or the new one without a log."""
+    target = place / "app.db"
+    if target.exists() and target.read_bytes() == newest:
+        assert not (place / "app.db-wal").exists()
+        assert place.joinpath("app.db").stat().st_size == len(newest)
+    elif old:
+        assert old_rows(place) == 3
+    else:
+        assert not target.exists()
+
+
+@pytest.mark.timeout(effort(120, 7200))
+@pytest.mark.parametrize("old", [True, False], ids=["over an old one", "anew"])
+def test_kill_at_every_call_of_a_restore(stage, stored, tmp_path, seed, scoreboard, old):
+    """Killed before any call, the target is the old database or the new one, whole; a second
+    restore goes on from the parts that were proved, and leaves nothing behind."""
+    template = tmp_path / "place"
+    template.mkdir()
+    if old:
+        old_database(template)
+    counts = stage.counts("restore", template)
+    chosen = points(counts, RESTORE_KILLS, random.Random(seed))
+    newest = stored.images[stored.txid]
+    killed = resumed = 0
+    for number, point in enumerate(chosen):
+        place = tmp_path / str(number)
+        shutil.copytree(template, place)
+        killed += stage.killed("restore", place, *point)
+        target_is_whole(place, newest, old=old)
+        report = restore(store=stored.store, prefix="app.db", output=place / "app.db",
+                         overwrite=True)
+        resumed += "earlier attempt" in report.verified
+        assert (place / "app.db").read_bytes() == newest, point
+        left = {path.name for path in place.iterdir()} - {"said", "errors"}
+        assert left == {".app.db-replicator", "app.db"}, point
+        shutil.rmtree(place)
+    assert killed > 0.8 * len(chosen)
+    scoreboard(f"kill at every system call of a restore, {'over an old one' if old else 'anew'}",
+               f"{len(chosen)} of {counts.total()} calls, {killed} killed there, {resumed} second "
+               "restores resumed, 0 violations")
