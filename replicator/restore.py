@@ -181,7 +181,7 @@ def _restore(store: Store, wish: _Wish, files: Files, meter: Meter, started: flo
         if wish.verify != "none":
             check_database(notes.database, full=wish.verify == "full")
         meter.phase("publish")
-        publish(notes, wish.output, _record(done), overwrite=wish.overwrite, files=files)
+        publish(notes, wish.output, _note(done), overwrite=wish.overwrite, files=files)
     return _report(done, wish, meter, time.monotonic() - started)
 
 
@@ -196,7 +196,7 @@ def _target(catalog: Catalog, wish: _Wish) -> int | None:
     return catalog.txid_at(when, now)
 
 
-def _record(done: Recovered) -> dict[str, object]:
+def _note(done: Recovered) -> dict[str, object]:
     rebuilt = done.rebuilt
     return {"generation": done.plan.snapshot.generation, "txid": rebuilt.txid,
             "pages": rebuilt.state.pages, "page_size": rebuilt.page_size,

@@ -8,9 +8,9 @@ The order, and what a kill leaves behind after each step:
        safety holds, the old database is whole, now without a log
     3. side files that are left hold nothing (or belong to a file SQLite cannot read) and move
        into the partial directory: the old file is as whole as before
-    4. the record of an earlier restore goes
+    4. the note of an earlier restore goes
     5. rename, the commit point; then the directory is synced: the new database stands alone
-    6. the record of this restore is written; without it a replicator compares checksums
+    6. the note of this restore is written; without it a replicator cannot say what happened
     7. the partial directory goes
 
 So no ``-wal`` of the old database ever lies beside the new one. Refuses to replace anything
@@ -19,13 +19,13 @@ without being told to, and anything that is in use.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from replicator.edge.check import fold_log, in_use, openers, side_files
 from replicator.edge.files import Files
 from replicator.edge.pagefile import take_over_mode
+from replicator.edge.restored import leave_note, remove_note
 from replicator.errors import TargetExists
 from replicator.recover.partial import Partial
 
@@ -51,9 +51,9 @@ def _refuse_openers(output: Path) -> None:
         raise in_use(output, f"process {pids[0]}")
 
 
-def publish(partial: Partial, output: Path, record: dict[str, object], *, overwrite: bool,
+def publish(partial: Partial, output: Path, note: dict[str, object], *, overwrite: bool,
             files: Files) -> None:
-    """Steps 2 to 7. ``record`` tells a replicator where in the log the file stands."""
+    """Steps 2 to 7. ``note`` tells a replicator where in the log the file stands."""
     check_target(output, overwrite=overwrite)
     if files.exists(output):
         take_over_mode(output, partial.database, files)
@@ -61,14 +61,7 @@ def publish(partial: Partial, output: Path, record: dict[str, object], *, overwr
     for side in side_files(output):
         files.rename(side, partial.directory / f"replaced{side.name.removeprefix(output.name)}")
     files.sync_directory(output.parent)
-    note = record_path(output)
-    files.unlink(note, missing_ok=True)
+    remove_note(output, files)
     files.rename(partial.database, output)
-    files.mkdir(note.parent)
-    files.write_atomic(note, json.dumps(record).encode())
+    leave_note(output, note, files)
     partial.remove()
-
-
-def record_path(output: Path) -> Path:
-    """Where a restore says what it restored, in the default cache directory."""
-    return output.with_name(f".{output.name}-replicator") / "restored.json"

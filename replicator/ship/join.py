@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -11,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..config import SqliteReplicatorConfig
+from ..edge.files import Files
 from ..edge.host import process_label
+from ..edge.restored import remove_note, restored_txid
 from ..edge.sqlite import LiveDatabase, Pin
 from ..edge.store.base import Store
-from ..errors import Fenced
+from ..errors import Fenced, LocalIOError
 from ..format.database import PageHashes
 from ..format.keys import Keys
 from ..format.objects import ObjectFacts, Summary
@@ -71,8 +74,13 @@ class Joiner:
     def join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         """Continue, catch up, or start a generation. Raises what the store or disk raises, and
         ``Fenced`` when somebody else holds the log."""
+        restored = restored_txid(self.config.database)
+        if restored is not None and not self.because:
+            self.because = f"it was restored to txid {restored}"
         session = self._join(database, cancelled)
         self.because = ""
+        with contextlib.suppress(LocalIOError):
+            remove_note(self.config.database, Files())
         return session
 
     def _join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:

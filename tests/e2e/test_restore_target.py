@@ -13,8 +13,8 @@ from fix_counting import CountingStore
 
 from replicator import restore
 from replicator.edge.files import DirLock, Files
+from replicator.edge.restored import note_path
 from replicator.errors import AlreadyRunning, ConfigError, DiskFull, LocalIOError, TargetExists
-from replicator.recover.publish import record_path
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_parents_are_made_and_nothing_else_is_left(bucket, output):
 def test_the_record_says_where_the_file_stands(bucket, output):
     """A replicator finds generation, txid and checksum of what was restored."""
     report = go(bucket, output, txid=9)
-    assert json.loads(record_path(output).read_bytes()) == {
+    assert json.loads(note_path(output).read_bytes()) == {
         "generation": report.generation, "txid": 9, "pages": report.pages,
         "page_size": 4096, "checksum": f"{report.checksum:016x}"}
 
