@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from replicator.edge.store.base import Store
-from replicator.errors import ConfigError, GapError, NoBackup
+from replicator.errors import ConfigError, GapError, NoBackup, ObjectMissing
 from replicator.format.envelope import (
     HEADER_LIMIT,
     TAIL_LIMIT,
@@ -64,6 +64,13 @@ class Catalog:
             snapshots=snapshots,
             merged=self._list(self.keys.merged_dir, MergedKey),
             known=self._known)
+
+    def relist(self, target: int | None) -> bool:
+        """List again after an object was not there; whether any other is gone as well, as while
+        a prune runs. Else the store lists what it does not have."""
+        before = self.listing.keys
+        self.load(target, complete=self.complete)
+        return bool(before - self.listing.keys)
 
     def _list(self, folder: str, kind: type[Item], after: str = "") -> tuple[Item, ...]:
         found = []
@@ -192,7 +199,7 @@ class Catalog:
         if not self.complete:
             self.load(snapshot.txid, complete=True)
             return self._vouched(snapshot, ask)
-        return any(span.first > snapshot.txid + 1 for span in spans)
+        return any(span.first > snapshot.txid for span in spans)
 
     def committed_at(self, txid: int) -> int | None:
         """When ``txid`` was committed, in ms, if an object that was read tells."""
@@ -217,6 +224,14 @@ class Catalog:
 
         Metadata shows where to look; what is found there is asked of the objects themselves.
         """
+        while True:
+            try:
+                return self._txid_at(when_ms, now_ms)
+            except ObjectMissing as error:
+                if not self.relist(None):
+                    raise GapError(f"listed, but not there: {error}") from error
+
+    def _txid_at(self, when_ms: int, now_ms: int) -> int:
         line = _line(log_spans(self.listing))
         if not line:
             raise NoBackup("there is no backup here")

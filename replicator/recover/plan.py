@@ -53,6 +53,10 @@ class Listing:
             merged=tuple(item for item in self.merged if item.key != key))
 
     @property
+    def keys(self) -> set[str]:
+        return {item.key for item in (*self.wal, *self.snapshots, *self.merged)}
+
+    @property
     def empty(self) -> bool:
         return not (self.wal or self.snapshots or self.merged)
 

@@ -18,7 +18,7 @@ from replicator.recover.plan import Plan, head, log_spans, newest_reachable, pla
 from replicator.recover.progress import Meter
 from replicator.recover.rebuild import Learnt, Rebuild, Rebuilt
 
-LISTINGS = 3  # an object may vanish between listing and reading while a prune runs
+LISTINGS = 3  # that may name an object which is not there, though nothing else is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,12 @@ class Recovery:
             return None
 
     def _list_again(self, error: ObjectMissing) -> None:
+        """Objects vanish while a prune runs; as long as they do, the next plan may succeed."""
+        if self._catalog.relist(self._target):
+            return
         self._listings += 1
         if self._listings == LISTINGS:
             raise GapError(f"listed, but not there: {error}") from error
-        self._catalog.load(self._target, complete=self._catalog.complete)
 
     def _doubt(self, key: str, found: Plan, notes: Partial) -> bool:
         """Whether to try a snapshot once more from scratch: its parts were proved one by one,
