@@ -114,12 +114,20 @@ class SqliteReplicator:
         """
         parts = self._running()
         until = None if timeout is None else time.monotonic() + timeout
-        txid = _result(parts.pipeline.capture_all(), until, "captured", parts)
-        parts.uploader.wait_durable(txid, _left(until))
+        txid = self._make_durable(parts, until)
         if snapshot:
             self.snapshot(_left(until))
         head = parts.cache.head()
         return Position(head.generation if head else "", txid)
+
+    @staticmethod
+    def _make_durable(parts: _Parts, until: float | None) -> int:
+        """The txid of the state that is durable now, in the log as it is now."""
+        while True:
+            numbering = parts.uploader.numbering
+            txid = _result(parts.pipeline.capture_all(), until, "captured", parts)
+            if parts.uploader.wait_durable(txid, _left(until), numbering):
+                return txid
 
     def snapshot(self, timeout: float | None = None) -> int:
         """Take a snapshot now, unless the newest one is current; its txid once it is stored."""

@@ -209,7 +209,8 @@ class Snapshots:
         until = time.monotonic() + GATE_TIMEOUT
         while not self._closing:
             try:
-                return self._uploader.wait_durable(txid, GATE_POLL)
+                self._uploader.wait_durable(txid, GATE_POLL)
+                return
             except NotDurable:
                 if time.monotonic() >= until:
                     raise

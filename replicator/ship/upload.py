@@ -83,6 +83,7 @@ class Uploader:
         self._durable_txid = durable.last_txid if durable else 0
         self.last_began = 0.0  # monotonic; when the newest append was begun
         self.idle = True  # nothing waits
+        self.numbering = 0  # grows when the log is joined so that txids mean something else
 
     def start(self, *, held: bool = False) -> None:
         """Begin; ``held``: append nothing before :meth:`reload`, for the log is taken over."""
@@ -110,6 +111,7 @@ class Uploader:
         with self._changed:
             self._durable_txid = durable.last_txid if durable else 0
             self._held, self._failing = False, None
+            self.numbering += 1
             self._changed.notify_all()
 
     @property
@@ -133,13 +135,22 @@ class Uploader:
             self.newest_failure = now_ms(), str(error)
             self._changed.notify_all()
 
-    def wait_durable(self, txid: int, timeout: float | None) -> None:
-        """Return once ``txid`` is durable; ``NotDurable`` when it is not in time (seconds)."""
+    def wait_durable(self, txid: int, timeout: float | None,
+                     numbering: int | None = None) -> bool:
+        """Return once ``txid`` is durable; ``NotDurable`` when it is not in time (seconds).
+
+        False: :attr:`numbering` is no longer the given one, so ``txid`` was of a log that this
+        cache does not continue any more.
+        """
+        def renumbered() -> bool:
+            return numbering not in (None, self.numbering)
+
         with self._changed:
             done = self._changed.wait_for(
-                lambda: self._durable_txid >= txid or self._dead or self._stopping, timeout)
-            if self._durable_txid >= txid:
-                return
+                lambda: renumbered() or self._durable_txid >= txid or self._dead
+                or self._stopping, timeout)
+            if renumbered() or self._durable_txid >= txid:
+                return not renumbered()
             if self._dead:
                 raise self._dead
             raise self._not_durable(txid, "in time" if not done else "before the end")
