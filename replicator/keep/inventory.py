@@ -57,11 +57,18 @@ class LogItem:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotItem:
+    """``at_ms`` is when it was begun, or stored as long as nobody asked it."""
+
     key: str
     txid: int
     generation: str
     size: int
     stored_ms: int
+    at_ms: int
+    known: bool = False
+
+
+Object = LogItem | SnapshotItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +118,15 @@ class Inventory:
                  if item.generation not in self.rejected and item.txid <= head]
         return tuple(sorted(found, key=lambda item: (item.txid, item.generation)))
 
-    def with_items(self, items: Iterable[LogItem]) -> Inventory:
-        """The same with more log items, or others under the same keys."""
-        return replace(self, log=tuple({**self.index, **{i.key: i for i in items}}.values()))
+    def with_items(self, items: Iterable[Object]) -> Inventory:
+        """The same with more items, or others under the same keys."""
+        log, snapshots = dict(self.index), {item.key: item for item in self.snapshots}
+        for item in items:
+            if isinstance(item, LogItem):
+                log[item.key] = item
+            else:
+                snapshots[item.key] = item
+        return replace(self, log=tuple(log.values()), snapshots=tuple(snapshots.values()))
 
     def without(self, keys: Iterable[str]) -> Inventory:
         gone = set(keys)

@@ -28,6 +28,7 @@ from .inventory import (
     SEGMENTS,
     Inventory,
     LogItem,
+    Object,
     PinnedPoint,
     SnapshotItem,
     doubtful,
@@ -71,7 +72,8 @@ def list_log(store: Store, keys: Keys) -> tuple[list[LogItem], list[LogItem]]:
 
 def list_snapshots(store: Store, keys: Keys) -> tuple[SnapshotItem, ...]:
     return tuple(
-        SnapshotItem(info.key, parsed.txid, parsed.generation, info.size, info.modified_ms)
+        SnapshotItem(info.key, parsed.txid, parsed.generation, info.size, info.modified_ms,
+                     info.modified_ms)
         for info in store.list(keys.snapshot_dir)
         if isinstance(parsed := _parsed(keys, info), SnapshotKey))
 
@@ -104,6 +106,15 @@ def ask(store: Store, item: LogItem) -> LogItem:
     """The item with what its object says of itself. ``ObjectMissing`` when it is gone."""
     facts = parse_metadata(store.head(item.key).metadata)
     return item.told(facts if facts is not None else read_facts(store, item.key, item.size))
+
+
+def begun(store: Store, item: SnapshotItem) -> SnapshotItem:
+    """The snapshot with the time at which it was begun."""
+    facts = parse_metadata(store.head(item.key).metadata)
+    if facts is not None:
+        return replace(item, at_ms=facts.created_ms, known=True)
+    header, _ = read_header(store.get(item.key, 0, HEADER_LIMIT), item.key)
+    return replace(item, at_ms=header.created_ms, known=True)
 
 
 def read_facts(store: Store, key: str, size: int) -> ObjectFacts:
@@ -156,12 +167,13 @@ def unpin(store: Store, keys: Keys, txid: int) -> None:
     store.delete(keys.pin(txid))
 
 
-def learn(store: Store, inventory: Inventory, items: Iterable[LogItem]) -> Inventory:
+def learn(store: Store, inventory: Inventory, items: Iterable[Object]) -> Inventory:
     """The inventory after asking some objects, without those that are gone."""
-    known, gone = [], []
+    known: list[Object] = []
+    gone: list[str] = []
     for item in items:
         try:
-            known.append(ask(store, item))
+            known.append(ask(store, item) if isinstance(item, LogItem) else begun(store, item))
         except ObjectMissing:
             gone.append(item.key)
     return judged(store, inventory.with_items(known).without(gone))

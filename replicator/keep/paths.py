@@ -11,9 +11,7 @@ from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from .inventory import Inventory, LogItem, SnapshotItem
-
-Object = LogItem | SnapshotItem
+from .inventory import Inventory, LogItem, Object
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +33,31 @@ class Paths:
         self._by_last = sorted(inventory.log, key=lambda item: (item.last, -item.first))
         self._lasts = [item.last for item in self._by_last]
 
-    def cheapest(self, goal: int, kept: Collection[str]) -> list[Object] | None:
+    def cheapest(self, goal: int, kept: Collection[str],
+                 ends: Collection[str] | None = None) -> list[Object] | None:
         """The objects of the way to ``goal`` that adds the fewest bytes to ``kept``, oldest
-        first; None when no way is left."""
+        first; None when no way is left. ``ends`` are the keys the way may end with."""
         way: list[Object] = []
-        step = self._explore(goal, kept).get(goal)
+        step = self._explore(goal, kept, ends).get(goal)
         while step is not None:
             way.append(step.item)
             step = step.before
         return way[::-1] or None
 
-    def _explore(self, goal: int, kept: Collection[str]) -> dict[int, _Step]:
+    def _explore(self, goal: int, kept: Collection[str],
+                 ends: Collection[str] | None) -> dict[int, _Step]:
         """The cheapest way to each txid from the newest kept snapshot on up to the goal. If any
         older snapshot leads there, so does that one."""
-        stop = bisect_right(self._txids, goal)
-        start = next((at for at in range(stop - 1, -1, -1)
-                      if self._snapshots[at].key in kept), 0)
+        usable = [item for item in self._snapshots[:bisect_right(self._txids, goal)]
+                  if item.txid < goal or ends is None or item.key in ends]
+        start = next((at for at in range(len(usable) - 1, -1, -1) if usable[at].key in kept), 0)
         begun = {item.txid: _Step(_cost(item, kept), item, item.generation)
-                 for item in self._snapshots[start:stop]}
+                 for item in usable[start:]}
         steps = dict(begun)
         if begun:
             for item, end in self._between(min(begun), goal):
-                self._relax(steps, begun, item, end, kept)
+                if end < goal or ends is None or item.key in ends:
+                    self._relax(steps, begun, item, end, kept)
         return steps
 
     def _between(self, base: int, goal: int) -> list[tuple[LogItem, int]]:

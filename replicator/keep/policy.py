@@ -14,7 +14,7 @@ Times count as the store tells them: an object is never taken for older than it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -25,10 +25,11 @@ from .inventory import (
     SEGMENTS,
     Inventory,
     LogItem,
+    Object,
     SnapshotItem,
     doubtful,
 )
-from .paths import Object, Paths
+from .paths import Paths
 
 DAY_MS = 86_400_000
 ORPHAN_MS = DAY_MS  # how old the snapshot of a generation that never began must be to go
@@ -68,7 +69,7 @@ class Decision:
     window_from: int
     points: tuple[KeptPoint, ...]
     lost_pins: tuple[int, ...] = ()
-    unsure: tuple[LogItem, ...] = ()
+    unsure: tuple[Object, ...] = ()
 
     @property
     def deletions(self) -> tuple[Verdict, ...]:
@@ -80,6 +81,15 @@ def decide(inventory: Inventory, rules: Retention, now_ms: int, *, grace_ms: int
     return _Deciding(inventory, rules, now_ms, grace_ms).decide()
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An object that shows the state after ``txid``, and when that was."""
+
+    txid: int
+    at_ms: int
+    item: Object
+
+
 @dataclass(slots=True)
 class _Deciding:
     inventory: Inventory
@@ -87,7 +97,7 @@ class _Deciding:
     now_ms: int
     grace_ms: int
     kept: dict[str, str] = field(default_factory=dict)  # key → reason
-    unsure: dict[str, LogItem] = field(default_factory=dict)
+    unsure: dict[str, Object] = field(default_factory=dict)
     points: list[KeptPoint] = field(default_factory=list)
     lost_pins: list[int] = field(default_factory=list)
 
@@ -99,17 +109,20 @@ class _Deciding:
                 self._keep(item, "no snapshot leads anywhere yet")
             return self._result(0)
         base = self._base(trusted)
+        self.unsure |= {item.key: item for item in self.inventory.log
+                        if item.first <= base.txid < item.last and _guessed(item)}
         self._keep_window(base, trusted)
         covered = self._covered()
         self._keep_head()
         self._keep_count(trusted)
-        paths = Paths(self.inventory)
+        paths = Paths(self.inventory.without(covered))
         for pin in sorted(self.inventory.pins, key=lambda pin: pin.txid):
             said = f"pinned{': ' if pin.note else ''}{pin.note}"
-            if not self._keep_point(paths, pin.txid, said, None, base.txid):
+            if not self._keep_point(paths, base.txid, KeptPoint(pin.txid, None, said)):
                 self.lost_pins.append(pin.txid)
+        places = self._places(covered)
         for tier, seconds in self._tiers():
-            self._keep_tier(paths, tier, seconds, base.txid)
+            self._keep_tier(paths, base.txid, tier, seconds, places)
         return self._result(base.txid, covered)
 
     def _objects(self) -> Iterator[Object]:
@@ -194,44 +207,55 @@ class _Deciding:
             ("hourly", rules.hourly)]
         return [(tier, seconds) for tier, seconds in every if seconds > 0]
 
-    def _keep_tier(self, paths: Paths, tier: Tier, seconds: float, window: int) -> None:
+    def _keep_tier(self, paths: Paths, window: int, tier: Tier, seconds: float,
+                   places: list[_Place]) -> None:
         """The last restorable state of each period, oldest first. A snapshot goes first but
         for hours: it stands by itself."""
         since = self.now_ms - 1000 * seconds
-        periods: dict[object, list[tuple[bool, int, int]]] = {}
-        for txid, at_ms, alone in self._positions():
-            if at_ms >= since:
-                first = alone and tier != "hourly"
-                periods.setdefault(PERIODS[tier](at_ms), []).append((first, txid, at_ms))
-        for places in sorted(periods.values(), key=lambda places: min(p[1] for p in places)):
-            for _, txid, at_ms in sorted(places, reverse=True):
-                if self._keep_point(paths, txid, f"the {tier} point {_moment(at_ms)}", at_ms,
-                                    window):
+        periods: dict[object, dict[tuple[bool, int], list[_Place]]] = {}
+        for place in places:
+            if place.at_ms >= since:
+                first = tier != "hourly" and isinstance(place.item, SnapshotItem)
+                period = periods.setdefault(PERIODS[tier](place.at_ms), {})
+                period.setdefault((first, place.txid), []).append(place)
+        for period in sorted(periods.values(), key=lambda period: min(txid for _, txid in period)):
+            for _, same in sorted(period.items(), reverse=True):
+                at_ms = max(place.at_ms for place in same)
+                point = KeptPoint(same[0].txid, at_ms, f"the {tier} point {_moment(at_ms)}")
+                if self._keep_point(paths, window, point, {place.item.key for place in same}):
                     break
 
-    def _positions(self) -> Iterator[tuple[int, int, bool]]:
-        """Where a restore can stop by the names alone: txid, time, whether a snapshot is there."""
-        snapshots = {item.txid: item.stored_ms for item in self.inventory.trusted}
-        times: dict[int, int] = {}
+    def _places(self, covered: Collection[str]) -> list[_Place]:
+        """Where a restore can stop by the names alone. What a merge of hours contains is left
+        out, but for its end."""
+        found = [_Place(item.txid, item.at_ms, item) for item in self.inventory.trusted]
+        reach = 0
         for item in self.inventory.log:
-            times[item.last] = min(item.at_ms, times.get(item.last, item.at_ms))
-        for txid in times.keys() | snapshots.keys():
-            yield txid, times.get(txid, snapshots.get(txid, 0)), txid in snapshots
+            if item.level > EVERY_TRANSACTION:
+                reach = max(reach, item.last)
+            elif item.last <= reach or item.key in covered:
+                continue
+            found.append(_Place(item.last, item.at_ms, item))
+        return found
 
-    def _keep_point(self, paths: Paths, txid: int, reason: str, at_ms: int | None,
-                    window: int) -> bool:
-        if txid > self.inventory.head:
+    def _keep_point(self, paths: Paths, window: int, point: KeptPoint,
+                    ends: Collection[str] | None = None) -> bool:
+        """Keep a way to a point, if there is one; of a period, one that ends with what shows
+        that the point belongs to it, so that it will still be seen to belong there."""
+        if point.txid > self.inventory.head:
             return False
-        if txid > window:
-            return True  # every transaction is kept there
-        way = paths.cheapest(txid, self.kept.keys())
+        if point.txid > window:
+            return paths.cheapest(point.txid, self.kept.keys()) is not None
+        way = paths.cheapest(point.txid, self.kept.keys(), ends)
         if way is None:
             return False
-        self.points.append(KeptPoint(txid, at_ms, reason))
+        self.points.append(point)
         for item in way:
-            self._keep(item, f"{reason} needs it" if item is not way[0] else reason)
-            if isinstance(item, LogItem) and item.level == SEGMENTS and not item.known:
+            self._keep(item, f"{point.rule} needs it" if item is not way[-1] else point.rule)
+            if _guessed(item):
                 self.unsure[item.key] = item
+        if ends is not None and not way[-1].known:
+            self.unsure[way[-1].key] = way[-1]
         return True
 
     # ---------------------------------------------------------------- the result
@@ -264,6 +288,11 @@ class _Deciding:
         if isinstance(item, SnapshotItem) and item.generation in self.inventory.rejected:
             return "its generation never became part of the log"
         return "it is older than every rule, and nothing that is kept needs it"
+
+
+def _guessed(item: Object) -> bool:
+    """Whether its end is only what the next name suggests; there may be a hole instead."""
+    return isinstance(item, LogItem) and item.level == SEGMENTS and not item.known
 
 
 def _week(at_ms: int) -> object:

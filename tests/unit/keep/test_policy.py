@@ -22,7 +22,7 @@ def log(first, last, ago, *, level=0, size=10, generation=G, kind=None):
 
 
 def snap(txid, ago, *, size=100, generation=G):
-    return SnapshotItem(f"s{txid}", txid, generation, size, NOW - ago)
+    return SnapshotItem(f"s{txid}", txid, generation, size, NOW - ago, NOW - ago, known=True)
 
 
 def verdicts(*items, rules=OFF, pins=(), rejected=(), grace_ms=0):
@@ -140,7 +140,7 @@ def test_a_pinned_point_keeps_what_it_needs_for_ever():
              snap(9, 298 * DAY), log(10, 12, 297 * DAY), snap(12, 297 * DAY), log(13, 13, 0)]
     decision = verdicts(*items, pins=[PinnedPoint(7, "before the move")])
     assert gone(decision) == ["0/10-12", "s9"]
-    assert {v.key: v.reason for v in decision.verdicts if v.keep}["s1"] == (
+    assert {v.key: v.reason for v in decision.verdicts if v.keep}["1/6-9"] == (
         "pinned: before the move")
     assert decision.lost_pins == ()
 
