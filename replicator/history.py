@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from .edge.store import open_store
 from .edge.store.base import ObjectInfo, Store, StoreTarget
 from .edge.store.retry import RetryingStore, RetryPolicy
 from .errors import NoBackup
-from .format.keys import Keys, MergedKey, ParsedKey, SnapshotKey, WalKey, parse_key
+from .format.keys import (
+    Keys,
+    MergedKey,
+    ParsedKey,
+    ProofKey,
+    SnapshotKey,
+    WalKey,
+    parse_key,
+    parse_proof_key,
+)
 from .format.objects import ObjectFacts, parse_metadata
+from .notes import PROVEN, newest
 from .recover.catalog import find_databases
 
 RETRIES = RetryPolicy(deadline=30.0, first_contact=10.0)  # seconds
+SLICES = 60  # of the time that an activity covers
 _NOWHERE = "check the bucket and the prefix"
 
 
@@ -44,6 +55,16 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Activity:
+    """Bytes that were stored of the log in equal slices of the time from ``since_ms`` to
+    ``until_ms``."""
+
+    since_ms: int
+    until_ms: int
+    bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """The restorable past of one database, oldest first."""
 
@@ -59,6 +80,13 @@ class History:
     merged: int
     merged_bytes: int
     snapshot_bytes: int
+    activity: Activity = field(default=Activity(0, 0, ()))
+    proofs: tuple[ProofKey, ...] = ()  # what was proved and found, oldest first
+
+    @property
+    def proven(self) -> ProofKey | None:
+        """The newest drill that worked."""
+        return newest(self.proofs, PROVEN)
 
     @property
     def total_bytes(self) -> int:
@@ -85,11 +113,17 @@ def history(store: Store, prefix: str, *, url: str) -> History:
     """The history below a prefix: one listing, and one HEAD a generation and for the newest
     segment. ``NoBackup`` if there is none."""
     keys = Keys(prefix)
-    entries = [(parsed, info) for info in store.list(keys.root)
-               if (parsed := parse_key(prefix, info.key, info.size)) is not None]
+    entries: list[Entry] = []
+    proofs: list[ProofKey] = []
+    for info in store.list(keys.root):
+        if (parsed := parse_key(prefix, info.key, info.size)) is not None:
+            entries.append((parsed, info))
+        elif (proof := parse_proof_key(prefix, info.key)) is not None:
+            proofs.append(proof)
     heads = {txid: parse_metadata(store.head(keys.wal(txid)).metadata)
              for txid in telling(key for key, _ in entries)}
-    return summarise(entries, {txid: facts for txid, facts in heads.items() if facts}, url=url)
+    found = summarise(entries, {txid: facts for txid, facts in heads.items() if facts}, url=url)
+    return replace(found, proofs=tuple(sorted(proofs, key=lambda proof: proof.at_ms)))
 
 
 def telling(keys: Iterable[ParsedKey]) -> set[int]:
@@ -113,7 +147,7 @@ def summarise(entries: Iterable[Entry], facts: Facts, *, url: str) -> History:
         key=lambda pair: (pair[0].txid, pair[0].generation))
     if not snapshots:
         raise NoBackup(f"no backup at {url}", hint=_NOWHERE)
-    newest = max((key.first_txid for key, _ in wal), default=0)
+    head = max((key.first_txid for key, _ in wal), default=0)
     return History(
         url=url,
         generations=_generations([key for key, _ in snapshots], last),
@@ -121,11 +155,23 @@ def summarise(entries: Iterable[Entry], facts: Facts, *, url: str) -> History:
                         for key, info in snapshots),
         first_txid=snapshots[0][0].txid,
         last_txid=last,
-        last_commit_ms=facts[newest].last_commit_ms if newest in facts else None,
+        last_commit_ms=facts[head].last_commit_ms if head in facts else None,
         last_stored_ms=max(info.modified_ms for _, info in (*wal, *merged, *snapshots)),
         segments=len(wal), segment_bytes=sum(info.size for _, info in wal),
         merged=len(merged), merged_bytes=sum(info.size for _, info in merged),
-        snapshot_bytes=sum(info.size for _, info in snapshots))
+        snapshot_bytes=sum(info.size for _, info in snapshots),
+        activity=_activity([info for _, info in wal] + [info for _, info in merged],
+                           [info for _, info in snapshots]))
+
+
+def _activity(log: list[ObjectInfo], snapshots: list[ObjectInfo]) -> Activity:
+    times = [info.modified_ms for info in (*log, *snapshots)]
+    since, until = min(times), max(times)
+    slices = [0] * SLICES
+    for info in log:
+        at = (info.modified_ms - since) * SLICES // max(1, until - since)
+        slices[min(at, SLICES - 1)] += info.size
+    return Activity(since, until, tuple(slices))
 
 
 def _starts(keys: Iterable[ParsedKey]) -> dict[str, int]:

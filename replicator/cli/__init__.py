@@ -15,6 +15,7 @@ import typer
 
 from replicator import __version__
 from replicator.cli import (
+    cost,
     demo,
     diff,
     doctor,
@@ -62,7 +63,7 @@ def _root(
     pass
 
 
-for _command in (run, restore, status, flush, snapshot, history, diff, open_, verify, drill,
+for _command in (run, restore, status, flush, snapshot, history, diff, open_, verify, drill, cost,
                  doctor, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.command)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
 
-from replicator.cli import options, output
+import typer
+
+from replicator.cli import options, output, timeline
 
 if TYPE_CHECKING:
+    from replicator.edge.store.base import StoreTarget
     from replicator.history import History
+    from replicator.transactions import Transaction
 
 
 def command(
@@ -17,6 +22,16 @@ def command(
     endpoint_url: options.EndpointUrl = None,
     region: options.Region = None,
     profile: options.Profile = None,
+    transactions: Annotated[
+        bool,
+        typer.Option("--transactions", envvar="REPLICATOR_TRANSACTIONS",
+                     help="list the commits of one database, newest first"),
+    ] = False,
+    limit: Annotated[
+        int,
+        typer.Option(envvar="REPLICATOR_LIMIT", metavar="N", min=0,
+                     help="of the commits, so many; 0: all"),
+    ] = 50,
     as_json: options.AsJson = False,
 ) -> None:
     """List what the bucket holds and what can be restored.
@@ -25,12 +40,38 @@ def command(
     """
     from replicator.history import histories
 
-    found = histories(options.target(bucket, prefix, url, endpoint_url, region, profile))
+    target = options.target(bucket, prefix, url, endpoint_url, region, profile)
+    if transactions:
+        _commits(target, limit or None, as_json=as_json)
+        return
+    found = histories(target)
     if as_json:
         output.emit_json([output.plain(each) for each in found])
     else:
         for each in found:
             show(each)
+
+
+def _commits(target: StoreTarget, limit: int | None, *, as_json: bool) -> None:
+    from replicator.place import opened
+    from replicator.transactions import transactions
+
+    with opened(target) as (store, prefix):
+        rows = islice(transactions(store, prefix), limit)
+        if as_json:
+            output.emit_json([output.plain(row) for row in rows])
+        else:
+            output.table((">transaction", "committed", ">frames", ">log", "note"),
+                         map(_commit, rows))
+
+
+def _commit(each: Transaction) -> tuple[str, ...]:
+    one = each.first_txid == each.txid
+    name = f"{each.txid:,}" if one else f"{each.first_txid:,} … {each.txid:,}"
+    what = {"commit": "", "step": "kept as one step", "start": "a generation begins",
+            "catch-up": "caught up after a gap", "missing": "[bold red]missing[/]"}[each.kind]
+    at = "" if each.committed_ms is None else output.moment(each.committed_ms)
+    return name, at, f"{each.frames:,}", output.size(each.bytes), what
 
 
 def show(found: History, *, now: float | None = None) -> None:
@@ -47,7 +88,11 @@ def show(found: History, *, now: float | None = None) -> None:
         ("snapshots", f"{output.plural(len(found.snapshots), 'object')}, "
                       f"{output.size(found.snapshot_bytes)}"),
         ("total", output.size(found.total_bytes)),
+        ("proven", _proven(found, now)),
     ])
+    output.say()
+    for line in timeline.draw(found, output.console().width):
+        output.say(output.safe(line))
     output.say()
     output.table(("generation", ">from", ">to", ">snapshots", ">size"), (
         (each.id, f"{each.first_txid:,}", f"{each.last_txid:,}", f"{each.snapshots:,}",
@@ -56,3 +101,10 @@ def show(found: History, *, now: float | None = None) -> None:
     output.table(("snapshot of", "stored", ">size", "generation"), (
         (f"{each.txid:,}", output.moment(each.stored_ms), output.size(each.size), each.generation)
         for each in found.snapshots))
+
+
+def _proven(found: History, now: float | None) -> str:
+    if found.proven is None:
+        return "never; replicator drill restores and checks"
+    return (f"transaction {found.proven.txid:,} was restored "
+            f"{output.ago(found.proven.at_ms, now)}")
