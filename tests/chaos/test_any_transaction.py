@@ -1,0 +1,190 @@
+"""Any transaction, by number and by time, over a life with everything in it.
+
+A real database followed by real replicators on a clock of ours, half a minute between commits:
+VACUUM, shrinking, gaps that are caught up, a take-over by another host, snapshots, and merges at
+every level with what they stand for pruned away. Each state is recorded when it is committed;
+whatever is asked for afterwards must be that, page by page.
+"""
+
+import hashlib
+import random
+import shutil
+from datetime import UTC, datetime
+
+import pytest
+from fix_keep import KEYS, MINUTE, AgedStore
+from fix_scoreboard import effort
+from fix_ship import App, config_for
+
+from replicator import SqliteReplicator, restore
+from replicator.errors import GapError
+from replicator.format.keys import MergedKey, parse_key
+from replicator.format.objects import parse_metadata
+from replicator.keep.inventory import LogItem
+from replicator.keep.keeper import Keeping
+from replicator.metrics import Metrics
+from replicator.model import Retention
+
+LONG = 60.0
+COMMITS = effort(160, 1500)
+TARGETS = effort(60, 1000)
+APART_MS = 31_000  # between two commits
+
+
+class Life:
+    """One log, written by one host after another, and what it was after each flush."""
+
+    def __init__(self, directory, rng, store):
+        self.directory, self.rng, self.store = directory, rng, store
+        self.states = []  # (txid, when it was committed, SHA-256 of the image)
+        self.hosts = 0
+        self.reopen(directory / "app.db", take_over=False)
+        self.events = dict.fromkeys(("vacuum", "shrink", "gap", "take-over", "restart"), 0)
+        self.keeping = Keeping(
+            store=self.store, keys=KEYS, rules=Retention(), appended=self.appended,
+            cached=lambda *_: None, metrics=Metrics(), created_by="tests", level=3)
+
+    def reopen(self, path, *, take_over):
+        self.path = path
+        self.app = App(path, page_size=1024)
+        self.follow(take_over=take_over)
+
+    def follow(self, *, take_over=False):
+        self.replicator = SqliteReplicator(
+            config_for(self.path, prefix="app.db", url="s3://bucket", take_over=take_over,
+                       segment_max_bytes=1 << 20), store=self.store)
+        self.replicator.start()
+        self.replicator.flush(LONG)
+
+    def commit(self):
+        """One transaction at the present, flushed and recorded; then time goes on."""
+        kind = self.rng.random()
+        if kind < 0.7:
+            self.app.insert(self.rng.randint(1, 5), self.rng.choice((30, 300, 2000)))
+        elif kind < 0.9:
+            self.app.run("UPDATE t SET body = randomblob(200) WHERE id % 5 = 1")
+        else:
+            self.app.run("DELETE FROM t WHERE id % 3 = 0")
+        self.record()
+
+    def record(self):
+        position = self.replicator.flush(LONG)
+        digest = hashlib.sha256(self.app.image()).hexdigest()
+        if not self.states or self.states[-1][0] != position.txid:
+            self.states.append((position.txid, self.store.now_ms, digest))
+        self.store.now_ms += APART_MS
+
+    def event(self):
+        kind = self.rng.choice(list(self.events))
+        self.events[kind] += 1
+        getattr(self, kind.replace("-", "_"))()
+
+    def vacuum(self):
+        self.app.run("VACUUM")
+        self.record()
+
+    def shrink(self):
+        self.app.run("DELETE FROM t WHERE id > 3")
+        self.record()
+        self.vacuum()
+
+    def restart(self):
+        self.replicator.stop()
+        self.follow()
+
+    def gap(self):
+        """Commits that nobody followed, and a log that is gone."""
+        self.replicator.stop()
+        self.app.insert(3, 500)
+        self.app.insert(3, 500)
+        self.app.checkpoint("TRUNCATE")
+        self.follow()
+        self.record()
+
+    def take_over(self):
+        """Another host has a copy of the database that misses the newest commit."""
+        self.hosts += 1
+        there = self.directory / f"host-{self.hosts}"
+        there.mkdir()
+        self.app.checkpoint("PASSIVE")
+        shutil.copy(self.path, there / "app.db")
+        self.commit()
+        self.replicator.stop()
+        self.app.close()
+        self.reopen(there / "app.db", take_over=True)
+        self.record()
+
+    def appended(self, since):
+        found = []
+        for info in self.store.list(KEYS.wal_dir, start_after=KEYS.wal(since)):
+            facts = parse_metadata(self.store.head(info.key).metadata)
+            found.append(LogItem(info.key, 0, facts.first_txid, facts.last_txid, info.size,
+                                 info.modified_ms, info.modified_ms).told(facts))
+        return found
+
+    def keep(self):
+        """What the keeper of a running replicator would have done by now."""
+        self.keeping.step(self.store.now_ms)
+        while self.keeping.step(self.store.now_ms):
+            pass
+
+    def end(self):
+        self.replicator.stop()
+        self.app.close()
+        self.store.now_ms += 60 * MINUTE
+        self.keep()
+        self.store.now_ms += 20 * MINUTE
+        self.keep()
+
+    def levels(self):
+        found = [parse_key("app.db", info.key, info.size) for info in self.store.list("")]
+        return {key.level for key in found if isinstance(key, MergedKey)}
+
+
+@pytest.fixture
+def life(tmp_path, monkeypatch, seed):
+    """Everything that asks for the time is told that of the store."""
+    store = AgedStore()
+    for module in ("join", "session", "snapshots", "room", "upload"):
+        monkeypatch.setattr(f"replicator.ship.{module}.now_ms", lambda: store.now_ms)
+    life = Life(tmp_path, random.Random(seed), store)
+    yield life
+    life.replicator.stop()
+
+
+def text(ms):
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+@pytest.mark.timeout(120 + COMMITS)
+def test_any_transaction(life, tmp_path, seed, scoreboard):
+    """Random targets by txid and by time, each equal to the state recorded then; outside of the
+    window an error that names it."""
+    rng = random.Random(seed)
+    for number in range(COMMITS):
+        life.commit()
+        if number % (COMMITS // 20) == COMMITS // 40:
+            life.event()
+        if number % 20 == 19:
+            life.keep()
+    life.end()
+    assert {1, 2} <= life.levels()
+    output = tmp_path / "out.db"
+    for number in range(TARGETS):
+        at = rng.randrange(len(life.states))
+        txid, when, digest = life.states[at]
+        if number % 2:
+            following = life.states[at + 1][1] if at + 1 < len(life.states) else when + APART_MS
+            wish = {"timestamp": text(rng.choice((when, rng.randrange(when, following))))}
+        else:
+            wish = {"txid": txid}
+        report = restore(store=life.store, prefix="app.db", output=output, overwrite=True, **wish)
+        assert report.txid == txid, wish
+        assert hashlib.sha256(output.read_bytes()).hexdigest() == digest, wish
+    for wish in ({"txid": life.states[-1][0] + 10}, {"timestamp": "2001-01-01"}):
+        with pytest.raises(GapError):
+            restore(store=life.store, prefix="app.db", output=output, overwrite=True, **wish)
+    objects = len(list(life.store.list("app.db/wal/")))
+    scoreboard("any transaction, by txid and by time",
+               f"{TARGETS} targets over {len(life.states)} commits, {life.events}, merges at "
+               f"levels {sorted(life.levels())}, {objects} segments left: all page-exact")
