@@ -144,7 +144,7 @@ class Pruning:
     """A prune of a past that stops after each deletion."""
 
     def __init__(self, past, retention, grace_ms):
-        self.store = past.store
+        self.store, self.rules, self.deleted = past.store, retention, 0
         self.plan = plan_prune(past.store, KEYS, retention, past.now_ms, grace_ms=grace_ms)
         self.left = list(self.plan.decision.deletions)
         self._pruner = Pruner(past.store, KEYS)
@@ -152,7 +152,7 @@ class Pruning:
     def step(self):
         if self.left:
             verdict = self.left.pop(0)
-            self._pruner.apply(self.plan, [verdict])
+            self.deleted += len(self._pruner.apply(self.plan, [verdict]).deleted)
 
     def all(self):
         while self.left:

@@ -95,6 +95,11 @@ class Keeping:
         self._due_ms = self._next_due(now_ms)
         return False
 
+    def begin(self, now_ms: int) -> None:
+        """Do at the next step what is due, though nothing was appended since the start."""
+        self._feed()
+        self._due_ms = now_ms
+
     # ---------------------------------------------------------------- the inventory
 
     def _feed(self) -> bool:

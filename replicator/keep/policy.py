@@ -32,7 +32,6 @@ from .inventory import (
 from .paths import Paths
 
 DAY_MS = 86_400_000
-ORPHAN_MS = DAY_MS  # how old the snapshot of a generation that never began must be to go
 Tier = Literal["hourly", "daily", "weekly", "monthly"]
 
 
@@ -164,8 +163,6 @@ class _Deciding:
         for snapshot in self.inventory.snapshots:
             if snapshot.txid > self.inventory.head:
                 self._keep(snapshot, "a generation is about to begin with it")
-            elif snapshot.stored_ms > self.now_ms - ORPHAN_MS and snapshot not in trusted:
-                self._keep(snapshot, "it is too young to be judged")
 
     def _covered(self) -> dict[str, str]:
         """Objects that a merge stands for, with its key; they are no longer kept."""
