@@ -8,7 +8,6 @@ a crash interrupted goes on where the store says it is, if the image is still th
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 from collections import deque
@@ -19,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from ..edge.store.base import Part, Store
-from ..errors import ObjectExists, ReplicatorError, StoreUnavailable, UploadMissing
+from ..errors import ObjectExists, ObjectMissing, ReplicatorError, StoreUnavailable, UploadMissing
 from ..format.database import PageHashes
 from ..format.segment import ObjectHeader, SnapshotEncoder, Summary
 from .image import Image
@@ -64,9 +63,20 @@ def ship_snapshot(image: Image, store: Store, header: ObjectHeader, key: str,
         stream.write(end)
         stream.flush()
         gate(hashes)
-        with contextlib.suppress(ObjectExists):
+        try:
             stream.publish(summary)
+        except ObjectExists:
+            _require_there(store, key)
     return hashes, summary
+
+
+def _require_there(store: Store, key: str) -> None:
+    """A marker is going to vouch for the object, so "it exists" is not taken on trust."""
+    try:
+        store.head(key)
+    except ObjectMissing as error:
+        raise StoreUnavailable(f"{key}: the store says that it exists, and does not have it"
+                               ) from error
 
 
 def _compress(image: Image, encoder: SnapshotEncoder, hashes: PageHashes,

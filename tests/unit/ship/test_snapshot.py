@@ -184,6 +184,25 @@ def test_an_object_that_stands_there_is_ours(image, store, ship, monkeypatch, pa
         store.inner.put(KEY, b"later")
 
 
+@pytest.mark.parametrize("part", [8 << 20, 100_000])
+def test_an_object_that_is_said_to_stand_there_must(image, store, ship, monkeypatch, part):
+    """A marker would vouch for it; a refusal for no reason is trouble that may pass."""
+    monkeypatch.setattr(snapshot, "PART_BYTES", part)
+    refused = []
+
+    def before(method, key):
+        if method in ("put", "complete_upload") and not refused:
+            refused.append(method)
+            raise ObjectExists("412")
+
+    store.before = before
+    with pytest.raises(StoreUnavailable, match="does not have it"):
+        ship(image)
+    assert store.inner.list_uploads("") == []
+    ship(image)
+    assert content(store) == whole(image)
+
+
 def test_a_snapshot_is_given_up_between_blocks(image, store, ship):
     """Cancelled in the middle: no object, and the image is not read to its end."""
     reads = []
