@@ -62,6 +62,7 @@ class Keeping:
     created_by: str
     level: int  # of compression
     on_merged: Callable[[int, int], None] = lambda *_: None
+    on_trouble: Callable[[str], object] = lambda _: None  # a source is damaged or gone
     pause: Callable[[], None] = lambda: None
     refused: str = ""  # why the bucket deletes nothing, "" while it does
     _inventory: Inventory | None = None
@@ -152,6 +153,7 @@ class Keeping:
         except DamageError as error:
             sources = None
             log.warning("%s", error)
+            self.on_trouble(f"a merge failed: {error}")
         key = self._key(run)
         if sources is None:
             self._skipped.add(key)
@@ -166,6 +168,7 @@ class Keeping:
         except (DamageError, ObjectMissing) as error:
             self._skipped.add(key)
             log.warning("%s was not made: %s", key, error)
+            self.on_trouble(f"{key} was not made: {error}")
             return
         self._store_merge(run, key, merge)
 
