@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fix_ship import (
@@ -85,8 +86,21 @@ def held_listing(store):
     return asked, go_on
 
 
+def during(owner, name, monkeypatch):
+    """Set once the method was called."""
+    called, method = threading.Event(), getattr(owner, name)
+
+    def call(*args):
+        called.set()
+        return method(*args)
+
+    monkeypatch.setattr(owner, name, call)
+    return called
+
+
 @pytest.mark.parametrize("commits", [1, 5])
-def test_flush_names_the_txid_of_the_log_that_goes_on(path, app, store, out, tmp_path, commits):
+def test_flush_names_the_txid_of_the_log_that_goes_on(path, app, store, out, tmp_path, commits,
+                                                      monkeypatch):
     """What was numbered by a cache that is older than the log has other numbers in the end:
     flush waits for it, neither returns early nor waits for a txid that will not come."""
     ahead = make_stale(path, app, store, tmp_path, commits)
@@ -94,12 +108,12 @@ def test_flush_names_the_txid_of_the_log_that_goes_on(path, app, store, out, tmp
     with replicating(path, store) as replicator:
         assert asked.wait(LONG)
         wait_for(lambda: replicator.status().pending_segments)
-        flushed = []
-        waiter = threading.Thread(target=lambda: flushed.append(replicator.flush(LONG)))
-        waiter.start()
-        go_on.set()
-        waiter.join(LONG)
-        assert flushed == [ahead]
+        waits = during(replicator._parts.uploader, "wait_durable", monkeypatch)
+        with ThreadPoolExecutor(1) as pool:
+            flushed = pool.submit(replicator.flush, LONG)
+            assert waits.wait(LONG)
+            go_on.set()
+            assert flushed.result(LONG) == ahead
         app.insert()
         position = replicator.flush(LONG)
         assert (position.generation, position.txid) == (ahead.generation, ahead.txid + 1)
