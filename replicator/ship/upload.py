@@ -181,6 +181,7 @@ class Uploader:
             except ReplicatorError as error:
                 trouble += 1
                 self._fail(error, trouble)
+                self._rest(error, trouble)
 
     def _upload_next(self) -> None:
         with self._changed:
@@ -215,6 +216,7 @@ class Uploader:
             except ReplicatorError as error:
                 attempt += 1
                 self._fail(error, attempt)
+                self._rest(error, attempt)
             else:
                 self._works()
                 return True
@@ -270,16 +272,21 @@ class Uploader:
             self._cache.failed(record.first_txid, str(error), now_ms())
         except ReplicatorError as trouble:  # the ledger's disk is in trouble too
             log.warning("the failure could not be recorded: %s", trouble)
-        self._metrics.add("failed_uploads")
         self._fail(error, record.attempts)
+        self._metrics.add("failed_uploads")  # only now, for the status has to say why
+        self._rest(error, record.attempts)
 
     def _fail(self, error: ReplicatorError, attempt: int) -> None:
-        """Say so the first time and at each doubling, then wait with full jitter."""
-        policy = TRANSIENT if isinstance(error, StoreUnavailable) else REFUSED
+        """Say so, in the log the first time and at each doubling."""
         if self._failing is None or attempt & (attempt - 1) == 0:
             log.warning("%s: attempt %d failed: %s", self._store.url, attempt, error)
         with self._changed:
             self._failing, self.newest_failure = error, (now_ms(), str(error))
+
+    def _rest(self, error: ReplicatorError, attempt: int) -> None:
+        """Wait with full jitter."""
+        policy = TRANSIENT if isinstance(error, StoreUnavailable) else REFUSED
+        with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._dead,
                                    backoff(attempt, policy, random.random))
 
