@@ -116,6 +116,7 @@ class ReplicationStatus:
     last_error_at: int | None
     last_proven_txid: int | None = None  # newest transaction that a drill restored …
     last_proven_ms: int | None = None  # … and when; None: never
+    past_trouble: str | None = None  # why merges or deletions wait, None while they do not
 
 
 @dataclass(frozen=True, slots=True)

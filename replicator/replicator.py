@@ -30,6 +30,7 @@ from .errors import Fenced, NotDurable, ReplicatorError
 from .format.keys import Keys
 from .metrics import Metrics
 from .model import Position, Repair, ReplicationStatus, RestoreReport
+from .past import keeper_for
 from .proof.guard import Guard, Levers
 from .restore import restore as restore_from
 from .ship.cache import Cache
@@ -206,6 +207,10 @@ class _Parts:
                                      self._fresh_generation), metrics,
             scratch=_scratch(config, self.cache), interval=config.drill_interval,
             bandwidth=config.drill_bandwidth)
+        self.keeper = keeper_for(
+            config, self.store, self.cache, metrics, created_by=f"replicator {__version__}",
+            durable_txid=lambda: self.uploader.durable_txid, pause=self._pause,
+            on_trouble=self.guard.suspect) if config.keep else None
 
     def _pause(self, seconds: float) -> None:
         if self._ending.wait(seconds):
@@ -255,9 +260,13 @@ class _Parts:
         self.uploader.start(held=self.joiner.take_over)
         self.pipeline.start()
         self.guard.start()
+        if self.keeper is not None:
+            self.keeper.start()
 
     def stop(self) -> None:
         self._ending.set()
+        if self.keeper is not None:
+            self.keeper.stop()
         self.guard.stop()
         self.pipeline.stop()
         self.uploader.stop()
@@ -302,7 +311,8 @@ class _Parts:
             longest_write_lock_ms=figures["longest_write_lock_ms"],
             last_error=last_error, last_error_at=last_error_at,
             last_proven_txid=self.guard.proven.txid if self.guard.proven else None,
-            last_proven_ms=self.guard.proven.at_ms if self.guard.proven else None)
+            last_proven_ms=self.guard.proven.at_ms if self.guard.proven else None,
+            past_trouble=self.keeper.waits if self.keeper is not None else None)
         self._export(status)
         return status
 

@@ -93,7 +93,7 @@ class Past:
                                  info.modified_ms, info.modified_ms).told(facts))
         return found
 
-    def keeping(self, *, store=None, rules=None, cached=lambda *_: None, **options):
+    def keeping(self, *, store=None, rules=None, cached=lambda *_: [], **options):
         return Keeping(
             store=store or self.store, keys=KEYS, rules=rules or Retention(),
             appended=self.appended, cached=cached, metrics=Metrics(), created_by="tests",

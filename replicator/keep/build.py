@@ -30,6 +30,8 @@ class Source:
     """One object to merge; ``read()`` gives its bytes, any number of times."""
 
     key: str
+    first: int
+    last: int
     read: Callable[[], bytes]
 
 

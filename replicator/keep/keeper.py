@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -43,8 +44,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 30.0, 1800.0  # seconds after a failure
 
 log = logging.getLogger("replicator.keep")
 
-Cached = Callable[[int, int], Sequence[Source] | None]
-"""The segments in the cache that are exactly these transactions, or None."""
+Cached = Callable[[int, int], Sequence[Source]]
+"""The segments in the cache that begin between these transactions, oldest first."""
 Appended = Callable[[int], Sequence[LogItem]]
 """What was appended after this txid and acknowledged, oldest first."""
 
@@ -147,42 +148,39 @@ class Keeping:
         return self.keys.merged(run.level, run.first, run.last)
 
     def _merge(self, run: Run) -> None:
-        """Store one merge. Whatever stands in the way of it, it is not tried again."""
-        try:
-            sources = self._sources(run)
-        except DamageError as error:
-            sources = None
-            log.warning("%s", error)
-            self.on_trouble(f"a merge failed: {error}")
-        key = self._key(run)
-        if sources is None:
-            self._skipped.add(key)
-            return
+        """Store one merge. If it cannot be made it is not tried again."""
+        key, sources = self._key(run), self._sources(run)
         make = merge_all if run.level == EVERY_TRANSACTION else merge_newest
+        self._skipped.add(key)
+        if sources is None:
+            return
         try:
             merge = make(sources, created_by=self.created_by, level=self.level)
         except Unmergeable as error:
-            self._skipped.add(key)
             self._told(error.contents)
-            return
-        except (DamageError, ObjectMissing) as error:
-            self._skipped.add(key)
+        except DamageError as error:
             log.warning("%s was not made: %s", key, error)
             self.on_trouble(f"{key} was not made: {error}")
-            return
-        self._store_merge(run, key, merge)
+        except ObjectMissing as error:
+            log.info("%s was not made: %s", key, error)
+            self._inventory = None  # perhaps somebody else prunes
+            self.on_trouble(f"{key} was not made: {error}")
+        else:
+            self._skipped.discard(key)
+            self._store_merge(run, key, merge)
 
     def _sources(self, run: Run) -> list[Source] | None:
         """From the cache where it has them, else from the store; None: too much to fetch."""
+        cached = self.cached(run.first, run.last)
         found: list[Source] = []
         fetched = 0
         for item in run.items:
-            cached = self.cached(item.first, item.last)
-            if cached:
-                found += cached
-                continue
-            fetched += item.size
-            found.append(Source(item.key, _once(self.store, item.key)))
+            own = cached[bisect_left(cached, item.first, key=_first):
+                         bisect_right(cached, item.last, key=_first)]
+            if not _covers(own, item):
+                fetched += item.size
+                own = [Source(item.key, item.first, item.last, _once(self.store, item.key))]
+            found += own
         return found if fetched <= FETCH_BYTES else None
 
     def _told(self, contents: Sequence[Content]) -> None:
@@ -276,6 +274,20 @@ class Keeping:
             self._refused_until_ms = now_ms + REFUSED_MS
 
 
+def _first(source: Source) -> int:
+    return source.first
+
+
+def _covers(sources: Sequence[Source], item: LogItem) -> bool:
+    """Whether they are, end to end, the transactions of the item."""
+    here = item.first
+    for source in sources:
+        if source.first != here:
+            return False
+        here = source.last + 1
+    return here == item.last + 1
+
+
 def _once(store: Store, key: str) -> Callable[[], bytes]:
     """A reader that fetches one time only."""
     kept: list[bytes] = []
@@ -317,9 +329,9 @@ class Keeper:
             self._thread.join()
 
     @property
-    def refused(self) -> str:
-        """Why the bucket deletes nothing, "" while it does."""
-        return self._keeping.refused
+    def waits(self) -> str | None:
+        """Why merges or deletions wait, in words; None while they do not."""
+        return str(self.trouble) if self.trouble is not None else self._keeping.refused or None
 
     def _run(self) -> None:
         pause, wait = FIRST_PAUSE, 0.0

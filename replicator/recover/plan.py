@@ -54,7 +54,8 @@ class Listing:
 
     @property
     def keys(self) -> set[str]:
-        return {item.key for item in (*self.wal, *self.snapshots, *self.merged)}
+        items: list[LogKey | SnapshotKey] = [*self.wal, *self.merged, *self.snapshots]
+        return {item.key for item in items}
 
     @property
     def empty(self) -> bool:

@@ -126,10 +126,11 @@ class Cache:
         with self._lock:
             return next(iter(self._ledger.waiting(1)), None)
 
-    def records(self, first_txid: int = 0) -> list[SegmentRecord]:
-        """Every segment from ``first_txid`` on that the ledger still knows, in log order."""
+    def records(self, first_txid: int = 0, until: int = LAST_TXID) -> list[SegmentRecord]:
+        """Every segment that begins from ``first_txid`` to ``until`` and that the ledger still
+        knows, in log order."""
         with self._lock:
-            return self._ledger.records(first_txid)
+            return self._ledger.records(first_txid, until)
 
     def usage(self) -> int:
         """Bytes of all segment files."""
@@ -188,7 +189,7 @@ class Cache:
     def merged(self, first_txid: int, last_txid: int) -> None:
         """A merge in the store covers the acknowledged segments of this range."""
         with self._lock, self._ledger.transaction():
-            for record in self._ledger.records(first_txid):
+            for record in self._ledger.records(first_txid, last_txid):
                 if record.last_txid <= last_txid and record.status is Status.UPLOADED:
                     self._ledger.save(dataclasses.replace(record, status=Status.MERGED))
 

@@ -203,9 +203,10 @@ class Ledger:
         for record in records:
             self._run("DELETE FROM segment WHERE first_txid = ?", (record.first_txid,))
 
-    def records(self, first_txid: int = 0) -> list[SegmentRecord]:
-        """Every record from ``first_txid`` on, in log order."""
-        return self._select("WHERE first_txid >= ? ORDER BY first_txid", first_txid)
+    def records(self, first_txid: int = 0, until: int = LAST_TXID) -> list[SegmentRecord]:
+        """Every record that begins from ``first_txid`` to ``until``, in log order."""
+        return self._select("WHERE first_txid BETWEEN ? AND ? ORDER BY first_txid", first_txid,
+                            until)
 
     def find(self, first_txid: int) -> SegmentRecord | None:
         return self._one("WHERE first_txid = ?", first_txid)

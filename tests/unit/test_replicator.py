@@ -317,7 +317,8 @@ def test_a_database_replaced_by_rename_is_caught_up(tmp_path, path, store, out):
             app.insert(2)
             replicator.flush(LONG)
             assert_restores(store, out, app.image())
-    assert (second.generation, second.txid) == (first.generation, first.txid + 1)
+    assert second.generation == first.generation
+    assert second.txid - first.txid in (1, 2), "2 when it was seen with the old log beside it"
     assert_restores(store, out, old, txid=first.txid)
 
 
@@ -998,8 +999,9 @@ def test_every_field_of_the_status_moves(path, app, store):
         wait_for(lambda: replicator.status().last_proven_txid == replicator.status().txid)
         look()
     fixed = {name for name in seen[0] if len({json.dumps(one[name]) for one in seen}) == 1}
-    # the lock is taken only under a writer that never pauses
-    assert fixed <= {"database", "url", "write_lock_holds", "longest_write_lock_ms"}
+    # the lock is taken only under a writer that never pauses; the past waits for minutes
+    assert fixed <= {"database", "url", "write_lock_holds", "longest_write_lock_ms",
+                     "past_trouble"}
 
 
 def test_the_metrics_say_what_the_status_says(path, app, store):

@@ -31,7 +31,7 @@ def past(tmp_path, request):
 
 def sources(past, keys=None):
     keys = past.keys("wal/")[1:] if keys is None else keys
-    return [Source(key, lambda key=key: past.store.get(key)) for key in keys]
+    return [Source(key, 0, 0, lambda key=key: past.store.get(key)) for key in keys]
 
 
 def made(make, past, keys=None):
@@ -94,7 +94,7 @@ def test_merges_can_be_merged(tmp_path, past):
     parts = []
     for at, some in enumerate((keys[:2], keys[2:])):
         merge = made(merge_all, past, some)
-        parts.append(Source(f"m{at}", lambda body=merge.body: body))
+        parts.append(Source(f"m{at}", 0, 0, lambda body=merge.body: body))
     merge = merge_newest(parts, created_by="tests", level=3)
     _, wal = decode_segment(merge.body, "k")
     assert applied(tmp_path, past.images[1], wal) == past.images[past.txid]
