@@ -87,6 +87,7 @@ class Catalog:
     def exclude(self, key: str) -> None:
         """Plan without an object that proved useless, now and after the next listing."""
         self._excluded.add(key)
+        self._hints.pop(key, None)
         self.listing = self.listing.without(key)
 
     def learn(self, key: str, known: Known) -> None:

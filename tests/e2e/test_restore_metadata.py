@@ -97,3 +97,19 @@ def test_losses_are_counted_to_the_end_of_the_log(bucket, tmp_path):
     put(bucket, key, body=bytes(body))
     report = go(bucket, tmp_path, allow_older=True)
     assert (report.txid, report.lost_txids) == (13, 4)
+
+
+def test_a_damaged_object_that_only_metadata_spoke_for(bucket, tmp_path):
+    """A hint from the metadata of a damaged object ends in that object's name, and with
+    --allow-older in the newest state without it."""
+    key = bucket.keys.wal(15)
+    put(bucket, key, body=bucket.store.get(key)[:-1] + b"?", generation=FOREIGN)
+    with pytest.raises(DamageError) as error:
+        go(bucket, tmp_path, timestamp=to_text(commit_ms(14)))
+    assert error.value.key == key
+    for target in (None, 15, 17):
+        with pytest.raises(DamageError) as error:
+            go(bucket, tmp_path, txid=target)
+        assert error.value.key == key
+        report = go(bucket, tmp_path, txid=target, allow_older=True)
+        assert (report.txid, report.lost_txids) == (14, (target or 17) - 14)
