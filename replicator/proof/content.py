@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from ..edge.store.base import Store
+from ..errors import DamageError
 from ..format.database import PageHashes
 from ..format.envelope import HEADER_LIMIT, SeekEntry, Tail, damaged, read_header
 from ..format.keys import MergedKey, SnapshotKey, WalKey
@@ -22,12 +23,13 @@ from ..model import Kind
 from ..recover.catalog import Catalog, first_txid
 from ..recover.fetch import RANGE_BYTES, WINDOW_BYTES, Fetcher, persistently
 from ..recover.segment import load_segment
-from ..recover.snapshot import MAX_FRAME_BYTES, page_size_of
+from ..recover.snapshot import page_size_of
 
 Item = WalKey | MergedKey | SnapshotKey
 # What metadata says that the bytes say too.
 PROVABLE = ("kind", "generation", "first_txid", "last_txid", "page_size", "pages", "writer",
             "checksum_before", "checksum_after", "first_commit_ms", "last_commit_ms", "sha256")
+GROUP_RAW_BYTES = 8 << 20  # of pages in one request for a part of a snapshot
 LARGE_SHARE = 2  # so many large objects are read at the same time
 
 
@@ -53,15 +55,18 @@ def facts_of(header: ObjectHeader, trailer: Trailer, sha256: str = "") -> Object
         trailer.first_commit_ms, trailer.last_commit_ms, sha256, header.writer)
 
 
+def fits(item: Item, facts: ObjectFacts) -> bool:
+    """Whether the facts are of an object with that name."""
+    if isinstance(item, SnapshotKey):
+        return (facts.kind is Kind.SNAPSHOT and facts.generation == item.generation
+                and facts.last_txid == item.txid == facts.first_txid)
+    return facts.kind is not Kind.SNAPSHOT and facts.first_txid == first_txid(item) and (
+        isinstance(item, WalKey) or facts.last_txid == item.last)
+
+
 def check_name(item: Item, facts: ObjectFacts) -> None:
     """``DamageError`` if the object is not the one its name says."""
-    if isinstance(item, SnapshotKey):
-        good = (facts.kind is Kind.SNAPSHOT and facts.generation == item.generation
-                and facts.last_txid == item.txid == facts.first_txid)
-    else:
-        good = facts.kind is not Kind.SNAPSHOT and facts.first_txid == first_txid(item) and (
-            isinstance(item, WalKey) or facts.last_txid == item.last)
-    if not good:
+    if not fits(item, facts):
         raise damaged(item.key, f"it is a {facts.kind.name.lower().replace('_', '-')} of "
                       f"transactions {facts.first_txid}…{facts.last_txid}, not what its name says")
 
@@ -73,8 +78,8 @@ def weight(item: Item) -> int:
 
 def prove_log_object(fetcher: Fetcher, item: WalKey | MergedKey,
                      claimed: ObjectFacts | None) -> ObjectFacts:
-    """Read all of it; the facts its bytes hold. ``DamageError`` names it, also when
-    ``claimed`` (its metadata) says something else."""
+    """Read all of it; the facts its bytes hold. ``DamageError`` names it, ``Misdescribed`` when
+    only ``claimed`` (its metadata) says something else."""
     found = persistently(partial(_read_log_object, fetcher, item))
     compare(item, found, claimed)
     return found
@@ -93,28 +98,37 @@ def _read_log_object(fetcher: Fetcher, item: WalKey | MergedKey) -> ObjectFacts:
     return facts_of(segment.header, segment.trailer, whole.hexdigest())
 
 
+class Misdescribed(DamageError):
+    """The object is sound, but its metadata speaks of another one. ``facts`` are its own."""
+
+    def __init__(self, key: str, facts: ObjectFacts) -> None:
+        super().__init__(f"{key}: its metadata describes another object", key=key)
+        self.facts = facts
+
+
 def compare(item: Item, found: ObjectFacts, claimed: ObjectFacts | None) -> None:
-    """``DamageError`` if the name or the metadata speaks of something else."""
+    """``DamageError`` if the object is not the one its name says, ``Misdescribed`` if only its
+    metadata errs."""
     check_name(item, found)
     if claimed is not None and any(
             getattr(claimed, name) != getattr(found, name) for name in PROVABLE
             if name != "sha256" or (claimed.sha256 and found.sha256)):
-        raise damaged(item.key, "its bytes are not those its metadata describes")
+        raise Misdescribed(item.key, found)
 
 
-def prove_snapshot(fetcher: Fetcher, catalog: Catalog, item: SnapshotKey,
-                   claimed: ObjectFacts | None, limit: int, seed: int) -> Iterator[int]:
+def prove_snapshot(fetcher: Fetcher, catalog: Catalog, item: SnapshotKey, *,
+                   limit: int | None = None, seed: int = 0) -> Iterator[int]:
     """Read it, yielding bytes as they are done. With ``limit`` below its size, only that many
     bytes of it, drawn by ``seed``; each page group proves itself by its content checksum."""
     tail = catalog.tail(item)
     page_size = page_size_of(item, tail)
     groups = list(_groups(tail))
-    if limit < item.size:
+    if limit is not None and limit < item.size:
         yield from _prove_some(fetcher, item, groups, limit, seed)
         return
     hashes, sha = PageHashes(page_size), hashlib.sha256()
     for size, data, raw in fetcher.in_order(
-            (weight(item) // 4, partial(_group, fetcher, item, group)) for group in groups):
+            (_held(group), partial(_group, fetcher, item, group)) for group in groups):
         sha.update(data)
         for image in raw:
             hashes.extend(hashes.pages + 1, image)
@@ -123,11 +137,9 @@ def prove_snapshot(fetcher: Fetcher, catalog: Catalog, item: SnapshotKey,
         raise damaged(item.key, "the SHA-256 of its data does not match")
     if hashes.state.checksum != tail.trailer.checksum_after:
         raise damaged(item.key, "its pages do not have the checksum of its trailer")
-    rest = fetcher.get(item.key, tail.trailer_offset, item.size - tail.trailer_offset)
-    sha.update(rest)
     header = read_header(fetcher.get(item.key, 0, min(HEADER_LIMIT, item.size)), item.key)[0]
-    compare(item, facts_of(header, tail.trailer, sha.hexdigest()), claimed)
-    yield len(rest)
+    check_name(item, facts_of(header, tail.trailer))
+    yield item.size - tail.trailer_offset  # which was read first
 
 
 def _prove_some(fetcher: Fetcher, item: SnapshotKey, groups: list[list[SeekEntry]], limit: int,
@@ -145,12 +157,17 @@ def _groups(tail: Tail) -> Iterator[list[SeekEntry]]:
     group: list[SeekEntry] = []
     size = raw = 0
     for entry in tail.seek or ():
-        if group and (size + entry.compressed > RANGE_BYTES or raw + entry.raw > MAX_FRAME_BYTES):
+        if group and (size + entry.compressed > RANGE_BYTES or raw + entry.raw > GROUP_RAW_BYTES):
             yield group
             group, size, raw = [], 0, 0
         group.append(entry)
         size, raw = size + entry.compressed, raw + entry.raw
     yield group
+
+
+def _held(group: list[SeekEntry]) -> int:
+    """Bytes of memory that a group takes."""
+    return sum(entry.compressed + entry.raw for entry in group)
 
 
 def _group(fetcher: Fetcher, item: SnapshotKey,

@@ -37,10 +37,10 @@ def prove_present(store: Store, prefix: str, *, at_least: int = 0) -> int:
             _prove_log(fetcher, plan, proved)
             for span in plan.segments:
                 catalog.learn(span.key, known_from(proved[span.key]))
-            found, plan = plan, recovery.plan()
-            if plan == found or {span.key for span in plan.segments} <= proved.keys():
+            plan = recovery.plan()
+            if all(span.key in proved for span in plan.segments):
                 break
-        for _ in prove_snapshot(fetcher, catalog, plan.snapshot, None, plan.snapshot.size, 0):
+        for _ in prove_snapshot(fetcher, catalog, plan.snapshot):
             pass
     return _linked(catalog, plan, proved, at_least)
 

@@ -83,7 +83,7 @@ def _vouched(snapshot: Said, log: list[Said], firsts: list[int], longest: int) -
     following = next((piece for piece in log[high:] if piece.first == txid + 1), None)
     if following is not None and following.generation == snapshot.generation:
         return following.before == snapshot.after
-    return any(first > txid + 1 for first in firsts[-1:])
+    return any(first > txid for first in firsts[-1:])
 
 
 def normalised(ranges: Iterable[Range]) -> Ranges:
@@ -111,9 +111,3 @@ def without(ranges: Ranges, taken: Ranges) -> Ranges:
         if here <= last:
             left.append((here, last))
     return tuple(left)
-
-
-def in_words(ranges: Ranges) -> str:
-    """``3…90, 120``."""
-    return ", ".join(str(first) if first == last else f"{first}…{last}"
-                     for first, last in ranges)

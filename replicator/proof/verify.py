@@ -35,8 +35,9 @@ from . import chain
 from .chain import Finding
 from .content import (
     Item,
-    check_name,
+    Misdescribed,
     compare,
+    fits,
     prove_log_object,
     prove_snapshot,
     said_by_itself,
@@ -96,6 +97,17 @@ class _Survey:
     thinned: int = 0  # before this transaction, retention may have left holes
     facts: dict[str, ObjectFacts] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)  # by key: what is wrong
+    misdescribed: dict[str, str] = field(default_factory=dict)  # sound all the same
+
+    def know(self, key: str, answer: ObjectFacts | DamageError) -> None:
+        """What an object, or reading it, said."""
+        if isinstance(answer, ObjectFacts):
+            self.facts[key] = answer
+        elif isinstance(answer, Misdescribed):
+            self.facts[key] = answer.facts
+            self.misdescribed[key] = _problem(key, answer)
+        else:
+            self.damaged[key] = _problem(key, answer)
 
 
 def verify_at(target: StoreTarget, *, data: bool = False, sample: str | None = None,
@@ -185,10 +197,8 @@ def _ask_all(store: Store, catalog: Catalog, survey: _Survey, meter: Meter) -> b
     with ThreadPoolExecutor(ASKERS, "verify") as pool:
         for item, answer in zip(survey.items, pool.map(ask, survey.items), strict=True):
             meter.advance(0, 1)
-            if isinstance(answer, ObjectFacts):
-                survey.facts[item.key] = answer
-            elif answer is not None:
-                survey.damaged[item.key] = _problem(item.key, answer)
+            if answer is not None:
+                survey.know(item.key, answer)
             whole = whole and answer is not None
     survey.items = [item for item in survey.items
                     if item.key in survey.facts or item.key in survey.damaged]
@@ -198,11 +208,10 @@ def _ask_all(store: Store, catalog: Catalog, survey: _Survey, meter: Meter) -> b
 def _facts(store: Store, catalog: Catalog, item: Item) -> ObjectFacts:
     """Of an L0 segment its metadata will do; the few others must say it themselves, too."""
     claimed = None if isinstance(item, SnapshotKey) else said_by_metadata(store, item)
-    if claimed is None or isinstance(item, MergedKey):
+    if claimed is None or isinstance(item, MergedKey) or not fits(item, claimed):
         found = said_by_itself(store, catalog, item)
         compare(item, found, claimed)
-        claimed = claimed or found
-    check_name(item, claimed)
+        return claimed or found
     return claimed
 
 
@@ -236,7 +245,7 @@ def _read_all(fetcher: Fetcher, catalog: Catalog, survey: _Survey,
     for item, limit in wanted:
         if isinstance(item, SnapshotKey):
             try:
-                yield from prove_snapshot(fetcher, catalog, item, None, limit, seed)
+                yield from prove_snapshot(fetcher, catalog, item, limit=limit, seed=seed)
             except DamageError as error:
                 survey.damaged[item.key] = _problem(item.key, error)
             except ObjectMissing:
@@ -245,9 +254,9 @@ def _read_all(fetcher: Fetcher, catalog: Catalog, survey: _Survey,
 
 def _read_one(fetcher: Fetcher, survey: _Survey, item: WalKey | MergedKey) -> int:
     try:
-        survey.facts[item.key] = prove_log_object(fetcher, item, survey.facts[item.key])
+        survey.know(item.key, prove_log_object(fetcher, item, survey.facts[item.key]))
     except DamageError as error:
-        survey.damaged[item.key] = _problem(item.key, error)
+        survey.know(item.key, error)
     except ObjectMissing:
         survey.damaged[item.key] = "it was listed, but is not there"
     return item.size
@@ -273,8 +282,10 @@ def _report(survey: _Survey, keys: Keys, expected_txid: int, draft: VerifyReport
     findings += chain.missing_starts(log, snapshots, present, survey.thinned, keys)
     findings += chain.holes(_log_extents(survey, extents), snapshots, head, survey.thinned,
                             keys)
-    findings = list({finding.key: finding for finding in reversed(findings)}.values())
     bad = {finding.key for finding in findings}
+    findings += [Finding("damaged", key, problem, *extents[key])
+                 for key, problem in survey.misdescribed.items()]
+    findings = list({finding.key: finding for finding in reversed(findings)}.values())
     reach = restorable([one for one in snapshots if one.key not in bad],
                        [one for one in log if one.key not in bad])
     lost = without(_should_be(findings, snapshots, extents, head, survey.thinned), reach)

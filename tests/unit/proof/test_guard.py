@@ -1,6 +1,7 @@
 """replicator.proof.guard and present: drills on time, and a present that can be restored."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from fix_ship import ObedientStore, wait_for
@@ -14,8 +15,11 @@ from replicator.errors import (
     ReplicatorError,
     StoreUnavailable,
 )
-from replicator.format.keys import Keys
+from replicator.format.keys import Keys, SnapshotKey, WalKey
+from replicator.format.objects import ObjectFacts
+from replicator.format.segment import SegmentEncoder, decode_segment
 from replicator.metrics import Metrics
+from replicator.model import DatabaseState, Kind
 from replicator.notes import (
     DAMAGED,
     FAILED,
@@ -28,7 +32,8 @@ from replicator.notes import (
 from replicator.proof import drill as drill_module
 from replicator.proof import guard as guard_module
 from replicator.proof.guard import Guard, Levers
-from replicator.proof.present import prove_present
+from replicator.proof.present import _require_link, prove_present
+from replicator.recover.plan import Span
 
 KEYS = Keys("app.db")
 LONG = 60
@@ -341,3 +346,45 @@ def test_a_drill_without_room_is_no_trouble_of_the_backup(bucket, tmp_path, monk
     with desk:
         wait_for(lambda: desk.metrics.get("failed_drills") > 1)
     assert (desk.asked, desk.guard.trouble, desk.outcomes()) == ([], None, [])
+
+
+# ---------------------------------------------------------------------------------- links
+
+
+def rewritten(bucket, key, **changes):
+    """A log object with another header or trailer, sound in itself, its metadata to match."""
+    summary, payload = decode_segment(bucket.store.get(key), key)
+    header, trailer = summary.header, summary.trailer
+    header = replace(header, generation=changes.pop("generation", header.generation))
+    encoder = SegmentEncoder(header, level=3)
+    body = encoder.start() + encoder.write(payload)
+    state = DatabaseState(trailer.pages, trailer.checksum_after)
+    rest, made = encoder.finish(
+        last_txid=trailer.last_txid, state=state, commit_frames=trailer.commit_frames,
+        before=changes.pop("before", trailer.checksum_before),
+        commit_times_ms=trailer.commit_times_ms)
+    bucket.store.put(key, body + rest, metadata=made.metadata(), if_absent=False)
+
+
+def test_checksums_must_lead_from_object_to_object(bucket):
+    """One that begins with another database than the one before ends with is named."""
+    rewritten(bucket, bucket.keys.wal(16), before=1)
+    with pytest.raises(DamageError, match="does not continue transaction 15") as caught:
+        prove_present(bucket.store, "app.db")
+    assert caught.value.key == bucket.keys.wal(16)
+
+
+def test_a_foreign_generation_in_the_present_is_a_gap_or_named(bucket):
+    """A restore would not apply it either."""
+    rewritten(bucket, bucket.keys.wal(16), generation="00000000-0000-7000-8000-00000000000f")
+    with pytest.raises((DamageError, GapError)):
+        prove_present(bucket.store, "app.db")
+
+
+def test_only_what_is_known_wrong_is_taken_for_linked():
+    """Two objects of two generations are not linked, whatever else fits."""
+    snapshot = SnapshotKey("s", 4, "one", 1)
+    span = Span(WalKey("w", 5, 1), 5, 6, divisible=True, generation=None)
+    facts = ObjectFacts(Kind.SEGMENT, "two", 5, 6, 4096, 1, 7, 8, 0, 0, 0, "", "")
+    with pytest.raises(DamageError, match="belongs to generation two"):
+        _require_link(snapshot, span, facts, 4, 7)

@@ -1,6 +1,7 @@
 """replicator.proof.verify: what is damaged or missing is named, and what is left is told."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from fix_bucket import BucketBuilder
@@ -12,12 +13,17 @@ from replicator.edge.store.base import StoreTarget
 from replicator.edge.store.directory import DirectoryStore
 from replicator.edge.store.memory import MemoryStore
 from replicator.errors import ConfigError, GapError, NoBackup, ObjectMissing, ReplicatorError
+from replicator.format.envelope import encode_trailer, read_tail
 from replicator.format.keys import Keys, WalKey
 from replicator.format.segment import parse_metadata
 from replicator.model import Kind
 from replicator.notes import DAMAGED, THINNED, note, notes
+from replicator.proof import content
 from replicator.proof.content import said_by_metadata
-from replicator.proof.verify import verify, verify_at
+from replicator.proof.verify import listed, verify, verify_at
+from replicator.recover.catalog import Catalog
+from replicator.recover.fetch import Fetcher
+from replicator.recover.progress import Meter
 
 
 def look(bucket, **options):
@@ -236,6 +242,64 @@ def test_a_name_that_lies_is_damage(bucket):
     store.put(wrong, store.get(right), metadata=store.head(right).metadata)
     (found,) = look(bucket).findings
     assert (found.key, "not what its name says" in found.problem) == (wrong, True)
+
+
+def test_metadata_that_errs_is_named_and_costs_nothing(bucket):
+    """A restore believes the object's own bytes; so does the report."""
+    store, first, second = bucket.store, bucket.keys.wal(2), bucket.keys.wal(4)
+    foreign = store.head(first).metadata
+    store.put(second, store.get(second), metadata=foreign, if_absent=False)
+    merged = bucket.merge(15, 17)
+    claims = dict(store.head(merged).metadata) | {"pages": "99"}
+    store.put(merged, store.get(merged), metadata=claims, if_absent=False)
+    newest = bucket.keys.wal(16)
+    claims = dict(store.head(newest).metadata) | {"sha256": "0" * 64}
+    store.put(newest, store.get(newest), metadata=claims, if_absent=False)
+    report = look(bucket, data=True)
+    assert {f.key for f in report.findings} == {second, merged, newest}
+    assert {f.problem for f in report.findings} == {"its metadata describes another object"}
+    assert (report.lost, report.present, report.exit_code) == ((), True, 3)
+
+
+def forged_snapshot(bucket, change):
+    """The newest snapshot with a trailer that ``change`` made of its own."""
+    key = bucket.keys.snapshot(14, bucket.generation)
+    body = bucket.store.get(key)
+    tail = read_tail(body, len(body), key)
+    trailer = change(tail.trailer)
+    data = body[:tail.trailer_offset]
+    seek = body[tail.trailer_offset + len(encode_trailer(tail.kind, tail.trailer)):]
+    bucket.store.put(key, data + encode_trailer(tail.kind, trailer) + seek, if_absent=False)
+    return key
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    (lambda t: replace(t, data_sha256=bytes(32)), "the SHA-256 of its data does not match"),
+    (lambda t: replace(t, checksum_after=5, checksum_before=5),
+     "its pages do not have the checksum of its trailer"),
+])
+def test_a_snapshot_that_is_not_what_its_trailer_says(bucket, change, problem):
+    """Intact in every part, and yet not the database it claims to be."""
+    key = forged_snapshot(bucket, change)
+    found = {f.key: f.problem for f in look(bucket, data=True).findings}
+    assert found[key] == problem
+
+
+def test_a_snapshot_of_many_groups_is_read_whole_or_in_part(empty_bucket, monkeypatch):
+    """In several requests; a part is as many of them as the amount asks for."""
+    monkeypatch.setattr(content, "GROUP_RAW_BYTES", 65536)
+    empty_bucket.insert(300, size=3000)
+    empty_bucket.cut()
+    key = empty_bucket.snapshot(frame_bytes=65536)
+    assert look(empty_bucket, data=True).findings == ()
+    item = next(item for item in listed(empty_bucket.store, empty_bucket.keys)
+                if item.key == key)
+    with Fetcher(empty_bucket.store, Meter(None)) as fetcher:
+        catalog = Catalog(empty_bucket.store, "app.db")
+        sizes = list(content.prove_snapshot(fetcher, catalog, item, limit=200_000, seed=1))
+        assert len(sizes) > 2
+        assert 200_000 <= sum(sizes) < item.size
+        assert sum(content.prove_snapshot(fetcher, catalog, item)) == item.size
 
 
 def test_objects_without_metadata_speak_for_themselves(empty_bucket):
