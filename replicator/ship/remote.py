@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from ..edge.store.base import ObjectInfo, Store
 from ..errors import DamageError, Fenced, ObjectExists
 from ..format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
-from ..format.keys import Keys, SnapshotKey, WalKey, parse_key
+from ..format.keys import Keys, MergedKey, SnapshotKey, WalKey, parse_key
 from ..format.objects import ObjectFacts, ObjectHeader, Trailer, parse_metadata
 from ..format.segment import generation_marker
-from ..model import DatabaseState
+from ..model import DatabaseState, Kind
 from .cache import Cache, SegmentRecord
 
 log = logging.getLogger("replicator")
@@ -112,10 +112,12 @@ def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes]
     and nobody else holds the log. One listing and one HEAD."""
     durable = cache.durable()
     ours = {record.first_txid: record for record in cache.pending()}
-    known = [durable.first_txid] if durable is not None else sorted(ours)[:1]
-    if not known:
+    if ours and ours[min(ours)].kind is Kind.GENERATION:
+        durable = None  # a new generation stands on nothing before it
+    if durable is None and not ours:
         return True
-    entries = log_after(store, keys, known[0])
+    known = durable.first_txid if durable is not None else min(ours)
+    entries = log_after(store, keys, known)
     for entry in entries:
         if durable is not None and entry.first_txid == durable.first_txid:
             continue
@@ -130,6 +132,24 @@ def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes]
     if durable.sha256:  # unknown when it was adopted from a store that keeps no metadata
         settle_taken(store, durable, digest, cache.writer)
     return True
+
+
+def refuse_later(store: Store, keys: Keys, record: SegmentRecord, own_writer: str) -> None:
+    """``Fenced`` when the log goes on behind an object that we appended just now.
+
+    Where its transactions are in a merge already, it came into a place that had been given up,
+    and goes again; else it stays, for what follows may stand on it.
+    """
+    later = log_after(store, keys, record.first_txid + 1)
+    if not later:
+        return
+    covered = any(
+        isinstance(merge := parse_key(keys.prefix, info.key, info.size), MergedKey)
+        and merge.level == 1 and merge.first <= record.first_txid <= merge.last
+        for info in store.list(keys.merged_dir))
+    if covered:
+        store.delete(record.key)
+    raise fenced(store, later[-1].key, later[-1].first_txid, own_writer)
 
 
 def _refuse_foreign(store: Store, keys: Keys, cache: Cache) -> None:

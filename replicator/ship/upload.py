@@ -31,7 +31,8 @@ from ..errors import (
 from ..format.keys import Keys
 from ..metrics import Metrics
 from .cache import Cache, SegmentRecord
-from .remote import settle_taken, still_holds
+from .freshness import Freshness
+from .remote import refuse_later, settle_taken, still_holds
 
 PART_BYTES = 8 << 20
 # Up to here one PUT. It holds every segment but a single huge transaction, because racing
@@ -83,6 +84,7 @@ class Uploader:
         self._durable_txid = durable.last_txid if durable else 0
         self.last_began = 0.0  # monotonic; when the newest append was begun
         self.idle = True  # nothing waits
+        self._freshness = Freshness()
         self.numbering = 0  # grows when the log is joined so that txids mean something else
 
     def start(self, *, held: bool = False) -> None:
@@ -206,10 +208,7 @@ class Uploader:
         attempt = 0
         while not self._stopping and not self._dead:
             try:
-                if not still_holds(self._store, self._keys, self._cache, sha256_hex):
-                    log.warning("%s no longer holds the log", self._store.url)
-                    self._held = True
-                    self._on_log_lost()
+                self._look()
             except Fenced as error:
                 self._overtaken(error)
                 return True
@@ -222,6 +221,17 @@ class Uploader:
                 return True
         return False
 
+    def _look(self) -> bool:
+        """Whether the log is as we left it; what is lost is held until it was begun anew."""
+        began = self._freshness.now()
+        holds = still_holds(self._store, self._keys, self._cache, sha256_hex)
+        if not holds:
+            log.warning("%s no longer holds the log", self._store.url)
+            self._held = True
+            self._on_log_lost()
+        self._freshness.seen(began)
+        return holds
+
     def _overtaken(self, error: Fenced) -> None:
         log.warning("%s", error)
         with self._changed:
@@ -232,7 +242,9 @@ class Uploader:
     def _attempt(self, record: SegmentRecord) -> None:
         self.last_began = time.monotonic()
         try:
-            self._append(record)
+            if self._freshness.stale and not self._look():
+                return
+            self._append_in_time(record)
             done = self._cache.uploaded(record.first_txid, now_ms())
         except Fenced as error:
             log.error("%s", error)
@@ -289,6 +301,15 @@ class Uploader:
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._dead,
                                    backoff(attempt, policy, random.random))
+
+    def _append_in_time(self, record: SegmentRecord) -> None:
+        """Append, and look again if that took so long that the key may have been free by then
+        only because the log of somebody else was merged behind it."""
+        began = self._freshness.now()
+        self._append(record)
+        if self._freshness.stale:
+            refuse_later(self._store, self._keys, record, self._cache.writer)
+        self._freshness.seen(began)
 
     def _append(self, record: SegmentRecord) -> None:
         try:
