@@ -1,6 +1,8 @@
 """Whatever happens to the objects, a restore never succeeds with a wrong file."""
 
 import random
+import sqlite3
+from pathlib import Path
 
 import pytest
 from fix_bucket import BucketBuilder
@@ -279,3 +281,65 @@ def test_a_merge_stands_in_for_a_damaged_segment(tiny, tmp_path):
     assert isinstance(found, DamageError)
     assert found.key == merged
     assert outcome(tiny, output, allow_older=True).txid == 6
+
+
+def old_database(path):
+    """A database with rows in its log only, and its files' bytes."""
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("CREATE TABLE old(x)")
+    database.execute("INSERT INTO old VALUES(1), (2)")
+    saved = {name: Path(f"{path}{name}").read_bytes() for name in ("", "-wal")}
+    database.close()
+    for name, data in saved.items():
+        Path(f"{path}{name}").write_bytes(data)
+    return saved
+
+
+def test_overwrite_with_a_damaged_backup_loses_nothing(tiny, tmp_path):
+    """Whichever planned object is damaged or gone, at its front, middle or end: the old database
+    and its log are byte for byte what they were, and once the backup is mended it is replaced."""
+    output = tmp_path / "out.db"
+    saved = old_database(output)
+    for key in planned(tiny, output):
+        body, metadata = tiny.store.get(key), tiny.store.head(key).metadata
+        middle = len(body) // 2
+        for bad in (b"rubbish" + body[7:], body[:middle] + b"?" + body[middle + 1:], body[:-1], b"",
+                    None):
+            if bad is None:
+                tiny.store.delete(key)
+            else:
+                replace(tiny, key, bad, metadata)
+            if bad is None and key != tiny.keys.wal(5):
+                continue  # there is another way then
+            found = outcome_over(tiny, output)
+            assert isinstance(found, (DamageError, GapError)), (key, found)
+            assert {name: Path(f"{output}{name}").read_bytes() for name in saved} == saved
+        replace(tiny, key, body, metadata)
+    assert outcome(tiny, output).txid == tiny.txid
+    assert not Path(f"{output}-wal").exists()
+
+
+def outcome_over(bucket, output):
+    with pytest.raises(ReplicatorError) as error:
+        restore(store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True)
+    return error.value
+
+
+@pytest.mark.parametrize("verify", ["quick", "full"])
+def test_overwrite_with_what_sqlite_finds_damaged_loses_nothing(tmp_path, verify):
+    """A backup that is exact, of a database that was damaged when it was made, is found by
+    SQLite's own check, and the old database stays."""
+    (tmp_path / "source").mkdir()
+    built = BucketBuilder(tmp_path / "source", page_size=512)
+    for _ in range(8):
+        built.insert(3, 100)
+    built.run("PRAGMA writable_schema=ON", "UPDATE sqlite_schema SET rootpage = 3")
+    built.cut()
+    output = tmp_path / "out.db"
+    saved = old_database(output)
+    with pytest.raises(DamageError):
+        restore(store=built.store, prefix="app.db", output=output, overwrite=True, verify=verify)
+    assert {name: Path(f"{output}{name}").read_bytes() for name in saved} == saved
+    assert outcome(built, output).txid == built.txid
+    built.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fix_bucket import BucketBuilder
+from fix_counting import CountingStore
 
 from replicator import restore
 from replicator.edge.store.directory import DirectoryStore
@@ -114,3 +115,30 @@ def test_killed_at_every_call(stored, tmp_path, old):
         restore(store=stored.store, prefix="app.db", output=target, overwrite=True)
         assert target.read_bytes() == newest
         assert sorted(path.name for path in place.iterdir()) == [".app.db-replicator", "app.db"]
+
+
+def snapshot_gets(store, output):
+    """How often the second attempt asks for parts of a snapshot, and its report."""
+    counting = CountingStore(store)
+    report = restore(store=counting, prefix="app.db", output=output)
+    return sum("snapshots/" in key for method, key in counting.calls if method == "get"), report
+
+
+def test_a_killed_process_leaves_its_proved_parts(stored, tmp_path, monkeypatch):
+    """Another process goes on from what a killed one had proved: it fetches less, and says that
+    those parts were hashed again."""
+    monkeypatch.setattr("replicator.recover.snapshot.RANGE_BYTES", 4096)  # a request for each part
+    whole, _ = snapshot_gets(stored.store, tmp_path / "whole.db")
+    places = [tmp_path / "places" / str(n) for n in range(1, 60)]
+    for place in places:
+        place.mkdir(parents=True)
+    subprocess.run([sys.executable, "-c", KILLER, str(tmp_path / "store"), *map(str, places)],
+                   capture_output=True, check=True, timeout=100)
+    fetched = []
+    for place in places:
+        if (place / ".app.db.restoring" / "parts").exists():
+            gets, report = snapshot_gets(stored.store, place / "app.db")
+            assert (place / "app.db").read_bytes() == stored.images[stored.txid]
+            assert gets == whole or "earlier attempt" in report.verified
+            fetched.append(gets)
+    assert min(fetched) == 2 < whole  # the tail, and the first part for its header
