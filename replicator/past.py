@@ -7,30 +7,29 @@ Owns the wiring of merges and pruning to the cache and to a store; the rules are
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from .config import SqliteReplicatorConfig
-from .edge.store import open_store
 from .edge.store.base import Store, StoreTarget
-from .edge.store.retry import RetryingStore, RetryPolicy
+from .errors import GapError
 from .format.keys import Keys
 from .keep import listing
 from .keep.build import Source
 from .keep.inventory import SEGMENTS, LogItem, PinnedPoint
 from .keep.keeper import Keeper, Keeping
 from .keep.policy import KeptPoint, Verdict
-from .keep.prune import Plan, Pruned, Pruner, plan_prune
+from .keep.prune import Plan, Pruned, Pruner, plan_prune, settle
 from .metrics import Metrics
 from .model import Retention
+from .place import opened
 from .ship.cache import Cache, SegmentRecord
 
 __all__ = ["KeptPoint", "Plan", "PrunePlan", "Pruned", "Verdict", "keeper_for", "pin", "pins",
            "prune", "unpin"]
 
-PATIENCE = RetryPolicy(deadline=30.0, first_contact=10.0)  # seconds
 PrunePlan = Plan
 
 
@@ -78,43 +77,40 @@ def _cached(cache: Cache, first: int, last: int) -> Sequence[Source]:
 # -------------------------------------------------------------------- from the bucket alone
 
 
-def prune(target: StoreTarget, rules: Retention, *, delete: bool = False,
-          store: Store | None = None, at_ms: int | None = None) -> tuple[Plan, Pruned | None]:
+def prune(target: StoreTarget, rules: Retention, *,
+          delete: bool = False) -> tuple[Plan, Pruned | None]:
     """What the rules keep and delete of the database at ``target``; with ``delete`` it is done.
 
     Safe while a replicator runs, and while somebody restores. Raises what the store raises;
     a bucket that forbids deletions is said so in :attr:`Pruned.refused`.
     """
-    with _opened(target, store) as opened:
-        plan = plan_prune(opened, Keys(target.prefix), rules, at_ms or now_ms())
+    with opened(target) as (store, prefix):
+        plan = plan_prune(store, Keys(prefix), rules, now_ms())
         if not delete:
             return plan, None
-        return plan, Pruner(opened, Keys(target.prefix)).apply(plan, plan.decision.deletions)
+        return plan, Pruner(store, Keys(prefix)).apply(plan, plan.decision.deletions)
 
 
-def pin(target: StoreTarget, txid: int, note: str = "", *, store: Store | None = None) -> None:
-    """Keep a restore point until it is unpinned, whatever the rules say."""
-    with _opened(target, store) as opened:
-        listing.pin(opened, Keys(target.prefix), txid, note)
+def pin(target: StoreTarget, txid: int, note: str = "") -> None:
+    """Keep a restore point until it is unpinned, whatever the rules say; ``GapError`` when it
+    cannot be restored as it is."""
+    with opened(target) as (store, prefix):
+        keys, point = Keys(prefix), PinnedPoint(txid, note)
+        found = listing.take_inventory(store, keys)
+        plan = settle(store, replace(found, pins=(point,)), Retention(), now_ms(), grace_ms=0)
+        if plan.decision.lost_pins:
+            raise GapError(f"transaction {txid} cannot be restored, so it cannot be kept",
+                           hint="see replicator history for what can be")
+        listing.pin(store, keys, point)
 
 
-def unpin(target: StoreTarget, txid: int, *, store: Store | None = None) -> None:
+def unpin(target: StoreTarget, txid: int) -> None:
     """Leave a restore point to the rules again; ``ReplicatorError`` when it is not pinned."""
-    with _opened(target, store) as opened:
-        listing.unpin(opened, Keys(target.prefix), txid)
+    with opened(target) as (store, prefix):
+        listing.unpin(store, Keys(prefix), txid)
 
 
-def pins(target: StoreTarget, *, store: Store | None = None) -> tuple[PinnedPoint, ...]:
+def pins(target: StoreTarget) -> tuple[PinnedPoint, ...]:
     """Every pinned restore point."""
-    with _opened(target, store) as opened:
-        return listing.list_pins(opened, Keys(target.prefix))
-
-
-@contextlib.contextmanager
-def _opened(target: StoreTarget, store: Store | None) -> Iterator[Store]:
-    """A store that retries, closed only if it was opened here."""
-    if store is not None:
-        yield RetryingStore(store, PATIENCE)
-        return
-    with contextlib.closing(open_store(target)) as opened:
-        yield RetryingStore(opened, PATIENCE)
+    with opened(target) as (store, prefix):
+        return listing.list_pins(store, Keys(prefix))

@@ -23,10 +23,13 @@ from replicator.cli import (
     flush,
     history,
     output,
+    pin,
+    prune,
     restore,
     run,
     snapshot,
     status,
+    unpin,
     verify,
 )
 from replicator.cli import open as open_
@@ -64,7 +67,7 @@ def _root(
 
 
 for _command in (run, restore, status, flush, snapshot, history, diff, open_, verify, drill, cost,
-                 doctor, demo):
+                 prune, pin, unpin, doctor, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.command)
 
 

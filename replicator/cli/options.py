@@ -23,6 +23,13 @@ def duration(text: str) -> float:
     return parse_duration(text)
 
 
+def span(text: str) -> float:
+    """Seconds, or "off", or "forever"."""
+    from replicator.config import parse_span
+
+    return parse_span(text)
+
+
 def size(text: str) -> int:
     """Bytes, as the configuration reads them."""
     from replicator.config import parse_size
@@ -110,6 +117,28 @@ Timeout = Annotated[
         "--timeout", envvar="REPLICATOR_TIMEOUT", metavar="TIME", parser=duration,
         help="give up after this long, for example 30s; default: wait",
     ),
+]
+
+
+def _span(variable: str, text: str) -> Any:
+    return typer.Option(envvar=f"REPLICATOR_KEEP_{variable}", metavar="TIME", parser=span,
+                        help=text)
+
+
+KeepEveryTransaction = Annotated[
+    float | None, _span("EVERY_TRANSACTION", "how long every transaction stays; default: 7d")]
+KeepHourly = Annotated[
+    float | None, _span("HOURLY", "how long the last state of each hour stays; default: 30d")]
+KeepDaily = Annotated[
+    float | None, _span("DAILY", "how long that of each day stays; default: 90d")]
+KeepWeekly = Annotated[
+    float | None, _span("WEEKLY", "how long that of each week stays; default: off")]
+KeepMonthly = Annotated[
+    float | None, _span("MONTHLY", "how long that of each month stays; default: off")]
+KeepSnapshots = Annotated[
+    int | None,
+    typer.Option(envvar="REPLICATOR_KEEP_SNAPSHOTS", metavar="N",
+                 help="how many of the newest snapshots stay anyway; default: 2"),
 ]
 
 

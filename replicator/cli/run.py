@@ -79,6 +79,17 @@ def command(
         typer.Option(envvar="REPLICATOR_DRILL_SCRATCH", metavar="DIR",
                      help="where there is room for the database; default: in the cache"),
     ] = None,
+    keep: Annotated[
+        bool | None,
+        typer.Option("--keep/--no-keep", envvar="REPLICATOR_KEEP",
+                     help="merge segments and delete what no rule keeps; default: --keep"),
+    ] = None,
+    keep_every_transaction: options.KeepEveryTransaction = None,
+    keep_hourly: options.KeepHourly = None,
+    keep_daily: options.KeepDaily = None,
+    keep_weekly: options.KeepWeekly = None,
+    keep_monthly: options.KeepMonthly = None,
+    keep_snapshots: options.KeepSnapshots = None,
     as_json: options.AsJson = False,
 ) -> int:
     """Follow DB and keep it safe in the bucket.
@@ -96,5 +107,8 @@ def command(
         max_cache_bytes=max_cache_bytes, compression_level=compression_level,
         drill_interval=drill_interval, drill_bandwidth=drill_bandwidth,
         drill_scratch=drill_scratch, take_over=take_over or None,
-        allow_unsafe_store=allow_unsafe_store or None))
+        allow_unsafe_store=allow_unsafe_store or None, keep=keep,
+        keep_every_transaction=keep_every_transaction, keep_hourly=keep_hourly,
+        keep_daily=keep_daily, keep_weekly=keep_weekly, keep_monthly=keep_monthly,
+        keep_snapshots=keep_snapshots))
     return run_sidecar(config, cmd or None, as_json=as_json)

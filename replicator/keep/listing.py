@@ -152,10 +152,10 @@ def _note(store: Store, key: str) -> str:
     return ""
 
 
-def pin(store: Store, keys: Keys, txid: int, note: str) -> None:
+def pin(store: Store, keys: Keys, point: PinnedPoint) -> None:
     """Pin a restore point, or change its note."""
-    body = json.dumps({"txid": txid, "note": note}).encode()
-    store.put(keys.pin(txid), body, if_absent=False)
+    body = json.dumps({"txid": point.txid, "note": point.note}).encode()
+    store.put(keys.pin(point.txid), body, if_absent=False)
 
 
 def unpin(store: Store, keys: Keys, txid: int) -> None:

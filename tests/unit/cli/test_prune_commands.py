@@ -1,0 +1,116 @@
+"""prune, pin and unpin, as their user meets them, against a directory that plays the bucket."""
+
+import json
+import sqlite3
+
+import pytest
+
+from replicator import SqliteReplicator, SqliteReplicatorConfig, cli
+from replicator.edge.store.directory import DirectoryStore
+from replicator.errors import AccessDenied
+
+NOTHING = ("--keep-every-transaction", "off", "--keep-hourly", "off", "--keep-daily", "off",
+           "--keep-snapshots", "1")
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        code = cli.call([str(each) for each in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def url(tmp_path):
+    """Three transactions, a snapshot, and three more."""
+    (tmp_path / "bucket").mkdir()
+    path, url = tmp_path / "app.db", f"file://{tmp_path}/bucket"
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("CREATE TABLE t (x)")
+    with SqliteReplicator(SqliteReplicatorConfig(db_path=path, url=url)) as replicator:
+        for row in range(6):
+            db.execute("INSERT INTO t VALUES (?)", (row,))
+            replicator.flush(60, snapshot=row == 2)
+    db.close()
+    return url
+
+
+def keys(tmp_path):
+    return [info.key for info in DirectoryStore(tmp_path / "bucket").list("")]
+
+
+def test_a_plan_changes_nothing_and_gives_reasons(run, url, tmp_path):
+    """Every object that would go is listed; --all lists the others too."""
+    before = keys(tmp_path)
+    code, out, _ = run("prune", "--url", url, *NOTHING)
+    assert code == 0
+    assert "older than every rule" in out
+    assert "this is a plan" in out
+    assert keys(tmp_path) == before
+    code, out, _ = run("prune", "--url", url, *NOTHING, "--all")
+    assert "the log goes on from it" in out
+
+
+def test_the_defaults_keep_everything_of_today(run, url):
+    """Nothing is old enough."""
+    code, out, _ = run("prune", "--url", url, "--yes")
+    assert code == 0
+    assert "nothing to delete" in out
+
+
+def test_yes_deletes_what_was_planned(run, url, tmp_path):
+    """And only that; what stays can be restored."""
+    plan = json.loads(run("prune", "--url", url, *NOTHING, "--json")[1])
+    gone = [each["key"] for each in plan["objects"] if not each["keep"]]
+    assert gone
+    assert plan["deleted"] is None
+    done = json.loads(run("prune", "--url", url, *NOTHING, "--json", "--yes")[1])
+    assert done["deleted"] == gone
+    assert not set(gone) & set(keys(tmp_path))
+    code, _, err = run("restore", "--url", url, "--output", tmp_path / "out.db", "--json")
+    assert code == 0, err
+    rows = sqlite3.connect(tmp_path / "out.db").execute("SELECT count(*) FROM t").fetchone()
+    assert rows == (6,)
+
+
+def test_a_bucket_that_forbids_deletions(run, url, monkeypatch):
+    """It is said, with the exit code of a refusal."""
+    def refuse(self, key):
+        raise AccessDenied(f"DELETE {key} is forbidden")
+
+    monkeypatch.setattr(DirectoryStore, "delete", refuse)
+    code, out, _ = run("prune", "--url", url, *NOTHING, "--yes")
+    assert code == 6
+    assert "the bucket forbids deletions" in out
+
+
+def test_pins_are_kept_listed_and_let_go(run, url, tmp_path):
+    """A pinned transaction outlives every rule; unpinned it does not."""
+    assert "nothing is pinned" in run("pin", "--url", url)[1]
+    code, out, err = run("pin", 2, "--note", "before [bold]the move", "--url", url)
+    assert code == 0, err
+    assert "before [bold]the move" in out
+    assert json.loads(run("pin", "--url", url, "--json")[1]) == [
+        {"txid": 2, "note": "before [bold]the move"}]
+    assert "deleted" in run("prune", "--url", url, *NOTHING, "--yes")[1]
+    assert run("restore", "--url", url, "--txid", 2, "--output", tmp_path / "a.db")[0] == 0
+    assert run("restore", "--url", url, "--txid", 3, "--output", tmp_path / "b.db")[0] == 4
+    code, out, _ = run("unpin", 2, "--url", url)
+    assert "no longer pinned" in out
+    code, _, err = run("unpin", 2, "--url", url, "--json")
+    assert (code, json.loads(err)["error"]) == (1, "transaction 2 is not pinned")
+    run("prune", "--url", url, *NOTHING, "--yes")
+    assert run("restore", "--url", url, "--txid", 2, "--output", tmp_path / "c.db")[0] == 4
+
+
+def test_what_cannot_be_restored_cannot_be_pinned(run, url):
+    """It is refused, instead of being a promise nobody can keep."""
+    code, _, err = run("pin", 99, "--url", url)
+    assert code == 4
+    assert "cannot be restored" in err
+    run("pin", 2, "--url", url)
+    assert json.loads(run("unpin", 2, "--url", url, "--json")[1]) == {"unpinned": 2}
