@@ -14,6 +14,7 @@ from .edge.store import open_store
 from .edge.store.base import ObjectInfo, Store, StoreTarget
 from .edge.store.retry import RetryingStore, RetryPolicy
 from .errors import NoBackup
+from .events import Event, events
 from .format.keys import (
     Keys,
     MergedKey,
@@ -81,6 +82,7 @@ class History:
     merged_bytes: int
     snapshot_bytes: int
     activity: Activity = field(default=Activity(0, 0, ()))
+    events: tuple[Event, ...] = ()  # where the log did not simply go on, oldest first
     proofs: tuple[ProofKey, ...] = ()  # what was proved and found, oldest first
 
     @property
@@ -110,8 +112,8 @@ def histories(target: StoreTarget) -> list[History]:
 
 
 def history(store: Store, prefix: str, *, url: str) -> History:
-    """The history below a prefix: one listing, and one HEAD a generation and for the newest
-    segment. ``NoBackup`` if there is none."""
+    """The history below a prefix: one listing, and one HEAD for the newest segment, for each
+    generation and for each event. ``NoBackup`` if there is none."""
     keys = Keys(prefix)
     entries: list[Entry] = []
     proofs: list[ProofKey] = []
@@ -123,7 +125,9 @@ def history(store: Store, prefix: str, *, url: str) -> History:
     heads = {txid: parse_metadata(store.head(keys.wal(txid)).metadata)
              for txid in telling(key for key, _ in entries)}
     found = summarise(entries, {txid: facts for txid, facts in heads.items() if facts}, url=url)
-    return replace(found, proofs=tuple(sorted(proofs, key=lambda proof: proof.at_ms)))
+    first_txids = sorted(key.first_txid for key, _ in entries if isinstance(key, WalKey))
+    return replace(found, proofs=tuple(sorted(proofs, key=lambda proof: proof.at_ms)),
+                   events=events(store, keys, first_txids))
 
 
 def telling(keys: Iterable[ParsedKey]) -> set[int]:

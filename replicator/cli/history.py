@@ -11,6 +11,7 @@ from replicator.cli import options, output, timeline
 
 if TYPE_CHECKING:
     from replicator.edge.store.base import StoreTarget
+    from replicator.events import Event
     from replicator.history import History
     from replicator.transactions import Transaction
 
@@ -98,9 +99,23 @@ def show(found: History, *, now: float | None = None) -> None:
         (each.id, f"{each.first_txid:,}", f"{each.last_txid:,}", f"{each.snapshots:,}",
          output.size(each.size)) for each in found.generations))
     output.say()
+    for each in found.events:
+        output.say(f"[dim]event[/]  {output.safe(_event(each))}")
+    output.say()
     output.table(("snapshot of", "stored", ">size", "generation"), (
         (f"{each.txid:,}", output.moment(each.stored_ms), output.size(each.size), each.generation)
         for each in found.snapshots))
+
+
+EVENTS = {"generation": "a generation begins", "catch-up": "caught up",
+          "merge-newest": "kept as one step"}
+
+
+def _event(each: Event) -> str:
+    """What happened to the log at a transaction, why, and by whom."""
+    by = f", by {each.host}" if each.host else ""
+    return (f"{output.moment(each.at_ms)}  transaction {each.txid:,}: {EVENTS[each.kind]}; "
+            f"{each.reason or 'the store does not tell why'}{by}")
 
 
 def _proven(found: History, now: float | None) -> str:
