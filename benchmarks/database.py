@@ -1,0 +1,88 @@
+"""The databases of the benchmark: made of half-random rows, changed by page, compared by content.
+
+A restored database counts only if every row of every table of the application is the source's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import sqlite3
+from pathlib import Path
+
+MIB = 1 << 20
+ROW = 400  # bytes of a row: half of it random, half of it text that compresses
+SCHEMA = """
+CREATE TABLE item(id INTEGER PRIMARY KEY, owner INTEGER, balance INTEGER, body BLOB);
+CREATE INDEX item_owner ON item(owner);
+CREATE TABLE teller(id INTEGER PRIMARY KEY, balance INTEGER);
+CREATE TABLE branch(id INTEGER PRIMARY KEY, balance INTEGER);
+INSERT INTO branch VALUES (0, 0);
+CREATE TABLE event(id INTEGER PRIMARY KEY, item INTEGER, teller INTEGER, amount INTEGER,
+  at REAL, note TEXT);
+CREATE TABLE file(id INTEGER PRIMARY KEY, body BLOB);
+"""
+TELLERS = 10
+NOTE = "the quick brown fox jumps over the lazy dog; "
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """As an application with ordinary settings does."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+    connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
+
+
+def make(path: Path, size: int, seed: int = 1) -> Path:
+    """A database of about ``size`` bytes. The same seed gives the same rows."""
+    chance = random.Random(seed)
+    with contextlib.closing(connect(path)) as connection:
+        connection.executescript(SCHEMA)
+        connection.executemany("INSERT INTO teller VALUES (?, 0)", ((n,) for n in range(TELLERS)))
+        rows = max(1, int(size / (ROW + 30)))
+        for first in range(0, rows, 20_000):
+            connection.execute("BEGIN")
+            connection.executemany("INSERT INTO item VALUES (?, ?, 0, ?)", (
+                (n, chance.randrange(rows), body(chance))
+                for n in range(first, min(first + 20_000, rows))))
+            connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return path
+
+
+def body(chance: random.Random, size: int = ROW) -> bytes:
+    """Half random, half text."""
+    half = size // 2
+    return chance.randbytes(half) + (NOTE * (half // len(NOTE) + 1)).encode()[:half]
+
+
+def change(path: Path, fraction: float, seed: int = 2) -> int:
+    """Change one row in each of ``fraction`` of the pages of the table; how many rows."""
+    chance = random.Random(seed)
+    with contextlib.closing(connect(path)) as connection:
+        rows = connection.execute("SELECT max(id) FROM item").fetchone()[0]
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        chosen = chance.sample(range(rows), max(1, int(pages * fraction)))
+        connection.execute("BEGIN")
+        connection.executemany("UPDATE item SET body = ? WHERE id = ?",
+                               ((body(chance), n) for n in chosen))
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return len(chosen)
+
+
+def digest(path: Path) -> str:
+    """A hash of all rows of the application's tables."""
+    total = hashlib.blake2b()
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
+        for table in ("item", "teller", "branch", "event", "file"):
+            for row in connection.execute(f"SELECT * FROM {table} ORDER BY id"):
+                for value in row:
+                    total.update(value if isinstance(value, bytes) else str(value).encode())
+    return total.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size

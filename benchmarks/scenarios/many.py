@@ -1,0 +1,43 @@
+"""Many databases of 1 MB: what they cost together, idle, and when each gets one commit.
+
+Litestream follows all of them in one process. This project runs one sidecar each; memory is the
+proportional set size, which counts what they share once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from benchmarks import database
+from benchmarks.scenarios.base import BOTH, Case, Effort, Figures, Trial
+
+
+def cases(effort: Effort) -> list[Case]:
+    return [Case(f"many-{count}", f"{count} databases of 1 MB, {effort.many_seconds:g} s idle, "
+                 "then one commit in each", BOTH, lambda trial, count=count: run(trial, count))
+            for count in effort.many]
+
+
+def run(trial: Trial, count: int) -> Figures:
+    paths = [trial.database(1, f"{n}.db", seed=n) for n in range(count)]
+    began = time.monotonic()
+    trial.follow(*paths)
+    started = {"start wall s": time.monotonic() - began, "start cpu s": trial.system.cpu()}
+    with trial.window() as idle:
+        time.sleep(trial.effort.many_seconds)
+    idle["cpu %"] = 100 * idle["cpu s"] / idle["wall s"]
+    pss = trial.system.pss()
+    with trial.window() as written:
+        for path in paths:
+            commit(path)
+        trial.system.settle()
+    trial.prove(paths[-1])
+    return started | {"pss": pss} | {f"idle: {name}": value for name, value in idle.items()} | {
+        f"commits: {name}": value for name, value in written.items()}
+
+
+def commit(path: Path) -> None:
+    with contextlib.closing(database.connect(path)) as connection:
+        connection.execute("INSERT INTO event(note) VALUES (?)", (database.NOTE,))
