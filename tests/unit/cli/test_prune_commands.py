@@ -25,13 +25,14 @@ def run(capsys):
 
 @pytest.fixture
 def url(tmp_path):
-    """Three transactions, a snapshot, and three more."""
+    """A generation at txid 1, transactions 2 to 4, a snapshot of 4, and three more."""
     (tmp_path / "bucket").mkdir()
     path, url = tmp_path / "app.db", f"file://{tmp_path}/bucket"
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("CREATE TABLE t (x)")
     with SqliteReplicator(SqliteReplicatorConfig(db_path=path, url=url)) as replicator:
+        replicator.flush(60)
         for row in range(6):
             db.execute("INSERT INTO t VALUES (?)", (row,))
             replicator.flush(60, snapshot=row == 2)
@@ -96,9 +97,11 @@ def test_pins_are_kept_listed_and_let_go(run, url, tmp_path):
     assert "before [bold]the move" in out
     assert json.loads(run("pin", "--url", url, "--json")[1]) == [
         {"txid": 2, "note": "before [bold]the move"}]
-    assert "deleted" in run("prune", "--url", url, *NOTHING, "--yes")[1]
+    out = run("prune", "--url", url, *NOTHING, "--yes", "--all")[1]
+    assert "deleted" in out
     assert run("restore", "--url", url, "--txid", 2, "--output", tmp_path / "a.db")[0] == 0
-    assert run("restore", "--url", url, "--txid", 3, "--output", tmp_path / "b.db")[0] == 4
+    code, _, err = run("restore", "--url", url, "--txid", 3, "--output", tmp_path / "b.db")
+    assert code == 4, out
     code, out, _ = run("unpin", 2, "--url", url)
     assert "no longer pinned" in out
     code, _, err = run("unpin", 2, "--url", url, "--json")
