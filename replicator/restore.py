@@ -193,7 +193,7 @@ def _target(catalog: Catalog, wish: _Wish) -> int | None:
     now = _now_ms()
     when = to_ms(wish.timestamp, now)
     catalog.load(None, complete=True)
-    return catalog.txid_at(when, now)
+    return catalog.txid_at(when, now, older=wish.allow_older)
 
 
 def _note(done: Recovered) -> dict[str, object]:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from replicator.edge.store.base import Store
-from replicator.errors import ConfigError, GapError, NoBackup, ObjectMissing
+from replicator.errors import ConfigError, DamageError, GapError, NoBackup, ObjectMissing
 from replicator.format.envelope import (
     HEADER_LIMIT,
     TAIL_LIMIT,
@@ -32,6 +32,7 @@ from replicator.recover.plan import Known, Listing, LogKey, Plan, Span, covering
 from replicator.recover.when import to_text
 
 Item = TypeVar("Item", WalKey, SnapshotKey, MergedKey)
+Ask = Callable[[LogKey], ObjectFacts]
 
 # A target may lie inside these; a merge that keeps the newest images only is one step.
 DIVISIBLE = frozenset({Kind.SEGMENT, Kind.MERGE})
@@ -184,7 +185,7 @@ class Catalog:
         by_metadata = bool(plan.segments) and self._vouched(plan.snapshot, self.facts)
         return by_metadata or self._vouched(plan.snapshot, self.proved)
 
-    def _vouched(self, snapshot: SnapshotKey, ask: Callable[[LogKey], ObjectFacts]) -> bool:
+    def _vouched(self, snapshot: SnapshotKey, ask: Ask) -> bool:
         checksum = self.tail(snapshot).trailer.checksum_after
         spans = log_spans(self.listing)
         for span in covering(spans, snapshot.txid):
@@ -219,45 +220,49 @@ class Catalog:
 
     # ----------------------------------------------------------------------- points in time
 
-    def txid_at(self, when_ms: int, now_ms: int) -> int:
+    def txid_at(self, when_ms: int, now_ms: int, *, older: bool = False) -> int:
         """The last transaction committed at or before ``when_ms``; ``GapError`` outside of
         what the log tells. Needs the complete listing.
 
         Metadata shows where to look; what is found there is asked of the objects themselves.
+        With ``older`` that of a damaged object counts, and its txid may be out of reach.
         """
         while True:
             try:
-                return self._txid_at(when_ms, now_ms)
+                return self._txid_at(when_ms, now_ms, self._told if older else self.proved)
             except ObjectMissing as error:
                 if not self.relist(None):
                     raise GapError(f"listed, but not there: {error}") from error
 
-    def _txid_at(self, when_ms: int, now_ms: int) -> int:
+    def _txid_at(self, when_ms: int, now_ms: int, ask: Ask) -> int:
         line = _line(log_spans(self.listing))
         if not line:
             raise NoBackup("there is no backup here")
         at = _search(line, when_ms, self.facts)
-        if not self._confirmed(line, at, when_ms):
-            at = _search(line, when_ms, self.proved)
+        if not _confirmed(line, at, when_ms, ask):
+            at = _search(line, when_ms, ask)
         if at < 0 or (when_ms > now_ms and at == len(line) - 1
-                      and when_ms > _ends(self.proved(line[at].item))):
-            since, until = self.proved(line[0].item), self.proved(line[-1].item)
+                      and when_ms > _ends(ask(line[at].item))):
+            since, until = ask(line[0].item), ask(line[-1].item)
             raise GapError(f"{to_text(when_ms)} is outside of what can be restored, "
                            f"{to_text(_begins(since))} to {to_text(_ends(until))}")
-        return self._inside(line[at], when_ms)
+        return self._inside(line[at], when_ms, ask(line[at].item))
 
-    def _confirmed(self, line: list[Span], at: int, when_ms: int) -> bool:
-        """Whether ``when_ms`` lies after the beginning of that object and before the next's."""
-        return (at < 0 or _begins(self.proved(line[at].item)) <= when_ms) and (
-            at + 1 == len(line) or when_ms < _begins(self.proved(line[at + 1].item)))
+    def _told(self, item: LogKey) -> ObjectFacts:
+        """From the object, else from its metadata; ``DamageError`` when neither tells."""
+        try:
+            return self.proved(item)
+        except DamageError:
+            return self.facts(item)
 
     def _span_facts(self, span: Span) -> ObjectFacts:
         return self.facts(span.item)
 
-    def _inside(self, span: Span, when_ms: int) -> int:
-        facts = self.proved(span.item)
+    def _inside(self, span: Span, when_ms: int, facts: ObjectFacts) -> int:
         if when_ms >= _ends(facts):
             return facts.last_txid
+        if span.key not in self._proved:  # damaged: how many were committed by then is lost
+            return facts.first_txid
         times = self.tail(span.item).trailer.commit_times_ms
         if facts.kind not in DIVISIBLE or len(times) != facts.last_txid - facts.first_txid + 1:
             return facts.first_txid - 1  # the newest before it that can be restored
@@ -282,7 +287,13 @@ def _ends(facts: ObjectFacts) -> int:
     return facts.created_ms if facts.last_commit_ms is None else facts.last_commit_ms
 
 
-def _search(line: list[Span], when_ms: int, ask: Callable[[LogKey], ObjectFacts]) -> int:
+def _confirmed(line: list[Span], at: int, when_ms: int, ask: Ask) -> bool:
+    """Whether ``when_ms`` lies after the beginning of that object and before the next's."""
+    return (at < 0 or _begins(ask(line[at].item)) <= when_ms) and (
+        at + 1 == len(line) or when_ms < _begins(ask(line[at + 1].item)))
+
+
+def _search(line: list[Span], when_ms: int, ask: Ask) -> int:
     """Index of the last object that begins at or before ``when_ms``; -1: none does."""
     return bisect_right(line, when_ms, key=lambda span: _begins(ask(span.item))) - 1
 

@@ -113,3 +113,21 @@ def test_a_damaged_object_that_only_metadata_spoke_for(bucket, tmp_path):
         assert error.value.key == key
         report = go(bucket, tmp_path, txid=target, allow_older=True)
         assert (report.txid, report.lost_txids) == (14, (target or 17) - 14)
+
+
+def test_older_in_place_of_a_damaged_point_in_time(bucket, tmp_path):
+    """With --allow-older a time that lies in a damaged object means the newest state before it,
+    and the loss counts what the metadata knows; without metadata the object is named."""
+    key = bucket.keys.wal(16)
+    put(bucket, key, body=bucket.store.get(key)[:-1] + b"?")
+    for txid, lost in ((15, 0), (16, 1), (17, 2)):
+        when = to_text(commit_ms(txid))
+        if lost:
+            with pytest.raises(DamageError):
+                go(bucket, tmp_path, timestamp=when)
+        report = go(bucket, tmp_path, timestamp=when, allow_older=True)
+        assert (report.txid, report.lost_txids) == (15, lost)
+    bucket.store.put(key, bucket.store.get(key), if_absent=False)
+    with pytest.raises(DamageError) as error:
+        go(bucket, tmp_path, timestamp=to_text(commit_ms(17)), allow_older=True)
+    assert error.value.key == key
