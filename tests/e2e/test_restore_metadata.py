@@ -1,10 +1,15 @@
 """Metadata beside an object saves requests; it decides nothing that the object would deny."""
 
+from dataclasses import replace
+
 import pytest
 from fix_bucket import commit_ms
+from fix_counting import CountingStore
 
 from replicator import restore
 from replicator.errors import DamageError, GapError
+from replicator.format.envelope import encode_trailer, read_tail
+from replicator.model import Kind
 from replicator.recover.when import to_text
 
 FOREIGN = "0" * 8 + "-0000-0000-0000-" + "f" * 12
@@ -131,3 +136,33 @@ def test_older_in_place_of_a_damaged_point_in_time(bucket, tmp_path):
     with pytest.raises(DamageError) as error:
         go(bucket, tmp_path, timestamp=to_text(commit_ms(17)), allow_older=True)
     assert error.value.key == key
+
+
+def test_a_voucher_that_contradicts_itself(bucket, tmp_path):
+    """Header and trailer, each whole, must speak of the same object."""
+    marker = bucket.keys.wal(14)
+    body = bucket.store.get(marker)
+    tail = read_tail(body, len(body), marker)
+    before = replace(tail.trailer, last_txid=13)
+    for kind, trailer in ((Kind.SEGMENT, tail.trailer), (Kind.GENERATION, before)):
+        put(bucket, marker, body=body[:tail.trailer_offset] + encode_trailer(kind, trailer))
+        with pytest.raises(DamageError, match="contradicts its header") as error:
+            go(bucket, tmp_path, txid=14)
+        assert error.value.key == marker
+
+
+def test_a_voucher_cut_short_on_its_way(bucket, tmp_path):
+    """An answer that is too short is asked for again, then the object is named."""
+    marker, left = bucket.keys.wal(14), []
+
+    def answer(method, key, result):
+        if method == "get" and key == marker and left and left.pop():
+            return result[:-3]
+        return result
+
+    store = CountingStore(bucket.store, answer=answer)
+    left[:] = [True, True]
+    assert restore(store=store, prefix="app.db", output=tmp_path / "1.db", txid=14).txid == 14
+    left[:] = [True, True, True]
+    with pytest.raises(DamageError, match="not the one it was listed with"):
+        restore(store=store, prefix="app.db", output=tmp_path / "2.db", txid=14)
