@@ -189,3 +189,6 @@ class _PartStream:
         self._pool.shutdown(cancel_futures=True)
         if error is not None and not isinstance(error, (Cancelled, StoreUnavailable)):
             self._unfinished.give_up()
+        if isinstance(error, UploadMissing):
+            raise StoreUnavailable(f"{self._upload.key}: the store gave up the upload before "
+                                   "its end") from error

@@ -203,6 +203,26 @@ def test_an_object_that_is_said_to_stand_there_must(image, store, ship, monkeypa
     assert content(store) == whole(image)
 
 
+@pytest.mark.parametrize("method", ["put_part", "complete_upload"])
+def test_an_upload_that_vanishes_under_way_is_trouble_that_may_pass(image, store, ship,
+                                                                   monkeypatch, method):
+    """A lifecycle rule removed it, say. The next attempt begins another one."""
+    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
+
+    def before(name, key):
+        if name == method:
+            store.before = lambda *_: None
+            for upload in store.inner.list_uploads(""):
+                store.inner.abort_upload(upload.key, upload.upload_id)
+
+    store.before = before
+    with pytest.raises(StoreUnavailable, match="gave up the upload"):
+        ship(image)
+    assert list(store.inner.list("")) == []
+    ship(image)
+    assert content(store) == whole(image)
+
+
 def test_a_snapshot_is_given_up_between_blocks(image, store, ship):
     """Cancelled in the middle: no object, and the image is not read to its end."""
     reads = []
