@@ -158,7 +158,7 @@ class _Deciding:
         for item in self.inventory.log:
             if item.last > base.txid:
                 self._keep(item, f"it leads on from the snapshot of transaction {base.txid}")
-            elif not self._old(item):
+            elif not self._old(item) or item.stored_ms + self.grace_ms > self.now_ms:
                 self._keep(item, "it is younger than what is kept of every transaction")
         for snapshot in self.inventory.snapshots:
             if snapshot.txid > self.inventory.head:

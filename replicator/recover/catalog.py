@@ -119,9 +119,10 @@ class Catalog:
     def settle(self) -> bool:
         """Ask the objects themselves about all that only metadata told so far; whether any of
         them says anything else. ``DamageError`` when one of them is damaged."""
-        before = self._known
+        before, listed = self._known, self.listing.keys
         for item in list(self._hints.values()):
-            self.proved(item)
+            if item.key in listed:
+                self.proved(item)
         return self._known != before
 
     def _read_facts(self, item: LogKey) -> ObjectFacts:

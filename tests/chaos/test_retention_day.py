@@ -1,0 +1,124 @@
+"""A day at one PUT a second, merged as it goes: what a restore plans at its end."""
+
+import random
+import uuid
+from math import inf
+
+import numpy as np
+import pytest
+from fix_keep import HOUR, KEYS, SECOND, AgedStore
+from fix_scoreboard import effort
+from fix_ship import ObedientStore
+
+from replicator import restore
+from replicator.format.database import PageHashes
+from replicator.format.objects import parse_metadata
+from replicator.format.segment import (
+    ObjectHeader,
+    SegmentEncoder,
+    SnapshotEncoder,
+    generation_marker,
+)
+from replicator.format.wal import FrameBuilder
+from replicator.keep.inventory import LogItem
+from replicator.keep.keeper import Keeping
+from replicator.metrics import Metrics
+from replicator.model import Kind, Retention
+
+PAGE, PAGES = 512, 16
+SIZE = PAGE * PAGES
+
+
+class Writer:
+    """A database of sixteen pages, of which each transaction writes two."""
+
+    def __init__(self, store, seed):
+        self.store, self.rng = store, random.Random(seed)
+        self.generation, self.writer = str(uuid.UUID(int=7)), str(uuid.UUID(int=8))
+        self.image = bytearray(self.rng.randbytes(SIZE))
+        self.hashes = PageHashes(PAGE)
+        self.hashes.extend(1, bytes(self.image))
+        self.fed = []
+        self.txid = 1
+        self._begin()
+
+    def _header(self, kind, txid):
+        return ObjectHeader(kind, self.generation, txid, PAGE, self.writer, self.store.now_ms,
+                            "tests")
+
+    def _begin(self):
+        encoder = SnapshotEncoder(self._header(Kind.SNAPSHOT, 1))
+        body = encoder.start() + encoder.add(encoder.compress(bytes(self.image), 1), SIZE)
+        rest, summary = encoder.finish(last_txid=1, state=self.hashes.state)
+        self.store.put(KEYS.snapshot(1, self.generation), body + rest,
+                       metadata=summary.metadata())
+        self._put(*generation_marker(self._header(Kind.GENERATION, 1), state=self.hashes.state))
+
+    def commit(self):
+        self.txid += 1
+        before = self.hashes.checksum
+        pgnos = np.array(sorted({1, self.rng.randint(2, PAGES)}), np.uint32)
+        pages = self.rng.randbytes(PAGE * len(pgnos))
+        for at, pgno in enumerate(pgnos.tolist()):
+            self.image[(pgno - 1) * PAGE:pgno * PAGE] = pages[at * PAGE:(at + 1) * PAGE]
+        self.hashes.set_pages(pgnos, pages, pages=PAGES)
+        builder = FrameBuilder(PAGE, salts=(1, self.txid))
+        encoder = SegmentEncoder(self._header(Kind.SEGMENT, self.txid), level=1)
+        body = encoder.start() + encoder.write(builder.header)
+        body += encoder.write(builder.feed(pgnos, pages, commit=PAGES))
+        rest, summary = encoder.finish(
+            last_txid=self.txid, state=self.hashes.state, before=before,
+            commit_frames=[len(pgnos)], commit_times_ms=[self.store.now_ms])
+        self._put(body + rest, summary)
+
+    def _put(self, body, summary):
+        metadata = summary.metadata()
+        key = KEYS.wal(self.txid)
+        self.store.put(key, body, metadata=metadata)
+        now = self.store.now_ms
+        self.fed.append(LogItem(key, 0, self.txid, self.txid, len(body), now, now).told(
+            parse_metadata(metadata)))
+
+    def appended(self, since):
+        return self.fed[since:]
+
+
+@pytest.mark.timeout(3600)
+def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
+    """At most a few hundred GETs and two or three LISTs, for the newest state and for any; what
+    is restored is exact, and nothing but the newest minutes is left as segments."""
+    store = AgedStore()
+    writer = Writer(store, seed)
+    keeping = Keeping(
+        store=store, keys=KEYS, rules=Retention(every_transaction=inf), appended=writer.appended,
+        cached=lambda *_: [], metrics=Metrics(), created_by="tests", level=1)
+    keeping.step(store.now_ms)
+    seconds = effort(3 * HOUR, 24 * HOUR) // SECOND
+    images, wanted = {}, set(random.Random(seed).sample(range(2, seconds), 5))
+    for second in range(seconds):
+        store.now_ms += SECOND
+        writer.commit()
+        if writer.txid in wanted:
+            images[writer.txid] = bytes(writer.image)
+        if second % 60 == 0:
+            while keeping.step(store.now_ms):
+                pass
+    images[None] = bytes(writer.image)
+    figures = [requests(tmp_path, store, txid, image) for txid, image in images.items()]
+    gets, lists = max(get for get, _ in figures), max(each for _, each in figures)
+    segments = len(list(store.list(KEYS.wal_dir)))
+    assert gets < 500
+    assert lists <= 3
+    assert segments < 1000  # one page of a listing
+    scoreboard("restore after a day at one PUT a second",
+               f"{seconds} segments, of which {segments} are left; at most {gets} GETs and HEADs, "
+               f"{lists} LISTs")
+
+
+def requests(tmp_path, store, txid, image):
+    """(GETs and HEADs, LISTs) of one exact restore."""
+    counted = ObedientStore(store)
+    output = tmp_path / f"{txid}.db"
+    restore(store=counted, prefix="app.db", output=output, txid=txid)
+    assert output.read_bytes() == image
+    return len(counted.keys("get")) + len(counted.keys("head")), len(counted.keys("list"))
