@@ -144,9 +144,12 @@ class _Deciding:
     def _base(self, trusted: tuple[SnapshotItem, ...]) -> SnapshotItem:
         """The snapshot that the window begins with: it shows the state at the old edge or an
         older one, and of those it is the newest."""
-        old = [item.last for item in self.inventory.log if self._old(item)]
-        old += [item.txid for item in trusted if item.stored_ms < self._edge_ms]
-        edge = max(old, default=0)
+        newest = max((item for item in self.inventory.log if self._old(item)),
+                     key=lambda item: item.last, default=None)
+        if newest is not None and _guessed(newest):
+            self.unsure[newest.key] = newest
+        edge = max([item.txid for item in trusted if item.stored_ms < self._edge_ms]
+                   + ([newest.last] if newest is not None else []), default=0)
         return max((item for item in trusted if item.txid <= edge),
                    key=lambda item: (item.txid, item.generation), default=trusted[0])
 

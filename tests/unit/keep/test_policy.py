@@ -192,6 +192,13 @@ def test_segments_that_a_point_rests_on_are_asked_for_their_end():
     assert decision.unsure == (unknown,)
 
 
+def test_the_segment_at_the_edge_is_asked_for_its_end():
+    """Where the window begins must not rest on what the next name suggests."""
+    unknown = LogItem("0/2-5", 0, 2, 5, 1, NOW - 2 * DAY, NOW - 2 * DAY)
+    decision = verdicts(snap(1, 9 * DAY), unknown, snap(5, HOUR), log(6, 6, 0))
+    assert unknown in decision.unsure
+
+
 def test_no_point_across_the_start_of_a_generation():
     """Its snapshot is needed, and nothing before it."""
     items = [snap(1, 9 * DAY), log(2, 5, 9 * DAY),
