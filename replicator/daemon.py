@@ -132,11 +132,14 @@ def _end(replicator: SqliteReplicator, signals: _Signals, code: int) -> int:
 
 
 def _what_is_missing(replicator: SqliteReplicator) -> str:
+    """How much is not durable: what waits in the cache, and what was not even captured."""
     status = replicator.status()
     if not status.txid:
         return "nothing of the database is in the bucket"
-    return (f"{status.pending_bytes} bytes in {status.pending_segments} segments wait in "
-            f"{replicator.config.cache}")
+    behind = status.txid - status.durable_txid
+    return (f"{behind} transactions, {status.pending_bytes} bytes in {status.pending_segments} "
+            f"segments wait in {replicator.config.cache}; {status.lag_bytes} bytes of committed "
+            "log are not durable")
 
 
 def _flush_until(replicator: SqliteReplicator, signals: _Signals) -> int:

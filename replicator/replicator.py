@@ -292,7 +292,7 @@ class _Parts:
         status = ReplicationStatus(
             running=running and self.pipeline.failed is None,
             healthy=running and error is None and lag_ms < HEALTH_WINDOW_MS
-                    and self.pipeline.state in ("following", "waiting"),
+                    and self._would_notice(),
             state=self.pipeline.state if running else "stopped",
             database=str(config.database), url=config.target.url,
             generation=head.generation if head else "", txid=head.last_txid if head else 0,
@@ -315,6 +315,16 @@ class _Parts:
             past_trouble=self.keeper.waits if self.keeper is not None else None)
         self._export(status)
         return status
+
+    def _would_notice(self) -> bool:
+        """Whether a commit would be noticed: the log was looked at within the health window,
+        or there has never been a database."""
+        session = self.pipeline.session
+        if self.pipeline.state == "waiting" or session is None:
+            return self.pipeline.state == "waiting" and self.cache.head() is None
+        longest = session.poll_interval + HEALTH_WINDOW_MS / 1000
+        return (self.pipeline.state == "following"
+                and time.monotonic() - self.pipeline.looked < longest)
 
     def _export(self, status: ReplicationStatus) -> None:
         """Keep the gauges that mirror the status as live as it is."""

@@ -60,7 +60,8 @@ def _rows(status: ReplicationStatus, now: float | None) -> list[tuple[str, str]]
 def _durable(status: ReplicationStatus) -> str:
     behind = status.txid - status.durable_txid
     if not behind and not status.lag_bytes:
-        return f"transaction {status.durable_txid:,}, which is all of it"
+        known = "all of it" if status.state == "following" else "all that was captured"
+        return f"transaction {status.durable_txid:,}, which is {known}"
     if not behind:
         return f"transaction {status.durable_txid:,}, and newer ones are being captured"
     return f"transaction {status.durable_txid:,} of {status.txid:,}, [bold]{behind:,} behind[/]"

@@ -69,6 +69,7 @@ class Pipeline:
         self._opened_once = False
         self._pause = FIRST_PAUSE
         self.session: Session | None = None
+        self.looked = 0.0  # monotonic; when the log was looked at last
         self.state = "starting"
         self.failed: ReplicatorError | None = None
         self.trouble: Trouble | None = None
@@ -233,6 +234,7 @@ class Pipeline:
 
     def _follow(self, session: Session) -> None:
         self.session = session  # and it stays for those who ask for the status
+        self.looked = time.monotonic()
         self.state = "following"
         watcher = Watcher(self._config.database, self._wake.set)
         try:
@@ -250,6 +252,7 @@ class Pipeline:
                 reason, self._rejoin = self._rejoin, None
                 raise reason
             self._metrics.add("wake_ups")
+            self.looked = time.monotonic()
             more = session.look(hinted=woken)
             self._serve(session, more=more)
             woken = self._sleep(session, watcher)

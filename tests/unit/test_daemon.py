@@ -127,7 +127,9 @@ def test_sigterm_without_the_store_says_how_much_is_missing(path, app, bucket, s
     code, errors = finish(process)
     assert code == 5
     assert "did not reach" in errors or "not everything" in errors
+    assert "1 transactions, " in errors
     assert "in 1 segments wait in" in errors
+    assert "bytes of committed log are not durable" in errors
     (tmp_path / "away").rename(bucket)
     second = start()
     until_following(second, path)
