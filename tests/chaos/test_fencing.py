@@ -7,11 +7,13 @@ the database of the host that holds the log.
 
 import asyncio
 import contextlib
+import random
 import secrets
 import shutil
 import signal
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -25,6 +27,7 @@ from replicator.errors import ReplicatorError
 pytestmark = pytest.mark.timeout(300)
 
 FENCED, RUNNING_ALREADY = 6, 8
+TURNS = effort(2, 40)
 
 
 class Host(Scene):
@@ -347,6 +350,37 @@ def test_two_take_overs_at_once(hosts):
     one.commit()
     one.is_fenced(two, three)
     winner.is_the_log()
+
+
+@on_a_directory
+@pytest.mark.timeout(120 + 20 * TURNS)
+def test_hosts_that_sleep_take_turns(hosts, seed, scoreboard):
+    """Stopped at a random moment under load, taken over from, woken up: it ends, every time, and
+    what it had been told to be durable is restored by its txid."""
+    rng = random.Random(seed)
+    holder, other = hosts.new(), hosts.new()
+    holder.commit()
+    other.commit()
+    holder.follow()
+    for _ in range(TURNS):
+        writer = holder.start(holder.writer, rate=rng.choice((30, 300)))
+        some = holder.total() + rng.randint(3, 60)
+        wait_for(lambda: holder.total() >= some)  # noqa: B023 - waited for here
+        promised, txid = holder.committed(), holder.durable()
+        time.sleep(rng.uniform(0, 0.05))
+        holder.sidecar_now.signal(signal.SIGSTOP)
+        other.follow("--take-over")
+        other.commit()
+        other.durable()
+        holder.sidecar_now.signal(signal.SIGCONT)
+        holder.is_fenced(other)
+        writer.kill()
+        holder.prefix_holds(other.at(txid), at_least=promised)
+        holder, other = other, holder
+    total = sum(host.total() for host in hosts.all)
+    holder.is_the_log()
+    scoreboard("hosts stopped by SIGSTOP, taken over from and woken up",
+               f"{TURNS} takeovers, {total} commits, 0 mixtures")
 
 
 @on_a_directory

@@ -15,11 +15,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from fix_keep import Past
 from fix_scoreboard import effort
 from fix_ship import LONG, App, ObedientStore, image_of, replicator_for, restored, wait_for
 
 from replicator.edge.store.memory import MemoryStore
 from replicator.errors import Fenced, ReplicatorError, StoreUnavailable
+from replicator.proof.verify import verify
 from replicator.ship import join, session, snapshot, snapshots, upload
 from replicator.testing import RecordingStore
 
@@ -286,6 +288,17 @@ class World:
             host.start()
         return self.survivor([holder, twin])
 
+    def grow_old(self):
+        """Hours later all of it was merged, and what merges stand for is gone; how many."""
+        kept = Kept(self.store)
+        kept.now_ms = time.time_ns() // 1_000_000
+        keeping = kept.keeping()
+        for _ in range(4):
+            kept.now_ms += 3 * HOUR
+            keeping.begin(kept.now_ms)
+            kept.keep(keeping)
+        return len(kept.keys("merged/"))
+
     def survivor(self, hosts):
         alive = list(hosts)
         for _ in range(3):
@@ -298,6 +311,15 @@ class World:
                     alive.remove(host)
         assert len(alive) == 1
         return alive[0]
+
+
+class Kept(Past):
+    """The bucket as a keeper meets it."""
+
+    now_ms = 0
+
+    def __init__(self, store):
+        self.store = store
 
 
 class JumpingClock:
@@ -353,9 +375,13 @@ def test_take_overs_at_random_moments(world, scoreboard):
         world.check()
     world.wake_up()
     world.check()
+    holder.stop()
+    merges = world.grow_old()
+    assert verify(world.store, "app.db", data=True).exit_code == 0
     for txid in world.rng.sample(sorted(world.promised), min(20, len(world.promised))):
         assert world._restored(txid)[1] == world.promised[txid]
     scoreboard("two writers on one prefix with random pauses and clock jumps",
                f"{taken['alone'] + taken['at once']} takeovers ({taken['at once']} by two hosts "
                f"at once, {world.died} by one that died half-way), {taken['copies']} copied "
-               f"volumes, {len(world.promised)} flushes, {len(world.states)} states, 0 mixtures")
+               f"volumes, {len(world.promised)} flushes, {len(world.states)} states, {merges} "
+               "merges, 0 mixtures")
