@@ -1,7 +1,9 @@
 """prune, pin and unpin, as their user meets them, against a directory that plays the bucket."""
 
 import json
+import os
 import sqlite3
+import time
 
 import pytest
 
@@ -37,6 +39,8 @@ def url(tmp_path):
             db.execute("INSERT INTO t VALUES (?)", (row,))
             replicator.flush(60, snapshot=row == 2)
     db.close()
+    for stored in (tmp_path / "bucket").rglob("*.zst"):
+        os.utime(stored, (time.time() - 7200,) * 2)  # nothing younger than an hour goes by age
     return url
 
 
