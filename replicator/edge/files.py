@@ -216,6 +216,10 @@ class RawFile:
         self._files = files
         self._fd = fd
 
+    def fileno(self) -> int:
+        """For questions about the file's locks; never close it."""
+        return self._fd
+
     def pread(self, n: int, offset: int) -> bytes:
         """``n`` bytes at ``offset``; fewer only at the end of the file."""
         with about(self.path):

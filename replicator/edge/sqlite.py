@@ -1,8 +1,9 @@
 """The one door to the user's live database: pins, passive checkpoints, the raw files.
 
 Owns every SQLite connection to that database and every read of its bytes. Refuses to write:
-there is no statement here that changes a table, and the only pragmas issued are the switch to
-WAL mode (asked for once, when it is not on yet) and passive checkpoints.
+there is no statement here that changes a table. The only pragmas issued are the switch to WAL
+mode (asked for once, when it is not on yet), passive checkpoints, and, when nobody else has the
+database open, the one that empties the log as SQLite does at a last close.
 
 POSIX locks belong to the process: closing any descriptor of the database file would drop
 SQLite's locks on it, so raw reads go through :func:`replicator.edge.files.database_reader`,
@@ -13,9 +14,11 @@ closing ``-wal`` is harmless, for no locks live there.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import stat
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +32,10 @@ from ..format.wal import HEADER_SIZE, WalHeader, parse_header
 from .files import RawFile, database_reader
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
+SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # whoever has a WAL database open locks one of these
+FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
+
+Stamp = tuple[int, int]  # when a file was written last (ns), and its size
 
 
 class SourceChanged(ReplicatorError):
@@ -54,13 +61,18 @@ def wal_path(database: Path) -> Path:
 
 def identity(path: Path) -> tuple[int, int] | None:
     """(device, inode) of the file, None when there is none or it has no bytes yet."""
+    found = _facts(path)
+    return (found.st_dev, found.st_ino) if found is not None else None
+
+
+def _facts(path: Path) -> os.stat_result | None:
     try:
         found = path.stat()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise LocalIOError(f"cannot look at {path}: {error.strerror}") from error
-    return (found.st_dev, found.st_ino) if found.st_size else None
+    return found if found.st_size else None
 
 
 def connect(path: Path, *, timeout: float) -> sqlite3.Connection:
@@ -184,10 +196,53 @@ class LiveDatabase:
         found = _translate(self.path, error)
         return exclusive(self.path) if isinstance(found, SourceBusy) else found
 
-    def check_identity(self) -> None:
+    def check_identity(self) -> Stamp:
         """``SourceChanged`` when the path names another file, or none, by now."""
-        if identity(self.path) != self.identity:
+        found = _facts(self.path)
+        if found is None or (found.st_dev, found.st_ino) != self.identity:
             raise SourceChanged(f"{self.path} was replaced or deleted")
+        return found.st_mtime_ns, found.st_size
+
+    def alone(self) -> bool:
+        """Whether nobody else has the database open; False where that cannot be known.
+
+        Another process shows by its lock, whatever its name space; another connection of this
+        process by its descriptor (SQLite keeps even those of closed connections for as long as
+        anybody here holds a lock, so beside such an application the answer stays False).
+        """
+        if not sys.platform.startswith("linux"):
+            return False
+        ask = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, SHARED_FIRST, SHARED_SIZE, 0)
+        kind, *_ = FLOCK.unpack(fcntl.fcntl(self.raw.fileno(), fcntl.F_GETLK, ask))
+        ours = len(self._pins) + (self._locker is not None) + 2  # the checkpointer, raw reads
+        return bool(kind == fcntl.F_UNLCK) and self._descriptors() == ours
+
+    def _descriptors(self) -> int:
+        """How often this process has the database file open."""
+        found = 0
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # the one of the listing itself, for example
+                facts = os.fstat(int(name))
+                found += (facts.st_dev, facts.st_ino) == self.identity
+        return found
+
+    def empty_log(self) -> bool:
+        """Cut the log to nothing; False, at once, when anybody is in the way.
+
+        What a log leaves behind would be taken for the log of whatever file is put in the place
+        of the database next. Without us the last close of the application removes it. Call it
+        with a pin on mark zero: then nothing can get lost that is not in the database file.
+        """
+        self._checkpointer.execute("PRAGMA busy_timeout=0")
+        try:
+            row = self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            if isinstance(_translate(self.path, error), SourceBusy):
+                return False
+            raise _translate(self.path, error) from error
+        finally:
+            self._checkpointer.execute(f"PRAGMA busy_timeout={int(self._timeout * 1000)}")
+        return not row[0]
 
     def pin(self) -> Pin:
         """Open a read transaction; give it back with :meth:`unpin`."""
@@ -259,6 +314,7 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.replaced = False  # whether the file was ever another one, or gone, after it was there
         self._descriptor: int | None = None
         self._identity: tuple[int, int] | None = None
 
@@ -267,11 +323,13 @@ class LogFile:
         try:
             found = os.stat(self.path)
             if self._identity != (found.st_dev, found.st_ino):
+                self.replaced |= self._identity is not None
                 self.close()
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
                 found = os.fstat(self._descriptor)
                 self._identity = (found.st_dev, found.st_ino)
         except FileNotFoundError:
+            self.replaced |= self._identity is not None
             self.close()
             return None
         except OSError as error:

@@ -33,7 +33,8 @@ MAX_FOREIGN = 100
 
 class Watcher:
     """Calls ``wake`` once per :meth:`arm`, from a thread of its own, when the database, its WAL
-    or its shared memory file changes. ``wake`` must be quick and must not call back."""
+    or its shared memory file changes, or somebody who could have changed it closes it. ``wake``
+    must be quick and must not call back."""
 
     def __init__(self, database: str | os.PathLike[str], wake: Callable[[], None]) -> None:
         path = os.path.realpath(database)
@@ -76,7 +77,12 @@ class Watcher:
             observer.join()
 
     def _watch(self) -> _Once:
-        from watchdog.events import FileCreatedEvent, FileModifiedEvent, FileMovedEvent
+        from watchdog.events import (
+            FileClosedEvent,
+            FileCreatedEvent,
+            FileModifiedEvent,
+            FileMovedEvent,
+        )
         from watchdog.observers.inotify import InotifyObserver
 
         if self._observer is None:
@@ -84,7 +90,8 @@ class Watcher:
             self._observer = InotifyObserver()
             self._observer.start()
         once = _Once(self._observer, self._paths, self._wake)
-        changes: list[type[FileSystemEvent]] = [FileModifiedEvent, FileCreatedEvent, FileMovedEvent]
+        changes: list[type[FileSystemEvent]] = [
+            FileModifiedEvent, FileCreatedEvent, FileMovedEvent, FileClosedEvent]
         # The observer hands over nothing before schedule() returns: it needs the same lock.
         once.watch = self._observer.schedule(
             cast("FileSystemEventHandler", once), self._directory, event_filter=changes

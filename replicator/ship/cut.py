@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,7 @@ from .sightings import Seen, Sightings, commit_times
 # zstd level while a writer outruns us: 3 400 MB/s instead of 930 on small transactions, for a
 # tenth more bytes.
 FAST_LEVEL = -7
+KEEP_CHANGED, KEEP_OF_CUT = 4096, 8  # pages that changed lately, of all cuts and of one
 # What does not simply continue the log, transaction by transaction.
 EVENTS = frozenset({Kind.CATCH_UP, Kind.GENERATION, Kind.MERGE_NEWEST})
 
@@ -72,6 +74,7 @@ class Cutter:
         self._created_by = created_by
         self._clock_ms = clock_ms
         self.sightings = Sightings()
+        self.changed: deque[int] = deque(maxlen=KEEP_CHANGED)
         self.hashes = hashes
         self.head = head
 
@@ -89,6 +92,7 @@ class Cutter:
                              found.end, level=FAST_LEVEL if fast else self._level)
         reader.advance(found.end)
         self.sightings.captured(found.end)
+        self.changed.extend(content.change.pgnos[-KEEP_OF_CUT:].tolist())
         return record
 
     def notes(self, reason: str = "") -> dict[str, str]:

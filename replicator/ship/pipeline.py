@@ -27,13 +27,13 @@ from ..errors import (
 from ..metrics import Metrics
 from .cache import Cache
 from .join import Joiner
-from .reader import ContinuityLost
+from .reader import ChangedOutside, ContinuityLost
 from .session import Session
 from .snapshot import Cancelled
-from .snapshots import ChangedOutside
 from .upload import Uploader
 
 TICK = 0.1  # seconds between two looks while commits keep coming
+REST = 0.02  # seconds without file events after one that announced nothing
 WAIT_FOR_DATABASE = 0.25
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
 
@@ -222,8 +222,9 @@ class Pipeline:
         for request in requests:
             request.set_result(head.last_txid if head else 0)
         for request in snapshots:
-            request.set_exception(ReplicatorError(
-                f"{self._config.database} does not exist, so there is nothing to snapshot"))
+            if not request.done():
+                request.set_exception(ReplicatorError(
+                    f"{self._config.database} does not exist, so there is nothing to snapshot"))
 
     def _database_exists(self) -> bool:
         return identity(self._config.database) is not None
@@ -255,7 +256,7 @@ class Pipeline:
             self.looked = time.monotonic()
             more = session.look(hinted=woken)
             self._serve(session, more=more)
-            woken = self._sleep(session, watcher)
+            woken = self._sleep(session, watcher, in_vain=woken and not more)
         session.look(hinted=True)  # once more: is it still the same file?
         session.capture()
 
@@ -266,16 +267,26 @@ class Pipeline:
             requests = self._requests.copy()
             self._snapshot_requests = [r for r in self._snapshot_requests if not r.done()]
             snapshots = self._snapshot_requests.copy()
-        if requests or (more and session.due()):
+        cut = bool(requests) or (more and session.due())
+        if cut:
             session.capture()
+        if cut or not more:
+            session.see_to_file(promised=bool(requests))
         session.serve_snapshots(snapshots)
         with self._lock:
             del self._requests[:len(requests)]
         for request in requests:
             request.set_result(session.head.txid)
 
-    def _sleep(self, session: Session, watcher: Watcher) -> bool:
-        """Wait for the next look; whether something woke us before the time was over."""
+    def _sleep(self, session: Session, watcher: Watcher, *, in_vain: bool) -> bool:
+        """Wait for the next look; whether something woke us before the time was over.
+
+        ``in_vain``: what woke us was no commit, such as a connection that closed. They may come
+        by the thousand, so the next event has to wait a little.
+        """
+        if in_vain and self._wake.wait(REST):
+            self._wake.clear()
+            return True
         if session.busy:
             timeout = TICK
         else:

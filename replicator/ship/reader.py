@@ -24,6 +24,10 @@ class ContinuityLost(ReplicatorError):
     """The log no longer holds what was captured from it; the message says how."""
 
 
+class ChangedOutside(ContinuityLost):
+    """The database file is not what its log made of it: somebody else wrote to it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Consecutive frames: ``data`` starts right after ``base``; the first ``count`` count."""

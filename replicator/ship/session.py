@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import time
 from concurrent.futures import Future
 from contextlib import nullcontext
 
 from ..config import SqliteReplicatorConfig
-from ..edge.sqlite import LiveDatabase
+from ..edge.sqlite import LiveDatabase, Stamp
 from ..metrics import Metrics
 from ..model import LogPosition
 from .cache import Cache, SegmentRecord
 from .cut import Cutter, Head
-from .reader import Committed, LogReader, frame_size
+from .image import Image
+from .reader import ChangedOutside, Committed, LogReader, frame_size
 from .room import Room
 from .snapshots import Snapshots
 from .tail import ROLL_OVER_FRAMES, Follower
@@ -21,6 +23,9 @@ from .upload import Uploader, now_ms
 ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log's length
 OVERRUN_BYTES = 128 << 20  # in a log of this size, writers that outrun the capture must wait
 SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the next one
+EXAMINE_REST = 1.0  # seconds between two examinations of a file that is written to
+EXAMINE_PAGES, EXAMINE_CHANGED = 32, 128  # of all pages, and of those that changed lately
+EXAMINE_BYTES = 64 << 20  # a log longer than this is let go first
 BLIND_POLL = 0.1  # seconds, once commits were found that no file event announced
 
 
@@ -42,6 +47,9 @@ class Session:
         self._last_cut = 0.0
         self._not_before = 0.0  # monotonic; rest after a scan that found nothing committed
         self._uncommitted: int | None = None  # stamp of the log when a scan found nothing
+        self._stamp: Stamp | None = None  # of the database file, at the last look
+        self._examined: Stamp | None = None  # the same, when it was examined last
+        self._examine_at = 0.0  # monotonic
         self.uncaptured = 0  # bytes of log beyond the captured position, as of the last look
         self.snapshots = snapshots
         self.poll_interval = config.poll_interval
@@ -71,7 +79,7 @@ class Session:
         Frames that are known not to be committed do not count until the log is written again.
         Frames that no event announced mean that events do not reach us: poll faster.
         """
-        self._database.check_identity()
+        self._stamp = self._follower.check_file()
         if not self._reader.look() or self._nothing_new():
             self.noticed_ms, self.uncaptured = None, 0
             return False
@@ -134,7 +142,7 @@ class Session:
         with self._follower.writers_stopped() if brake else nullcontext():
             found = self._reader.find(self._config.segment_max_bytes)
             if found is not None:
-                self._database.check_identity()  # the log was found by its path
+                self._follower.check_file()  # the log was found by its path
                 self._room.require(found.raw_bytes)
                 self._sighted(found.end)
                 self._count(self._cutter.cut(self._reader, found, fast=self._behind(found)), found)
@@ -155,6 +163,43 @@ class Session:
         self._metrics.add("captured_bytes", found.raw_bytes)
         self._metrics.add("captured_frames", found.end.frame - found.start.frame)
         self._uploader.wake()
+
+    def see_to_file(self, *, promised: bool) -> None:
+        """Call it when nothing waits to be captured: examine the database file if it was
+        written, and leave an empty log when nobody else has it open. ``promised``: somebody
+        waits for the answer."""
+        due = promised or time.monotonic() >= self._examine_at
+        if self._stamp != self._examined and due and self.log_bytes <= EXAMINE_BYTES:
+            self._examine()
+        if not self.busy:
+            self._follower.leave_nothing()
+
+    def _examine(self) -> None:
+        """``ChangedOutside`` when pages of the file are not what the log made of them.
+
+        Checkpoints write to the file; so do people who copy another one over it. A sample
+        tells: the first page and the last, some at random, and those that changed lately,
+        which an older copy does not have.
+        """
+        stamp, pin = self._follower.check_file(), self._database.pin()
+        try:
+            if self._reader.look():
+                return  # commits came meanwhile, which the hashes do not know
+            with Image(self._database, self._reader.position) as image:
+                if not self._database.header().wal_mode or not self._equals_sample(image):
+                    raise ChangedOutside(f"{self._database.path} was overwritten")
+        finally:
+            self._database.unpin(pin)
+        self._examined, self._examine_at = stamp, time.monotonic() + EXAMINE_REST
+
+    def _equals_sample(self, image: Image) -> bool:
+        hashes = self._cutter.hashes
+        changed = self._cutter.changed
+        sample = {1, image.pages, *random.sample(changed, min(len(changed), EXAMINE_CHANGED)),
+                  *(random.randint(1, image.pages) for _ in range(EXAMINE_PAGES))}
+        return image.pages == hashes.pages and not any(
+            len(hashes.differing(pgno, image.read(pgno, 1)))
+            for pgno in sorted(sample) if pgno <= image.pages)
 
     def serve_snapshots(self, requests: list[Future[int]]) -> None:
         """End a snapshot that is through; start one when it is due or asked for."""

@@ -22,7 +22,7 @@ from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache
 from .cut import Cutter
 from .image import Image
-from .reader import ContinuityLost
+from .reader import ChangedOutside
 from .snapshot import Cancelled, Differs, ship_snapshot
 from .unfinished import Unfinished
 from .upload import Uploader, now_ms
@@ -32,10 +32,6 @@ GATE_POLL = 0.2  # seconds after which the wait looks whether it was given up
 RETRY_MS = 60_000  # after a snapshot that failed
 
 log = logging.getLogger("replicator.snapshot")
-
-
-class ChangedOutside(ContinuityLost):
-    """Pages of the file are not what the log made of them: somebody overwrote it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,20 +16,24 @@ end. Either way, a log that vanishes while a pin is held had been captured to it
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 
-from ..edge.sqlite import Checkpoint, LiveDatabase, Pin
+from ..edge.sqlite import Checkpoint, LiveDatabase, Pin, Stamp
 from ..metrics import Metrics
 from ..model import LogPosition
-from .reader import LogReader, frame_size, in_log, same_log
+from .reader import ChangedOutside, LogReader, frame_size, in_log, same_log
 
 ROLL_OVER_FRAMES = 1000  # SQLite's own threshold: beyond it each commit tries a checkpoint
 ROLL_OVER_BYTES = 32 << 20  # the same for large pages
 ESCALATE_FACTOR = 4  # how many times longer a log may get before writers have to wait
+WARN_FACTOR = 16  # how many times longer until somebody should know
 LOCK_PATIENCE = 0.5  # seconds to try for the write lock before leaving it for later
 CHECKPOINT_PATIENCE = 0.02  # seconds to wait for a checkpoint of somebody else to end
 LONGEST_HOLD = 0.03  # seconds with the write lock after which no further attempt is begun
+
+log = logging.getLogger("replicator")
 
 
 def long_log(position: LogPosition, factor: int = 1) -> bool:
@@ -50,7 +54,19 @@ class Follower:
         self._clock = clock
         self._pinned_at: LogPosition | None = None
         self._reach: int | None = None  # the pin sees no frame of its log beyond this one
+        self._warn_at = WARN_FACTOR
+        self._still: Stamp | None = None  # of the database file while nothing can be copied
         self.waiting = False  # the pin is on mark zero; the next writer restarts the log
+
+    def check_file(self) -> Stamp:
+        """``SourceChanged`` when it is another file; ``ChangedOutside`` when it was written
+        although the pin on mark zero lets no checkpoint copy anything into it."""
+        stamp = self._database.check_identity()
+        if self._database.log.replaced:
+            raise ChangedOutside(f"{self._database.log.path} was removed while it was in use")
+        if self.waiting and stamp != self._still:
+            raise ChangedOutside(f"{self._database.path} was overwritten")
+        return stamp
 
     def settle(self) -> bool:
         """Move the pin to the end of what was captured, then let the log go if it is long.
@@ -77,6 +93,8 @@ class Follower:
         if stay:
             self._database.unpin(fresh)
             return False
+        if self.waiting:
+            self.check_file()  # the last moment at which it must not have been written
         self._swap(fresh)
         self.waiting = False
         return True
@@ -108,7 +126,19 @@ class Follower:
             return True
         if long_log(self._reader.read_position, ESCALATE_FACTOR):
             self._escalate()
+            self._warn()
         return True
+
+    def _warn(self) -> None:
+        """Say that the log grows, at 64 MB and at each doubling of it."""
+        position = self._reader.read_position
+        if self.waiting:
+            self._warn_at = WARN_FACTOR
+        elif long_log(position, self._warn_at):
+            self._warn_at *= 2
+            log.warning("the log is %d MiB long and cannot be let go: most likely a read "
+                        "transaction of the application stays open",
+                        position.frame * frame_size(position) >> 20)
 
     def _chase(self) -> bool:
         """Take what came meanwhile into memory and move the pin behind it, so that the next
@@ -132,13 +162,23 @@ class Follower:
         if answer.busy or not answer.log == answer.copied == end.frame:
             return False
         candidate = self._database.pin()
+        still = self._database.check_identity()
         if not self._reader.nothing_follows():
             self._database.unpin(candidate)
             return False
         self._swap(candidate)
-        self.waiting = True
+        self.waiting, self._still = True, still
         self._metrics.add("roll_overs")
         return True
+
+    def leave_nothing(self) -> None:
+        """Empty the log once nobody else has the database open, as SQLite does at a last close.
+        Call it when nothing waits to be captured; what comes meanwhile stays."""
+        found = self._database.log.refresh()
+        if found is None or not found.st_size or not self._database.alone():
+            return
+        if self.waiting or (self._chase() and not self._pin_is_behind() and self._try_candidate()):
+            self._database.empty_log()
 
     def _checkpoint(self) -> Checkpoint:
         """A passive checkpoint, tried again while another one runs: beyond its threshold a

@@ -342,6 +342,21 @@ def test_a_database_deleted_and_made_anew_is_followed(path, store, out):
     assert_restores(store, out, old, txid=first.txid)
 
 
+def test_an_answered_snapshot_is_over_when_the_database_goes(path, store, no_events):
+    """Whoever has an answer is not given another one: the capture lives on and waits."""
+    app = App(path)
+    with replicating(path, store, poll_interval=3600.0) as replicator:
+        replicator.flush(LONG)
+        app.insert(20)
+        taken = replicator.snapshot(LONG)
+        app.close()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        for _ in range(3):
+            assert replicator.flush(LONG).txid == taken
+        assert replicator.status().state == "waiting"
+
+
 def test_another_page_size_starts_a_generation(tmp_path, path, store, out):
     """A file with another page size cannot continue: snapshot and marker, then segments."""
     with App(tmp_path / "new.db", page_size=1024) as new:

@@ -216,6 +216,79 @@ def test_a_write_lock_on_a_damaged_database_is_an_error(app, database):
     database._locker = None
 
 
+# -------------------------------------------------------------------------------- being alone
+
+
+@pytest.fixture
+def others(path):
+    """A database whose application is another process, which ends when told."""
+    with App(path) as app:
+        app.insert(20)
+    process = held_elsewhere(path, ["PRAGMA journal_mode=WAL", "SELECT * FROM t"])
+    yield process
+    if process.poll() is None:
+        let_go(process)
+
+
+def test_we_are_alone_once_the_application_has_gone(others, path):
+    """A foreign process that is connected shows, though it reads nothing at the moment."""
+    database = LiveDatabase(path, busy_timeout=0.1)
+    pin = database.pin()
+    before = locks(path)
+    assert not database.alone()
+    let_go(others)
+    assert database.alone()
+    with database.write_lock(patience=0.1):
+        assert database.alone()
+    assert locks(path) == before, "asking changes no lock"
+    database.unpin(pin)
+    database.close()
+
+
+def test_an_application_in_our_own_process_is_seen_too(app, database):
+    """Its locks are ours and tell nothing, its descriptors do."""
+    assert not database.alone()
+
+
+def test_where_it_cannot_be_known_we_are_never_alone(others, path, monkeypatch):
+    """Other systems have another struct flock and no /proc."""
+    let_go(others)
+    database = LiveDatabase(path, busy_timeout=0.1)
+    monkeypatch.setattr(sqlite.sys, "platform", "darwin")
+    assert not database.alone()
+    database.close()
+
+
+def test_an_empty_log_is_left_behind(others, path):
+    """The log is cut to nothing, and what is connected meanwhile goes on; a file that is put
+    in the place of the database is then opened as what it is."""
+    database = LiveDatabase(path, busy_timeout=0.1)
+    with App(path) as app:
+        app.insert(5)
+    database.checkpoint()
+    pin = database.pin()  # on mark zero
+    before = image_of(path)
+    assert database.empty_log()
+    assert wal_path(path).stat().st_size == 0
+    assert image_of(path) == before
+    database.unpin(pin)
+    database.close()
+
+
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "BEGIN; SELECT * FROM t"])
+def test_a_log_in_use_is_left_alone_at_once(app, database, monkeypatch, statement):
+    """A writer or a reader in the way: nothing happens, and nobody waits for us."""
+    monkeypatch.setattr(database, "_timeout", 3600.0)
+    app.insert()
+    database.checkpoint()
+    app.insert()
+    app.run(*statement.split("; "))
+    size = wal_path(app.path).stat().st_size
+    assert not database.empty_log()
+    assert wal_path(app.path).stat().st_size == size
+    app.run("ROLLBACK")
+
+
 # ---------------------------------------------------------------------------------- refusals
 
 
@@ -376,6 +449,8 @@ def test_a_checkpoint_that_fails_is_translated(app, database):
     """No error of the binding leaves this module unnamed."""
     class Refusing:
         def execute(self, sql):
+            if "busy_timeout" in sql:
+                return
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR
             raise error
@@ -386,6 +461,8 @@ def test_a_checkpoint_that_fails_is_translated(app, database):
     works, database._checkpointer = database._checkpointer, Refusing()
     with pytest.raises(LocalIOError):
         database.checkpoint()
+    with pytest.raises(LocalIOError):
+        database.empty_log()
     with pytest.raises(ReplicatorError):
         database._probe()
     with pytest.raises(ReplicatorError):
@@ -473,10 +550,12 @@ def test_closing_leaves_the_new_files_of_a_replaced_database_alone(tmp_path, pat
 
 
 def test_the_log_file_follows_its_path(tmp_path):
-    """No file: nothing. A new inode: opened anew. Gone: nothing again, and no old bytes."""
+    """No file: nothing. A new inode: opened anew. Gone: nothing again, and no old bytes. That
+    it ever was another one, or gone, is remembered."""
     path = tmp_path / "x-wal"
     log = LogFile(path)
     assert log.refresh() is None
+    assert not log.replaced
     assert (log.read(10, 0), log.header()) == (b"", None)
     path.write_bytes(b"first")
     assert log.refresh().st_size == 5
@@ -485,7 +564,9 @@ def test_the_log_file_follows_its_path(tmp_path):
     other.write_bytes(b"second")
     os.replace(other, path)
     assert log.read(10, 0) == b"first"
+    assert not log.replaced
     log.refresh()
+    assert log.replaced
     assert (log.read(10, 0), log.read(3, 3), log.read(3, 9)) == (b"second", b"ond", b"")
     path.unlink()
     assert log.refresh() is None

@@ -72,6 +72,15 @@ def test_any_of_the_three_files_wakes(watcher, wakes, database, suffix):
     wakes.wait()
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_connection_that_closes_wakes(watcher, wakes, database, suffix):
+    """It may have been the application's last one; nothing needs to have been written."""
+    Path(f"{database}{suffix}").touch()
+    watcher.arm()
+    os.close(os.open(f"{database}{suffix}", os.O_RDWR))
+    wakes.wait()
+
+
 def test_a_database_that_is_renamed_into_place_wakes(watcher, wakes, database, tmp_path):
     """Replacing the file is a change, from the same directory or another."""
     for source in (tmp_path / "other", database.parent / "other"):
