@@ -9,13 +9,13 @@ from replicator.model import DatabaseState, Kind
 from replicator.ship.decide import Facts, LocalFacts, RemoteFacts, Way, decide, state_of
 
 NAMES = ("same_page_size", "same_file", "log_holds_position", "hashes_trusted", "remote_lost",
-         "file_trusted", "claimed")
+         "file_trusted", "claimed", "restorable")
 NORMAL = dict.fromkeys(NAMES, True) | {"remote_lost": False, "claimed": False}
 
 
 def expected(facts):
     """The design, in its plainest form."""
-    if facts["remote_lost"] or facts["claimed"]:
+    if facts["remote_lost"] or facts["claimed"] or not facts["restorable"]:
         return Way.NEW_GENERATION
     if not facts["same_page_size"] or not facts["hashes_trusted"]:
         return Way.NEW_GENERATION
