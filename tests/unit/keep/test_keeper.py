@@ -12,7 +12,9 @@ from replicator.errors import AccessDenied, StoreUnavailable
 from replicator.format.objects import parse_metadata
 from replicator.keep import keeper as module
 from replicator.keep.build import Source
+from replicator.keep.inventory import PinnedPoint
 from replicator.keep.keeper import Keeper
+from replicator.keep.listing import pin
 from replicator.model import Kind, Retention
 
 FOREVER = Retention(every_transaction=inf)
@@ -256,3 +258,105 @@ def test_digests_of_merges_are_those_of_their_bytes(past):
     for key in past.keys("merged/"):
         facts = parse_metadata(past.store.head(key).metadata)
         assert facts.sha256 == hashlib.sha256(past.store.get(key)).hexdigest()
+
+
+def test_the_past_is_thinned_while_nothing_is_appended(past, store):
+    """When its time has come; a pin that was set meanwhile is seen before anything goes."""
+    rules = Retention(every_transaction=DAY / 1000, hourly=0, daily=0, snapshots=1)
+    keeping = past.keeping(store=store, rules=rules)
+    keeping.step(past.now_ms)
+    busy(past, keeping, 8, every=2 * HOUR, step=HOUR)
+    past.snapshot()
+    past.insert(1)
+    past.wait(HOUR)
+    past.keep(keeping)
+    pin(past.store, KEYS, PinnedPoint(3))
+    for _ in range(50):
+        past.wait(HOUR)
+        past.keep(keeping)
+    left = restorable(past.store, past.txid)
+    assert 3 in left
+    assert not left & {4, 5, 6}
+    assert {past.txid, past.txid - 1} <= left
+    assert keeping.metrics.get("pruned_bytes") > 0
+
+
+def test_a_merge_that_would_fetch_too_much_is_not_made(past, store, monkeypatch):
+    """What is not in the cache any more costs downloads; segments stay what they are."""
+    monkeypatch.setattr(module, "FETCH_BYTES", 100)
+    keeping = past.keeping(store=store, rules=FOREVER)
+    keeping.step(past.now_ms)
+    busy(past, keeping, 50, every=10 * SECOND)
+    past.wait(2 * HOUR)
+    past.keep(keeping)
+    assert store.keys("get") == []
+    assert past.keys("merged/") == []
+
+
+def test_what_cannot_be_merged_is_known_from_then_on(past):
+    """A squashed segment between others, in a bucket that only a listing tells of."""
+    past.insert(1)
+    past.insert(1)
+    past.insert(1, cut=False)
+    past.insert(1, cut=False)
+    past.bucket.squash()
+    past.insert(1)
+    past.insert(1)
+    past.insert(1)
+    past.wait(2 * HOUR)
+    keeping = past.keeping(rules=FOREVER)
+    keeping.appended = lambda since: []
+    keeping.begin(past.now_ms)
+    past.keep(keeping)
+    assert past.keys("merged/1/") == [KEYS.merged(1, 2, 3), KEYS.merged(1, 6, 8)]
+    assert past.keys("merged/2/") == [KEYS.merged(2, 2, 8)]
+
+
+def test_half_a_cache_is_no_source(past, store):
+    """Where it lacks a segment of a merge, the merge itself is fetched."""
+    keeping = past.keeping(store=store, rules=FOREVER)
+    keeping.step(past.now_ms)
+    busy(past, keeping, 12, every=MINUTE)
+    last = past.appended(0)[-1]
+    keeping.cached = lambda *_: [Source("gone", 3, 3, lambda: b"")]
+    past.wait(2 * HOUR)
+    past.keep(keeping)
+    assert past.keys("merged/2/")
+    assert store.keys("get")
+    assert restorable(past.store, past.txid) >= {last.last}
+
+
+def test_a_log_that_somebody_else_went_on_with_is_listed_again(past):
+    """What was appended does not follow what was known."""
+    keeping = past.keeping(rules=FOREVER)
+    keeping.step(past.now_ms)
+    busy(past, keeping, 50, every=10 * SECOND)
+    known = keeping.appended
+    keeping.appended = lambda since: [i for i in known(since) if i.first > past.txid - 1]
+    past.insert(1)
+    past.insert(1)
+    for _ in range(3):
+        past.wait(HOUR)
+        past.keep(keeping)
+    assert restorable(past.store, past.txid) == set(range(1, past.txid + 1))
+    assert len(past.keys("wal/")) < 10
+
+
+def test_sources_stay_when_their_merge_vanished(past, store):
+    """Proved missing at the moment of the deletion: everything is listed again."""
+    keeping = past.keeping(store=store, rules=FOREVER)
+    keeping.step(past.now_ms)
+    busy(past, keeping, 50, every=10 * SECOND)
+    segments, merges = past.keys("wal/"), past.keys("merged/1/")
+    assert merges
+
+    def before(method, key):
+        if method == "head" and key in merges:
+            merges.remove(key)
+            past.store.delete(key)
+
+    store.before = before
+    past.wait(6 * MINUTE)
+    for _ in range(3):
+        keeping.step(past.now_ms)
+    assert past.keys("wal/") == segments
