@@ -24,12 +24,15 @@ from typing import Any, Self
 
 from . import errors
 from .config import SqliteReplicatorConfig
+from .edge import process
 from .errors import ConfigError, LocalIOError, NotDurable, ReplicatorError
 from .replicator import SqliteReplicator
 
 FINAL_FLUSH = 30.0  # seconds to make the rest durable before ending; a second signal ends at once
 POLL = 0.2
 JOIN_POLL = 0.02
+TIDY = 1.0  # seconds between two looks at whether there is memory to give back …
+STORED = ("uploaded_bytes", "snapshots", "merges")  # … which is after these have grown
 SOCKET_NAME = "control.sock"
 MOST_REQUEST = 65536  # bytes of one request line
 AT_ONCE = ("status", "metrics", "proofs")  # requests that wait for nothing …
@@ -61,7 +64,7 @@ def run_sidecar(config: SqliteReplicatorConfig, command: list[str] | None = None
         if restored:
             _wait_joined(replicator, signals)
         log.info("following %s, backing up to %s", config.database, config.target.url)
-        with ControlSocket(config.cache, replicator):
+        with ControlSocket(config.cache, replicator), _tidied(replicator):
             code = _around(command, signals) if command else _alone(replicator, signals)
         return _end(replicator, signals, code)
 
@@ -96,6 +99,28 @@ def _started(replicator: SqliteReplicator) -> Iterator[None]:
         yield
     finally:
         replicator.stop()
+
+
+@contextlib.contextmanager
+def _tidied(replicator: SqliteReplicator) -> Iterator[None]:
+    """Give memory back after uploads: glibc would keep the buffers of a burst for ever."""
+    ended = threading.Event()
+
+    def tidy() -> None:
+        before = 0.0
+        while not ended.wait(TIDY):
+            stored = sum(map(replicator.metrics.get, STORED))
+            if stored != before:
+                process.give_back()
+                before = stored
+
+    thread = threading.Thread(target=tidy, name="replicator-tidy", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _alone(replicator: SqliteReplicator, signals: _Signals) -> int:

@@ -64,7 +64,10 @@ def command(
 
     The result is checked, page by page, against the log before it gets its name.
     """
-    from replicator import restore
+    from replicator.edge import process
+
+    with process.one_blas_thread():
+        from replicator import restore
 
     with progress.shown(as_json=as_json) as report_progress:
         report = restore(

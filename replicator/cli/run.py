@@ -97,8 +97,12 @@ def command(
     SIGTERM flushes, then ends. The exit code is 0 only if everything is in the bucket; around
     a command it is the command's own when that is not 0.
     """
-    from replicator.config import SqliteReplicatorConfig
-    from replicator.daemon import run_sidecar
+    from replicator.edge import process
+
+    process.one_arena()
+    with process.one_blas_thread():
+        from replicator.config import SqliteReplicatorConfig
+        from replicator.daemon import run_sidecar
 
     config = SqliteReplicatorConfig.from_env(db_path=db, **options.given(
         bucket=bucket, prefix=prefix, url=url, endpoint_url=endpoint_url, region=region,
