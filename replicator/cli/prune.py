@@ -63,6 +63,7 @@ def document(plan: PrunePlan, done: Pruned | None) -> dict[str, object]:
         "deleted": None if done is None else [verdict.key for verdict in done.deleted],
         "deleted_bytes": None if done is None else done.size,
         "unproved": None if done is None else [verdict.key for verdict in done.unproved],
+        "versioned": done is not None and done.versioned,
         "refused": "" if done is None else done.refused,
     }
 
@@ -98,6 +99,9 @@ def _say_done(done: Pruned | None, *, nothing: bool) -> None:
         output.say(f"[green]deleted[/] {_sum(done.deleted)}")
         if done.unproved:
             output.say(f"kept {_sum(done.unproved)} whose merge could not be proved")
+        if done.versioned:
+            output.say("the bucket keeps old versions of what was deleted; a lifecycle rule for "
+                       "noncurrent versions decides for how long")
         if done.refused:
             output.say(f"[bold red]stopped:[/] {output.safe(done.refused)}")
 

@@ -73,6 +73,7 @@ class Keeping:
     _looked_ms: int = 0  # when snapshots and pins were listed
     _active: bool = False  # something was appended since they were
     _refused_until_ms: int = 0
+    _told_versions: bool = False
     _skipped: set[str] = field(default_factory=set)
     _pruner: Pruner = field(init=False)
 
@@ -270,6 +271,10 @@ class Keeping:
         if done.refused and not self.refused:
             log.warning("%s; the past grows, and is left to the rules of the bucket", done.refused)
         self.refused = done.refused
+        if done.versioned and not self._told_versions:
+            self._told_versions = True
+            log.warning("%s keeps old versions of what is deleted; a lifecycle rule for "
+                        "noncurrent versions decides for how long", self.store.url)
         if done.refused:
             self._refused_until_ms = now_ms + REFUSED_MS
 

@@ -38,11 +38,13 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """What was deleted. ``unproved`` were kept because their merge could not be proved;
-    ``refused`` says why the store deleted nothing more, "" when it did all."""
+    ``refused`` says why the store deleted nothing more, "" when it did all; ``versioned`` that
+    it keeps old versions of what was deleted, which go on to cost."""
 
     deleted: tuple[Verdict, ...]
     unproved: tuple[Verdict, ...] = ()
     refused: str = ""
+    versioned: bool = False
 
     @property
     def size(self) -> int:
@@ -82,6 +84,7 @@ class Pruner:
         called before each request that changes the bucket and may raise to end it."""
         deleted: list[Verdict] = []
         unproved: list[Verdict] = []
+        refused = ""
         try:
             for verdict in verdicts:
                 if verdict.stands_in is not None and not self._holds(plan, verdict.stands_in):
@@ -93,8 +96,9 @@ class Pruner:
                 self._store.delete(verdict.key)
                 deleted.append(verdict)
         except AccessDenied as error:
-            return Pruned(tuple(deleted), tuple(unproved), f"{REFUSED}: {error}")
-        return Pruned(tuple(deleted), tuple(unproved))
+            refused = f"{REFUSED}: {error}"
+        versioned = bool(deleted) and self._store.keeps_versions
+        return Pruned(tuple(deleted), tuple(unproved), refused, versioned)
 
     def _note(self, window_from: int) -> None:
         if window_from > self._noted:

@@ -136,6 +136,11 @@ class Store(abc.ABC):
 
     url: str
 
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether a deletion was seen to leave the old version behind, which still costs."""
+        return False
+
     @abc.abstractmethod
     def put(self, key: str, body: bytes, *, metadata: Metadata | None = None,
             if_absent: bool = True) -> None:

@@ -81,6 +81,10 @@ class RetryingStore(Store):
         self._known = False  # it has answered before
         self._digests: dict[str, str] = {}  # SHA-256 announced for each upload begun here
 
+    @property
+    def keeps_versions(self) -> bool:
+        return self._store.keeps_versions
+
     def _retry(self, call: Callable[[bool], T]) -> T:
         """Call until it answers; ``call`` is told whether an earlier attempt failed, whose
         effect is unknown. Raises the last ``StoreUnavailable`` when the time is over."""

@@ -136,6 +136,7 @@ class S3Store(Store):
         }
         self._lock = threading.Lock()
         self._client: Any = None
+        self._keeps_versions = False
 
     # ------------------------------------------------------------------ the client
 
@@ -286,9 +287,14 @@ class S3Store(Store):
 
     def delete(self, key: str) -> None:
         try:
-            self._call("delete_object", key, Key=key)
+            answer = self._call("delete_object", key, Key=key)
         except ObjectMissing:
             return
+        self._keeps_versions = self._keeps_versions or "VersionId" in answer
+
+    @property
+    def keeps_versions(self) -> bool:
+        return self._keeps_versions
 
     # ------------------------------------------------------------------ multipart uploads
 

@@ -26,6 +26,10 @@ class StoreWrapper(Store):
         self.url = store.url
         self.inner = store
 
+    @property
+    def keeps_versions(self) -> bool:
+        return self.inner.keeps_versions
+
     @abc.abstractmethod
     def around(self, call: str, key: str, proceed: Callable[[], T]) -> T:
         """Do as the subclass means to; ``proceed`` makes the call."""

@@ -93,6 +93,12 @@ def test_a_bucket_that_forbids_deletions(run, url, monkeypatch):
     assert "the bucket forbids deletions" in out
 
 
+def test_a_bucket_that_keeps_versions(run, url, monkeypatch):
+    """It is said that nothing was gained yet."""
+    monkeypatch.setattr(DirectoryStore, "keeps_versions", True)
+    assert "noncurrent versions" in run("prune", "--url", url, *NOTHING, "--yes")[1]
+
+
 def test_pins_are_kept_listed_and_let_go(run, url, tmp_path):
     """A pinned transaction outlives every rule; unpinned it does not."""
     assert "nothing is pinned" in run("pin", "--url", url)[1]

@@ -360,3 +360,16 @@ def test_sources_stay_when_their_merge_vanished(past, store):
     for _ in range(3):
         keeping.step(past.now_ms)
     assert past.keys("wal/") == segments
+
+
+def test_a_bucket_that_keeps_versions_is_told_of_once(past, store, monkeypatch, caplog):
+    """Deletions go on; they only cost no less than before."""
+    monkeypatch.setattr(ObedientStore, "keeps_versions", True)
+    keeping = past.keeping(store=store, rules=FOREVER)
+    keeping.step(past.now_ms)
+    busy(past, keeping, 120, every=10 * SECOND)
+    for _ in range(5):
+        past.wait(HOUR)
+        past.keep(keeping)
+    assert len(past.keys("wal/")) == 2
+    assert caplog.text.count("keeps old versions") == 1

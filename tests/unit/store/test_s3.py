@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fix_proxy import FaultProxy
 
+from replicator.edge.store.retry import RetryingStore, RetryPolicy
 from replicator.edge.store.s3 import S3Store
 from replicator.errors import AccessDenied, ConfigError, StoreUnavailable
 
@@ -43,6 +44,22 @@ def put(store):
 def environment(monkeypatch, **values):
     for name, value in values.items():
         monkeypatch.setenv(name, value)
+
+
+def test_a_deletion_tells_whether_versions_are_kept(moto_server):
+    """Without versioning the object is gone; with it only hidden."""
+    credentials = ("testing", "testing")
+    store = S3Store("versions", endpoint_url=moto_server, region="us-east-1",
+                    credentials=credentials)
+    store._call("create_bucket")
+    wrapped = RetryingStore(store, RetryPolicy(deadline=1.0))
+    for kept in (False, True):
+        if kept:
+            store._call("put_bucket_versioning",
+                        VersioningConfiguration={"Status": "Enabled"})
+        wrapped.put("k", b"x")
+        wrapped.delete("k")
+        assert wrapped.keeps_versions is kept
 
 
 def test_a_session_token_is_sent_along(server, monkeypatch):
