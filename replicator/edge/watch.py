@@ -83,6 +83,7 @@ class Watcher:
             FileModifiedEvent,
             FileMovedEvent,
         )
+        from watchdog.observers.api import ObservedWatch
         from watchdog.observers.inotify import InotifyObserver
 
         if self._observer is None:
@@ -92,7 +93,8 @@ class Watcher:
         once = _Once(self._observer, self._paths, self._wake)
         changes: list[type[FileSystemEvent]] = [
             FileModifiedEvent, FileCreatedEvent, FileMovedEvent, FileClosedEvent]
-        # The observer hands over nothing before schedule() returns: it needs the same lock.
+        # Events may come before schedule() answers; what it will answer is equal to this.
+        once.watch = ObservedWatch(self._directory, recursive=False, event_filter=changes)
         once.watch = self._observer.schedule(
             cast("FileSystemEventHandler", once), self._directory, event_filter=changes
         )

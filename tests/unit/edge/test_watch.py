@@ -203,6 +203,27 @@ def test_without_watchdog_nothing_happens(watcher, monkeypatch):
     watcher.disarm()
 
 
+def test_an_event_before_the_arming_is_done(watcher, database, wakes, monkeypatch):
+    """The observer may hand over an event before its answer to the arming was taken; it counts,
+    and the watch can be armed again."""
+    from watchdog.observers.inotify import InotifyObserver
+
+    schedule = InotifyObserver.schedule
+
+    def slow(*arguments, **options):
+        watch = schedule(*arguments, **options)
+        change(database)
+        wakes.wait()
+        return watch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InotifyObserver, "schedule", slow)
+        watcher.arm()
+    watcher.arm()
+    change(database)
+    wakes.wait()
+
+
 def test_a_failing_wake_does_not_end_the_watch(database, wakes):
     """The observer's thread outlives whatever the callback does."""
 
