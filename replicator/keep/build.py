@@ -17,7 +17,7 @@ from ..format.newest import newest_images
 from ..format.objects import ObjectHeader, Summary, Trailer
 from ..format.payload import Chunk, decode_frames
 from ..format.segment import SegmentDecoder, SegmentEncoder
-from ..format.wal import FrameBuilder
+from ..format.wal import HEADER_SIZE, FrameBuilder
 from ..model import DatabaseState, Kind
 from .inventory import DIVISIBLE
 
@@ -105,8 +105,11 @@ def merge_newest(sources: Sequence[Source], *, created_by: str, level: int) -> M
     header = _header(contents[0].header, Kind.MERGE_NEWEST, created_by)
     encoder = SegmentEncoder(header, level=level)
     out = [encoder.start()]
-    out += [encoder.write(piece) for piece in newest_images(
-        lambda: _chunks(sources), page_size=header.page_size, salts=_salts(header))]
+    if any(content.trailer.payload_bytes > HEADER_SIZE for content in contents):
+        out += [encoder.write(piece) for piece in newest_images(
+            lambda: _chunks(sources), page_size=header.page_size, salts=_salts(header))]
+    else:  # claims of the log, which change nothing
+        out.append(encoder.write(FrameBuilder(header.page_size, salts=_salts(header)).header))
     times = [ms for content in contents for ms in content.trailer.commit_times_ms]
     return _finish(encoder, out, contents, [], times[:1] + times[-1:])
 

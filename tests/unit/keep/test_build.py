@@ -4,12 +4,14 @@ import sqlite3
 import subprocess
 
 import pytest
-from fix_keep import MINUTE, Past
+from fix_keep import KEYS, MINUTE, Past
 
 from replicator.errors import DamageError
+from replicator.format.objects import ObjectHeader
 from replicator.format.segment import decode_segment
 from replicator.keep.build import Source, Unmergeable, merge_all, merge_newest
 from replicator.model import DatabaseState, Kind
+from replicator.ship.remote import claim, remote_head
 
 
 @pytest.fixture(params=[512, 4096])
@@ -86,6 +88,26 @@ def test_the_same_sources_make_the_same_bytes(past):
     """A merge begun again after a crash is the same object."""
     for make in (merge_all, merge_newest):
         assert made(make, past).body == made(make, past).body
+
+
+def claimed(past):
+    """Somebody claims the log: a transaction without frames. Its key."""
+    head = remote_head(past.store, KEYS)
+    header = ObjectHeader(Kind.CATCH_UP, head.generation, head.last_txid + 1, head.page_size,
+                          head.writer, past.now_ms, "tests")
+    assert claim(past.store, KEYS, head, header, {})
+    return KEYS.wal(header.first_txid)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_claims_can_be_merged(tmp_path, past, alone):
+    """One after another, and with what comes before: they change nothing."""
+    before = past.keys("wal/")[-1:]
+    claims = [claimed(past), claimed(past)]
+    merge = made(merge_newest, past, claims if alone else before + claims)
+    summary, wal = decode_segment(merge.body, "k")
+    assert summary.trailer.last_txid == past.txid + 2
+    assert applied(tmp_path, past.images[past.txid], wal) == past.images[past.txid]
 
 
 def test_merges_can_be_merged(tmp_path, past):
