@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ..edge.store.base import ObjectInfo, Store
-from ..errors import DamageError, Fenced, ObjectExists
+from ..errors import DamageError, Fenced, ObjectExists, ObjectMissing
 from ..format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
 from ..format.keys import Keys, MergedKey, SnapshotKey, WalKey, parse_key
 from ..format.objects import ObjectFacts, ObjectHeader, Trailer, parse_metadata
@@ -109,7 +109,8 @@ def settle_taken(store: Store, record: SegmentRecord, digest: Callable[[bytes], 
 def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes], str]) -> bool:
     """Whether the store still has the newest object it acknowledged, and neither in its place
     nor after it anything that is not ours (``Fenced``). False: it forgot what it acknowledged,
-    and nobody else holds the log. One listing and one HEAD."""
+    or the snapshot for which a marker in the cache is to vouch, and nobody else holds the log.
+    One listing and one HEAD."""
     durable = cache.durable()
     ours = {record.first_txid: record for record in cache.pending()}
     if ours and ours[min(ours)].kind is Kind.GENERATION:
@@ -125,12 +126,23 @@ def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes]
             raise fenced(store, entry.key, entry.first_txid, cache.writer)
         settle_taken(store, ours[entry.first_txid], digest, cache.writer)
     if durable is None:
-        return True
+        return bool(entries) or _has_snapshot(store, keys, ours[known])
     if not entries or entries[0].first_txid != durable.first_txid:
         _refuse_foreign(store, keys, cache)
         return False
     if durable.sha256:  # unknown when it was adopted from a store that keeps no metadata
         settle_taken(store, durable, digest, cache.writer)
+    return True
+
+
+def _has_snapshot(store: Store, keys: Keys, first: SegmentRecord) -> bool:
+    """Whether what waits in the cache can begin a log there: beside its snapshot."""
+    if first.kind is not Kind.GENERATION:
+        return True
+    try:
+        store.head(keys.snapshot(first.first_txid, first.generation))
+    except ObjectMissing:
+        return False
     return True
 
 

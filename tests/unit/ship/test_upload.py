@@ -470,7 +470,8 @@ def test_a_log_that_is_taken_over_is_not_compared(store, cache, uploader):
     draft.write(content(3))
     from replicator.model import Kind
 
-    draft.finish(record(3, kind=Kind.GENERATION))
+    marker = draft.finish(record(3, kind=Kind.GENERATION))
+    store.inner.put(Keys("app.db").snapshot(3, marker.generation), b"its snapshot")
     uploader.reload()
     uploader.wake()
     uploader.wait_durable(3, LONG)
