@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +31,7 @@ from .draft import Draft
 from .hashes import HashBase
 from .ledger import LAST_TXID, Ledger, LedgerDamaged, SegmentRecord, Status, follows, open_ledger
 
-__all__ = ["Cache", "Draft", "Offered", "SegmentRecord", "Status"]
+__all__ = ["Cache", "Draft", "LedgerDamaged", "Offered", "SegmentRecord", "Status"]
 
 # Acknowledged segments kept for merges. A steady writer makes one a second and the smallest
 # merge covers five minutes, so an hour is ample; the bound keeps opening quick.
@@ -74,6 +74,16 @@ class Cache:
             ledger.close()
             raise
 
+    def reopen(self) -> None:
+        """Begin anew after the ledger was lost or damaged in use, as :meth:`open` would; the
+        reasons are added to :attr:`recovered`."""
+        with self._lock:
+            self._ledger.close()
+            self._files.mkdir(self._segments)
+            self._ledger = open_ledger(self.directory, self._files, self.recovered)
+            self.writer = self._writer()
+            self._recover()
+
     def close(self) -> None:
         with self._lock:
             self._ledger.close()
@@ -89,6 +99,7 @@ class Cache:
         with self._lock:
             self._drafts += 1
             path = self._segments / f"draft-{self._drafts}.tmp"
+            self._files.mkdir(self._segments)  # somebody may have removed it
         return Draft(self._files.create(path), self._keep)
 
     def adopt(self, record: SegmentRecord) -> SegmentRecord:
@@ -142,15 +153,28 @@ class Cache:
             return self._ledger.waiting_bytes()
 
     def open_segment(self, record: SegmentRecord) -> InFile:
-        """The segment's file, to read in pieces; not verified."""
-        return self._files.open_read(self._path(record))
+        """The segment's file, to read in pieces; not verified. ``DamageError``: it is gone."""
+        with self._there(record):
+            return self._files.open_read(self._path(record))
 
     def read(self, record: SegmentRecord) -> bytes:
-        """The whole segment; ``DamageError`` when it is not what was captured."""
-        data = self._files.read(self._path(record))
+        """The whole segment; ``DamageError`` when it is gone or not what was captured."""
+        with self._there(record):
+            data = self._files.read(self._path(record))
         if hashlib.sha256(data).hexdigest() != record.sha256:
             raise DamageError(f"{self._path(record)}: the segment is damaged", key=record.key)
         return data
+
+    @contextlib.contextmanager
+    def _there(self, record: SegmentRecord) -> Iterator[None]:
+        """A file that is gone is damage, which heals; a disk that refuses may answer again."""
+        try:
+            yield
+        except LocalIOError as error:
+            if self._files.exists(self._path(record)):
+                raise
+            raise DamageError(f"{self._path(record)}: the segment is gone", key=record.key
+                              ) from error
 
     def intact(self, record: SegmentRecord) -> bool:
         """Whether the segment's file is, byte for byte, what was captured."""

@@ -17,7 +17,7 @@ from ..edge.host import process_label
 from ..edge.restored import remove_note, restored_txid
 from ..edge.sqlite import LiveDatabase, Pin
 from ..edge.store.base import Store
-from ..errors import Fenced, LocalIOError
+from ..errors import Fenced, LocalIOError, ObjectMissing
 from ..format.database import PageHashes
 from ..format.keys import Keys
 from ..format.objects import ObjectFacts, Summary
@@ -85,7 +85,7 @@ class Joiner:
 
     def _join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         if self.damaged_from is not None:
-            self.cache.drop_pending(self.damaged_from)
+            self._drop_damaged(self.damaged_from)
             self.damaged_from = None
         record = self.cache.head()
         if self.take_over:
@@ -93,6 +93,23 @@ class Joiner:
         if record is None or self.overtaken is not None:
             return self._by_comparison(database, cancelled)
         return self._with_record(database, record, cancelled)
+
+    def _drop_damaged(self, first_txid: int) -> None:
+        """Forget the waiting segments from ``first_txid`` on; but the first may be in the store
+        already, if only the answer to an attempt was lost, and then it is durable."""
+        record = next((r for r in self.cache.pending() if r.first_txid >= first_txid), None)
+        if record is not None and record.attempts and self._is_stored(record):
+            self.cache.uploading(record.first_txid)
+            self.cache.uploaded(record.first_txid, now_ms())
+            self.uploader.reload()
+            first_txid = record.last_txid + 1
+        self.cache.drop_pending(first_txid)
+
+    def _is_stored(self, record: SegmentRecord) -> bool:
+        try:
+            return self.store.head(record.key).metadata.get("sha256") == record.sha256
+        except ObjectMissing:
+            return False
 
     def _with_record(self, database: LiveDatabase, record: SegmentRecord,
                      cancelled: Callable[[], bool]) -> Session:

@@ -32,7 +32,7 @@ Row = tuple[Any, ...]
 class LedgerDamaged(LocalIOError):
     """The ledger cannot be trusted any more."""
 
-    default_hint = "start again: a damaged ledger is set aside and the cache starts empty"
+    default_hint = "a damaged ledger is set aside, and the cache starts empty"
 
 
 class Status(enum.IntEnum):
@@ -333,10 +333,7 @@ class Ledger:
             facts = os.stat(self.path)
             if (facts.st_dev, facts.st_ino) == self._inode:
                 return
-        raise LocalIOError(
-            f"{self.path}: the ledger was removed or replaced while in use",
-            hint="open the cache again; what was not shipped is caught up from the database",
-        )
+        raise LedgerDamaged(f"{self.path}: the ledger was removed or replaced while in use")
 
     @contextlib.contextmanager
     def _mapped(self) -> Iterator[None]:

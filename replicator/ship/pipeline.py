@@ -25,7 +25,7 @@ from ..errors import (
     ReplicatorError,
 )
 from ..metrics import Metrics
-from .cache import Cache
+from .cache import Cache, LedgerDamaged
 from .join import Joiner
 from .reader import ChangedOutside, ContinuityLost
 from .session import Session
@@ -125,6 +125,8 @@ class Pipeline:
                 self._joiner.distrusted |= isinstance(reason, ChangedOutside)
                 self._joiner.because = str(reason)
                 log.warning("%s; checking how the log goes on", reason)
+            except LedgerDamaged as error:
+                self._begin_cache_anew(error)
             except ReplicatorError as error:
                 if self._is_final(error):
                     self._fail(error)
@@ -136,6 +138,15 @@ class Pipeline:
                 return
         self.state = "stopped"
         self._settled.set()
+
+    def _begin_cache_anew(self, error: LedgerDamaged) -> None:
+        """The cache was lost under us. What it held and the store does not is in the database."""
+        self._recover_from(error)
+        try:
+            self._cache.reopen()
+            self._uploader.begin_anew()
+        except ReplicatorError as trouble:
+            self._recover_from(trouble)
 
     def _is_final(self, error: ReplicatorError) -> bool:
         """What no waiting mends: the first refusal of a wrong setting, and being fenced."""
@@ -249,6 +260,8 @@ class Pipeline:
         while not self._stopping.is_set():
             if self._uploader.dead is not None:
                 raise self._uploader.dead
+            if self._uploader.ledger_lost is not None:
+                raise self._uploader.ledger_lost
             if self._rejoin is not None:
                 reason, self._rejoin = self._rejoin, None
                 raise reason

@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..format.keys import Keys
 from ..metrics import Metrics
-from .cache import Cache, SegmentRecord
+from .cache import Cache, LedgerDamaged, SegmentRecord
 from .freshness import Freshness
 from .remote import refuse_later, settle_taken, still_holds
 
@@ -76,7 +76,9 @@ class Uploader:
         self._changed = threading.Condition()
         self._stopping = False
         self._held = False  # the log in the store is not the one that the cache continues
+        self._anew = False  # the log is to be joined once more
         self._dead: ReplicatorError | None = None
+        self.ledger_lost: LedgerDamaged | None = None  # until the cache was opened again
         self._failing: ReplicatorError | None = None
         self.newest_failure: tuple[int, str] | None = None  # when (ms) and what; kept for ever
         self._thread: threading.Thread | None = None
@@ -105,6 +107,14 @@ class Uploader:
         """There is something new to upload."""
         with self._changed:
             self.idle = False
+            self._changed.notify_all()
+
+    def begin_anew(self) -> None:
+        """The cache was opened again: ask the store once more whether the log is as it says."""
+        durable = self._cache.durable()
+        with self._changed:
+            self._durable_txid = durable.last_txid if durable else 0
+            self._held, self._anew, self.ledger_lost = False, True, None
             self._changed.notify_all()
 
     def reload(self) -> None:
@@ -167,8 +177,10 @@ class Uploader:
 
     def _run(self) -> None:
         try:
-            if self._held or self._join_log():
-                self._drain()
+            while not self._stopping and not self._dead:
+                self._anew = False
+                if self._held or self._join_log():
+                    self._drain()
         except Exception as defect:
             log.exception("the upload thread met a defect")
             self.die(ReplicatorError(f"defect in the upload thread: {defect!r}"))
@@ -176,12 +188,14 @@ class Uploader:
     def _drain(self) -> None:
         """Upload what waits, oldest first, until stopped."""
         trouble = 0  # attempts in a row that the cache's own disk spoiled
-        while not self._stopping and not self._dead:
+        while not (self._stopping or self._dead or self._anew):
             try:
                 self._upload_next()
                 trouble = 0
             except ReplicatorError as error:
                 trouble += 1
+                if isinstance(error, LedgerDamaged):
+                    self.ledger_lost = error
                 self._fail(error, trouble)
                 self._rest(error, trouble)
 
@@ -189,7 +203,7 @@ class Uploader:
         with self._changed:
             waiting = None if self._held else self._cache.next_pending()
             self.idle = waiting is None
-            if waiting is None and not self._stopping and not self._dead:
+            if waiting is None and not (self._stopping or self._dead or self._anew):
                 if not self._held:
                     self._failing = None
                 self._changed.wait()
