@@ -91,11 +91,22 @@ def in_log(log: LogFile, position: LogPosition) -> bool:
 
 
 def log_holds(log: LogFile, position: LogPosition) -> bool:
-    """Whether the log file is the one ``position`` was taken in, unchanged up to there."""
+    """Whether the log file is the one ``position`` was taken in, unchanged up to there.
+
+    Every frame counts: after a power cut one in the middle may be missing, and SQLite goes on
+    from the one before it, while the last frame that was captured still lies behind.
+    """
     header = log.header() if log.refresh() is not None else None
     if header is None or header.start() != replace(position, frame=0, checksum=header.checksum):
         return False
-    return position.frame == 0 or frame_holds(log, position)
+    at, step = header.start(), max(1, CHUNK_BYTES // frame_size(position))
+    while at.frame < position.frame:
+        count = min(step, position.frame - at.frame)
+        frames = scan(log.read(count * frame_size(at), offset_of(at)), at)
+        if frames.count < count:
+            return False
+        at = frames.position(at, count)
+    return at == position
 
 
 class LogReader:

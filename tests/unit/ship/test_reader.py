@@ -371,6 +371,25 @@ def test_log_holds_tells_the_captured_log_from_any_other(app, reader):
     assert not log_holds(log, reader.position)
 
 
+def test_log_holds_wants_every_frame(app, reader, monkeypatch):
+    """A power cut may take one from the middle and leave the last; SQLite then goes on from the
+    one before it, and whatever it writes would be missed."""
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * reading.frame_size(reader.position))
+    app.insert(30, 1000)
+    take(reader)
+    position, whole = reader.position, wal(app)
+    assert position.frame > 5
+    log = LogFile(wal_path(app.path))
+    assert log_holds(log, position)
+    for frame in range(position.frame):
+        torn = bytearray(whole)
+        torn[32 + frame * 4120 + 600] ^= 1
+        wal_path(app.path).write_bytes(torn)
+        assert not log_holds(log, position), frame
+    wal_path(app.path).write_bytes(whole[:-1])
+    assert not log_holds(log, position)
+
+
 def test_what_is_stashed_comes_out_first_and_then_the_rest(app, reader):
     """The log may go once its end is in memory; nothing is lost, and nothing comes twice."""
     app.insert(3)
