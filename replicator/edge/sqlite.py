@@ -213,9 +213,12 @@ class LiveDatabase:
         if not sys.platform.startswith("linux"):
             return False
         ask = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, SHARED_FIRST, SHARED_SIZE, 0)
-        kind, *_ = FLOCK.unpack(fcntl.fcntl(self.raw.fileno(), fcntl.F_GETLK, ask))
         ours = len(self._pins) + (self._locker is not None) + 2  # the checkpointer, raw reads
-        return bool(kind == fcntl.F_UNLCK) and self._descriptors() == ours
+        try:
+            kind, *_ = FLOCK.unpack(fcntl.fcntl(self.raw.fileno(), fcntl.F_GETLK, ask))
+            return bool(kind == fcntl.F_UNLCK) and self._descriptors() == ours
+        except OSError:  # no descriptor left, say
+            return False
 
     def _descriptors(self) -> int:
         """How often this process has the database file open."""

@@ -1,5 +1,6 @@
 """The door to the live database: locks, refusals, and that nothing is changed behind it."""
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -256,6 +257,21 @@ def test_where_it_cannot_be_known_we_are_never_alone(others, path, monkeypatch):
     database = LiveDatabase(path, busy_timeout=0.1)
     monkeypatch.setattr(sqlite.sys, "platform", "darwin")
     assert not database.alone()
+    database.close()
+
+
+@pytest.mark.parametrize("call", ["listdir", "fcntl"])
+def test_what_cannot_be_asked_is_no_yes(others, path, monkeypatch, call):
+    """A process that ran out of descriptors, or a disk in trouble: the answer is no, no error."""
+    def fail(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    let_go(others)
+    database = LiveDatabase(path, busy_timeout=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite.os if call == "listdir" else sqlite.fcntl, call, fail)
+        assert not database.alone()
+    assert database.alone()
     database.close()
 
 
