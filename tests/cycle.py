@@ -11,6 +11,7 @@ The end is told as ``{"code": …}``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -22,12 +23,14 @@ from collections import Counter
 from pathlib import Path
 from queue import SimpleQueue
 
+import replicator.edge.store.directory  # else it would be read in the cycle
 import replicator.ship.session
 import replicator.ship.tail
 from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
 from replicator.errors import ReplicatorError
 
 MAIN = "MainThread 1"
+SAID = 9  # the descriptor of a place's file ``said``
 PAGE = 4096
 ROLL_OVER = 20  # frames
 CACHE = 1 << 20  # the smallest; a quarter of it is kept once acknowledged, then trimmed
@@ -61,6 +64,12 @@ def append(path, line):
         file.write(line + "\n")
 
 
+def tell(*words):
+    """What somebody outside now knows; a line that could not be written was not said."""
+    with contextlib.suppress(OSError):
+        os.write(SAID, (" ".join(map(str, words)) + "\n").encode())
+
+
 def say(value):
     os.write(1, json.dumps(value).encode() + b"\n")
 
@@ -70,13 +79,9 @@ class App:
 
     def __init__(self, place):
         self.place = place
-        self.said = os.open(place / "said", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.jobs, self.answers = SimpleQueue(), SimpleQueue()
         self.thread = threading.Thread(target=self._run, name="app", daemon=True)
         self.thread.start()
-
-    def says(self, *words):
-        os.write(self.said, (" ".join(map(str, words)) + "\n").encode())
 
     def commit(self, times=1, rows=1):
         """The number of the last row committed."""
@@ -91,7 +96,7 @@ class App:
         try:
             self._serve(open_database(self.place / "app.db"))
         except sqlite3.Error as error:
-            self.says("app", error)
+            tell("app", error)
             self.answers.put(None)
 
     def _serve(self, db):
@@ -103,7 +108,7 @@ class App:
                     last += 1
                     db.execute("INSERT INTO t VALUES (?, ?)", (last, content(last)))
                 db.execute("COMMIT")
-                self.says("committed", last)
+                tell("committed", last)
             self.answers.put(last)
         db.close()
 
@@ -153,7 +158,8 @@ def with_replicator(place, app, steps):
             if last is None:
                 break
             mine.flush(LONG, snapshot=number == len(steps) - 1)
-            app.says("durable", last)
+            tell("durable", last)
+        tell("rolled", int(mine.metrics.get("roll_overs")))
     finally:
         mine.stop()
 
@@ -161,7 +167,7 @@ def with_replicator(place, app, steps):
 def back(place):
     report = restore(url=f"file://{place.parent}/store", prefix="app.db",
                      output=place / "app.db", overwrite=True)
-    append(place / "said", f"restored {report.txid}")
+    tell("restored", report.txid)
 
 
 ACTS = {"cycle": cycle, "go on": go_on, "restore": back}
@@ -170,13 +176,13 @@ ACTS = {"cycle": cycle, "go on": go_on, "restore": back}
 def child(request):
     place = Path(request["place"])
     gate = Gate(place, request["gate"])
-    errors = os.open(place / "errors", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.dup2(errors, 2)
+    for name, descriptor in (("errors", 2), ("said", SAID)):
+        os.dup2(os.open(place / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), descriptor)
     gate.enter("MainThread")
     try:
         ACTS[request["do"]](place)
     except ReplicatorError as error:
-        append(place / "said", f"refused {error}")
+        tell("refused", error)
         return error.exit_code
     except BaseException:  # noqa: BLE001 - it must end as a process of its own would
         traceback.print_exc()

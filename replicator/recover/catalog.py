@@ -2,7 +2,8 @@
 
 Owns: the requests that planning needs, and keeps them few: three LISTs, of which the one of the
 segments begins at the snapshot, one HEAD to see whether the log vouches for the snapshot, and
-HEADs by bisection for a point in time. Refuses to decide; see :mod:`.plan`.
+HEADs by bisection for a point in time. Metadata shows where to look; what nothing else is going to
+prove is asked of the objects themselves. Refuses to decide; see :mod:`.plan`.
 """
 
 from __future__ import annotations

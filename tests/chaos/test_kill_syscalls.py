@@ -109,6 +109,10 @@ def test_kill_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard):
     """Start, join, commits, cuts, appends, roll-over, trim, snapshot, end: killed before any of
     their calls, what was durable is in the store, the application's database is whole, and a new
     start on the same cache goes on to the last page."""
+    whole = Place(tmp_path / "whole")
+    assert stage.run("cycle", whole.directory) == 0
+    assert whole.said("rolled") >= 1
+    ended(whole, stage, "no point")
     counts = stage.counts("cycle", Place(tmp_path / "empty").directory)
     chosen = points(counts, KILLS, random.Random(seed))
     killed = 0
