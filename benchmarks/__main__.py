@@ -7,6 +7,7 @@ import dataclasses
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -46,6 +47,7 @@ def main() -> int:
         return 0 if chosen else 2
     for name in [name for name in os.environ if name.startswith(("AWS_", "REPLICATOR_"))]:
         del os.environ[name]  # the machine's own settings are no part of a measurement
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers end with us
     about = machine.describe()
     outcomes = measured(chosen, effort, args.runs or (1 if args.quick else 3), args.scratch)
     report.write(args.results / ("quick" if args.quick else "full"), about, outcomes)

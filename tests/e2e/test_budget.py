@@ -1,0 +1,192 @@
+"""What a fixed piece of work may cost: requests, objects and bytes, which no machine changes.
+
+Seconds are for ``make bench``. Here the transactions, their contents and the moments of capture
+are given, so that a figure above its budget is a change of the code and of nothing else.
+"""
+
+import contextlib
+import random
+import threading
+
+import pytest
+from fix_ship import LONG, App, ObedientStore, replicating, wait_for
+
+from replicator import restore
+
+ROWS = 8000
+LINE = "the quick brown fox jumps over the lazy dog; "
+HOUR = 3600.0  # an interval that never ends in a test: cuts happen where the test asks for them
+
+
+@pytest.fixture
+def store():
+    return CountedStore()
+
+
+class CountedStore(ObedientStore):
+    """Counts what goes up and comes down, by method."""
+
+    def __init__(self):
+        super().__init__()
+        self._sums = threading.Lock()
+        self.up = self.down = 0
+
+    def put(self, key, body, *, metadata=None, if_absent=True):
+        super().put(key, body, metadata=metadata, if_absent=if_absent)
+        self._add(up=len(body))
+
+    def put_part(self, key, upload_id, number, body):
+        part = super().put_part(key, upload_id, number, body)
+        self._add(up=len(body))
+        return part
+
+    def get(self, key, start=0, length=None):
+        data = super().get(key, start, length)
+        self._add(down=len(data))
+        return data
+
+    def _add(self, up=0, down=0):
+        with self._sums:
+            self.up += up
+            self.down += down
+
+    def spent(self):
+        """Requests by method, and bytes, since the last time it was asked."""
+        with self._sums:
+            methods = [method for method, _ in self.calls]
+            found = {method: methods.count(method) for method in sorted(set(methods))}
+            found |= {"up": self.up, "down": self.down}
+            self.calls.clear()
+            self.up = self.down = 0
+            return found
+
+
+class Ledger(App):
+    """An application whose every byte is given."""
+
+    def __init__(self, path):
+        super().__init__(path, autocheckpoint=1000)
+        self.chance = random.Random(7)
+        self.run("CREATE TABLE account(id INTEGER PRIMARY KEY, balance INTEGER, body BLOB)",
+                 "CREATE TABLE teller(id INTEGER PRIMARY KEY, balance INTEGER)",
+                 "CREATE TABLE history(account INTEGER, amount INTEGER, note TEXT)",
+                 "BEGIN")
+        self.db.executemany("INSERT INTO account VALUES (?, 0, ?)",
+                            ((n, self.body()) for n in range(ROWS)))
+        self.db.executemany("INSERT INTO teller VALUES (?, 0)", ((n,) for n in range(10)))
+        self.run("COMMIT")
+
+    def body(self):
+        """400 bytes: half random, half text."""
+        return self.chance.randbytes(200) + (LINE * 5).encode()[:200]
+
+    def transactions(self, count):
+        """As pgbench has them."""
+        for _ in range(count):
+            account, amount = self.chance.randrange(ROWS), self.chance.randrange(1000)
+            self.run("BEGIN")
+            self.db.execute("UPDATE account SET balance = balance + ? WHERE id = ?",
+                            (amount, account))
+            self.db.execute("UPDATE teller SET balance = balance + ? WHERE id = ?",
+                            (amount, account % 10))
+            self.db.execute("INSERT INTO history VALUES (?, ?, ?)", (account, amount, LINE))
+            self.run("COMMIT")
+
+
+@pytest.fixture
+def app(tmp_path):
+    with Ledger(tmp_path / "app.db") as app:
+        app.checkpoint("TRUNCATE")
+        yield app
+
+
+@contextlib.contextmanager
+def begun(app, store):
+    """A replicator that has everything so far in the store."""
+    with replicating(app.path, store, sync_interval=HOUR) as replicator:
+        replicator.flush(LONG)
+        yield replicator
+
+
+def in_steps(app, replicator, steps, each):
+    """Captures of ``each`` transactions. The very first is due at once, so it has to be one."""
+    for _ in range(steps):
+        app.transactions(each)
+        replicator.flush(LONG)
+
+
+def test_the_first_snapshot(app, store):
+    """A start sends the database once, compressed, with a handful of small requests around it;
+    zstd makes 0.45 of these rows."""
+    with begun(app, store):
+        spent = store.spent()
+    assert spent.pop("up") <= 0.46 * app.path.stat().st_size
+    assert spent.pop("down") <= 100
+    assert spent == {"delete": 1, "get": 1, "list": 4, "list_uploads": 1, "put": 7}
+
+
+def test_a_lone_commit(app, store):
+    """One commit of four pages: one request, and less than one page."""
+    with begun(app, store) as replicator:
+        in_steps(app, replicator, 1, 1)
+        store.spent()
+        in_steps(app, replicator, 1, 1)
+        spent = store.spent()
+    assert spent.pop("up") <= 3500
+    assert spent == {"put": 1, "down": 0}
+
+
+def test_transactions(app, store):
+    """A thousand transactions in twenty captures, with roll-overs among them: one request each,
+    0.155 of the bytes of the log, and as many objects as captures."""
+    with begun(app, store) as replicator:
+        in_steps(app, replicator, 1, 1)
+        store.spent()
+        objects, log = len(list(store.inner.list(""))), replicator.metrics.get("captured_bytes")
+        in_steps(app, replicator, 20, 50)
+        spent = store.spent()
+        log = replicator.metrics.get("captured_bytes") - log
+        assert replicator.metrics.get("roll_overs") >= 2
+    assert spent.pop("up") <= 0.158 * log
+    assert spent == {"put": 20, "down": 0}
+    assert len(list(store.inner.list(""))) == objects + 20
+
+
+def test_nothing(app, store):
+    """Fifty rounds of a capture that finds nothing: nothing is asked of the store."""
+    with begun(app, store) as replicator:
+        in_steps(app, replicator, 1, 1)
+        store.spent()
+        rounds = replicator.metrics.get("wake_ups")
+        wait_for(lambda: replicator.metrics.get("wake_ups") >= rounds + 50)
+        assert store.spent() == {"up": 0, "down": 0}
+
+
+def test_a_restart_after_changes(app, store):
+    """One page in a hundred changed, and the log is gone: what is sent is a fortieth of the
+    database at most, in one request, and nothing is read but what says where the log ends."""
+    with begun(app, store) as replicator:
+        in_steps(app, replicator, 1, 1)
+    app.db.execute("UPDATE account SET body = ? WHERE id % 900 = 1", (app.body(),))
+    app.checkpoint("TRUNCATE")
+    store.spent()
+    with begun(app, store) as replicator:
+        assert replicator.metrics.get("catch_ups") == 1
+    spent = store.spent()
+    assert spent.pop("up") <= app.path.stat().st_size / 40
+    assert spent == {"head": 1, "list": 2, "put": 1, "down": 0}
+
+
+def test_a_restore(app, store, tmp_path):
+    """Each object is read once: one request for each segment, two for the snapshot, and not
+    more bytes than are stored."""
+    with begun(app, store) as replicator:
+        in_steps(app, replicator, 1, 1)
+        in_steps(app, replicator, 19, 50)
+    stored = sum(info.size for info in store.inner.list(""))
+    store.spent()
+    restore(store=store, prefix="app.db", output=tmp_path / "copy.db")
+    spent = store.spent()
+    assert (tmp_path / "copy.db").read_bytes() == app.image()
+    assert spent.pop("down") <= stored + (64 << 10)
+    assert spent == {"get": 22, "head": 1, "list": 3, "up": 0}
