@@ -107,7 +107,7 @@ def fresh(place, name):
     return copy
 
 
-def _reason_to_skip():
+def reason_to_skip():
     if shutil.which("strace") is None:
         return "strace is not installed"
     done = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False,
@@ -117,7 +117,7 @@ def _reason_to_skip():
 
 @pytest.fixture
 def stage():
-    if reason := _reason_to_skip():
+    if reason := reason_to_skip():
         pytest.skip(reason)
     made = Stage()
     yield made

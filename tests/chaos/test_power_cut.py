@@ -1,0 +1,129 @@
+"""The power fails: whatever was not synced is dropped, torn, or kept, in any order.
+
+strace records all that one process writes while it starts, captures, uploads, trims, saves hashes,
+squashes, takes snapshots, ends and starts again; the application and the ledger of the cache are
+SQLite databases in the same stream. Of every state that a power cut may leave on this disk, beside
+a store that goes on, some are made and started on. See power_trace.py,
+power_disk.py, power_story.py and power_check.py.
+"""
+
+import os
+import random
+import shutil
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from fix_scoreboard import effort
+from fix_trace import reason_to_skip
+from power_check import StoredLog, check_all, check_cache
+from power_disk import Disk, digest, write_tree
+from power_trace import record
+
+STATES = effort(220, 12_000)  # different ones
+STARTED = effort(10, 3)  # a replicator is started on one of so many
+COMMITS = effort(6, 14)  # in each of two of three lives
+WORKERS = effort(1, 2)
+STORY = Path(__file__).parents[1] / "power_story.py"
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    """In memory where there is room: nothing here has to survive."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK) or shutil.disk_usage(shared).free < 1 << 29:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shared, prefix="power-cut-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def place(scratch):
+    if reason := reason_to_skip():
+        pytest.skip(reason)
+    place = scratch / "place"
+    (place / "store").mkdir(parents=True)
+    return place
+
+
+@pytest.fixture
+def workers():
+    """Processes of their own, for each database that was ever open leaves a descriptor."""
+    with ProcessPoolExecutor(WORKERS, get_context("spawn"), max_tasks_per_child=60) as pool:
+        yield pool
+
+
+class States:
+    """Different states, drawn at instants all over the stream."""
+
+    def __init__(self, disk, instants, rng):
+        self.disk, self.instants, self.rng = disk, instants, rng
+        self.seen = set()
+
+    def __iter__(self):
+        """(number of the call after which the power failed, state, store, what was reported)."""
+        for instant in self.disk.play():
+            missing = (STATES - len(self.seen)) / max(1, self.instants)
+            self.instants -= 1
+            times = int(missing) + (self.rng.random() < missing % 1)
+            store = self.disk.store() if times else {}
+            for _ in range(4 * times):
+                state = self.disk.cut(self.rng)
+                name = digest(state, store)
+                if times and name not in self.seen:
+                    self.seen.add(name)
+                    times -= 1
+                    yield instant, state, store, self.disk.reported()
+
+
+@pytest.mark.timeout(effort(240, 6 * 3600))
+def test_power_cuts(place, scratch, workers, seed, scoreboard):
+    """On every state the cache opens, knows all that it ever sent, and calls nothing durable that
+    is not. On some the replicator starts beside the application: what was reported durable is
+    restored by its txid, and after a flush the store holds the database page by page."""
+    calls = record(STORY, place, str(COMMITS))
+    facts = os.stat(place / "app.db")
+    states = States(Disk(place, calls), sum(1 for _ in Disk(place, calls).play()),
+                    random.Random(seed))
+    stored, ways, started = StoredLog(), Counter(), []
+    for instant, state, store, reported in states:
+        ways[checked(scratch / "one", state, stored(store), reported, instant)] += 1
+        if len(states.seen) % STARTED == 0:
+            started.append((instant, workers.submit(
+                check_all, state, store, reported, [facts.st_dev, facts.st_ino],
+                seed + len(states.seen), str(scratch))))
+        if len(started) % 100 == 99:  # so that not all of them wait in memory
+            started[-50][1].result()
+    for instant, done in started:
+        assert done.result() is None, f"after call {instant}: {done.result()}"
+    assert len(states.seen) >= 0.95 * STATES
+    told = ", ".join(f"{count} {way}" for way, count in sorted(ways.items()))
+    scoreboard("power-cut states (dropped, torn, reordered between fsyncs)",
+               f"{len(states.seen)} different states after {len(calls)} calls: of all the cache "
+               f"was opened and held against the store ({told}), on {len(started)} a replicator "
+               "was started and all of it restored; 0 violations")
+
+
+def checked(place, state, log, reported, instant):
+    shutil.rmtree(place, ignore_errors=True)
+    write_tree(place, {"": None}, state)
+    try:
+        return check_cache(place, log, reported)
+    except BaseException as error:
+        error.add_note(f"the power failed after call {instant}")
+        raise
+
+
+def test_the_disk_ends_as_the_real_one(place):
+    """All calls kept, the model holds what the file system holds: none of them is missed."""
+    disk = Disk(place, record(STORY, place, "2"))
+    for _ in disk.play():
+        pass
+    found = disk.everything()
+    real = {str(path.relative_to(place)): None if path.is_dir() else path.read_bytes()
+            for path in place.rglob("*")}
+    assert {path: data for path, data in found.items() if not path.endswith("-shm")} == real
