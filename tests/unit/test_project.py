@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import replicator
+from replicator.keep.build import Source, merge_all
 
 TOP = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -227,10 +228,24 @@ def test_the_page_on_configuration_names_every_setting():
     assert missing == []
 
 
+def merge_segments(directory, first, last, *, gone):
+    """What the keeper does with the segments of these transactions; some of them are gone."""
+    objects = sorted((directory / "wal").iterdir())[first - 1:last]
+    merge = merge_all([Source(path.name, first + at, first + at, path.read_bytes)
+                       for at, path in enumerate(objects)], created_by="tests", level=3)
+    assert (merge.summary.header.first_txid, merge.summary.trailer.last_txid) == (first, last)
+    target = directory / f"merged/1/{first:016x}-{last:016x}.wal.zst"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(merge.body)
+    for txid in gone:
+        objects[txid - first].unlink()
+
+
 @pytest.mark.skipif(not shutil.which("zstd") or not shutil.which("sqlite3"),
                     reason="the recovery by hand needs the tools zstd and sqlite3")
 def test_the_recovery_by_hand_in_the_readme_works(tmp_path):
-    """With two snapshots and segments after the second, the script arrives at the newest state."""
+    """With two snapshots, a merge that begins before the second, what it stands for partly
+    pruned, and segments after it, the script arrives at the newest state."""
     database, store = tmp_path / "app.db", tmp_path / "store"
     store.mkdir()
     config = replicator.SqliteReplicatorConfig(db_path=database, url=f"file://{store}")
@@ -242,6 +257,7 @@ def test_the_recovery_by_hand_in_the_readme_works(tmp_path):
             connection.execute("INSERT INTO t VALUES (?)", (number,))
             running.flush(snapshot=number == 4)
     connection.close()
+    merge_segments(store / "app.db", 3, 8, gone=range(4, 7))
     (script,) = re.findall(r"```bash\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
     subprocess.run(["bash", "-euc", script], cwd=store / "app.db", check=True)
     restored = sqlite3.connect(store / "app.db" / "restored.db")
