@@ -73,8 +73,9 @@ class Watcher:
             self.active = False
             observer, self._observer = self._observer, None
         if observer is not None:
-            observer.stop()
-            observer.join()
+            with contextlib.suppress(Exception):  # then its threads, daemons, end with us
+                observer.stop()
+                observer.join()
 
     def _watch(self) -> _Once:
         from watchdog.events import (
@@ -139,7 +140,7 @@ class _Once:
                 self._wake()
 
     def release(self) -> None:
-        with contextlib.suppress(KeyError):  # it fired at the same moment
+        with contextlib.suppress(Exception):  # KeyError: it fired at the same moment
             self._observer.unschedule(self.watch)
 
 

@@ -252,6 +252,25 @@ def test_a_stopped_watcher_stays_stopped(database, wakes):
     assert threading.active_count() == threads
 
 
+@pytest.mark.parametrize("call", ["unschedule", "stop"])
+def test_a_watch_that_cannot_be_ended_is_no_error(database, wakes, monkeypatch, call):
+    """Whatever goes wrong inside of watchdog, capturing goes on without it."""
+    from watchdog.observers.inotify import InotifyObserver
+
+    watcher = Watcher(database, wakes)
+    watcher.arm()
+    real = getattr(InotifyObserver, call)
+
+    def fail(observer, *arguments):
+        real(observer, *arguments)
+        raise OSError(errno.EIO, "injected")
+
+    monkeypatch.setattr(InotifyObserver, call, fail)
+    watcher.disarm()
+    watcher.stop()
+    assert not watcher.active
+
+
 def test_releasing_what_fired_at_the_same_moment_is_fine(watcher):
     """The observer may have dropped the watch already."""
     watcher.arm()
