@@ -61,8 +61,11 @@ class Catalog:
         since = max(usable, default=0)
         self.complete = complete or since <= 1
         after = "" if self.complete else self.keys.wal(since - 1)
+        wal = self._list(self.keys.wal_dir, WalKey, after)
+        if not wal and not self.complete:  # the log ends in an object that begins before there
+            self.complete, wal = True, self._list(self.keys.wal_dir, WalKey)
         self.listing = Listing(
-            wal=self._list(self.keys.wal_dir, WalKey, after),
+            wal=wal,
             snapshots=snapshots,
             merged=self._list(self.keys.merged_dir, MergedKey),
             known=self._known)
