@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from . import __version__
 from .config import SqliteReplicatorConfig
+from .edge.files import Files
 from .edge.lock import ReplicatorLock
 from .edge.store import open_store
 from .edge.store.base import Store
@@ -48,18 +49,20 @@ HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhe
 
 
 class SqliteReplicator:
-    """Replicates one database while started. ``store`` is for tests and special needs; by
-    default it is opened from the config.
+    """Replicates one database while started. ``store`` and ``files`` (every access to the local
+    disk) are for tests and special needs; by default the config says which store.
 
     As a context manager it starts, and at the end of the block flushes (30 s at most) and
     stops; ``NotDurable`` then says what did not reach the bucket yet.
     """
 
-    def __init__(self, config: SqliteReplicatorConfig, *, store: Store | None = None) -> None:
+    def __init__(self, config: SqliteReplicatorConfig, *, store: Store | None = None,
+                 files: Files | None = None) -> None:
         self.config = config
         self.metrics = Metrics()
         self._given_store = store
-        self._lock = ReplicatorLock(config.database, config.cache)
+        self._files = files or Files()
+        self._lock = ReplicatorLock(config.database, config.cache, self._files)
         self._parts: _Parts | None = None
         self._last: ReplicationStatus | None = None
 
@@ -75,7 +78,7 @@ class SqliteReplicator:
         try:
             if self.config.auto_restore:
                 self.restore(if_missing=True)
-            self._parts = _Parts(self.config, self._given_store, self.metrics)
+            self._parts = _Parts(self.config, self._given_store, self.metrics, self._files)
             self._parts.start()
         except BaseException:
             self._halt()
@@ -160,7 +163,8 @@ class SqliteReplicator:
         output = Path(options.setdefault("output", self.config.database)).expanduser()
         if self._parts is not None and output.resolve() == self.config.database:
             raise ReplicatorError("the database is being replicated; stop first")
-        return restore_from(target=self.config.target, store=self._given_store, **options)
+        return restore_from(target=self.config.target, store=self._given_store, files=self._files,
+                            **options)
 
     def status(self) -> ReplicationStatus:
         """The state now; after :meth:`stop`, the last one before it."""
@@ -183,10 +187,10 @@ class _Parts:
     """What exists only while a replicator runs."""
 
     def __init__(self, config: SqliteReplicatorConfig, store: Store | None,
-                 metrics: Metrics) -> None:
+                 metrics: Metrics, files: Files) -> None:
         keys = Keys(config.target.prefix)
         self.metrics = metrics
-        self.cache = Cache.open(config.cache)
+        self.cache = Cache.open(config.cache, files)
         self._owned = store is None
         self.store = WatchedStore(
             open_store(config.target) if store is None else store,
@@ -200,7 +204,7 @@ class _Parts:
             self.store, SNAPSHOT_RETRIES, Clock(sleep=self._pause),
             on_failure=lambda error: self.pipeline.warn(error))  # noqa: PLW0108 - made below
         self.joiner = Joiner(config, self.store, patient, keys, self.cache, self.uploader,
-                             metrics, f"replicator {__version__}")
+                             metrics, f"replicator {__version__}", files)
         self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner)
         self.guard = Guard(
             self.store, keys, Levers(lambda: self.uploader.durable_txid, self._fresh_snapshot,
@@ -282,6 +286,8 @@ class _Parts:
         oldest = min([r.first_commit_ms for r in pending] + ([noticed] if noticed else []),
                      default=None)
         lag_ms = max(0, now_ms() - oldest) if oldest is not None else 0
+        if self.pipeline.state in ("starting", "stalled"):  # what was committed since, nobody knows
+            lag_ms = max(lag_ms, round(1000 * (time.monotonic() - self.pipeline.looked)))
         error = self.uploader.failing or self.pipeline.failed or self.store.overdue or (
             self.guard.trouble.error if self.guard.trouble else None)
         failures = [(trouble.at_ms, str(trouble.error))
@@ -298,7 +304,9 @@ class _Parts:
             generation=head.generation if head else "", txid=head.last_txid if head else 0,
             durable_txid=self.uploader.durable_txid, pending_segments=len(pending),
             pending_bytes=sum(r.size for r in pending), lag_seconds=lag_ms / 1000,
-            lag_bytes=sum(r.raw_bytes for r in pending) + (session.uncaptured if session else 0),
+            lag_bytes=sum(r.raw_bytes for r in pending)
+                      + (session.uncaptured if session else 0)
+                      + (0 if head else _unsaved_bytes(config)),
             wal_frame_count=session.wal_frames if session else 0,
             last_wal_sync=int(figures["last_upload_ms"]) or None,
             last_snapshot=snapshot.at_ms if snapshot else None,
@@ -339,6 +347,15 @@ def _scratch(config: SqliteReplicatorConfig, cache: Cache) -> Path:
     if config.drill_scratch is None:
         return config.cache / "scratch"
     return Path(config.drill_scratch).expanduser() / f"replicator-{cache.writer}"
+
+
+def _unsaved_bytes(config: SqliteReplicatorConfig) -> int:
+    """Size of a database of which nothing is in the bucket yet, with its log."""
+    total = 0
+    for path in (config.database, config.database.with_name(f"{config.database.name}-wal")):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def _left(until: float | None) -> float | None:

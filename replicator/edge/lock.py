@@ -11,7 +11,7 @@ import contextlib
 from pathlib import Path
 
 from ..errors import LocalIOError
-from .files import DirLock
+from .files import DirLock, Files
 
 
 def cache_beside(database: Path) -> Path:
@@ -22,10 +22,10 @@ def cache_beside(database: Path) -> Path:
 class ReplicatorLock:
     """Held from :meth:`acquire` to :meth:`release`, or to the end of the process."""
 
-    def __init__(self, database: Path, cache: Path) -> None:
+    def __init__(self, database: Path, cache: Path, files: Files | None = None) -> None:
         beside = cache_beside(database)
-        self._cache = DirLock(cache)
-        self._beside = DirLock(beside) if beside != cache else None
+        self._cache = DirLock(cache, files)
+        self._beside = DirLock(beside, files) if beside != cache else None
 
     def acquire(self) -> None:
         """``AlreadyRunning`` names the process that works with the cache or the database.

@@ -29,7 +29,7 @@ from urllib.parse import quote
 from ..errors import DatabaseUnusable, LocalIOError, ReplicatorError
 from ..format.database import DatabaseHeader, parse_database_header
 from ..format.wal import HEADER_SIZE, WalHeader, parse_header
-from .files import RawFile, database_reader
+from .files import Files, RawFile, database_reader
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # whoever has a WAL database open locks one of these
@@ -145,12 +145,14 @@ class Pin:
 class LiveDatabase:
     """One open database file, as long as the path still names the same inode."""
 
-    def __init__(self, path: Path, *, busy_timeout: float = 5.0) -> None:
+    def __init__(self, path: Path, *, busy_timeout: float = 5.0,
+                 files: Files | None = None) -> None:
         """Check the file and switch it to WAL mode if it is not; ``DatabaseUnusable``."""
         self.path = path
+        self.files = files or Files()
         self._timeout = busy_timeout
         _check_permissions(path)
-        self.raw: RawFile = database_reader(path)
+        self.raw: RawFile = database_reader(path, self.files)
         self.identity = identity(path)
         self.switched = False
         header = self.header()  # before any connection: a foreign file is told apart first
@@ -158,7 +160,7 @@ class LiveDatabase:
         self._locker: sqlite3.Connection | None = None
         self._idle_pins: list[Pin] = []
         self._pins: list[Pin] = []
-        self.log = LogFile(wal_path(path))
+        self.log = LogFile(wal_path(path), self.files)
         try:
             if not header.wal_mode:
                 self._switch_to_wal()
@@ -315,8 +317,9 @@ class LiveDatabase:
 class LogFile:
     """The ``-wal`` file, re-opened whenever its path names another inode."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Files | None = None) -> None:
         self.path = path
+        self._files = files or Files()
         self.replaced = False  # whether the file was ever another one, or gone, after it was there
         self._descriptor: int | None = None
         self._identity: tuple[int, int] | None = None
@@ -324,11 +327,12 @@ class LogFile:
     def refresh(self) -> os.stat_result | None:
         """Follow the path to the file it names now; None when there is none."""
         try:
-            found = os.stat(self.path)
+            found = self._files.system(os.stat, self.path)
             if self._identity != (found.st_dev, found.st_ino):
                 self.replaced |= self._identity is not None
                 self.close()
-                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                flags = os.O_RDONLY | os.O_CLOEXEC
+                self._descriptor = self._files.system(os.open, self.path, flags)
                 found = os.fstat(self._descriptor)
                 self._identity = (found.st_dev, found.st_ino)
         except FileNotFoundError:
@@ -348,7 +352,7 @@ class LogFile:
         if self._descriptor is None:
             return b""
         try:
-            return os.pread(self._descriptor, size, offset)
+            return self._files.system(os.pread, self._descriptor, size, offset)
         except OSError as error:
             raise LocalIOError(f"cannot read {self.path}: {error.strerror}") from error
 

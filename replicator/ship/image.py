@@ -28,7 +28,7 @@ class Image:
 
     def __init__(self, database: LiveDatabase, position: LogPosition | None = None) -> None:
         self._database = database
-        self._log = LogFile(wal_path(database.path))
+        self._log = LogFile(wal_path(database.path), database.files)
         self._placement = Placement()
         try:
             self.page_size = database.header().page_size

@@ -56,6 +56,7 @@ class Joiner:
     uploader: Uploader
     metrics: Metrics
     created_by: str
+    files: Files = field(default_factory=Files)
     damaged_from: int | None = None  # first txid of a cached segment that is not what it was
     remote_lost: bool = False
     overtaken: Fenced | None = None  # the log in the bucket went on without this cache
@@ -80,7 +81,7 @@ class Joiner:
         session = self._join(database, cancelled)
         self.because = ""
         with contextlib.suppress(LocalIOError):
-            remove_note(self.config.database, Files())
+            remove_note(self.config.database, self.files)
         return session
 
     def _join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:

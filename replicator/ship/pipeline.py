@@ -66,10 +66,9 @@ class Pipeline:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="replicator-capture", daemon=True)
         self._rejoin: ContinuityLost | None = None
-        self._opened_once = False
         self._pause = FIRST_PAUSE
         self.session: Session | None = None
-        self.looked = 0.0  # monotonic; when the log was looked at last
+        self.looked = time.monotonic()  # when the log was looked at last, or the start
         self.state = "starting"
         self.failed: ReplicatorError | None = None
         self.trouble: Trouble | None = None
@@ -153,7 +152,7 @@ class Pipeline:
         if error is self._uploader.dead:
             return True
         if isinstance(error, DatabaseUnusable):
-            return not self._opened_once
+            return not self._settled.is_set()
         if isinstance(error, (ConfigError, AccessDenied)):
             return self._cache.head() is None
         return isinstance(error, RefusedError)
@@ -181,6 +180,7 @@ class Pipeline:
     def _recover_from(self, error: ReplicatorError) -> None:
         if not isinstance(error, Cancelled):
             self.state, self._joiner.because = "stalled", str(error)
+            self._joiner.distrusted |= isinstance(error, DatabaseUnusable)
             self._note(error)
             log.warning("%s; trying again in %.2g s", error, self._pause)
         self._settled.set()
@@ -193,11 +193,11 @@ class Pipeline:
         if not self._wait_until(self._cache_has_room, "stalled"):
             return
         self.state = "starting"
-        database = LiveDatabase(self._config.database, busy_timeout=self._config.busy_timeout)
+        database = LiveDatabase(self._config.database, busy_timeout=self._config.busy_timeout,
+                                files=self._joiner.files)
         try:
             if database.switched:
                 log.info("%s was switched to WAL mode", database.path)
-            self._opened_once = True
             self._settled.set()
             session = self._joiner.join(database, self._stopping.is_set)
             self._pause = FIRST_PAUSE
