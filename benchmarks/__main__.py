@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import machine, report
@@ -49,26 +50,26 @@ def main() -> int:
         del os.environ[name]  # the machine's own settings are no part of a measurement
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers end with us
     about = machine.describe()
-    outcomes = measured(chosen, effort, args.runs or (1 if args.quick else 3), args.scratch)
-    report.write(args.results / ("quick" if args.quick else "full"), about, outcomes)
+    outcomes = []
+    for outcome in measured(chosen, effort, args.runs or (1 if args.quick else 3), args.scratch):
+        outcomes.append(outcome)  # written after each, so that what is cut short is not lost
+        report.write(args.results / ("quick" if args.quick else "full"), about, outcomes)
     return int(any(outcome.failures for outcome in outcomes))
 
 
 def measured(chosen: list[Case], effort: Effort, runs: int,
-             scratch: Path | None) -> list[Outcome]:
+             scratch: Path | None) -> Iterator[Outcome]:
     """Every case, its systems in turn, as often as asked."""
-    outcomes = []
     with tempfile.TemporaryDirectory(prefix="bench-", dir=scratch) as name:
         directory = Path(name)
         with Place(directory) as place:
             for case in chosen:
                 outcome = Outcome(case.name, case.what)
-                outcomes.append(outcome)
                 for run in range(runs):
                     turn = run % len(case.systems)
                     for kind in case.systems[turn:] + case.systems[:turn]:
                         attempt(case, kind, outcome, place, directory, effort)
-    return outcomes
+                yield outcome
 
 
 def attempt(case: Case, kind: type[System], outcome: Outcome, place: Place, directory: Path,

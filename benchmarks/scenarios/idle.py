@@ -15,6 +15,8 @@ def cases(effort: Effort) -> list[Case]:
 def run(trial: Trial) -> Figures:
     path = trial.database(trial.effort.oltp_db)
     trial.follow(path)
+    if trial.effort.warm:
+        trial.system.warm(long=True)
     with trial.window() as figures:
         time.sleep(trial.effort.idle_seconds)
     figures |= {"cpu %": 100 * figures["cpu s"] / figures["wall s"],

@@ -45,8 +45,9 @@ class System(ABC):
     def restore_command(self, database: Path, output: Path, at: str | None) -> list[str]:
         """Rebuild the database, as it was at ``at`` (RFC 3339) or newest."""
 
-    def warm(self) -> None:  # noqa: B027 - most have no after-effects
-        """Return once what a first start causes later is over, so that it burdens no window."""
+    def warm(self, *, long: bool = False) -> None:  # noqa: B027 - most have no after-effects
+        """Return once what a first start causes in its first half minute (``long``: in its first
+        five minutes) is over, so that it burdens no window."""
 
     def own_figures(self) -> dict[str, float]:
         """What the system says of itself and nobody can see from outside."""

@@ -62,10 +62,12 @@ class Litestream(System):
     def ready(self, database: Path) -> bool:
         return self._has(database, "0009") and self._has(database, "0000")
 
-    def warm(self) -> None:
-        """Its first compaction (each 30 s) uploads the first snapshot once more."""
+    def warm(self, *, long: bool = False) -> None:
+        """The first compaction of each level uploads the first snapshot once more: that of
+        level 1 within 30 s, that of level 2 within 5 minutes."""
+        level = "0002" if long else "0001"
         for database in self.databases:
-            self._wait(lambda database=database: self._has(database, "0001"))
+            self._wait(lambda database=database: self._has(database, level))
 
     def flush(self, database: Path) -> None:
         measure.run([binary(), "sync", "-wait", "-timeout", "600", "-socket", self._socket,
