@@ -58,6 +58,8 @@ def _rows(status: ReplicationStatus, now: float | None) -> list[tuple[str, str]]
 
 
 def _durable(status: ReplicationStatus) -> str:
+    if not status.generation:
+        return "nothing yet"
     behind = status.txid - status.durable_txid
     if not behind and not status.lag_bytes:
         known = "all of it" if status.state == "following" else "all that was captured"

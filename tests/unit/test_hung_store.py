@@ -60,3 +60,21 @@ def test_a_store_that_never_answers_at_the_start_is_no_secret(app, tmp_path, cap
         swallowing.released.set()
         replicator.flush(LONG)
     assert restored(store, tmp_path)[1] == app.image()
+
+
+def test_nothing_in_the_bucket_is_all_of_it_behind(app, tmp_path):
+    """Before the first snapshot is there, the lag is the database, and it grows older."""
+    app.insert(50)
+    store = ObedientStore()
+    store.go_away()
+    with replicating(app.path, store) as replicator:
+        wait_for(lambda: replicator.status().state == "stalled")
+        first = replicator.status()
+        size = app.path.stat().st_size + app.path.with_name("app.db-wal").stat().st_size
+        assert first.lag_bytes == size
+        assert not first.healthy
+        wait_for(lambda: replicator.status().lag_seconds > first.lag_seconds)
+        store.come_back()
+        replicator.flush(LONG)
+        assert replicator.status().lag_bytes == 0
+        assert replicator.status().lag_seconds == 0
