@@ -75,11 +75,11 @@ def _facts(path: Path) -> os.stat_result | None:
     return found if found.st_size else None
 
 
-def connect(path: Path, *, timeout: float) -> sqlite3.Connection:
+def connect(path: Path, *, timeout: float, mode: str = "rw") -> sqlite3.Connection:
     """A connection that creates nothing and is used by one thread at a time."""
     try:
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=rw", uri=True, timeout=timeout,
+            f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=timeout,
             isolation_level=None, check_same_thread=False, cached_statements=8)
     except sqlite3.Error as error:
         raise DatabaseUnusable(f"cannot open {path}: {error}") from error
@@ -120,11 +120,15 @@ def exclusive(path: Path) -> DatabaseUnusable:
 
 
 class Pin:
-    """A connection that can hold one read transaction open."""
+    """A connection that can hold one read transaction open.
+
+    It is a read-only one, so that its close, even as the last one of all, copies nothing into
+    the database file: that may be another one by then.
+    """
 
     def __init__(self, path: Path, *, timeout: float) -> None:
         self._path = path
-        self._connection = connect(path, timeout=timeout)
+        self._connection = connect(path, timeout=timeout, mode="ro")
 
     def hold(self) -> None:
         try:
@@ -231,23 +235,25 @@ class LiveDatabase:
                 found += (facts.st_dev, facts.st_ino) == self.identity
         return found
 
-    def empty_log(self) -> bool:
-        """Cut the log to nothing; False, at once, when anybody is in the way.
+    def step_aside(self) -> None:
+        """Close everything, so that SQLite removes the log as it does at a last close, and open
+        the database again. Every pin is gone then.
 
         What a log leaves behind would be taken for the log of whatever file is put in the place
-        of the database next. Without us the last close of the application removes it. Call it
-        with a pin on mark zero: then nothing can get lost that is not in the database file.
+        of the database next; without us the application's last close removes it. Somebody who
+        came meanwhile keeps the log.
         """
-        self._checkpointer.execute("PRAGMA busy_timeout=0")
-        try:
-            row = self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error as error:
-            if isinstance(_translate(self.path, error), SourceBusy):
-                return False
-            raise _translate(self.path, error) from error
-        finally:
-            self._checkpointer.execute(f"PRAGMA busy_timeout={int(self._timeout * 1000)}")
-        return not row[0]
+        for connection in (*self._pins, self._locker):
+            if connection is not None:
+                connection.close()
+        self._pins, self._idle_pins, self._locker = [], [], None
+        if sys.version_info >= (3, 12):
+            self._checkpointer.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, False)
+        self._checkpointer.close()
+        self.log.close()
+        self.check_identity()
+        self._checkpointer = connect(self.path, timeout=self._timeout)
+        self._probe()
 
     def pin(self) -> Pin:
         """Open a read transaction; give it back with :meth:`unpin`."""
@@ -258,8 +264,10 @@ class LiveDatabase:
         return pin
 
     def unpin(self, pin: Pin) -> None:
-        pin.release()
-        self._idle_pins.append(pin)
+        """Give a pin back; one that :meth:`step_aside` closed is gone already."""
+        if pin in self._pins:
+            pin.release()
+            self._idle_pins.append(pin)
 
     def checkpoint(self) -> Checkpoint:
         """One passive checkpoint: never waits, never makes anybody wait."""
@@ -302,14 +310,15 @@ class LiveDatabase:
                 return True
 
     def close(self) -> None:
-        """Close every connection. The raw descriptor stays, see the module's text."""
+        """Close every connection, the pins last. The raw descriptor stays, see the module's
+        text."""
         for pin in self._pins:
             pin.release()
-        for pin in self._pins:
-            pin.close()
         for connection in (self._locker, self._checkpointer):
             if connection is not None:
                 connection.close()
+        for pin in self._pins:
+            pin.close()
         self._pins, self._idle_pins = [], []
         self.log.close()
 

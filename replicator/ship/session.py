@@ -50,6 +50,7 @@ class Session:
         self._stamp: Stamp | None = None  # of the database file, at the last look
         self._examined: Stamp | None = None  # the same, when it was examined last
         self._examine_at = 0.0  # monotonic
+        self._leaving = False
         self.uncaptured = 0  # bytes of log beyond the captured position, as of the last look
         self.snapshots = snapshots
         self.poll_interval = config.poll_interval
@@ -70,8 +71,9 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        """Whether something waits for its time: commits to cut, a snapshot under way."""
-        return self.noticed_ms is not None or self.snapshots.running
+        """Whether something waits for its time: commits to cut, a snapshot under way, a log to
+        be removed."""
+        return self.noticed_ms is not None or self.snapshots.running or self._leaving
 
     def look(self, *, hinted: bool) -> bool:
         """Whether frames follow the captured position. ``SourceChanged``, ``ContinuityLost``.
@@ -171,8 +173,8 @@ class Session:
         due = promised or time.monotonic() >= self._examine_at
         if self._stamp != self._examined and due and self.log_bytes <= EXAMINE_BYTES:
             self._examine()
-        if not self.busy:
-            self._follower.leave_nothing()
+        if self.noticed_ms is None and not self.snapshots.running:
+            self._leaving = not self._follower.leave_nothing()
 
     def _examine(self) -> None:
         """``ChangedOutside`` when pages of the file are not what the log made of them.

@@ -23,7 +23,15 @@ from collections.abc import Callable, Iterator
 from ..edge.sqlite import Checkpoint, LiveDatabase, Pin, Stamp
 from ..metrics import Metrics
 from ..model import LogPosition
-from .reader import ChangedOutside, LogReader, frame_size, in_log, same_log
+from .reader import (
+    SETTLED_NS,
+    ChangedOutside,
+    ContinuityLost,
+    LogReader,
+    frame_size,
+    in_log,
+    same_log,
+)
 
 ROLL_OVER_FRAMES = 1000  # SQLite's own threshold: beyond it each commit tries a checkpoint
 ROLL_OVER_BYTES = 32 << 20  # the same for large pages
@@ -55,6 +63,7 @@ class Follower:
         self._pinned_at: LogPosition | None = None
         self._reach: int | None = None  # the pin sees no frame of its log beyond this one
         self._warn_at = WARN_FACTOR
+        self._left_at: LogPosition | None = None  # where the log was removed
         self._still: Stamp | None = None  # of the database file while nothing can be copied
         self.waiting = False  # the pin is on mark zero; the next writer restarts the log
 
@@ -171,14 +180,25 @@ class Follower:
         self._metrics.add("roll_overs")
         return True
 
-    def leave_nothing(self) -> None:
-        """Empty the log once nobody else has the database open, as SQLite does at a last close.
-        Call it when nothing waits to be captured; what comes meanwhile stays."""
+    def leave_nothing(self) -> bool:
+        """Have SQLite remove the log once nobody else has the database open, as it would without
+        us. Call it when nothing waits to be captured. False: not yet, ask again soon."""
         found = self._database.log.refresh()
-        if found is None or not found.st_size or not self._database.alone():
-            return
-        if self.waiting or (self._chase() and not self._pin_is_behind() and self._try_candidate()):
-            self._database.empty_log()
+        left = found is None or (not found.st_size and self._left_at == self._reader.position)
+        if left or not self._database.alone():
+            return True
+        if not (self.waiting or (self._chase() and not self._pin_is_behind()
+                                 and self._try_candidate())):
+            return False
+        stamp = self.check_file()
+        if time.time_ns() - stamp[0] < SETTLED_NS:
+            return False  # a file that is written now again could look the same
+        self._database.step_aside()
+        self._pin, self._pinned_at, self.waiting = self._database.pin(), None, False
+        if self.check_file() != stamp:
+            raise ContinuityLost("somebody wrote while the log was removed")
+        self._left_at = self._reader.position
+        return True
 
     def _checkpoint(self) -> Checkpoint:
         """A passive checkpoint, tried again while another one runs: beyond its threshold a

@@ -275,34 +275,55 @@ def test_what_cannot_be_asked_is_no_yes(others, path, monkeypatch, call):
     database.close()
 
 
-def test_an_empty_log_is_left_behind(others, path):
-    """The log is cut to nothing, and what is connected meanwhile goes on; a file that is put
-    in the place of the database is then opened as what it is."""
+def test_stepping_aside_lets_sqlite_remove_the_log(others, path, tmp_path):
+    """Nothing is left of the log, and we are there again: another file in the place of the
+    database is opened as what it is, and nothing of ours gets into it."""
+    let_go(others)
     database = LiveDatabase(path, busy_timeout=0.1)
-    with App(path) as app:
-        app.insert(5)
-    database.checkpoint()
-    pin = database.pin()  # on mark zero
-    before = image_of(path)
-    assert database.empty_log()
-    assert wal_path(path).stat().st_size == 0
-    assert image_of(path) == before
-    database.unpin(pin)
+    database.pin()
+    with database.write_lock(patience=0.1):
+        pass
+    other = held_elsewhere(path, ["INSERT INTO t(body) VALUES (zeroblob(90000))"])
+    let_go(other)
+    database.log.refresh()
+    database.step_aside()
+    assert database.log.refresh().st_size == 0
+    assert not database.log.replaced
+    assert database.alone()
+    database.pin()
+    with App(tmp_path / "new.db") as new:
+        new.insert(200)
+    os.replace(tmp_path / "new.db", path)
+    content = path.read_bytes()
+    other = held_elsewhere(path, ["PRAGMA journal_mode=WAL", "SELECT body FROM t"])
+    let_go(other)
+    database.close()
+    assert path.read_bytes() == content
+
+
+def test_stepping_aside_while_somebody_comes_keeps_the_log(app, path):
+    """Then we are not the last, and SQLite removes nothing."""
+    database = LiveDatabase(path, busy_timeout=0.1)
+    database.pin()
+    app.insert()
+    log = wal_path(path).read_bytes()
+    database.step_aside()
+    assert wal_path(path).read_bytes() == log
+    assert database.log.header() is None  # not looked at yet
+    assert database.log.refresh().st_size == len(log)
     database.close()
 
 
-@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "BEGIN; SELECT * FROM t"])
-def test_a_log_in_use_is_left_alone_at_once(app, database, monkeypatch, statement):
-    """A writer or a reader in the way: nothing happens, and nobody waits for us."""
-    monkeypatch.setattr(database, "_timeout", 3600.0)
-    app.insert()
-    database.checkpoint()
-    app.insert()
-    app.run(*statement.split("; "))
-    size = wal_path(app.path).stat().st_size
-    assert not database.empty_log()
-    assert wal_path(app.path).stat().st_size == size
-    app.run("ROLLBACK")
+def test_stepping_aside_from_a_file_that_went_meanwhile(others, path):
+    """The path is asked before it is opened again."""
+    let_go(others)
+    database = LiveDatabase(path, busy_timeout=0.1)
+    pin = database.pin()
+    path.unlink()
+    with pytest.raises(SourceChanged):
+        database.step_aside()
+    database.unpin(pin)
+    database.close()
 
 
 # ---------------------------------------------------------------------------------- refusals
@@ -465,8 +486,6 @@ def test_a_checkpoint_that_fails_is_translated(app, database):
     """No error of the binding leaves this module unnamed."""
     class Refusing:
         def execute(self, sql):
-            if "busy_timeout" in sql:
-                return
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR
             raise error
@@ -477,8 +496,6 @@ def test_a_checkpoint_that_fails_is_translated(app, database):
     works, database._checkpointer = database._checkpointer, Refusing()
     with pytest.raises(LocalIOError):
         database.checkpoint()
-    with pytest.raises(LocalIOError):
-        database.empty_log()
     with pytest.raises(ReplicatorError):
         database._probe()
     with pytest.raises(ReplicatorError):
@@ -563,6 +580,20 @@ def test_closing_leaves_the_new_files_of_a_replaced_database_alone(tmp_path, pat
         assert wal_path(path).read_bytes() == log
         assert fresh.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert fresh.db.execute("SELECT count(*) FROM t").fetchone() == (3,)
+
+
+def test_closing_last_copies_nothing_into_the_file(others, path):
+    """The file may have been overwritten, and the log removed; frames of ours that nobody
+    needs any more would be copied over what is there now."""
+    with App(path) as app:
+        database = LiveDatabase(path, busy_timeout=0.1)
+        database.unpin(database.pin())
+        app.insert(5)
+    let_go(others)
+    before = path.read_bytes(), wal_path(path).read_bytes()
+    assert len(before[1]) > 32
+    database.close()
+    assert (path.read_bytes(), wal_path(path).read_bytes()) == before
 
 
 def test_the_log_file_follows_its_path(tmp_path):

@@ -8,7 +8,15 @@ import os
 import subprocess
 
 import pytest
-from fix_ship import LONG, App, ObedientStore, image_of, replicating, restored
+from fix_ship import (
+    LONG,
+    App,
+    ObedientStore,
+    image_of,
+    replicating,
+    restored,
+    wait_for,
+)
 
 from replicator.edge.sqlite import wal_path
 from replicator.ship import session as session_module
@@ -32,9 +40,9 @@ def short_logs(monkeypatch):
     monkeypatch.setattr(session_module, "ROLL_OVER_PAUSE", 0.0)
 
 
-def overwrite(path, page, data):
-    """Some bytes in the middle of a page that holds nothing but a blob."""
-    subprocess.run(["dd", f"of={path}", "bs=1", f"seek={4096 * (page - 1) + 2000}",
+def overwrite(path, page, data, at=2000):
+    """Some bytes of a page, by default in the middle, where there is nothing but a blob."""
+    subprocess.run(["dd", f"of={path}", "bs=1", f"seek={4096 * (page - 1) + at}",
                     "conv=notrunc", "status=none"], input=data, check=True)
 
 
@@ -119,6 +127,22 @@ def test_a_file_touched_while_nothing_may_write_to_it_is_compared(path, store, c
         assert replicator.metrics.get("catch_ups") == 0
     assert "was overwritten" in caplog.text
     assert "nothing changed" in caplog.text or replicator.status().txid == before.txid
+
+
+def test_a_file_that_was_no_database_for_a_while_is_compared(tmp_path, path, store, monkeypatch):
+    """Whoever breaks the file and mends it may have changed any of its pages."""
+    monkeypatch.setattr(session_module, "EXAMINE_PAGES", 0)
+    with App(path) as app:
+        fill(app, 1000)
+        with replicating(path, store) as replicator:
+            app.insert()
+            replicator.flush(LONG)
+            overwrite(path, 1, b"broken", at=0)
+            wait_for(lambda: replicator.status().state == "stalled")
+            overwrite(path, 500, b"not by SQLite")
+            overwrite(path, 1, b"SQLite", at=0)
+            replicator.flush(LONG)
+            assert replicated(store, tmp_path) == image_of(path)
 
 
 def test_a_log_removed_while_in_use_is_noticed(tmp_path, path, store, caplog):

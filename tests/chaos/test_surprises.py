@@ -1,0 +1,266 @@
+"""What applications and people do to a database behind our back, with real processes.
+
+Each surprise happens while a sidecar runs and while it is stopped. Nobody does anything for the
+replicator then: it ends with the store giving back the source page by page, the state before the
+surprise stays restorable, and the log says what happened.
+"""
+
+import contextlib
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import workload
+from fix_bucket import plain_state
+from fix_command import wait_for
+from fix_live import LONG, Scene, assert_same_pages
+
+SIDE_FILES = ("-wal", "-shm")
+
+
+def connected(path, **options):
+    return contextlib.closing(sqlite3.connect(path, isolation_level=None, **options))
+
+
+def other_database(scene, *, page_size=4096, mode="WAL", rows=300):
+    """Another database, all of it in one file."""
+    path = scene.directory / "other.db"
+    with connected(path) as db:
+        db.execute(f"PRAGMA page_size={page_size}")
+        db.execute(f"PRAGMA journal_mode={mode}").fetchall()
+        db.execute("CREATE TABLE u(body BLOB)")
+        db.execute("INSERT INTO u WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+                   f"WHERE i < {rows}) SELECT randomblob(700) FROM n")
+    return path
+
+
+def remove(scene, *suffixes):
+    for suffix in suffixes:
+        Path(f"{scene.path}{suffix}").unlink(missing_ok=True)
+
+
+def settled(scene):
+    """Once the application has gone, its log is gone as well, or empty."""
+    wait_for(lambda: not scene.wal.exists() or scene.wal.stat().st_size == 0)
+
+
+# What happens; the application is not running then, as whoever does such things should see to.
+
+
+def renamed(scene, older):
+    settled(scene)
+    other_database(scene).rename(scene.path)
+
+
+def renamed_without_log(scene, older):
+    remove(scene, *SIDE_FILES)
+    other_database(scene).rename(scene.path)
+
+
+def copied(scene, older):
+    settled(scene)
+    shutil.copyfile(other_database(scene), scene.path)
+
+
+def copied_without_log(scene, older):
+    remove(scene, *SIDE_FILES)
+    shutil.copyfile(other_database(scene), scene.path)
+
+
+def rolled_back_by_copy(scene, older):
+    settled(scene)
+    shutil.copyfile(older, scene.path)
+
+
+def rolled_back_by_rename(scene, older):
+    settled(scene)
+    older.rename(scene.path)
+
+
+def restored_by_backup(scene, older):
+    with connected(other_database(scene)) as source, connected(scene.path) as target:
+        source.backup(target)
+
+
+def deleted(scene, older):
+    remove(scene, "", *SIDE_FILES)
+
+
+def another_page_size(scene, older):
+    settled(scene)
+    other_database(scene, page_size=1024).rename(scene.path)
+
+
+def not_in_wal_mode(scene, older):
+    settled(scene)
+    other_database(scene, mode="DELETE").rename(scene.path)
+
+
+def not_in_wal_mode_by_copy(scene, older):
+    settled(scene)
+    shutil.copyfile(other_database(scene, mode="DELETE"), scene.path)
+
+
+def auto_vacuum(scene, older):
+    with connected(scene.path) as db:
+        db.execute("PRAGMA auto_vacuum=FULL")
+        db.execute("VACUUM")
+        db.execute("DELETE FROM item WHERE id % 2")
+
+
+def last_connection_closes(scene, older):
+    for n in range(10):
+        with connected(scene.path) as db:
+            db.execute("INSERT INTO filler VALUES (randomblob(?))", (500 * n,))
+
+
+def killed_in_a_transaction(scene, older):
+    """Its log holds frames of a transaction that never ends."""
+    code = ("import sqlite3, os, signal; db = sqlite3.connect({!r}, isolation_level=None); "
+            "db.execute('PRAGMA cache_size=3'); db.execute('BEGIN'); "
+            "db.execute('UPDATE item SET body = randomblob(900)'); "
+            "os.kill(os.getpid(), signal.SIGKILL)")
+    done = subprocess.run([sys.executable, "-c", code.format(str(scene.path))], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+OVERWRITTEN = ("was (overwritten|replaced|removed)|malformed", "was reset|was changed outside")
+REPLACED = ("was (replaced|removed)", "another one")
+# What the log says: while it runs, while it is stopped; "" where nothing is to be said.
+SAID = {
+    renamed: REPLACED, renamed_without_log: REPLACED, rolled_back_by_rename: REPLACED,
+    not_in_wal_mode: REPLACED, copied: OVERWRITTEN, copied_without_log: OVERWRITTEN,
+    rolled_back_by_copy: OVERWRITTEN, not_in_wal_mode_by_copy: OVERWRITTEN,
+    deleted: ("was replaced|waiting for", "waiting for|another one"),
+    another_page_size: ("page size changed", "page size changed"),
+    restored_by_backup: ("", ""), auto_vacuum: ("", ""), last_connection_closes: ("", ""),
+    killed_in_a_transaction: ("", ""),
+}
+
+
+@pytest.mark.timeout(LONG)
+@pytest.mark.parametrize("surprise", SAID, ids=lambda surprise: surprise.__name__)
+@pytest.mark.parametrize("when", ["while it runs", "while it is stopped"])
+def test_a_surprise(scene, when, surprise, scoreboard):
+    """The replica is right again by itself, earlier states stay what they were, and whoever
+    reads the log knows what happened."""
+    scene.begin()
+    scene.write(commits=40)
+    sidecar = scene.sidecar("--snapshot-interval", "1h", roll_over=20)
+    sidecar.until_following()
+    older = scene.directory / "older.db"
+    older.write_bytes(image(scene))
+    scene.write(commits=40)
+    before, was = scene.flush(), image(scene)
+    if when == "while it is stopped":
+        assert sidecar.stop() == 0
+    surprise(scene, older)
+    carry_on(scene.path)
+    if when == "while it is stopped":
+        sidecar = scene.sidecar(roll_over=20)
+        sidecar.until_following()
+    carry_on(scene.path)
+    txid = scene.flush()
+    assert txid > before
+    now = image(scene)
+    assert sidecar.stop() == 0
+    copy, _ = scene.restore(txid=txid)
+    assert_same_pages(copy.read_bytes(), now)
+    copy, _ = scene.restore(txid=before)
+    assert_same_pages(copy.read_bytes(), was)
+    with connected(scene.path) as db:  # it is the application's last word as well
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert re.search(SAID[surprise][when == "while it is stopped"], sidecar.said), sidecar.said
+    scoreboard(f"surprise {when}: {surprise.__name__}", "page-exact, by itself")
+
+
+def image(scene):
+    """The committed database, without SQLite."""
+    log = scene.wal.read_bytes() if scene.wal.exists() else b""
+    return plain_state(scene.path.read_bytes(), log)
+
+
+def carry_on(path):
+    """The application comes back, makes what it misses, and works on; its connection must not
+    fail, nor wait for long."""
+    with connected(path, timeout=30) as db:
+        db.execute("PRAGMA journal_mode=WAL").fetchall()
+        db.executescript(workload.SCHEMA)
+        for _ in range(5):
+            db.execute("INSERT INTO filler VALUES (randomblob(900))")
+
+
+def test_the_log_cannot_be_given_up_under_a_sidecar(scene):
+    """While it runs, SQLite refuses to leave WAL mode, which is all the application sees; the
+    page size, which only another mode could change, stays."""
+    scene.begin()
+    sidecar = scene.sidecar()
+    sidecar.until_following()
+    with connected(scene.path, timeout=0.1) as db:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            db.execute("PRAGMA journal_mode=DELETE").fetchall()
+        db.execute("PRAGMA page_size=1024")
+        db.execute("VACUUM")
+        assert db.execute("PRAGMA page_size").fetchone() == (4096,)
+    carry_on(scene.path)
+    scene.flush()
+    assert sidecar.stop() == 0
+    scene.exact()
+
+
+def test_an_exclusive_application_is_said_and_outlasted(scene):
+    """A database that another process keeps to itself cannot be followed: the status and the
+    log say so and what to do, and once it is shared again, so is the replica right."""
+    scene.begin()
+    sidecar = scene.sidecar()
+    sidecar.until_following()
+    remove(scene, "", *SIDE_FILES)
+    sidecar.until(lambda status: status["state"] == "waiting")
+    with connected(scene.directory / "mine.db") as db:
+        db.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+        db.execute("PRAGMA journal_mode=WAL").fetchall()
+        db.execute("CREATE TABLE t(body)")
+        (scene.directory / "mine.db").rename(scene.path)
+        (scene.directory / "mine.db-wal").rename(scene.wal)
+        status = sidecar.until(lambda status: status["state"] == "stalled")
+        assert not status["healthy"]
+        assert "EXCLUSIVE" in status["last_error"]
+    carry_on(scene.path)
+    sidecar.until_following()
+    scene.flush()
+    assert sidecar.stop() == 0
+    now = scene.source()
+    copy, _ = scene.restore()
+    assert_same_pages(copy.read_bytes(), now)
+
+
+@pytest.mark.parametrize("name", ["with space", "käse ☕ 数据", "-rf", "per%20cent?#&'\""])
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a symbolic link"])
+def test_any_path(tmp_path, name, linked):
+    """Directories and symbolic links of any name: followed, flushed and restored as any other;
+    what lies beside the database lies beside the file itself."""
+    home = tmp_path / name
+    home.mkdir()
+    (tmp_path / "store").mkdir()
+    scene = Scene(home, url=f"file://{tmp_path / 'store'}")
+    real = scene.path
+    try:
+        scene.begin()
+        if linked:
+            scene.path = tmp_path / f"{name}.db"
+            scene.path.symlink_to(real)
+        sidecar = scene.sidecar()
+        sidecar.db = real  # the cache lies beside the file itself
+        sidecar.until_following()
+        scene.write(commits=20)  # by that name too
+        assert scene.flush() >= 21
+        assert sidecar.stop() == 0
+        scene.path = real
+        scene.exact()
+    finally:
+        scene.leave()
