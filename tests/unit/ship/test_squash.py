@@ -30,9 +30,11 @@ def store():
 def busy(app, replicator, rounds):
     """The same rows change over and over, and each change is captured."""
     for _ in range(rounds):
+        before = replicator.status().txid
         app.run("UPDATE t SET body = randomblob(20000)")
         with pytest.raises(NotDurable):
             replicator.flush(0.02)
+        wait_for(lambda before=before: replicator.status().txid != before)
 
 
 def away(app, store, replicator):
