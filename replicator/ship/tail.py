@@ -184,15 +184,16 @@ class Follower:
         """Have SQLite remove the log once nobody else has the database open, as it would without
         us. Call it when nothing waits to be captured. False: not yet, ask again soon."""
         found = self._database.log.refresh()
-        left = found is None or (not found.st_size and self._left_at == self._reader.position)
-        if left or not self._database.alone():
+        if (found is None or (not found.st_size and self._left_at == self._reader.position)
+                or not self._database.alone()):
             return True
-        if not (self.waiting or (self._chase() and not self._pin_is_behind()
-                                 and self._try_candidate())):
+        if found.st_size and not self.waiting and not (
+                self._chase() and not self._pin_is_behind() and self._try_candidate()):
             return False
         stamp = self.check_file()
-        if time.time_ns() - stamp[0] < SETTLED_NS:
-            return False  # a file that is written now again could look the same
+        settled = time.time_ns() - stamp[0] >= SETTLED_NS  # a later write cannot look the same
+        if not settled or not self._reader.nothing_follows():
+            return False
         self._database.step_aside()
         self._pin, self._pinned_at, self.waiting = self._database.pin(), None, False
         if self.check_file() != stamp:

@@ -1,16 +1,19 @@
 """The pins over a log and its roll-over: no frame is lost, and no writer is stopped for long."""
 
 import random
+import subprocess
+import sys
 
 import pytest
-from fix_ship import App, frames_in, image_of
+from fix_bucket import plain_state
+from fix_ship import App, frames_in, image_of, wait_for
 from oracle_wal import overlay
 
 from replicator.edge.sqlite import LiveDatabase
 from replicator.metrics import Metrics
 from replicator.ship import tail
 from replicator.ship.image import Image
-from replicator.ship.reader import LogReader
+from replicator.ship.reader import ContinuityLost, LogReader
 from replicator.ship.tail import Follower
 
 
@@ -243,3 +246,97 @@ def test_a_pin_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, monkeypa
     assert follow.state == image_of(app.path)
     monkeypatch.undo()
     follow.close()
+
+
+# ----------------------------------------------------------------------- leaving nothing behind
+
+
+@pytest.fixture
+def left(tmp_path):
+    """A database whose application has gone, its log held by nobody but us."""
+    with App(tmp_path / "app.db") as app:
+        app.insert(30)
+    follow = Follow(tmp_path / "app.db")
+    written_by_another(follow)
+    follow.round()
+    yield follow
+    follow.close()
+
+
+def written_by_another(follow, statement="INSERT INTO t(body) VALUES (zeroblob(9000))"):
+    code = (f"import sqlite3; db = sqlite3.connect({str(follow.database.path)!r}); "
+            f"db.execute({statement!r}); db.commit(); db.close()")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def image(follow):
+    """As image_of(), by the descriptor that is open already: one more, and we are not alone."""
+    raw, log = follow.database.raw, follow.database.log.path
+    return plain_state(raw.pread(raw.size(), 0), log.read_bytes())
+
+
+def settled(follow):
+    """Left, once the file's modification is old enough to tell a later one."""
+    wait_for(follow.follower.leave_nothing)
+
+
+def test_the_log_goes_when_the_application_has_gone(left):
+    """What SQLite would do without us at the last close; nothing is lost, and what is written
+    next is captured as ever."""
+    log = left.database.log.path
+    assert log.stat().st_size
+    settled(left)
+    assert log.stat().st_size == 0
+    assert left.follower.leave_nothing()  # and once is enough
+    for _ in range(3):
+        written_by_another(left)
+        left.round()
+        assert left.state == image(left)
+        assert log.stat().st_size
+        settled(left)
+        assert log.stat().st_size == 0
+
+
+def test_a_file_just_written_is_not_left_yet(left, monkeypatch):
+    """Two writes within one tick of the kernel's clock look the same."""
+    monkeypatch.setattr(tail, "SETTLED_NS", 1 << 62)
+    assert not left.follower.leave_nothing()
+    assert left.database.log.path.stat().st_size
+
+
+def test_what_came_last_is_captured_before_the_log_goes(left):
+    """Somebody commits and has gone before we look again: first things first."""
+    settled(left)
+    written_by_another(left)
+    written_by_another(left)
+    left.take()
+    assert left.follower.waiting or not left.follower.leave_nothing()
+    written_by_another(left)
+    assert not left.follower.leave_nothing()
+    left.round()
+    settled(left)
+    assert left.state == image(left)
+
+
+def test_whoever_writes_while_the_log_goes_is_caught_up(left, monkeypatch):
+    """Between our close and our coming back nobody holds the log: a write then shows in the
+    file, and nothing is assumed of it."""
+    aside = left.database.step_aside
+
+    def step_aside():
+        aside()
+        written_by_another(left)
+        left.database.checkpoint()
+
+    monkeypatch.setattr(left.database, "step_aside", step_aside)
+    written_by_another(left)
+    left.round()
+    with pytest.raises(ContinuityLost, match="while the log was removed"):
+        wait_for(left.follower.leave_nothing)
+
+
+def test_an_application_that_stays_keeps_its_log(app, follow):
+    """Nothing is done beside a connection, however quiet."""
+    follow.round()
+    assert follow.follower.leave_nothing()
+    assert log_frames(app)
