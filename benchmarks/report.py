@@ -15,6 +15,7 @@ from benchmarks import plot
 OURS, THEIRS = "replicator", "litestream"
 BRIEF = ("wall s", "cpu s", "peak rss", "requests", "bytes up", "latency p99 ms", "lag p50 ms",
          "MB/s", "transactions/s", "cpu %", "pss")
+UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
 BYTES = ("bytes", "rss", "pss", "log left")
 
 
@@ -52,7 +53,8 @@ class Outcome:
 def value(name: str, number: float) -> str:
     """A figure with its unit where the name has none."""
     if any(name.endswith(word) or f"{word} " in name for word in BYTES):
-        return f"{number / 1e6:.2f} MB" if number < 1e9 else f"{number / 1e9:.2f} GB"
+        unit, name = next(((size, name) for size, name in UNITS if number >= size), UNITS[-1])
+        return f"{number / unit:.2f} {name}" if unit > 1 else f"{number:.0f} {name}"
     if number >= 100 or number == int(number):
         return f"{number:,.0f}"
     return f"{number:.2f}" if number >= 1 else f"{number:.3f}"
