@@ -29,7 +29,7 @@ from .upload import Uploader, now_ms
 
 GATE_TIMEOUT = 600.0  # seconds a finished snapshot waits for the log to become durable
 GATE_POLL = 0.2  # seconds after which the wait looks whether it was given up
-RETRY_MS = 60_000  # after a snapshot that failed
+RETRY = 60.0  # seconds after a snapshot that failed
 
 log = logging.getLogger("replicator.snapshot")
 
@@ -97,7 +97,7 @@ class Snapshots:
         self._job: _Job | None = None
         self._waiting: list[Future[int]] = []  # the next snapshot answers them
         self._serving: list[Future[int]] = []  # answered by the snapshot under way
-        self._not_before_ms = 0
+        self._not_before = 0.0
         self.last = self._remembered()
         since = self.last.txid + 1 if self.last else 0
         self._log_bytes = sum(record.size for record in cache.records(since))
@@ -133,7 +133,7 @@ class Snapshots:
         self._waiting = [r for r in requests if not r.done() and r not in self._serving]
         if self._job is not None:
             return False
-        return bool(self._waiting) or (now_ms() >= self._not_before_ms and self._due())
+        return bool(self._waiting) or (time.monotonic() >= self._not_before and self._due())
 
     def _due(self) -> bool:
         if self.last is None:
@@ -230,7 +230,7 @@ class Snapshots:
             self._failed(job, error)
 
     def _failed(self, job: _Job, error: BaseException) -> None:
-        self._not_before_ms = now_ms() + RETRY_MS
+        self._not_before = time.monotonic() + RETRY
         self._refuse(error)
         if isinstance(error, ChangedOutside) or not isinstance(error, ReplicatorError):
             raise error

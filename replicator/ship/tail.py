@@ -191,7 +191,7 @@ class Follower:
                 self._chase() and not self._pin_is_behind() and self._try_candidate()):
             return False
         stamp = self.check_file()
-        settled = time.time_ns() - stamp[0] >= SETTLED_NS  # a later write cannot look the same
+        settled = abs(time.time_ns() - stamp[0]) >= SETTLED_NS  # a later write looks different
         if not settled or not self._reader.nothing_follows():
             return False
         self._database.step_aside()

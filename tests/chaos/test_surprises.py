@@ -6,21 +6,31 @@ surprise stays restorable, and the log says what happened.
 """
 
 import contextlib
+import os
 import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import workload
 from fix_bucket import plain_state
-from fix_command import wait_for
+from fix_command import cache_of, wait_for
 from fix_live import LONG, Scene, assert_same_pages
+from fix_scoreboard import effort
+from fix_ship import App, ObedientStore, replicating, replicator_for, restored
+
+from replicator.doctor import check_database
+from replicator.errors import GapError
 
 SIDE_FILES = ("-wal", "-shm")
+HOUR = 3600 * 10**9  # ns
 
 
 def connected(path, **options):
@@ -143,9 +153,13 @@ SAID = {
 }
 
 
+CASES = [(when, surprise) for surprise in SAID
+         for when in ("while it runs", "while it is stopped")]
+
+
 @pytest.mark.timeout(LONG)
-@pytest.mark.parametrize("surprise", SAID, ids=lambda surprise: surprise.__name__)
-@pytest.mark.parametrize("when", ["while it runs", "while it is stopped"])
+@pytest.mark.parametrize(("when", "surprise"), effort(CASES[::5], CASES),
+                         ids=lambda value: getattr(value, "__name__", value))
 def test_a_surprise(scene, when, surprise, scoreboard):
     """The replica is right again by itself, earlier states stay what they were, and whoever
     reads the log knows what happened."""
@@ -239,7 +253,10 @@ def test_an_exclusive_application_is_said_and_outlasted(scene):
     assert_same_pages(copy.read_bytes(), now)
 
 
-@pytest.mark.parametrize("name", ["with space", "käse ☕ 数据", "-rf", "per%20cent?#&'\""])
+NAMES = ["käse ☕ 数据", "with space", "-rf", "per%20cent?#&'\""]
+
+
+@pytest.mark.parametrize("name", effort(NAMES[:1], NAMES))
 @pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a symbolic link"])
 def test_any_path(tmp_path, name, linked):
     """Directories and symbolic links of any name: followed, flushed and restored as any other;
@@ -264,3 +281,72 @@ def test_any_path(tmp_path, name, linked):
         scene.exact()
     finally:
         scene.leave()
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_the_clock_jumps(tmp_path, monkeypatch, hours):
+    """An hour forth or back, and home again later: everything is captured and durable, the
+    times in the log never go back, and any time gives the last state at or before it."""
+    real, jump = time.time_ns, [0]
+    monkeypatch.setattr(time, "time_ns", lambda: real() + jump[0])
+    monkeypatch.setattr(time, "time", lambda: (real() + jump[0]) / 1e9)
+    store, images = ObedientStore(), {}
+    with App(tmp_path / "app.db") as app, replicating(app.path, store) as replicator:
+        for jump[0] in (0, hours * HOUR, 0, -hours * HOUR, 0):
+            for _ in range(3):
+                app.insert(5)
+                images[replicator.flush(LONG).txid] = app.image()
+            replicator.snapshot(LONG)
+            assert replicator.status().healthy
+    (tmp_path / "out").mkdir()
+    for txid, was in images.items():
+        assert restored(store, tmp_path / "out", txid=txid) == (ANY, was)
+    times = sorted((real() + n * HOUR // 8) // 1_000_000 for n in range(-12, 13))
+    found = []
+    for ms in times:
+        with contextlib.suppress(GapError):  # before the log begins
+            at = datetime.fromtimestamp(ms / 1000, UTC)
+            found.append(restored(store, tmp_path / "out", timestamp=at)[0].txid)
+    assert found == sorted(found)
+    assert found[-1] == max(images)
+
+
+def locks(path):
+    """This process's locks on the database and its shared memory, byte by byte."""
+    inodes = {str(os.stat(name).st_ino) for name in (path, f"{path}-shm")}
+    found = set()
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if "->" not in fields and fields[4] == str(os.getpid()):
+            inode = fields[5].rpartition(":")[2]
+            if inode in inodes:
+                first, last = int(fields[6]), int(fields[7])
+                found |= {(inode, byte) for byte in range(first, min(last, first + 1000) + 1)}
+    return found
+
+
+def test_no_operation_drops_a_lock_of_the_application(tmp_path):
+    """O5. A replicator in the application's own process: start, flush, snapshot, status, a look
+    at the files, a restore beside, stop. Each leaves the locks of an open read transaction."""
+    store, path = ObedientStore(), tmp_path / "app.db"
+    (tmp_path / "out").mkdir()
+    with App(path) as app, App(path) as writer:
+        app.insert(50)
+        app.run("BEGIN", "SELECT count(*) FROM t")
+        held = locks(path)
+        assert {inode for inode, _ in held} == {str(os.stat(name).st_ino)
+                                                for name in (path, f"{path}-shm")}
+        replicator = replicator_for(path, store)
+        operations = {
+            "start": replicator.start, "write": writer.insert, "flush": replicator.flush,
+            "snapshot": lambda: replicator.flush(LONG, snapshot=True),
+            "status": replicator.status, "repair": lambda: replicator.repair(LONG),
+            "restore beside": lambda: restored(store, tmp_path / "out"),
+            "doctor": lambda: list(check_database(path)),
+            "stop": replicator.stop, "start again": replicator.start,
+            "lose the cache": lambda: shutil.rmtree(cache_of(path)), "stop again": replicator.stop}
+        for name, operation in operations.items():
+            operation()
+            assert held <= locks(path), name
+        assert held == locks(path)
+        app.run("COMMIT")
