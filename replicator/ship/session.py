@@ -21,6 +21,11 @@ from .tail import ROLL_OVER_FRAMES, Follower
 from .upload import Uploader, now_ms
 
 ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log's length
+# How many times longer than a log worth letting go what came since the last cut must be to be cut
+# before the interval is over. A request more for each thousand frames buys the writer nothing:
+# its own checkpoints find nothing to copy while the pin is where it is.
+HURRY_FACTOR = 4
+ATTEMPTS = 8  # to let the log go before what came meanwhile is captured
 OVERRUN_BYTES = 128 << 20  # in a log of this size, writers that outrun the capture must wait
 SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the next one
 EXAMINE_REST = 1.0  # seconds between two examinations of a file that is written to
@@ -117,7 +122,8 @@ class Session:
         size = frame_size(self._reader.position)
         if self._reader.reaches(self._config.segment_max_bytes // size):
             return True
-        long = now - self._last_cut >= ROLL_OVER_PAUSE and self._reader.reaches(ROLL_OVER_FRAMES)
+        paused = now - self._last_cut >= ROLL_OVER_PAUSE
+        long = paused and self._reader.reaches(HURRY_FACTOR * ROLL_OVER_FRAMES)
         return long and self._uploader.failing is None
 
     def capture(self) -> None:
@@ -148,11 +154,24 @@ class Session:
                 self._room.require(found.raw_bytes)
                 self._sighted(found.end)
                 self._count(self._cutter.cut(self._reader, found, fast=self._behind(found)), found)
-            settled = self._follower.settle()
+            settled = self._let_go()
         if self._reader.stashed or not settled or (found is not None and not found.complete):
             return False
         self.noticed_ms, self.uncaptured = None, 0
         return True
+
+    def _let_go(self) -> bool:
+        """See to the log; False when so much came meanwhile that it is to be captured at once.
+
+        Each attempt to let the log go takes into memory what came during the one before. All of
+        that becomes one segment in the end, where it would else be a request for each attempt.
+        """
+        settled = self._follower.settle()
+        for _ in range(ATTEMPTS):
+            if not settled or self._follower.waiting or not self._reader.stashed:
+                break
+            settled = self._follower.settle()
+        return settled
 
     def _behind(self, found: Committed) -> bool:
         return not found.complete or found.raw_bytes > self._config.segment_max_bytes
