@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from fix_keep import DAY, HOUR, KEYS, MINUTE, Past
+from fix_keep import DAY, HOUR, MINUTE
 from fix_scoreboard import effort
 from fix_ship import ObedientStore
 from story_past import (
@@ -17,8 +17,6 @@ from story_past import (
     some,
 )
 
-from replicator.errors import StoreUnavailable
-from replicator.keep.prune import plan_prune
 from replicator.model import Retention
 
 
@@ -72,7 +70,7 @@ def test_a_keeper_killed_at_every_request(tmp_path, seed, scoreboard):
         past.insert(1)
         past.wait(20_000)
     past.wait(2 * HOUR)
-    before = {key: (past.store.get(key), past.store.head(key)) for key in past.keys()}
+    before = {key: (past.store.get(key), past.store.head(key)) for key in list(past.keys())}
     expected, kills, at = restorable(past.store, past.txid), 0, 0
     finished = False
     while not finished:
@@ -118,7 +116,7 @@ def work(past, keeping):
 
 def refill(past, objects):
     """The bucket as it was."""
-    for key in past.keys():
+    for key in list(past.keys()):
         past.store.delete(key)
     now_ms = past.store.now_ms
     for key, (body, info) in objects.items():
