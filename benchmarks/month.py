@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from benchmarks.shop import (
@@ -68,11 +67,10 @@ RESULT = Path(__file__).with_name("results") / "month.md"
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """``stored`` bytes by kind at the end; ``mean`` and ``peak`` of their sum over the month."""
+    """``stored`` bytes by kind at the end; ``peak`` is that of their sum."""
 
     stored: dict[str, int]
     objects: int
-    mean: float
     peak: int
     usage: cost.Usage
     decision: Decision
@@ -133,7 +131,7 @@ def our_month(known: Sequence[Sizes], rules: Retention, *, days: int = DAYS,
     usage = cost.Usage(totals[-1], puts, days * 24 * cost.OUR_LISTS_PER_ACTIVE_HOUR,
                        days * 24 * (2 * 12 + 1) + snapshots)  # HEADs that prove
     return Month(_by_kind(inventory), len(inventory.log) + len(inventory.snapshots),
-                 fmean(totals), max(totals), usage, decision)
+                 max(totals), usage, decision)
 
 
 def _due(last: SnapshotItem, at_ms: int, logged: float) -> bool:

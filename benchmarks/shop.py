@@ -126,12 +126,12 @@ def measure(rows: int, seconds: int, *, steady: bool) -> Sizes:
     """An hour, or as long as ``seconds`` (a multiple of 300), of a database of so many rows."""
     with tempfile.TemporaryDirectory() as directory:
         shop = Shop(Path(directory) / "shop.db", rows, steady=steady)
+        snapshot = shop.snapshot()
         sources: list[Source] = []
         for at in range(seconds):
             sources.append(shop.second(at))
             if at % 300 == 299:
                 shop.checkpoint()
-        snapshot = shop.snapshot()
         shop.db.close()
     newest = {width: fmean(len(merge_newest(part, created_by="month", level=3).body)
                            for part in _parts(sources, width)) for width in (1, 30, 300, HOUR_S)}
