@@ -131,7 +131,11 @@ class LogReader:
             return False
         if not self._same_log(header):
             self._enter(header)
-        elif not self._last_frame_holds():
+        elif self.position.frame == 0:
+            # The header may be written anew until its first commit: the salts are shared, but
+            # each connection counts checkpoints for itself, so that the chain is another one.
+            self.position = header.start()
+        elif not frame_holds(self._log, self.position):
             return self._look_again()
         return self._next_frame_exists()
 
@@ -145,9 +149,6 @@ class LogReader:
         if not self._anchored:
             raise ContinuityLost("the log was reset before its end was captured")
         self.position = header.start()
-
-    def _last_frame_holds(self) -> bool:
-        return self.position.frame == 0 or frame_holds(self._log, self.position)
 
     def _look_again(self) -> bool:
         """The last frame changed: a new log may have begun between our two reads."""

@@ -494,3 +494,26 @@ def app_image(app):
     reading = read_wal(data)
     frames = reading.frames[:reading.committed] if reading else []
     return overlay(Path(app.path).read_bytes(), 4096, frames)
+
+
+def test_a_header_written_anew_under_the_same_salts(app):
+    """A log whose first transaction was rolled back is begun once more by whoever writes next,
+    with the salts that all share and a checkpoint sequence that each connection counts for
+    itself: another header checksum, hence another chain, in the same log."""
+    reader = reader_of(app)
+    with App(app.path, cache_pages=10) as other:
+        for _ in range(3):  # this connection has restarted logs, the other has not
+            app.insert(3)
+            app.checkpoint("RESTART")
+        take(reader)
+        other.run("BEGIN", "INSERT INTO t(body) VALUES (zeroblob(200000))", "ROLLBACK")
+        assert reader.look()
+        assert take(reader) == []
+        before = wal(app)[:32]
+        app.insert(3)
+        assert wal(app)[16:24] == before[16:24]
+        assert wal(app)[:32] != before
+        assert take(reader) == committed(app) != []
+        app.insert(2)
+        take(reader)
+        assert reader.position.frame == len(committed(app))
