@@ -12,7 +12,6 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from power_trace import record
 STATES = effort(220, 12_000)  # different ones
 STARTED = effort(10, 3)  # a replicator is started on one of so many
 COMMITS = effort(6, 14)  # in each of two of three lives
-WORKERS = effort(1, 2)
+WORKERS, AHEAD = effort(1, 2), 20
 STORY = Path(__file__).parents[1] / "power_story.py"
 
 
@@ -53,7 +52,7 @@ def place(scratch):
 @pytest.fixture
 def workers():
     """Processes of their own, for each database that was ever open leaves a descriptor."""
-    with ProcessPoolExecutor(WORKERS, get_context("spawn"), max_tasks_per_child=60) as pool:
+    with get_context("spawn").Pool(WORKERS, maxtasksperchild=60) as pool:
         yield pool
 
 
@@ -93,13 +92,13 @@ def test_power_cuts(place, scratch, workers, seed, scoreboard):
     for instant, state, store, reported in states:
         ways[checked(scratch / "one", state, stored(store), reported, instant)] += 1
         if len(states.seen) % STARTED == 0:
-            started.append((instant, workers.submit(
-                check_all, state, store, reported, [facts.st_dev, facts.st_ino],
-                seed + len(states.seen), str(scratch))))
-        if len(started) % 100 == 99:  # so that not all of them wait in memory
-            started[-50][1].result()
+            started.append((instant, workers.apply_async(check_all, (
+                state, store, reported, [facts.st_dev, facts.st_ino],
+                seed + len(states.seen), str(scratch)))))
+            if len(started) > AHEAD:  # so that not all of them wait in memory
+                started[-AHEAD][1].wait()
     for instant, done in started:
-        assert done.result() is None, f"after call {instant}: {done.result()}"
+        assert done.get() is None, f"after call {instant}: {done.get()}"
     assert len(states.seen) >= 0.95 * STATES
     told = ", ".join(f"{count} {way}" for way, count in sorted(ways.items()))
     scoreboard("power-cut states (dropped, torn, reordered between fsyncs)",
