@@ -30,7 +30,7 @@ OVERRUN_BYTES = 128 << 20  # in a log of this size, writers that outrun the capt
 SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the next one
 EXAMINE_REST = 1.0  # seconds between two examinations of a file that is written to
 EXAMINE_PAGES, EXAMINE_CHANGED = 32, 128  # of all pages, and of those that changed lately
-EXAMINE_BYTES = 64 << 20  # a log longer than this is let go first
+EXAMINE_BYTES = 16 << 20  # a log longer than this is let go first; it is read for each examination
 BLIND_POLL = 0.1  # seconds, once commits were found that no file event announced
 
 
