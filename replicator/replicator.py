@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from . import __version__
 from .config import SqliteReplicatorConfig
@@ -27,14 +27,14 @@ from .edge.store import open_store
 from .edge.store.base import Store
 from .edge.store.retry import Clock, RetryingStore, RetryPolicy
 from .edge.store.watched import WatchedStore
-from .errors import Fenced, NotDurable, ReplicatorError
+from .errors import Fenced, LocalIOError, NotDurable, ReplicatorError
 from .format.keys import Keys
 from .metrics import Metrics
 from .model import Position, Repair, ReplicationStatus, RestoreReport
 from .past import keeper_for
 from .proof.guard import Guard, Levers
 from .restore import restore as restore_from
-from .ship.cache import Cache
+from .ship.cache import Cache, SegmentRecord
 from .ship.join import Joiner
 from .ship.pipeline import Pipeline
 from .ship.snapshot import Cancelled
@@ -44,6 +44,7 @@ SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
 MIRRORED = ("txid", "durable_txid", "healthy", "lag_seconds", "lag_bytes", "pending_segments",
             "pending_bytes")  # fields of the status that are figures too
+_Seen: TypeAlias = tuple[list[SegmentRecord], SegmentRecord | None, int]  # waiting, newest, bytes
 POLL = 0.2  # seconds between two looks whether a wait was given up
 HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhealthy
 
@@ -191,6 +192,7 @@ class _Parts:
         keys = Keys(config.target.prefix)
         self.metrics = metrics
         self.cache = Cache.open(config.cache, files)
+        self._seen: _Seen = [], None, 0
         self._owned = store is None
         self.store = WatchedStore(
             open_store(config.target) if store is None else store,
@@ -280,25 +282,26 @@ class _Parts:
             self.store.close()
 
     def status(self, config: SqliteReplicatorConfig, *, running: bool) -> ReplicationStatus:
-        pending, session = self.cache.pending(), self.pipeline.session
-        head, figures = self.cache.head(), self.metrics.snapshot()
+        (pending, head, used), refusal = self._seen_in_cache()
+        session, figures = self.pipeline.session, self.metrics.snapshot()
         noticed = session.noticed_ms if session else None
         oldest = min([r.first_commit_ms for r in pending] + ([noticed] if noticed else []),
                      default=None)
         lag_ms = max(0, now_ms() - oldest) if oldest is not None else 0
         if self.pipeline.state in ("starting", "stalled"):  # what was committed since, nobody knows
             lag_ms = max(lag_ms, round(1000 * (time.monotonic() - self.pipeline.looked)))
-        error = self.uploader.failing or self.pipeline.failed or self.store.overdue or (
+        error = self.uploader.failing or self.pipeline.failed or self.store.overdue or refusal or (
             self.guard.trouble.error if self.guard.trouble else None)
         failures = [(trouble.at_ms, str(trouble.error))
                     for trouble in (self.pipeline.trouble, self.guard.trouble) if trouble]
         failures += [self.uploader.newest_failure] if self.uploader.newest_failure else []
+        failures += [(now_ms(), str(refusal))] if refusal else []
         last_error_at, last_error = max(failures, default=(None, None))
         snapshot = session.snapshots.last if session else None
         status = ReplicationStatus(
             running=running and self.pipeline.failed is None,
             healthy=running and error is None and lag_ms < HEALTH_WINDOW_MS
-                    and self._would_notice(),
+                    and self._would_notice(head),
             state=self.pipeline.state if running else "stopped",
             database=str(config.database), url=config.target.url,
             generation=head.generation if head else "", txid=head.last_txid if head else 0,
@@ -321,25 +324,33 @@ class _Parts:
             last_proven_txid=self.guard.proven.txid if self.guard.proven else None,
             last_proven_ms=self.guard.proven.at_ms if self.guard.proven else None,
             past_trouble=self.keeper.waits if self.keeper is not None else None)
-        self._export(status)
+        self._export(status, used)
         return status
 
-    def _would_notice(self) -> bool:
+    def _seen_in_cache(self) -> tuple[_Seen, LocalIOError | None]:
+        """What the cache holds; what it held last, and why, while its disk refuses to tell."""
+        try:
+            self._seen = self.cache.pending(), self.cache.head(), self.cache.usage()
+        except LocalIOError as refusal:
+            return self._seen, refusal
+        return self._seen, None
+
+    def _would_notice(self, head: SegmentRecord | None) -> bool:
         """Whether a commit would be noticed: the log was looked at within the health window,
         or there has never been a database."""
         session = self.pipeline.session
         if self.pipeline.state == "waiting" or session is None:
-            return self.pipeline.state == "waiting" and self.cache.head() is None
+            return self.pipeline.state == "waiting" and head is None
         longest = session.poll_interval + HEALTH_WINDOW_MS / 1000
         return (self.pipeline.state == "following"
                 and time.monotonic() - self.pipeline.looked < longest)
 
-    def _export(self, status: ReplicationStatus) -> None:
+    def _export(self, status: ReplicationStatus, cache_bytes: int) -> None:
         """Keep the gauges that mirror the status as live as it is."""
         for name in MIRRORED:
             self.metrics.set(name, getattr(status, name))
         self.metrics.set("wal_frames", status.wal_frame_count)
-        self.metrics.set("cache_bytes", self.cache.usage())
+        self.metrics.set("cache_bytes", cache_bytes)
 
 
 def _scratch(config: SqliteReplicatorConfig, cache: Cache) -> Path:

@@ -4,6 +4,8 @@ import errno
 import os
 import signal
 import sqlite3
+import threading
+from collections import Counter
 
 from replicator.edge.files import Files
 
@@ -65,16 +67,9 @@ class FailingFiles(CountingFiles):
 
     def act(self, number, call, args, kwargs):
         if number == self.at:
-            raise self.error(call)
+            raise injected(call, self.code)
         return call(*args, **kwargs)
 
-    def error(self, call):
-        if call.__name__ != "_execute":
-            return OSError(self.code, os.strerror(self.code))
-        full = self.code == errno.ENOSPC
-        error = sqlite3.OperationalError("injected")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
-        return error
 
 
 class TearingFiles(CountingFiles):
@@ -153,3 +148,82 @@ class PowerCutFiles(CrashingFiles):
                 continue
             with open(path, "wb") as file:
                 file.write(content)
+
+
+class StrikingFiles(Files):
+    """Strikes calls with a fault until it is cleared. A call is known by what it does to what:
+    ``("write", "segment")``, ``("COMMIT", "ledger")``; ``seen`` counts them.
+
+    ``strike(point, n, fault, lasting)`` waits for the n-th call of that kind, then fails it, and
+    if ``lasting`` all that such trouble would meet: of a full disk whatever needs space, of a bad
+    block every call of that kind, and short writes everywhere.
+    """
+
+    GROWS = frozenset({"open to write", "write", "pwrite", "mkdir", "rename", "fsync", "ftruncate",
+                       "INSERT", "CREATE", "COMMIT", "PRAGMA"})
+    WRITES = frozenset({"write", "pwrite"})
+
+    def __init__(self, name_of):
+        """``name_of`` gives a short word for a path."""
+        self._name_of = name_of
+        self._lock = threading.Lock()
+        self._names = {}  # descriptor -> word
+        self._plan = None
+        self.seen = Counter()
+        self.struck = 0
+
+    def strike(self, point, nth, fault, *, lasting):
+        self._plan = point, nth, fault, lasting
+
+    def clear(self):
+        self._plan = None
+
+    def system(self, call, /, *args, **kwargs):
+        point = self._point(call, args)
+        fault = self._fault(point)
+        if fault == "short":
+            cut = max(1, len(args[1]) // 2)
+            return call(args[0], args[1][:cut], *args[2:])
+        if fault is not None:
+            raise injected(call, fault)
+        result = call(*args, **kwargs)
+        if call is os.open:
+            self._names[result] = point[1]
+        return result
+
+    def _point(self, call, args):
+        if call.__name__ == "_execute":
+            return args[0].split()[0], "ledger"
+        if call is os.open:
+            doing = "open to write" if args[1] & (os.O_WRONLY | os.O_RDWR) else "open"
+            return doing, self._name_of(args[0])
+        target = args[0]
+        known = self._names.get(target) if isinstance(target, int) else self._name_of(target)
+        return call.__name__, known or "database"  # whose descriptor outlives its opener
+
+    def _fault(self, point):
+        with self._lock:
+            self.seen[point] += 1
+            if self._plan is None:
+                return None
+            planned, nth, fault, lasting = self._plan
+            first = point == planned and self.seen[point] == nth
+            if not first and not (lasting and self.struck and self._alike(point, planned, fault)):
+                return None
+            self.struck += 1
+            return fault
+
+    def _alike(self, point, planned, fault):
+        if fault == "short":
+            return point[0] in self.WRITES
+        return point[0] in self.GROWS if fault == errno.ENOSPC else point == planned
+
+
+def injected(call, code):
+    """What a system call, or SQLite, answers with."""
+    if call.__name__ != "_execute":
+        return OSError(code, os.strerror(code))
+    error = sqlite3.OperationalError("injected")
+    full = code == errno.ENOSPC
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
+    return error

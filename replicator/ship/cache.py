@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,16 @@ from ..errors import DamageError, LocalIOError, ReplicatorError
 from ..format.database import PageHashes
 from .draft import Draft
 from .hashes import HashBase
-from .ledger import LAST_TXID, Ledger, LedgerDamaged, SegmentRecord, Status, follows, open_ledger
+from .ledger import (
+    LAST_TXID,
+    Ledger,
+    LedgerDamaged,
+    SegmentRecord,
+    Status,
+    follows,
+    open_ledger,
+    set_aside,
+)
 
 __all__ = ["Cache", "Draft", "LedgerDamaged", "Offered", "SegmentRecord", "Status"]
 
@@ -37,6 +47,8 @@ __all__ = ["Cache", "Draft", "LedgerDamaged", "Offered", "SegmentRecord", "Statu
 # merge covers five minutes, so an hour is ample; the bound keeps opening quick.
 KEEP_SEGMENTS = 4096
 TRIM_BATCH = 64
+
+log = logging.getLogger("replicator.cache")
 
 
 class Offered(ReplicatorError):
@@ -57,6 +69,8 @@ class Cache:
         self._lock = threading.RLock()
         self._drafts = 0
         self.writer = self._writer()
+        for line in recovered:
+            log.warning("%s", line)
         self._recover()
 
     @classmethod
@@ -75,13 +89,17 @@ class Cache:
             raise
 
     def reopen(self) -> None:
-        """Begin anew after the ledger was lost or damaged in use, as :meth:`open` would; the
-        reasons are added to :attr:`recovered`."""
+        """Begin anew, empty, after the ledger was lost or damaged in use.
+
+        Whatever lies in its place by now may be an older copy, so it is set aside. After an error
+        the cache is of no use until this is called again.
+        """
         with self._lock:
             self._ledger.close()
             self._files.mkdir(self._segments)
-            self._ledger = open_ledger(self.directory, self._files, self.recovered)
-            self.writer = self._writer()
+            set_aside(self.directory / "state.db", self._files)
+            self._ledger = Ledger(self.directory / "state.db", self._files)
+            self.put("writer", self.writer)
             self._recover()
 
     def close(self) -> None:
@@ -318,10 +336,11 @@ class Cache:
                 self._ledger.save(dataclasses.replace(record, stored=False))
 
     def _remove_files(self, records: Sequence[SegmentRecord]) -> None:
-        # A file that cannot be removed now is an orphan that the next open removes.
         for record in records:
-            with contextlib.suppress(LocalIOError):
+            try:
                 self._files.unlink(self._path(record), missing_ok=True)
+            except LocalIOError as error:
+                log.warning("%s; it takes space until the next start", error)
 
     def _writer(self) -> str:
         known = self.get("writer")
@@ -374,6 +393,10 @@ class Cache:
         if known != list(replaces) or (record.first_txid, record.last_txid) != (first, last):
             raise ValueError(f"txids {first} to {last} are not what the cache holds")
 
+    def _tell(self, what: str) -> None:
+        self.recovered.append(what)
+        log.warning("%s", what)
+
     def _recover(self) -> None:
         """Make files and rows agree again."""
         records = self._ledger.records()
@@ -392,17 +415,16 @@ class Cache:
             with contextlib.suppress(LocalIOError):  # a directory, say: in nobody's way
                 self._files.unlink(self._segments / name)
             if name not in known and not name.endswith(".tmp"):
-                self.recovered.append(f"segment file {name} had no record and was removed")
+                self._tell(f"segment file {name} had no record and was removed")
         return sizes
 
     def _check_waiting(self, records: list[SegmentRecord]) -> None:
         for record in records:
             if not self.intact(record):
                 gone = self.drop_pending(record.first_txid)
-                self.recovered.append(
+                self._tell(
                     f"segment file {record.file_name} is missing or damaged; transactions "
-                    f"{record.first_txid} to {gone[-1].last_txid} must be caught up"
-                )
+                    f"{record.first_txid} to {gone[-1].last_txid} must be caught up")
                 break
         for record in self._ledger.waiting():
             if record.status is Status.UPLOADING:  # by a process that is gone

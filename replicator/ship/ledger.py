@@ -163,7 +163,8 @@ class Ledger:
         """Open or create; ``LedgerDamaged`` when what is there cannot be trusted."""
         self.path = path
         self._files = files
-        self._inode: tuple[int, int] = (0, 0)
+        self._places: list[Path] = [path, path.with_name(path.name + "-wal")]
+        self._inodes: list[tuple[int, int]] = []
         with self._mapped():
             self._db = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=5.0
@@ -274,12 +275,11 @@ class Ledger:
         self._run("PRAGMA journal_mode = WAL")
         self._run("PRAGMA synchronous = FULL")
         self._run("PRAGMA cell_size_check = ON")
-        with about(self.path):
-            facts = os.stat(self.path)
-        self._inode = facts.st_dev, facts.st_ino
         if not self._number("SELECT count(*) FROM sqlite_schema"):
             self._create()
         self._check_all()
+        with about(self.path):
+            self._inodes = [_inode(place) for place in self._places]
 
     def _create(self) -> None:
         with self.transaction():
@@ -328,10 +328,11 @@ class Ledger:
         return LedgerDamaged(f"{self.path}: the ledger is damaged: {reason}")
 
     def _check_place(self) -> None:
-        """A ledger that lost its name accepts writes that nobody will ever read."""
+        """A ledger that lost its name, or its log, accepts writes that nobody will ever read."""
+        if not self._inodes:
+            return  # being created
         with contextlib.suppress(OSError):
-            facts = os.stat(self.path)
-            if (facts.st_dev, facts.st_ino) == self._inode:
+            if [_inode(place) for place in self._places] == self._inodes:
                 return
         raise LedgerDamaged(f"{self.path}: the ledger was removed or replaced while in use")
 
@@ -347,13 +348,18 @@ class Ledger:
     def _translated(self, error: sqlite3.Error) -> LocalIOError:
         # The binding's own errors have no code: misuse of a closed ledger, or text in a row
         # that is not UTF-8.
-        misuse = isinstance(error, sqlite3.ProgrammingError)
-        unknown = sqlite3.SQLITE_MISUSE if misuse else sqlite3.SQLITE_CORRUPT
-        code = getattr(error, "sqlite_errorcode", unknown)
+        if isinstance(error, sqlite3.ProgrammingError):
+            return LedgerDamaged(f"{self.path}: {str(error).lower()}")
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
         if code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
             return self._damaged(str(error))
         kind = DiskFull if code & 0xFF == sqlite3.SQLITE_FULL else LocalIOError
         return kind(f"{self.path}: {str(error).lower()}")
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    facts = os.stat(path)
+    return facts.st_dev, facts.st_ino
 
 
 def open_ledger(directory: Path, files: Files, recovered: list[str]) -> Ledger:

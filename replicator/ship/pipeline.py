@@ -7,6 +7,7 @@ join the log again, which proves continuity or says why not.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ from ..errors import (
     AccessDenied,
     ConfigError,
     DatabaseUnusable,
+    LocalIOError,
     RefusedError,
     ReplicatorError,
 )
@@ -154,7 +156,9 @@ class Pipeline:
         if isinstance(error, DatabaseUnusable):
             return not self._settled.is_set()
         if isinstance(error, (ConfigError, AccessDenied)):
-            return self._cache.head() is None
+            with contextlib.suppress(LocalIOError):  # of a cache in trouble nothing is known
+                return self._cache.head() is None
+            return False
         return isinstance(error, RefusedError)
 
     def _fail(self, error: ReplicatorError) -> None:

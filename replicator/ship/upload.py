@@ -77,6 +77,7 @@ class Uploader:
         self._stopping = False
         self._held = False  # the log in the store is not the one that the cache continues
         self._anew = False  # the log is to be joined once more
+        self._attempting = threading.Lock()
         self._dead: ReplicatorError | None = None
         self.ledger_lost: LedgerDamaged | None = None  # until the cache was opened again
         self._failing: ReplicatorError | None = None
@@ -110,12 +111,19 @@ class Uploader:
             self._changed.notify_all()
 
     def begin_anew(self) -> None:
-        """The cache was opened again: ask the store once more whether the log is as it says."""
-        durable = self._cache.durable()
+        """The cache was opened again: ask the store once more whether the log is as it says.
+
+        Waits for the attempt under way, for only then the store tells where the log ends.
+        """
         with self._changed:
-            self._durable_txid = durable.last_txid if durable else 0
-            self._held, self._anew, self.ledger_lost = False, True, None
+            self._anew = True
             self._changed.notify_all()
+        with self._attempting:
+            durable = self._cache.durable()
+            with self._changed:
+                self._durable_txid = durable.last_txid if durable else 0
+                self._held, self.ledger_lost = False, None
+                self._changed.notify_all()
 
     def reload(self) -> None:
         """The cache continues the log as the store holds it, or a new generation of it."""
@@ -178,7 +186,8 @@ class Uploader:
     def _run(self) -> None:
         try:
             while not self._stopping and not self._dead:
-                self._anew = False
+                with self._attempting:  # held until then by whoever begins anew
+                    self._anew = False
                 if self._held or self._join_log():
                     self._drain()
         except Exception as defect:
@@ -209,18 +218,19 @@ class Uploader:
                 self._changed.wait()
         if waiting is None:
             return
-        record = self._cache.uploading(waiting.first_txid)
-        if record is not None:  # else it was dropped meanwhile
-            self._attempt(record)
+        with self._attempting:
+            record = None if self._anew else self._cache.uploading(waiting.first_txid)
+            if record is not None:  # else it was dropped meanwhile
+                self._attempt(record)
 
     def _join_log(self) -> bool:
-        """Before anything is appended: is the log as we left it? False: stopped.
+        """Before anything is appended: is the log as we left it? False: stopped, or begun anew.
 
         What waits for a log that is lost must not be appended to nothing, nor to what somebody
         else appended: it is held until it was decided how the log goes on.
         """
         attempt = 0
-        while not self._stopping and not self._dead:
+        while not (self._stopping or self._dead or self._anew):
             try:
                 self._look()
             except Fenced as error:
@@ -313,7 +323,7 @@ class Uploader:
         """Wait with full jitter."""
         policy = TRANSIENT if isinstance(error, StoreUnavailable) else REFUSED
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._dead,
+            self._changed.wait_for(lambda: self._stopping or self._dead or self._anew,
                                    backoff(attempt, policy, random.random))
 
     def _append_in_time(self, record: SegmentRecord) -> None:
