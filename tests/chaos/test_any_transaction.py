@@ -42,7 +42,7 @@ class Life:
         self.events = dict.fromkeys(("vacuum", "shrink", "gap", "take-over", "restart"), 0)
         self.keeping = Keeping(
             store=self.store, keys=KEYS, rules=Retention(), appended=self.appended,
-            cached=lambda *_: None, metrics=Metrics(), created_by="tests", level=3)
+            cached=lambda *_: (), metrics=Metrics(), created_by="tests", level=3)
 
     def reopen(self, path, *, take_over):
         self.path = path

@@ -24,6 +24,7 @@ from replicator.errors import (
     NotDurable,
     ReplicatorError,
 )
+from replicator.format.keys import Keys
 
 
 @pytest.fixture
@@ -271,15 +272,15 @@ def test_the_last_flush_gives_up_when_its_time_is_over(path, app, bucket, monkey
     assert result == [5]
 
 
-def test_a_replicator_that_fails_ends_the_sidecar(path, bucket, monkeypatch, quiet):
+def test_a_replicator_that_fails_ends_the_sidecar(path, app, bucket, monkeypatch, quiet):
     """Fenced or refused: no signal is needed, and the code is the error's."""
-    path.touch()
     config = config_for(path, url=f"file://{bucket}", prefix="app.db")
     thread, _, result = in_thread(config, monkeypatch, as_json=True)
-    wait_for(lambda: answers(path) is not None)
-    path.write_bytes(b"this is not a database " * 100)
+    wait_for(lambda: (answers(path) or {}).get("durable_txid"))
+    DirectoryStore(bucket).put(Keys("app.db").wal(2), b"somebody else's")
+    app.insert()
     thread.join(LONG)
-    assert result == [2]
+    assert result == [6]
 
 
 def test_a_signal_before_the_child_is_known_reaches_it(app):

@@ -77,7 +77,7 @@ def commits_on_their_way(desk):
     desk.follow()
     desk.hold("put", "wal/")
     desk.app.insert()
-    desk.until(lambda status: status.lag_bytes)
+    desk.until(lambda status: status.lag_bytes and status.pending_segments)
 
 
 def lagging(desk):
@@ -190,7 +190,7 @@ TABLE = {
     lagging: Says("following", healthy=False, lag=True),
     store_away: Says("following", healthy=False, lag=True, error="the store is away",
                      log="attempt 1 failed: the store is away"),
-    store_away_at_the_start: Says("stalled", healthy=False, error="the store is away",
+    store_away_at_the_start: Says("stalled", healthy=False, lag=True, error="the store is away",
                                   log="the store is away; trying again"),
     fenced: Says("failed", healthy=False, lag=True, error="another writer holds the log",
                  log="another writer holds the log", running=False),
@@ -200,7 +200,7 @@ TABLE = {
                     log="no space left on the test's disk; trying again"),
     no_database_yet: Says("waiting", healthy=True),
     database_gone: Says("waiting", healthy=False, log="was replaced or deleted"),
-    comparing: Says("starting", healthy=False),
+    comparing: Says("starting", healthy=False, lag=True),
     capture_stuck: Says("following", healthy=False),
 }
 
