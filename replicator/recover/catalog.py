@@ -209,9 +209,12 @@ class Catalog:
         return any(span.first > snapshot.txid for span in spans)
 
     def committed_at(self, txid: int) -> int | None:
-        """When ``txid`` was committed, in ms, if an object that was read tells."""
-        return next((facts.last_commit_ms for facts in self._proved.values()
-                     if facts.last_txid == txid), None)
+        """When ``txid`` was committed, in ms, as an object that ends with it tells itself."""
+        for span in covering(log_spans(self.listing), txid):
+            facts = self._facts.get(span.key)
+            if facts is not None and facts.last_txid == txid and facts.last_commit_ms:
+                return self.proved(span.item).last_commit_ms
+        return None
 
     def find_generation_end(self, plan: Plan) -> None:
         """Learn where the generation of the snapshot ends, if some later object of the plan is

@@ -74,7 +74,7 @@ class Rebuild:
         self._page_size = page_size_of(plan.snapshot, self._tail)
         trailer = self._tail.trailer
         self._txid = trailer.last_txid
-        self._committed_at = catalog.committed_at(trailer.last_txid)
+        self._committed_at = None if plan.segments else catalog.committed_at(trailer.last_txid)
         self._pages = trailer.pages
         self._end = DatabaseState(trailer.pages, trailer.checksum_after)
         self._checksum = trailer.checksum_after
