@@ -30,6 +30,7 @@ from replicator.errors import (
     Fenced,
     NotDurable,
     ObjectExists,
+    ObjectMissing,
     RefusedError,
     ReplicatorError,
     StoreUnavailable,
@@ -351,7 +352,7 @@ class Life:
             return
         allowed = RAISED[fault.name]
         if fault.place.step == "past":  # the keeper's thread says so and tries again
-            allowed += (StoreUnavailable,)
+            allowed += (StoreUnavailable, ObjectMissing)
         assert isinstance(error, allowed), f"{error!r} for {fault.name}"
         if self.replicator is None or self.replicator.failed is not None:
             assert isinstance(error, RefusedError)
