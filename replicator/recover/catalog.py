@@ -8,6 +8,7 @@ prove is asked of the objects themselves. Refuses to decide; see :mod:`.plan`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
@@ -213,7 +214,8 @@ class Catalog:
         for span in covering(log_spans(self.listing), txid):
             facts = self._facts.get(span.key)
             if facts is not None and facts.last_txid == txid and facts.last_commit_ms:
-                return self.proved(span.item).last_commit_ms
+                with contextlib.suppress(DamageError, ObjectMissing):  # nothing depends on it
+                    return self.proved(span.item).last_commit_ms
         return None
 
     def find_generation_end(self, plan: Plan) -> None:
