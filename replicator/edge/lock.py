@@ -7,11 +7,13 @@ mount of the single file) escape the second lock; then the log in the bucket has
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from pathlib import Path
 
 from ..errors import LocalIOError
 from .files import DirLock, Files
+
+log = logging.getLogger("replicator")
 
 
 def cache_beside(database: Path) -> Path:
@@ -37,8 +39,10 @@ class ReplicatorLock:
         if self._beside is None or not self._beside.path.parent.parent.is_dir():
             return
         try:
-            with contextlib.suppress(LocalIOError):
-                self._beside.acquire()
+            self._beside.acquire()
+        except LocalIOError as error:
+            log.warning("%s; so a replicator that is given another cache directory would not be "
+                        "noticed", error)
         except BaseException:
             self.release()
             raise

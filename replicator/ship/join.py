@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -80,8 +79,10 @@ class Joiner:
             self.because = f"it was restored to txid {restored}"
         session = self._join(database, cancelled)
         self.because = ""
-        with contextlib.suppress(LocalIOError):
+        try:
             remove_note(self.config.database, self.files)
+        except LocalIOError as error:
+            log.warning("%s; the next start will speak of that restore again", error)
         return session
 
     def _join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
