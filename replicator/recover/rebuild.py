@@ -111,7 +111,7 @@ class Rebuild:
             self._accept(span, segment)
             if overlay is None:
                 overlay = self._begin(file, segment)
-            self._apply(file, overlay, segment)
+            self._apply(file, overlay, span, segment)
             self._newer = _Link(span.key, span.first, segment.trailer.checksum_before)
             self._meter.advance(span.item.size, 1)
         self._check_base()
@@ -204,7 +204,7 @@ class Rebuild:
         file.resize(size)
         return Overlay(self._page_size, self._pages)
 
-    def _apply(self, file: PageFile, overlay: Overlay, segment: Segment) -> None:
+    def _apply(self, file: PageFile, overlay: Overlay, span: Span, segment: Segment) -> None:
         cut = self._cut is not None and self._cut[0] is segment
         count = self._cut[1] if self._cut is not None and cut else segment.frames.count
         chosen = overlay.choose(segment.frames, count)
@@ -212,8 +212,8 @@ class Rebuild:
             for pgnos, images in chosen.images(data, first):
                 for offset, run in runs(pgnos, images, self._page_size, zeros=True):
                     file.pwrite(run, offset)
-        if not cut:
-            self._files.unlink(self._notes.spool(segment.header.first_txid), missing_ok=True)
+        if not (cut or self._is_small(span)):
+            self._files.unlink(self._notes.spool(span.first))
 
     def _check_base(self) -> None:
         snapshot, oldest = self._plan.snapshot, self._newer

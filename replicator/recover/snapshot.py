@@ -2,7 +2,8 @@
 
 Owns: the grouping of data frames into requests, the SHA-256 over the whole object in order, and
 what is kept of an earlier attempt. Each group is decompressed and written by the thread that
-fetched it, and read again if it does not decompress. Refuses to judge the database as a whole.
+fetched it, and read again if it does not decompress. What was written is synced now and then, so
+that the disk works while the network does. Refuses to judge the database as a whole.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from replicator.format.keys import SnapshotKey
 from replicator.format.overlay import Overlay, page_hashes
 from replicator.format.segment import decode_frame
 from replicator.model import Kind
-from replicator.recover.fetch import RANGE_BYTES, Fetcher, persistently
+from replicator.recover.fetch import RANGE_BYTES, Fetcher, Job, persistently
 from replicator.recover.partial import Partial
 
 GROUP_RAW_BYTES = 32 * 1024 * 1024
+SYNC_RAW_BYTES = 128 * 1024 * 1024  # of pages between two syncs; the last one is the caller's
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # raw; a larger frame is not believed
 
 
@@ -80,8 +82,9 @@ class SnapshotLoader:
         self._kept = kept
         sha = hashlib.sha256()
         whole = True
-        for done in self._fetcher.in_order(
-                (group.length, partial(self._group, group)) for group in self._groups()):
+        for done in self._fetcher.in_order(self._jobs()):
+            if done is None:
+                continue
             for entry, hashes in zip(done.group.entries, done.hashes, strict=True):
                 self._notes.note(self._first_pgno(entry), hashes)
             whole = whole and done.data is not None
@@ -90,6 +93,17 @@ class SnapshotLoader:
             yield done.group.length
         if whole and sha.digest() != self._tail.trailer.data_sha256:
             raise damaged(self._item.key, "the SHA-256 of its data does not match")
+
+    def _jobs(self) -> Iterator[Job[Done | None]]:
+        """The groups, and syncs between them, which need not wait for the groups before them:
+        pages that miss one are for the next."""
+        unsynced = 0
+        for group in self._groups():
+            yield group.length, partial(self._group, group)
+            unsynced += sum(entry.raw for entry in group.entries)
+            if unsynced >= SYNC_RAW_BYTES:
+                unsynced = 0
+                yield 0, self._file.sync
 
     def _groups(self) -> Iterator[Group]:
         entries: list[SeekEntry] = []

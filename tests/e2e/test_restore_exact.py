@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 from fix_bucket import BucketBuilder, busy_bucket, commit_ms
+from fix_files import CountingFiles
 
 from replicator import restore
 from replicator.errors import GapError
@@ -165,6 +166,22 @@ def test_snapshots_of_many_parts(tmp_path, monkeypatch):
     bucket.cut()
     every_txid(bucket, tmp_path / "out.db")
     bucket.close()
+
+
+def test_syncs_on_the_way(empty_bucket, tmp_path, monkeypatch):
+    """The disk is given its work while the snapshot comes in, after every so many bytes; the
+    last sync comes after the last write and before the rename all the same."""
+    empty_bucket.insert(300)
+    empty_bucket.cut()
+    empty_bucket.snapshot(frame_bytes=4096)
+    monkeypatch.setattr(snapshot, "RANGE_BYTES", 1)
+    often, once = CountingFiles(), CountingFiles()
+    restored(empty_bucket, tmp_path / "once.db", files=once)
+    monkeypatch.setattr(snapshot, "SYNC_RAW_BYTES", 5 * 4096)
+    pages = restored(empty_bucket, tmp_path / "often.db", files=often).pages
+    assert often.names().count("fsync") == once.names().count("fsync") + pages // 5 > 2
+    calls = often.names()[:often.names().index("rename")][::-1]
+    assert calls.index("fsync") < calls.index("pwrite")
 
 
 def test_pages_of_zeros_take_no_space(tmp_path):
