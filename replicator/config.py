@@ -166,13 +166,7 @@ class SqliteReplicatorConfig:
 
         Variables that are empty count as not set.
         """
-        environ = os.environ if environ is None else environ
-        settings = {
-            field.name: _from_text(field.name, environ[variable])
-            for field in dataclasses.fields(cls)
-            if field.init and environ.get(variable := variable_of(field.name))
-        }
-        settings |= given
+        settings = settings_of(os.environ if environ is None else environ) | given
         if not settings.get("db_path"):
             raise ConfigError(
                 "no database is named", hint=f"name it, or set {variable_of('db_path')}"
@@ -217,6 +211,15 @@ class SqliteReplicatorConfig:
         if any(part in ("", ".", "..") for part in prefix.split("/")) or not prefix.isprintable():
             raise ConfigError(f"prefix: {prefix!r} cannot be part of an object's key")
         return prefix
+
+
+def settings_of(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What ``REPLICATOR_{SETTING}`` variables say; ``ConfigError`` names the variable."""
+    return {
+        field.name: _from_text(field.name, environ[variable])
+        for field in dataclasses.fields(SqliteReplicatorConfig)
+        if field.init and environ.get(variable := variable_of(field.name))
+    }
 
 
 def variable_of(name: str) -> str:
