@@ -235,7 +235,7 @@ class _Parts:
         self.pipeline.rejoin("another writer went on with the log in the bucket")
 
     def _fresh_snapshot(self) -> int:
-        request = self.pipeline.take_snapshot()
+        request = self.pipeline.take_snapshot(whole=True)
         while not self._ending.is_set():
             with contextlib.suppress(FutureTimeout):
                 return request.result(POLL)
@@ -290,8 +290,9 @@ class _Parts:
         lag_ms = max(0, now_ms() - oldest) if oldest is not None else 0
         if self.pipeline.state in ("starting", "stalled"):  # what was committed since, nobody knows
             lag_ms = max(lag_ms, round(1000 * (time.monotonic() - self.pipeline.looked)))
-        error = self.uploader.failing or self.pipeline.failed or self.store.overdue or refusal or (
-            self.guard.trouble.error if self.guard.trouble else None)
+        error = (self.uploader.failing or self.pipeline.failed or self.pipeline.failing
+                 or self.store.overdue or refusal
+                 or (self.guard.trouble.error if self.guard.trouble else None))
         failures = [(trouble.at_ms, str(trouble.error))
                     for trouble in (self.pipeline.trouble, self.guard.trouble) if trouble]
         failures += [self.uploader.newest_failure] if self.uploader.newest_failure else []

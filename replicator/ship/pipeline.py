@@ -32,6 +32,7 @@ from .join import Joiner
 from .reader import ChangedOutside, ContinuityLost
 from .session import Session
 from .snapshot import Cancelled
+from .snapshots import Request
 from .upload import Uploader
 
 TICK = 0.1  # seconds between two looks while commits keep coming
@@ -64,7 +65,7 @@ class Pipeline:
         self._stopping = threading.Event()
         self._settled = threading.Event()  # opened, waiting or failed: start() may return
         self._requests: list[Future[int]] = []
-        self._snapshot_requests: list[Future[int]] = []
+        self._snapshot_requests: list[Request] = []
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="replicator-capture", daemon=True)
         self._rejoin: ContinuityLost | None = None
@@ -73,6 +74,7 @@ class Pipeline:
         self.looked = time.monotonic()  # when the log was looked at last, or the start
         self.state = "starting"
         self.failed: ReplicatorError | None = None
+        self.failing: ReplicatorError | None = None  # until all that is known of was captured
         self.trouble: Trouble | None = None
 
     def start(self) -> None:
@@ -102,14 +104,14 @@ class Pipeline:
 
     def capture_all(self) -> Future[int]:
         """Resolves to the head's txid once everything committed before the call is captured."""
-        return self._ask(self._requests)
+        return self._ask(Future(), self._requests)
 
-    def take_snapshot(self) -> Future[int]:
-        """Resolves to the snapshot's txid once it is in the store."""
-        return self._ask(self._snapshot_requests)
+    def take_snapshot(self, *, whole: bool = False) -> Future[int]:
+        """Resolves to the snapshot's txid once it is in the store; ``whole``: without any
+        bytes that were there before."""
+        return self._ask(Request(whole=whole), self._snapshot_requests)
 
-    def _ask(self, queue: list[Future[int]]) -> Future[int]:
-        request: Future[int] = Future()
+    def _ask(self, request: Asked, queue: list[Asked]) -> Asked:
         with self._lock:
             if self.failed is not None or self._stopping.is_set():
                 request.set_exception(self.failed or Cancelled("the replicator stopped"))
@@ -172,7 +174,7 @@ class Pipeline:
 
     def _refuse_requests(self, error: ReplicatorError) -> None:
         with self._lock:
-            waiting = self._requests + self._snapshot_requests
+            waiting = [*self._requests, *self._snapshot_requests]
             self._requests, self._snapshot_requests = [], []
         for request in waiting:
             if not request.done():
@@ -185,6 +187,7 @@ class Pipeline:
         if not isinstance(error, Cancelled):
             self.state, self._joiner.because = "stalled", str(error)
             self._joiner.distrusted |= isinstance(error, DatabaseUnusable)
+            self.failing = error
             self._note(error)
             log.warning("%s; trying again in %.2g s", error, self._pause)
         self._settled.set()
@@ -249,6 +252,8 @@ class Pipeline:
         return self._joiner.damaged_from is not None or self._joiner.room.half_free()
 
     def _follow(self, session: Session) -> None:
+        if self.session is not None:
+            session.noticed_ms = self.session.noticed_ms  # what still waits does not get younger
         self.session = session  # and it stays for those who ask for the status
         self.looked = time.monotonic()
         self.state = "following"
@@ -290,6 +295,8 @@ class Pipeline:
         if cut or not more:
             session.see_to_file(promised=bool(requests))
         session.serve_snapshots(snapshots)
+        if session.noticed_ms is None:
+            self.failing = None
         with self._lock:
             del self._requests[:len(requests)]
         for request in requests:

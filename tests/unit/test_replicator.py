@@ -666,10 +666,9 @@ def test_another_log_under_the_same_txid_is_noticed_at_start(tmp_path, path, app
         other.insert(9)
         with replicating(tmp_path / "other.db", store) as second:
             second.flush(LONG)
-    with replicating(path, store) as replicator:
-        app.insert()
-        with pytest.raises(Fenced):
-            replicator.flush(LONG)
+    app.insert()
+    with pytest.raises(Fenced), replicating(path, store) as replicator:  # at the latest by then
+        replicator.flush(LONG)
 
 
 def test_two_hosts_on_one_prefix_do_not_mix(tmp_path, path, app, store, out):

@@ -1,0 +1,53 @@
+"""The cache's disk is in trouble for a while: what is said of it, and for how long."""
+
+import errno
+import time
+
+import pytest
+from fix_disk import name_of
+from fix_files import StrikingFiles
+from fix_ship import LONG, App, ObedientStore, config_for, wait_for
+
+from replicator import SqliteReplicator
+from replicator.ship import pipeline
+
+
+@pytest.fixture
+def files():
+    return StrikingFiles(name_of)
+
+
+@pytest.fixture
+def replicator(tmp_path, monkeypatch, files):
+    """One that has caught up with its database, and joins its log every few milliseconds while
+    it meets trouble."""
+    monkeypatch.setattr(pipeline, "FIRST_PAUSE", 0.002)
+    monkeypatch.setattr(pipeline, "LONGEST_PAUSE", 0.002)
+    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=ObedientStore(), files=files)
+    with App(tmp_path / "app.db") as app:
+        app.insert()
+        made.start()
+        made.flush(LONG)
+        made.app = app
+        yield made
+        files.clear()
+        made.stop()
+
+
+def test_it_is_never_healthy_while_nothing_can_be_captured(replicator, files):
+    """Each attempt follows the log for a moment before it fails; that is no health. What is
+    behind is as old as the commit that waits, not as the newest attempt. Then it mends itself."""
+    files.strike(("open to write", "draft"), files.seen["open to write", "draft"] + 1,
+                 errno.EIO, lasting=True)
+    replicator.app.insert()
+    wait_for(lambda: replicator.status().last_error)
+    since = time.monotonic()
+    while files.struck < 30:
+        status, waited = replicator.status(), time.monotonic() - since
+        assert not status.healthy
+        assert "input/output error" in status.last_error
+    assert replicator.status().lag_seconds >= waited - 0.002  # which counts milliseconds
+    files.clear()
+    replicator.flush(LONG)
+    wait_for(lambda: replicator.status().healthy)
+    assert replicator.status().lag_seconds == 0
