@@ -138,3 +138,4 @@ class RestoreReport:
     seconds: float
     verified: str  # what was proved, in words
     lost_txids: int = 0  # with --allow-older: transactions that could not be restored
+    avoided: tuple[str, ...] = ()  # keys of damaged objects that others stood in for

@@ -169,7 +169,8 @@ def _restore(store: Store, wish: _Wish, files: Files, meter: Meter, started: flo
              dry_run: bool) -> RestoreReport:
     check_target(wish.output, overwrite=wish.overwrite or dry_run)
     catalog = Catalog(store, wish.prefix)
-    recovery = Recovery(catalog, _target(catalog, wish), allow_older=wish.allow_older)
+    recovery = Recovery(catalog, _target(catalog, wish), allow_older=wish.allow_older,
+                        detours=True)
     if dry_run:
         return _planned(recovery, catalog, wish, started)
     recovery.plan()  # so that nothing is made on disk when there is nothing to restore
@@ -211,7 +212,8 @@ def _report(done: Recovered, wish: _Wish, meter: Meter, seconds: float) -> Resto
         page_size=rebuilt.page_size, size=rebuilt.state.pages * rebuilt.page_size,
         checksum=rebuilt.state.checksum, snapshot_txid=plan.snapshot.txid,
         objects=plan.objects, downloaded_bytes=meter.downloaded, seconds=seconds,
-        verified=_proof(done, wish.verify), lost_txids=done.lost)
+        verified=_proof(done, wish.verify), lost_txids=done.lost,
+        avoided=done.avoided)
 
 
 def _proof(done: Recovered, verify: Verify) -> str:
@@ -226,11 +228,7 @@ def _proof(done: Recovered, verify: Verify) -> str:
 def _planned(recovery: Recovery, catalog: Catalog, wish: _Wish,
              started: float) -> RestoreReport:
     """The report of a dry run: sizes are those of the plan, figures those of the metadata."""
-    plan = recovery.plan()
-    last = plan.segments[-1].item if plan.segments else None
-    if last is not None:
-        catalog.proved(last)
-        plan = recovery.plan()
+    plan = recovery.plan_to_known_end()
     facts = catalog.proved(plan.segments[-1].item) if plan.segments else None
     trailer = catalog.tail(plan.snapshot).trailer
     page_size = trailer.payload_bytes // max(1, trailer.pages)

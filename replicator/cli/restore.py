@@ -110,6 +110,8 @@ def _rows(report: RestoreReport, *, dry_run: bool) -> list[tuple[str, str]]:
                      f"{output.size(report.size / max(report.seconds, 0.001))}/s"),
             ("proved", output.safe(report.verified)),
         ]
+    rows += [("damaged", f"[bold red]{output.safe(key)}[/], which others stood in for; "
+                         "look further with replicator verify --data") for key in report.avoided]
     if report.lost_txids:
         rows.append(("lost", f"[bold red]{output.plural(report.lost_txids, 'transaction')}[/] "
                              "after this one could not be restored"))

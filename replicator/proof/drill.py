@@ -102,6 +102,9 @@ def _restored(store: Store, prefix: str, output: Path, files: Files,
     report = restore(store=store, prefix=prefix, output=output, txid=txid, timestamp=timestamp,
                      progress=progress, files=files)
     assert report is not None  # there was a plan
+    if report.avoided:
+        raise DamageError(f"{report.avoided[0]} is damaged; transaction {report.txid} can still "
+                          "be restored, around it", key=report.avoided[0])
     return report
 
 

@@ -23,20 +23,29 @@ LISTINGS = 3  # that may name an object which is not there, though nothing else 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """``lost`` counts the transactions that were asked for and could not be had."""
+    """``lost`` counts the transactions that were asked for and could not be had; ``avoided``
+    are the keys of damaged objects that another way led around."""
 
     plan: Plan
     rebuilt: Rebuilt
     lost: int
+    avoided: tuple[str, ...]
 
 
 class Recovery:
-    """Recovers one target; ``target`` None is the newest transaction."""
+    """Recovers one target; ``target`` None is the newest transaction.
 
-    def __init__(self, catalog: Catalog, target: int | None, *, allow_older: bool) -> None:
+    ``detours``: a damaged object is gone around where other objects lead to the same state.
+    ``allow_older``: the newest state that can be had will do.
+    """
+
+    def __init__(self, catalog: Catalog, target: int | None, *, allow_older: bool,
+                 detours: bool) -> None:
         self._catalog = catalog
         self._target = target
         self._allow_older = allow_older
+        self._detours = detours
+        self._avoided: list[DamageError] = []
         self._trusted: set[str] = set()
         self._doubted: set[str] = set()  # damaged once, perhaps only on the way here
         self._listings = 1
@@ -56,6 +65,20 @@ class Recovery:
             except DamageError as error:
                 self._leave_out(error)
 
+    def plan_to_known_end(self) -> Plan:
+        """A plan whose last object was asked where it ends."""
+        while True:
+            found = self.plan()
+            try:
+                for span in found.segments[-1:]:
+                    self._catalog.proved(span.item)
+            except ObjectMissing as error:
+                self._list_again(error)
+            except DamageError as error:
+                self._leave_out(error)
+            else:
+                return self.plan()
+
     def _examine(self, found: Plan) -> None:
         if self._catalog.vouched(found):
             self._trusted.add(found.snapshot.key)
@@ -71,6 +94,8 @@ class Recovery:
                 return self._make_plan()
             if self._catalog.settle():
                 return self._make_plan()
+            if self._avoided and not self._allow_older:
+                raise self._avoided[0] from error  # what the way around came to lack
             if not self._allow_older or isinstance(error, NoBackup):
                 raise
             return newest_reachable(self._catalog.listing, self._target)
@@ -82,13 +107,20 @@ class Recovery:
             try:
                 rebuilt = self._attempt(Rebuild(
                     found, self._catalog, fetcher, notes, files, meter), found)
-                if rebuilt is not None:
-                    return Recovered(found, rebuilt, self._lost(rebuilt.txid))
             except ObjectMissing as error:
                 self._list_again(error)
             except DamageError as error:
                 if not self._doubt(error.key, found, notes):
                     self._leave_out(error)
+            else:
+                if rebuilt is not None:
+                    return self._recovered(found, rebuilt)
+
+    def _recovered(self, found: Plan, rebuilt: Rebuilt) -> Recovered:
+        lost = self._lost(rebuilt.txid)
+        if lost and not self._allow_older and self._avoided:
+            raise self._avoided[0]  # it held what was asked for, and nothing else does
+        return Recovered(found, rebuilt, lost, tuple(error.key for error in self._avoided))
 
     def _attempt(self, rebuild: Rebuild, found: Plan) -> Rebuilt | None:
         """None: something was learnt that calls for another plan."""
@@ -116,11 +148,25 @@ class Recovery:
         return True
 
     def _leave_out(self, error: DamageError) -> None:
-        """Plan without a damaged object, if that was allowed."""
-        if not self._allow_older or not error.key:
+        """Plan without a damaged object, if that leads as far, or may lead less far."""
+        if not error.key:
             raise error
         self._note_extent(error.key)
+        if not (self._allow_older or (self._detours and self._leads_around(error.key))):
+            raise error
         self._catalog.exclude(error.key)
+        self._avoided.append(error)
+
+    def _leads_around(self, key: str) -> bool:
+        """Whether, as far as names tell, the target can be had without this object."""
+        if not self._catalog.complete:
+            self._catalog.load(self._target, complete=True)
+        goal = self._newest if self._target is None else self._target
+        try:
+            plan(self._catalog.listing.without(key), goal)
+        except (GapError, NoBackup):
+            return False
+        return True
 
     def _note_extent(self, key: str) -> None:
         """How far the log went, as an object that is of no use may still tell, or its metadata."""
