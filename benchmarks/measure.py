@@ -7,6 +7,7 @@ figure of a single process does; where many processes are added up, PSS shares t
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
+LIMIT = 1800.0  # seconds after which a command is stuck and is ended
 SAMPLE = 0.02  # seconds between two looks at a command's VmHWM, which only grows
 
 
@@ -60,7 +62,10 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], cwd: Path
         process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=out,
                                    stdin=subprocess.DEVNULL, env=dict(environment), cwd=cwd)
         peak = _Peak(process.pid)
+        limit = threading.Timer(LIMIT, os.kill, (process.pid, signal.SIGKILL))
+        limit.start()
         _, status, usage = os.wait4(process.pid, 0)
+        limit.cancel()
         seconds = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)

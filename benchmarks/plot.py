@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from html import escape
 
 OPENING = ('<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" '
@@ -11,6 +12,8 @@ OPENING = ('<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" '
            '<text x="12" y="20" font-size="14">{title}</text>')
 COLOURS = ("#1b6ca8", "#d1495b", "#66a182", "#edae49")
 Points = list[tuple[float, float]]
+LEAST = 0.01  # on a logarithmic scale, which has no zero
+FEW = 20  # points that are marked one by one
 
 
 def text(x: float, y: float, words: str, anchor: str = "start") -> str:
@@ -40,27 +43,56 @@ def bars(title: str, ratios: list[tuple[str, float]]) -> str:
     return "".join([*parts, "</svg>\n"])
 
 
-def curves(title: str, series: dict[str, Points]) -> str:
-    """Lines over a logarithmic x axis."""
+def curves(title: str, series: dict[str, Points], *, log_y: bool = False) -> str:
+    """Lines over a logarithmic x axis; y begins at 0, or is logarithmic too."""
     width, height, left, bottom = 640, 320, 60, 280
-    xs = [math.log10(max(x, 0.1)) for points in series.values() for x, _ in points]
-    low, high = min(xs), max(*xs, min(xs) + 0.3)
-    top = max(y for points in series.values() for _, y in points) or 1
+    across = _logarithmic([x for points in series.values() for x, _ in points])
+    ys = [y for points in series.values() for _, y in points]
+    up = _logarithmic(ys) if log_y else _Scale(0, max(ys) or 1, log=False)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = (math.log10(max(x, 0.1)) - low) / (high - low)
-        return left + across * (width - left - 20), bottom - y / top * (bottom - 50)
+        return left + across.share(x) * (width - left - 20), bottom - up.share(y) * (bottom - 50)
 
     parts = [OPENING.format(w=width, h=height, title=escape(title)),
              line(left, bottom, width - 20, bottom, "#555"), line(left, 50, left, bottom, "#555")]
-    for power in range(math.ceil(low), math.floor(high) + 1):
-        x, _ = at(10**power, 0)
-        parts += [line(x, 50, x, bottom), text(x, bottom + 18, f"{10.0**power:g}", "middle")]
-    for share in (0.5, 1):
-        parts.append(text(left - 6, at(1, top * share)[1] + 4, f"{top * share:.3g}", "end"))
+    for mark in across.marks():
+        x, _ = at(mark, 1)
+        parts += [line(x, 50, x, bottom), text(x, bottom + 18, f"{mark:g}", "middle")]
+    for mark in up.marks():
+        parts.append(text(left - 6, at(1, mark)[1] + 4, f"{mark:.3g}", "end"))
     for colour, (name, points) in zip(COLOURS, series.items(), strict=False):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
+        places = [at(*point) for point in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts += [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>',
-                  f'<text x="{width - 130}" y="{70 + 16 * COLOURS.index(colour)}" '
+                  *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>'
+                    for x, y in places if len(places) < FEW),
+                  f'<text x="{width - 130}" y="{44 + 16 * COLOURS.index(colour)}" '
                   f'fill="{colour}">{escape(name)}</text>']
     return "".join([*parts, "</svg>\n"])
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From ``low`` to ``high`` (powers of ten with ``log``) onto 0 … 1."""
+
+    low: float
+    high: float
+    log: bool
+
+    def share(self, value: float) -> float:
+        at = math.log10(max(value, LEAST)) if self.log else value
+        return (at - self.low) / (self.high - self.low)
+
+    def marks(self) -> list[float]:
+        if not self.log:
+            return [self.high / 2, self.high]
+        return [10.0**power for power in range(math.ceil(self.low), math.floor(self.high) + 1)]
+
+
+def _logarithmic(values: list[float]) -> _Scale:
+    """Wide enough to have at least one mark."""
+    powers = [math.log10(max(value, LEAST)) for value in values]
+    low, high = min(powers), max(powers)
+    if math.ceil(low) > math.floor(high):
+        low, high = math.floor(low), math.ceil(high)
+    return _Scale(low, max(high, low + 0.3), log=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from benchmarks.scenarios import (
     burst,
+    growth,
     idle,
-    large,
     limits,
     lone,
     many,
@@ -17,7 +17,7 @@ from benchmarks.scenarios import (
 )
 from benchmarks.scenarios.base import Case, Effort
 
-FILES = (oltp, saturated, burst, lone, idle, snapshot, restore, restart, many, large, limits)
+FILES = (oltp, saturated, burst, lone, idle, snapshot, restore, restart, many, growth, limits)
 
 
 def cases(effort: Effort) -> list[Case]:

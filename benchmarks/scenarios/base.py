@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -44,23 +45,30 @@ class Effort:
     many: tuple[int, ...] = (1, 10, 100, 500)
     many_seconds: float = 30
     limits: int = 256
+    sizes: tuple[float, ...] = (10, 100, 1000)
+    rates: tuple[int, ...] = (1, 10, 100, 1000)
+    rate_seconds: float = 10
+    lengths: tuple[int, ...] = (10, 1000)  # with ``segments`` the curve over the log's length
     warm: bool = True
-    large: bool = False
 
 
 QUICK = Effort(oltp_db=4, oltp_seconds=5, saturated_seconds=4, blobs=32, lone=5, idle_seconds=6,
                snapshots=(30,), linger=0, restore_db=8, restore_big=30, segments=(1, 50),
-               restores=1, restart_db=20, many=(1, 4), many_seconds=4, limits=32, warm=False)
+               restores=1, restart_db=20, many=(1, 4), many_seconds=4, limits=32, sizes=(1, 10),
+               rates=(10, 100), rate_seconds=3, lengths=(), warm=False)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A scenario in one size. ``run`` returns the figures of one trial."""
+    """A scenario in one size. ``run`` returns the figures of one trial; ``seconds`` is about
+    what that takes on two cores. ``curve``: it is a point of a curve, where one run will do."""
 
     name: str
     what: str
     systems: tuple[type[System], ...]
     run: Callable[[Trial], Figures]
+    seconds: float = 60
+    curve: bool = False
 
 
 @dataclass
@@ -73,7 +81,12 @@ class Trial:
     effort: Effort
 
     def database(self, megabytes: float, name: str = "app.db", seed: int = 1) -> Path:
-        return database.make(self.directory / name, int(megabytes * 1e6), seed)
+        """Made once for all trials of the same size, so that they have the same rows."""
+        size = int(megabytes * 1e6)
+        model = self.directory.parent / f"model-{size}-{seed}.db"
+        if not model.exists():
+            database.make(model.with_suffix(".new"), size, seed).rename(model)
+        return Path(shutil.copyfile(model, self.directory / name))
 
     def follow(self, *databases: Path) -> None:
         """The system follows, and everything so far is in the bucket."""

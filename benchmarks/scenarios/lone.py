@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import accumulate
+
 from benchmarks import measure
 from benchmarks.measure import Failed
-from benchmarks.place import Request
 from benchmarks.scenarios.base import BOTH, Case, Effort, Figures, Trial
 
 EARLY = 0.05  # seconds; a replicator may see the commit before the application hears of it
@@ -21,18 +23,20 @@ def run(trial: Trial) -> Figures:
     with trial.window() as figures:
         said = trial.write(path, "lone", count=trial.effort.lone, gap=1.5)
         trial.system.settle()
-    arrivals = [request for request in trial.requests(mark)
-                if request.kind == "PUT" and request.status == 200
-                and trial.system.is_commit_object(request.target)]
-    lags = [lag(moment, arrivals) for moment in said["commits"]]
+    lags = lags_of(said["commits"], trial, mark, EARLY)
     trial.prove(path)
     return figures | measure.latencies(lags, "lag") | {
         f"lag {n:03d} ms": value * 1000 for n, value in enumerate(sorted(lags))}
 
 
-def lag(moment: float, arrivals: list[Request]) -> float:
-    """Seconds until the first object that was sent after the commit is acknowledged."""
-    after = [one.answered for one in arrivals if one.begun >= moment - EARLY]
-    if not after:
+def lags_of(commits: list[float], trial: Trial, mark: int, early: float) -> list[float]:
+    """For each commit, seconds until the first object that was sent after it is acknowledged."""
+    arrivals = sorted((one.begun, one.answered) for one in trial.requests(mark)
+                      if one.kind == "PUT" and one.status == 200
+                      and trial.system.is_commit_object(one.target))
+    begun = [begin for begin, _ in arrivals]
+    earliest = list(accumulate((end for _, end in reversed(arrivals)), min))[::-1]
+    found = [bisect_left(begun, moment - early) for moment in commits]
+    if any(at == len(arrivals) for at in found):
         raise Failed("a commit never arrived")
-    return max(0.0, min(after) - moment)
+    return [max(0.0, earliest[at] - moment) for at, moment in zip(found, commits, strict=True)]

@@ -1,6 +1,6 @@
 """Restore: the snapshot alone, with few and with thousands of segments behind it, and in the past.
 
-The segments are made at 20 commits a second with a sync interval of 10 ms. Litestream compacts
+The segments are made at 40 commits a second with a sync interval of 10 ms. Litestream compacts
 them every 30 s meanwhile, as it does by default; ours are not merged yet (5 minutes), which is
 our worst case.
 """
@@ -10,13 +10,15 @@ from __future__ import annotations
 import statistics
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from benchmarks import database
 from benchmarks.place import traffic
 from benchmarks.scenarios.base import BOTH, Case, Effort, Figures, Trial
+from benchmarks.scenarios.limits import beside
 from benchmarks.systems.copies import Backup, Compressed, Copy
 
-RATE = 20
+RATE = 40
 APART = 1.5  # seconds around the point in time: more than a sync interval
 
 
@@ -24,9 +26,10 @@ def cases(effort: Effort) -> list[Case]:
     small, big = effort.restore_db, effort.restore_big
     return [
         Case(f"restore-{big}", f"restore of {big} MB from the snapshot",
-             (*BOTH, Backup, Compressed), lambda trial: segments(trial, big, 0)),
-        *(Case(f"restore-{n}-segments", f"{small} MB and {n} segments of one commit", BOTH,
-               lambda trial, n=n: segments(trial, small, n)) for n in effort.segments),
+             (*BOTH, Backup, Compressed), lambda trial: segments(trial, big, 0), big / 7),
+        *(Case(f"restore-{n}-segments", f"{small} MB and up to {n} segments of one commit", BOTH,
+               lambda trial, n=n: segments(trial, small, n), 20 + n / RATE, curve=True)
+          for n in sorted({*effort.segments, *effort.lengths})),
         Case("restore-past", f"{small} MB, as it was before the last 200 commits", BOTH, past),
     ]
 
@@ -43,7 +46,8 @@ def segments(trial: Trial, megabytes: float, count: int) -> Figures:
         trial.system.settle()
     figures = trial.stored()
     trial.system.stop()
-    return figures | timed(trial, path, database.digest(path))
+    figures |= timed(trial, path, database.digest(path))
+    return figures | (beside(trial, path) if isinstance(trial.system, Compressed) else {})
 
 
 def past(trial: Trial) -> Figures:
@@ -60,7 +64,7 @@ def past(trial: Trial) -> Figures:
     return timed(trial, path, expected, moment)
 
 
-def timed(trial: Trial, path: database.Path, expected: str, at: str | None = None) -> Figures:
+def timed(trial: Trial, path: Path, expected: str, at: str | None = None) -> Figures:
     """The median of some restores, each compared with what it has to be."""
     mark = trial.place.mark()
     ran = [trial.proved_restore(path, expected, at) for _ in range(trial.effort.restores)]

@@ -11,12 +11,14 @@ import time
 from benchmarks import database
 from benchmarks.place import traffic
 from benchmarks.scenarios.base import BOTH, Case, Effort, Figures, Trial
+from benchmarks.scenarios.limits import beside
 from benchmarks.systems.copies import Backup, Compressed, Copy, Vacuum
 
 
 def cases(effort: Effort) -> list[Case]:
     return [Case(f"snapshot-{size}", f"first snapshot of a {size} MB database",
-                 (*BOTH, Backup, Vacuum, Compressed), lambda trial, size=size: run(trial, size))
+                 (*BOTH, Backup, Vacuum, Compressed), lambda trial, size=size: run(trial, size),
+                 30 + size / 10)
             for size in effort.snapshots]
 
 
@@ -52,4 +54,4 @@ def copied(trial: Trial, system: Copy) -> Figures:
                "peak rss": ran.peak_rss}
     figures |= traffic(trial.requests(mark)) | trial.stored()
     trial.proved_restore(path, database.digest(path))
-    return figures
+    return figures | (beside(trial, path) if isinstance(system, Compressed) else {})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.place import ROOT
 from benchmarks.systems.base import System
-from replicator.daemon import NotRunning, ask
+from replicator.control import NotRunning, ask
 
 
 class Replicator(System):
