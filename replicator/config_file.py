@@ -21,7 +21,7 @@ import difflib
 import glob
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,17 @@ class Entry:
     def is_pattern(self) -> bool:
         return any(sign in self.path for sign in WILD)
 
-    def databases(self) -> Iterator[tuple[Path, str]]:
-        """Each database and what stands for it below a common prefix: its path below the part
-        of the pattern that is fixed; of a single path the file name."""
+    def databases(self, known: Container[str] = ()) -> Iterator[tuple[str, str]]:
+        """Each path that is not ``known``, and what stands for it below a common prefix: its
+        path below the part of the pattern that is fixed; of a single path the file name."""
         if not self.is_pattern:
-            yield Path(self.path), os.path.basename(self.path)
+            if self.path not in known:
+                yield self.path, os.path.basename(self.path)
             return
         fixed = _fixed_part(self.path)
         for found in sorted(glob.glob(self.path, recursive=True)):
-            if os.path.isfile(found) and not found.endswith(BESIDE):
-                yield Path(found), os.path.relpath(found, fixed)
+            if found not in known and not found.endswith(BESIDE) and os.path.isfile(found):
+                yield found, os.path.relpath(found, fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,41 +103,12 @@ class ConfigFile:
     def configs(self) -> list[SqliteReplicatorConfig]:
         """One for each database that there is now, or that is named; ``ConfigError`` when two
         of them would share a place in a bucket or a cache."""
-        configs, clashes = self.sorted_out()
+        configs, clashes = Search(self).look()
         for clash in clashes:
             raise clash
         return configs
 
-    def sorted_out(self, known: Iterable[SqliteReplicatorConfig] = ()
-                   ) -> tuple[list[SqliteReplicatorConfig], list[ConfigError]]:
-        """Each database beside those ``known``, and an error for each that would share a place
-        with one before it. A path that is named goes before a pattern, and an earlier pattern
-        before a later one."""
-        found: list[SqliteReplicatorConfig] = []
-        clashes: list[ConfigError] = []
-        taken: dict[object, Path] = {}
-        seen = {config.database for config in known}
-        for config in known:
-            taken.update(dict.fromkeys(_places(config), config.database))
-        for entry, path, below in self._named_first():
-            if entry.is_pattern and path.resolve() in seen:
-                continue
-            config = self._config(entry, path, below)
-            other = next((taken[place] for place in _places(config) if place in taken), None)
-            if other is None:
-                found.append(config)
-                taken.update(dict.fromkeys(_places(config), config.database))
-            elif config.database not in {one.database for one in known}:
-                clashes.append(_clash(entry, config, other))
-            seen.add(config.database)
-        return found, clashes
-
-    def _named_first(self) -> Iterator[tuple[Entry, Path, str]]:
-        for entry in sorted(self.entries, key=lambda entry: entry.is_pattern):
-            for path, below in entry.databases():
-                yield entry, path, below
-
-    def _config(self, entry: Entry, path: Path, below: str) -> SqliteReplicatorConfig:
+    def config(self, entry: Entry, path: Path, below: str) -> SqliteReplicatorConfig:
         """What is said of this database alone names its place; what is said of several names
         what their places lie below."""
         settings = over(over(self.defaults, entry.settings), self.overrides)
@@ -147,6 +119,47 @@ class ConfigFile:
             return SqliteReplicatorConfig(db_path=path, **settings)
         except ConfigError as error:
             raise ConfigError(f"{entry.name}: {error}", hint=error.hint) from error
+
+
+class Search:
+    """Finds the databases of a file, each once; :meth:`look` again finds what appeared since."""
+
+    def __init__(self, file: ConfigFile) -> None:
+        self._file = file
+        self._seen: set[str] = set()  # paths as they were found: the second look is cheap
+        self._databases: set[Path] = set()
+        self._taken: dict[object, Path] = {}
+
+    def look(self) -> tuple[list[SqliteReplicatorConfig], list[ConfigError]]:
+        """The databases that are new, and an error for each that would share a place or a cache
+        with another. A path that is named goes before a pattern, and an earlier pattern before
+        a later one."""
+        found: list[SqliteReplicatorConfig] = []
+        clashes: list[ConfigError] = []
+        for entry in sorted(self._file.entries, key=lambda entry: entry.is_pattern):
+            for path, below in entry.databases(self._seen):
+                self._seen.add(path)
+                config = self._file.config(entry, Path(path), below)
+                if entry.is_pattern and config.database in self._databases:
+                    continue
+                clash = self._take(entry, config)
+                if clash is None:
+                    found.append(config)
+                else:
+                    clashes.append(clash)
+        return found, clashes
+
+    def _take(self, entry: Entry, config: SqliteReplicatorConfig) -> ConfigError | None:
+        """Give the database its place and its cache, unless somebody has them."""
+        target = config.target
+        place = (target.scheme, target.endpoint_url, target.bucket, target.path, target.prefix)
+        wanted = (config.database, ("cache", config.cache), place)
+        for each in wanted:
+            if each in self._taken:
+                return _clash(entry, config, self._taken[each])
+        self._taken.update(dict.fromkeys(wanted, config.database))
+        self._databases.add(config.database)
+        return None
 
 
 def over(low: Settings, high: Settings) -> Settings:
@@ -240,13 +253,6 @@ def _refuse_own(origin: str, settings: Settings) -> None:
     for key in sorted(OWN & settings.keys()):
         raise ConfigError(f"{origin}: {key}: cannot be shared by several databases",
                           hint="set it in the [[database]] of a single path")
-
-
-def _places(config: SqliteReplicatorConfig) -> tuple[object, ...]:
-    """What no two databases may have in common."""
-    target = config.target
-    where = (target.scheme, target.endpoint_url, target.bucket, target.path, target.prefix)
-    return config.database, ("cache", config.cache), where
 
 
 def _clash(entry: Entry, config: SqliteReplicatorConfig, other: Path) -> ConfigError:

@@ -1,6 +1,6 @@
 """The sidecar: a replicator as a process of its own, alone or around the application.
 
-Owns signals, the child process, the control socket, and the exit code. SIGTERM and SIGINT mean
+Owns signals, the child process, and the exit code. SIGTERM and SIGINT mean
 "make everything durable, then end"; the exit code is 0 only if that came true.
 """
 
@@ -9,23 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Self
 
-from . import errors
 from .config import SqliteReplicatorConfig
+from .control import ControlSocket
 from .edge import process
-from .errors import ConfigError, LocalIOError, NotDurable, ReplicatorError
+from .errors import ConfigError, NotDurable, ReplicatorError
 from .replicator import SqliteReplicator
 
 FINAL_FLUSH = 30.0  # seconds to make the rest durable before ending; a second signal ends at once
@@ -34,18 +30,8 @@ LOOK = 1.0  # seconds between two looks at whether replication failed: at 0.2, h
 JOIN_POLL = 0.02
 TIDY = 1.0  # seconds between two looks at whether there is memory to give back …
 STORED = ("uploaded_bytes", "snapshots", "merges")  # … which is after these have grown
-SOCKET_NAME = "control.sock"
-MOST_REQUEST = 65536  # bytes of one request line
-AT_ONCE = ("status", "metrics", "proofs")  # requests that wait for nothing …
-ANSWER_TIMEOUT = 10.0  # … so that no answer in this many seconds means a sidecar that hangs
 
 log = logging.getLogger("replicator")
-
-
-class NotRunning(ReplicatorError):
-    """No sidecar answers for this database."""
-
-    default_hint = "start one with `replicator run`"
 
 
 def run_sidecar(config: SqliteReplicatorConfig, command: list[str] | None = None, *,
@@ -224,121 +210,6 @@ class _Signals:
 
     def wait(self, seconds: float) -> bool:
         return self._event.wait(seconds)
-
-
-class ControlSocket:
-    """Answers ``status``, ``flush``, ``snapshot``, ``repair`` and ``metrics``: a JSON line each
-    way."""
-
-    def __init__(self, directory: Path, replicator: SqliteReplicator) -> None:
-        self._directory = directory
-        self._replicator = replicator
-        self._answers: dict[str, Callable[[dict[str, Any]], Any]] = {
-            "status": lambda _: asdict(replicator.status()),
-            "flush": lambda r: asdict(replicator.flush(_seconds(r),
-                                                       snapshot=bool(r.get("snapshot")))),
-            "repair": lambda r: asdict(replicator.repair(
-                _seconds(r), str(r.get("reason") or "a command asked for it"))),
-            "proofs": lambda _: replicator.look_at_proofs(),
-            "snapshot": lambda r: {"txid": replicator.snapshot(_seconds(r))},
-            "metrics": self._metrics,
-        }
-
-    def _metrics(self, _: dict[str, Any]) -> dict[str, float]:
-        self._replicator.status()  # which brings the gauges up to date
-        return self._replicator.metrics.snapshot()
-
-    def __enter__(self) -> Self:
-        self._socket = socket.socket(socket.AF_UNIX)
-        with _short_path(self._directory) as place, contextlib.suppress(FileNotFoundError):
-            os.unlink(place / SOCKET_NAME)
-        with _short_path(self._directory) as place:
-            self._socket.bind(str(place / SOCKET_NAME))
-        self._socket.listen()
-        threading.Thread(target=self._serve, name="replicator-control", daemon=True).start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self._directory / SOCKET_NAME)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            line = connection.makefile("rb").readline(MOST_REQUEST)
-            connection.sendall(json.dumps(self._reply(line)).encode() + b"\n")
-
-    def _reply(self, line: bytes) -> dict[str, Any]:
-        try:
-            request = json.loads(line)
-            answer = self._answers[request["command"]]
-            _seconds(request)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return {"error": "ConfigError", "message": "the request is not understood"}
-        try:
-            return {"answer": answer(request)}
-        except ReplicatorError as error:
-            return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
-
-
-def _seconds(request: dict[str, Any]) -> float | None:
-    """How long the client is willing to wait; ``TypeError`` for what is no number."""
-    timeout = request.get("timeout")
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError("a timeout is a number of seconds")
-    return timeout
-
-
-def ask(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Ask the sidecar whose cache directory this is. ``NotRunning``, or the error it met."""
-    connection = socket.socket(socket.AF_UNIX)
-    if request["command"] in AT_ONCE:
-        connection.settimeout(ANSWER_TIMEOUT)
-    try:
-        with _short_path(cache_dir) as place:
-            connection.connect(str(place / SOCKET_NAME))
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        reply = json.loads(connection.makefile("rb").readline())
-    except TimeoutError as error:
-        raise ReplicatorError(f"the sidecar in {cache_dir} does not answer",
-                              hint="look at its log; it may have to be restarted") from error
-    except (OSError, ValueError, LocalIOError) as error:
-        raise NotRunning(f"no sidecar answers in {cache_dir}") from error
-    finally:
-        connection.close()
-    if "error" in reply:
-        kind = getattr(errors, reply["error"], ReplicatorError)
-        raise kind(reply["message"], hint=reply.get("hint", ""))
-    answer: dict[str, Any] = reply["answer"]
-    return answer
-
-
-@contextlib.contextmanager
-def _short_path(directory: Path) -> Iterator[Path]:
-    """The directory under a name that fits a socket's address (108 bytes)."""
-    if len(os.fsencode(directory)) < 90:
-        yield directory
-        return
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise LocalIOError(f"cannot open {directory}: {error.strerror}") from error
-    try:
-        yield Path(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
 
 
 class _JsonLines(logging.Formatter):

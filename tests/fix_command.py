@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.daemon import NotRunning, ask
+from replicator.control import NotRunning, ask
 from replicator.edge.store.s3 import S3Store
 
 LONG = 60.0  # seconds after which a test is stuck; nothing is ever timed against it

@@ -13,7 +13,7 @@ from replicator.errors import ReplicatorError
 def ask(db: Path, cache_dir: Path | None, request: dict[str, Any]) -> dict[str, Any]:
     """The sidecar's answer to one request; the library's errors otherwise."""
     from replicator.config import SqliteReplicatorConfig
-    from replicator.daemon import ask as ask_daemon
+    from replicator.control import ask as ask_daemon
 
     # only the place of the cache is of interest, and it does not depend on the store
     config = SqliteReplicatorConfig(db_path=db, cache_dir=cache_dir, url="file:///")

@@ -21,7 +21,7 @@ from fix_command import cache_of, wait_for
 from fix_live import LONG, Scene, assert_same_pages
 from fix_scoreboard import effort
 
-from replicator.daemon import ask
+from replicator.control import ask
 from replicator.errors import ReplicatorError
 
 pytestmark = pytest.mark.timeout(300)

@@ -7,7 +7,7 @@ from fix_command import cache_of, wait_for
 from fix_live import LONG
 from fix_scoreboard import effort
 
-from replicator.daemon import ask
+from replicator.control import ask
 
 ALONE, BOTH = effort(12, 300), effort(10, 300)
 WRITERS = ({"autocheckpoint": 20}, {"autocheckpoint": 0}, {"truncate_every": 10},

@@ -14,7 +14,7 @@ import workload
 from fix_command import cache_of
 from fix_scoreboard import effort
 
-from replicator.daemon import ask
+from replicator.control import ask
 from replicator.errors import ReplicatorError
 
 KILLS = effort(10, 700)

@@ -17,7 +17,7 @@ from fix_live import LONG, Scene, assert_same_pages
 from fix_proxy import corrupt_request, delay, drop_answer, hang, reset, status
 from fix_scoreboard import effort
 
-from replicator.daemon import ask
+from replicator.control import ask
 from replicator.errors import ReplicatorError
 from replicator.restore import restore
 

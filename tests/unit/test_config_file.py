@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from replicator.config_file import ConfigFile
+from replicator.config_file import ConfigFile, Search
 from replicator.errors import ConfigError
 
 
@@ -120,9 +120,11 @@ def test_a_pattern_names_what_is_there_now(write, tmp_path):
     assert file.has_patterns
     assert [(c.database.name, c.sync_interval) for c in file.configs()] == [
         ("a.db", 1.0), ("b.db", 9.0)]
+    search = Search(file)
+    assert len(search.look()[0]) == 2
+    assert search.look() == ([], [])
     (tmp_path / "later.db").touch()
-    known = file.configs()[:2]
-    found, clashes = file.sorted_out(known)
+    found, clashes = search.look()
     assert [config.database.name for config in found] == ["later.db"]
     assert not clashes
 
@@ -188,12 +190,14 @@ def test_what_clashes_later_is_left_out_and_said(write, tmp_path):
         [[database]]
         path = "x/*.db"
         """)
-    known = file.configs()
+    search = Search(file)
+    assert [config.database.name for config in search.look()[0]] == ["app.db"]
     for name in ("app.db", "new.db"):
         (tmp_path / "x" / name).touch()
-    found, (clash,) = file.sorted_out(known)
+    found, (clash,) = search.look()
     assert [config.database.name for config in found] == ["new.db"]
     assert "x/app.db" in str(clash)
+    assert search.look() == ([], [])  # and it is said once
 
 
 @pytest.mark.parametrize(("text", "words"), [

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from fix_ship import LONG, App, config_for, image_of, replicator_for, restored, wait_for
 
-from replicator import daemon
-from replicator.daemon import ControlSocket, NotRunning, ask, run_sidecar, set_up_logging
+from replicator import control, daemon
+from replicator.control import ControlSocket, NotRunning, ask
+from replicator.daemon import run_sidecar, set_up_logging
 from replicator.edge.store.directory import DirectoryStore
 from replicator.edge.store.memory import MemoryStore
 from replicator.errors import (
@@ -348,7 +349,7 @@ def test_errors_come_back_as_what_they_are(served, app):
 def raw(cache, line):
     connection = socket.socket(socket.AF_UNIX)
     with contextlib.closing(connection):
-        with daemon._short_path(cache) as place:
+        with control._short_path(cache) as place:
             connection.connect(str(place / "control.sock"))
         connection.sendall(line)
         connection.shutdown(socket.SHUT_WR)
@@ -377,7 +378,7 @@ def test_a_client_that_leaves_harms_nobody(served):
     """Connected and gone without a word, or without reading the answer."""
     for line in (b"", b'{"command": "status"}\n'):
         connection = socket.socket(socket.AF_UNIX)
-        with daemon._short_path(served.config.cache) as place:
+        with control._short_path(served.config.cache) as place:
             connection.connect(str(place / "control.sock"))
         connection.sendall(line)
         connection.close()
@@ -400,7 +401,7 @@ def test_without_a_sidecar_that_is_the_answer(tmp_path, name):
 
 def test_a_sidecar_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
     """status is answered at once or not at all; then that is said."""
-    monkeypatch.setattr(daemon, "ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr(control, "ANSWER_TIMEOUT", 0.05)
     hanging = socket.socket(socket.AF_UNIX)
     hanging.bind(str(tmp_path / "control.sock"))
     hanging.listen()

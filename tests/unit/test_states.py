@@ -18,7 +18,7 @@ from fix_ship import LONG, App, ObedientStore, replicating, replicator_for, wait
 
 from replicator import cli
 from replicator import replicator as replicator_module
-from replicator.daemon import ControlSocket, ask
+from replicator.control import ControlSocket, ask
 from replicator.edge.files import Files
 from replicator.errors import DiskFull, NotDurable
 from replicator.replicator import MIRRORED

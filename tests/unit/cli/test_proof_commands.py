@@ -11,7 +11,7 @@ from replicator import SqliteReplicator, SqliteReplicatorConfig, cli
 from replicator.cli import diff as diff_command
 from replicator.cli import sidecar
 from replicator.cli import status as status_command
-from replicator.daemon import ControlSocket
+from replicator.control import ControlSocket
 from replicator.look.diff import DiffReport, Point
 from replicator.replicator import _nothing
 

@@ -13,7 +13,7 @@ import pytest
 
 from replicator import cli
 from replicator.cli import status as status_command
-from replicator.daemon import ControlSocket
+from replicator.control import ControlSocket
 from replicator.errors import NotDurable
 from replicator.metrics import Metrics
 from replicator.model import Position, ReplicationStatus
