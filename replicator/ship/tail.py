@@ -205,9 +205,16 @@ class Follower:
         """A passive checkpoint, tried again while another one runs: beyond its threshold a
         busy writer begins one at every commit, so that the gaps between them are short."""
         until = self._clock() + CHECKPOINT_PATIENCE
-        while (answer := self._database.checkpoint()).busy and self._clock() < until:
+        while (answer := self._copy()).busy and self._clock() < until:
             time.sleep(0.0002)
         return answer
+
+    def _copy(self) -> Checkpoint:
+        """One passive checkpoint, unless somebody removed the log: its pages would be copied
+        into whatever file that somebody put in the place of the database."""
+        self._database.log.refresh()
+        self.check_file()
+        return self._database.checkpoint()
 
     def _escalate(self) -> None:
         """Roll over under a writer that never pauses, with the write lock, for milliseconds."""
@@ -220,7 +227,7 @@ class Follower:
 
     def backfill(self) -> None:
         """Have copied what can be copied, before anybody has to wait for it."""
-        self._database.checkpoint()
+        self._copy()
 
     @contextlib.contextmanager
     def writers_stopped(self) -> Iterator[bool]:

@@ -13,7 +13,7 @@ from replicator.edge.sqlite import LiveDatabase
 from replicator.metrics import Metrics
 from replicator.ship import tail
 from replicator.ship.image import Image
-from replicator.ship.reader import ContinuityLost, LogReader
+from replicator.ship.reader import ChangedOutside, ContinuityLost, LogReader
 from replicator.ship.tail import Follower
 
 
@@ -92,6 +92,34 @@ def test_a_log_rolls_over_when_it_is_long(app, follow, short_logs):
     assert max(lengths) < 30
     assert follow.metrics.get("roll_overs") > 3
     assert follow.metrics.get("write_lock_holds") == 0
+
+
+@pytest.mark.parametrize("step", ["settle", "backfill"])
+def test_nothing_is_copied_into_what_was_put_in_the_place(tmp_path, app, follow, short_logs,
+                                                          monkeypatch, step):
+    """The log is removed and another database copied over the file at the worst moment, when the
+    roll-over is about to have the old log copied: not a byte of the new file changes."""
+    other = tmp_path / "other.db"
+    with App(other) as new:
+        new.insert(300)
+        new.checkpoint("TRUNCATE")
+    app.insert(30)
+    follow.take()
+    chase = Follower._chase
+
+    def replaced_meanwhile(self):
+        found = chase(self)
+        app.path.with_name("app.db-wal").unlink()
+        subprocess.run(["cp", other, app.path], check=True)
+        return found
+
+    if step == "settle":
+        monkeypatch.setattr(Follower, "_chase", replaced_meanwhile)
+    else:
+        replaced_meanwhile(follow.follower)
+    with pytest.raises(ChangedOutside, match="removed while it was in use"):
+        getattr(follow.follower, step)()
+    assert app.path.read_bytes() == other.read_bytes()
 
 
 def test_a_long_reader_of_the_application_delays_the_roll_over(app, follow, short_logs):
