@@ -67,6 +67,8 @@ def main() -> int:
 
 def effort_of(args: argparse.Namespace) -> Effort:
     effort = QUICK if args.quick else Effort()
+    if args.quick and not args.curves:  # they would not fit into two minutes
+        effort = dataclasses.replace(effort, sizes=(), rates=())
     return dataclasses.replace(effort, sizes=(*effort.sizes, LARGE)) if args.large else effort
 
 

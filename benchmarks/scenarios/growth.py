@@ -18,15 +18,15 @@ LONE = 5  # commits far apart
 
 
 def cases(effort: Effort) -> list[Case]:
+    rates: list[float | None] = [*effort.rates, *([None] if effort.rates else [])]
     return [
-        *(Case(f"size-{size:g}", f"{size:g} MB: first snapshot, {LONE} lone commits, restore",
+        *(Case(f"size-{size:.0f}", f"{size:.0f} MB: first snapshot, {LONE} lone commits, restore",
                BOTH, lambda trial, size=size: by_size(trial, size), 30 + size / 8, curve=True)
           for size in effort.sizes),
-        *(Case(f"rate-{rate}", f"{rate} commits/s for {effort.rate_seconds:g} s", BOTH,
-               lambda trial, rate=rate: by_rate(trial, rate), 20, curve=True)
-          for rate in effort.rates),
-        Case("rate-saturated", f"as many commits as one writer can, {effort.rate_seconds:g} s",
-             BOTH, lambda trial: by_rate(trial, None), 25, curve=True),
+        *(Case(f"rate-{rate or 'saturated'}", f"{rate or 'as many as one writer can'} commits/s "
+               f"for {effort.rate_seconds:g} s", BOTH,
+               lambda trial, rate=rate: by_rate(trial, rate), 30, curve=True)
+          for rate in rates),
     ]
 
 
