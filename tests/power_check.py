@@ -8,11 +8,13 @@ import itertools
 import json
 import os
 import random
+import shutil
 import sqlite3
 import tempfile
 import traceback
 from pathlib import Path
 
+import pytest
 from power_disk import write_tree
 from power_story import LONG, commit, open_database, replicator_of, rows
 
@@ -20,6 +22,7 @@ from replicator import restore
 from replicator.edge.files import Files
 from replicator.edge.sqlite import LogFile, wal_path
 from replicator.edge.store.directory import DirectoryStore
+from replicator.errors import DatabaseUnusable
 from replicator.format.envelope import HEADER_LIMIT, read_header, read_tail
 from replicator.format.keys import Keys, WalKey, parse_key
 from replicator.model import Kind
@@ -122,6 +125,11 @@ def check_all(state, store, reported, identity, seed, scratch):
 
 
 def _check_all(place, reported, rng):
+    if _is_no_database(place / "app.db"):
+        assert not reported  # its creation was interrupted, before anybody followed it
+        with pytest.raises(DatabaseUnusable):
+            replicator_of(place, DirectoryStore(place / "store")).start()
+        return
     early = rng.random() < 0.5  # the application, or the replicator, comes first
     db, left = (open_database(place / "app.db"), None) if early else (None, 0)
     if db is not None:
@@ -141,6 +149,20 @@ def _check_all(place, reported, rng):
         mine.stop()
     db.close()
     _check_store(place, position.txid, left, reported, rng)
+
+
+def _is_no_database(path):
+    """Whether SQLite refuses what the power left of the application's own file. It is asked on a
+    copy, for it would change what the replicator is to find."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        for file in path.parent.glob(f"{path.name}*"):
+            shutil.copy(file, directory)
+        with contextlib.closing(sqlite3.connect(Path(directory) / path.name)) as db:
+            try:
+                db.execute("SELECT count(*) FROM sqlite_schema")
+            except sqlite3.DatabaseError as error:
+                return error.sqlite_errorname == "SQLITE_NOTADB"
+    return False
 
 
 def _go_on(mine, db, left, rng):
