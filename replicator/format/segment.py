@@ -57,9 +57,10 @@ _MARKER_LEVEL = 3
 class SegmentEncoder:
     """Makes one object whose payload is a WAL file: start, write …, finish."""
 
-    def __init__(self, header: ObjectHeader, *, level: int) -> None:
+    def __init__(self, header: ObjectHeader, *, level: int, far: bool = True) -> None:
+        """``far``: pages may come back megabytes later, see :class:`.zstd.FrameCompressor`."""
         self._header = header
-        self._stream = zstd.FrameCompressor(level, _WINDOW_LOG)
+        self._stream = zstd.FrameCompressor(level, _WINDOW_LOG, far=far)
         self._sha = hashlib.sha256()
         self._size = 0
         self._payload = 0

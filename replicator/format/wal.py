@@ -8,6 +8,7 @@ Source: SQLite documentation, "WAL-mode File Format".
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -179,6 +180,13 @@ def _smallest_later_size(commits: U32) -> U32:
     """For each frame, the smallest size the database has at or after it."""
     sizes = np.where(commits == 0, np.uint32(0xFFFFFFFF), commits)
     return np.minimum.accumulate(sizes[::-1])[::-1]
+
+
+def rewritten(runs: Iterable[Frames]) -> bool:
+    """Whether a sixteenth of the frames, or more, hold pages that others of them hold too."""
+    pages = [frames.pages for frames in runs]
+    count = sum(map(len, pages))
+    return bool(count) and 16 * (count - len(np.unique(np.concatenate(pages)))) >= count
 
 
 def transaction_ends(frames: Frames, count: int) -> list[int]:

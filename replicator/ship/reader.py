@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 from ..edge.sqlite import LogFile
 from ..errors import ReplicatorError
-from ..format.wal import FRAME_HEADER_SIZE, Frames, WalHeader, frame_header, scan
+from ..format.wal import FRAME_HEADER_SIZE, Frames, WalHeader, frame_header, rewritten, scan
 from ..model import LogPosition
 
-CHUNK_BYTES = 4 << 20  # one read of the log; bounds memory, large enough to vectorise
+CHUNK_BYTES = 1 << 20  # one read of the log; bounds memory, large enough to vectorise
+HOLD_BYTES = 4 << 20  # up to this much is not read a second time when it is captured
 STASH_BYTES = 64 << 20  # most that waits in memory while the log is let go
 SETTLED_NS = 100_000_000  # a modification time younger than this may hide a later write
 
@@ -50,6 +51,7 @@ class Committed:
     end: LogPosition
     complete: bool  # nothing committed followed when the log was read
     ready: tuple[Batch, ...] = ()  # the whole range when it was read already
+    rewritten: bool = False  # whether many of its pages are in it more than once
 
     @property
     def raw_bytes(self) -> int:
@@ -229,10 +231,13 @@ class LogReader:
     def _find(self, limit: int) -> Committed | None:
         """Always from the captured position on: a transaction that was rolled back leaves
         frames that the next one overwrites from there, and only the chain tells."""
-        base, end, complete = self.position, None, True
+        base, end, complete, held = self.position, None, True, 0
         batches: list[Batch] = []
+        runs: list[Frames] = []
         for batch in self._chunks(base):
-            if len(batches) < 2:
+            runs.append(batch.frames)
+            held += len(batch.data)
+            if held <= HOLD_BYTES:
                 batches.append(batch)
             if batch.frames.committed:
                 end = batch.frames.position(base)
@@ -242,17 +247,11 @@ class LogReader:
                 break
         if end is None:
             return None
-        return Committed(self.position, end, complete, self._reusable(batches, end))
+        ready = _reusable(batches, end) if len(batches) == len(runs) else ()
+        return Committed(self.position, end, complete, ready, rewritten(runs))
 
     def _still_here(self) -> bool:
         return in_log(self._log, self.position)
-
-    def _reusable(self, batches: list[Batch], end: LogPosition) -> tuple[Batch, ...]:
-        """The batch in hand when one read held the whole range, which is the common case."""
-        if len(batches) != 1 or batches[0].base != self.position:
-            return ()
-        only = batches[0]
-        return (Batch(only.base, only.data, only.frames, end.frame - only.base.frame),)
 
     def _chunks(self, start: LogPosition) -> Iterator[Batch]:
         size = frame_size(start)
@@ -286,6 +285,10 @@ class LogReader:
         """Everything up to ``end`` was captured."""
         self.position, self._stash = end, None
 
+    def keep(self, found: Committed) -> None:
+        """Hold ``found`` in memory until it is captured, so that the log may go before that."""
+        self._stash = replace(found, ready=tuple(self.batches(found)))
+
     def stash(self) -> bool:
         """Read what is committed into memory, so that the log may go. False: too much of it,
         or a new log began, which is not joined to what waits of the old one."""
@@ -298,8 +301,9 @@ class LogReader:
         if found is None:
             return True
         start, ready = (stashed.start, stashed.ready) if stashed else (found.start, ())
-        whole = Committed(start, found.end, found.complete,
-                          ready + (found.ready or tuple(beyond.batches(found))))
+        batches = ready + (found.ready or tuple(beyond.batches(found)))
+        whole = Committed(start, found.end, found.complete, batches,
+                          rewritten(batch.frames for batch in batches))
         self._stash = whole
         return found.complete and whole.raw_bytes <= STASH_BYTES
 
@@ -312,3 +316,10 @@ class LogReader:
         """Whether the log is still the same and ends at :attr:`read_position`."""
         probe = LogReader(self._log, self.read_position)
         return probe.find(0) is None and same_log(probe.position, self.read_position)
+
+
+def _reusable(batches: list[Batch], end: LogPosition) -> tuple[Batch, ...]:
+    """What of ``batches`` lies before ``end``."""
+    return tuple(Batch(batch.base, batch.data, batch.frames,
+                       min(batch.frames.count, end.frame - batch.base.frame))
+                 for batch in batches if batch.base.frame < end.frame)

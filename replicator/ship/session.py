@@ -17,7 +17,7 @@ from .image import Image
 from .reader import ChangedOutside, Committed, LogReader, frame_size
 from .room import Room
 from .snapshots import Snapshots
-from .tail import ROLL_OVER_FRAMES, Follower
+from .tail import ROLL_OVER_FRAMES, Follower, long_log
 from .upload import Uploader, now_ms
 
 ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log's length
@@ -26,6 +26,7 @@ ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log
 # its own checkpoints find nothing to copy while the pin is where it is.
 HURRY_FACTOR = 4
 ATTEMPTS = 8  # to let the log go before what came meanwhile is captured
+EARLY_BYTES = 8 << 20  # up to this much waits in memory so that the log can go before a cut
 OVERRUN_BYTES = 128 << 20  # in a log of this size, writers that outrun the capture must wait
 SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the next one
 EXAMINE_REST = 1.0  # seconds between two examinations of a file that is written to
@@ -148,17 +149,34 @@ class Session:
         """
         brake = brake and self.log_bytes >= OVERRUN_BYTES
         with self._follower.writers_stopped() if brake else nullcontext():
-            found = self._reader.find(self._config.segment_max_bytes)
+            found, settled = self._find()
             if found is not None:
                 self._follower.check_file()  # the log was found by its path
                 self._room.require(found.raw_bytes)
                 self._sighted(found.end)
                 self._count(self._cutter.cut(self._reader, found, fast=self._behind(found)), found)
-            settled = self._let_go()
+            settled = self._let_go() if settled is None else settled
         if self._reader.stashed or not settled or (found is not None and not found.complete):
             return False
         self.noticed_ms, self.uncaptured = None, 0
         return True
+
+    def _find(self) -> tuple[Committed | None, bool | None]:
+        """What to cut, and, if the log was seen to already, whether that is settled.
+
+        A log that is to be let go is let go before the cut where memory allows, so that what
+        comes meanwhile is in the same segment.
+        """
+        found = self._reader.find(self._config.segment_max_bytes)
+        early = (found is not None and found.complete and found.raw_bytes <= EARLY_BYTES
+                 and long_log(found.end))
+        if found is None or not early:
+            return found, None
+        self._follower.check_file()
+        self._sighted(found.end)
+        self._reader.keep(found)
+        settled = self._let_go()
+        return self._reader.find(self._config.segment_max_bytes), settled
 
     def _let_go(self) -> bool:
         """See to the log; False when so much came meanwhile that it is to be captured at once.
@@ -166,9 +184,10 @@ class Session:
         Each attempt to let the log go takes into memory what came during the one before. All of
         that becomes one segment in the end, where it would else be a request for each attempt.
         """
+        began = self._reader.read_position
         settled = self._follower.settle()
         for _ in range(ATTEMPTS):
-            if not settled or self._follower.waiting or not self._reader.stashed:
+            if not settled or self._follower.waiting or self._reader.read_position == began:
                 break
             settled = self._follower.settle()
         return settled

@@ -12,6 +12,7 @@ import pytest
 from fix_ship import LONG, App, ObedientStore, replicating, wait_for
 
 from replicator import restore
+from replicator.edge.sqlite import LiveDatabase
 
 ROWS = 8000
 LINE = "the quick brown fox jumps over the lazy dog; "
@@ -150,6 +151,28 @@ def test_transactions(app, store):
     assert spent.pop("up") <= 0.158 * log
     assert spent == {"put": 20, "down": 0}
     assert len(list(store.inner.list(""))) == objects + 20
+
+
+def test_what_is_committed_while_the_log_is_let_go_costs_no_request(app, store, monkeypatch):
+    """Each checkpoint of a roll-over meets another commit, as under steady writes: still one
+    segment, one request."""
+    checkpoint, meanwhile = LiveDatabase.checkpoint, iter(range(3))
+
+    def slow(database):
+        for _ in meanwhile:
+            app.transactions(1)
+            break
+        return checkpoint(database)
+
+    with begun(app, store) as replicator:
+        in_steps(app, replicator, 1, 300)
+        store.spent()
+        monkeypatch.setattr(LiveDatabase, "checkpoint", slow)
+        in_steps(app, replicator, 1, 300)
+        assert replicator.metrics.get("roll_overs") > 0
+        assert replicator.status().txid == replicator.status().durable_txid
+        assert next(meanwhile, None) is None
+        assert store.spent()["put"] == 1
 
 
 def test_nothing(app, store):

@@ -136,6 +136,7 @@ def test_a_backlog_cut_in_pieces(scene, monkeypatch):
     """Captures that always stop short of the log's end, while the application checkpoints as
     it likes: no page is lost between two logs."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 128 << 10)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     scene.begin()
     with scene.replicating(segment_max_bytes=128 << 10) as replicator:
         for _ in range(15):

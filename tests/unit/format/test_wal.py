@@ -25,6 +25,7 @@ from replicator.format.wal import (
     new_header,
     newest,
     parse_header,
+    rewritten,
     scan,
     transaction_ends,
 )
@@ -287,3 +288,17 @@ def test_newest_leaves_out_pages_a_later_commit_cut_off():
     assert (pgnos.tolist(), indexes.tolist()) == ([2, 4, 6], [3, 4, 5])
     pgnos, indexes = newest(frames, 3)
     assert (pgnos.tolist(), indexes.tolist()) == ([2, 4, 5], [0, 2, 1])
+
+
+@pytest.mark.parametrize(("again", "answer"), [([], False), ([1], False), ([1, 2], True)])
+def test_pages_count_as_rewritten_from_a_sixteenth_on(again, answer):
+    """Whichever of the runs they are in."""
+    builder = FrameBuilder(512, salts=SALTS)
+    runs = []
+    for pgnos in (list(range(1, 31)), again):
+        base = builder.position
+        body = builder.feed(np.array(pgnos, np.uint32), pages(len(pgnos), 512),
+                            commit=30 if pgnos else 0)
+        runs.append(scan(body, base))
+    assert rewritten(runs) is answer
+    assert rewritten([]) is False

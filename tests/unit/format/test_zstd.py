@@ -78,6 +78,19 @@ def test_old_versions_of_a_page_are_found_far_back():
     assert len(twice) < 1.1 * 1500 * 4096
 
 
+def test_nearby_versions_are_found_without_looking_far():
+    """Pages that repeat within a megabyte need no long-distance matching."""
+    rng = random.Random(3)
+    pages = b"".join(rng.randbytes(100) + bytes(924) for _ in range(500)) * 3
+    sizes = []
+    for far in (True, False):
+        compressor = zstd.FrameCompressor(3, 24, far=far)
+        frame = compressor.compress(pages) + compressor.finish()
+        assert stock(frame) == pages
+        sizes.append(len(frame))
+    assert sizes[1] <= 1.02 * sizes[0]
+
+
 def test_a_stream_comes_in_bounded_pieces():
     """300 MB of zeros fit in a few kB; no piece is larger than 32 MiB."""
     compressor = zstd.FrameCompressor(3, 20)

@@ -190,6 +190,7 @@ def test_a_failure_at_any_step_changes_nothing(tmp_path_factory, act, code):
 def test_frames_that_change_while_being_cut_change_nothing(bench, monkeypatch):
     """Continuity lost in the middle of a cut: no segment, and hashes as before."""
     monkeypatch.setattr("replicator.ship.reader.CHUNK_BYTES", 4120)
+    monkeypatch.setattr("replicator.ship.reader.HOLD_BYTES", 0)
     bench.app.insert(30)
     found = bench.reader.find(ALL)
     before = bench.state()

@@ -92,6 +92,7 @@ def test_commits_between_pin_and_image_are_in_it(app, database):
 def test_an_image_at_a_given_position_leaves_later_commits_out(app, database, monkeypatch):
     """With a position read after the pin, newer frames of the log do not count."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     pin = database.pin()
     with Image(database) as now:
         position = now.position
@@ -133,6 +134,7 @@ def test_a_log_that_is_reset_before_the_image_is_made(app, database):
 def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, monkeypatch):
     """The scan of a long log meets a restart: a second look settles it."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     app.checkpoint("PASSIVE")
     pin = database.pin()
     original, once = reading.LogReader.batches, []

@@ -268,6 +268,7 @@ def test_a_reader_that_saw_the_end_is_anchored(app):
 def test_a_transaction_larger_than_a_chunk_is_taken_whole(app, reader, monkeypatch):
     """Memory is bounded by chunks, a capture by commits: many chunks make one capture."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 3 * 4120)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     spill(app, 100)
     assert take(reader) == []
     app.run("COMMIT")
@@ -281,9 +282,24 @@ def test_a_transaction_larger_than_a_chunk_is_taken_whole(app, reader, monkeypat
     assert seen == committed(app)
 
 
+def test_what_was_read_just_now_is_not_read_again(app, reader, monkeypatch):
+    """A few reads are held until they are captured, and end where the last commit does."""
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 3 * 4120)
+    app.insert(60)
+    expected = committed(app)
+    spill(app, 100)
+    found = reader.find(ALL)
+    app.run("ROLLBACK")
+    assert len(found.ready) > 1
+    assert sum(batch.count for batch in found.ready) == len(expected)
+    wal_path(app.path).write_bytes(b"")
+    assert [batch.end for batch in reader.batches(found)][-1] == found.end
+
+
 def test_a_limit_ends_a_capture_at_a_commit_and_says_so(app, reader, monkeypatch):
     """About ``limit`` bytes, never part of a transaction; ``complete`` only at the end."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 4120)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     for _ in range(5):
         app.insert(3)
     answers, seen = [], []
@@ -299,6 +315,7 @@ def test_a_limit_ends_a_capture_at_a_commit_and_says_so(app, reader, monkeypatch
 def test_frames_that_change_between_two_reads_are_lost_continuity(app, reader, monkeypatch):
     """A capture that must be read again verifies again."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     app.insert(60, 1000)
     found = reader.find(ALL)
     assert not found.ready
@@ -312,6 +329,7 @@ def test_frames_that_change_between_two_reads_are_lost_continuity(app, reader, m
 def test_another_transaction_in_the_same_place_is_lost_continuity(app, reader, monkeypatch):
     """Frames that verify, but are not those that were found."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     before = wal(app)
     app.insert(60, 1000)
     found = reader.find(ALL)
@@ -375,6 +393,7 @@ def test_log_holds_wants_every_frame(app, reader, monkeypatch):
     """A power cut may take one from the middle and leave the last; SQLite then goes on from the
     one before it, and whatever it writes would be missed."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * reading.frame_size(reader.position))
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     app.insert(30, 1000)
     take(reader)
     position, whole = reader.position, wal(app)

@@ -56,6 +56,7 @@ def test_a_backlog_is_not_reset_while_it_is_cut_in_pieces(app, reader, follower,
     """While captures stop short of the log's end, the pin stays, although the application has
     checkpointed all it can and writes on: every page written is captured in the end."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 16 * (PAGE + 24))
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     taken = dict(capture(reader, follower))
     for _ in range(100):
         app.insert(20)
@@ -78,6 +79,7 @@ def test_the_pin_moves_behind_a_backlog_once_all_it_sees_is_captured(app, reader
     """A writer that is always ahead does not keep the pin from moving on: it moves as soon as
     the capture has passed what the pin can read."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 16 * (PAGE + 24))
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     app.insert()
     capture(reader, follower)
     copied = [app.checkpoint()[2]]
