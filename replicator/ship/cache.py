@@ -151,6 +151,13 @@ class Cache:
         with self._lock:
             return self._ledger.waiting()
 
+    def waits(self, record: SegmentRecord) -> bool:
+        """Whether this very segment is still to be acknowledged."""
+        with self._lock:
+            known = self._ledger.find(record.first_txid)
+            return (known is not None and not known.acknowledged
+                    and known.file_name == record.file_name)
+
     def next_pending(self) -> SegmentRecord | None:
         with self._lock:
             return next(iter(self._ledger.waiting(1)), None)

@@ -87,7 +87,8 @@ class Joiner:
 
     def _join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         if self.damaged_from is not None:
-            self._drop_damaged(self.damaged_from)
+            with self.uploader.resting():  # else what is dropped could still get into the store
+                self._drop_damaged(self.damaged_from)
             self.damaged_from = None
         record = self.cache.head()
         if self.take_over:

@@ -12,7 +12,7 @@ import logging
 from ..config import SqliteReplicatorConfig
 from ..errors import DamageError, NotDurable
 from ..metrics import Metrics
-from .cache import Cache, Offered
+from .cache import Cache, Offered, SegmentRecord
 from .squash import TooLarge, squash, squashable
 from .upload import Uploader, now_ms
 
@@ -76,8 +76,7 @@ class Room:
             self._squashed_to = pending
             return pending
         except DamageError as error:
-            log.warning("nothing was squashed: %s", error)
-            self._uploader.damaged(next(r for r in records if r.key == error.key))
+            self._report(next(r for r in records if r.key == error.key), error)
             return pending
         self._metrics.add("squashes")
         self._squashed_to = self._cache.pending_bytes()
@@ -85,3 +84,11 @@ class Room:
                     "one of %d bytes; of transactions %d to %d only the last can be restored",
                     len(records), record.size, record.first_txid, record.last_txid)
         return self._squashed_to
+
+    def _report(self, record: SegmentRecord, error: DamageError) -> None:
+        """Of a segment that the uploader was quicker to send, the file may be gone already."""
+        if not self._cache.waits(record):
+            log.info("nothing was squashed: %s, for it is in the store", error)
+            return
+        log.warning("nothing was squashed: %s", error)
+        self._uploader.damaged(record)

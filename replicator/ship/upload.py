@@ -9,12 +9,13 @@ nothing is appended any more.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from ..edge.store.base import Part, Store
@@ -110,15 +111,22 @@ class Uploader:
             self.idle = False
             self._changed.notify_all()
 
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """No attempt is under way inside the block, so what the store holds of what waits is for
+        the store to say. Afterwards it is asked whether the log is as the cache says."""
+        with self._changed:
+            self._anew = True
+            self._changed.notify_all()
+        with self._attempting:
+            yield
+
     def begin_anew(self) -> None:
         """The cache was opened again: ask the store once more whether the log is as it says.
 
         Waits for the attempt under way, for only then the store tells where the log ends.
         """
-        with self._changed:
-            self._anew = True
-            self._changed.notify_all()
-        with self._attempting:
+        with self.resting():
             durable = self._cache.durable()
             with self._changed:
                 self._durable_txid = durable.last_txid if durable else 0

@@ -9,6 +9,7 @@ from fix_ship import App, ObedientStore, replicating, restored, wait_for
 
 from replicator.errors import DamageError, GapError, NotDurable
 from replicator.model import Kind
+from replicator.ship import room
 from replicator.ship.cache import Offered
 from replicator.ship.squash import TooLarge, squash, squashable
 
@@ -171,6 +172,26 @@ def test_a_segment_that_was_offered_keeps_its_bytes(app, store, tmp_path):
         cache.failed(records[1].first_txid, "", 0)
         store.come_back()
         replicator.flush(LONG)
+    assert restored(store, tmp_path)[1] == app.image()
+
+
+def test_a_segment_that_was_sent_meanwhile_is_not_damaged(app, store, tmp_path, monkeypatch):
+    """While it was to be squashed it got into the store, and its file gave way to others."""
+    with replicating(app.path, store, segment_max_bytes=128 << 10) as replicator:
+        away(app, store, replicator)
+        busy(app, replicator, 4)
+        cache, reported = replicator._parts.cache, []
+
+        def too_late(*args, **options):
+            store.come_back()
+            replicator.flush(LONG)
+            cache.trim(0)
+            return squash(*args, **options)
+
+        monkeypatch.setattr(room, "squash", too_late)
+        monkeypatch.setattr(replicator._parts.uploader, "damaged", reported.append)
+        replicator._parts.joiner.room._squash(cache.pending_bytes())
+        assert reported == []
     assert restored(store, tmp_path)[1] == app.image()
 
 
