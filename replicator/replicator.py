@@ -212,7 +212,7 @@ class _Parts:
             self.store, keys, Levers(lambda: self.uploader.durable_txid, self._fresh_snapshot,
                                      self._fresh_generation), metrics,
             scratch=_scratch(config, self.cache), interval=config.drill_interval,
-            bandwidth=config.drill_bandwidth)
+            bandwidth=config.drill_bandwidth, files=files)
         self.keeper = keeper_for(
             config, self.store, self.cache, metrics, created_by=f"replicator {__version__}",
             durable_txid=lambda: self.uploader.durable_txid, pause=self._pause,

@@ -26,14 +26,14 @@ from replicator.ship import hashes, pipeline, session, tail, upload
 
 SOON = 0.3  # seconds after which a flush is given up and asked for again
 SAMPLES = 20  # of the status while the disk is in trouble
-TROUBLE = ("injected", "no space left on device", "input/output error")
+TROUBLE = ("disk is full", "disk i/o error", "no space left on device", "input/output error")
 KINDS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "short write": "short"}
 LOOKS = ("stat", "fstat", "listdir", "statvfs", "open", "pread", "preadv", "SELECT", "flock")
 FREES = ("unlink", "rmdir", "DELETE")
 NAMES = {"app.db": "database", "app.db-wal": "log", "pages.xxh": "hashes",
          "pages.xxh.tmp": "hashes", "state.db": "ledger", "lock": "lock", "parts": "parts",
          "database": "rebuilt", "restored.json": "note", "restored.json.tmp": "note",
-         "drill.db": "drill"}
+         "drill.db": "drill", "scratch": "scratch"}
 
 
 def name_of(path):

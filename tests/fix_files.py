@@ -223,7 +223,7 @@ def injected(call, code):
     """What a system call, or SQLite, answers with."""
     if call.__name__ != "_execute":
         return OSError(code, os.strerror(code))
-    error = sqlite3.OperationalError("injected")
     full = code == errno.ENOSPC
+    error = sqlite3.OperationalError("database or disk is full" if full else "disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
     return error

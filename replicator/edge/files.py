@@ -336,8 +336,8 @@ class DirLock:
             if not self._is_current(fd):
                 os.close(fd)
                 return False
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            self._files.system(os.ftruncate, fd, 0)
+            self._files.system(os.pwrite, fd, str(os.getpid()).encode(), 0)
         except BlockingIOError as error:
             holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
             os.close(fd)

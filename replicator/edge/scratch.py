@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from replicator.edge.files import about
+from replicator.edge.files import Files, about
 
 
 @contextlib.contextmanager
-def scratch_directory(parent: Path | None) -> Iterator[Path]:
+def scratch_directory(parent: Path | None, files: Files | None = None) -> Iterator[Path]:
     """A new directory in ``parent`` (default: the system's temporary directory)."""
-    with about(parent or tempfile.gettempdir()):
-        directory = Path(tempfile.mkdtemp(prefix="replicator-", dir=parent))
+    place = parent or Path(tempfile.gettempdir())
+    directory = place / f"replicator-{secrets.token_hex(8)}"
+    with about(place):
+        (files or Files()).system(os.mkdir, directory, 0o700)
     try:
         yield directory
     finally:

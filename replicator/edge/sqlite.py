@@ -29,7 +29,7 @@ from urllib.parse import quote
 from ..errors import DatabaseUnusable, LocalIOError, ReplicatorError
 from ..format.database import DatabaseHeader, parse_database_header
 from ..format.wal import HEADER_SIZE, WalHeader, parse_header
-from .files import Files, RawFile, database_reader
+from .files import Files, RawFile, database_reader, local_error
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # whoever has a WAL database open locks one of these
@@ -71,7 +71,7 @@ def _facts(path: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise LocalIOError(f"cannot look at {path}: {error.strerror}") from error
+        raise local_error(error, path) from error
     return found if found.st_size else None
 
 
@@ -349,7 +349,7 @@ class LogFile:
             self.close()
             return None
         except OSError as error:
-            raise LocalIOError(f"cannot read {self.path}: {error.strerror}") from error
+            raise local_error(error, self.path) from error
         return found
 
     def header(self) -> WalHeader | None:
@@ -363,7 +363,7 @@ class LogFile:
         try:
             return self._files.system(os.pread, self._descriptor, size, offset)
         except OSError as error:
-            raise LocalIOError(f"cannot read {self.path}: {error.strerror}") from error
+            raise local_error(error, self.path) from error
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -375,7 +375,7 @@ def _check_permissions(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise LocalIOError(f"cannot look at {path}: {error.strerror}") from error
+        raise local_error(error, path) from error
     if not stat.S_ISREG(mode):
         raise not_a_database(path)
     marked = not mode & 0o222  # root may write anyway, but somebody meant it

@@ -75,10 +75,11 @@ def drill(store: Store, prefix: str, *, assertions: Sequence[str] = (),
     """
     began = time.monotonic()
     at_ms = time.time_ns() // 1_000_000
-    with scratch_directory(scratch) as directory:
+    files = files or Files()
+    with scratch_directory(scratch, files) as directory:
         try:
-            report = _restored(store, prefix, directory / "drill.db", files or Files(),
-                               progress, txid=txid, timestamp=timestamp)
+            report = _restored(store, prefix, directory / "drill.db", files, progress,
+                               txid=txid, timestamp=timestamp)
             checked = tuple(_checked(Path(report.output), assertions, cancelled))
         except NOTED as error:
             if record and txid is None and timestamp is None:

@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..edge.files import Files
 from ..edge.store.base import Store
 from ..edge.store.retry import Clock, RetryingStore, RetryPolicy
 from ..edge.store.throttle import Cancelled, ThrottledStore
@@ -60,13 +61,15 @@ class Guard:
     """Start it once; stop ends what it does. Everything else may be called from any thread."""
 
     def __init__(self, store: Store, keys: Keys, levers: Levers, metrics: Metrics, *,
-                 scratch: Path, interval: float = 0.0, bandwidth: int = 0) -> None:
+                 scratch: Path, interval: float = 0.0, bandwidth: int = 0,
+                 files: Files | None = None) -> None:
         """``interval`` in seconds, 0: no drills; ``bandwidth`` in bytes a second, 0: any.
         ``scratch`` is a directory of the guard's own, emptied at the start."""
         self._keys = keys
         self._levers = levers
         self._metrics = metrics
         self._scratch = scratch
+        self._files = files or Files()
         self._interval = interval
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -185,10 +188,11 @@ class Guard:
     def _drill(self) -> None:
         self._not_before = time.monotonic() + min(self._interval, AGAIN)
         self._metrics.add("drills")
-        self._scratch.mkdir(parents=True, exist_ok=True)
         try:
+            self._files.mkdir(self._scratch)
             report = drill(self._slow, self._keys.prefix, scratch=self._scratch,
-                           recorder=self._store, cancelled=self._stopping.is_set)
+                           files=self._files, recorder=self._store,
+                           cancelled=self._stopping.is_set)
         except UNRESTORABLE as error:
             self._metrics.add("failed_drills")
             log.error("the drill failed: %s", error)

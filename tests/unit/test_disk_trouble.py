@@ -9,6 +9,7 @@ from fix_files import StrikingFiles
 from fix_ship import LONG, App, ObedientStore, config_for, wait_for
 
 from replicator import SqliteReplicator
+from replicator.errors import DiskFull
 from replicator.ship import pipeline
 
 
@@ -51,3 +52,17 @@ def test_it_is_never_healthy_while_nothing_can_be_captured(replicator, files):
     replicator.flush(LONG)
     wait_for(lambda: replicator.status().healthy)
     assert replicator.status().lag_seconds == 0
+
+
+@pytest.mark.parametrize("point", [("mkdir", "scratch"), ("pwrite", "rebuilt")])
+def test_a_drill_that_meets_it_says_so(replicator, files, point):
+    """The drill uses the replicator's own door to the disk; its trouble is none of the backup,
+    and no defect."""
+    guard = replicator._parts.guard
+    files.strike(point, 1, errno.ENOSPC, lasting=False)
+    with pytest.raises(DiskFull, match="no space left"):
+        guard._drill()
+    assert files.struck
+    assert guard.trouble is None
+    guard._drill()
+    assert guard.proven.txid == replicator.status().durable_txid
