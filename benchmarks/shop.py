@@ -118,7 +118,7 @@ class Shop:
         size = 0
         with self.path.open("rb") as file:
             while raw := file.read(SnapshotEncoder.FRAME_BYTES):
-                size += len(SnapshotEncoder.compress(raw, 3))
+                size += SnapshotEncoder.compress(raw, 3).size
         return size
 
 

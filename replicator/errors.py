@@ -21,7 +21,8 @@
     └── StoreAnswer             1   not failures, answers; the caller decides
         ├── ObjectExists        1   a conditional write found the key taken
         ├── ObjectMissing       1   no object under that key
-        └── UploadMissing       1   no such multipart upload (any more)
+        ├── UploadMissing       1   no such multipart upload (any more)
+        └── CopyRefused         1   the store does not copy a part out of another object
 
 A class owns its exit code; an instance carries its message, lower case and without a final
 stop, and a hint that says what to do next.
@@ -130,4 +131,8 @@ class ObjectMissing(StoreAnswer):
 
 
 class UploadMissing(StoreAnswer):
+    pass
+
+
+class CopyRefused(StoreAnswer):
     pass

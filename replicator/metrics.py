@@ -53,6 +53,8 @@ FIGURES = (
     _counter("uploaded_bytes", "their size"),
     _counter("failed_uploads", "upload attempts that failed"),
     _counter("snapshots", "snapshots acknowledged by the store"),
+    _counter("snapshot_bytes", "their bytes that were sent"),
+    _counter("copied_bytes", "their bytes that the store copied from the snapshot before"),
     _counter("generations", "generations begun"),
     _counter("catch_ups", "gaps bridged by a catch-up segment"),
     _counter("squashes", "times that waiting segments were merged page by page to save space"),

@@ -235,7 +235,7 @@ class _Parts:
         self.pipeline.rejoin("another writer went on with the log in the bucket")
 
     def _fresh_snapshot(self) -> int:
-        request = self.pipeline.take_snapshot()
+        request = self.pipeline.take_snapshot(whole=True)
         while not self._ending.is_set():
             with contextlib.suppress(FutureTimeout):
                 return request.result(POLL)

@@ -150,7 +150,7 @@ class BucketBuilder:
         body = encoder.start()
         for at in range(0, len(image), step):
             raw = image[at:at + step]
-            body += encoder.add(encoder.compress(raw, 1), len(raw))
+            body += encoder.add(encoder.compress(raw, 1))
         rest, summary = encoder.finish(last_txid=self.txid, state=hashes.state)
         self.put(key, body + rest, summary.metadata() if metadata else None)
         return key

@@ -44,5 +44,5 @@ class CountingStore(Store):
     def put(self, *args, **options):
         raise AssertionError("a restore writes nothing")
 
-    delete = begin_upload = put_part = list_parts = put
+    delete = begin_upload = put_part = copy_part = list_parts = put
     complete_upload = abort_upload = list_uploads = put

@@ -130,6 +130,9 @@ class ObedientStore(Store):
     def put_part(self, key, upload_id, number, body):
         return self._call("put_part", key, upload_id, number, body)
 
+    def copy_part(self, key, upload_id, number, source, start, length):
+        return self._call("copy_part", key, upload_id, number, source, start, length)
+
     def list_parts(self, key, upload_id):
         return self._call("list_parts", key, upload_id)
 

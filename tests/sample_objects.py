@@ -61,7 +61,7 @@ def small_snapshot(frame_pages=4):
     out = encoder.start()
     for at in range(0, len(raw), frame_pages * 512):
         part = raw[at:at + frame_pages * 512]
-        out += encoder.add(encoder.compress(part, 3), len(part))
+        out += encoder.add(encoder.compress(part, 3))
     rest, summary = encoder.finish(last_txid=5, state=STATE)
     return out + rest, summary, raw
 

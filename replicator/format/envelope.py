@@ -20,13 +20,21 @@ from xxhash import xxh64_intdigest
 from replicator.errors import DamageError
 from replicator.format import zstd
 from replicator.format.buffers import Buffer
-from replicator.format.objects import FORMAT_VERSION, ObjectHeader, Trailer
+from replicator.format.objects import (
+    DIGESTS,
+    FORMAT_VERSION,
+    FrameDigests,
+    ObjectHeader,
+    Trailer,
+    format_version,
+    known_version,
+)
 from replicator.format.wal import valid_page_size
 from replicator.model import Kind
 
 HEADER_LIMIT = 256  # bytes that hold any header frame
 TAIL_LIMIT = 64 * 1024  # bytes at the end worth asking for first
-MAX_TAIL = 64 * 1024 * 1024  # a longer tail is not believed: 8 TiB of database
+MAX_TAIL = 256 * 1024 * 1024  # a longer tail is not believed: 3.5 TiB of database
 
 _HEADER_NIBBLE, _TRAILER_NIBBLE, _SEEK_NIBBLE = 0xA, 0xB, 0xE
 _HEADER = struct.Struct("<4sBBH16s16sQQII")
@@ -70,9 +78,9 @@ def damaged(key: str, what: str) -> DamageError:
 def encode_header(header: ObjectHeader) -> bytes:
     created_by = header.created_by.encode()[:_CREATED_BY_LIMIT]
     content = _HEADER.pack(
-        _HEADER_MAGIC, FORMAT_VERSION, header.kind, 0, uuid.UUID(header.generation).bytes,
-        uuid.UUID(header.writer).bytes, header.first_txid, header.created_ms,
-        header.page_size, len(created_by)) + created_by
+        _HEADER_MAGIC, format_version(header.kind), header.kind, 0,
+        uuid.UUID(header.generation).bytes, uuid.UUID(header.writer).bytes, header.first_txid,
+        header.created_ms, header.page_size, len(created_by)) + created_by
     return _sealed(_HEADER_NIBBLE, content, b"")
 
 
@@ -116,7 +124,7 @@ def _parse_header(content: bytes, key: str) -> ObjectHeader:
 def _check_format(ours: bool, version: int, kind: int, key: str) -> None:
     if not ours:
         raise damaged(key, "was not written by a replicator")
-    if version != FORMAT_VERSION or kind not in set(Kind):
+    if kind not in set(Kind) or not known_version(version, Kind(kind)):
         _newer(key, version)
 
 
@@ -126,10 +134,11 @@ def _newer(key: str, version: int) -> NoReturn:
 
 
 def encode_trailer(kind: Kind, trailer: Trailer) -> bytes:
-    index = _encode_index(trailer)
+    index = _encode_index(trailer) if trailer.frames is None else encode_digests(trailer.frames)
+    version = FORMAT_VERSION if trailer.frames is None else format_version(kind)
     first = trailer.first_commit_ms or 0
     content = _TRAILER.pack(
-        _TRAILER_MAGIC, FORMAT_VERSION, kind, 0, trailer.last_txid, trailer.pages,
+        _TRAILER_MAGIC, version, kind, 0, trailer.last_txid, trailer.pages,
         len(trailer.commit_frames), len(trailer.commit_times_ms), len(index),
         trailer.checksum_before, trailer.checksum_after, trailer.payload_bytes,
         trailer.seek_xxh64, first, trailer.data_sha256) + index
@@ -146,6 +155,11 @@ def _encode_index(trailer: Trailer) -> bytes:
         raise ValueError("commit times decrease")
     planes = _planes(frames) + _planes(steps.astype(np.uint64))
     return zstd.compress_frame(planes, 3) if planes else b""
+
+
+def encode_digests(frames: FrameDigests) -> bytes:
+    """The index of a snapshot: nothing that would compress."""
+    return _SUM.pack(frames.sent_ms) + frames.packed
 
 
 def _planes(numbers: np.ndarray[tuple[int], np.dtype[Number]]) -> bytes:
@@ -207,6 +221,8 @@ def _parse_tail(frame: memoryview, seek: memoryview, size: int, key: str) -> Tai
     if trailer.seek_xxh64 != (xxh64_intdigest(seek) if seek else 0):
         raise damaged(key, "the checksum of its seek table does not match")
     entries = _parse_seek_table(seek, size, key) if seek else None
+    if trailer.frames is not None and len(trailer.frames) != len(entries or ()):
+        raise damaged(key, "its trailer does not list the frames of its seek table")
     return Tail(kind, trailer, offset, entries)
 
 
@@ -217,9 +233,17 @@ def _parse_trailer(content: bytes, key: str) -> tuple[Kind, Trailer]:
     index = content[_TRAILER.size:]
     if len(index) != index_size:
         raise damaged(key, "its trailer contradicts itself")
-    frames, commit_times = _parse_index(index, commits, times, first_ms, key)
+    digests = _parse_digests(index, key) if version > FORMAT_VERSION else None
+    frames, commit_times = _parse_index(index if digests is None else b"", commits, times,
+                                        first_ms, key)
     return Kind(kind), Trailer(last_txid, pages, before, after, payload_bytes, data_sha256,
-                               seek_xxh64, frames, commit_times)
+                               seek_xxh64, frames, commit_times, digests)
+
+
+def _parse_digests(index: bytes, key: str) -> FrameDigests:
+    if len(index) % DIGESTS != _SUM.size:
+        raise damaged(key, "its trailer contradicts itself")
+    return FrameDigests(_SUM.unpack_from(index)[0], index[_SUM.size:])
 
 
 def _parse_index(index: bytes, commits: int, times: int, first_ms: int,

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from replicator.model import Kind
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # of everything but snapshots
+SNAPSHOT_VERSION = 2
+DIGESTS = 64  # bytes a data frame: SHA-256 of the frame, SHA-256 of the pages in it
 
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -33,14 +35,36 @@ class ObjectHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameDigests:
+    """What a snapshot tells of its data frames, so that each can be proved alone, and be
+    recognised by the next snapshot. ``sent_ms``: no byte of the object left a replicator
+    before that; later than the object's creation it cannot be. ``packed`` holds ``DIGESTS``
+    bytes for each frame, in order."""
+
+    sent_ms: int
+    packed: bytes
+
+    def __len__(self) -> int:
+        return len(self.packed) // DIGESTS
+
+    def frame(self, number: int) -> bytes:
+        """SHA-256 of the bytes of data frame ``number``, from 0."""
+        return self.packed[number * DIGESTS:][:DIGESTS // 2]
+
+    def pages(self, number: int) -> bytes:
+        """SHA-256 of the pages in it."""
+        return self.packed[number * DIGESTS:][DIGESTS // 2:DIGESTS]
+
+
+@dataclass(frozen=True, slots=True)
 class Trailer:
     """Known after the payload.
 
-    ``data_sha256`` is the SHA-256 of every byte of the object before the trailer;
-    ``payload_bytes`` counts what decompresses from it. ``seek_xxh64`` is the XXH64 of the seek
-    table behind the trailer of a snapshot, else 0. ``commit_frames`` are the frames of each
-    transaction, where the object keeps every one, else ``()``; ``commit_times_ms`` never
-    decrease.
+    ``data_sha256`` is the SHA-256 of every byte of the object before the trailer, or where it
+    has ``frames``, of its header and these; ``payload_bytes`` counts what decompresses from it.
+    ``seek_xxh64`` is the XXH64 of the seek table behind the trailer of a snapshot, else 0.
+    ``commit_frames`` are the frames of each transaction, where the object keeps every one,
+    else ``()``; ``commit_times_ms`` never decrease.
     """
 
     last_txid: int
@@ -52,6 +76,7 @@ class Trailer:
     seek_xxh64: int
     commit_frames: tuple[int, ...]
     commit_times_ms: tuple[int, ...]
+    frames: FrameDigests | None = None  # of snapshots from version 2 on
 
     @property
     def first_commit_ms(self) -> int | None:
@@ -64,7 +89,8 @@ class Trailer:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished object: ``size`` in bytes and ``sha256`` in hex are those of the whole."""
+    """A finished object: ``size`` in bytes and ``sha256`` in hex are those of the whole. Who
+    made a snapshot may never have seen all of it, and gives "" for the latter."""
 
     header: ObjectHeader
     trailer: Trailer
@@ -76,7 +102,7 @@ class Summary:
         header, trailer = self.header, self.trailer
         times = {"first-time": trailer.first_commit_ms, "last-time": trailer.last_commit_ms}
         return {
-            "format": str(FORMAT_VERSION),
+            "format": str(FORMAT_VERSION if trailer.frames is None else SNAPSHOT_VERSION),
             "kind": header.kind.name.lower().replace("_", "-"),
             "generation": header.generation,
             "first-txid": str(header.first_txid),
@@ -86,9 +112,9 @@ class Summary:
             "checksum-before": f"{trailer.checksum_before:016x}",
             "checksum-after": f"{trailer.checksum_after:016x}",
             "created": str(header.created_ms),
-            "sha256": self.sha256,
             "writer": header.writer,
-        } | {name: str(ms) for name, ms in times.items() if ms is not None}
+        } | ({"sha256": self.sha256} if self.sha256 else {}) | {
+            name: str(ms) for name, ms in times.items() if ms is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +137,22 @@ class ObjectFacts:
     last_event: int = 0  # txid of the newest catch-up or marker before it; 0: not told
 
 
+def format_version(kind: Kind) -> int:
+    """The version that objects of a kind are written in."""
+    return SNAPSHOT_VERSION if kind is Kind.SNAPSHOT else FORMAT_VERSION
+
+
+def known_version(version: int, kind: Kind) -> bool:
+    """Whether objects of a kind can be read in that version."""
+    return FORMAT_VERSION <= version <= format_version(kind)
+
+
 def parse_metadata(metadata: Mapping[str, str]) -> ObjectFacts | None:
-    """None when the metadata is absent, incomplete or not of this format's version."""
+    """None when the metadata is absent, incomplete or of a version of the format not known."""
     fields = {name.lower(): value for name, value in metadata.items()}
     try:
-        return _facts(fields) if fields["format"] == str(FORMAT_VERSION) else None
+        facts = _facts(fields)
+        return facts if known_version(int(fields["format"]), facts.kind) else None
     except (KeyError, ValueError):
         return None
 
@@ -124,8 +161,10 @@ def _facts(fields: Mapping[str, str]) -> ObjectFacts:
     def time(name: str) -> int | None:
         return int(fields[name]) if name in fields else None
 
+    kind = Kind[fields["kind"].upper().replace("-", "_")]
+    unsummed = kind is Kind.SNAPSHOT and "sha256" not in fields
     return ObjectFacts(
-        kind=Kind[fields["kind"].upper().replace("-", "_")],
+        kind=kind,
         generation=_matching(_UUID, fields["generation"]),
         first_txid=int(fields["first-txid"]),
         last_txid=int(fields["last-txid"]),
@@ -136,7 +175,7 @@ def _facts(fields: Mapping[str, str]) -> ObjectFacts:
         created_ms=int(fields["created"]),
         first_commit_ms=time("first-time"),
         last_commit_ms=time("last-time"),
-        sha256=_matching(_SHA256, fields["sha256"]),
+        sha256="" if unsummed else _matching(_SHA256, fields["sha256"]),
         writer=_matching(_UUID, fields["writer"]),
         last_event=int(fields.get("last-event", 0)),
     )

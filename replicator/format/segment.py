@@ -25,14 +25,17 @@ from replicator.format.envelope import (
     SeekEntry,
     Tail,
     damaged,
+    encode_digests,
     encode_header,
     encode_seek_table,
     encode_trailer,
     read_header,
     read_tail,
 )
+from replicator.format.frames import DataProof, Frame, compress
 from replicator.format.objects import (
     FORMAT_VERSION,
+    FrameDigests,
     ObjectFacts,
     ObjectHeader,
     Summary,
@@ -43,10 +46,10 @@ from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE, new_header
 from replicator.model import DatabaseState, Kind
 
 __all__ = [
-    "FORMAT_VERSION", "HEADER_LIMIT", "TAIL_LIMIT", "ObjectFacts", "ObjectHeader", "SeekEntry",
-    "SegmentDecoder", "SegmentEncoder", "SnapshotEncoder", "Summary", "Tail", "Trailer",
-    "decode_frame", "decode_segment", "decode_snapshot", "generation_marker", "parse_metadata",
-    "read_header", "read_tail",
+    "FORMAT_VERSION", "HEADER_LIMIT", "TAIL_LIMIT", "Frame", "ObjectFacts", "ObjectHeader",
+    "SeekEntry", "SegmentDecoder", "SegmentEncoder", "SnapshotEncoder", "Summary", "Tail",
+    "Trailer", "decode_frame", "decode_segment", "decode_snapshot", "generation_marker",
+    "parse_metadata", "read_header", "read_tail",
 ]
 
 # 16 MiB: twice the ratio of a 2 MiB window on small transactions, and a decoder's memory.
@@ -125,48 +128,53 @@ def generation_marker(header: ObjectHeader, *, state: DatabaseState) -> tuple[by
 
 
 class SnapshotEncoder:
-    """Makes a snapshot: start, add …, finish. ``compress`` may run in several threads."""
+    """Makes a snapshot: start, add …, finish. ``compress`` may run in several threads.
+
+    Only the digests of its frames are needed, so that frames may come from somewhere else.
+    """
 
     FRAME_BYTES = 1 << 20  # raw bytes per data frame, but for the last; whole pages of any size
 
     def __init__(self, header: ObjectHeader) -> None:
         self._header = header
-        self._sha = hashlib.sha256()
-        self._frames: list[tuple[int, int]] = []
+        self._start = encode_header(header)
+        self._frames: list[tuple[int, int]] = [(len(self._start), 0)]
+        self._digests = bytearray()
 
     def start(self) -> bytes:
-        return self._emit(encode_header(self._header), 0)
+        return self._start
 
     @staticmethod
-    def compress(raw: Buffer, level: int) -> bytes:
+    def compress(raw: Buffer, level: int) -> Frame:
         """One data frame; lets other threads run meanwhile."""
-        return zstd.compress_frame(raw, level)
+        return compress(raw, level)
 
-    def add(self, compressed: bytes, raw_bytes: int) -> bytes:
+    def add(self, frame: Frame) -> bytes:
         """The next data frame, in the order of the pages."""
-        return self._emit(compressed, raw_bytes)
+        self._frames.append((frame.size, frame.raw))
+        self._digests += frame.sha256 + frame.pages_sha256
+        return frame.data
 
-    def finish(self, *, last_txid: int, state: DatabaseState) -> tuple[bytes, Summary]:
-        """The last bytes and what was made. ValueError when the frames are not ``state.pages``
-        pages."""
+    def finish(self, *, last_txid: int, state: DatabaseState,
+               sent_ms: int | None = None) -> tuple[bytes, Summary]:
+        """The last bytes and what was made. ``sent_ms``, where frames come from an earlier
+        snapshot, is when the oldest of them was sent. ValueError when the frames are not
+        ``state.pages`` pages."""
         raw = sum(raw for _, raw in self._frames)
         if raw != state.pages * self._header.page_size:
             raise ValueError(f"{raw} bytes are not {state.pages} pages")
-        trailer = Trailer(last_txid, state.pages, state.checksum, state.checksum, raw,
-                          self._sha.digest(), 0, (), ())
+        digests = FrameDigests(self._header.created_ms if sent_ms is None else sent_ms,
+                               bytes(self._digests))
+        proof = hashlib.sha256(self._start + encode_digests(digests)).digest()
+        trailer = Trailer(last_txid, state.pages, state.checksum, state.checksum, raw, proof, 0,
+                          (), (), digests)
         kind = self._header.kind
         length = len(encode_trailer(kind, trailer))
         seek = encode_seek_table([*self._frames, (length, 0)])
         trailer = replace(trailer, seek_xxh64=xxh64_intdigest(seek))
-        rest = self._emit(encode_trailer(kind, trailer), 0) + seek
-        self._sha.update(seek)
-        size = sum(compressed for compressed, _ in self._frames) + len(seek)
-        return rest, Summary(self._header, trailer, size, self._sha.hexdigest())
-
-    def _emit(self, data: bytes, raw: int) -> bytes:
-        self._sha.update(data)
-        self._frames.append((len(data), raw))
-        return data
+        rest = encode_trailer(kind, trailer) + seek
+        size = sum(compressed for compressed, _ in self._frames) + len(rest)
+        return rest, Summary(self._header, trailer, size, "")
 
 
 class SegmentDecoder:
@@ -300,11 +308,11 @@ def decode_snapshot(data: bytes, key: str) -> tuple[Summary, bytes]:
 
 def _check_snapshot(data: bytes, header: ObjectHeader, start: int, tail: Tail, key: str) -> None:
     trailer, seek = tail.trailer, tail.seek or ()
-    covered = memoryview(data)[:tail.trailer_offset]
-    if hashlib.sha256(covered).digest() != trailer.data_sha256:
-        raise damaged(key, "the SHA-256 of its data does not match")
     raw = sum(entry.raw for entry in seek)
     if not raw == trailer.payload_bytes == trailer.pages * header.page_size:
         raise damaged(key, "it does not hold the pages its trailer says")
     if start + sum(entry.compressed for entry in seek) != tail.trailer_offset:
         raise damaged(key, "its seek table does not cover its data")
+    proof = DataProof(tail, key)
+    proof.update(memoryview(data)[:tail.trailer_offset])
+    proof.finish()

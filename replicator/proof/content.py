@@ -16,6 +16,7 @@ from ..edge.store.base import Store
 from ..errors import DamageError
 from ..format.database import PageHashes
 from ..format.envelope import HEADER_LIMIT, SeekEntry, Tail, damaged, read_header
+from ..format.frames import DataProof
 from ..format.keys import MergedKey, SnapshotKey, WalKey
 from ..format.objects import ObjectFacts, ObjectHeader, Trailer, parse_metadata
 from ..format.segment import decode_frame
@@ -126,15 +127,14 @@ def prove_snapshot(fetcher: Fetcher, catalog: Catalog, item: SnapshotKey, *,
     if limit is not None and limit < item.size:
         yield from _prove_some(fetcher, item, groups, limit, seed)
         return
-    hashes, sha = PageHashes(page_size), hashlib.sha256()
+    hashes, proof = PageHashes(page_size), DataProof(tail, item.key)
     for size, data, raw in fetcher.in_order(
             (_held(group), partial(_group, fetcher, item, group)) for group in groups):
-        sha.update(data)
+        proof.update(data)
         for image in raw:
             hashes.extend(hashes.pages + 1, image)
         yield size
-    if sha.digest() != tail.trailer.data_sha256:
-        raise damaged(item.key, "the SHA-256 of its data does not match")
+    proof.finish()
     if hashes.state.checksum != tail.trailer.checksum_after:
         raise damaged(item.key, "its pages do not have the checksum of its trailer")
     header = read_header(fetcher.get(item.key, 0, min(HEADER_LIMIT, item.size)), item.key)[0]

@@ -1,6 +1,6 @@
 """The pages of one snapshot, fetched by ranges and put under newer pages in parallel.
 
-Owns: the grouping of data frames into requests, the SHA-256 over the whole object in order, and
+Owns: the grouping of data frames into requests, the SHA-256 over its data in order, and
 what is kept of an earlier attempt. Each group is decompressed and written by the thread that
 fetched it, and read again if it does not decompress. What was written is synced now and then, so
 that the disk works while the network does. Refuses to judge the database as a whole.
@@ -8,7 +8,6 @@ that the disk works while the network does. Refuses to judge the database as a w
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from functools import partial
 from replicator.edge.pagefile import PageFile
 from replicator.format.buffers import U64
 from replicator.format.envelope import SeekEntry, Tail, damaged, read_header
+from replicator.format.frames import DataProof
 from replicator.format.keys import SnapshotKey
 from replicator.format.overlay import Overlay, page_hashes
 from replicator.format.segment import decode_frame
@@ -78,9 +78,9 @@ class SnapshotLoader:
 
     def load(self, kept: dict[int, U64]) -> Iterator[int]:
         """Do it all, yielding bytes as they are dealt with; the last value comes after the
-        object's SHA-256 was compared. ``kept`` is what :meth:`Partial.load` found."""
+        object's SHA-256 were compared. ``kept`` is what :meth:`Partial.load` found."""
         self._kept = kept
-        sha = hashlib.sha256()
+        proof = DataProof(self._tail, self._item.key)
         whole = True
         for done in self._fetcher.in_order(self._jobs()):
             if done is None:
@@ -89,10 +89,10 @@ class SnapshotLoader:
                 self._notes.note(self._first_pgno(entry), hashes)
             whole = whole and done.data is not None
             if whole:
-                sha.update(done.data or b"")
+                proof.update(done.data or b"")
             yield done.group.length
-        if whole and sha.digest() != self._tail.trailer.data_sha256:
-            raise damaged(self._item.key, "the SHA-256 of its data does not match")
+        if whole:
+            proof.finish()
 
     def _jobs(self) -> Iterator[Job[Done | None]]:
         """The groups, and syncs between them, which need not wait for the groups before them:

@@ -19,7 +19,7 @@ from ..edge.store.base import Store
 from ..errors import Fenced, LocalIOError, ObjectMissing
 from ..format.database import PageHashes
 from ..format.keys import Keys
-from ..format.objects import ObjectFacts, Summary
+from ..format.objects import ObjectFacts
 from ..metrics import Metrics
 from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache, SegmentRecord, Status
@@ -30,8 +30,9 @@ from .reader import LogReader, log_holds, no_log
 from .remote import author, claim, facts_of, head_entry, remote_head
 from .room import Room
 from .session import Session
-from .snapshot import Cancelled, Differs, ship_snapshot
+from .snapshot import Cancelled, Differs, Shipped, ship_snapshot
 from .snapshots import SnapshotFacts, Snapshots, describe, newest_stored
+from .source import Sources
 from .tail import Follower
 from .trust import require_trust
 from .unfinished import Unfinished
@@ -65,10 +66,12 @@ class Joiner:
     take_over: bool = field(init=False)
     room: Room = field(init=False)
     unfinished: Unfinished = field(init=False)
+    sources: Sources = field(init=False)
 
     def __post_init__(self) -> None:
         self.take_over = self.config.take_over
         self.unfinished = Unfinished(self.cache, self.store, self.keys)
+        self.sources = Sources(self.patient)
         self.room = Room(self.config, self.cache, self.uploader, self.metrics, self.created_by)
 
     def join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
@@ -235,7 +238,8 @@ class Joiner:
             self._require_trust()  # only now, for what is committed meanwhile follows the image
             cutter = self._cutter(PageHashes(image.page_size), head)
             self.unfinished.sweep()
-            hashes, summary = self._ship_first(image, cutter, cancelled)
+            shipped = self._ship_first(image, cutter, cancelled)
+            hashes, summary = shipped.hashes, shipped.summary
             position = image.position
         self.cache.save_hashes(head.txid + 1, hashes)
         record = cutter.mark_generation(summary.header.generation, hashes, position,
@@ -247,13 +251,13 @@ class Joiner:
         session = self._session(database, pin, cutter, position)
         facts = SnapshotFacts(record.last_txid, now_ms(), summary.size)
         describe(self.store, self.keys, self.config.database.name, facts)
-        session.snapshots.took(facts)
+        session.snapshots.took(facts, shipped)
         return session
 
     def _ship_first(self, image: Image, cutter: Cutter,
-                    cancelled: Callable[[], bool]) -> tuple[PageHashes, Summary]:
-        """The snapshot of a new generation; of one whose upload was interrupted before its
-        marker was appended, if the database is still the same."""
+                    cancelled: Callable[[], bool]) -> Shipped:
+        """The snapshot of a new generation, every byte of it sent; of one whose upload was
+        interrupted before its marker was appended, if the database is still the same."""
         txid = cutter.head.txid + 1
         begun = self.unfinished.find(txid)
         generation = begun.generation if begun else new_generation()
@@ -282,7 +286,7 @@ class Joiner:
         reader = LogReader(database.log, position, anchored=anchored)
         follower = Follower(database, reader, pin, self.metrics)
         snapshots = Snapshots(self.config, self.patient, self.keys, self.cache, self.unfinished,
-                              self.uploader, self.metrics)
+                              self.sources, self.uploader, self.metrics)
         return Session(self.config, database, reader, follower, cutter, snapshots, self.cache,
                        self.room, self.uploader, self.metrics)
 

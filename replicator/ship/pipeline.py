@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase, SourceChanged, identity
@@ -32,12 +33,15 @@ from .join import Joiner
 from .reader import ChangedOutside, ContinuityLost
 from .session import Session
 from .snapshot import Cancelled
+from .snapshots import Request
 from .upload import Uploader
 
 TICK = 0.1  # seconds between two looks while commits keep coming
 REST = 0.02  # seconds without file events after one that announced nothing
 WAIT_FOR_DATABASE = 0.25
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+
+Asked = TypeVar("Asked", bound=Future[Any])
 
 log = logging.getLogger("replicator")
 
@@ -64,7 +68,7 @@ class Pipeline:
         self._stopping = threading.Event()
         self._settled = threading.Event()  # opened, waiting or failed: start() may return
         self._requests: list[Future[int]] = []
-        self._snapshot_requests: list[Future[int]] = []
+        self._snapshot_requests: list[Request] = []
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="replicator-capture", daemon=True)
         self._rejoin: ContinuityLost | None = None
@@ -103,14 +107,14 @@ class Pipeline:
 
     def capture_all(self) -> Future[int]:
         """Resolves to the head's txid once everything committed before the call is captured."""
-        return self._ask(self._requests)
+        return self._ask(Future(), self._requests)
 
-    def take_snapshot(self) -> Future[int]:
-        """Resolves to the snapshot's txid once it is in the store."""
-        return self._ask(self._snapshot_requests)
+    def take_snapshot(self, *, whole: bool = False) -> Future[int]:
+        """Resolves to the snapshot's txid once it is in the store; ``whole``: without any
+        bytes that were there before."""
+        return self._ask(Request(whole=whole), self._snapshot_requests)
 
-    def _ask(self, queue: list[Future[int]]) -> Future[int]:
-        request: Future[int] = Future()
+    def _ask(self, request: Asked, queue: list[Asked]) -> Asked:
         with self._lock:
             if self.failed is not None or self._stopping.is_set():
                 request.set_exception(self.failed or Cancelled("the replicator stopped"))
@@ -173,7 +177,7 @@ class Pipeline:
 
     def _refuse_requests(self, error: ReplicatorError) -> None:
         with self._lock:
-            waiting = self._requests + self._snapshot_requests
+            waiting = [*self._requests, *self._snapshot_requests]
             self._requests, self._snapshot_requests = [], []
         for request in waiting:
             if not request.done():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from concurrent.futures import Future
 from contextlib import nullcontext
 
 from ..config import SqliteReplicatorConfig
@@ -16,7 +15,7 @@ from .cut import Cutter, Head
 from .image import Image
 from .reader import ChangedOutside, Committed, LogReader, frame_size
 from .room import Room
-from .snapshots import Snapshots
+from .snapshots import Request, Snapshots
 from .tail import ROLL_OVER_FRAMES, Follower, long_log
 from .upload import Uploader, now_ms
 
@@ -241,7 +240,7 @@ class Session:
             len(hashes.differing(pgno, image.read(pgno, 1)))
             for pgno in sorted(sample) if pgno <= image.pages)
 
-    def serve_snapshots(self, requests: list[Future[int]]) -> None:
+    def serve_snapshots(self, requests: list[Request]) -> None:
         """End a snapshot that is through; start one when it is due or asked for."""
         self.snapshots.reap(self._database)
         if self.snapshots.wanted(requests):

@@ -1,73 +1,92 @@
 """Snapshots: an image of the database, streamed into the store as one object.
 
 No temporary copy and bounded memory, whatever the size: blocks of pages are read in order,
-compressed by threads, and sent as parts while the next blocks are read. The object appears in
-the store only when it is complete, and only after the caller's gate has opened. An upload that
-a crash interrupted goes on where the store says it is, if the image is still the same.
+compressed by threads, and sent as parts while the next blocks are read. Blocks that the
+snapshot before holds already are neither compressed nor sent; see :mod:`.parts`. The object
+appears in the store only when it is complete, and only after the caller's gate has opened.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from types import TracebackType
-from typing import Self
+from dataclasses import dataclass, field
 
-from ..edge.store.base import Part, Store
-from ..errors import ObjectExists, ObjectMissing, ReplicatorError, StoreUnavailable, UploadMissing
+from ..edge.store.base import Store
+from ..errors import ObjectExists, ObjectMissing, StoreUnavailable
 from ..format.database import PageHashes
+from ..format.frames import Frame, compress
 from ..format.segment import ObjectHeader, SnapshotEncoder, Summary
 from .image import Image
+from .parts import Cancelled, Differs, PartStream
+from .source import Source, SourceUnusable
 from .unfinished import Begun, Unfinished
 
+__all__ = ["Cancelled", "Differs", "Shipped", "ship_snapshot"]
+
 PART_BYTES = 8 << 20
+# With a source: the smallest that S3 allows, for a change costs its part. The copies cost a
+# request each, and no bytes.
+COPY_PART_BYTES = 5 << 20
 MOST_PARTS = 9000  # S3 allows 10 000; compression may, rarely, make a snapshot grow
 COMPRESSORS = 2
-SENDERS = 2
-
-log = logging.getLogger("replicator.snapshot")
 
 
-class Cancelled(ReplicatorError):
-    """The snapshot was given up because the replicator stops."""
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A snapshot in the store. Of ``summary.size`` bytes, the store copied ``copied_bytes``."""
 
+    hashes: PageHashes
+    summary: Summary
+    copied_bytes: int
 
-class Differs(ReplicatorError):
-    """What the store holds of an upload is not of this image: it cannot be gone on with."""
+    @property
+    def sent_bytes(self) -> int:
+        return self.summary.size - self.copied_bytes
 
 
 def ship_snapshot(image: Image, store: Store, header: ObjectHeader, key: str,
                   unfinished: Unfinished, *, level: int, gate: Callable[[PageHashes], None],
-                  cancelled: Callable[[], bool]) -> tuple[PageHashes, Summary]:
+                  cancelled: Callable[[], bool], source: Source | None = None) -> Shipped:
     """Stream ``image`` to ``key``. ``gate`` is called with the image's page hashes once all
     bytes are in the store and before the object appears; it may wait, and it may raise.
 
     An upload that ``unfinished`` knows is gone on with: parts that the store confirms are not
     sent again. ``Differs`` when one of them holds other bytes; then the upload was given up.
+    So it is with ``SourceUnusable`` and ``CopyRefused``, about ``source``: without one, every
+    byte is sent.
 
     An object that stands there already is taken for ours: the key names the generation and
     the transaction, so an earlier attempt with the same content must have made it.
     """
-    hashes = PageHashes(image.page_size)
     encoder = SnapshotEncoder(header)
-    begun = Begun(key, "", max(PART_BYTES, -(-image.pages * image.page_size // MOST_PARTS)),
+    least = PART_BYTES if source is None else COPY_PART_BYTES
+    begun = Begun(key, "", max(least, -(-image.pages * image.page_size // MOST_PARTS)),
                   header.generation, header.first_txid, header.created_ms)
-    with _PartStream(store, begun, unfinished) as stream:
-        stream.write(encoder.start())
-        _compress(image, encoder, hashes, stream, level, cancelled)
-        end, summary = encoder.finish(last_txid=header.first_txid, state=hashes.state)
-        stream.write(end)
-        stream.flush()
-        gate(hashes)
-        try:
-            stream.publish(summary)
-        except ObjectExists:
-            _require_there(store, key)
-    return hashes, summary
+    with ThreadPoolExecutor(COMPRESSORS, "replicator-compress") as pool:
+        frames = _Frames(image, level, source, pool)
+        with PartStream(store, begun, unfinished, source, frames.again) as stream:
+            stream.write(encoder.start())
+            for number, frame in frames.all(cancelled):
+                encoder.add(frame)
+                if frame.data:
+                    stream.write(frame.data)
+                else:
+                    stream.refer(number, frame.size)
+            hashes, copied = frames.hashes, stream.copied_bytes
+            sent_ms = source.sent_ms if source is not None and copied else None
+            end, summary = encoder.finish(last_txid=header.first_txid, state=hashes.state,
+                                          sent_ms=sent_ms)
+            stream.write(end)
+            stream.flush()
+            gate(hashes)
+            try:
+                stream.publish(summary)
+            except ObjectExists:
+                _require_there(store, key)
+    return Shipped(hashes, summary, copied)
 
 
 def _require_there(store: Store, key: str) -> None:
@@ -79,116 +98,65 @@ def _require_there(store: Store, key: str) -> None:
                                ) from error
 
 
-def _compress(image: Image, encoder: SnapshotEncoder, hashes: PageHashes,
-              stream: _PartStream, level: int, cancelled: Callable[[], bool]) -> None:
-    step = max(1, SnapshotEncoder.FRAME_BYTES // image.page_size)
-    waiting: deque[tuple[int, Future[bytes]]] = deque()
+@dataclass(slots=True)
+class _Frames:
+    """The data frames of an image. Those that ``source`` holds come without their bytes."""
 
-    def drain(least: int) -> None:
-        while len(waiting) > least:
-            size, compressed = waiting.popleft()
-            stream.write(encoder.add(compressed.result(), size))
+    image: Image
+    level: int
+    source: Source | None
+    pool: ThreadPoolExecutor
+    hashes: PageHashes = field(init=False)  # of the pages read by ``all``
+    step: int = field(init=False)  # pages a frame
 
-    with ThreadPoolExecutor(COMPRESSORS, "replicator-compress") as pool:
-        for first in range(1, image.pages + 1, step):
+    def __post_init__(self) -> None:
+        self.hashes = PageHashes(self.image.page_size)
+        self.step = max(1, SnapshotEncoder.FRAME_BYTES // self.image.page_size)
+
+    def all(self, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Frame]]:
+        """Each with its number, from 0; every page of the image is read and hashed."""
+        def begin(number: int) -> Future[Frame]:
             if cancelled():
                 raise Cancelled("the snapshot was given up because the replicator stops")
-            data = image.read(first, min(step, image.pages + 1 - first))
-            waiting.append((len(data), pool.submit(SnapshotEncoder.compress, data, level)))
-            hashes.extend(first, data)
-            drain(2 * COMPRESSORS)
-        drain(0)
+            data = self._read(number)
+            self.hashes.extend(number * self.step + 1, data)
+            return self.pool.submit(self._frame, number, data)
 
+        numbers = range(-(-self.image.pages // self.step))
+        return zip(numbers, _overlapping(begin, numbers), strict=True)
 
-class _PartStream:
-    """Bytes in, one object out: a single PUT if it stays small, else a multipart upload."""
+    def again(self, numbers: list[int]) -> Iterator[bytes]:
+        """The bytes of frames of the source. ``SourceUnusable`` if today's compressor, or its
+        level, makes others of the same pages."""
+        def begin(number: int) -> Future[Frame]:
+            return self.pool.submit(compress, self._read(number), self.level, known.pages(number))
 
-    def __init__(self, store: Store, begun: Begun, unfinished: Unfinished) -> None:
-        self._store = store
-        self._unfinished = unfinished
-        known = unfinished.find(begun.txid, begun.generation)
-        self._upload = begun if known is None or known.key != begun.key else known
-        self._buffer = bytearray()
-        self._present: dict[int, Part] = {}  # what the store confirms of an earlier attempt
-        self._sent: list[Future[Part]] = []
-        self._pool = ThreadPoolExecutor(SENDERS, "replicator-part")
-
-    def write(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) >= self._upload.part_bytes:
-            self._send()
-
-    def _send(self) -> None:
-        """The next part. All but the last have one size: some stores accept no other."""
-        if not self._sent:
-            self._begin()
-        body = bytes(memoryview(self._buffer)[:self._upload.part_bytes])
-        del self._buffer[:self._upload.part_bytes]
-        number = len(self._sent) + 1
-        self._sent.append(self._known(number, body) or self._pool.submit(
-            self._store.put_part, self._upload.key, self._upload.upload_id, number, body))
-        if number > SENDERS:  # bounds what waits in memory
-            self._sent[number - 1 - SENDERS].result()
-
-    def _begin(self) -> None:
-        if self._upload.upload_id:
-            try:
-                parts = self._store.list_parts(self._upload.key, self._upload.upload_id)
-            except UploadMissing as error:
-                raise Differs("the store gave up the upload") from error
-            self._present = {part.number: part for part in parts}
-            log.info("going on with the upload of %s: %d parts are there",
-                     self._upload.key, len(parts))
-        else:
-            upload_id = self._store.begin_upload(self._upload.key)
-            self._upload = replace(self._upload, upload_id=upload_id)
-            self._unfinished.note(self._upload)
-
-    def _known(self, number: int, body: bytes) -> Future[Part] | None:
-        """The part, if the store has it already. Its ETag is the MD5 of its bytes with every
-        store that does not encrypt with a key of the user's; with those, ``Differs``."""
-        part = self._present.pop(number, None)
-        if part is None:
-            return None
-        if part.etag.strip('"') != hashlib.md5(body, usedforsecurity=False).hexdigest():
-            raise Differs(f"part {number} of {self._upload.key} is of another state")
-        found: Future[Part] = Future()
-        found.set_result(part)
-        return found
-
-    def flush(self) -> None:
-        """Wait until every byte is in the store, but for an object that goes in one PUT."""
-        if not self._sent:
+        if not numbers:
             return
-        if self._buffer:
-            self._send()
-        if self._present:
-            raise Differs(f"the store has {len(self._present)} parts too many")
-        for part in self._sent:
-            part.result()
+        assert self.source is not None
+        known = self.source.digests
+        for number, frame in zip(numbers, _overlapping(begin, numbers), strict=True):
+            if frame.sha256 != known.frame(number):
+                raise SourceUnusable(f"frame {number} is made in another way today")
+            yield frame.data
 
-    def publish(self, summary: Summary) -> None:
-        if not self._sent:
-            self._store.put(self._upload.key, bytes(self._buffer), metadata=summary.metadata())
-            self._unfinished.give_up()  # of a time when the database was larger
-            return
-        parts = [part.result() for part in self._sent]
-        try:
-            self._store.complete_upload(self._upload.key, self._upload.upload_id, parts)
-        except ObjectExists:
-            self._unfinished.give_up()
-            raise
-        self._unfinished.forget()
+    def _read(self, number: int) -> bytearray:
+        first = number * self.step + 1
+        return self.image.read(first, min(self.step, self.image.pages + 1 - first))
 
-    def __enter__(self) -> Self:
-        return self
+    def _frame(self, number: int, data: bytearray) -> Frame:
+        digest = hashlib.sha256(data).digest()
+        found = self.source and self.source.frame(number, len(data), digest)
+        return found or compress(data, self.level, digest)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        """An upload that was interrupted can be gone on with; any other failure ends it."""
-        self._pool.shutdown(cancel_futures=True)
-        if error is not None and not isinstance(error, (Cancelled, StoreUnavailable)):
-            self._unfinished.give_up()
-        if isinstance(error, UploadMissing):
-            raise StoreUnavailable(f"{self._upload.key}: the store gave up the upload before "
-                                   "its end") from error
+
+def _overlapping(begin: Callable[[int], Future[Frame]],
+                 numbers: list[int] | range) -> Iterator[Frame]:
+    """The results in order, while a few more are being made."""
+    waiting: deque[Future[Frame]] = deque()
+    for number in numbers:
+        waiting.append(begin(number))
+        if len(waiting) > 2 * COMPRESSORS:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

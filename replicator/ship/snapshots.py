@@ -13,17 +13,18 @@ from dataclasses import asdict, dataclass, replace
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase, Pin
 from ..edge.store.base import Store
-from ..errors import NotDurable, ReplicatorError
+from ..errors import CopyRefused, NotDurable, ReplicatorError
 from ..format.database import PageHashes
 from ..format.keys import Keys, SnapshotKey, parse_key
-from ..format.objects import ObjectHeader, Summary
+from ..format.objects import ObjectHeader
 from ..metrics import Metrics
 from ..model import DatabaseState, Kind, LogPosition
 from .cache import Cache
 from .cut import Cutter
 from .image import Image
 from .reader import ChangedOutside
-from .snapshot import Cancelled, Differs, ship_snapshot
+from .snapshot import Cancelled, Differs, Shipped, ship_snapshot
+from .source import Source, Sources, SourceUnusable
 from .unfinished import Unfinished
 from .upload import Uploader, now_ms
 
@@ -71,6 +72,15 @@ def describe(store: Store, keys: Keys, database: str, facts: SnapshotFacts) -> N
         log.info("%s was not written: %s", keys.metadata, error)
 
 
+class Request(Future[int]):
+    """Somebody waits for a snapshot, and learns its txid. ``whole``: because the bytes in the
+    store are not to be trusted, so none of them may be copied into it."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        super().__init__()
+        self.whole = whole
+
+
 @dataclass(slots=True)
 class _Job:
     txid: int
@@ -78,25 +88,27 @@ class _Job:
     image: Image
     thread: threading.Thread
     read: threading.Event  # every page of the image is with the store
-    result: Future[SnapshotFacts]
+    result: Future[tuple[SnapshotFacts, Shipped]]
 
 
 class Snapshots:
     """Driven by the capture thread; one snapshot at a time."""
 
     def __init__(self, config: SqliteReplicatorConfig, store: Store, keys: Keys, cache: Cache,
-                 unfinished: Unfinished, uploader: Uploader, metrics: Metrics) -> None:
+                 unfinished: Unfinished, sources: Sources, uploader: Uploader,
+                 metrics: Metrics) -> None:
         self._config = config
         self._store = store
         self._keys = keys
         self._cache = cache
         self._unfinished = unfinished
+        self._sources = sources
         self._uploader = uploader
         self._metrics = metrics
         self._closing = False
         self._job: _Job | None = None
-        self._waiting: list[Future[int]] = []  # the next snapshot answers them
-        self._serving: list[Future[int]] = []  # answered by the snapshot under way
+        self._waiting: list[Request] = []  # the next snapshot answers them
+        self._serving: list[Request] = []  # answered by the snapshot under way
         self._not_before = 0.0
         self.last = self._remembered()
         since = self.last.txid + 1 if self.last else 0
@@ -122,13 +134,15 @@ class Snapshots:
         self._log_bytes = sum(r.size for r in self._cache.records(facts.txid + 1))
         self._cache.put("snapshot", json.dumps(asdict(facts)))
 
-    def took(self, facts: SnapshotFacts) -> None:
+    def took(self, facts: SnapshotFacts, shipped: Shipped) -> None:
         """A snapshot is in the store."""
         self.know(facts)
+        self._metrics.add("snapshot_bytes", shipped.sent_bytes)
+        self._metrics.add("copied_bytes", shipped.copied_bytes)
         self._metrics.add("snapshots")
         self._metrics.set("last_snapshot_ms", facts.at_ms)
 
-    def wanted(self, requests: list[Future[int]]) -> bool:
+    def wanted(self, requests: list[Request]) -> bool:
         """Whether to begin one now. ``requests`` are all that have no answer yet."""
         self._waiting = [r for r in requests if not r.done() and r not in self._serving]
         if self._job is not None:
@@ -153,11 +167,12 @@ class Snapshots:
             self._answer(head.txid)
             return
         image = Image(database, position)
-        result: Future[SnapshotFacts] = Future()
+        before = None if any(request.whole for request in self._serving) else self.last
+        result: Future[tuple[SnapshotFacts, Shipped]] = Future()
         read = threading.Event()
         header = cutter.describe(Kind.SNAPSHOT, head.generation, head.txid)
         thread = threading.Thread(target=self._take, name="replicator-snapshot", daemon=True,
-                                  args=(image, header, head.state, read, result))
+                                  args=(image, header, head.state, before, read, result))
         self._job = _Job(head.txid, pin, image, thread, read, result)
         thread.start()
 
@@ -172,7 +187,8 @@ class Snapshots:
         self._serving = []
 
     def _take(self, image: Image, header: ObjectHeader, state: DatabaseState,
-              read: threading.Event, result: Future[SnapshotFacts]) -> None:
+              before: SnapshotFacts | None, read: threading.Event,
+              result: Future[tuple[SnapshotFacts, Shipped]]) -> None:
         def gate(hashes: PageHashes) -> None:
             read.set()
             if hashes.state != state:
@@ -182,24 +198,34 @@ class Snapshots:
 
         key = self._keys.snapshot(header.first_txid, header.generation)
         try:
-            _, summary = self._ship(image, header, key, gate)
-            facts = SnapshotFacts(header.first_txid, now_ms(), summary.size)
+            source = self._source(before, header)
+            shipped = self._ship(image, header, key, gate, source)
+            facts = SnapshotFacts(header.first_txid, now_ms(), shipped.summary.size)
             describe(self._store, self._keys, self._config.database.name, facts)
-            result.set_result(facts)
+            result.set_result((facts, shipped))
         except BaseException as error:  # noqa: BLE001 - the capture thread raises it
             result.set_exception(error)
 
+    def _source(self, before: SnapshotFacts | None, header: ObjectHeader) -> Source | None:
+        if before is None:
+            return None
+        return self._sources.find(self._keys.snapshot(before.txid, header.generation),
+                                  header.created_ms)
+
     def _ship(self, image: Image, header: ObjectHeader, key: str,
-              gate: Callable[[PageHashes], None]) -> tuple[PageHashes, Summary]:
+              gate: Callable[[PageHashes], None], source: Source | None) -> Shipped:
         begun = self._unfinished.find(header.first_txid, header.generation)
         try:
             return ship_snapshot(
                 image, self._store, replace(header, created_ms=begun.created_ms) if begun else
                 header, key, self._unfinished, level=self._config.compression_level, gate=gate,
-                cancelled=lambda: self._closing)
-        except Differs as reason:
+                cancelled=lambda: self._closing, source=source)
+        except (CopyRefused, Differs, SourceUnusable) as reason:
             log.info("the snapshot of txid %d starts over: %s", header.first_txid, reason)
-            return self._ship(image, header, key, gate)
+            if isinstance(reason, CopyRefused):
+                self._sources.refused(reason)
+            again = source if isinstance(reason, Differs) else None
+            return self._ship(image, header, key, gate, again)
 
     def _wait_durable(self, txid: int) -> None:
         until = time.monotonic() + GATE_TIMEOUT
@@ -222,9 +248,10 @@ class Snapshots:
         self._end(database, job)
         error = job.result.exception()
         if error is None:
-            facts = job.result.result()
-            self.took(facts)
-            log.info("snapshot of txid %d is in the store, %d bytes", job.txid, facts.size)
+            facts, shipped = job.result.result()
+            self.took(facts, shipped)
+            log.info("snapshot of txid %d is in the store, %d bytes, %d of them copied there",
+                     job.txid, facts.size, shipped.copied_bytes)
             self._answer(job.txid)
         else:
             self._failed(job, error)

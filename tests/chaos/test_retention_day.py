@@ -48,7 +48,7 @@ class Writer:
 
     def _begin(self):
         encoder = SnapshotEncoder(self._header(Kind.SNAPSHOT, 1))
-        body = encoder.start() + encoder.add(encoder.compress(bytes(self.image), 1), SIZE)
+        body = encoder.start() + encoder.add(encoder.compress(bytes(self.image), 1))
         rest, summary = encoder.finish(last_txid=1, state=self.hashes.state)
         self.store.put(KEYS.snapshot(1, self.generation), body + rest,
                        metadata=summary.metadata())

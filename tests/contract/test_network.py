@@ -13,11 +13,13 @@ from fix_proxy import (
     truncate,
 )
 
+from replicator.edge.store.base import ObjectInfo
 from replicator.edge.store.s3 import S3Store
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
     ConfigError,
+    CopyRefused,
     ObjectExists,
     ObjectMissing,
     ReplicatorError,
@@ -391,3 +393,27 @@ def test_a_refusing_proxy_comes_back(store, fault_proxy, prefix):
         store.get(f"{prefix}/a")
     fault_proxy.up()
     assert store.get(f"{prefix}/a") == b"x"
+
+
+ERROR = b"<Error><Code>%s</Code><Message>no</Message></Error>"
+
+
+@pytest.mark.parametrize(("fault", "error"), [
+    (status(501, "NotImplemented"), CopyRefused),
+    (status(400, "InvalidArgument"), CopyRefused),
+    (status(405, "MethodNotAllowed"), CopyRefused),
+    (answer(raw(200, ETag='"d41d8"')), CopyRefused),  # taken for the upload of an empty part
+    (status(412, "PreconditionFailed"), ObjectMissing),
+    (status(404, "NoSuchKey"), ObjectMissing),
+    (status(404, "NoSuchUpload"), UploadMissing),
+    (status(403, "AccessDenied"), AccessDenied),
+    (status(503, "SlowDown"), StoreUnavailable),
+    (answer(raw(200, ERROR % b"InternalError", Content_Type="application/xml")),
+     StoreUnavailable),  # S3 may notice only after it has begun to answer
+])
+def test_what_a_store_says_to_a_copy(scripted, nowhere, fault, error):
+    """A store that cannot is told from a source that is gone, and from trouble that passes."""
+    nowhere.fault(fault, times=None)
+    source = ObjectInfo("a", 10, 0, etag='"x"')
+    with pytest.raises(error):
+        scripted.copy_part("k", "id", 1, source, 0, 10)

@@ -166,3 +166,49 @@ def test_unfinished_uploads_are_listed_below_a_prefix(any_store, prefix):
     for key, upload_id in zip(keys, ids, strict=True):
         any_store.abort_upload(key, upload_id)
     assert any_store.list_uploads(f"{prefix}/") == []
+
+
+# ----------------------------------------------------------------------------- copies
+
+
+@pytest.fixture
+def source(any_store, prefix):
+    """An object of three parts, as the store tells of it."""
+    key = f"{prefix}/snapshots/0 of a kind.zst"
+    upload_id = any_store.begin_upload(key)
+    any_store.complete_upload(key, upload_id, [
+        any_store.put_part(key, upload_id, n, PARTS[n - 1]) for n in (1, 2, 3)])
+    return any_store.head(key)
+
+
+def test_a_part_is_copied_out_of_another_object(any_store, key, source):
+    """Any range, across the parts that it was made of; copied twice it counts once; the new
+    object outlives the old one. The store tells the size of what it copied."""
+    upload_id = any_store.begin_upload(key)
+    for _ in range(2):
+        copied = any_store.copy_part(key, upload_id, 1, source, 1234, 5 * MIB)
+    last = any_store.put_part(key, upload_id, 2, b"more")
+    listed = any_store.list_parts(key, upload_id)
+    assert [(part.number, part.size) for part in listed] == [(1, 5 * MIB), (2, 4)]
+    any_store.complete_upload(key, upload_id, [copied, last])
+    any_store.delete(source.key)
+    assert any_store.get(key) == b"".join(PARTS)[1234:1234 + 5 * MIB] + b"more"
+
+
+def test_a_source_must_be_the_one_it_was(strict_store, prefix, key):
+    """What was said of an object is not true of another under its name, nor of none. (moto
+    looks at no condition, and answers a 404 that says nothing.)"""
+    store = strict_store
+    store.put(f"{prefix}/a", b"one")
+    source = store.head(f"{prefix}/a")
+    store.put(f"{prefix}/a", b"two", if_absent=False)
+    upload_id = store.begin_upload(key)
+    with pytest.raises(ObjectMissing):
+        store.copy_part(key, upload_id, 1, source, 0, 3)
+    with pytest.raises(UploadMissing):
+        store.copy_part(key, "none", 1, store.head(f"{prefix}/a"), 0, 3)
+    store.delete(source.key)
+    with pytest.raises(ObjectMissing):
+        store.copy_part(key, upload_id, 1, source, 0, 3)
+    assert store.list_parts(key, upload_id) == []
+    store.abort_upload(key, upload_id)

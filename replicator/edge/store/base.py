@@ -1,9 +1,9 @@
 """The store as the project sees it: a flat map of immutable objects, created at most once.
 
 Every implementation raises only classes of :mod:`replicator.errors`:
-``ObjectMissing``, ``ObjectExists`` and ``UploadMissing`` as answers, ``AccessDenied`` and
-``BucketMissing`` as permanent refusals, ``StoreUnavailable`` for anything that may pass.
-A failure is never reported as a missing object.
+``ObjectMissing``, ``ObjectExists``, ``UploadMissing`` and ``CopyRefused`` as answers,
+``AccessDenied`` and ``BucketMissing`` as permanent refusals, ``StoreUnavailable`` for anything
+that may pass. A failure is never reported as a missing object.
 
 Implementations are safe to share between threads and do not retry; see :mod:`.retry`.
 
@@ -31,7 +31,8 @@ class ObjectInfo:
     key: str
     size: int
     modified_ms: int
-    metadata: Metadata = field(default_factory=dict)  # filled by head() only
+    metadata: Metadata = field(default_factory=dict)  # this and the next: filled by head() only
+    etag: str = ""  # the store's own token for this content
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,16 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
         """Store one part (≥ 5 MiB but for the last)."""
+
+    @abc.abstractmethod
+    def copy_part(self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int,
+                  length: int) -> Part:
+        """Store ``length`` bytes from ``start`` of another object as one part, inside the store.
+
+        ``source`` is what :meth:`head` told; ``ObjectMissing`` when that object is gone or is
+        another one now. ``CopyRefused`` by a store that cannot do it at all. The ETag of the
+        part need not be an MD5, and only :meth:`list_parts` proves its size.
+        """
 
     @abc.abstractmethod
     def list_parts(self, key: str, upload_id: str) -> Parts:

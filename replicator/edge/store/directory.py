@@ -138,7 +138,7 @@ class DirectoryStore(Store):
             found = os.stat(self._path(key))
             if not stat.S_ISREG(found.st_mode):
                 raise ObjectMissing(f"{key} does not exist")
-            return _info(key, found, self._metadata(key))
+            return _info(key, found, self._metadata(key), _etag(found))
 
     def _metadata(self, key: str) -> dict[str, str]:
         try:
@@ -215,6 +215,12 @@ class DirectoryStore(Store):
                 os.unlink(self._part_path(upload_id, other))
         return part
 
+    def copy_part(self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int,
+                  length: int) -> Part:
+        if self.head(source.key).etag != source.etag:
+            raise ObjectMissing(f"{source.key} is another object now")
+        return self.put_part(key, upload_id, number, self.get(source.key, start, length))
+
     def _part_path(self, upload_id: str, part: Part) -> str:
         return os.path.join(self._upload(upload_id), f"{part.number:05d}-{part.etag}")
 
@@ -279,8 +285,14 @@ def _meaning(error: OSError, what: str, missing: type[ReplicatorError]) -> Repli
     return StoreUnavailable(told, hint="check the disk that holds the directory")
 
 
-def _info(key: str, found: os.stat_result, metadata: dict[str, str]) -> ObjectInfo:
-    return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1_000_000, metadata)
+def _info(key: str, found: os.stat_result, metadata: dict[str, str],
+          etag: str = "") -> ObjectInfo:
+    return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1_000_000, metadata, etag)
+
+
+def _etag(found: os.stat_result) -> str:
+    """An object never changes; another one under the name is another file."""
+    return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
 
 
 def _entries(root: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:

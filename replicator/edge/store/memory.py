@@ -53,7 +53,8 @@ class MemoryStore(Store):
         with self._lock:
             if if_absent and key in self._objects:
                 raise ObjectExists(f"{key} exists")
-            info = ObjectInfo(key, len(body), time.time_ns() // 1_000_000, dict(metadata or {}))
+            info = ObjectInfo(key, len(body), time.time_ns() // 1_000_000, dict(metadata or {}),
+                              uuid.uuid4().hex)
             self._objects[key] = _Object(bytes(body), info)
 
     def _find(self, key: str) -> _Object:
@@ -104,6 +105,14 @@ class MemoryStore(Store):
         with self._lock:
             self._upload(key, upload_id).parts[number] = (part, bytes(body))
         return part
+
+    def copy_part(self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int,
+                  length: int) -> Part:
+        with self._lock:
+            found = self._find(source.key)
+            if found.info != source:
+                raise ObjectMissing(f"{source.key} is another object now")
+            return self.put_part(key, upload_id, number, found.body[start:start + length])
 
     def list_parts(self, key: str, upload_id: str) -> Parts:
         with self._lock:

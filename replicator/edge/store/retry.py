@@ -7,6 +7,7 @@ in, so that it is the same in a test as in a storm.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from replicator.edge.store.base import (
 from replicator.errors import ObjectExists, ObjectMissing, StoreUnavailable, UploadMissing
 
 T = TypeVar("T")
+COPY_DEADLINE = 60.0  # seconds; whoever has a part copied can also send it
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,10 @@ class RetryingStore(Store):
     def keeps_versions(self) -> bool:
         return self._store.keeps_versions
 
-    def _retry(self, call: Callable[[bool], T]) -> T:
+    def _retry(self, call: Callable[[bool], T], deadline: float = math.inf) -> T:
         """Call until it answers; ``call`` is told whether an earlier attempt failed, whose
-        effect is unknown. Raises the last ``StoreUnavailable`` when the time is over."""
+        effect is unknown. Raises the last ``StoreUnavailable`` when the time is over, that of
+        the policy or ``deadline``."""
         began = self._clock.now()
         attempt = 0
         while True:
@@ -99,7 +102,7 @@ class RetryingStore(Store):
                 attempt += 1
                 pause = backoff(attempt, self._policy, self._clock.chance)
                 spent = self._clock.now() - began + pause
-                if not self._policy.allows(spent, known=self._known):
+                if spent > deadline or not self._policy.allows(spent, known=self._known):
                     raise
                 self._on_failure(error)
                 self._clock.sleep(pause)
@@ -136,6 +139,12 @@ class RetryingStore(Store):
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
         return self._retry(lambda _: self._store.put_part(key, upload_id, number, body))
+
+    def copy_part(self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int,
+                  length: int) -> Part:
+        """Not for ever: a store may answer 500 to a request that it does not know."""
+        return self._retry(lambda _: self._store.copy_part(
+            key, upload_id, number, source, start, length), COPY_DEADLINE)
 
     def complete_upload(self, key: str, upload_id: str, parts: Parts, *,
                         if_absent: bool = True) -> None:

@@ -35,14 +35,17 @@ from botocore.handlers import add_expect_header
 from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
+from botocore.utils import parse_timestamp
 
 from replicator.edge.store.answers import (
     STALE_IDENTITY,
     checked_range,
+    copy_refusal,
     expect,
     listed_object,
     listed_part,
     milliseconds,
+    moment,
     range_header,
     refusal,
     unambiguous,
@@ -61,6 +64,7 @@ from replicator.edge.store.base import (
 from replicator.errors import (
     AccessDenied,
     ConfigError,
+    CopyRefused,
     ObjectMissing,
     ReplicatorError,
     StoreUnavailable,
@@ -150,6 +154,8 @@ class S3Store(Store):
     def _connect(self) -> Any:
         session = Session(profile=self._profile)
         session.register_component("data_loader", self._loader)
+        session.get_component("response_parser_factory").set_parser_defaults(
+            timestamp_parser=lambda value: moment(value) or parse_timestamp(value))
         if self._credentials is not None:
             session.set_credentials(*self._credentials)
         if session.get_credentials() is None:
@@ -243,7 +249,7 @@ class S3Store(Store):
             raise self._explained(error, key) from error
         what = f"head {key}"
         return ObjectInfo(key, expect(answer, "ContentLength", what), milliseconds(answer, what),
-                          answer.get("Metadata", {}))
+                          answer.get("Metadata", {}), answer.get("ETag", ""))
 
     def _explained(self, error: Exception, key: str) -> ReplicatorError:
         """The reason of a failed HEAD. Its answer has no body: a missing bucket, a missing
@@ -306,6 +312,22 @@ class S3Store(Store):
         answer = self._call("upload_part", key, Key=key, UploadId=upload_id, PartNumber=number,
                             Body=body, ContentMD5=_md5(body))
         return Part(number, len(body), str(expect(answer, "ETag", f"part {number} of {key}")))
+
+    def copy_part(self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int,
+                  length: int) -> Part:
+        what = f"copy part {number} of {key}"
+        try:
+            answer = self._api().upload_part_copy(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number,
+                CopySource={"Bucket": self._bucket, "Key": source.key},
+                CopySourceRange=f"bytes={start}-{start + length - 1}",
+                CopySourceIfMatch=source.etag)
+        except _FAILURES as error:
+            raise copy_refusal(self._translated(error, what)) from error
+        etag = answer.get("CopyPartResult", {}).get("ETag")
+        if not etag:  # taken for an upload, perhaps: a part without any bytes
+            raise CopyRefused(f"{what}: the answer tells of no copy")
+        return Part(number, length, etag)
 
     def list_parts(self, key: str, upload_id: str) -> Parts:
         what = f"parts of {key}"

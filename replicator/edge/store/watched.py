@@ -77,6 +77,11 @@ class WatchedStore(StoreWrapper):
         with self._under_way(f"put_part {key}", len(body)):
             return self.inner.put_part(key, upload_id, number, body)
 
+    def copy_part(self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int,
+                  length: int) -> Part:
+        with self._under_way(f"copy_part {key}", length):
+            return self.inner.copy_part(key, upload_id, number, source, start, length)
+
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         found = self.inner.list(prefix, start_after=start_after)
         while True:

@@ -63,6 +63,11 @@ class StoreWrapper(Store):
         return self.around("put_part", key, lambda: self.inner.put_part(
             key, upload_id, number, body))
 
+    def copy_part(self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int,
+                  length: int) -> Part:
+        return self.around("copy_part", key, lambda: self.inner.copy_part(
+            key, upload_id, number, source, start, length))
+
     def list_parts(self, key: str, upload_id: str) -> Parts:
         return self.around("list_parts", key, lambda: self.inner.list_parts(key, upload_id))
 

@@ -1,4 +1,4 @@
-"""Objects written by format 1, kept for ever: today's code reads them as they were meant."""
+"""Objects of each format, kept for ever: today's code reads them as they were meant."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from replicator.format.segment import decode_segment, decode_snapshot, parse_met
 from replicator.model import Kind
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "format-v1"
+NEWER = Path(__file__).parents[2] / "fixtures" / "format-v2"
 FACTS = json.loads((FIXTURES / "facts.json").read_text())
 
 
@@ -47,3 +48,18 @@ def test_they_restore_to_the_same_database(tmp_path, name):
     hashes.extend(1, restored)
     assert hashes.checksum == summary.trailer.checksum_after
     assert hashes.pages == summary.trailer.pages
+
+
+def test_a_snapshot_of_format_2_reads_as_it_was_written():
+    """The same database as that of format 1, with the digests of its frames beside it."""
+    facts = json.loads((NEWER / "facts.json").read_text())
+    data = (NEWER / "snapshot.zst").read_bytes()
+    summary, payload = decode_snapshot(data, "snapshot")
+    assert payload == decoded("snapshot")[1]
+    assert summary.metadata() == facts["metadata"] | {
+        "sha256": hashlib.sha256(data).hexdigest()}
+    assert parse_metadata(facts["metadata"]).sha256 == ""
+    frames = summary.trailer.frames
+    assert frames.sent_ms == facts["sent-ms"]
+    assert [frames.frame(n).hex() for n in range(len(frames))] == facts["frames"]
+    assert [frames.pages(n).hex() for n in range(len(frames))] == facts["pages"]

@@ -1,5 +1,6 @@
 """docs/format.md keeps its word: its commands restore, its tables are the bytes."""
 
+import hashlib
 import random
 import re
 import struct
@@ -66,7 +67,7 @@ class Bucket:
         out = encoder.start()
         for at in range(0, len(image), 16 * 1024):  # small frames, so that there are several
             part = image[at:at + 16 * 1024]
-            out += encoder.add(encoder.compress(part, 3), len(part))
+            out += encoder.add(encoder.compress(part, 3))
         self.write(KEYS.snapshot(txid, generation),
                    out + encoder.finish(last_txid=txid, state=self.state(image))[0])
 
@@ -220,6 +221,36 @@ def test_header_and_trailer_have_the_bytes_the_page_gives(bucket):
     ends = [n + 1 for n, commit in enumerate(frames) if commit]
     assert planes[:3] == bytes([ends[0], ends[1] - ends[0], ends[2] - ends[1]])
     assert planes[3:] == bytes(9) + b"\1\1" + bytes(14)
+
+
+def test_a_snapshot_proves_its_frames_as_the_page_says(bucket):
+    """Format 2: the digests of each frame and of its pages, under one SHA-256 with the header,
+    read by the page's offsets and by the seek table."""
+    largest = max((bucket.root / "snapshots").iterdir(), key=lambda path: path.stat().st_size)
+    data = largest.read_bytes()
+    assert (data[12], data[13]) == (2, 1)
+    (count,) = struct.unpack_from("<I", data, len(data) - 9)
+    seek = data[-(9 + 8 * count):-9]
+    sizes = [struct.unpack_from("<II", seek, 8 * n) for n in range(count)]
+    frames, at = [], 0
+    for size, raw in sizes:
+        frames += [(data[at:at + size], raw)] if raw else []
+        at += size
+    header = data[:sizes[0][0]]
+    trailer = data[at - sizes[-1][0]:at]
+    assert (trailer[12], trailer[13]) == (2, 1)
+    (length,) = struct.unpack_from("<I", trailer, 36)
+    index = trailer[112:112 + length]
+    assert hashlib.sha256(header + index).digest() == trailer[80:112]
+    assert index[:8] == header[56:64]  # all of it was sent when it was made
+    assert len(frames) > 1
+    assert length == 8 + 64 * len(frames)
+    for number, (frame, raw) in enumerate(frames):
+        pages = subprocess.run(["zstd", "-dc"], input=frame, capture_output=True,
+                               check=True).stdout
+        assert len(pages) == raw
+        expected = hashlib.sha256(frame).digest() + hashlib.sha256(pages).digest()
+        assert index[8 + 64 * number:][:64] == expected
 
 
 def test_every_kind_is_in_the_table():

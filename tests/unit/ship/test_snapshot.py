@@ -91,7 +91,8 @@ def test_a_snapshot_is_the_image(image, store, ship, monkeypatch, part):
     """In one request or in parts, the object decompresses to the image; summary and hashes
     are its own."""
     monkeypatch.setattr(snapshot, "PART_BYTES", part)
-    hashes, summary = ship(image)
+    shipped = ship(image)
+    hashes, summary = shipped.hashes, shipped.summary
     data = whole(image)
     expected = PageHashes(4096)
     expected.extend(1, data)
@@ -237,7 +238,7 @@ def test_a_snapshot_is_given_up_between_blocks(image, store, ship):
 def test_frames_decompress_one_by_one():
     """Each block is a frame of its own: that is what lets a restore fetch pages by range."""
     raw = bytes(range(256)) * 16
-    assert decompress_frame(SnapshotEncoder.compress(raw, 3), len(raw)) == raw
+    assert decompress_frame(SnapshotEncoder.compress(raw, 3).data, len(raw)) == raw
     assert json.loads(json.dumps(len(raw))) == 4096
 
 
@@ -280,7 +281,7 @@ def interrupted(image, store, ship, unfinished, monkeypatch):
 
 def test_an_interrupted_upload_is_gone_on_with(image, store, ship, interrupted):
     """Parts that the store confirms are not sent again; the object is whole."""
-    _, summary = ship(image)
+    summary = ship(image).summary
     assert content(store) == whole(image)
     assert summary.size == len(store.inner.get(KEY))
     total = -(-summary.size // 100_000)
