@@ -18,7 +18,8 @@ from .format.objects import ObjectFacts, parse_metadata
 from .model import Kind
 
 MOST = 1000  # events of one story; a log that has more has other troubles
-KINDS = frozenset({Kind.GENERATION, Kind.CATCH_UP, Kind.MERGE_NEWEST})
+KINDS = {Kind.GENERATION: "generation", Kind.CATCH_UP: "catch-up",
+         Kind.MERGE_NEWEST: (STEP := "merge-newest")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Event:
 
     txid: int
     at_ms: int
-    kind: str  # generation, catch-up, merge-newest (squashed before it was sent)
+    kind: str  # generation, catch-up, or STEP (squashed before it was sent)
     generation: str
     reason: str
     host: str
@@ -58,5 +59,5 @@ def _metadata(store: Store, key: str) -> Metadata:
 
 
 def _event(facts: ObjectFacts, metadata: Metadata) -> Event:
-    return Event(facts.first_txid, facts.created_ms, facts.kind.name.lower().replace("_", "-"),
+    return Event(facts.first_txid, facts.created_ms, KINDS[facts.kind],
                  facts.generation, metadata.get("reason", ""), metadata.get("host", ""))

@@ -7,14 +7,15 @@ no object, so it proves nothing about their bytes, nor that none is missing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from .edge.store import open_store
 from .edge.store.base import ObjectInfo, Store, StoreTarget
 from .edge.store.retry import RetryingStore, RetryPolicy
 from .errors import NoBackup
-from .events import Event, events
+from .events import STEP, Event, events
 from .format.keys import (
     Keys,
     MergedKey,
@@ -26,8 +27,12 @@ from .format.keys import (
     parse_proof_key,
 )
 from .format.objects import ObjectFacts, parse_metadata
+from .keep.inventory import PinnedPoint
+from .keep.listing import list_pins
 from .notes import PROVEN, newest
-from .recover.catalog import find_databases
+from .proof.reach import Ranges, reached
+from .recover.catalog import find_databases, known_from
+from .recover.plan import Listing, log_spans
 
 RETRIES = RetryPolicy(deadline=30.0, first_contact=10.0)  # seconds
 SLICES = 60  # of the time that an activity covers
@@ -84,6 +89,8 @@ class History:
     activity: Activity = field(default=Activity(0, 0, ()))
     events: tuple[Event, ...] = ()  # where the log did not simply go on, oldest first
     proofs: tuple[ProofKey, ...] = ()  # what was proved and found, oldest first
+    restorable: Ranges = ()  # (first, last) txids, as far as names tell; a step is its end alone
+    pins: tuple[PinnedPoint, ...] = ()
 
     @property
     def proven(self) -> ProofKey | None:
@@ -112,8 +119,8 @@ def histories(target: StoreTarget) -> list[History]:
 
 
 def history(store: Store, prefix: str, *, url: str) -> History:
-    """The history below a prefix: one listing, and one HEAD for the newest segment, for each
-    generation and for each event. ``NoBackup`` if there is none."""
+    """The history below a prefix: two listings, one HEAD for the newest segment, for each
+    generation and for each event, one GET for each pin. ``NoBackup`` if there is none."""
     keys = Keys(prefix)
     entries: list[Entry] = []
     proofs: list[ProofKey] = []
@@ -124,10 +131,12 @@ def history(store: Store, prefix: str, *, url: str) -> History:
             proofs.append(proof)
     heads = {txid: parse_metadata(store.head(keys.wal(txid)).metadata)
              for txid in telling(key for key, _ in entries)}
-    found = summarise(entries, {txid: facts for txid, facts in heads.items() if facts}, url=url)
     first_txids = sorted(key.first_txid for key, _ in entries if isinstance(key, WalKey))
+    happened = events(store, keys, first_txids)
+    found = summarise(entries, {txid: facts for txid, facts in heads.items() if facts}, url=url,
+                      steps={event.txid for event in happened if event.kind == STEP})
     return replace(found, proofs=tuple(sorted(proofs, key=lambda proof: proof.at_ms)),
-                   events=events(store, keys, first_txids))
+                   events=happened, pins=list_pins(store, keys))
 
 
 def telling(keys: Iterable[ParsedKey]) -> set[int]:
@@ -138,8 +147,10 @@ def telling(keys: Iterable[ParsedKey]) -> set[int]:
     return {max(wal), *(wal & set(_starts(kept).values()))} if wal else set()
 
 
-def summarise(entries: Iterable[Entry], facts: Facts, *, url: str) -> History:
-    """The same from values: parsed keys with their objects, and what the HEADs said."""
+def summarise(entries: Iterable[Entry], facts: Facts, *, url: str,
+              steps: Container[int] = ()) -> History:
+    """The same from values: parsed keys with their objects, what the HEADs said, and the first
+    txids of the segments that are one step."""
     kept = list(entries)
     wal = [(key, info) for key, info in kept if isinstance(key, WalKey)]
     merged = [(key, info) for key, info in kept if isinstance(key, MergedKey)]
@@ -165,7 +176,37 @@ def summarise(entries: Iterable[Entry], facts: Facts, *, url: str) -> History:
         merged=len(merged), merged_bytes=sum(info.size for _, info in merged),
         snapshot_bytes=sum(info.size for _, info in snapshots),
         activity=_activity([info for _, info in wal] + [info for _, info in merged],
-                           [info for _, info in snapshots]))
+                           [info for _, info in snapshots]),
+        restorable=_restorable(
+            Listing(wal=tuple(key for key, _ in wal), merged=tuple(key for key, _ in merged),
+                    known={key.key: known_from(facts[key.first_txid]) for key, _ in wal
+                           if key.first_txid in facts}),
+            [key for key, _ in snapshots], last, steps))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """An object as its name tells it."""
+
+    generation: str
+    first: int
+    last: int
+    divisible: bool = True
+
+
+def _restorable(log: Listing, snapshots: list[SnapshotKey], last: int,
+                steps: Container[int]) -> Ranges:
+    """By names alone: an object is of the generation that began last, and a segment ends where
+    the next object begins."""
+    begun = sorted((txid, generation) for generation, txid in _starts(snapshots).items())
+    pieces = []
+    for span in log_spans(log):
+        end = min(span.last, last)
+        at = bisect_right(begun, end, key=lambda start: start[0]) - 1
+        if at >= 0:
+            pieces.append(_Piece(begun[at][1], span.first, end,
+                                 span.divisible and span.first not in steps))
+    return reached([_Piece(key.generation, key.txid, key.txid) for key in snapshots], pieces)
 
 
 def _activity(log: list[ObjectInfo], snapshots: list[ObjectInfo]) -> Activity:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from replicator.edge.store.base import StoreTarget
     from replicator.events import Event
     from replicator.history import History
+    from replicator.proof.reach import Ranges
     from replicator.transactions import Transaction
 
 
@@ -80,7 +81,7 @@ def show(found: History, *, now: float | None = None) -> None:
     output.say(f"[bold]{output.safe(found.url)}[/]")
     newest = output.moment(found.last_commit_ms) if found.last_commit_ms else "at an unknown time"
     output.facts([
-        ("restorable", f"transactions {found.first_txid:,} … {found.last_txid:,}"),
+        ("restorable", _restorable(found.restorable)),
         ("newest commit", f"{newest}, {output.ago(found.last_commit_ms, now)}"),
         ("last append", output.ago(found.last_stored_ms, now)),
         ("log", f"{output.plural(found.segments, 'segment')}, {output.size(found.segment_bytes)}"),
@@ -90,6 +91,8 @@ def show(found: History, *, now: float | None = None) -> None:
                       f"{output.size(found.snapshot_bytes)}"),
         ("total", output.size(found.total_bytes)),
         ("proven", _proven(found, now)),
+        *(("pinned", f"transaction {pin.txid:,}  {output.safe(pin.note)}".rstrip())
+          for pin in found.pins),
     ])
     output.say()
     for line in timeline.draw(found, output.console().width):
@@ -107,6 +110,7 @@ def show(found: History, *, now: float | None = None) -> None:
         for each in found.snapshots))
 
 
+RUNS = 3  # of transactions without a gap, worth naming one by one
 EVENTS = {"generation": "a generation begins", "catch-up": "caught up",
           "merge-newest": "kept as one step"}
 
@@ -116,6 +120,19 @@ def _event(each: Event) -> str:
     by = f", by {each.host}" if each.host else ""
     return (f"{output.moment(each.at_ms)}  transaction {each.txid:,}: {EVENTS[each.kind]}; "
             f"{each.reason or 'the store does not tell why'}{by}")
+
+
+def _restorable(ranges: Ranges) -> str:
+    """The newest run of transactions first; what a rule kept single is counted."""
+    runs = [each for each in ranges if each[0] < each[1]][::-1]
+    single = [first for first, last in ranges if first == last]
+    told = [f"{first:,} … {last:,}" for first, last in runs[:RUNS]]
+    if len(runs) > RUNS:
+        told.append(f"{output.plural(len(runs) - RUNS, 'older run')}")
+    if single:
+        told.append(f"{single[0]:,}" if len(single) == 1 else
+                    f"{len(single):,} single ones from {single[0]:,} to {single[-1]:,}")
+    return f"transactions {', '.join(told)}" if runs else f"transaction {', '.join(told)}"
 
 
 def _proven(found: History, now: float | None) -> str:

@@ -10,11 +10,26 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..model import Kind
 
 Range = tuple[int, int]  # txids, both inclusive
 Ranges = tuple[Range, ...]
+
+
+class Piece(Protocol):
+    """What a restore starts from or applies. A snapshot covers its own txid only."""
+
+    @property
+    def generation(self) -> str: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+    @property
+    def divisible(self) -> bool:
+        """Whether a target may lie inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +52,16 @@ class Said:
 def restorable(snapshots: Iterable[Said], pieces: Iterable[Said]) -> Ranges:
     """The txids that can be restored exactly."""
     log = sorted(pieces, key=lambda piece: (piece.first, piece.last))
-    starts = _trusted(list(snapshots), log)
+    return reached(_trusted(list(snapshots), log), log)
+
+
+def reached(starts: Sequence[Piece], log: Sequence[Piece]) -> Ranges:
+    """The txids that a log, by first txid, leads to from snapshots that can be trusted."""
     points = [(start.last, start.last) for start in starts]
     return normalised([*points, *_walked(starts, log)])
 
 
-def _walked(starts: list[Said], log: list[Said]) -> Iterator[Range]:
+def _walked(starts: Sequence[Piece], log: Sequence[Piece]) -> Iterator[Range]:
     """What each piece adds, oldest first: what ends before a piece was looked at before it."""
     ends: set[tuple[str, int]] = {(start.generation, start.last) for start in starts}
     anchors: dict[str, list[int]] = defaultdict(list)
@@ -55,7 +74,7 @@ def _walked(starts: list[Said], log: list[Said]) -> Iterator[Range]:
             yield (since if piece.divisible else piece.last), piece.last
 
 
-def _joined(piece: Said, ends: set[tuple[str, int]], anchors: Sequence[int]) -> int | None:
+def _joined(piece: Piece, ends: set[tuple[str, int]], anchors: Sequence[int]) -> int | None:
     """The first txid of ``piece`` that can be restored; None if nothing leads to it."""
     if (piece.generation, piece.first - 1) in ends:
         return piece.first

@@ -1,13 +1,18 @@
 """replicator.history: what the bucket holds, from one listing."""
 
+import contextlib
+
 import pytest
 
+from replicator import restore
 from replicator.edge.store.base import ObjectInfo
 from replicator.edge.store.memory import MemoryStore
-from replicator.errors import NoBackup
+from replicator.errors import GapError, NoBackup
 from replicator.format.keys import Keys, SnapshotKey, WalKey, parse_key
 from replicator.format.objects import ObjectFacts
 from replicator.history import history, summarise, telling
+from replicator.keep.inventory import PinnedPoint
+from replicator.keep.listing import pin
 from replicator.model import Kind
 
 GENERATIONS = [f"0000000{n}-0000-7000-8000-000000000000" for n in range(4)]
@@ -43,6 +48,48 @@ def test_the_window_reaches_from_the_oldest_snapshot_to_the_newest_commit():
     assert (found.total_bytes, found.last_stored_ms) == (217, 9)
     assert [(each.txid, each.size, each.stored_ms) for each in found.snapshots] == [
         (1, 100, 5), (4, 50, 7)]
+
+
+def merged(level: int, first: int, last: int):
+    return entry(KEYS.merged(level, first, last))
+
+
+@pytest.mark.parametrize(("entries", "steps", "expected"), [
+    ([snapshot(1, 0), wal(1), wal(2), wal(5)], set(), ((1, 8),)),
+    ([snapshot(1, 0), wal(1), merged(2, 2, 4), wal(5)], set(), ((1, 1), (4, 8))),
+    ([snapshot(1, 0), wal(1), merged(2, 2, 4), merged(1, 2, 4), wal(5)], set(), ((1, 8),)),
+    ([snapshot(1, 0), wal(1), wal(2), wal(5)], {2}, ((1, 1), (4, 8))),
+    ([snapshot(1, 0), wal(1), merged(1, 3, 4), wal(5)], set(), ((1, 1),)),
+    ([snapshot(3, 0), merged(1, 1, 4), wal(5)], set(), ((3, 8),)),
+    ([snapshot(1, 0), wal(1), snapshot(5, 1), wal(5)], set(), ((1, 1), (5, 8))),
+], ids=["all", "a step", "a step and its sources", "a squashed segment", "a gap",
+        "a snapshot within a merge", "a gap before a generation"])
+def test_what_can_be_restored_is_told_by_names(entries, steps, expected):
+    """A target inside what is kept as one step, or behind a gap, is not promised."""
+    anew = any(key.key == KEYS.snapshot(5, GENERATIONS[1]) for key, _ in entries)
+    found = summarise(entries, {1: fact(1, 1, 0), 5: fact(5, 8, int(anew))}, url="", steps=steps)
+    assert found.restorable == expected
+
+
+def test_what_is_told_is_what_a_restore_plans(bucket):
+    """For each txid of a log with merges of both kinds: promised exactly where there is a plan."""
+    bucket.merge_newest(15, 17, drop=True)
+    found = history(bucket.store, "app.db", url="")
+    told = {txid for first, last in found.restorable for txid in range(first, last + 1)}
+    planned = set()
+    for txid in range(1, found.last_txid + 1):
+        with contextlib.suppress(GapError):
+            restore(store=bucket.store, prefix="app.db", txid=txid, dry_run=True, output="o")
+            planned.add(txid)
+    assert told == planned
+    assert told < set(range(1, found.last_txid + 1))
+
+
+def test_pins_are_told(bucket):
+    """With their notes, which need a GET each."""
+    pin(bucket.store, bucket.keys, PinnedPoint(3, "before the migration"))
+    assert history(bucket.store, "app.db", url="").pins == (
+        PinnedPoint(3, "before the migration"),)
 
 
 def test_a_generation_ends_where_the_next_begins():

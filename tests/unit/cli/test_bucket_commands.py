@@ -13,6 +13,7 @@ from replicator.cli import history as history_command
 from replicator.cli import restore as restore_command
 from replicator.doctor import Check
 from replicator.history import Generation, History, Snapshot
+from replicator.keep.inventory import PinnedPoint
 from replicator.model import RestoreReport
 
 
@@ -154,11 +155,15 @@ def test_history_for_people_names_the_window_and_the_snapshots(capsys):
         generations=(Generation("g1", 1, 9, 1, 2048), Generation("g2", 10, 1234, 1, 4096)),
         snapshots=(Snapshot(1, "g1", 2048, 0), Snapshot(10, "g2", 4096, 60_000)),
         first_txid=1, last_txid=1234, last_commit_ms=90_000, last_stored_ms=95_000, segments=3,
-        segment_bytes=300, merged=1, merged_bytes=100, snapshot_bytes=6144)
+        segment_bytes=300, merged=1, merged_bytes=100, snapshot_bytes=6144,
+        restorable=((1, 1), (5, 5), (7, 9), (20, 30), (40, 50), (60, 1234)),
+        pins=(PinnedPoint(5, "before [1]"),))
     history_command.show(found, now=100.0)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "s3://b/a[1].db"
-    assert "  restorable     transactions 1 … 1,234" in lines
+    assert ("  restorable     transactions 60 … 1,234, 40 … 50, 20 … 30, 1 older run, "
+            "2 single ones from 1 to 5") in lines
+    assert "  pinned         transaction 5  before [1]" in lines
     assert "  newest commit  1970-01-01 00:01:30 UTC, 10.0 s ago" in lines
     assert "  total          6.4 KiB" in lines
     assert [line.split() for line in lines[-3:]] == [
