@@ -9,12 +9,14 @@ import sys
 import threading
 
 import pytest
+from botocore.utils import parse_timestamp
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fix_proxy import FaultProxy
 
+from replicator.edge.store.answers import moment
 from replicator.edge.store.retry import RetryingStore, RetryPolicy
 from replicator.edge.store.s3 import S3Store
 from replicator.errors import AccessDenied, ConfigError, StoreUnavailable
@@ -248,3 +250,18 @@ def test_botocore_is_loaded_only_for_s3(code, loaded):
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, check=True,
                           capture_output=True, text=True)
     assert done.stdout.strip() == loaded
+
+
+@pytest.mark.parametrize("text", [
+    "2026-11-21T10:00:01.250Z", "2026-11-21T10:00:01Z", "2026-11-21T11:00:01+01:00",
+    "Sat, 21 Nov 2026 10:00:01 GMT"])
+def test_the_times_s3_writes_are_read_as_botocore_reads_them(text):
+    """The quick reader gives what the thorough one gives."""
+    assert moment(text) == parse_timestamp(text)
+    assert moment(text).tzinfo is not None
+
+
+@pytest.mark.parametrize("other", [1795600801, 1795600801.5, "1795600801", "", "yesterday", None])
+def test_times_in_other_forms_are_left_to_botocore(other):
+    """As the services for credentials have them; and what is no time at all is none."""
+    assert moment(other) is None
