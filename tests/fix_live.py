@@ -26,7 +26,7 @@ SHORT_LOG = """
 import sys
 import replicator.ship.tail
 replicator.ship.tail.ROLL_OVER_FRAMES = int(sys.argv.pop(1))
-from replicator.cli import main
+from replicator.__main__ import main
 sys.exit(main())
 """
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from replicator import launch
 from replicator.cli import options
 
 
@@ -97,12 +98,7 @@ def command(
     SIGTERM flushes, then ends. The exit code is 0 only if everything is in the bucket; around
     a command it is the command's own when that is not 0.
     """
-    from replicator.edge import process
-
-    process.one_arena()
-    with process.one_blas_thread():
-        from replicator.config import SqliteReplicatorConfig
-        from replicator.daemon import run_sidecar
+    from replicator.config import SqliteReplicatorConfig
 
     config = SqliteReplicatorConfig.from_env(db_path=db, **options.given(
         bucket=bucket, prefix=prefix, url=url, endpoint_url=endpoint_url, region=region,
@@ -115,4 +111,4 @@ def command(
         keep_every_transaction=keep_every_transaction, keep_hourly=keep_hourly,
         keep_daily=keep_daily, keep_weekly=keep_weekly, keep_monthly=keep_monthly,
         keep_snapshots=keep_snapshots))
-    return run_sidecar(config, cmd or None, as_json=as_json)
+    return launch.begin("run_sidecar", config, cmd or None, as_json=as_json)
