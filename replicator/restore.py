@@ -74,8 +74,9 @@ def restore(*, url: str = "", bucket: str = "", prefix: str = "",
 
     Raises ``ConfigError`` (arguments, several databases), ``TargetExists``, ``GapError`` (the
     target cannot be reached; names the window), ``DamageError`` (names the object),
-    ``StoreUnavailable``, ``AccessDenied``, ``DiskFull``. Whatever it raises, the old file is as
-    it was, and what was downloaded is kept beside it for the next attempt.
+    ``StoreUnavailable``, ``AccessDenied``, ``LocalIOError``. Whatever it raises, the old database
+    is whole, and what was downloaded is kept beside it for the next attempt; only if the disk
+    fails when its directory is synced at the very end is the new one there already.
     """
     _check(txid=txid, timestamp=timestamp, verify=verify)
     started, meter = time.monotonic(), Meter(progress)

@@ -9,8 +9,11 @@ The order, and what a kill leaves behind after each step:
     3. side files that are left hold nothing (or belong to a file SQLite cannot read) and move
        into the partial directory: the old file is as whole as before
     4. the note of an earlier restore goes
-    5. rename, the commit point; then the directory is synced: the new database stands alone
-    6. the note of this restore is written; without it a replicator cannot say what happened
+    5. rename, the commit point; then the directory is synced: the new database stands alone. If
+       that sync fails, so does the restore, though the new database is there: a power cut may
+       bring the old one back
+    6. the note of this restore is written; without it a replicator cannot say what happened, but
+       the restore is done
     7. the partial directory goes
 
 So no ``-wal`` of the old database ever lies beside the new one. Refuses to replace anything
@@ -19,6 +22,7 @@ without being told to, and anything that is in use.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -26,8 +30,10 @@ from replicator.edge.check import fold_log, in_use, openers, side_files
 from replicator.edge.files import Files
 from replicator.edge.pagefile import take_over_mode
 from replicator.edge.restored import leave_note, remove_note
-from replicator.errors import TargetExists
+from replicator.errors import LocalIOError, TargetExists
 from replicator.recover.partial import Partial
+
+log = logging.getLogger("replicator")
 
 
 def check_target(output: Path, *, overwrite: bool) -> None:
@@ -63,5 +69,8 @@ def publish(partial: Partial, output: Path, note: dict[str, object], *, overwrit
     files.sync_directory(output.parent)
     remove_note(output, files)
     files.rename(partial.database, output)
-    leave_note(output, note, files)
+    try:
+        leave_note(output, note, files)
+    except LocalIOError as error:
+        log.warning("%s; so a replicator cannot tell that the database was restored", error)
     partial.remove()

@@ -9,12 +9,12 @@ import random
 import re
 import shutil
 import sqlite3
-from pathlib import Path
 
 import pytest
 from cycle import content
 from fix_bucket import BucketBuilder
 from fix_scoreboard import effort
+from fix_target import old_database, target_is_whole
 
 from replicator import restore
 from replicator.edge.store.directory import DirectoryStore
@@ -165,39 +165,6 @@ def stored(tmp_path):
     built.cut()
     yield built
     built.close()
-
-
-def old_database(place):
-    """One whose rows are in its log only, as a killed application leaves it."""
-    with contextlib.closing(sqlite3.connect(place / "app.db", isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("CREATE TABLE old(x)")
-        db.execute("INSERT INTO old VALUES(1), (2), (3)")
-        files = {name: Path(f"{place / 'app.db'}{name}").read_bytes() for name in ("", "-wal")}
-    for name, data in files.items():
-        Path(f"{place / 'app.db'}{name}").write_bytes(data)
-
-
-def old_rows(place):
-    """Asked of a copy, for asking folds the log."""
-    copy = place.with_name(place.name + "-copy")
-    shutil.copytree(place, copy)
-    with contextlib.closing(sqlite3.connect(copy / "app.db")) as db:
-        found = db.execute("SELECT count(*) FROM old").fetchone()[0]
-    shutil.rmtree(copy)
-    return found
-
-
-def target_is_whole(place, newest, *, old):
-    """The old database with its log, or none where none was; or the new one without a log."""
-    target = place / "app.db"
-    if target.exists() and target.read_bytes() == newest:
-        assert not (place / "app.db-wal").exists()
-        assert place.joinpath("app.db").stat().st_size == len(newest)
-    elif old:
-        assert old_rows(place) == 3
-    else:
-        assert not target.exists()
 
 
 @pytest.mark.timeout(effort(120, 7200))

@@ -1,8 +1,11 @@
 """Replication after a restore: the log goes on, and says what happened."""
 
+import errno
 import shutil
 
 import pytest
+from fix_disk import name_of
+from fix_files import StrikingFiles
 from fix_ship import App, replicating, restored
 
 from replicator import restore
@@ -47,6 +50,18 @@ def test_the_newest_state_goes_on_without_a_snapshot(past, path, tmp_path):
     assert position.txid == last.txid + 1
     assert not note_path(path).exists()
     assert restored(store, tmp_path)[1] == app.image()
+
+
+def test_a_note_that_cannot_be_written_is_no_failure(past, path, caplog):
+    """The database is in its place already; what is missing is said, and replication goes on."""
+    store, _, last = past
+    files = StrikingFiles(name_of)
+    files.strike(("write", "note"), 1, errno.ENOSPC, lasting=False)
+    assert restore(store=store, prefix="app.db", output=path, files=files).txid == last.txid
+    assert "no space left on device; so a replicator cannot tell" in caplog.text
+    assert restored_txid(path) is None
+    with App(path), replicating(path, store) as replicator:
+        assert replicator.flush(LONG) == last
 
 
 @pytest.mark.parametrize("cache", ["kept", "lost"])
