@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from .config import SqliteReplicatorConfig
+from .edge.errands import Errands
 from .edge.store.base import Store, StoreTarget
 from .errors import GapError
 from .format.keys import Keys
@@ -42,14 +43,14 @@ def now_ms() -> int:
 
 def keeper_for(config: SqliteReplicatorConfig, store: Store, cache: Cache, metrics: Metrics, *,
                created_by: str, durable_txid: Callable[[], int], pause: Callable[[float], None],
-               on_trouble: Callable[[str], object]) -> Keeper:
-    """The thread that merges and prunes while ``config`` is replicated; not started yet."""
+               on_trouble: Callable[[str], object], errands: Errands) -> Keeper:
+    """What merges and prunes while ``config`` is replicated; not started yet."""
     keeping = Keeping(
         store=store, keys=Keys(config.target.prefix), rules=config.retention,
         appended=partial(_appended, cache, durable_txid), cached=partial(_cached, cache),
         metrics=metrics, created_by=created_by, level=config.compression_level,
         on_merged=cache.merged, on_trouble=on_trouble, pause=partial(pause, 0.0))
-    return Keeper(keeping, now_ms)
+    return Keeper(keeping, now_ms, errands)
 
 
 def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequence[LogItem]:

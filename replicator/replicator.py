@@ -21,9 +21,9 @@ from typing import Any, Self, TypeAlias
 
 from . import __version__
 from .config import SqliteReplicatorConfig
+from .edge.commons import Commons
 from .edge.files import Files
 from .edge.lock import ReplicatorLock
-from .edge.store import open_store
 from .edge.store.base import Store
 from .edge.store.retry import Clock, RetryingStore, RetryPolicy
 from .edge.store.watched import WatchedStore
@@ -51,15 +51,17 @@ HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhe
 
 class SqliteReplicator:
     """Replicates one database while started. ``store`` and ``files`` (every access to the local
-    disk) are for tests and special needs; by default the config says which store.
+    disk) are for tests and special needs; by default the config says which store. ``commons``
+    is what several replicators of a process share; by default each has its own.
 
     As a context manager it starts, and at the end of the block flushes (30 s at most) and
     stops; ``NotDurable`` then says what did not reach the bucket yet.
     """
 
     def __init__(self, config: SqliteReplicatorConfig, *, store: Store | None = None,
-                 files: Files | None = None) -> None:
+                 files: Files | None = None, commons: Commons | None = None) -> None:
         self.config = config
+        self._given_commons = commons
         self.metrics = Metrics()
         self._given_store = store
         self._files = files or Files()
@@ -79,7 +81,8 @@ class SqliteReplicator:
         try:
             if self.config.auto_restore:
                 self.restore(if_missing=True)
-            self._parts = _Parts(self.config, self._given_store, self.metrics, self._files)
+            self._parts = _Parts(self.config, self._given_store, self.metrics, self._files,
+                                 self._given_commons)
             self._parts.start()
         except BaseException:
             self._halt()
@@ -188,35 +191,39 @@ class _Parts:
     """What exists only while a replicator runs."""
 
     def __init__(self, config: SqliteReplicatorConfig, store: Store | None,
-                 metrics: Metrics, files: Files) -> None:
+                 metrics: Metrics, files: Files, commons: Commons | None) -> None:
+        self._own_commons = Commons() if commons is None else None
+        commons = commons or self._own_commons
+        assert commons is not None  # given, or our own
+        lane = commons.lane(config.target)
         keys = Keys(config.target.prefix)
         self.metrics = metrics
         self.cache = Cache.open(config.cache, files)
         self._seen: _Seen = [], None, 0
-        self._owned = store is None
         self.store = WatchedStore(
-            open_store(config.target) if store is None else store,
+            commons.stores.open(config.target) if store is None else store, alarms=commons.alarms,
             on_overdue=lambda error: self.pipeline.warn(error))  # noqa: PLW0108 - made below
         self.uploader = Uploader(self.store, keys, self.cache, metrics,
                                  keep_bytes=config.max_cache_bytes // 4,
                                  on_log_lost=self._log_lost, on_overtaken=self._overtaken,
-                                 on_damage=self._damaged)
+                                 on_damage=self._damaged, turns=lane.appends)
         self._ending = threading.Event()
         patient = RetryingStore(
             self.store, SNAPSHOT_RETRIES, Clock(sleep=self._pause),
             on_failure=lambda error: self.pipeline.warn(error))  # noqa: PLW0108 - made below
         self.joiner = Joiner(config, self.store, patient, keys, self.cache, self.uploader,
-                             metrics, f"replicator {__version__}", files)
-        self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner)
+                             metrics, f"replicator {__version__}",
+                             lane.joins, files)
+        self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner, commons)
         self.guard = Guard(
             self.store, keys, Levers(lambda: self.uploader.durable_txid, self._fresh_snapshot,
                                      self._fresh_generation), metrics,
             scratch=_scratch(config, self.cache), interval=config.drill_interval,
-            bandwidth=config.drill_bandwidth, files=files)
+            bandwidth=config.drill_bandwidth, files=files, errands=commons.errands)
         self.keeper = keeper_for(
             config, self.store, self.cache, metrics, created_by=f"replicator {__version__}",
             durable_txid=lambda: self.uploader.durable_txid, pause=self._pause,
-            on_trouble=self.guard.suspect) if config.keep else None
+            on_trouble=self.guard.suspect, errands=commons.errands) if config.keep else None
 
     def _pause(self, seconds: float) -> None:
         if self._ending.wait(seconds):
@@ -278,8 +285,8 @@ class _Parts:
         self.uploader.stop()
         self.cache.close()
         self.store.stop()
-        if self._owned:
-            self.store.close()
+        if self._own_commons is not None:
+            self._own_commons.close()
 
     def status(self, config: SqliteReplicatorConfig, *, running: bool) -> ReplicationStatus:
         (pending, head, used), refusal = self._seen_in_cache()

@@ -2,19 +2,19 @@
 
 Owns: the inventory in memory, fed by what the replicator itself appended, and the order of
 steps: a merge is stored, then proved, and only a while later what it stands for goes. Refuses:
-to hurry. It works in a thread of its own, rests four times as long as it worked, and asks the
-store for nothing while nothing new was appended.
+to hurry. It rests four times as long as it worked, and asks the store for nothing while nothing
+new was appended.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..edge.errands import Errand, Errands
 from ..edge.store.base import Store
 from ..errors import (
     DamageError,
@@ -52,7 +52,7 @@ Appended = Callable[[int], Sequence[LogItem]]
 
 @dataclass(slots=True)
 class Keeping:
-    """One database's past, step by step; the thread around it is :class:`Keeper`."""
+    """One database's past, step by step; the errand around it is :class:`Keeper`."""
 
     store: Store
     keys: Keys
@@ -316,40 +316,44 @@ def _same(facts: ObjectFacts, generation: str, merge: Merge) -> bool:
 
 
 class Keeper:
-    """The thread. ``clock_ms`` tells the time."""
+    """The errand. ``clock_ms`` tells the time; ``errands`` runs it, beside those of others, by
+    default in a thread of its own."""
 
-    def __init__(self, keeping: Keeping, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, keeping: Keeping, clock_ms: Callable[[], int],
+                 errands: Errands | None = None) -> None:
         self._keeping = keeping
         self._clock_ms = clock_ms
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="replicator-keep", daemon=True)
+        self._errands = errands or Errands("replicator-keep")
+        self._own_errands = errands is None
+        self._errand: Errand | None = None
+        self._pause = FIRST_PAUSE
         self.trouble: ReplicatorError | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._errand = self._errands.add(self._turn)
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._errand is not None:
+            self._errand.stop()
+        if self._own_errands:
+            self._errands.stop()
 
     @property
     def waits(self) -> str | None:
         """Why merges or deletions wait, in words; None while they do not."""
         return str(self.trouble) if self.trouble is not None else self._keeping.refused or None
 
-    def _run(self) -> None:
-        pause, wait = FIRST_PAUSE, 0.0
-        while not self._stopping.wait(wait):
-            began = time.monotonic()
-            try:
-                more = self._keeping.step(self._clock_ms())
-            except Exception as error:  # noqa: BLE001 - the past must never harm the present
-                wait, pause = pause, min(2 * pause, LONGEST_PAUSE)
-                self._note(error, wait)
-            else:
-                self.trouble, pause = None, FIRST_PAUSE
-                wait = REST * (time.monotonic() - began) if more else TICK
+    def _turn(self) -> float:
+        """One piece of work; seconds until the next."""
+        began = time.monotonic()
+        try:
+            more = self._keeping.step(self._clock_ms())
+        except Exception as error:  # noqa: BLE001 - the past must never harm the present
+            wait, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            self._note(error, wait)
+            return wait
+        self.trouble, self._pause = None, FIRST_PAUSE
+        return REST * (time.monotonic() - began) if more else TICK
 
     def _note(self, error: Exception, wait: float) -> None:
         if isinstance(error, ReplicatorError):

@@ -1,11 +1,11 @@
 """The guard of a running replicator: it proves on time, and keeps *now* restorable.
 
-One thread, which sleeps unless a drill is due or somebody suspects something. A drill is a
+One errand, which rests unless a drill is due or somebody suspects something. A drill is a
 restore to scratch, read slowly; an idle database whose newest transaction is proven is left in
 peace. When the present cannot be restored, the guard has a snapshot taken, and if that does not
 do, a new generation begun; it believes neither until every byte was read back.
 
-Owns: that thread, the newest proof, and the trouble nobody could mend. Refuses: to touch the
+Owns: that errand, the newest proof, and the trouble nobody could mend. Refuses: to touch the
 database or its log, which it asks others to do through :class:`Levers`.
 """
 
@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..edge.errands import Errand, Errands
 from ..edge.files import Files
 from ..edge.store.base import Store
 from ..edge.store.retry import Clock, RetryingStore, RetryPolicy
@@ -62,9 +63,10 @@ class Guard:
 
     def __init__(self, store: Store, keys: Keys, levers: Levers, metrics: Metrics, *,
                  scratch: Path, interval: float = 0.0, bandwidth: int = 0,
-                 files: Files | None = None) -> None:
+                 files: Files | None = None, errands: Errands | None = None) -> None:
         """``interval`` in seconds, 0: no drills; ``bandwidth`` in bytes a second, 0: any.
-        ``scratch`` is a directory of the guard's own, emptied at the start."""
+        ``scratch`` is a directory of the guard's own, emptied at the start; ``errands`` runs it,
+        beside those of others, by default in a thread of its own."""
         self._keys = keys
         self._levers = levers
         self._metrics = metrics
@@ -72,7 +74,6 @@ class Guard:
         self._files = files or Files()
         self._interval = interval
         self._stopping = threading.Event()
-        self._wake = threading.Event()
         self._store = self._patient(ThrottledStore(store, 0, self._stopping))
         self._slow = self._patient(ThrottledStore(store, bandwidth, self._stopping))
         self._lock = threading.Lock()
@@ -81,7 +82,9 @@ class Guard:
         self._not_before = 0.0  # monotonic: no drill until then
         self._read_notes = False
         self._newest = 0  # the transaction that was proved last without a drill
-        self._thread = threading.Thread(target=self._run, name="replicator-guard", daemon=True)
+        self._errands = errands or Errands("replicator-guard")
+        self._own_errands = errands is None
+        self._errand: Errand | None = None
         self.proven: ProofKey | None = None
         self.trouble: Trouble | None = None
 
@@ -94,13 +97,14 @@ class Guard:
 
     def start(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)  # what a kill in the middle left
-        self._thread.start()
+        self._errand = self._errands.add(self._turn)
 
     def stop(self) -> None:
         self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._errand is not None:
+            self._errand.stop()
+        if self._own_errands:
+            self._errands.stop()
         self._refuse(Cancelled("the replicator stopped"))
 
     def suspect(self, reason: str) -> Future[Repair]:
@@ -112,32 +116,34 @@ class Guard:
             self._suspicion = reason
         if self._stopping.is_set():
             self._refuse(Cancelled("the replicator stopped"))
-        self._wake.set()
+        self._wake()
         return request
 
     def look_again(self) -> None:
         """Notes were left in the bucket: read them."""
         self._read_notes = False
-        self._wake.set()
+        self._wake()
 
-    # ------------------------------------------------------------------------------ the thread
+    def _wake(self) -> None:
+        if self._errand is not None:
+            self._errand.wake()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            pause: float | None = AGAIN
-            try:
-                self._round()
-                pause = self._pause()
-            except Cancelled:
-                continue
-            except ReplicatorError as error:
-                log.warning("%s; the guard tries again in %.0f s", error, AGAIN)
-                self._refuse(error)
-            except Exception as error:
-                log.exception("the guard met a defect")
-                self._refuse(ReplicatorError(f"defect in the guard: {error!r}"))
-            self._wake.wait(pause)
-            self._wake.clear()
+    # ------------------------------------------------------------------------------ the errand
+
+    def _turn(self) -> float | None:
+        """Do what is to be done now; seconds until the next look, None: until somebody calls."""
+        try:
+            self._round()
+            return self._pause()
+        except Cancelled:
+            return AGAIN  # which never comes: the replicator stops
+        except ReplicatorError as error:
+            log.warning("%s; the guard tries again in %.0f s", error, AGAIN)
+            self._refuse(error)
+        except Exception as error:
+            log.exception("the guard met a defect")
+            self._refuse(ReplicatorError(f"defect in the guard: {error!r}"))
+        return AGAIN
 
     def _round(self) -> None:
         """Whatever is to be done now."""

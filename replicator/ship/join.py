@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..config import SqliteReplicatorConfig
+from ..edge.commons import Turns
 from ..edge.files import Files
 from ..edge.host import process_label
 from ..edge.restored import remove_note, restored_txid
@@ -56,6 +57,7 @@ class Joiner:
     uploader: Uploader
     metrics: Metrics
     created_by: str
+    turns: Turns  # of snapshots beside the capture
     files: Files = field(default_factory=Files)
     damaged_from: int | None = None  # first txid of a cached segment that is not what it was
     remote_lost: bool = False
@@ -286,7 +288,7 @@ class Joiner:
         reader = LogReader(database.log, position, anchored=anchored)
         follower = Follower(database, reader, pin, self.metrics)
         snapshots = Snapshots(self.config, self.patient, self.keys, self.cache, self.unfinished,
-                              self.sources, self.uploader, self.metrics)
+                              self.sources, self.uploader, self.metrics, self.turns)
         return Session(self.config, database, reader, follower, cutter, snapshots, self.cache,
                        self.room, self.uploader, self.metrics)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..config import SqliteReplicatorConfig
+from ..edge.commons import Commons
 from ..edge.sqlite import LiveDatabase, SourceChanged, identity
 from ..edge.watch import Watcher
 from ..errors import (
@@ -58,13 +59,18 @@ class Pipeline:
     """One thread per database. Ask it from any thread; it does all the work itself."""
 
     def __init__(self, config: SqliteReplicatorConfig, cache: Cache, uploader: Uploader,
-                 metrics: Metrics, joiner: Joiner) -> None:
+                 metrics: Metrics, joiner: Joiner, commons: Commons) -> None:
         self._config = config
+        self._commons = commons
+        self._joins = commons.lane(config.target).joins
         self._cache = cache
         self._uploader = uploader
         self._metrics = metrics
         self._joiner = joiner
         self._wake = threading.Event()
+        uploader.on_trouble = self._wake.set
+        self._unannounced = False  # what wakes us is a change that no file event told of
+        self._watcher: Watcher | None = None
         self._stopping = threading.Event()
         self._settled = threading.Event()  # opened, waiting or failed: start() may return
         self._requests: list[Future[int]] = []
@@ -74,11 +80,16 @@ class Pipeline:
         self._rejoin: ContinuityLost | None = None
         self._pause = FIRST_PAUSE
         self.session: Session | None = None
-        self.looked = time.monotonic()  # when the log was looked at last, or the start
+        self._looked = time.monotonic()  # when the log was looked at last, or the start
         self.state = "starting"
         self.failed: ReplicatorError | None = None
         self.failing: ReplicatorError | None = None  # until all that is known of was captured
         self.trouble: Trouble | None = None
+
+    @property
+    def looked(self) -> float:
+        """When the log was last known to hold nothing unnoticed (monotonic)."""
+        return max(self._looked, self._watcher.checked if self._watcher is not None else 0.0)
 
     def start(self) -> None:
         """Begin; raises at once when the database cannot be followed."""
@@ -209,7 +220,8 @@ class Pipeline:
             if database.switched:
                 log.info("%s was switched to WAL mode", database.path)
             self._settled.set()
-            session = self._joiner.join(database, self._stopping.is_set)
+            with self._joins.taken(self._stopping.is_set):
+                session = self._joiner.join(database, self._stopping.is_set)
             self._pause = FIRST_PAUSE
             self._follow(session)
         finally:
@@ -258,14 +270,20 @@ class Pipeline:
         if self.session is not None:
             session.noticed_ms = self.session.noticed_ms  # what still waits does not get younger
         self.session = session  # and it stays for those who ask for the status
-        self.looked = time.monotonic()
+        self._looked = time.monotonic()
         self.state = "following"
-        watcher = Watcher(self._config.database, self._wake.set)
+        watcher = Watcher(self._commons.lookout, self._config.database, self._changed)
+        self._watcher = watcher
         try:
             self._capture_until_stopped(session, watcher)
         finally:
+            self._watcher = None
             watcher.stop()
             session.close()
+
+    def _changed(self, announced: bool) -> None:
+        self._unannounced = not announced
+        self._wake.set()
 
     def _capture_until_stopped(self, session: Session, watcher: Watcher) -> None:
         woken = True
@@ -278,7 +296,7 @@ class Pipeline:
                 reason, self._rejoin = self._rejoin, None
                 raise reason
             self._metrics.add("wake_ups")
-            self.looked = time.monotonic()
+            self._looked = time.monotonic()
             more = session.look(hinted=woken)
             self._serve(session, more=more)
             woken = self._sleep(session, watcher, in_vain=woken and not more)
@@ -294,7 +312,8 @@ class Pipeline:
             snapshots = self._snapshot_requests.copy()
         cut = bool(requests) or (more and session.due())
         if cut:
-            session.capture()
+            with self._commons.captures.taken():
+                session.capture()
         if cut or not more:
             session.see_to_file(promised=bool(requests))
         session.serve_snapshots(snapshots)
@@ -319,10 +338,13 @@ class Pipeline:
         else:
             watcher.arm()
             timeout = session.poll_interval
+            if session.at_rest:  # then somebody else looks at the files every so often
+                timeout = watcher.rest(timeout)
             if session.look(hinted=True):
                 return True
         woken = self._wake.wait(timeout)
         self._wake.clear()
-        return woken
+        unannounced, self._unannounced = self._unannounced, False
+        return woken and not unannounced
 
 

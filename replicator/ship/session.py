@@ -80,6 +80,14 @@ class Session:
         be removed."""
         return self.noticed_ms is not None or self.snapshots.running or self._leaving
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is to be done before the files change: nothing waits, the file was
+        examined as it is, and file events reach us as far as is known."""
+        examined = self._stamp == self._examined or self.log_bytes > EXAMINE_BYTES
+        return (examined and not self.busy and not self.snapshots.waits
+                and self.poll_interval == self._config.poll_interval)
+
     def look(self, *, hinted: bool) -> bool:
         """Whether frames follow the captured position. ``SourceChanged``, ``ContinuityLost``.
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 
 from ..config import SqliteReplicatorConfig
+from ..edge.commons import Turns
 from ..edge.sqlite import LiveDatabase, Pin
 from ..edge.store.base import Store
 from ..errors import CopyRefused, NotDurable, ReplicatorError
@@ -96,7 +97,10 @@ class Snapshots:
 
     def __init__(self, config: SqliteReplicatorConfig, store: Store, keys: Keys, cache: Cache,
                  unfinished: Unfinished, sources: Sources, uploader: Uploader,
-                 metrics: Metrics) -> None:
+                 metrics: Metrics, turns: Turns) -> None:
+        """A snapshot is begun only when ``turns`` has one."""
+        self._turns = turns
+        self.waits = False  # for its turn
         self._config = config
         self._store = store
         self._keys = keys
@@ -167,6 +171,12 @@ class Snapshots:
             self._answer(head.txid)
             return
         image = Image(database, position)
+        self.waits = not self._turns.take()
+        if self.waits:
+            image.close()
+            database.unpin(pin)
+            self._waiting, self._serving = self._serving, []
+            return
         before = None if any(request.whole for request in self._serving) else self.last
         result: Future[tuple[SnapshotFacts, Shipped]] = Future()
         read = threading.Event()
@@ -268,6 +278,7 @@ class Snapshots:
         job.image.close()
         self._unpin(database, job)
         self._job = None
+        self._turns.give_back()
 
     def _unpin(self, database: LiveDatabase, job: _Job) -> None:
         if job.pin is not None:

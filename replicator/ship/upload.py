@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from ..edge.commons import Turns
 from ..edge.store.base import Part, Store
 from ..edge.store.retry import RetryPolicy, backoff
 from ..errors import (
@@ -61,11 +62,12 @@ class Uploader:
     def __init__(self, store: Store, keys: Keys, cache: Cache, metrics: Metrics, *,
                  keep_bytes: int, on_log_lost: Callable[[], None],
                  on_overtaken: Callable[[Fenced], None],
-                 on_damage: Callable[[int], None]) -> None:
+                 on_damage: Callable[[int], None], turns: Turns | None = None) -> None:
         """``keep_bytes`` of acknowledged segments stay in the cache; ``on_log_lost`` is told
         when the store turns out to have forgotten what it once acknowledged, ``on_overtaken``
         when somebody else appended since, ``on_damage`` the first txid of a cached segment that
-        is not what was captured."""
+        is not what was captured. ``turns`` bounds what is on its way at once."""
+        self._turns = turns or Turns(1)
         self._store = store
         self._keys = keys
         self._cache = cache
@@ -84,6 +86,7 @@ class Uploader:
         self._failing: ReplicatorError | None = None
         self.newest_failure: tuple[int, str] | None = None  # when (ms) and what; kept for ever
         self._thread: threading.Thread | None = None
+        self.on_trouble: Callable[[], None] = lambda: None  # told when the capture has to know
         durable = cache.durable()
         self._durable_txid = durable.last_txid if durable else 0
         self.last_began = 0.0  # monotonic; when the newest append was begun
@@ -162,6 +165,7 @@ class Uploader:
             self._dead = self._dead or error
             self.newest_failure = now_ms(), str(error)
             self._changed.notify_all()
+        self.on_trouble()
 
     def wait_durable(self, txid: int, timeout: float | None,
                      numbering: int | None = None) -> bool:
@@ -213,6 +217,7 @@ class Uploader:
                 trouble += 1
                 if isinstance(error, LedgerDamaged):
                     self.ledger_lost = error
+                    self.on_trouble()
                 self._fail(error, trouble)
                 self._rest(error, trouble)
 
@@ -226,10 +231,13 @@ class Uploader:
                 self._changed.wait()
         if waiting is None:
             return
-        with self._attempting:
+        with self._turns.taken(self._leaving), self._attempting:
             record = None if self._anew else self._cache.uploading(waiting.first_txid)
             if record is not None:  # else it was dropped meanwhile
                 self._attempt(record)
+
+    def _leaving(self) -> bool:
+        return self._stopping or self._dead is not None
 
     def _join_log(self) -> bool:
         """Before anything is appended: is the log as we left it? False: stopped, or begun anew.
@@ -240,7 +248,8 @@ class Uploader:
         attempt = 0
         while not (self._stopping or self._dead or self._anew):
             try:
-                self._look()
+                with self._turns.taken(self._leaving):
+                    self._look()
             except Fenced as error:
                 self._overtaken(error)
                 return True

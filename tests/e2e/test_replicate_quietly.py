@@ -13,9 +13,9 @@ from fix_live import LONG
 from fix_ship import ObedientStore, wait_for
 
 from replicator.edge.store.directory import DirectoryStore
+from replicator.edge.watch import Lookout
 from replicator.errors import ReplicatorError
 from replicator.restore import restore
-from replicator.ship import pipeline as pipeline_module
 
 
 @pytest.fixture
@@ -25,18 +25,7 @@ def store(scene):
 
 def silence_events(monkeypatch):
     """The file system tells nothing: only polls wake the capture."""
-    class Silent:
-        active = False
-
-        def __init__(self, path, wake):
-            pass
-
-        def arm(self):
-            pass
-
-        stop = arm
-
-    monkeypatch.setattr(pipeline_module, "Watcher", Silent)
+    monkeypatch.setattr(Lookout, "_open", lambda lookout: False)
 
 
 @pytest.mark.parametrize("events", [True, False], ids=["with events", "without events"])

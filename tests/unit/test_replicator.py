@@ -26,6 +26,7 @@ from fix_ship import (
 from replicator.edge.files import Files
 from replicator.edge.store.directory import DirectoryStore
 from replicator.edge.store.memory import MemoryStore
+from replicator.edge.watch import Lookout
 from replicator.errors import (
     AccessDenied,
     AlreadyRunning,
@@ -36,7 +37,6 @@ from replicator.errors import (
     NotDurable,
     ReplicatorError,
 )
-from replicator.ship import pipeline as pipeline_module
 
 
 @pytest.fixture
@@ -65,18 +65,7 @@ def out(tmp_path):
 @pytest.fixture
 def no_events(monkeypatch):
     """The file system tells nothing: only polls and requests wake the capture."""
-    class Silent:
-        active = False
-
-        def __init__(self, path, wake):
-            pass
-
-        def arm(self):
-            pass
-
-        stop = arm
-
-    monkeypatch.setattr(pipeline_module, "Watcher", Silent)
+    monkeypatch.setattr(Lookout, "_open", lambda lookout: False)
 
 
 def assert_restores(store, out, image, **options):

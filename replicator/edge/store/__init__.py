@@ -8,8 +8,9 @@ from __future__ import annotations
 from replicator.edge.store.base import Store, StoreTarget
 
 
-def open_store(target: StoreTarget) -> Store:
-    """The store behind ``target``. Nothing is asked of it yet, so it need not be reachable."""
+def open_store(target: StoreTarget, *, pool: int = 16) -> Store:
+    """The store behind ``target``. Nothing is asked of it yet, so it need not be reachable.
+    ``pool`` is the number of threads that may speak to it at once."""
     if target.scheme == "file":
         from replicator.edge.store.directory import DirectoryStore
 
@@ -17,4 +18,4 @@ def open_store(target: StoreTarget) -> Store:
     from replicator.edge.store.s3 import S3Store
 
     return S3Store(target.bucket, endpoint_url=target.endpoint_url, region=target.region,
-                   profile=target.profile, checksums=target.checksums)
+                   profile=target.profile, checksums=target.checksums, pool=pool)

@@ -1,7 +1,7 @@
 """A store whose unanswered calls are noticed while they hang, and not only once they time out.
 
 A connection that swallows everything gives no error for as long as the timeout of a read; the
-people who watch want to know within seconds. Owns one thread, which sleeps while no call is
+people who watch want to know within seconds. Owns one alarm, which sleeps while no call is
 under way.
 """
 
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from replicator.edge.errands import Errand, Errands
 from replicator.edge.store.base import ObjectInfo, Part, Store
 from replicator.edge.store.wrapper import StoreWrapper
 from replicator.errors import StoreUnavailable
@@ -35,18 +36,22 @@ class WatchedStore(StoreWrapper):
     """``store``; ``on_overdue`` is called, once for each call, when no answer came in time."""
 
     def __init__(self, store: Store, on_overdue: Callable[[StoreUnavailable], None], *,
-                 patience: float = PATIENCE,
+                 alarms: Errands | None = None, patience: float = PATIENCE,
                  now: Callable[[], float] = time.monotonic) -> None:
+        """``alarms`` runs the alarm, beside those of others; by default in a thread of its own."""
         super().__init__(store)
+        self._alarms = alarms or Errands("replicator-attention", most=1)
+        self._own_alarms = alarms is None
         self._on_overdue = on_overdue
         self._patience = patience
         self._now = now
-        self._changed = threading.Condition()
+        self._changed = threading.Lock()
         self._calls: dict[int, _Call] = {}
         self._told: set[int] = set()
         self._count = 0
         self._closed = False
-        self._thread: threading.Thread | None = None
+        self._alarm: Errand | None = None
+        self._set = False  # the alarm will look by itself
 
     @property
     def overdue(self) -> StoreUnavailable | None:
@@ -100,8 +105,6 @@ class WatchedStore(StoreWrapper):
             number = self._count
             self._calls[number] = call
             self._watch()
-            if len(self._calls) == 1:
-                self._changed.notify_all()
         try:
             yield
         finally:
@@ -110,38 +113,37 @@ class WatchedStore(StoreWrapper):
                 self._told.discard(number)
 
     def _watch(self) -> None:
-        if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._run, name="replicator-attention",
-                                            daemon=True)
-            self._thread.start()
+        if self._set or self._closed:
+            return
+        self._set = True
+        if self._alarm is None:
+            self._alarm = self._alarms.add(self._look)
+        else:
+            self._alarm.wake()
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                if self._closed:
-                    return
-                waiting = {n: call for n, call in self._calls.items() if n not in self._told}
-                late = [n for n, call in waiting.items() if call.until <= self._now()]
-                self._told.update(late)
-                if not late:
-                    self._changed.wait(self._rest(waiting))
-                    continue
-            for number in late:
-                self._on_overdue(self._error(waiting[number]))
-
-    def _rest(self, waiting: Mapping[int, _Call]) -> float | None:
-        """Seconds until something may be late; for ever while no call is under way."""
-        if not waiting:
-            return None
-        return max(0.01, min(call.until for call in waiting.values()) - self._now())
+    def _look(self) -> float | None:
+        """Tell of calls that are late; seconds until something may be late, None while no call
+        is under way."""
+        with self._changed:
+            waiting = {n: call for n, call in self._calls.items() if n not in self._told}
+            late = [n for n, call in waiting.items() if call.until <= self._now()]
+            self._told.update(late)
+            rest = [call.until for n, call in waiting.items() if n not in late]
+            self._set = bool(rest) and not self._closed
+            pause = max(0.01, min(rest) - self._now()) if self._set else None
+        for number in late:
+            self._on_overdue(self._error(waiting[number]))
+        return pause
 
     def stop(self) -> None:
-        """End the thread; the store goes on without being watched."""
+        """End the alarm; the store goes on without being watched."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+            alarm = self._alarm
+        if alarm is not None:
+            alarm.stop()
+        if self._own_alarms:
+            self._alarms.stop()
 
     def close(self) -> None:
         self.stop()
