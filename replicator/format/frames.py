@@ -47,6 +47,7 @@ class DataProof:
         self._whole = self._sha = hashlib.sha256()  # of the header, or of all there is
         self._left = tail.trailer_offset - sum(self._sizes)  # bytes until the next comparison
         self._ended = 0  # data frames, and the header
+        self._compared = 0  # data frames whose pages were given
 
     def update(self, data: Buffer) -> None:
         view = memoryview(data)
@@ -69,6 +70,14 @@ class DataProof:
         if self._ended < len(self._sizes):
             self._left, self._sha = self._sizes[self._ended], hashlib.sha256()
         self._ended += 1
+
+    def pages(self, raw: Buffer) -> None:
+        """The same for what the frames decompress to, one after another: the next snapshot is
+        going to rely on it."""
+        frames, number = self._trailer.frames, self._compared
+        self._compared += 1
+        if frames is not None and hashlib.sha256(raw).digest() != frames.pages(number):
+            raise damaged(self._key, "the SHA-256 of its pages does not match")
 
     def finish(self) -> None:
         """That was all of it."""

@@ -132,6 +132,7 @@ def prove_snapshot(fetcher: Fetcher, catalog: Catalog, item: SnapshotKey, *,
             (_held(group), partial(_group, fetcher, item, group)) for group in groups):
         proof.update(data)
         for image in raw:
+            proof.pages(image)
             hashes.extend(hashes.pages + 1, image)
         yield size
     proof.finish()

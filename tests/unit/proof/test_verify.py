@@ -1,5 +1,6 @@
 """replicator.proof.verify: what is damaged or missing is named, and what is left is told."""
 
+import hashlib
 import os
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from replicator.edge.store.base import StoreTarget
 from replicator.edge.store.directory import DirectoryStore
 from replicator.edge.store.memory import MemoryStore
 from replicator.errors import ConfigError, GapError, NoBackup, ObjectMissing, ReplicatorError
-from replicator.format.envelope import encode_trailer, read_tail
+from replicator.format.envelope import encode_digests, encode_trailer, read_tail
 from replicator.format.keys import Keys, WalKey
 from replicator.format.segment import parse_metadata
 from replicator.model import Kind
@@ -283,6 +284,23 @@ def test_a_snapshot_that_is_not_what_its_trailer_says(bucket, change, problem):
     key = forged_snapshot(bucket, change)
     found = {f.key: f.problem for f in look(bucket, data=True).findings}
     assert found[key] == problem
+
+
+def test_a_list_of_pages_that_are_not_there_is_damage(bucket):
+    """Sealed and all: the next snapshot would take the frame for what it is not."""
+    key = bucket.keys.snapshot(14, bucket.generation)
+    body = bucket.store.get(key)
+    header = body[:read_tail(body, len(body), key).seek[0].offset]
+
+    def change(trailer):
+        packed = trailer.frames.packed
+        frames = replace(trailer.frames, packed=packed[:32] + bytes(32) + packed[64:])
+        return replace(trailer, frames=frames, data_sha256=hashlib.sha256(
+            header + encode_digests(frames)).digest())
+
+    assert forged_snapshot(bucket, change) == key
+    found = {f.key: f.problem for f in look(bucket, data=True).findings}
+    assert found[key] == "the SHA-256 of its pages does not match"
 
 
 def test_a_snapshot_of_many_groups_is_read_whole_or_in_part(empty_bucket, monkeypatch):
