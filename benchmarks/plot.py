@@ -59,7 +59,7 @@ def curves(title: str, series: dict[str, Points], *, log_y: bool = False) -> str
         x, _ = at(mark, 1)
         parts += [line(x, 50, x, bottom), text(x, bottom + 18, f"{mark:g}", "middle")]
     for mark in up.marks():
-        parts.append(text(left - 6, at(1, mark)[1] + 4, f"{mark:.3g}", "end"))
+        parts.append(text(left - 6, at(1, mark)[1] + 4, f"{mark:g}", "end"))
     for colour, (name, points) in zip(COLOURS, series.items(), strict=False):
         places = [at(*point) for point in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
@@ -86,13 +86,16 @@ class _Scale:
     def marks(self) -> list[float]:
         if not self.log:
             return [self.high / 2, self.high]
-        return [10.0**power for power in range(math.ceil(self.low), math.floor(self.high) + 1)]
+        steps = (1,) if self.high - self.low > 2 else (1, 2, 5)
+        found = [step * 10.0**power for power in range(math.floor(self.low), math.ceil(self.high))
+                 for step in steps]
+        return [mark for mark in [*found, 10.0 ** math.ceil(self.high)]
+                if self.low <= math.log10(mark) <= self.high]
 
 
 def _logarithmic(values: list[float]) -> _Scale:
-    """Wide enough to have at least one mark."""
+    """Wide enough to have at least two marks."""
     powers = [math.log10(max(value, LEAST)) for value in values]
     low, high = min(powers), max(powers)
-    if math.ceil(low) > math.floor(high):
-        low, high = math.floor(low), math.ceil(high)
-    return _Scale(low, max(high, low + 0.3), log=True)
+    return _Scale(low, high, log=True) if high - low > 1 else _Scale(
+        low - (1 - high + low) / 2, high + (1 - high + low) / 2, log=True)
