@@ -212,9 +212,23 @@ class Follower:
     def _copy(self) -> Checkpoint:
         """One passive checkpoint, unless somebody removed the log: its pages would be copied
         into whatever file that somebody put in the place of the database."""
-        self._database.log.refresh()
+        self._check_log()
+        answer = self._database.checkpoint()
+        try:
+            self._check_log()
+        except ChangedOutside as error:
+            log.error("%s, during a checkpoint; if another file was copied over the database just "
+                      "then, it may hold pages of the old one: copy it once more", error)
+            raise
+        return answer
+
+    def _check_log(self) -> None:
+        """:meth:`check_file`, and the log is where it was. A log that was never looked at cannot
+        tell that it was removed; but as long as we have the database open, there is one."""
+        found = self._database.log.refresh()
         self.check_file()
-        return self._database.checkpoint()
+        if found is None and self._reader.read_position.frame:
+            raise ChangedOutside(f"{self._database.log.path} was removed while it was in use")
 
     def _escalate(self) -> None:
         """Roll over under a writer that never pauses, with the write lock, for milliseconds."""

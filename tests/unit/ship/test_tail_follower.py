@@ -9,7 +9,7 @@ from fix_bucket import plain_state
 from fix_ship import App, frames_in, image_of, wait_for
 from oracle_wal import overlay
 
-from replicator.edge.sqlite import LiveDatabase
+from replicator.edge.sqlite import LiveDatabase, LogFile
 from replicator.metrics import Metrics
 from replicator.ship import tail
 from replicator.ship.image import Image
@@ -120,6 +120,28 @@ def test_nothing_is_copied_into_what_was_put_in_the_place(tmp_path, app, follow,
     with pytest.raises(ChangedOutside, match="removed while it was in use"):
         getattr(follow.follower, step)()
     assert app.path.read_bytes() == other.read_bytes()
+
+
+def test_a_log_that_was_removed_before_it_was_looked_at(app, follow, short_logs):
+    """What the image at the start knew of the log does not pass for the log itself."""
+    follow.database.log = LogFile(follow.database.log.path)
+    app.path.with_name("app.db-wal").unlink()
+    with pytest.raises(ChangedOutside, match="removed while it was in use"):
+        follow.follower.backfill()
+
+
+def test_a_log_removed_during_a_checkpoint_is_told(app, follow, short_logs, monkeypatch, caplog):
+    """Nobody can keep pages of the old database out of the new file then: it has to be said."""
+    checkpoint = follow.database.checkpoint
+
+    def meanwhile():
+        app.path.with_name("app.db-wal").unlink()
+        return checkpoint()
+
+    monkeypatch.setattr(follow.database, "checkpoint", meanwhile)
+    with pytest.raises(ChangedOutside):
+        follow.follower.backfill()
+    assert "copy it once more" in caplog.text
 
 
 def test_a_long_reader_of_the_application_delays_the_roll_over(app, follow, short_logs):
