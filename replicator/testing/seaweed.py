@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,6 +35,7 @@ _SERVICES = ("master", "volume", "filer", "s3", "admin")
 _GRPC_DISTANCE = 10_000
 _ATTEMPTS = 5  # a port can be taken between its choice and the server's start
 _PATIENCE = 60.0  # seconds; about 1 s is usual
+_GARBAGE = 0.01  # share of a volume from which on it is worth copying what is left
 _MEMORY = "300MiB"  # GOMEMLIMIT; without it the server takes what it likes
 
 
@@ -82,6 +84,14 @@ class SeaweedServer:
         keys = ((self.reader_access_key, self.reader_secret_key) if reader
                 else (self.access_key, self.secret_key))
         return S3Store(self.bucket, endpoint_url=self.endpoint_url, credentials=keys, pool=32)
+
+    def vacuum(self) -> None:
+        """Give the room of deleted objects back to the disk, which the server itself does now and
+        then, and not at once."""
+        master = HTTPConnection("127.0.0.1", self._ports["master.port"], timeout=_PATIENCE)
+        with contextlib.closing(master):
+            master.request("GET", f"/vol/vacuum?garbageThreshold={_GARBAGE}")
+            master.getresponse().read()
 
     # ------------------------------------------------------------------ the process
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from fix_proxy import FaultProxy, corrupt, delay
+from fix_ship import wait_for
 
 from replicator.edge.store.retry import RetryingStore, RetryPolicy
 from replicator.edge.store.s3 import S3Store
@@ -18,6 +19,24 @@ from replicator.testing import seaweed as module
 def quick(server, **settings):
     return S3Store(server.bucket, endpoint_url=server.endpoint_url, read_timeout=0.3,
                    credentials=(server.access_key, server.secret_key), **settings)
+
+
+def test_a_vacuum_gives_the_room_back(tmp_path):
+    """What was deleted, as soon as the server has noted it, takes no space on the disk
+    afterwards, and what was not is still there."""
+    with SeaweedServer(tmp_path / "objects") as server:
+        store = server.store()
+        store.put("kept", b"x")
+        store.put("gone", os.urandom(4 << 20))
+        store.delete("gone")
+
+        def small():
+            server.vacuum()
+            volumes = (tmp_path / "objects").glob("*.dat")
+            return sum(file.stat().st_size for file in volumes) < 4 << 20
+
+        wait_for(small)
+        assert store.get("kept") == b"x"
 
 
 def test_a_server_of_ones_own(tmp_path):
