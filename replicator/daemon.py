@@ -1,7 +1,7 @@
-"""The sidecar: a replicator as a process of its own, alone or around the application.
+"""The sidecar: replicators as a process of their own, alone or around the application.
 
-Owns signals, the child process, and the exit code. SIGTERM and SIGINT mean
-"make everything durable, then end"; the exit code is 0 only if that came true.
+Owns signals, the child process, and the exit code. SIGTERM and SIGINT mean "make everything
+durable, then end"; the exit code is 0 only if that came true, of one database or of all.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from types import FrameType
 from typing import Any, Self
 
 from .config import SqliteReplicatorConfig
+from .config_file import ConfigFile
 from .control import ControlSocket
 from .edge import process
 from .errors import ConfigError, NotDurable, ReplicatorError
+from .fleet import Fleet
 from .replicator import SqliteReplicator
 
 FINAL_FLUSH = 30.0  # seconds to make the rest durable before ending; a second signal ends at once
@@ -54,6 +56,46 @@ def run_sidecar(config: SqliteReplicatorConfig, command: list[str] | None = None
         with ControlSocket(config.cache, replicator), _tidied(replicator):
             code = _around(command, signals) if command else _alone(replicator, signals)
         return _end(replicator, signals, code)
+
+
+def run_fleet(file: ConfigFile, command: list[str] | None = None, *,
+              as_json: bool = False) -> int:
+    """The same for every database of a file. One that cannot be replicated does not end the
+    others; the exit code is that of the first, in the order of the file, of which not everything
+    is in its bucket at the end."""
+    set_up_logging(as_json=as_json)
+    limits = process.most_descriptors()
+    with Fleet(file) as fleet:
+        restored = fleet.restore_missing(everything=command is not None)
+        signals = _Signals()
+        with signals:
+            fleet.start()
+            if command:
+                fleet.wait_started(signals.wait)
+                fleet.wait_joined(restored, signals.wait)
+                code = _around(command, signals, limits)
+            else:
+                code = 0
+                while not signals.wait(LOOK) and not fleet.hopeless:
+                    pass
+            return _end_all(fleet, signals, code)
+
+
+def _end_all(fleet: Fleet, signals: _Signals, code: int) -> int:
+    """The last flush of all, at once. Every database that is not durable is named."""
+    signals.rearm()
+    log.info("making everything durable, for %.0f s at most; a second signal ends at once",
+             FINAL_FLUSH)
+    left = fleet.flush(FINAL_FLUSH, lambda: signals.received)
+    for member in left:
+        assert member.error is not None  # that is what they are
+        log.error("%s: %s; %s", member.config.database, member.error,
+                  _what_is_missing(member.replicator))
+        if member.error.hint:
+            log.error("hint: %s", member.error.hint)
+    log.info("%d of %d databases are in their buckets to the end",
+             len(fleet.members) - len(left), len(fleet.members))
+    return code or next((member.error.exit_code for member in left if member.error), 0)
 
 
 def _restore_missing(replicator: SqliteReplicator) -> bool:
@@ -116,11 +158,14 @@ def _alone(replicator: SqliteReplicator, signals: _Signals) -> int:
     return 0
 
 
-def _around(command: list[str], signals: _Signals) -> int:
+def _around(command: list[str], signals: _Signals,
+            limits: tuple[int, int] | None = None) -> int:
     try:
         child = subprocess.Popen(command)
     except OSError as error:
         raise ConfigError(f"cannot run {command[0]}: {(error.strerror or '').lower()}") from error
+    if limits is not None:
+        process.limit_descriptors(child.pid, limits)
     log.info("running %s as process %d", command[0], child.pid)
     with signals.forwarded_to(child):
         code = child.wait()

@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -77,15 +78,17 @@ class SqliteReplicator:
         """
         if self._parts is not None:
             raise ReplicatorError("this replicator is running already")
-        self._lock.acquire()
         try:
+            self._lock.acquire()
             if self.config.auto_restore:
                 self.restore(if_missing=True)
             self._parts = _Parts(self.config, self._given_store, self.metrics, self._files,
                                  self._given_commons)
             self._parts.start()
-        except BaseException:
+        except BaseException as error:
             self._halt()
+            self._last = replace(self.status(), state="failed", last_error=str(error),
+                                 last_error_at=now_ms())
             raise
 
     def stop(self) -> None:

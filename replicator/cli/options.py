@@ -5,6 +5,7 @@ Every option has an environment variable ``REPLICATOR_…``; the command line wi
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,16 @@ def size(text: str) -> int:
 Database = Annotated[
     Path,
     typer.Argument(metavar="DB", envvar="REPLICATOR_DB_PATH", help="the SQLite database"),
+]
+DatabaseOfMany = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DB]", envvar="REPLICATOR_DB_PATH",
+                   help="the SQLite database; none with --config"),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="REPLICATOR_CONFIG", metavar="FILE",
+                 help="a file that names several databases (TOML)"),
 ]
 Bucket = Annotated[
     str,
@@ -152,6 +163,26 @@ def target(bucket: str, prefix: str, url: str, endpoint_url: str | None, region:
                           hint="set --bucket NAME (and --prefix), or --url s3://bucket/prefix")
     return StoreTarget.parse(url or f"s3://{bucket}", prefix=prefix, endpoint_url=endpoint_url,
                              region=region, profile=profile)
+
+
+def named(db: Path | None) -> Path:
+    """The database, which must be named where there is no file of databases."""
+    if db is None:
+        raise ConfigError("no database is named", hint="name it, or a file with --config")
+    return db
+
+
+def around(db: Path | None, cmd: list[str] | None, context: typer.Context) -> list[str] | None:
+    """The command beside --config: its first word stands where the database would."""
+    if db is None:
+        return None
+    if str(context.get_parameter_source("db")).endswith("ENVIRONMENT"):
+        raise ConfigError("both a database and a file of databases are set",
+                          hint="unset REPLICATOR_DB_PATH, or leave --config out")
+    if shutil.which(db) is None:
+        raise ConfigError(f"{db} is no command, and beside --config no database is named",
+                          hint="name the database in the file, or write -- before a command")
+    return [str(db), *(cmd or ())]
 
 
 def given(**options: Any) -> dict[str, Any]:

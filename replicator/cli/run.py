@@ -1,4 +1,4 @@
-"""``replicator run``: follow a database, alone or around a command."""
+"""``replicator run``: follow a database, or those of a file, alone or around a command."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from replicator.cli import options
 
 
 def command(
-    db: options.Database,
+    context: typer.Context,
+    db: options.DatabaseOfMany = None,
     cmd: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- CMD …]", help="run this command and end when it ends"),
     ] = None,
+    config: options.ConfigFile = None,
     bucket: options.Bucket = "",
     prefix: options.Prefix = "",
     url: options.Url = "",
@@ -93,14 +95,12 @@ def command(
     keep_snapshots: options.KeepSnapshots = None,
     as_json: options.AsJson = False,
 ) -> int:
-    """Follow DB and keep it safe in the bucket.
+    """Follow DB, or the databases of a file, and keep them safe in the bucket.
 
     SIGTERM flushes, then ends. The exit code is 0 only if everything is in the bucket; around
     a command it is the command's own when that is not 0.
     """
-    from replicator.config import SqliteReplicatorConfig
-
-    config = SqliteReplicatorConfig.from_env(db_path=db, **options.given(
+    given = options.given(
         bucket=bucket, prefix=prefix, url=url, endpoint_url=endpoint_url, region=region,
         profile=profile, cache_dir=cache_dir, auto_restore=auto_restore or None,
         sync_interval=sync_interval, snapshot_interval=snapshot_interval,
@@ -110,5 +110,13 @@ def command(
         allow_unsafe_store=allow_unsafe_store or None, keep=keep,
         keep_every_transaction=keep_every_transaction, keep_hourly=keep_hourly,
         keep_daily=keep_daily, keep_weekly=keep_weekly, keep_monthly=keep_monthly,
-        keep_snapshots=keep_snapshots))
-    return launch.begin("run_sidecar", config, cmd or None, as_json=as_json)
+        keep_snapshots=keep_snapshots)
+    if config is not None:
+        from replicator.config_file import ConfigFile
+
+        file = ConfigFile.load(config, **given)
+        return launch.begin("run_fleet", file, options.around(db, cmd, context), as_json=as_json)
+    from replicator.config import SqliteReplicatorConfig
+
+    one = SqliteReplicatorConfig.from_env(db_path=options.named(db), **given)
+    return launch.begin("run_sidecar", one, cmd or None, as_json=as_json)

@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from replicator.cli import output
 from replicator.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.config import SqliteReplicatorConfig
+
+AT_ONCE = 16  # databases that are asked at the same time
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one database of several: what was answered, or why nothing was."""
+
+    database: str
+    url: str
+    answer: dict[str, Any] = field(default_factory=dict)
+    error: ReplicatorError | None = None
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        if self.error is None:
+            return {"database": self.database, "url": self.url, **self.answer}
+        return {"database": self.database, "url": self.url, "error": str(self.error),
+                "kind": type(self.error).__name__}
 
 
 def ask(db: Path, cache_dir: Path | None, request: dict[str, Any]) -> dict[str, Any]:
@@ -18,6 +41,30 @@ def ask(db: Path, cache_dir: Path | None, request: dict[str, Any]) -> dict[str, 
     # only the place of the cache is of interest, and it does not depend on the store
     config = SqliteReplicatorConfig(db_path=db, cache_dir=cache_dir, url="file:///")
     return ask_daemon(config.cache, request)
+
+
+def ask_all(file: Path, request: dict[str, Any]) -> list[Answer]:
+    """What the sidecar says of each database of a file, all asked at once, in the file's order."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from replicator.config_file import ConfigFile
+    from replicator.control import ask as ask_daemon
+
+    def one(config: SqliteReplicatorConfig) -> Answer:
+        try:
+            answer: dict[str, Any] = ask_daemon(config.cache, request)
+        except ReplicatorError as error:
+            return Answer(str(config.database), config.target.url, error=error)
+        return Answer(str(config.database), config.target.url, answer)
+
+    configs = ConfigFile.load(file).configs()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(one, configs))
+
+
+def worst(answers: list[Answer]) -> int:
+    """The exit code of the first database that answered with an error; 0: none did."""
+    return next((answer.error.exit_code for answer in answers if answer.error), 0)
 
 
 def ask_for_repair(db: Path, cache_dir: Path | None) -> dict[str, Any]:

@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 from replicator.cli import options, output
-from replicator.cli.sidecar import ask
+from replicator.cli.sidecar import Answer, ask, ask_all, worst
 from replicator.errors import NotDurable
 from replicator.model import ReplicationStatus
 
 
 def command(
-    db: options.Database,
+    db: options.DatabaseOfMany = None,
+    config: options.ConfigFile = None,
     cache_dir: options.CacheDir = None,
     as_json: options.AsJson = False,
 ) -> int:
-    """Show how the sidecar of DB is doing.
+    """Show how the sidecar of DB is doing, or of all databases of a file.
 
-    The exit code is 5 when it is not healthy.
+    The exit code is 5 when it is not healthy; of several, when one of them is not.
     """
-    status = ReplicationStatus(**ask(db, cache_dir, {"command": "status"}))
+    if db is None and config is not None:
+        return _show_all(ask_all(config, {"command": "status"}), as_json=as_json)
+    status = ReplicationStatus(**ask(options.named(db), cache_dir, {"command": "status"}))
     if as_json:
         output.emit_json(status)
     else:
         show(status)
     return 0 if status.healthy else NotDurable.exit_code
+
+
+def _show_all(answers: list[Answer], *, as_json: bool) -> int:
+    if as_json:
+        output.emit_json([answer.document() for answer in answers])
+    else:
+        output.table(["", "database", "state", ">durable", ">lag", ">waiting", "last error"],
+                     [_line(answer) for answer in answers])
+    ill = any(not answer.answer["healthy"] for answer in answers if answer.error is None)
+    return NotDurable.exit_code if ill else worst(answers)
+
+
+def _line(answer: Answer) -> tuple[str, ...]:
+    """One database as a row of the table."""
+    name = output.safe(answer.database)
+    if answer.error is not None:
+        return ("[bold red]●[/]", name, "not running", "", "", "", output.safe(str(answer.error)))
+    status = ReplicationStatus(**answer.answer)
+    return ("[green]●[/]" if status.healthy else "[bold red]●[/]", name, status.state,
+            f"{status.durable_txid:,} of {status.txid:,}", output.duration(status.lag_seconds),
+            output.size(status.pending_bytes),
+            "" if status.healthy else output.safe(status.last_error or ""))
 
 
 def show(status: ReplicationStatus, *, now: float | None = None) -> None:

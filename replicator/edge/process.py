@@ -1,7 +1,7 @@
-"""The memory of a process that is ours alone: a sidecar's or a command's.
+"""The memory and limits of a process that is ours alone: a sidecar's or a command's.
 
-Owns: what can be told to the C library's heap and to numpy's threads. Refuses: to be used by the
-library itself, whose process is the application's.
+Owns: what can be told to the C library's heap, to numpy's threads, and to the kernel about open
+files. Refuses: to be used by the library itself, whose process is the application's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 from collections.abc import Iterator
 
 ARENA_MAX = -8  # M_ARENA_MAX of mallopt(3)
@@ -34,6 +35,20 @@ def give_back() -> None:
     trim = _heap("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def most_descriptors() -> tuple[int, int]:
+    """Raise the limit of open files as far as it goes, for a database takes a dozen; the limits
+    as they were, which are those that a child expects."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before
+
+
+def limit_descriptors(pid: int, limits: tuple[int, int]) -> None:
+    """Give a child the limits of open files that we had."""
+    with contextlib.suppress(OSError):  # it ended already
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
 def _heap(name: str) -> ctypes._NamedFuncPointer | None:

@@ -30,7 +30,8 @@ def test_without_arguments_there_is_help(capsys):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["bogus"], "error: no such command 'bogus'"),
-    (["status"], "error: missing argument 'DB'"),
+    (["status"], "error: no database is named"),
+    (["snapshot"], "error: missing argument 'DB'"),
     (["restore", "--nonsense"], "error: no such option: --nonsense"),
     (["restore"], "error: name the bucket or the url"),
     (["history"], "error: name one place: a bucket or a url"),
@@ -50,10 +51,10 @@ def test_what_cannot_work_is_said_once_and_exits_2(capsys, arguments, words):
 
 def test_with_json_even_a_usage_error_is_json(capsys):
     """A program need not parse prose, whatever went wrong."""
-    assert cli.call(["status", "--json"]) == 2
+    assert cli.call(["snapshot", "--json"]) == 2
     document = json.loads(capsys.readouterr().err)
     assert document == {"error": "missing argument 'DB'", "exit_code": 2, "kind": "ConfigError",
-                        "hint": "see replicator status --help"}
+                        "hint": "see replicator snapshot --help"}
 
 
 @pytest.mark.parametrize(("arguments", "variable", "wanted"), [
