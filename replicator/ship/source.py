@@ -43,10 +43,8 @@ class Source:
         """Frame ``number``, if these are its pages."""
         if number >= len(self.entries) or self.digests.pages(number) != pages_sha256:
             return None
-        entry = self.entries[number]
-        if entry.raw != raw:
-            return None
-        return Frame(entry.compressed, raw, self.digests.frame(number), pages_sha256)
+        return Frame(self.entries[number].compressed, raw, self.digests.frame(number),
+                     pages_sha256)
 
 
 class Sources:

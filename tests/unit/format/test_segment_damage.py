@@ -210,6 +210,23 @@ def test_a_snapshot_with_the_trailer_of_another_kind():
         decode_snapshot(with_trailer(data, Kind.MERGE, trailer, seek), KEY)
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda packed: packed[64:], "does not list the frames of its seek table"),
+    (lambda packed: packed + packed[:64], "does not list the frames of its seek table"),
+    (lambda packed: packed[:-1], "trailer contradicts itself"),
+])
+def test_a_list_of_other_frames(change, message):
+    """One entry for each data frame, and whole ones."""
+    data, summary, _ = small_snapshot()
+    frames = replace(summary.trailer.frames, packed=change(summary.trailer.frames.packed))
+    trailer = replace(summary.trailer, frames=frames)
+    sizes = [(entry.compressed, entry.raw) for entry in read_tail(data, len(data), KEY).seek]
+    seek = encode_seek_table([(read_header(data, KEY)[1], 0), *sizes,
+                              (len(encode_trailer(Kind.SNAPSHOT, trailer)), 0)])
+    with pytest.raises(DamageError, match=message):
+        decode_snapshot(with_trailer(data, Kind.SNAPSHOT, trailer, seek), KEY)
+
+
 @pytest.mark.parametrize(("offset", "value"), [(0, 0x5A), (4, 99)])
 def test_a_sealed_trailer_in_a_frame_zstd_would_not_skip(offset, value):
     """Its magic and its length are those of a skippable frame of its use."""

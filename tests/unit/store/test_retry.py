@@ -60,6 +60,7 @@ CALLS = {
     "delete": lambda s: s.delete("k"),
     "begin_upload": lambda s: s.begin_upload("k"),
     "put_part": lambda s: s.put_part("u", UPLOAD["id"], 2, b"x"),
+    "copy_part": lambda s: s.copy_part("u", UPLOAD["id"], 2, s.head("k"), 0, 5),
     "list_parts": lambda s: s.list_parts("u", UPLOAD["id"]),
     "complete_upload": lambda s: s.complete_upload("u", UPLOAD["id"], UPLOAD["parts"]),
     "abort_upload": lambda s: s.abort_upload("u", UPLOAD["id"]),
@@ -87,11 +88,12 @@ def test_a_transient_failure_is_tried_again(store, faulty, prepared, time, name)
 
 @each_call
 def test_at_the_deadline_the_failure_is_told(store, faulty, prepared, time, name):
-    """No wait is begun that would end behind it."""
+    """No wait is begun that would end behind it; that of a copy comes earlier."""
     faulty.script(name, DOWN, times=None)
     with pytest.raises(StoreUnavailable, match="503"):
         CALLS[name](store)
-    assert 90 < time.now <= 100
+    deadline = 60 if name == "copy_part" else 100
+    assert deadline - 10 < time.now <= deadline
 
 
 @each_call
@@ -293,3 +295,13 @@ def test_a_store_that_never_answered_gets_less_patience(faulty, time):
     with pytest.raises(StoreUnavailable):
         store.get("k")
     assert 80 <= time.now - before <= 100
+
+
+def test_a_copy_is_not_tried_for_ever(faulty, time, prepared):
+    """A store may answer 500 to a request it does not know; whoever asked can send the bytes."""
+    store = RetryingStore(faulty, RetryPolicy(first=1, cap=8), time.clock())
+    source = store.head("k")
+    faulty.script("copy_part", DOWN, times=None)
+    with pytest.raises(StoreUnavailable):
+        store.copy_part("u", UPLOAD["id"], 2, source, 0, 5)
+    assert 50 < time.now <= 60
