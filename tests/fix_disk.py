@@ -24,7 +24,7 @@ from replicator.recover import fetch, rebuild
 from replicator.replicator import SqliteReplicator
 from replicator.ship import hashes, pipeline, session, tail, upload
 
-SOON = 0.3  # seconds after which a flush is given up and asked for again
+SOON = 0.1  # seconds after which a flush is given up and asked for again
 SAMPLES = 20  # of the status while the disk is in trouble
 TROUBLE = ("disk is full", "disk i/o error", "no space left on device", "input/output error")
 KINDS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "short write": "short"}
@@ -34,6 +34,7 @@ NAMES = {"app.db": "database", "app.db-wal": "log", "pages.xxh": "hashes",
          "pages.xxh.tmp": "hashes", "state.db": "ledger", "lock": "lock", "parts": "parts",
          "database": "rebuilt", "restored.json": "note", "restored.json.tmp": "note",
          "drill.db": "drill", "scratch": "scratch"}
+LOG = logging.getLogger("replicator")
 
 
 def name_of(path):
@@ -112,7 +113,8 @@ class Life:
         self.refused = []
         self._tick = threading.Event()
         self.lies = []  # healthy while nothing could be made durable, or not a word of it
-        logging.getLogger("replicator").addHandler(self.ear)
+        LOG.addHandler(self.ear)
+        LOG.propagate = False  # for who keeps the records of all lives keeps the lives
         self.mine = SqliteReplicator(
             config_for(place / "app.db", cache_dir=place / "cache", max_cache_bytes=1 << 20,
                        drill_scratch=place / "scratch", keep=True),
@@ -153,7 +155,8 @@ class Life:
         self.files.clear()
         with contextlib.suppress(ReplicatorError):
             self.mine.stop()
-        logging.getLogger("replicator").removeHandler(self.ear)
+        LOG.removeHandler(self.ear)
+        LOG.propagate = True
         self.app.close()
         shutil.rmtree(self.place)
 

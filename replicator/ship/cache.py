@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Self
 
 from ..edge.files import Files, InFile, OutFile
-from ..errors import DamageError, LocalIOError, ReplicatorError
+from ..errors import DamageError, DiskFull, LocalIOError, ReplicatorError
 from ..format.database import PageHashes
 from .draft import Draft
 from .hashes import HashBase
@@ -47,6 +47,9 @@ __all__ = ["Cache", "Draft", "LedgerDamaged", "Offered", "SegmentRecord", "Statu
 # merge covers five minutes, so an hour is ample; the bound keeps opening quick.
 KEEP_SEGMENTS = 4096
 TRIM_BATCH = 64
+# What segments leave free on the disk, for the ledger: its log grows to 4 MB before it begins
+# again in place. Without it nothing could be noted as sent, and so nothing be removed.
+RESERVE_BYTES = 8 << 20
 
 log = logging.getLogger("replicator.cache")
 
@@ -172,6 +175,10 @@ class Cache:
         """Bytes of all segment files."""
         with self._lock:
             return self._ledger.stored_bytes()
+
+    def spare(self) -> int:
+        """Bytes that segments may still take on the disk; negative when they took too many."""
+        return self._files.disk_free(self._segments) - RESERVE_BYTES
 
     def pending_bytes(self) -> int:
         with self._lock:
@@ -362,6 +369,9 @@ class Cache:
         try:
             if record.size != file.size or record.status is not Status.PENDING:
                 raise ValueError(f"the record says {record.size} bytes, the file has {file.size}")
+            if not replaces and self.spare() < 0:
+                raise DiskFull(f"{self._segments}: no space left on device but for "
+                               f"{RESERVE_BYTES} bytes, which the ledger may need")
             self._files.publish(file, self._path(record))
             self._insert(record, change, replaces)
         except (ReplicatorError, ValueError):

@@ -38,24 +38,30 @@ class Room:
 
     def require(self, raw_bytes: int) -> None:
         """Make room for a segment of up to ``raw_bytes``; ``CacheFull`` when there is none."""
-        pending = self._cache.pending_bytes()
-        if pending + raw_bytes > self._limit // 2:
-            pending = self._squash(pending)
-        if self._cache.usage() + raw_bytes > self._limit:
-            self._cache.trim(max(0, self._limit - pending - raw_bytes))
-        if pending > self._limit // 2 and pending + raw_bytes > self._limit:
+        pending, limit = self._cache.pending_bytes(), self._bound()
+        if pending + raw_bytes > limit // 2:
+            pending = self._squash(pending, limit)
+        if self._cache.usage() + raw_bytes > limit:
+            self._cache.trim(max(0, limit - pending - raw_bytes))
+        if pending > limit // 2 and pending + raw_bytes > limit:
             raise CacheFull(
-                f"{pending} bytes wait in the cache, which may hold {self._limit}",
+                f"{pending} bytes wait in the cache, which may hold {limit}",
                 hint="nothing is lost: the database itself holds what is missed")
 
     def half_free(self) -> bool:
         """Whether half of the cache is free, or can be made so: enough to begin again."""
-        pending = self._cache.pending_bytes()
-        if pending > self._limit // 2:
-            pending = self._squash(pending)
-        return pending <= self._limit // 2
+        pending, limit = self._cache.pending_bytes(), self._bound()
+        if pending > limit // 2:
+            pending = self._squash(pending, limit)
+        if self._cache.usage() > limit:
+            self._cache.trim(pending)
+        return pending <= limit // 2
 
-    def _squash(self, pending: int) -> int:
+    def _bound(self) -> int:
+        """Bytes that segments may take: as it was set, or as the disk has room for."""
+        return min(self._limit, max(0, self._cache.usage() + self._cache.spare()))
+
+    def _squash(self, pending: int, limit: int) -> int:
         """Squash what waits, if it grew enough since the last time; the bytes that wait then.
 
         Each squash writes everything that waits once more, so only twice as much as it left
@@ -70,7 +76,7 @@ class Room:
         try:
             record = squash(self._cache, records, created_by=self._created_by,
                             created_ms=now_ms(), level=self._level,
-                            most_bytes=self._limit - self._cache.usage())
+                            most_bytes=limit - self._cache.usage())
         except (Offered, TooLarge) as error:
             log.info("nothing was squashed: %s", error)
             self._squashed_to = pending

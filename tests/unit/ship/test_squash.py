@@ -190,7 +190,7 @@ def test_a_segment_that_was_sent_meanwhile_is_not_damaged(app, store, tmp_path, 
 
         monkeypatch.setattr(room, "squash", too_late)
         monkeypatch.setattr(replicator._parts.uploader, "damaged", reported.append)
-        replicator._parts.joiner.room._squash(cache.pending_bytes())
+        replicator._parts.joiner.room._squash(cache.pending_bytes(), CACHE)
         assert reported == []
     assert restored(store, tmp_path)[1] == app.image()
 

@@ -1,0 +1,47 @@
+"""A cache on a file system of its own that really is full."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fix_scoreboard import effort
+
+SCRIPT = Path(__file__).parent.parent / "full_disk.py"
+ROUNDS = effort(4, 80)
+INSIDE = ["unshare", "-rm"]
+
+
+@pytest.fixture
+def own_mounts():
+    """Skips where a process may not mount anything for itself."""
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    done = subprocess.run([*INSIDE, "mount", "-t", "tmpfs", "none", "/mnt"], check=False,
+                          capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing may be mounted here: {done.stderr.strip()}")
+
+
+@pytest.mark.timeout(effort(240, 3600))
+@pytest.mark.usefixtures("own_mounts")
+def test_a_cache_that_is_full(tmp_path, seed, scoreboard):
+    """Filled up before a commit, before a start, and by its own segments while the store is away:
+    it is said all the time, the application notices nothing, and when there is room, or the store
+    is back, everything gets into the bucket without a restart, in the same generation."""
+    done = subprocess.run(
+        [*INSIDE, sys.executable, SCRIPT, tmp_path, str(seed), str(ROUNDS)], check=False,
+        capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0, done.stderr
+    saw = json.loads(done.stdout)
+    assert saw["silent"] == 0
+    assert saw["stuck"] == saw["told"] > 0
+    assert saw["same"]
+    scoreboard("a cache on a disk of 16 MB that is full",
+               f"{ROUNDS} times filled to the last pages, {saw['stuck']} times a flush failed and "
+               f"said why, {saw['refused']} of {ROUNDS // 4} starts refused; the store away until "
+               f"its segments left {saw['free'] >> 10} KiB; all recovered by themselves")
