@@ -7,17 +7,18 @@ of the log since the last look. Driven from outside; never waits, never holds a 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..edge.sqlite import LogFile
-from ..errors import ReplicatorError
+from ..errors import LocalIOError, ReplicatorError
 from ..format.wal import FRAME_HEADER_SIZE, Frames, WalHeader, frame_header, rewritten, scan
 from ..model import LogPosition
+from .spool import Batch, Spool, Spooled
 
 CHUNK_BYTES = 1 << 20  # one read of the log; bounds memory, large enough to vectorise
 HOLD_BYTES = 4 << 20  # up to this much is not read a second time when it is captured
-STASH_BYTES = 64 << 20  # most that waits in memory while the log is let go
+STASH_BYTES = 64 << 20  # most that waits in the spool while the log is let go
 SETTLED_NS = 100_000_000  # a modification time younger than this may hide a later write
 
 
@@ -30,27 +31,13 @@ class ChangedOutside(ContinuityLost):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Consecutive frames: ``data`` starts right after ``base``; the first ``count`` count."""
-
-    base: LogPosition
-    data: bytes
-    frames: Frames
-    count: int
-
-    @property
-    def end(self) -> LogPosition:
-        return self.frames.position(self.base, self.count)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Committed:
     """Committed frames beyond the captured position, up to ``end``, which ends a transaction."""
 
     start: LogPosition
     end: LogPosition
     complete: bool  # nothing committed followed when the log was read
-    ready: tuple[Batch, ...] = ()  # the whole range when it was read already
+    ready: tuple[Batch | Spooled, ...] = ()  # the whole range when it was read already
     rewritten: bool = False  # whether many of its pages are in it more than once
 
     @property
@@ -114,10 +101,13 @@ def log_holds(log: LogFile, position: LogPosition) -> bool:
 class LogReader:
     """Reads a log forward from ``position``, the end of what was captured."""
 
-    def __init__(self, log: LogFile, position: LogPosition, *, anchored: bool = True) -> None:
+    def __init__(self, log: LogFile, position: LogPosition, *, anchored: bool = True,
+                 spool: Spool | None = None) -> None:
         """``anchored`` False: the pin that is held may be younger than frames which were not
-        captured yet, so the log may go before its end was seen; then ``ContinuityLost``."""
+        captured yet, so the log may go before its end was seen; then ``ContinuityLost``.
+        ``spool`` takes what waits while the log is let go; without one that waits in memory."""
         self._log = log
+        self._spool = spool
         self._anchored = anchored
         self.position = position
         self.saw_end = False  # whether nothing committed followed :attr:`read_position` when read
@@ -212,7 +202,7 @@ class LogReader:
 
     @property
     def stashed(self) -> bool:
-        """Whether frames wait in memory, see :meth:`stash`."""
+        """Whether frames wait to be captured, see :meth:`stash`."""
         return self._stash is not None
 
     def find(self, limit: int) -> Committed | None:
@@ -269,7 +259,7 @@ class LogReader:
     def batches(self, found: Committed) -> Iterator[Batch]:
         """The frames of ``found``, verified again if they have to be read again."""
         if found.ready:
-            yield from found.ready
+            yield from map(self._fetched, found.ready)
             return
         for batch in self._chunks(found.start):
             count = min(batch.frames.count, found.end.frame - batch.base.frame)
@@ -283,15 +273,40 @@ class LogReader:
 
     def advance(self, end: LogPosition) -> None:
         """Everything up to ``end`` was captured."""
-        self.position, self._stash = end, None
+        self.position = end
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what waits."""
+        self._stash = None
+        if self._spool is not None:
+            self._spool.clear()
+
+    def _kept(self, batches: Iterable[Batch], *, hurry: bool = False
+              ) -> tuple[Batch | Spooled, ...]:
+        if self._spool is None:
+            return tuple(batches)
+        return tuple(self._spool.keep(batch, hurry=hurry) for batch in batches)
+
+    def _fetched(self, batch: Batch | Spooled) -> Batch:
+        if isinstance(batch, Batch):
+            return batch
+        found = self._spool.fetch(batch) if self._spool is not None else None
+        if found is None:
+            raise ContinuityLost("committed frames changed while they waited to be captured")
+        return found
 
     def keep(self, found: Committed) -> None:
-        """Hold ``found`` in memory until it is captured, so that the log may go before that."""
-        self._stash = replace(found, ready=tuple(self.batches(found)))
+        """Hold ``found`` until it is captured, so that the log may go before that.
 
-    def stash(self) -> bool:
-        """Read what is committed into memory, so that the log may go. False: too much of it,
-        or a new log began, which is not joined to what waits of the old one."""
+        ``LocalIOError``: the disk refuses, and the log must not go.
+        """
+        self._stash = replace(found, ready=self._kept(self.batches(found)))
+
+    def stash(self, *, hurry: bool = False) -> bool:
+        """Read what is committed, so that the log may go. False: too much of it, no room for it,
+        or a new log began, which is not joined to what waits of the old one. ``hurry``: writers
+        wait meanwhile."""
         stashed = self._stash
         beyond = LogReader(self._log, self.read_position)
         found = beyond.find(STASH_BYTES)
@@ -301,7 +316,12 @@ class LogReader:
         if found is None:
             return True
         start, ready = (stashed.start, stashed.ready) if stashed else (found.start, ())
-        batches = ready + (found.ready or tuple(beyond.batches(found)))
+        try:
+            batches = ready + self._kept(beyond.batches(found), hurry=hurry)
+        except LocalIOError:
+            if stashed is None:
+                self.close()
+            return False
         whole = Committed(start, found.end, found.complete, batches,
                           rewritten(batch.frames for batch in batches))
         self._stash = whole
@@ -309,7 +329,7 @@ class LogReader:
 
     @property
     def read_position(self) -> LogPosition:
-        """The end of what is captured or at least in memory."""
+        """The end of what is captured, or waits to be."""
         return self._stash.end if self._stash is not None else self.position
 
     def nothing_follows(self) -> bool:

@@ -25,7 +25,7 @@ ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log
 # its own checkpoints find nothing to copy while the pin is where it is.
 HURRY_FACTOR = 4
 ATTEMPTS = 8  # to let the log go before what came meanwhile is captured
-EARLY_BYTES = 8 << 20  # up to this much waits in memory so that the log can go before a cut
+EARLY_BYTES = 6 << 20  # up to this much waits in memory so that the log can go before a cut
 OVERRUN_BYTES = 128 << 20  # in a log of this size, writers that outrun the capture must wait
 SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the next one
 EXAMINE_REST = 1.0  # seconds between two examinations of a file that is written to
@@ -265,3 +265,4 @@ class Session:
     def close(self) -> None:
         self.snapshots.close(self._database)
         self._follower.close()
+        self._reader.close()

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..model import LogPosition
-from .reader import Batch, same_log
+from .reader import same_log
+from .spool import Batch
 
 KEEP = 4096  # sightings of one capture; beyond it every other one is forgotten
 

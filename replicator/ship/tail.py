@@ -122,8 +122,7 @@ class Follower:
     def _roll_over(self) -> bool:
         """Chase the log's end once; if it runs away and the log is long, stop it for a moment.
 
-        Each checkpoint leaves the next only what came during it. False when the memory cannot
-        take what came meanwhile.
+        Each checkpoint leaves the next only what came during it. False when that was too much.
         """
         if not self._chase():
             return False
@@ -149,11 +148,11 @@ class Follower:
                         "transaction of the application stays open",
                         position.frame * frame_size(position) >> 20)
 
-    def _chase(self) -> bool:
-        """Take what came meanwhile into memory and move the pin behind it, so that the next
-        checkpoint has less to do. False: too much for the memory."""
+    def _chase(self, *, hurry: bool = False) -> bool:
+        """Take what came meanwhile out of the log and move the pin behind it, so that the next
+        checkpoint has less to do. False: too much of it. ``hurry``: writers wait."""
         before = self._reader.read_position
-        if not self._reader.stash():
+        if not self._reader.stash(hurry=hurry):
             return False
         position = self._reader.read_position
         if position != before:
@@ -235,7 +234,7 @@ class Follower:
         self.backfill()
         with self.writers_stopped() as held:
             until = self._clock() + LONGEST_HOLD
-            while held and self._chase() and not self._pin_is_behind():
+            while held and self._chase(hurry=True) and not self._pin_is_behind():
                 if self._try_candidate() or self._clock() >= until:
                     break
 

@@ -373,8 +373,8 @@ def _no_region(**_: object) -> tuple[AWSResponse, dict[str, Any]]:
 
 def _expect_continue(params: dict[str, Any], **_: object) -> None:
     """Botocore's own handler asks for it whatever the size; it sends bytes as a file."""
-    body = params.get("body")
-    small = isinstance(body, io.BytesIO) and body.getbuffer().nbytes < EXPECT_BYTES
+    body = params.get("body")  # from its end to its start it is this long; a view would copy it
+    small = isinstance(body, io.BytesIO) and body.seek(0, 2) - body.seek(0) < EXPECT_BYTES
     if hasattr(body, "read") and not small:
         params["headers"]["Expect"] = "100-continue"
 
