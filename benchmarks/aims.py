@@ -114,10 +114,9 @@ AIMS = (
     Aim("OLTP: peak memory", 1.2, BESIDE, ratio("oltp", "peak rss")),
     Aim("burst: CPU", 0.5, BESIDE, ratio("burst", "cpu s")),
     Aim("burst: peak memory", 1, BESIDE, ratio("burst", "peak rss")),
-    Aim("first snapshot of 100 MB and its first compaction: bytes uploaded", 0.35, BESIDE,
-        ratio("snapshot-100", "later: bytes up")),
-    Aim("first snapshot of 1000 MB and its first compaction: bytes uploaded", 0.35, BESIDE,
-        ratio("snapshot-1000", "later: bytes up")),
+    *(Aim(f"first snapshot of {size} MB{rows} and its first compaction: bytes uploaded", 0.35,
+          BESIDE, ratio(f"snapshot-{size}{suffix}", "later: bytes up"))
+      for size in (100, 1000) for rows, suffix in (("", ""), (" of orders", "-real"))),
     Aim("lone commit: median until it is in the bucket", 40, " ms", ours("lone", "lag p50 ms")),
     Aim("idle: requests an hour", 0, "", ours("idle", "requests an hour")),
     Aim("restore of 600 MB: speed", 4, BESIDE, inverse("restore-600", "wall s"), at_least=True),

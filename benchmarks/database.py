@@ -1,4 +1,5 @@
-"""The databases of the benchmark: made of half-random rows, changed by page, compared by content.
+"""The databases of the benchmark: made of half-random rows or of orders as people write them,
+changed by page, compared by content.
 
 A restored database counts only if every row of every table of the application is the source's.
 """
@@ -7,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import random
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 MIB = 1 << 20
+ORDER = 200  # bytes of an order, about
 ROW = 400  # bytes of a row: half of it random, half of it text that compresses
 SCHEMA = """
 CREATE TABLE item(id INTEGER PRIMARY KEY, owner INTEGER, balance INTEGER, body BLOB);
@@ -31,6 +35,10 @@ INSERT INTO item
   SELECT id, abs(random()) % :rows, 0, CAST(randomblob(:half) || :text AS BLOB) FROM one
 """
 TELLERS = 10
+ARTICLES = tuple(f"{what} of {stuff}" for what in ("chair", "table", "lamp", "shelf", "box")
+                 for stuff in ("oak", "beech", "pine", "steel", "glass", "bamboo", "linen"))
+NOTES = ("", "", "please ring twice", "leave it with the neighbours on the second floor",
+         "a present; no invoice in the parcel", "deliver after six in the evening")
 NOTE = "the quick brown fox jumps over the lazy dog; "
 
 
@@ -42,25 +50,27 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def make(path: Path, size: int, seed: int = 1) -> Path:
-    """A database of about ``size`` bytes. The same seed gives the same rows, below LARGE."""
-    rows = max(1, int(size / (ROW + 30)))
+def make(path: Path, size: int, seed: int = 1, *, real: bool = False) -> Path:
+    """A database of about ``size`` bytes, ``real``: of orders. The same seed gives the same rows,
+    below LARGE."""
+    rows = max(1, int(size / ((ORDER if real else ROW) + 30)))
     with contextlib.closing(connect(path)) as connection:
         connection.executescript(SCHEMA)
         connection.executemany("INSERT INTO teller VALUES (?, 0)", ((n,) for n in range(TELLERS)))
         if size < LARGE:
-            _fill(connection, rows, random.Random(seed))
+            _fill(connection, rows, random.Random(seed), order if real else body)
         else:
             _fill_fast(connection, rows)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return path
 
 
-def _fill(connection: sqlite3.Connection, rows: int, chance: random.Random) -> None:
+def _fill(connection: sqlite3.Connection, rows: int, chance: random.Random,
+          content: Callable[[random.Random], bytes]) -> None:
     for first in range(0, rows, 20_000):
         connection.execute("BEGIN")
         connection.executemany("INSERT INTO item VALUES (?, ?, 0, ?)", (
-            (n, chance.randrange(rows), body(chance))
+            (n, chance.randrange(rows), content(chance))
             for n in range(first, min(first + 20_000, rows))))
         connection.execute("COMMIT")
 
@@ -79,6 +89,17 @@ def body(chance: random.Random, size: int = ROW) -> bytes:
     """Half random, half text."""
     half = size // 2
     return chance.randbytes(half) + _text(half).encode()
+
+
+def order(chance: random.Random) -> bytes:
+    """What a shop keeps of an order: names, numbers, a reference nobody can compress."""
+    return json.dumps({
+        "customer": chance.randrange(50_000), "article": chance.choice(ARTICLES),
+        "pieces": chance.randrange(1, 9), "cents": chance.randrange(100, 50_000),
+        "at": f"2026-{chance.randrange(1, 13):02}-{chance.randrange(1, 29):02}T"
+              f"{chance.randrange(24):02}:{chance.randrange(60):02}:{chance.randrange(60):02}Z",
+        "state": chance.choice(("new", "paid", "sent", "returned")),
+        "reference": f"{chance.getrandbits(64):016x}", "note": chance.choice(NOTES)}).encode()
 
 
 def _text(size: int) -> str:

@@ -80,12 +80,13 @@ class Trial:
     directory: Path
     effort: Effort
 
-    def database(self, megabytes: float, name: str = "app.db", seed: int = 1) -> Path:
+    def database(self, megabytes: float, name: str = "app.db", seed: int = 1, *,
+                 real: bool = False) -> Path:
         """Made once for all trials of the same size, so that they have the same rows."""
         size = int(megabytes * 1e6)
-        model = self.directory.parent / f"model-{size}-{seed}.db"
+        model = self.directory.parent / f"model-{size}-{seed}{'-real' * real}.db"
         if not model.exists():
-            database.make(model.with_suffix(".new"), size, seed).rename(model)
+            database.make(model.with_suffix(".new"), size, seed, real=real).rename(model)
         return Path(shutil.copyfile(model, self.directory / name))
 
     def follow(self, *databases: Path) -> None:
