@@ -26,6 +26,7 @@ DAY_MS, DAYS, GB = 86_400_000, 30, 10**9
 MOST_TRANSACTIONS = 200_000  # of the newest day; more than that are extrapolated
 MERGE_LEVELS_S = (300, 3600)  # ours
 LTX_LEVELS_S = (30, 300, 3600)
+SNAPSHOT_PART = 5 << 20  # bytes; the first snapshot of a generation has larger ones
 LTX_FACTOR = 2.1
 LTX_KEPT_DAYS = 1.5  # between one and two days, from snapshot to snapshot
 LTX_SNAPSHOTS = 2.0  # at most: the one that is kept and the one that is new
@@ -169,12 +170,20 @@ def _stored_per_transaction(found: History) -> float:
 
 
 def our_usage(workload: Workload, stored_bytes: int) -> Usage:
-    """One PUT a second of activity at most, one a merge, one a snapshot of ordinary size."""
+    """One PUT a second of activity at most, one a merge, and those of the snapshots."""
     merges = sum(workload.active[width] for width in MERGE_LEVELS_S)
-    puts = workload.active[1] + merges + workload.snapshots
+    puts = (workload.active[1] + merges
+            + workload.snapshots * _snapshot_puts(workload.snapshot_bytes))
     hours = workload.active[3600]
     return Usage(stored_bytes, DAYS * puts, DAYS * hours * OUR_LISTS_PER_ACTIVE_HOUR,
                  DAYS * merges)  # a HEAD each, which proves it
+
+
+def _snapshot_puts(size: int) -> int:
+    """A request a part, sent or copied, which are billed alike; and to begin the upload, to
+    list its parts, and to complete it."""
+    parts = -(-size // SNAPSHOT_PART)
+    return parts + 3 if parts > 1 else 1
 
 
 def litestream_usage(workload: Workload) -> Usage:

@@ -77,6 +77,14 @@ def test_usage_follows_from_the_schemes():
     assert theirs.stored_bytes == pytest.approx(2 * 50 * 2.1 + 1.5 * 3 * 210)
 
 
+@pytest.mark.parametrize(("size", "puts"), [(0, 1), (5 << 20, 1), ((5 << 20) + 1, 5),
+                                            (500 << 20, 103)])
+def test_a_large_snapshot_takes_many_requests(size, puts):
+    """One for each part, sent or copied, and three around them; a small one takes one PUT."""
+    work = Workload(1.0, 0.0, 0.0, {1: 0, 30: 0, 300: 0, 3600: 0}, 2.0, size)
+    assert our_usage(work, 0).puts == DAYS * 2 * puts
+
+
 def test_a_bill_is_bytes_and_requests_times_prices():
     prices = Prices("p", 0.02, 0.005, 0.004, 0.0004, "s")
     found = bill(Usage(5e9, 2000, 1000, 10_000), prices)
