@@ -58,6 +58,10 @@ class Fetcher:
             raise damaged(key, "it is shorter than its listing says")
         return data
 
+    def beside(self, work: Callable[[], T]) -> Future[T]:
+        """Start what no result has to wait for. The caller waits for its end."""
+        return self._pool.submit(work)
+
     def in_order(self, jobs: Iterable[Job[T]]) -> Iterator[T]:
         """Results in the order of the jobs, as many at work as WINDOW_BYTES allows."""
         waiting: deque[tuple[int, Future[T]]] = deque()

@@ -9,8 +9,10 @@ that the disk works while the network does. Refuses to judge the database as a w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 from replicator.edge.pagefile import PageFile
 from replicator.format.buffers import U64
@@ -20,7 +22,7 @@ from replicator.format.keys import SnapshotKey
 from replicator.format.overlay import Overlay, page_hashes
 from replicator.format.segment import decode_frame
 from replicator.model import Kind
-from replicator.recover.fetch import RANGE_BYTES, Fetcher, Job, persistently
+from replicator.recover.fetch import RANGE_BYTES, Fetcher, persistently
 from replicator.recover.partial import Partial
 
 GROUP_RAW_BYTES = 32 * 1024 * 1024
@@ -63,6 +65,34 @@ def page_size_of(item: SnapshotKey, tail: Tail) -> int:
     return page_size
 
 
+class _Syncs:
+    """Syncs of a file beside the fetching, one at a time. None is left when the block ends."""
+
+    def __init__(self, file: PageFile, fetcher: Fetcher) -> None:
+        self._file = file
+        self._fetcher = fetcher
+        self._unsynced = 0
+        self._running: Future[None] | None = None
+
+    def wrote(self, size: int) -> None:
+        """So many bytes more; a disk that is slower than the network is waited for here."""
+        self._unsynced += size
+        if self._unsynced >= SYNC_RAW_BYTES:
+            self._wait()
+            self._unsynced, self._running = 0, self._fetcher.beside(self._file.sync)
+
+    def _wait(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._wait()
+
+
 class SnapshotLoader:
     """Writes the pages of a snapshot that no newer page has settled."""
 
@@ -82,28 +112,18 @@ class SnapshotLoader:
         self._kept = kept
         proof = DataProof(self._tail, self._item.key)
         whole = True
-        for done in self._fetcher.in_order(self._jobs()):
-            if done is None:
-                continue
-            for entry, hashes in zip(done.group.entries, done.hashes, strict=True):
-                self._notes.note(self._first_pgno(entry), hashes)
-            whole = whole and done.data is not None
-            if whole:
-                proof.update(done.data or b"")
-            yield done.group.length
+        with _Syncs(self._file, self._fetcher) as syncs:
+            for done in self._fetcher.in_order(
+                    (group.length, partial(self._group, group)) for group in self._groups()):
+                for entry, hashes in zip(done.group.entries, done.hashes, strict=True):
+                    self._notes.note(self._first_pgno(entry), hashes)
+                whole = whole and done.data is not None
+                if whole:
+                    proof.update(done.data or b"")
+                syncs.wrote(sum(entry.raw for entry in done.group.entries))
+                yield done.group.length
         if whole:
             proof.finish()
-
-    def _jobs(self) -> Iterator[Job[Done | None]]:
-        """The groups, and syncs between them, which need not wait for the groups before them:
-        pages that miss one are for the next."""
-        unsynced = 0
-        for group in self._groups():
-            yield group.length, partial(self._group, group)
-            unsynced += sum(entry.raw for entry in group.entries)
-            if unsynced >= SYNC_RAW_BYTES:
-                unsynced = 0
-                yield 0, self._file.sync
 
     def _groups(self) -> Iterator[Group]:
         entries: list[SeekEntry] = []

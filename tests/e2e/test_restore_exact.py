@@ -1,5 +1,7 @@
 """A restored database equals, byte for byte, what an independent reader of the log gives."""
 
+import errno
+import os
 import sqlite3
 
 import pytest
@@ -7,7 +9,7 @@ from fix_bucket import BucketBuilder, busy_bucket, commit_ms
 from fix_files import CountingFiles
 
 from replicator import restore
-from replicator.errors import GapError
+from replicator.errors import GapError, LocalIOError
 from replicator.format import payload
 from replicator.model import Kind
 from replicator.recover import rebuild, segment, snapshot
@@ -182,6 +184,31 @@ def test_syncs_on_the_way(empty_bucket, tmp_path, monkeypatch):
     assert often.names().count("fsync") == once.names().count("fsync") + pages // 5 > 2
     calls = often.names()[:often.names().index("rename")][::-1]
     assert calls.index("fsync") < calls.index("pwrite")
+
+
+def test_a_sync_that_fails_on_the_way(empty_bucket, tmp_path, monkeypatch):
+    """What the kernel could not write is not synced again in the hope that it was: the restore
+    fails, and nothing gets the database's name."""
+    empty_bucket.insert(300)
+    empty_bucket.cut()
+    empty_bucket.snapshot(frame_bytes=4096)
+    monkeypatch.setattr(snapshot, "RANGE_BYTES", 1)
+    monkeypatch.setattr(snapshot, "SYNC_RAW_BYTES", 5 * 4096)
+    with pytest.raises(LocalIOError):
+        restored(empty_bucket, tmp_path / "out.db", files=FirstSyncFails())
+    assert not (tmp_path / "out.db").exists()
+
+
+class FirstSyncFails(CountingFiles):
+    """The first sync after a page was written; every later one works."""
+
+    failed = False
+
+    def act(self, number, call, args, kwargs):
+        if call is os.fsync and "pwrite" in self.names() and not self.failed:
+            self.failed = True
+            raise OSError(errno.EIO, "made to fail")
+        return call(*args, **kwargs)
 
 
 def test_pages_of_zeros_take_no_space(tmp_path):
