@@ -362,7 +362,6 @@ class History(RuleBasedStateMachine):
         shutil.rmtree(self.directory)
 
 
-@pytest.mark.timeout(120 + 3 * HISTORIES)
 def alone(step):
     def locked(*args):
         with COPYING:
@@ -371,6 +370,7 @@ def alone(step):
     return locked
 
 
+@pytest.mark.timeout(120 + 3 * HISTORIES)
 def test_random_histories(monkeypatch, scoreboard):
     """Every flush of every history is restored page by page, and by its time; txids never go
     back; the application meets nothing but a lock that SQLite itself would have shown it."""
