@@ -85,9 +85,9 @@ class Stage:
         assert code in (-9, 0), (place / "errors").read_text()
         return code == -9
 
-    def failed(self, act, place, role, call, nth):
-        """The exit code of a process to whom that call answered EIO."""
-        return self.run(act, place, role, *_inject(call, "error=EIO", nth))
+    def failed(self, act, place, role, call, nth, error):
+        """The exit code of a process to whom that call answered ``error``."""
+        return self.run(act, place, role, *_inject(call, f"error={error}", nth))
 
     def leave(self):
         """Also of a process that hangs, which is a child of the maker."""

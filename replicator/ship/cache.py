@@ -211,8 +211,9 @@ class Cache:
     def intact(self, record: SegmentRecord) -> bool:
         """Whether the segment's file is, byte for byte, what was captured."""
         try:
-            return self._files.sha256(self._path(record)) == record.sha256
-        except LocalIOError:
+            with self._there(record):
+                return self._files.sha256(self._path(record)) == record.sha256
+        except DamageError:
             return False
 
     # the way out. A row must be in flight to be acknowledged, so that an answer about a segment
@@ -437,15 +438,22 @@ class Cache:
 
     def _check_waiting(self, records: list[SegmentRecord]) -> None:
         for record in records:
-            if not self.intact(record):
+            if trouble := self._trouble(record):
                 gone = self.drop_pending(record.first_txid)
-                self._tell(
-                    f"segment file {record.file_name} is missing or damaged; transactions "
-                    f"{record.first_txid} to {gone[-1].last_txid} must be caught up")
+                self._tell(f"{trouble}; transactions {record.first_txid} to "
+                           f"{gone[-1].last_txid} must be caught up")
                 break
         for record in self._ledger.waiting():
             if record.status is Status.UPLOADING:  # by a process that is gone
                 self._save(record, status=Status.PENDING)
+
+    def _trouble(self, record: SegmentRecord) -> str:
+        """Why a waiting segment is of no use; "" when it is sound."""
+        try:
+            sound = self.intact(record)
+        except LocalIOError as error:  # it may stay so, and must not keep us from starting
+            return str(error)
+        return "" if sound else f"segment file {record.file_name} is missing or damaged"
 
     def _check_acknowledged(self, records: list[SegmentRecord], sizes: dict[str, int]) -> None:
         lost = [r for r in records if r.stored and sizes.get(r.file_name) != r.size]

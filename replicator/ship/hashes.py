@@ -9,6 +9,7 @@ correctness. Read into memory, never mapped: a mapped file that shrinks kills th
 from __future__ import annotations
 
 import hashlib
+import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ MAGIC = b"RPLPAGE1"
 # below this many bytes it is not worth three syncs.
 LEAST_CHANGES = 4 << 20
 
+log = logging.getLogger("replicator.cache")
+
 
 class HashBase:
     """The array as it was after one txid, in one file."""
@@ -32,16 +35,22 @@ class HashBase:
     def __init__(self, path: Path, files: Files) -> None:
         self.path = path
         self._files = files
+        self._size = 0  # as it was saved or loaded last
 
     def save(self, txid: int, hashes: PageHashes) -> None:
-        self._files.write_atomic(self.path, _head(txid), hashes.to_bytes())
+        data = hashes.to_bytes()
+        self._files.write_atomic(self.path, _head(txid), data)
+        self._size = HEAD.size + len(data)
 
     def load(self) -> tuple[int, PageHashes] | None:
         """Txid and array, or None when there is no such file or it is not what was written."""
         try:
             data = self._files.read(self.path)
-        except LocalIOError:
+        except LocalIOError as error:
+            if self._files.exists(self.path):
+                log.warning("%s; the hashes of all pages are lost", error)
             return None
+        self._size = len(data)
         if len(data) < HEAD.size:
             return None
         _, txid, _ = HEAD.unpack_from(data)
@@ -52,10 +61,7 @@ class HashBase:
 
     def limit(self) -> int:
         """Bytes of changes from which on the base should be written anew."""
-        try:
-            return max(LEAST_CHANGES, self._files.size(self.path))
-        except LocalIOError:
-            return LEAST_CHANGES
+        return max(LEAST_CHANGES, self._size)
 
     def replayed(self, txid: int, state: DatabaseState,
                  changes: Callable[[int, int], list[bytes]]) -> PageHashes | None:

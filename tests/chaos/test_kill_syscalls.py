@@ -19,8 +19,8 @@ from fix_target import old_database, target_is_whole
 from replicator import restore
 from replicator.edge.store.directory import DirectoryStore
 
-KILLS, FAULTS, RESTORE_KILLS = effort(20, None), effort(6, None), effort(12, None)
-FAILING = ("fsync", "rename", "link", "fdatasync", "write", "openat")
+KILLS, FAULTS, RESTORE_KILLS = effort(20, None), effort(3, None), effort(12, None)
+FAILING = ("fsync", "rename", "link", "fdatasync", "write", "pwrite64", "ftruncate", "openat")
 
 
 def points(counts, sample, rng, calls=None):
@@ -126,23 +126,25 @@ def test_kill_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard):
                f" {killed} killed there, {len(chosen) - killed} took another way, 0 violations")
 
 
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.timeout(effort(120, 7200))
-def test_error_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard):
-    """EIO from any call that makes something durable: whatever was acknowledged all the same is
-    in the store; a refusal is an exit code of ours, and never a traceback."""
+def test_error_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard, error):
+    """From any call that makes something durable, those of the ledger's SQLite among them:
+    whatever was acknowledged all the same is in the store; a refusal is an exit code of ours, and
+    never a traceback."""
     counts = stage.counts("cycle", Place(tmp_path / "empty").directory)
     ours = {key: count for key, count in counts.items() if key[0] != "app 1"}
     chosen = points(ours, FAULTS, random.Random(seed), FAILING)
     refused = 0
     for number, point in enumerate(chosen):
         place = Place(tmp_path / str(number))
-        code = stage.failed("cycle", place.directory, *point)
+        code = stage.failed("cycle", place.directory, *point, error)
         errors = (place.directory / "errors").read_text()
         assert code < 10, (point, errors)
         assert "Traceback" not in errors, (point, errors)
         refused += code != 0
         ended(place, stage, point)
-    scoreboard("EIO at every fsync, rename, link, write and open of a cycle",
+    scoreboard(f"{error} at every fsync, rename, link, write, truncate and open of a cycle",
                f"{len(chosen)} faults, {refused} refused loudly, {len(chosen) - refused} ridden "
                "out, 0 violations")
 

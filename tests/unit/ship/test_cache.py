@@ -10,12 +10,14 @@ import threading
 
 import pytest
 from fix_cache import add, content, record, upload
-from fix_files import CountingFiles, FailingFiles
+from fix_disk import name_of
+from fix_files import CountingFiles, FailingFiles, StrikingFiles
 
 from replicator.errors import DamageError, DiskFull, LocalIOError
 from replicator.model import Kind
 from replicator.ship import cache as cache_module
 from replicator.ship.cache import Cache, Offered, Status
+from replicator.ship.hashes import HashBase
 from replicator.ship.ledger import LedgerDamaged
 
 
@@ -508,3 +510,37 @@ def test_capture_and_upload_share_the_cache(cache):
     assert errors == []
     assert cache.durable().last_txid == 150
     assert cache.pending_bytes() == 0
+
+
+def test_a_segment_that_cannot_be_read_at_the_start_is_told_with_its_reason(directory):
+    """A bad block must not keep a replicator from starting; what it held is caught up."""
+    with Cache.open(directory) as cache:
+        add(cache, 1)
+    files = StrikingFiles(name_of)
+    files.strike(("pread", "segment"), 1, errno.EIO, lasting=False)
+    with Cache.open(directory, files) as cache:
+        assert cache.pending() == []
+        assert "input/output error; transactions 1 to" in cache.recovered[0]
+
+
+def test_a_disk_that_refuses_is_not_damage(directory):
+    """It may answer again, and then the segment is what it was."""
+    files = StrikingFiles(name_of)
+    with Cache.open(directory, files) as cache:
+        record = add(cache, 1)
+        files.strike(("open", "segment"), 1, errno.EIO, lasting=False)
+        with pytest.raises(LocalIOError, match="input/output error"):
+            cache.intact(record)
+        assert cache.intact(record)
+
+
+def test_hashes_that_cannot_be_read_are_told(tmp_path, caplog):
+    """They cost a scan or a snapshot, which somebody may wonder about."""
+    files = StrikingFiles(name_of)
+    base = HashBase(tmp_path / "pages.xxh", files)
+    assert base.load() is None
+    assert caplog.text == ""
+    (tmp_path / "pages.xxh").write_bytes(b"hashes")
+    files.strike(("pread", "hashes"), 1, errno.EIO, lasting=False)
+    assert base.load() is None
+    assert "input/output error; the hashes of all pages are lost" in caplog.text
