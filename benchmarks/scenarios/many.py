@@ -1,7 +1,7 @@
-"""Many databases of 1 MB: what they cost together, idle, and when each gets one commit.
+"""Many databases of 1 MB: what they cost together, idle; how soon a commit on one of them is in
+the bucket; and what one commit in each costs.
 
-Litestream follows all of them in one process. This project runs one sidecar each; memory is the
-proportional set size, which counts what they share once.
+Both systems follow all of them in one process, with one file that names them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import contextlib
 import time
 from pathlib import Path
 
-from benchmarks import database
+from benchmarks import database, measure
 from benchmarks.scenarios.base import BOTH, Case, Effort, Figures, Trial
+from benchmarks.scenarios.lone import EARLY, lags_of
+
+LONE = 5  # commits on one of them
 
 
 def cases(effort: Effort) -> list[Case]:
@@ -29,12 +32,17 @@ def run(trial: Trial, count: int) -> Figures:
         time.sleep(trial.effort.many_seconds)
     idle["cpu %"] = 100 * idle["cpu s"] / idle["wall s"]
     pss = trial.system.pss()
+    mark = trial.place.mark()
+    said = trial.write(paths[0], "lone", count=LONE, gap=1.5)
+    trial.system.flush(paths[0])
+    lags = lags_of(said["commits"], trial, mark, EARLY)
     with trial.window() as written:
         for path in paths:
             commit(path)
         trial.system.settle()
     trial.prove(paths[-1])
-    return started | {"pss": pss} | {f"idle: {name}": value for name, value in idle.items()} | {
+    return started | {"pss": pss} | measure.latencies(lags, "lag") | {
+        f"idle: {name}": value for name, value in idle.items()} | {
         f"commits: {name}": value for name, value in written.items()}
 
 

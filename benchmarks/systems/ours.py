@@ -1,4 +1,5 @@
-"""This project: one sidecar (``replicator run``) for each database."""
+"""This project: one sidecar (``replicator run``), with a file that names them for several
+databases."""
 
 from __future__ import annotations
 
@@ -16,8 +17,19 @@ class Replicator(System):
 
     def commands(self) -> list[list[str]]:
         pace = ["--sync-interval", self.sync_interval] if self.sync_interval else []
-        return [[sys.executable, "-m", "replicator", "run", str(database),
-                 *self._place(database), *pace] for database in self.databases]
+        run = [sys.executable, "-m", "replicator", "run"]
+        if len(self.databases) == 1:
+            return [[*run, str(self.databases[0]), *self._place(self.databases[0]), *pace]]
+        return [[*run, "--config", str(self._written()), *pace]]
+
+    def _written(self) -> Path:
+        """The file that names the databases."""
+        text = (f'bucket = "{self.place.server.bucket}"\nendpoint_url = "{self.place.url}"\n'
+                f'prefix = "{self.prefix}"\n')
+        path = self.directory / "replicator.toml"
+        path.write_text(text + "".join(f'[[database]]\npath = "{database}"\n'
+                                       for database in self.databases))
+        return path
 
     def _place(self, database: Path) -> list[str]:
         return ["--bucket", self.place.server.bucket, "--endpoint-url", self.place.url,
