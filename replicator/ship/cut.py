@@ -28,7 +28,6 @@ from .sightings import Seen, Sightings, commit_times
 # zstd level while a writer outruns us: 430 to 1500 MB/s whatever the content, and each byte less
 # is one less to hash and to send. Level -7 is a fifth quicker and makes half as much again.
 FAST_LEVEL = 1
-FAR_BYTES = 8 << 20  # from here on, versions of a page lie too far apart for the level alone
 KEEP_CHANGED, KEEP_OF_CUT = 4096, 8  # pages that changed lately, of all cuts and of one
 # What does not simply continue the log, transaction by transaction.
 EVENTS = frozenset({Kind.CATCH_UP, Kind.GENERATION, Kind.MERGE_NEWEST})
@@ -91,7 +90,7 @@ class Cutter:
         content = _Content(HashChange(self.hashes))
         record = self._write(Kind.SEGMENT, content, _slice(reader, found, content, self.sightings),
                              found.end, level=FAST_LEVEL if fast else self._level,
-                             far=found.raw_bytes > FAR_BYTES and found.rewritten)
+                             far=found.far)
         reader.advance(found.end)
         self.sightings.captured(found.end)
         self.changed.extend(content.change.pgnos[-KEEP_OF_CUT:].tolist())

@@ -17,6 +17,7 @@ from ..model import LogPosition
 from .spool import Batch, Spool, Spooled
 
 CHUNK_BYTES = 1 << 20  # one read of the log; bounds memory, large enough to vectorise
+FAR_BYTES = 8 << 20  # from here on, versions of a page lie too far apart for a low zstd level
 HOLD_BYTES = 4 << 20  # up to this much is not read a second time when it is captured
 STASH_BYTES = 64 << 20  # most that waits in the spool while the log is let go
 SETTLED_NS = 100_000_000  # a modification time younger than this may hide a later write
@@ -38,7 +39,7 @@ class Committed:
     end: LogPosition
     complete: bool  # nothing committed followed when the log was read
     ready: tuple[Batch | Spooled, ...] = ()  # the whole range when it was read already
-    rewritten: bool = False  # whether many of its pages are in it more than once
+    far: bool = False  # whether it is long, and many of its pages are in it more than once
 
     @property
     def raw_bytes(self) -> int:
@@ -238,7 +239,7 @@ class LogReader:
         if end is None:
             return None
         ready = _reusable(batches, end) if len(batches) == len(runs) else ()
-        return Committed(self.position, end, complete, ready, rewritten(runs))
+        return Committed(self.position, end, complete, ready, _far(self.position, end, runs))
 
     def _still_here(self) -> bool:
         return in_log(self._log, self.position)
@@ -323,7 +324,7 @@ class LogReader:
                 self.close()
             return False
         whole = Committed(start, found.end, found.complete, batches,
-                          rewritten(batch.frames for batch in batches))
+                          _far(start, found.end, (batch.frames for batch in batches)))
         self._stash = whole
         return found.complete and whole.raw_bytes <= STASH_BYTES
 
@@ -336,6 +337,10 @@ class LogReader:
         """Whether the log is still the same and ends at :attr:`read_position`."""
         probe = LogReader(self._log, self.read_position)
         return probe.find(0) is None and same_log(probe.position, self.read_position)
+
+
+def _far(start: LogPosition, end: LogPosition, runs: Iterable[Frames]) -> bool:
+    return (end.frame - start.frame) * frame_size(end) > FAR_BYTES and rewritten(runs)
 
 
 def _reusable(batches: list[Batch], end: LogPosition) -> tuple[Batch, ...]:
