@@ -1,0 +1,118 @@
+"""Twenty databases in one sidecar, killed in the middle of writing; a real S3 server."""
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from fix_ship import LONG, App, image_of, wait_for
+
+from replicator import restore
+from replicator.control import NotRunning, ask
+from replicator.format.keys import Keys
+
+COUNT = 20
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "tenants").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def sidecar(home, seaweed_credentials):
+    """Starts the sidecar of the file; what is left of it ends with the test."""
+    running, weed = [], seaweed_credentials
+    (home / "replicator.toml").write_text(f"""
+        bucket = "{weed.bucket}"
+        prefix = "{home.name}"
+        endpoint_url = "{weed.endpoint_url}"
+        [[database]]
+        path = "tenants/*.db"
+        """)
+
+    def sidecar():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "replicator", "run", "--config",
+             str(home / "replicator.toml")], stderr=subprocess.PIPE, text=True)
+        running.append(process)
+        return process
+
+    yield sidecar
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def asked(path, command="status"):
+    try:
+        return ask(path.with_name(f".{path.name}-replicator"), {"command": command,
+                                                                "timeout": LONG})
+    except NotRunning:
+        return {}
+
+
+def write(path, rows):
+    with sqlite3.connect(path) as connection:
+        connection.executemany("INSERT INTO t(body) VALUES (?)",
+                               [(os.urandom(500),) for _ in range(rows)])
+    connection.close()
+
+
+def test_twenty_databases_survive_a_kill_each_to_the_page(home, sidecar, seaweed):
+    """Writers on a few, kill -9, a restart; a new one is picked up, and one that is fenced does
+    not keep the others from being whole in the bucket."""
+    paths = [home / "tenants" / f"{n:02}.db" for n in range(COUNT)]
+    for path in paths:
+        with App(path) as app:
+            app.insert(20)
+    process = sidecar()
+    wait_for(lambda: all(asked(path).get("durable_txid") for path in paths))
+    for _ in range(3):
+        for path in random.Random(7).sample(paths, 5):
+            write(path, 10)
+    process.send_signal(signal.SIGKILL)
+    process.wait(LONG)
+    write(paths[3], 10)
+
+    fenced = paths[-1]
+    process = sidecar()
+    wait_for(lambda: all(asked(path).get("state") == "following" for path in paths))
+    asked(fenced, "flush")
+    next_txid = asked(fenced)["durable_txid"] + 1
+    with contextlib.closing(seaweed.store()) as store:
+        store.put(Keys(f"{home.name}/{fenced.name}").wal(next_txid), b"somebody else's")
+    write(fenced, 1)
+    wait_for(lambda: asked(fenced).get("state") == "failed")
+
+    new = home / "tenants" / "new.db"
+    with App(new) as app:
+        app.insert(20)
+    wait_for(lambda: asked(new).get("durable_txid"))
+    write(paths[4], 10)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=LONG)
+    assert process.returncode == 6, errors
+    assert f"{COUNT} of {COUNT + 1} databases are in their buckets" in errors
+    for path in [*paths[:-1], new]:
+        output = home / f"restored-{path.name}"
+        restore(bucket=seaweed.bucket, prefix=f"{home.name}/{path.name}",
+                endpoint_url=seaweed.endpoint_url, output=output)
+        assert output.read_bytes() == image_of(path)
+
+
+def test_a_broken_entry_ends_the_start_with_a_clear_word(home, sidecar):
+    """Exit code 2, and file, entry and key are named; nothing was begun."""
+    file = home / "replicator.toml"
+    file.write_text(file.read_text() + '[[database]]\npath = "b.db"\nsync_interval = "soon"\n')
+    process = sidecar()
+    _, errors = process.communicate(timeout=LONG)
+    assert process.returncode == 2
+    assert (f"error: {file}: database 2 (b.db): sync_interval: 'soon' is not a duration"
+            in " ".join(errors.split()))
