@@ -12,7 +12,7 @@ from fix_life import FOREIGN, RAISED, Fault, hurried, played
 from fix_scoreboard import effort
 
 SAMPLE = effort(2, None)  # places of each fault; None: all of them
-PARTS = ("put_part", "list_parts", "complete_upload")
+PARTS = ("put_part", "copy_part", "list_parts", "complete_upload")
 
 
 @pytest.fixture(scope="module")
