@@ -65,7 +65,7 @@ def run_fleet(file: ConfigFile, command: list[str] | None = None, *,
     """The same for every database of a file. One that cannot be replicated does not end the
     others; the exit code is that of the first, in the order of the file, of which not everything
     is in its bucket at the end."""
-    set_up_logging(as_json=as_json)
+    set_up_logging(as_json=as_json, many=True)
     limits = process.most_descriptors()
     with Fleet(file) as fleet:
         restored = fleet.restore_missing(everything=command is not None)
@@ -261,14 +261,31 @@ class _Signals:
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        prefix = _prefix_of(record)
+        whose = {"prefix": prefix} if prefix else {}
         return json.dumps({"time_ms": int(record.created * 1000), "level": record.levelname,
-                           "logger": record.name, "message": record.getMessage()})
+                           "logger": record.name, "message": record.getMessage(), **whose})
 
 
-def set_up_logging(*, as_json: bool) -> None:
-    """Log lines on standard error, for people or as JSON."""
+class _LinesOfMany(logging.Formatter):
+    """Each line begins with the place of the database that it is about, if it is about one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        prefix = _prefix_of(record)
+        record.message = f"{prefix}: {record.message}" if prefix else record.message
+        return super().formatMessage(record)
+
+
+def _prefix_of(record: logging.LogRecord) -> str:
+    """The prefix of the database whose thread wrote the record."""
+    return (record.threadName or "").partition(":")[2]
+
+
+def set_up_logging(*, as_json: bool, many: bool = False) -> None:
+    """Log lines on standard error, for people or as JSON; of ``many`` databases."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines() if as_json else logging.Formatter(
+    lines = _LinesOfMany if many else logging.Formatter
+    handler.setFormatter(_JsonLines() if as_json else lines(
         "%(asctime)s %(levelname)-7s %(message)s"))
     logger = logging.getLogger("replicator")
     logger.handlers[:] = [handler]

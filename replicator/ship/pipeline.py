@@ -76,7 +76,8 @@ class Pipeline:
         self._requests: list[Future[int]] = []
         self._snapshot_requests: list[Request] = []
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="replicator-capture", daemon=True)
+        name = f"replicator-capture:{config.target.prefix}"  # what is logged tells whose it is
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._rejoin: ContinuityLost | None = None
         self._pause = FIRST_PAUSE
         self.session: Session | None = None

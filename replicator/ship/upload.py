@@ -97,7 +97,8 @@ class Uploader:
     def start(self, *, held: bool = False) -> None:
         """Begin; ``held``: append nothing before :meth:`reload`, for the log is taken over."""
         self._held = held
-        self._thread = threading.Thread(target=self._run, name="replicator-upload", daemon=True)
+        name = f"replicator-upload:{self._keys.prefix}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 from fix_ship import LONG, App, config_for, image_of, replicator_for, restored, wait_for
 
-from replicator import control, daemon
+from replicator import control, daemon, fleet
+from replicator.config_file import ConfigFile
 from replicator.control import ControlSocket, NotRunning, ask
-from replicator.daemon import run_sidecar, set_up_logging
+from replicator.daemon import run_fleet, run_sidecar, set_up_logging
 from replicator.edge.store.directory import DirectoryStore
 from replicator.edge.store.memory import MemoryStore
 from replicator.errors import (
@@ -238,7 +240,7 @@ def quiet():
     logger.handlers[:], logger.level, logger.propagate = before
 
 
-def in_thread(config, monkeypatch, **options):
+def in_thread(config, monkeypatch, run=run_sidecar, **options):
     """run_sidecar beside the test: signals are delivered by hand."""
     signals = []
 
@@ -252,7 +254,7 @@ def in_thread(config, monkeypatch, **options):
 
     monkeypatch.setattr(daemon, "_Signals", Signals)
     result = []
-    thread = threading.Thread(target=lambda: result.append(run_sidecar(config, **options)))
+    thread = threading.Thread(target=lambda: result.append(run(config, **options)))
     thread.start()
     wait_for(lambda: signals)
     return thread, signals[0], result
@@ -304,9 +306,80 @@ def test_log_lines_are_json_when_asked_for(capsys, quiet):
     assert (line["level"], line["logger"], line["message"]) == (
         "WARNING", "replicator.upload", "the store is away")
     assert line["time_ms"] > 0
+    thread = threading.Thread(target=logging.getLogger("replicator").info, args=("its own",),
+                              name="replicator-capture:shop/app.db")
+    thread.start()
+    thread.join()
+    assert json.loads(capsys.readouterr().err)["prefix"] == "shop/app.db"
     set_up_logging(as_json=False)
     logging.getLogger("replicator").info("hello")
     assert capsys.readouterr().err.endswith("INFO    hello\n")
+
+
+def test_lines_of_many_databases_say_whose_they_are(capsys, quiet):
+    """What a database's own threads log begins with its place; the rest stays as it is."""
+    set_up_logging(as_json=False, many=True)
+    logger = logging.getLogger("replicator.upload")
+    thread = threading.Thread(target=logger.warning, args=("attempt %d failed", 1),
+                              name="replicator-upload:shop/app.db")
+    thread.start()
+    thread.join()
+    logger.info("all of them")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("WARNING shop/app.db: attempt 1 failed")
+    assert second.endswith("INFO    all of them")
+
+
+@pytest.fixture
+def many(tmp_path, path, app, bucket):
+    """A file of two databases, one of which exists; its command line."""
+    file = tmp_path / "many.toml"
+    file.write_text(f'url = "file://{bucket}"\nsync_interval = 0\n[[database]]\npath = "app.db"\n'
+                    '[[database]]\npath = "none.db"\n')
+    return file
+
+
+def test_a_sidecar_of_many_ends_with_the_code_of_the_first_that_is_late(
+        many, path, app, bucket, monkeypatch, quiet, tmp_path):
+    """0 when all is durable; with the store away each that is late is named, by its error."""
+    for away, wanted in ((False, 0), (True, 5)):
+        monkeypatch.setattr(daemon, "FINAL_FLUSH", 0.0 if away else LONG)
+        thread, signals, result = in_thread(ConfigFile.load(many, {}), monkeypatch, run_fleet)
+        wait_for(lambda: (answers(path) or {}).get("durable_txid"))
+        if away:
+            bucket.rename(tmp_path / "away")
+            app.insert()
+        signals._handle(signal.SIGTERM, None)
+        thread.join(LONG)
+        assert result == [wanted]
+
+
+def test_a_sidecar_of_many_around_a_command_ends_with_it(many, monkeypatch, quiet, out):
+    """Its code is the command's own, and the command has the limits of files as they were."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1] - 1, limits[1]))
+    try:
+        thread, _, result = in_thread(
+            ConfigFile.load(many, {}), monkeypatch, run_fleet,
+            command=["sh", "-c", f"sleep 0.2; ulimit -Sn > {out}/limit; exit 7"])
+        thread.join(LONG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert result == [7]
+    assert (out / "limit").read_text().strip() == str(limits[1] - 1)
+
+
+def test_a_sidecar_of_many_ends_when_nothing_is_left(many, path, bucket, monkeypatch, quiet):
+    """Every database failed for good: no signal is needed."""
+    many.write_text(many.read_text().rpartition("[[")[0])
+    monkeypatch.setattr(fleet, "LOOK", 0.01)
+    thread, _, result = in_thread(ConfigFile.load(many, {}), monkeypatch, run_fleet)
+    wait_for(lambda: (answers(path) or {}).get("durable_txid"))
+    DirectoryStore(bucket).put(Keys("app.db").wal(2), b"somebody else's")
+    with App(path) as app:
+        app.insert()
+    thread.join(LONG)
+    assert result == [6]
 
 
 # --------------------------------------------------------------------------- control socket

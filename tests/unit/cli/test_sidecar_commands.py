@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator import cli
+from replicator import cli, launch
 from replicator.cli import status as status_command
 from replicator.control import ControlSocket
 from replicator.errors import NotDurable
@@ -165,3 +165,79 @@ def test_a_long_path_makes_no_difference(run, tmp_path):
     """A socket's address fits 108 bytes; what nobody answers at is the same error."""
     code, _, err = run("status", str(tmp_path / ("x" * 120) / "app.db"), "--json")
     assert (code, json.loads(err)["kind"]) == (1, "NotRunning")
+
+
+# --------------------------------------------------------------------------- several databases
+
+
+@pytest.fixture
+def many(db, sidecar):
+    """A file of two databases, of which one has a sidecar."""
+    file = Path(db).with_name("replicator.toml")
+    file.write_text('bucket = "backups"\n[[database]]\npath = "app.db"\n'
+                    '[[database]]\npath = "other.db"\n')
+    return str(file)
+
+
+def test_all_databases_of_a_file_are_a_table(run, many, sidecar):
+    """One row each, with the reason of those that are not healthy."""
+    code, out, _ = run("status", "--config", many)
+    assert code == 1  # of the one that does not answer
+    _, first, second = out.splitlines()
+    assert "following" in first
+    assert "1,234 of 1,234" in first
+    assert "not running" in second
+    sidecar.now = ILL
+    code, out, _ = run("status", "--config", many)
+    assert code == 5
+    assert "the store [x] is away" in out
+
+
+def test_all_databases_of_a_file_are_a_list(run, many, sidecar):
+    """For programs: what each sidecar answers, or why none did."""
+    code, out, _ = run("status", "--config", many, "--json")
+    first, second = json.loads(out)
+    assert (code, first["healthy"], first["txid"]) == (1, True, 1234)
+    assert second["kind"] == "NotRunning"
+    assert second["url"] == "s3://backups/other.db"
+
+
+def test_all_databases_of_a_file_are_flushed(run, many, sidecar):
+    """What failed is named, and the first failure is the exit code."""
+    code, out, _ = run("flush", "--config", many)
+    assert code == 1
+    durable, missing = out.splitlines()
+    assert durable.startswith("durable up to transaction 1,234")
+    assert missing.startswith("not durable: no sidecar answers")
+    assert json.loads(run("flush", "--config", many, "--json")[1])[0]["txid"] == 1234
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["flush"], "no database is named"), (["run"], "no database is named"),
+    (["run", "x.db", "--config", "{many}"], "x.db is no command"),
+])
+def test_a_database_or_a_file_is_named(run, many, arguments, words):
+    """Exactly one of the two, and whoever means a command says so."""
+    code, _, err = run(*(each.format(many=many) for each in arguments))
+    assert code == 2
+    assert words in err
+
+
+def test_a_database_of_the_environment_is_no_command(run, many, monkeypatch):
+    """What stands there is where the first word of the command would."""
+    monkeypatch.setenv("REPLICATOR_DB_PATH", "true")
+    code, _, err = run("run", "--config", many)
+    assert code == 2
+    assert "unset REPLICATOR_DB_PATH" in err
+
+
+def test_a_file_of_databases_is_what_the_daemon_is_given(run, many, monkeypatch):
+    """With the command, its first word included, and the options of the command line."""
+    begun = []
+    monkeypatch.setattr(launch, "begin", lambda *args, **options: begun.append(args) or 0)
+    assert run("run", "--config", many, "--sync-interval", "3s", "--", "true", "x")[0] == 0
+    ((name, file, command),) = begun
+    assert (name, command) == ("run_fleet", ["true", "x"])
+    assert [config.sync_interval for config in file.configs()] == [3.0, 3.0]
+    assert run("run", "--config", many)[0] == 0
+    assert begun[1][2] is None
