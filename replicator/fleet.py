@@ -125,15 +125,14 @@ class Member:
 class Fleet:
     """The databases of a file. A context manager: it starts them, and stops them at the end."""
 
-    def __init__(self, file: ConfigFile, commons: Commons | None = None) -> None:
+    def __init__(self, file: ConfigFile) -> None:
         """``ConfigError`` when two databases would share a place, or an entry cannot work."""
         self._file = file
         self._search = Search(file)
         found, clashes = self._search.look()
         for clash in clashes:
             raise clash
-        self._own_commons = Commons() if commons is None else None
-        self._commons = commons or self._own_commons or Commons()
+        self._commons = Commons()
         self._reception = Reception()
         self.members = [self._member(config) for config in found]
         self._starts = ThreadPoolExecutor(STARTS, "replicator-start")
@@ -256,8 +255,7 @@ class Fleet:
         with ThreadPoolExecutor(ENDS, "replicator-stop") as pool:
             list(pool.map(Member.stop, self.members))
         self._reception.stop()
-        if self._own_commons is not None:
-            self._own_commons.close()
+        self._commons.close()
 
 
 def _restored(member: Member, *, strict: bool) -> bool:

@@ -458,6 +458,41 @@ def test_a_client_that_leaves_harms_nobody(served):
     assert ask(served.config.cache, {"command": "status"})["running"]
 
 
+class Odd:
+    """A door at which the first visitors cannot be let in."""
+
+    def __init__(self, door):
+        self._door = door
+        self._errors = [BlockingIOError(), OSError("too many open files")]
+        self.setblocking, self.fileno = door.setblocking, door.fileno
+
+    def accept(self):
+        if self._errors:
+            raise self._errors.pop(0)
+        return self._door.accept()
+
+
+def test_a_connection_that_cannot_be_had_is_asked_for_again(tmp_path, monkeypatch):
+    """For want of descriptors, say: nobody is turned away for good."""
+    monkeypatch.setattr(control, "REST", 0.0)
+    met = threading.Event()
+    reception = control.Reception()
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as visitor:
+        door.bind(str(tmp_path / "door"))
+        door.listen()
+        odd = Odd(door)
+
+        def answer(connection):
+            connection.close()
+            met.set()
+
+        reception.open(odd, answer)
+        visitor.connect(str(tmp_path / "door"))
+        assert met.wait(LONG)
+        reception.close(odd)
+    reception.stop()
+
+
 @pytest.mark.parametrize("name", ["there", "missing", "missing-" * 20])
 def test_without_a_sidecar_that_is_the_answer(tmp_path, name):
     """No directory, no socket, or a stale one: NotRunning with a hint, for any length of path."""

@@ -288,6 +288,17 @@ def test_what_was_not_reached_before_the_end_is_not_durable(file):
     assert not left.started
 
 
+def test_a_refusal_at_the_last_flush_is_that_members_own(file, monkeypatch):
+    """It is not tried again, and its class is kept: it decides the exit code."""
+    with started(Fleet(file("a.db", "b.db"))) as fleet:
+        def refuse(timeout):
+            raise StoreUnavailable("made to fail")
+
+        monkeypatch.setattr(fleet.members[0].replicator, "flush", refuse)
+        (left,) = ended(fleet)
+    assert (left, left.error.exit_code) == (fleet.members[0], 5)
+
+
 def test_a_socket_that_cannot_be_had_does_not_stop_replication(file, monkeypatch, caplog):
     """Commands are not answered then, and that is said."""
     def refuse(self):
