@@ -44,6 +44,7 @@ def apart(parse: Callable[[], int]) -> int:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code or not told:
         return 128 - code if code < 0 else code
+    process.claim()
     return _call(*pickle.loads(told))  # noqa: S301 - from our own child
 
 

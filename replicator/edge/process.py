@@ -1,7 +1,8 @@
 """The memory and limits of a process that is ours alone: a sidecar's or a command's.
 
 Owns: what can be told to the C library's heap, to numpy's threads, and to the kernel about open
-files. Refuses: to be used by the library itself, whose process is the application's.
+files. Refuses: to be used by the library itself, whose process is the application's; that only
+asks whether the process was claimed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,19 @@ from collections.abc import Iterator
 
 ARENA_MAX = -8  # M_ARENA_MAX of mallopt(3)
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
+
+_claimed = False
+
+
+def claim() -> None:
+    """Nobody else lives in this process: no application has a database open here."""
+    global _claimed  # noqa: PLW0603 - it is about the process
+    _claimed = True
+
+
+def claimed() -> bool:
+    return _claimed
 
 
 def one_arena() -> None:

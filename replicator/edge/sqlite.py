@@ -29,6 +29,7 @@ from urllib.parse import quote
 from ..errors import DatabaseUnusable, LocalIOError, ReplicatorError
 from ..format.database import DatabaseHeader, parse_database_header
 from ..format.wal import HEADER_SIZE, WalHeader, parse_header
+from . import process
 from .files import Files, RawFile, database_reader, local_error
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
@@ -222,7 +223,10 @@ class LiveDatabase:
         ours = len(self._pins) + (self._locker is not None) + 2  # the checkpointer, raw reads
         try:
             kind, *_ = FLOCK.unpack(fcntl.fcntl(self.raw.fileno(), fcntl.F_GETLK, ask))
-            return bool(kind == fcntl.F_UNLCK) and self._descriptors() == ours
+            if kind != fcntl.F_UNLCK:
+                return False
+            # counting takes 30 ms where 500 databases are open
+            return process.claimed() or self._descriptors() == ours
         except OSError:  # no descriptor left, say
             return False
 

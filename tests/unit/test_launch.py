@@ -12,6 +12,7 @@ from replicator import daemon, launch
 PROGRAM = """
 import os, signal, sys
 import replicator.daemon
+from replicator.edge.process import claimed
 from replicator.errors import AlreadyRunning
 first = os.getpid()
 
@@ -32,13 +33,13 @@ def program(body, *arguments, env=None):
 
 
 def test_the_sidecar_is_free_of_what_parsed_its_command_line():
-    """The process that was started runs it, with the arguments that were given, and without the
-    modules that read them."""
+    """The process that was started runs it, with the arguments that were given, without the
+    modules that read them, and as one in which no application lives."""
     body = ("print(os.getpid() == first, {'typer', 'pydantic', 'replicator.cli'} & {*sys.modules},"
-            " config.target.url, config.sync_interval, command, as_json); return 7")
+            " config.target.url, config.sync_interval, command, as_json, claimed()); return 7")
     assert program(body, "run", "x.db", "--bucket", "b", "--sync-interval", "2s", "--json", "--",
                    "true", "--help") == (
-        7, "True set() s3://b/x.db 2.0 ['true', '--help'] True\n", "")
+        7, "True set() s3://b/x.db 2.0 ['true', '--help'] True True\n", "")
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--nonsense"], 2), ([], 2)])

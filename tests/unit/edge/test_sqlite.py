@@ -251,6 +251,17 @@ def test_an_application_in_our_own_process_is_seen_too(app, database):
     assert not database.alone()
 
 
+def test_in_a_process_of_our_own_no_descriptors_are_counted(others, path, monkeypatch):
+    """With hundreds of databases that is dear; a lock of another process still shows."""
+    monkeypatch.setattr(sqlite.process, "_claimed", True)
+    monkeypatch.setattr(LiveDatabase, "_descriptors", lambda self: pytest.fail("counted"))
+    database = LiveDatabase(path, busy_timeout=0.1)
+    assert not database.alone()
+    let_go(others)
+    assert database.alone()
+    database.close()
+
+
 def test_where_it_cannot_be_known_we_are_never_alone(others, path, monkeypatch):
     """Other systems have another struct flock and no /proc."""
     let_go(others)
