@@ -177,8 +177,11 @@ class Cache:
             return self._ledger.stored_bytes()
 
     def spare(self) -> int:
-        """Bytes that segments may still take on the disk; negative when they took too many."""
-        return self._files.disk_free(self._segments) - RESERVE_BYTES
+        """Bytes that segments may still take on the disk; negative when they took too many.
+        ``LedgerDamaged`` when the cache is not there any more."""
+        with self._lock:
+            self._ledger.check_place()
+        return self._files.disk_free(self._segments.parent) - RESERVE_BYTES
 
     def pending_bytes(self) -> int:
         with self._lock:

@@ -182,7 +182,7 @@ class Ledger:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """One durable commit around the block, or none."""
-        self._check_place()
+        self.check_place()
         self._run("BEGIN IMMEDIATE")
         try:
             yield
@@ -327,8 +327,9 @@ class Ledger:
     def _damaged(self, reason: str) -> LedgerDamaged:
         return LedgerDamaged(f"{self.path}: the ledger is damaged: {reason}")
 
-    def _check_place(self) -> None:
-        """A ledger that lost its name, or its log, accepts writes that nobody will ever read."""
+    def check_place(self) -> None:
+        """``LedgerDamaged`` for a ledger that lost its name, or its log: it accepts writes that
+        nobody will ever read."""
         if not self._inodes:
             return  # being created
         with contextlib.suppress(OSError):
