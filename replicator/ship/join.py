@@ -70,6 +70,7 @@ class Joiner:
     room: Room = field(init=False)
     unfinished: Unfinished = field(init=False)
     sources: Sources = field(init=False)
+    _renumbered: bool = False  # the cache may continue another log than the uploader knows
 
     def __post_init__(self) -> None:
         self.take_over = self.config.take_over
@@ -84,6 +85,7 @@ class Joiner:
         if restored is not None and not self.because:
             self.because = f"it was restored to txid {restored}"
         session = self._join(database, cancelled)
+        self._announce()
         self.because = ""
         try:
             remove_note(self.config.database, self.files)
@@ -102,6 +104,14 @@ class Joiner:
         if record is None or self.overtaken is not None:
             return self._by_comparison(database, cancelled)
         return self._with_record(database, record, cancelled)
+
+    def _announce(self) -> None:
+        """Tell the uploader what was recorded since it looked, also by a join that failed later:
+        an attempt to tell it may be what failed."""
+        if self._renumbered:
+            self.uploader.reload()
+            self._renumbered = False
+        self.uploader.wake()
 
     def _drop_damaged(self, first_txid: int) -> None:
         """Forget the waiting segments from ``first_txid`` on; but the first may be in the store
@@ -160,7 +170,6 @@ class Joiner:
                 log.warning("%s: caught up with txid %d, %d bytes", decision.reason,
                             record.last_txid, record.size)
                 self.metrics.add("catch_ups")
-                self.uploader.wake()
             return image.position
 
     def _by_comparison(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
@@ -185,10 +194,10 @@ class Joiner:
     def _adopt(self, database: LiveDatabase, pin: Pin, head: ObjectFacts, hashes: PageHashes,
                position: LogPosition) -> Session:
         """Continue a log that another cache wrote, from a database that equals its head."""
+        self._renumbered = True
         record = self.cache.adopt(_record_of(head, self.keys, position))
         self.cache.save_hashes(record.last_txid, hashes)
         self.overtaken = None
-        self.uploader.reload()
         snapshot = newest_stored(self.patient, self.keys, head.generation)
         session = self._session(database, pin, self._cutter(hashes, head_of(record)), position)
         if snapshot is not None:  # else one would be due at the first commit
@@ -245,11 +254,10 @@ class Joiner:
             hashes, summary = shipped.hashes, shipped.summary
             position = image.position
         self.cache.save_hashes(head.txid + 1, hashes)
+        self._renumbered = True
         record = cutter.mark_generation(summary.header.generation, hashes, position,
                                         decision.reason)
         self.remote_lost = self.distrusted = self.unrestorable = False
-        self.uploader.reload()
-        self.uploader.wake()
         self.metrics.add("generations")
         session = self._session(database, pin, cutter, position)
         facts = SnapshotFacts(record.last_txid, now_ms(), summary.size)

@@ -9,8 +9,9 @@ from fix_files import StrikingFiles
 from fix_ship import LONG, App, ObedientStore, config_for, wait_for
 
 from replicator import SqliteReplicator
-from replicator.errors import DiskFull
+from replicator.errors import DiskFull, LocalIOError
 from replicator.ship import pipeline
+from replicator.ship.upload import Uploader
 
 
 @pytest.fixture
@@ -66,3 +67,25 @@ def test_a_drill_that_meets_it_says_so(replicator, files, point):
     assert guard.trouble is None
     guard._drill()
     assert guard.proven.txid == replicator.status().durable_txid
+
+
+def test_what_was_recorded_before_the_disk_failed_is_sent(tmp_path, monkeypatch):
+    """The disk fails right after the marker of a generation was recorded, before the uploader
+    was told: the next join continues there, and has to tell it."""
+    monkeypatch.setattr(pipeline, "FIRST_PAUSE", 0.002)
+    reload, calls = Uploader.reload, []
+
+    def failing(self):
+        calls.append(self)
+        if len(calls) == 1:
+            raise LocalIOError("disk i/o error")
+        reload(self)
+
+    monkeypatch.setattr(Uploader, "reload", failing)
+    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=ObedientStore())
+    with App(tmp_path / "app.db") as app:
+        app.insert()
+        made.start()
+        assert made.flush(LONG).txid == 1
+        made.stop()
+    assert len(calls) == 2
