@@ -22,6 +22,7 @@ from .config import SqliteReplicatorConfig
 from .config_file import ConfigFile
 from .control import ControlSocket
 from .edge import process
+from .edge.child import wait_for
 from .errors import ConfigError, NotDurable, ReplicatorError
 from .fleet import Fleet
 from .replicator import SqliteReplicator
@@ -170,7 +171,7 @@ def _around(command: list[str], signals: _Signals,
         process.limit_descriptors(child.pid, limits)
     log.info("running %s as process %d", command[0], child.pid)
     with signals.forwarded_to(child):
-        code = child.wait()
+        code = wait_for(child)
     return 128 - code if code < 0 else code
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ..edge.child import wait_for
 from ..edge.scratch import scratch_directory
 from ..edge.store.base import Store, StoreTarget
 from ..errors import ConfigError, NoBackup
@@ -96,7 +97,7 @@ def run_on(path: Path, command: Sequence[str]) -> int:
     except OSError as error:
         raise ConfigError(f"cannot run {words[0]}: {(error.strerror or '').lower()}") from error
     with _signals_for(child):
-        code = child.wait()
+        code = wait_for(child)
     return 128 - code if code < 0 else code
 
 

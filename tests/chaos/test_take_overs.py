@@ -343,6 +343,7 @@ def world(tmp_path, seed, monkeypatch):
     monkeypatch.setattr(upload, "SINGLE_PUT_BYTES", BIG // 2)
     monkeypatch.setattr(upload, "PART_BYTES", 1 << 16)
     monkeypatch.setattr(snapshot, "PART_BYTES", 1 << 16)
+    monkeypatch.setattr(snapshot, "COPY_PART_BYTES", 1 << 16)
     world = World(tmp_path, rng)
     yield world
     for host in world.hosts:

@@ -62,9 +62,7 @@ def test_a_voucher_that_is_no_log_object(bucket, tmp_path):
     snapshot = bucket.store.get(bucket.keys.snapshot(14, bucket.generation))
     for bad in (snapshot, body[:100] + body):
         put(bucket, marker, body=bad)
-        with pytest.raises(DamageError) as error:
-            go(bucket, tmp_path, txid=14)
-        assert error.value.key == marker
+        assert go(bucket, tmp_path, txid=14).avoided == (marker,)  # the next segment vouches
 
 
 @pytest.mark.parametrize("fields", [
@@ -146,9 +144,7 @@ def test_a_voucher_that_contradicts_itself(bucket, tmp_path):
     before = replace(tail.trailer, last_txid=13)
     for kind, trailer in ((Kind.SEGMENT, tail.trailer), (Kind.GENERATION, before)):
         put(bucket, marker, body=body[:tail.trailer_offset] + encode_trailer(kind, trailer))
-        with pytest.raises(DamageError, match="contradicts its header") as error:
-            go(bucket, tmp_path, txid=14)
-        assert error.value.key == marker
+        assert go(bucket, tmp_path, txid=14).avoided == (marker,)
 
 
 def test_a_voucher_cut_short_on_its_way(bucket, tmp_path):
@@ -164,5 +160,5 @@ def test_a_voucher_cut_short_on_its_way(bucket, tmp_path):
     left[:] = [True, True]
     assert restore(store=store, prefix="app.db", output=tmp_path / "1.db", txid=14).txid == 14
     left[:] = [True, True, True]
-    with pytest.raises(DamageError, match="not the one it was listed with"):
-        restore(store=store, prefix="app.db", output=tmp_path / "2.db", txid=14)
+    report = restore(store=store, prefix="app.db", output=tmp_path / "2.db", txid=14)
+    assert (report.txid, report.avoided) == (14, (marker,))
