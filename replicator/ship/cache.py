@@ -181,7 +181,7 @@ class Cache:
         ``LedgerDamaged`` when the cache is not there any more."""
         with self._lock:
             self._ledger.check_place()
-        return self._files.disk_free(self._segments.parent) - RESERVE_BYTES
+        return self._files.disk_free(self.directory) - RESERVE_BYTES
 
     def pending_bytes(self) -> int:
         with self._lock:
