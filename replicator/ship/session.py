@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from contextlib import nullcontext
 
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase, Stamp
+from ..errors import LocalIOError
 from ..metrics import Metrics
 from ..model import LogPosition
-from .cache import Cache, SegmentRecord
+from .cache import Cache, LedgerDamaged, SegmentRecord
 from .cut import Cutter, Head
 from .image import Image
 from .reader import ChangedOutside, Committed, LogReader, frame_size
@@ -32,6 +34,9 @@ EXAMINE_REST = 1.0  # seconds between two examinations of a file that is written
 EXAMINE_PAGES, EXAMINE_CHANGED = 32, 128  # of all pages, and of those that changed lately
 EXAMINE_BYTES = 16 << 20  # a log longer than this is let go first; it is read for each examination
 BLIND_POLL = 0.1  # seconds, once commits were found that no file event announced
+HASHES_RETRY = 60.0  # seconds after page hashes that could not be written
+
+log = logging.getLogger("replicator")
 
 
 class Session:
@@ -55,6 +60,7 @@ class Session:
         self._stamp: Stamp | None = None  # of the database file, at the last look
         self._examined: Stamp | None = None  # the same, when it was examined last
         self._examine_at = 0.0  # monotonic
+        self._hashes_after = 0.0  # monotonic
         self._leaving = False
         self.uncaptured = 0  # bytes of log beyond the captured position, as of the last look
         self.snapshots = snapshots
@@ -259,8 +265,21 @@ class Session:
             except BaseException:
                 self._database.unpin(pin)
                 raise
-        if self._cache.hashes_due() and self._uploader.durable_txid == self.head.txid:
+        self._save_hashes()
+
+    def _save_hashes(self) -> None:
+        """Write the page hashes anew, if that is due. They save a comparison at the next start
+        and no more, so a disk that refuses them keeps nobody waiting."""
+        if (time.monotonic() < self._hashes_after or not self._cache.hashes_due()
+                or self._uploader.durable_txid != self.head.txid):
+            return
+        try:
             self._cache.save_hashes(self.head.txid, self._cutter.hashes)
+        except LedgerDamaged:
+            raise
+        except LocalIOError as error:
+            log.warning("%s; the page hashes are written later", error)
+            self._hashes_after = time.monotonic() + HASHES_RETRY
 
     def close(self) -> None:
         self.snapshots.close(self._database)

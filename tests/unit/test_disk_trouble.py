@@ -11,6 +11,7 @@ from fix_ship import LONG, App, ObedientStore, config_for, wait_for
 from replicator import SqliteReplicator
 from replicator.errors import DiskFull, LocalIOError
 from replicator.ship import pipeline
+from replicator.ship.cache import Cache
 from replicator.ship.upload import Uploader
 
 
@@ -89,3 +90,17 @@ def test_what_was_recorded_before_the_disk_failed_is_sent(tmp_path, monkeypatch)
         assert made.flush(LONG).txid == 1
         made.stop()
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("point", [("write", "hashes"), ("DELETE", "ledger")])
+def test_page_hashes_that_cannot_be_written_keep_nobody_waiting(replicator, files, monkeypatch,
+                                                                caplog, point):
+    """They save a comparison at the next start and no more: it is said, and commits go on
+    becoming durable."""
+    monkeypatch.setattr(Cache, "hashes_due", lambda self: True)
+    files.strike(point, files.seen[point] + 1, errno.EIO, lasting=True)
+    for _ in range(3):
+        replicator.app.insert()
+        replicator.flush(LONG)
+    wait_for(lambda: "the page hashes are written later" in caplog.text)
+    assert replicator.status().healthy
