@@ -20,6 +20,7 @@ import sqlite3
 import stat
 import struct
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -163,6 +164,7 @@ class LiveDatabase:
         header = self.header()  # before any connection: a foreign file is told apart first
         self._checkpointer = connect(path, timeout=busy_timeout)
         self._locker: sqlite3.Connection | None = None
+        self._locking = threading.RLock()  # whoever asks for the write lock, or holds it
         self._idle_pins: list[Pin] = []
         self._pins: list[Pin] = []
         self.log = LogFile(wal_path(path), self.files)
@@ -286,19 +288,20 @@ class LiveDatabase:
         """Hold the write lock inside the block; yields False if it was not had in time (s).
 
         Asked for without SQLite's busy handler, whose growing sleeps would lose every race
-        against a writer that never pauses.
+        against a writer that never pauses. Another thread that asks waits for the end of the block.
         """
-        if self._locker is None:
-            self._locker = connect(self.path, timeout=0)
-        if self._locker.in_transaction:  # held already, further out
-            yield True
-            return
-        taken = self._take_lock(self._locker, time.monotonic() + patience)
-        try:
-            yield taken
-        finally:
-            if taken:
-                self._locker.execute("ROLLBACK")
+        with self._locking:
+            if self._locker is None:
+                self._locker = connect(self.path, timeout=0)
+            if self._locker.in_transaction:  # held already, further out
+                yield True
+                return
+            taken = self._take_lock(self._locker, time.monotonic() + patience)
+            try:
+                yield taken
+            finally:
+                if taken:
+                    self._locker.execute("ROLLBACK")
 
     def _take_lock(self, locker: sqlite3.Connection, until: float) -> bool:
         while True:

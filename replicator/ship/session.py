@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 from ..config import SqliteReplicatorConfig
 from ..edge.sqlite import LiveDatabase, Stamp
@@ -28,7 +28,8 @@ ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log
 HURRY_FACTOR = 4
 ATTEMPTS = 8  # to let the log go before what came meanwhile is captured
 EARLY_BYTES = 6 << 20  # up to this much waits in memory so that the log can go before a cut
-OVERRUN_BYTES = 128 << 20  # in a log of this size, writers that outrun the capture must wait
+OVERRUN_BYTES = 512 << 20  # in a log of this length, writers that outrun the capture are slowed
+STOP_BYTES = 1 << 30  # in a log of this length they have to wait: the last resort
 SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the next one
 EXAMINE_REST = 1.0  # seconds between two examinations of a file that is written to
 EXAMINE_PAGES, EXAMINE_CHANGED = 32, 128  # of all pages, and of those that changed lately
@@ -106,6 +107,8 @@ class Session:
             return False
         ahead = self._reader.frames_ahead()
         self.uncaptured = ahead * frame_size(self._reader.position)
+        if ahead >= ROLL_OVER_FRAMES:
+            self._follower.hold()
         if (seen := self._reader.seen_end(ahead)) is not None:
             self._sighted(seen)
         if self.noticed_ms is None:
@@ -145,7 +148,7 @@ class Session:
         outrun = False
         began, stamp, position = time.monotonic(), self._reader.stamp(), self._reader.position
         ahead = self._reader.frames_ahead()
-        while not self._round(brake=outrun):
+        while not self._round(outrun=outrun):
             before, ahead = ahead, self._reader.frames_ahead()
             if not outrun and ahead >= before:
                 outrun = True
@@ -154,14 +157,10 @@ class Session:
             self._uncommitted = stamp
             self._not_before = time.monotonic() + SCAN_REST * (time.monotonic() - began)
 
-    def _round(self, *, brake: bool) -> bool:
-        """Cut one segment, then see to the log. True once nothing more waits.
-
-        ``brake`` lets writers wait for the length of one cut, in a log that is very long: the
-        last resort against writers that outrun us for good.
-        """
-        brake = brake and self.log_bytes >= OVERRUN_BYTES
-        with self._follower.writers_stopped() if brake else nullcontext():
+    def _round(self, *, outrun: bool) -> bool:
+        """Cut one segment, then see to the log. True once nothing more waits. ``outrun``: writers
+        are faster than that."""
+        with self._restraint() if outrun else nullcontext():
             found, settled = self._find()
             if found is not None:
                 self._follower.check_file()  # the log was found by its path
@@ -173,6 +172,12 @@ class Session:
             return False
         self.noticed_ms, self.uncaptured = None, 0
         return True
+
+    def _restraint(self) -> AbstractContextManager[object]:
+        """What is done about writers that outrun us, by the length of the log."""
+        if self.log_bytes >= STOP_BYTES:
+            return self._follower.brake.stopped()
+        return self._follower.brake.slowed() if self.log_bytes >= OVERRUN_BYTES else nullcontext()
 
     def _find(self) -> tuple[Committed | None, bool | None]:
         """What to cut, and, if the log was seen to already, whether that is settled.

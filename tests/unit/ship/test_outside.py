@@ -19,6 +19,7 @@ from fix_ship import (
 )
 
 from replicator.edge.sqlite import wal_path
+from replicator.ship import brake as brake_module
 from replicator.ship import session as session_module
 from replicator.ship import tail as tail_module
 
@@ -176,7 +177,7 @@ def test_checkpoints_are_no_alarm(path, store, caplog, short_logs):
 def test_a_log_that_grows_is_said_once_for_each_doubling(path, store, caplog, monkeypatch,
                                                          short_logs):
     """A reader that stays makes the log grow, as it would without us; somebody should know."""
-    monkeypatch.setattr(tail_module, "LOCK_PATIENCE", 0.0)
+    monkeypatch.setattr(brake_module, "PATIENCE", 0.0)
     with App(path) as app, App(path) as reader, replicating(path, store) as replicator:
         reader.run("BEGIN", "SELECT * FROM t")
         for _ in range(40):

@@ -36,7 +36,9 @@ class Follow:
                                  list(frames_in(self.reader.batches(found))))
             self.reader.advance(found.end)
 
-    def round(self):
+    def round(self, *, hold=False):
+        if hold and self.reader.look():
+            self.follower.hold()
         self.take()
         self.follower.settle()
         self.take()
@@ -211,7 +213,7 @@ class Meddling:
             assert "locked" in str(error)  # noqa: PT017 - any other error would be ours
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_nothing_is_lost_whatever_happens_between_our_steps(app, short_logs, seed):
     """Commits, checkpoints and readers between any two of our steps: what was captured is the
     database, page by page, after each round."""
@@ -221,7 +223,7 @@ def test_nothing_is_lost_whatever_happens_between_our_steps(app, short_logs, see
     database.act = meddling
     for _ in range(60):
         meddling()
-        follow.round()
+        follow.round(hold=bool(seed % 2))
         follow.take()
         assert follow.state == image_of(app.path)
     database.act = lambda: None
@@ -256,6 +258,62 @@ def test_a_writer_that_never_pauses_is_stopped_for_a_moment(app, short_logs):
     assert refused, "the lock was held"
     app.insert()
     follow.close()
+
+
+def waiting(app, follow):
+    """Rolled over: the log lies in the database, and the next writer begins another one."""
+    app.insert(60)
+    follow.round()
+    assert follow.follower.waiting
+
+
+def test_a_new_log_is_held_before_it_is_captured(app, follow, short_logs):
+    """Then checkpoints of the application copy something, instead of sorting the log in vain at
+    each commit; and still none can reset it."""
+    waiting(app, follow)
+    app.insert(5)
+    assert follow.reader.look()
+    assert app.checkpoint()[2] == 0, "on mark zero nothing can be copied"
+    follow.follower.hold()
+    assert not follow.follower.waiting
+    app.insert(5)
+    frames = log_frames(app)
+    busy, _, copied = app.checkpoint("TRUNCATE")
+    assert busy
+    assert 0 < copied < frames
+    follow.round()
+    assert follow.state == image_of(app.path)
+    for _ in range(20):
+        app.insert(5)
+        follow.round(hold=True)
+    assert follow.state == image_of(app.path)
+    assert follow.metrics.get("roll_overs") > 2
+
+
+def test_a_log_without_a_commit_is_not_held_yet(app, follow, short_logs):
+    """A pin would land on mark zero once more."""
+    waiting(app, follow)
+    app.run("PRAGMA cache_size=2", "BEGIN")
+    app.run(*["INSERT INTO t(body) VALUES (randomblob(9000))"] * 20)
+    assert follow.reader.look()
+    follow.follower.hold()
+    assert follow.follower.waiting
+    app.run("COMMIT")
+    follow.follower.hold()
+    assert not follow.follower.waiting
+    follow.round()
+    assert follow.state == image_of(app.path)
+
+
+def test_mark_zero_is_kept_while_an_older_checkpoint_runs_that_may_copy_the_old_log(
+        app, follow, short_logs, monkeypatch):
+    waiting(app, follow)
+    app.insert(5)
+    assert follow.reader.look()
+    monkeypatch.setattr(tail, "CHECKPOINT_PATIENCE", 0.0)
+    monkeypatch.setattr(follow.database, "checkpoint", lambda: tail.Checkpoint(True, -1, -1))
+    follow.follower.hold()
+    assert follow.follower.waiting
 
 
 def test_a_pin_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, monkeypatch):
