@@ -34,7 +34,6 @@ NAMES = {"app.db": "database", "app.db-wal": "log", "pages.xxh": "hashes",
          "pages.xxh.tmp": "hashes", "state.db": "ledger", "lock": "lock", "parts": "parts",
          "database": "rebuilt", "restored.json": "note", "restored.json.tmp": "note",
          "drill.db": "drill", "scratch": "scratch"}
-IDLE = {("listdir", "directory")}  # of what a drill leaves behind, which goes as a whole
 LOG = logging.getLogger("replicator")
 
 
@@ -229,7 +228,7 @@ class Life:
     def endure(self, *, promised):
         """Somebody is told while it lasts; ``promised``: a flush just failed, so whoever calls
         it healthy now must be able to flush."""
-        if self.files._plan[0] not in IDLE and not self.at_length(self.is_told):
+        if not self.at_length(self.is_told):
             self.lies.append("silence")
         if promised and self.at_length(lambda: self.mine.status().healthy, SAMPLES):
             self.believe()

@@ -21,6 +21,7 @@ import base64
 import binascii
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from replicator.format.buffers import U64
 from replicator.format.overlay import pack_hashes, unpack_hashes
 
 _VERSION = 1
+
+log = logging.getLogger("replicator")
 
 
 class Partial:
@@ -96,11 +99,13 @@ class Partial:
 
     def remove(self) -> None:
         """Remove the directory; what cannot be removed stays, for the restore is done."""
-        with contextlib.suppress(LocalIOError):
+        try:
             self._close()
             for name in self._files.listdir(self.directory):
                 self._files.unlink(self.directory / name)
             remove_directory(self.directory, self._files)
+        except LocalIOError as error:
+            log.warning("%s; the restore is done, remove what is left of it by hand", error)
 
     def _write(self, line: dict[str, object]) -> None:
         assert self._draft is not None

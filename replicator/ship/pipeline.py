@@ -37,7 +37,8 @@ from .snapshot import Cancelled
 from .snapshots import Request
 from .upload import Uploader
 
-TICK = 0.1  # seconds between two looks while commits keep coming
+TICK = 0.1  # seconds between two looks while something has to be done soon
+CALM_TICK = 0.2  # while commits come that are not due yet; their times are known that well
 REST = 0.02  # seconds without file events after one that announced nothing
 WAIT_FOR_DATABASE = 0.25
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
@@ -335,7 +336,7 @@ class Pipeline:
             self._wake.clear()
             return True
         if session.busy:
-            timeout = TICK
+            timeout = min(session.calm(), CALM_TICK) or TICK
         else:
             watcher.arm()
             timeout = session.poll_interval

@@ -30,6 +30,7 @@ ATTEMPTS = 8  # to let the log go before what came meanwhile is captured
 EARLY_BYTES = 6 << 20  # up to this much waits in memory so that the log can go before a cut
 OVERRUN_BYTES = 512 << 20  # in a log of this length, writers that outrun the capture are slowed
 STOP_BYTES = 1 << 30  # in a log of this length they have to wait: the last resort
+CALM_BYTES = 4 << 20  # of log beyond the captured position: it is not in a hurry below
 SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the next one
 EXAMINE_REST = 1.0  # seconds between two examinations of a file that is written to
 EXAMINE_PAGES, EXAMINE_CHANGED = 32, 128  # of all pages, and of those that changed lately
@@ -142,6 +143,13 @@ class Session:
         paused = now - self._last_cut >= ROLL_OVER_PAUSE
         long = paused and self._reader.reaches(HURRY_FACTOR * ROLL_OVER_FRAMES)
         return long and self._uploader.failing is None
+
+    def calm(self) -> float:
+        """Seconds for which nothing but further commits is to be expected: they are not due
+        before, and few came so far."""
+        few = self.noticed_ms is not None and self.uncaptured < CALM_BYTES
+        due = self._uploader.last_began + self._config.sync_interval
+        return max(0.0, due - time.monotonic()) if few and not self.snapshots.running else 0.0
 
     def capture(self) -> None:
         """Capture everything that is committed now, and let the log go if it is long."""

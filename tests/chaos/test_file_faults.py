@@ -54,12 +54,12 @@ def test_every_call_of_a_life(tmp_path, calls, seed, scoreboard, kind, lasting):
                 life.live()
             life.check()
         except Exception as error:  # noqa: BLE001 - all that is wrong is shown at the end
-            wrong.append((point, nth, error, life.ear.heard, life.refused))
+            wrong.append((point, nth, repr(error), life.lies, life.ear.heard, life.refused))
         finally:
             life.leave()
         met += life.files.struck > 0
         told += life.files.struck > 0 and life.is_told()
-    assert wrong == []
+    assert not wrong, "\n".join(map(str, wrong))
     scoreboard(f"every local call of a life x {kind}, {'until cleared' if lasting else 'once'}",
                f"{len(planned)} of {calls.total()} calls of {len(calls)} kinds struck: {met} met "
                f"it, {told} told, 0 lost, all recovered by themselves, all copies exact")
