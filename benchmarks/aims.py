@@ -109,6 +109,7 @@ def memory_growth(outcomes: Outcomes) -> float | None:
 BESIDE = "× Litestream"
 AIMS = (
     Aim("OLTP: bytes uploaded", 0.4, BESIDE, ratio("oltp", "bytes up")),
+    Aim("OLTP of orders: bytes uploaded", 0.4, BESIDE, ratio("oltp-real", "bytes up")),
     Aim("OLTP: PUT and POST", 0.6, BESIDE, writes("oltp")),
     Aim("OLTP: CPU", 1, BESIDE, ratio("oltp", "cpu s")),
     Aim("OLTP: peak memory", 1.2, BESIDE, ratio("oltp", "peak rss")),

@@ -30,7 +30,7 @@ class Effort:
     (up to 30 s with Litestream), so that they fall into no window."""
 
     oltp_db: int = 22
-    oltp_seconds: float = 30  # one compaction of Litestream falls into each window, never two
+    oltp_seconds: float = 40  # one compaction of Litestream, of 30 s, falls into each window
     saturated_seconds: float = 15
     blobs: int = 256
     lone: int = 30
@@ -138,9 +138,10 @@ class Trial:
         return ran
 
 
-def written(trial: Trial, megabytes: float, load: str, **options: float) -> Figures:
+def written(trial: Trial, megabytes: float, load: str, *, real: bool = False,
+            **options: float) -> Figures:
     """Follow a database, write, and count until all of it is in the bucket and proved."""
-    path = trial.database(megabytes)
+    path = trial.database(megabytes, real=real)
     trial.follow(path)
     with trial.window() as figures:
         said = trial.write(path, load, **options)
