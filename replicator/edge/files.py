@@ -16,6 +16,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ READ_SIZE = 1 << 20
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 # What file systems answer that cannot sync a directory; there is nothing to make durable then.
 NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+
+log = logging.getLogger("replicator")
 
 
 def local_error(error: OSError, path: StrPath) -> LocalIOError:
@@ -193,8 +196,10 @@ class OutFile:
     def discard(self) -> None:
         """Close and remove the file; for cleaning up, so it never raises."""
         self.close()
-        with contextlib.suppress(LocalIOError):
+        try:
             self._files.unlink(self.path, missing_ok=True)
+        except LocalIOError as error:
+            log.warning("%s; the temporary file stays for now", error)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -433,10 +433,13 @@ class Cache:
             if known.get(name):
                 sizes[name] = self._files.size(self._segments / name)
                 continue
-            with contextlib.suppress(LocalIOError):  # a directory, say: in nobody's way
+            try:
                 self._files.unlink(self._segments / name)
-            if name not in known and not name.endswith(".tmp"):
-                self._tell(f"segment file {name} had no record and was removed")
+            except LocalIOError as error:  # a directory, say: in nobody's way
+                log.warning("%s; left alone", error)
+            else:
+                if name not in known and not name.endswith(".tmp"):
+                    self._tell(f"segment file {name} had no record and was removed")
         return sizes
 
     def _check_waiting(self, records: list[SegmentRecord]) -> None:
