@@ -6,6 +6,7 @@ every commit that any writer knows of.
 
 import pytest
 from fix_live import LONG, Scene
+from fix_ship import wait_for
 
 WAYS = {
     "one writer": {"commits": 8000},
@@ -33,13 +34,16 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_in_the_library(scene, way):
     """A replicator in another process than the writers loses no page and no commit; no writer
-    meets an error."""
+    meets an error. Only what is committed in the very moment in which SQLite removes the log,
+    because nobody has the database open, is caught up as one transaction."""
     scene.begin(**WAYS[way])
     with scene.replicating() as replicator:
+        wait_for(lambda: replicator.status().txid)
         scene.write(**WAYS[way])
         position = replicator.flush(LONG)
         status = replicator.status()
-        assert status.durable_txid == status.txid == position.txid >= scene.total()
+        assert status.durable_txid == status.txid == position.txid
+        assert status.txid >= scene.total() or replicator.metrics.get("catch_ups")
     assert scene.exact().txid == position.txid
 
 
