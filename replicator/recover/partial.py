@@ -98,7 +98,10 @@ class Partial:
                 self._files.unlink(self.directory / name, missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the directory; what cannot be removed stays, for the restore is done."""
+        """Remove the directory, if it is there; what cannot be removed stays and is named, for the
+        restore is done."""
+        if not self._files.exists(self.directory):
+            return
         try:
             self._close()
             for name in self._files.listdir(self.directory):

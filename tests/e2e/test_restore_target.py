@@ -1,6 +1,7 @@
 """What happens to the place a database is restored to."""
 
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -202,6 +203,26 @@ def test_two_restores_do_not_meet(bucket, output):
     output.parent.mkdir()
     with DirLock(output.with_name(".app.db.restoring")), pytest.raises(AlreadyRunning):
         go(bucket, output)
+
+
+def test_what_is_left_of_a_restore_is_named(bucket, output, caplog):
+    """A disk that does not let the restore's directory go spoils nothing; a restore that leaves
+    nothing says nothing."""
+    output.parent.mkdir()
+
+    class Sticky(Files):
+        def system(self, call, /, *args, **kwargs):
+            if call is os.rmdir:
+                raise OSError(errno.EIO, "no")
+            return super().system(call, *args, **kwargs)
+
+    go(bucket, output, files=Sticky())
+    assert output.read_bytes() == bucket.images[bucket.txid]
+    assert ".app.db.restoring: no; the restore is done" in caplog.text
+    caplog.clear()
+    go(bucket, output, overwrite=True)
+    assert not output.with_name(".app.db.restoring").exists()
+    assert not caplog.records
 
 
 def test_dry_run_writes_nothing(bucket, output):
