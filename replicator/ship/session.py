@@ -134,8 +134,7 @@ class Session:
         now = time.monotonic()
         if now < self._not_before:
             return False
-        rested = now - self._uploader.last_began >= self._config.sync_interval
-        if rested and self._uploader.idle:
+        if now >= self._interval_ends and self._uploader.idle:
             return True
         size = frame_size(self._reader.position)
         if self._reader.reaches(self._config.segment_max_bytes // size):
@@ -148,8 +147,14 @@ class Session:
         """Seconds for which nothing but further commits is to be expected: they are not due
         before, and few came so far."""
         few = self.noticed_ms is not None and self.uncaptured < CALM_BYTES
-        due = self._uploader.last_began + self._config.sync_interval
-        return max(0.0, due - time.monotonic()) if few and not self.snapshots.running else 0.0
+        if not few or self.snapshots.running:
+            return 0.0
+        return max(0.0, self._interval_ends - time.monotonic())
+
+    @property
+    def _interval_ends(self) -> float:
+        """When the least time since the newest upload began is over (monotonic)."""
+        return self._uploader.last_began + self._config.sync_interval
 
     def capture(self) -> None:
         """Capture everything that is committed now, and let the log go if it is long."""
@@ -168,7 +173,7 @@ class Session:
     def _round(self, *, outrun: bool) -> bool:
         """Cut one segment, then see to the log. True once nothing more waits. ``outrun``: writers
         are faster than that."""
-        with self._restraint() if outrun else nullcontext():
+        with self._restraint(outrun=outrun):
             found, settled = self._find()
             if found is not None:
                 self._follower.check_file()  # the log was found by its path
@@ -181,11 +186,12 @@ class Session:
         self.noticed_ms, self.uncaptured = None, 0
         return True
 
-    def _restraint(self) -> AbstractContextManager[object]:
+    def _restraint(self, *, outrun: bool) -> AbstractContextManager[object]:
         """What is done about writers that outrun us, by the length of the log."""
-        if self.log_bytes >= STOP_BYTES:
-            return self._follower.brake.stopped()
-        return self._follower.brake.slowed() if self.log_bytes >= OVERRUN_BYTES else nullcontext()
+        if not outrun or self.log_bytes < OVERRUN_BYTES:
+            return nullcontext()
+        brake = self._follower.brake
+        return brake.stopped() if self.log_bytes >= STOP_BYTES else brake.slowed()
 
     def _find(self) -> tuple[Committed | None, bool | None]:
         """What to cut, and, if the log was seen to already, whether that is settled.
