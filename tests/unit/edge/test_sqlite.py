@@ -39,13 +39,6 @@ def app(path):
         yield app
 
 
-@pytest.fixture
-def database(app):
-    database = LiveDatabase(app.path, busy_timeout=0.1)
-    yield database
-    database.close()
-
-
 def locks(path):
     """This process's locks on the database and its shared memory, from the kernel."""
     inodes = {f"{os.stat(name).st_ino}": Path(name).name

@@ -6,7 +6,7 @@ import threading
 import pytest
 from fix_ship import App
 
-from replicator.edge.sqlite import LiveDatabase, SourceBusy
+from replicator.edge.sqlite import SourceBusy
 from replicator.metrics import Metrics
 from replicator.ship import brake as brake_module
 from replicator.ship.brake import Brake
@@ -17,13 +17,6 @@ def app(tmp_path):
     with App(tmp_path / "app.db") as app:
         app.insert(3)
         yield app
-
-
-@pytest.fixture
-def database(app):
-    database = LiveDatabase(app.path, busy_timeout=0.1)
-    yield database
-    database.close()
 
 
 @pytest.fixture
