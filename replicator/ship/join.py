@@ -34,7 +34,6 @@ from .session import Session
 from .snapshot import Cancelled, Differs, Shipped, ship_snapshot
 from .snapshots import SnapshotFacts, Snapshots, describe, newest_stored
 from .source import Sources
-from .spool import Spool
 from .tail import Follower
 from .trust import require_trust
 from .unfinished import Unfinished
@@ -294,8 +293,7 @@ class Joiner:
                  position: LogPosition, *, anchored: bool = True) -> Session:
         self._require_trust()
         self.cache.put("database", _identity(database))
-        reader = LogReader(database.log, position, anchored=anchored,
-                           spool=Spool(self.cache.directory, self.files))
+        reader = LogReader(database.log, position, anchored=anchored)
         follower = Follower(database, reader, pin, self.metrics)
         snapshots = Snapshots(self.config, self.patient, self.keys, self.cache, self.unfinished,
                               self.sources, self.uploader, self.metrics, self.turns)

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..edge.sqlite import LogFile
-from ..errors import LocalIOError, ReplicatorError
+from ..errors import ReplicatorError
 from ..format.wal import FRAME_HEADER_SIZE, Frames, WalHeader, frame_header, rewritten, scan
 from ..model import LogPosition
-from .spool import Batch, Spool, Spooled
 
 CHUNK_BYTES = 1 << 20  # one read of the log; bounds memory, large enough to vectorise
 FAR_BYTES = 8 << 20  # from here on, versions of a page lie too far apart for a low zstd level
 HOLD_BYTES = 4 << 20  # up to this much is not read a second time when it is captured
-STASH_BYTES = 64 << 20  # most that waits in the spool while the log is let go
+STASH_BYTES = 8 << 20  # most that waits in memory while the log is let go
+HURRY_BYTES = 16 << 20  # the same while writers wait
 SETTLED_NS = 100_000_000  # a modification time younger than this may hide a later write
 
 
@@ -32,13 +32,27 @@ class ChangedOutside(ContinuityLost):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Consecutive frames: ``data`` starts right after ``base``; the first ``count`` count."""
+
+    base: LogPosition
+    data: bytes
+    frames: Frames
+    count: int
+
+    @property
+    def end(self) -> LogPosition:
+        return self.frames.position(self.base, self.count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Committed:
     """Committed frames beyond the captured position, up to ``end``, which ends a transaction."""
 
     start: LogPosition
     end: LogPosition
     complete: bool  # nothing committed followed when the log was read
-    ready: tuple[Batch | Spooled, ...] = ()  # the whole range when it was read already
+    ready: tuple[Batch, ...] = ()  # the whole range when it was read already
     far: bool = False  # whether it is long, and many of its pages are in it more than once
 
     @property
@@ -102,13 +116,10 @@ def log_holds(log: LogFile, position: LogPosition) -> bool:
 class LogReader:
     """Reads a log forward from ``position``, the end of what was captured."""
 
-    def __init__(self, log: LogFile, position: LogPosition, *, anchored: bool = True,
-                 spool: Spool | None = None) -> None:
+    def __init__(self, log: LogFile, position: LogPosition, *, anchored: bool = True) -> None:
         """``anchored`` False: the pin that is held may be younger than frames which were not
-        captured yet, so the log may go before its end was seen; then ``ContinuityLost``.
-        ``spool`` takes what waits while the log is let go; without one that waits in memory."""
+        captured yet, so the log may go before its end was seen; then ``ContinuityLost``."""
         self._log = log
-        self._spool = spool
         self._anchored = anchored
         self.position = position
         self.saw_end = False  # whether nothing committed followed :attr:`read_position` when read
@@ -206,20 +217,22 @@ class LogReader:
         """Whether frames wait to be captured, see :meth:`stash`."""
         return self._stash is not None
 
-    def find(self, limit: int) -> Committed | None:
+    def find(self, limit: int, *, hold: int | None = None) -> Committed | None:
         """Committed frames from the captured position on, about ``limit`` bytes at most.
 
         A transaction larger than ``limit`` is still taken whole: a range ends at a commit.
+        What is not longer than ``hold`` bytes (default ``HOLD_BYTES``) is not read a second
+        time when it is captured.
         """
         if self._stash is not None:
             return self._stash
-        found = self._find(limit) if self.look() else None
+        found = self._find(limit, HOLD_BYTES if hold is None else hold) if self.look() else None
         self.saw_end = found is None or found.complete
         if self.saw_end:  # the end of the log, if it is still there
             self._anchored = self._anchored or self._still_here()
         return found
 
-    def _find(self, limit: int) -> Committed | None:
+    def _find(self, limit: int, hold: int) -> Committed | None:
         """Always from the captured position on: a transaction that was rolled back leaves
         frames that the next one overwrites from there, and only the chain tells."""
         base, end, complete, held = self.position, None, True, 0
@@ -228,7 +241,7 @@ class LogReader:
         for batch in self._chunks(base):
             runs.append(batch.frames)
             held += len(batch.data)
-            if held <= HOLD_BYTES:
+            if held <= hold:
                 batches.append(batch)
             if batch.frames.committed:
                 end = batch.frames.position(base)
@@ -260,7 +273,7 @@ class LogReader:
     def batches(self, found: Committed) -> Iterator[Batch]:
         """The frames of ``found``, verified again if they have to be read again."""
         if found.ready:
-            yield from map(self._fetched, found.ready)
+            yield from found.ready
             return
         for batch in self._chunks(found.start):
             count = min(batch.frames.count, found.end.frame - batch.base.frame)
@@ -280,53 +293,29 @@ class LogReader:
     def close(self) -> None:
         """Let go of what waits."""
         self._stash = None
-        if self._spool is not None:
-            self._spool.clear()
-
-    def _kept(self, batches: Iterable[Batch], *, hurry: bool = False
-              ) -> tuple[Batch | Spooled, ...]:
-        if self._spool is None:
-            return tuple(batches)
-        return tuple(self._spool.keep(batch, hurry=hurry) for batch in batches)
-
-    def _fetched(self, batch: Batch | Spooled) -> Batch:
-        if isinstance(batch, Batch):
-            return batch
-        found = self._spool.fetch(batch) if self._spool is not None else None
-        if found is None:
-            raise ContinuityLost("committed frames changed while they waited to be captured")
-        return found
 
     def keep(self, found: Committed) -> None:
-        """Hold ``found`` until it is captured, so that the log may go before that.
-
-        ``LocalIOError``: the disk refuses, and the log must not go.
-        """
-        self._stash = replace(found, ready=self._kept(self.batches(found)))
+        """Hold ``found`` until it is captured, so that the log may go before that."""
+        self._stash = replace(found, ready=tuple(self.batches(found)))
 
     def stash(self, *, hurry: bool = False) -> bool:
-        """Read what is committed, so that the log may go. False: too much of it, no room for it,
-        or a new log began, which is not joined to what waits of the old one. ``hurry``: writers
-        wait meanwhile."""
+        """Read what is committed, so that the log may go. False: too much of it, or a new log
+        began, which is not joined to what waits of the old one. ``hurry``: writers wait
+        meanwhile."""
         stashed = self._stash
+        room = (HURRY_BYTES if hurry else STASH_BYTES) - (stashed.raw_bytes if stashed else 0)
         beyond = LogReader(self._log, self.read_position)
-        found = beyond.find(STASH_BYTES)
+        much = beyond.reaches(max(1, room // frame_size(beyond.position)))
+        found = beyond.find(0 if much else room, hold=room)  # much may be of no commit yet
         if stashed is not None and not same_log(beyond.position, stashed.end):
             return False
-        self.saw_end = beyond.saw_end
-        if found is None:
-            return True
-        start, ready = (stashed.start, stashed.ready) if stashed else (found.start, ())
-        try:
-            batches = ready + self._kept(beyond.batches(found), hurry=hurry)
-        except LocalIOError:
-            if stashed is None:
-                self.close()
-            return False
-        whole = Committed(start, found.end, found.complete, batches,
-                          _far(start, found.end, (batch.frames for batch in batches)))
-        self._stash = whole
-        return found.complete and whole.raw_bytes <= STASH_BYTES
+        self.saw_end = found is None or (found.complete and found.raw_bytes <= room)
+        if found is not None and self.saw_end:
+            start, ready = (stashed.start, stashed.ready) if stashed else (found.start, ())
+            batches = (*ready, *beyond.batches(found))
+            self._stash = Committed(start, found.end, True, batches,
+                                    _far(start, found.end, (batch.frames for batch in batches)))
+        return self.saw_end
 
     @property
     def read_position(self) -> LogPosition:

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..model import LogPosition
-from .reader import same_log
-from .spool import Batch
+from .reader import Batch, same_log
 
 KEEP = 4096  # sightings of one capture; beyond it every other one is forgotten
 

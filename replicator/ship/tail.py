@@ -139,6 +139,7 @@ class Follower:
         Each checkpoint leaves the next only what came during it. False when that was too much.
         """
         if not self._chase():
+            self.backfill()  # lest the next commit has to
             return False
         if self._pin_is_behind() or self._try_candidate():
             return True

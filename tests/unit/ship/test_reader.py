@@ -428,6 +428,55 @@ def test_what_is_stashed_comes_out_first_and_then_the_rest(app, reader):
     assert not reader.stashed
 
 
+def test_too_much_is_left_in_the_log(app, reader, monkeypatch):
+    """What waits already is kept, and the rest is read from the log; more is taken while
+    writers wait."""
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 4 * 4120)
+    monkeypatch.setattr(reading, "STASH_BYTES", 40 * 4120)
+    monkeypatch.setattr(reading, "HURRY_BYTES", 200 * 4120)
+    app.insert(100)
+    assert reader.stash()
+    waiting = reader.read_position
+    for _ in range(5):
+        app.insert(100)
+    assert not reader.stash()
+    assert not reader.saw_end
+    assert (reader.read_position, reader.stashed) == (waiting, True)
+    assert reader.stash(hurry=True)
+    assert reader.saw_end
+    assert reader.read_position.frame == len(committed(app))
+    app.insert(5000)
+    assert not reader.stash(hurry=True)
+    assert take(reader) + take(reader) == committed(app)
+
+
+def test_a_long_transaction_that_may_not_commit_is_not_too_much(app, reader, monkeypatch):
+    """Nothing committed follows, however far the log goes on: there is nothing to wait for."""
+    monkeypatch.setattr(reading, "STASH_BYTES", 20 * 4120)
+    app.insert()
+    assert reader.stash()
+    whole = committed(app)
+    app.run("BEGIN")
+    app.insert(2000)
+    assert len(wal(app)) > 100 * 4120, "it spilled its pages"
+    assert reader.stash()
+    assert reader.saw_end
+    app.run("ROLLBACK")
+    assert take(reader) == whole
+
+
+def test_what_is_kept_for_a_cut_waits_too(app, reader, monkeypatch):
+    """As what comes meanwhile does: the log may go before the cut."""
+    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
+    app.insert(500)
+    found = reader.find(ALL)
+    expected = committed(app)
+    reader.keep(found)
+    app.checkpoint("TRUNCATE")
+    app.insert(1)
+    assert take(reader) == expected
+
+
 def test_nothing_follows_is_true_only_at_the_very_end(app, reader):
     """A commit that came since, or another log, is noticed."""
     app.insert()
