@@ -52,8 +52,9 @@ __all__ = [
     "parse_metadata", "read_header", "read_tail",
 ]
 
-# 16 MiB: twice the ratio of a 2 MiB window on small transactions, and a decoder's memory.
-_WINDOW_LOG = 24
+# 16 MiB: twice the ratio of a 2 MiB window on small transactions, and a decoder's memory. Half of
+# it where no page comes back from afar.
+_WINDOW_LOG, _NEAR_WINDOW_LOG = 24, 23
 _MARKER_LEVEL = 3
 
 
@@ -63,7 +64,8 @@ class SegmentEncoder:
     def __init__(self, header: ObjectHeader, *, level: int, far: bool = True) -> None:
         """``far``: pages may come back megabytes later, see :class:`.zstd.FrameCompressor`."""
         self._header = header
-        self._stream = zstd.FrameCompressor(level, _WINDOW_LOG, far=far)
+        self._stream = zstd.FrameCompressor(level, _WINDOW_LOG if far else _NEAR_WINDOW_LOG,
+                                            far=far)
         self._sha = hashlib.sha256()
         self._size = 0
         self._payload = 0
