@@ -55,5 +55,6 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 def _daemon() -> Any:
     process.one_arena()
+    process.large_apart()
     with process.one_blas_thread():
         return importlib.import_module("replicator.daemon")

@@ -30,6 +30,16 @@ before = resident()
 process.give_back()
 print(before - resident())
 """
+STAYS_APART = GIVES_BACK.replace("one_arena()", "large_apart()").partition("blocks =")[0] + """
+large = []
+for _ in range(2):  # the second time glibc would take it from the heap
+    large.append(malloc(24 << 20))
+    ctypes.memset(large[-1], 1, 24 << 20)
+    end = malloc(100)
+    before = resident()
+    free(large[-1])
+print(before - resident())
+"""
 THREADS = """
 import os
 from replicator.edge import process
@@ -55,6 +65,12 @@ def test_free_memory_goes_back():
     assert int(run(GIVES_BACK)[0]) > 16 << 20
 
 
+@pytest.mark.skipif(not has_trim, reason="the C library is not glibc")
+def test_what_is_large_goes_back_at_once():
+    """Also the second time, when glibc would have put it into the heap."""
+    assert int(run(STAYS_APART)[0]) > 20 << 20
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
 def test_numpy_starts_no_threads_and_the_environment_stays():
     """One thread after numpy was imported and used; a child of ours sees no setting of ours."""
@@ -73,4 +89,5 @@ def test_a_library_without_these_functions_is_no_error(monkeypatch):
     """Elsewhere than on glibc the heap is left as it is."""
     monkeypatch.setattr(process.ctypes, "CDLL", lambda _: object())
     process.one_arena()
+    process.large_apart()
     process.give_back()
