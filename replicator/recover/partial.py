@@ -98,8 +98,8 @@ class Partial:
                 self._files.unlink(self.directory / name, missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the directory, if it is there; what cannot be removed stays and is named, for the
-        restore is done."""
+        """Remove the directory, if it is there; what cannot be removed stays and is named, for
+        nothing depends on it."""
         if not self._files.exists(self.directory):
             return
         try:
@@ -108,7 +108,8 @@ class Partial:
                 self._files.unlink(self.directory / name)
             remove_directory(self.directory, self._files)
         except LocalIOError as error:
-            log.warning("%s; the restore is done, remove what is left of it by hand", error)
+            log.warning("%s; nothing needs it any more: remove what is left of %s by hand", error,
+                        self.directory)
 
     def _write(self, line: dict[str, object]) -> None:
         assert self._draft is not None

@@ -218,7 +218,7 @@ def test_what_is_left_of_a_restore_is_named(bucket, output, caplog):
 
     go(bucket, output, files=Sticky())
     assert output.read_bytes() == bucket.images[bucket.txid]
-    assert ".app.db.restoring: no; the restore is done" in caplog.text
+    assert ".app.db.restoring: no; nothing needs it any more" in caplog.text
     caplog.clear()
     go(bucket, output, overwrite=True)
     assert not output.with_name(".app.db.restoring").exists()
