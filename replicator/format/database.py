@@ -64,11 +64,12 @@ class PageHashes:
     because the database grows without an image of them are pages of zeros.
     """
 
-    def __init__(self, page_size: int) -> None:
+    def __init__(self, page_size: int, *, room: int = 64) -> None:
+        """``room``: for so many pages, more if need be."""
         self.page_size = page_size
         self.pages = 0
         self.checksum = 0
-        self._hashes = np.zeros(64, np.uint64)  # grows by doubling; 0 beyond ``pages``
+        self._hashes = np.zeros(max(1, room), np.uint64)  # doubled if need be; 0 beyond ``pages``
 
     @property
     def state(self) -> DatabaseState:
@@ -199,6 +200,12 @@ class PageHashes:
             grown = np.zeros(max(pages, 2 * capacity), np.uint64)
             grown[:capacity] = self._hashes
             self._hashes = grown
+
+
+def checksum_of_pages(page_size: int, first_pgno: int, data: Buffer) -> int:
+    """What consecutive whole pages contribute to the database checksum."""
+    pgnos = np.arange(first_pgno, first_pgno + len(data) // page_size, dtype=np.uint32)
+    return _xor(PageHashes(page_size, room=0).hash_pages(pgnos, data))
 
 
 def _xor(hashes: U64) -> int:

@@ -25,7 +25,7 @@ from replicator.recover.plan import OPEN_END, Known, Plan, Span
 from replicator.recover.progress import Meter
 from replicator.recover.segment import Segment, load_segment
 from replicator.recover.snapshot import SnapshotLoader, page_size_of
-from replicator.recover.verify import hash_file, state_at_end
+from replicator.recover.verify import checksum_of, hash_file, state_at_end
 
 ONE_GET_BYTES = 16 * 1024 * 1024  # larger segments are fetched in parallel into a local file
 
@@ -226,10 +226,13 @@ class Rebuild:
 
     def _prove(self, file: PageFile) -> None:
         self._meter.begin("verify", self._pages * self._page_size, 0)
-        hashes = hash_file(file, self._page_size, self._pages, self._meter.advance)
-        self._checksum = hashes.checksum
-        found = hashes.state
-        if self._cut is not None:
+        whole = file, self._page_size, self._pages, self._meter.advance
+        if self._cut is None:
+            self._checksum = checksum_of(*whole)
+            found = DatabaseState(self._pages, self._checksum)
+        else:
+            hashes = hash_file(*whole)
+            self._checksum = hashes.checksum
             found = state_at_end(hashes, *self._cut)
         if found != self._end:
             raise Unproved(
