@@ -52,9 +52,9 @@ class Effort:
     warm: bool = True
 
 
-QUICK = Effort(oltp_db=4, oltp_seconds=5, saturated_seconds=4, blobs=32, lone=5, idle_seconds=6,
-               snapshots=(30,), linger=0, restore_db=8, restore_big=30, segments=(1, 50),
-               restores=1, restart_db=20, many=(1, 4), many_seconds=4, limits=32, sizes=(1, 10),
+QUICK = Effort(oltp_db=4, oltp_seconds=3, saturated_seconds=2, blobs=16, lone=3, idle_seconds=3,
+               snapshots=(20,), linger=0, restore_db=8, restore_big=20, segments=(50,),
+               restores=1, restart_db=20, many=(1, 4), many_seconds=4, limits=16, sizes=(1, 10),
                rates=(10, 100), rate_seconds=3, lengths=(), warm=False)
 
 
