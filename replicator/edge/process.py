@@ -37,9 +37,7 @@ def one_arena() -> None:
     By default glibc gives each of ten threads its own: 109 MB instead of 98 MB under steady
     writes. Without glibc nothing happens.
     """
-    mallopt = _heap("mallopt")
-    if mallopt is not None:
-        mallopt(ARENA_MAX, 1)
+    _mallopt(ARENA_MAX, 1)
 
 
 def large_apart() -> None:
@@ -49,10 +47,8 @@ def large_apart() -> None:
     of blobs makes 120 to 130 MB large instead of 110. Not for a restore, which uses as much all
     the time, and would have it cleared anew each time. Without glibc nothing happens.
     """
-    mallopt = _heap("mallopt")
-    if mallopt is not None:
-        mallopt(MMAP_THRESHOLD, LARGE)
-        mallopt(TRIM_THRESHOLD, 2 * LARGE)
+    _mallopt(MMAP_THRESHOLD, LARGE)
+    _mallopt(TRIM_THRESHOLD, 2 * LARGE)
 
 
 def give_back() -> None:
@@ -77,6 +73,12 @@ def limit_descriptors(pid: int, limits: tuple[int, int]) -> None:
     """Give a child the limits of open files that we had."""
     with contextlib.suppress(OSError):  # it ended already
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+def _mallopt(parameter: int, value: int) -> None:
+    mallopt = _heap("mallopt")
+    if mallopt is not None:
+        mallopt(parameter, value)
 
 
 def _heap(name: str) -> ctypes._NamedFuncPointer | None:

@@ -69,7 +69,7 @@ class PageHashes:
         self.page_size = page_size
         self.pages = 0
         self.checksum = 0
-        self._hashes = np.zeros(max(1, room), np.uint64)  # doubled if need be; 0 beyond ``pages``
+        self._hashes = np.zeros(room, np.uint64)  # doubled if need be; 0 beyond ``pages``
 
     @property
     def state(self) -> DatabaseState:
@@ -200,12 +200,6 @@ class PageHashes:
             grown = np.zeros(max(pages, 2 * capacity), np.uint64)
             grown[:capacity] = self._hashes
             self._hashes = grown
-
-
-def checksum_of_pages(page_size: int, first_pgno: int, data: Buffer) -> int:
-    """What consecutive whole pages contribute to the database checksum."""
-    pgnos = np.arange(first_pgno, first_pgno + len(data) // page_size, dtype=np.uint32)
-    return _xor(PageHashes(page_size, room=0).hash_pages(pgnos, data))
 
 
 def _xor(hashes: U64) -> int:

@@ -141,6 +141,11 @@ def page_hashes(page_size: int, first_pgno: int, image: Buffer) -> U64:
     return PageHashes(page_size).hash_pages(pgnos, image)
 
 
+def checksum_of_pages(page_size: int, first_pgno: int, image: Buffer) -> int:
+    """What the consecutive pages in ``image`` contribute to the database checksum."""
+    return int(np.bitwise_xor.reduce(page_hashes(page_size, first_pgno, image)))
+
+
 def pack_hashes(hashes: U64) -> bytes:
     return hashes.astype("<u8").tobytes()
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 from replicator.edge.files import RawFile
 from replicator.format.changes import HashChange
-from replicator.format.database import PageHashes, checksum_of_pages
+from replicator.format.database import PageHashes
+from replicator.format.overlay import checksum_of_pages
 from replicator.format.payload import CHUNK_BYTES
 from replicator.model import DatabaseState
 from replicator.recover.segment import Segment

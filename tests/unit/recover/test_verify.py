@@ -7,7 +7,8 @@ import tracemalloc
 import pytest
 
 from replicator.edge.files import Files
-from replicator.format.database import checksum_of_pages, lock_page
+from replicator.format.database import lock_page
+from replicator.format.overlay import checksum_of_pages
 from replicator.recover.partial import Partial
 from replicator.recover.verify import checksum_of, hash_file
 
