@@ -19,7 +19,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import ParamSpec, Self, TypeAlias, TypeVar
 
@@ -111,10 +111,15 @@ class Files:
     def sha256(self, path: StrPath) -> str:
         """Of the whole file, as hex; memory stays small."""
         digest = hashlib.sha256()
-        with self.open_read(path) as file:
-            for offset in range(0, file.size(), READ_SIZE):
-                digest.update(file.pread(READ_SIZE, offset))
+        for piece in self.pieces(path, READ_SIZE):
+            digest.update(piece)
         return digest.hexdigest()
+
+    def pieces(self, path: StrPath, size: int) -> Generator[bytes]:
+        """The whole file, ``size`` bytes at a time."""
+        with self.open_read(path) as file:
+            for offset in range(0, file.size(), size):
+                yield file.pread(size, offset)
 
     def rename(self, old: StrPath, new: StrPath) -> None:
         """Rename durably within one directory."""

@@ -66,8 +66,7 @@ class Partial:
         with contextlib.suppress(LocalIOError):
             if not self._files.exists(self._notes):
                 return False
-            with self._files.open_read(self._notes) as file:
-                pieces = (file.pread(_PIECE, at) for at in range(0, file.size(), _PIECE))
+            with contextlib.closing(self._files.pieces(self._notes, _PIECE)) as pieces:
                 lines = accumulate(piece.count(b"\n") for piece in pieces)
                 return any(count > 1 for count in lines)
         return True

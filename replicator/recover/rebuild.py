@@ -149,7 +149,7 @@ class Rebuild:
         path = self._notes.spool(span.first)
         with PageFile(path, self._files) as spool:
             self._fetcher.spool(span.key, span.item.size, spool)
-        return partial(_pieces, self._files, path)
+        return partial(self._files.pieces, path, RANGE_BYTES)
 
     def _accept(self, span: Span, segment: Segment) -> None:
         """Whether the object is the one the plan took it for, and joins the newer one."""
@@ -243,10 +243,3 @@ class Rebuild:
 
 def _nothing() -> bytes | None:
     return None
-
-
-def _pieces(files: Files, path: object) -> Iterator[bytes]:
-    with files.open_read(str(path)) as file:
-        size = file.size()
-        for at in range(0, size, RANGE_BYTES):
-            yield file.pread(RANGE_BYTES, at)
