@@ -29,13 +29,19 @@ LARGE = 5 * 1024**3 / 1e6  # MB: 5 GiB
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, two to three minutes")
-    parser.add_argument("--curves", action="store_true",
-                        help="only the cost of growth, about a quarter of an hour")
-    parser.add_argument("--only", metavar="NAME", action="append",
-                        help="scenarios whose name begins so; again for more. Their results "
-                        "replace those of an earlier run, the others stay")
-    parser.add_argument("--runs", type=int, metavar="N", help="of each; default 3, quick 1; "
-                        "points of a curve 1")
+    parser.add_argument(
+        "--curves", action="store_true", help="only the cost of growth, about a quarter of an hour"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        help="scenarios whose name begins so; again for more. Their results "
+        "replace those of an earlier run, the others stay",
+    )
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help="of each; default 3, quick 1; points of a curve 1"
+    )
     parser.add_argument("--large", action="store_true", help="the 5 GiB database too")
     parser.add_argument("--list", action="store_true", help="name the scenarios")
     parser.add_argument("--scratch", type=Path, help="where there is room; default: TMPDIR")
@@ -75,9 +81,12 @@ def effort_of(args: argparse.Namespace) -> Effort:
 def plan(args: argparse.Namespace) -> list[tuple[Case, int]]:
     """What was asked for, and how often each."""
     usual = 1 if args.quick else 3
-    return [(case, args.runs or (1 if case.curve else usual)) for case in cases(effort_of(args))
-            if (case.curve or not args.curves)
-            and (not args.only or case.name.startswith(tuple(args.only)))]
+    return [
+        (case, args.runs or (1 if case.curve else usual))
+        for case in cases(effort_of(args))
+        if (case.curve or not args.curves)
+        and (not args.only or case.name.startswith(tuple(args.only)))
+    ]
 
 
 def duration(planned: list[tuple[Case, int]], *, quick: bool) -> str:
@@ -94,8 +103,9 @@ def in_order(outcomes: dict[str, Outcome], args: argparse.Namespace) -> list[Out
     return sorted(outcomes.values(), key=lambda outcome: place.get(outcome.name, len(place)))
 
 
-def measured(planned: list[tuple[Case, int]], effort: Effort,
-             scratch: Path | None) -> Iterator[Outcome]:
+def measured(
+    planned: list[tuple[Case, int]], effort: Effort, scratch: Path | None
+) -> Iterator[Outcome]:
     """Every case, its systems in turn, as often as asked; the outcome so far after each trial."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir=scratch) as name:
         directory = Path(name)
@@ -109,8 +119,9 @@ def measured(planned: list[tuple[Case, int]], effort: Effort,
                         yield outcome
 
 
-def attempt(case: Case, kind: type[System], outcome: Outcome, place: Place, directory: Path,
-            effort: Effort) -> None:
+def attempt(
+    case: Case, kind: type[System], outcome: Outcome, place: Place, directory: Path, effort: Effort
+) -> None:
     """One trial; a failure is part of the report."""
     began = time.monotonic()
     try:
@@ -125,8 +136,9 @@ def attempt(case: Case, kind: type[System], outcome: Outcome, place: Place, dire
     print(f"{case.name:22} {kind.name:26} {time.monotonic() - began:6.1f} s  {said}", flush=True)
 
 
-def carry_out(case: Case, kind: type[System], place: Place, directory: Path,
-              effort: Effort) -> Figures:
+def carry_out(
+    case: Case, kind: type[System], place: Place, directory: Path, effort: Effort
+) -> Figures:
     """In a directory and under a prefix of its own, of which nothing is left."""
     home = Path(tempfile.mkdtemp(dir=directory))
     system = kind(place, home, f"{case.name}-{secrets.token_hex(4)}")

@@ -34,8 +34,9 @@ class Aim:
         if found is None:
             return f"| {self.what} | {aim} | | not measured |"
         met = found >= self.bound if self.at_least else found <= self.bound
-        return (f"| {self.what} | {aim} | {found:.3g}{self.unit} | "
-                f"{'met' if met else '**missed**'} |")
+        return (
+            f"| {self.what} | {aim} | {found:.3g}{self.unit} | {'met' if met else '**missed**'} |"
+        )
 
 
 def ratio(case: str, name: str, other: str = THEIRS) -> Take:
@@ -63,8 +64,10 @@ def writes(case: str) -> Take:
     def take(outcomes: Outcomes) -> float | None:
         if case not in outcomes:
             return None
-        counts = [[outcomes[case].median(system, f"requests {kind}") for kind in ("PUT", "POST")]
-                  for system in (OURS, THEIRS)]
+        counts = [
+            [outcomes[case].median(system, f"requests {kind}") for kind in ("PUT", "POST")]
+            for system in (OURS, THEIRS)
+        ]
         if any(count is None for pair in counts for count in pair):
             return None
         mine, others = (sum(count or 0 for count in pair) for pair in counts)
@@ -87,10 +90,13 @@ def added(case: str, name: str) -> Take:
 
 def per_hundred(outcomes: Outcomes) -> float | None:
     """Seconds that a hundred more objects add to a restore, from the least to the most segments."""
-    points = sorted((found, seconds) for name, outcome in outcomes.items()
-                    if name.endswith("-segments")
-                    and (found := outcome.median(OURS, "stored objects")) is not None
-                    and (seconds := outcome.median(OURS, "wall s")) is not None)
+    points = sorted(
+        (found, seconds)
+        for name, outcome in outcomes.items()
+        if name.endswith("-segments")
+        and (found := outcome.median(OURS, "stored objects")) is not None
+        and (seconds := outcome.median(OURS, "wall s")) is not None
+    )
     if not points or points[-1][0] - points[0][0] < ENOUGH:
         return None
     (few, short), (many, long) = points[0], points[-1]
@@ -99,8 +105,11 @@ def per_hundred(outcomes: Outcomes) -> float | None:
 
 def memory_growth(outcomes: Outcomes) -> float | None:
     """Peak memory of the restore of the largest database, divided by that of 100 MB."""
-    sizes = {float(name.removeprefix("size-")): outcome.median(OURS, "restore: peak rss")
-             for name, outcome in outcomes.items() if name.startswith("size-")}
+    sizes = {
+        float(name.removeprefix("size-")): outcome.median(OURS, "restore: peak rss")
+        for name, outcome in outcomes.items()
+        if name.startswith("size-")
+    }
     found = {size: peak for size, peak in sizes.items() if peak}
     most = max(found, default=0.0)
     return found[most] / found[100.0] if 100.0 in found and most > 100.0 else None
@@ -115,29 +124,63 @@ AIMS = (
     Aim("OLTP: peak memory", 1.2, BESIDE, ratio("oltp", "peak rss")),
     Aim("burst: CPU", 0.5, BESIDE, ratio("burst", "cpu s")),
     Aim("burst: peak memory", 1, BESIDE, ratio("burst", "peak rss")),
-    *(Aim(f"first snapshot of {size} MB{rows} and its first compaction: bytes uploaded", 0.35,
-          BESIDE, ratio(f"snapshot-{size}{suffix}", "later: bytes up"))
-      for size in (100, 1000) for rows, suffix in (("", ""), (" of orders", "-real"))),
+    *(
+        Aim(
+            f"first snapshot of {size} MB{rows} and its first compaction: bytes uploaded",
+            0.35,
+            BESIDE,
+            ratio(f"snapshot-{size}{suffix}", "later: bytes up"),
+        )
+        for size in (100, 1000)
+        for rows, suffix in (("", ""), (" of orders", "-real"))
+    ),
     Aim("lone commit: median until it is in the bucket", 40, " ms", ours("lone", "lag p50 ms")),
     Aim("idle: requests an hour", 0, "", ours("idle", "requests an hour")),
     Aim("restore of 600 MB: speed", 4, BESIDE, inverse("restore-600", "wall s"), at_least=True),
-    Aim("restore of 600 MB: time, beside a plain download and zstd -d of as many bytes", 2,
-        "× plain", ratio("restore-600", "wall s", PLAIN)),
+    Aim(
+        "restore of 600 MB: time, beside a plain download and zstd -d of as many bytes",
+        2,
+        "× plain",
+        ratio("restore-600", "wall s", PLAIN),
+    ),
     Aim("restore of many segments: each hundred objects more", 1, " s", per_hundred),
-    Aim("restore of the largest database: peak memory, beside that of 100 MB", 1.5, "×",
-        memory_growth),
-    Aim("application at 200 transactions/s: p99, beside the slowest run alone", 1, "×",
-        added("oltp", "latency p99 ms")),
-    Aim("application at 200 transactions/s: p99.9, beside the slowest run alone", 1, "×",
-        added("oltp", "latency p99.9 ms")),
-    Aim("saturated writer: time for as many transactions", 1.3, "× alone",
-        inverse("saturated", "transactions/s", ALONE)),
+    Aim(
+        "restore of the largest database: peak memory, beside that of 100 MB",
+        1.5,
+        "×",
+        memory_growth,
+    ),
+    Aim(
+        "application at 200 transactions/s: p99, beside the slowest run alone",
+        1,
+        "×",
+        added("oltp", "latency p99 ms"),
+    ),
+    Aim(
+        "application at 200 transactions/s: p99.9, beside the slowest run alone",
+        1,
+        "×",
+        added("oltp", "latency p99.9 ms"),
+    ),
+    Aim(
+        "saturated writer: time for as many transactions",
+        1.3,
+        "× alone",
+        inverse("saturated", "transactions/s", ALONE),
+    ),
     Aim("saturated writer: longest wait", 1, BESIDE, ratio("saturated", "latency longest ms")),
 )
 
 
 def table(outcomes: Outcomes) -> list[str]:
-    return ["## Against the aims", "", "Computed from the medians below. (The first sign of an "
-            "outage, at most 5 s, is a matter of the tests.)", "",
-            "| | aim | measured | |", "|---|---:|---:|---|",
-            *(aim.row(outcomes) for aim in AIMS), ""]
+    return [
+        "## Against the aims",
+        "",
+        "Computed from the medians below. (The first sign of an "
+        "outage, at most 5 s, is a matter of the tests.)",
+        "",
+        "| | aim | measured | |",
+        "|---|---:|---:|---|",
+        *(aim.row(outcomes) for aim in AIMS),
+        "",
+    ]

@@ -35,10 +35,19 @@ INSERT INTO item
   SELECT id, abs(random()) % :rows, 0, CAST(randomblob(:half) || :text AS BLOB) FROM one
 """
 TELLERS = 10
-ARTICLES = tuple(f"{what} of {stuff}" for what in ("chair", "table", "lamp", "shelf", "box")
-                 for stuff in ("oak", "beech", "pine", "steel", "glass", "bamboo", "linen"))
-NOTES = ("", "", "please ring twice", "leave it with the neighbours on the second floor",
-         "a present; no invoice in the parcel", "deliver after six in the evening")
+ARTICLES = tuple(
+    f"{what} of {stuff}"
+    for what in ("chair", "table", "lamp", "shelf", "box")
+    for stuff in ("oak", "beech", "pine", "steel", "glass", "bamboo", "linen")
+)
+NOTES = (
+    "",
+    "",
+    "please ring twice",
+    "leave it with the neighbours on the second floor",
+    "a present; no invoice in the parcel",
+    "deliver after six in the evening",
+)
 NOTE = "the quick brown fox jumps over the lazy dog; "
 
 
@@ -65,13 +74,21 @@ def make(path: Path, size: int, seed: int = 1, *, real: bool = False) -> Path:
     return path
 
 
-def _fill(connection: sqlite3.Connection, rows: int, chance: random.Random,
-          content: Callable[[random.Random], bytes]) -> None:
+def _fill(
+    connection: sqlite3.Connection,
+    rows: int,
+    chance: random.Random,
+    content: Callable[[random.Random], bytes],
+) -> None:
     for first in range(0, rows, 20_000):
         connection.execute("BEGIN")
-        connection.executemany("INSERT INTO item VALUES (?, ?, 0, ?)", (
-            (n, chance.randrange(rows), content(chance))
-            for n in range(first, min(first + 20_000, rows))))
+        connection.executemany(
+            "INSERT INTO item VALUES (?, ?, 0, ?)",
+            (
+                (n, chance.randrange(rows), content(chance))
+                for n in range(first, min(first + 20_000, rows))
+            ),
+        )
         connection.execute("COMMIT")
 
 
@@ -93,13 +110,19 @@ def body(chance: random.Random, size: int = ROW) -> bytes:
 
 def order(chance: random.Random) -> bytes:
     """What a shop keeps of an order: names, numbers, a reference nobody can compress."""
-    return json.dumps({
-        "customer": chance.randrange(50_000), "article": chance.choice(ARTICLES),
-        "pieces": chance.randrange(1, 9), "cents": chance.randrange(100, 50_000),
-        "at": f"2026-{chance.randrange(1, 13):02}-{chance.randrange(1, 29):02}T"
-              f"{chance.randrange(24):02}:{chance.randrange(60):02}:{chance.randrange(60):02}Z",
-        "state": chance.choice(("new", "paid", "sent", "returned")),
-        "reference": f"{chance.getrandbits(64):016x}", "note": chance.choice(NOTES)}).encode()
+    return json.dumps(
+        {
+            "customer": chance.randrange(50_000),
+            "article": chance.choice(ARTICLES),
+            "pieces": chance.randrange(1, 9),
+            "cents": chance.randrange(100, 50_000),
+            "at": f"2026-{chance.randrange(1, 13):02}-{chance.randrange(1, 29):02}T"
+            f"{chance.randrange(24):02}:{chance.randrange(60):02}:{chance.randrange(60):02}Z",
+            "state": chance.choice(("new", "paid", "sent", "returned")),
+            "reference": f"{chance.getrandbits(64):016x}",
+            "note": chance.choice(NOTES),
+        }
+    ).encode()
 
 
 def _text(size: int) -> str:
@@ -114,8 +137,9 @@ def change(path: Path, fraction: float, seed: int = 2) -> int:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         chosen = chance.sample(range(rows), max(1, int(pages * fraction)))
         connection.execute("BEGIN")
-        connection.executemany("UPDATE item SET body = ? WHERE id = ?",
-                               ((body(chance), n) for n in chosen))
+        connection.executemany(
+            "UPDATE item SET body = ? WHERE id = ?", ((body(chance), n) for n in chosen)
+        )
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return len(chosen)

@@ -8,8 +8,18 @@ from dataclasses import dataclass
 from benchmarks import plot
 from benchmarks.outcome import OURS, THEIRS, Outcome
 
-BARS = ("wall s", "cpu s", "peak rss", "requests", "bytes up", "stored bytes", "lag p50 ms",
-        "pss", "start cpu s", "idle: cpu s")
+BARS = (
+    "wall s",
+    "cpu s",
+    "peak rss",
+    "requests",
+    "bytes up",
+    "stored bytes",
+    "lag p50 ms",
+    "pss",
+    "start cpu s",
+    "idle: cpu s",
+)
 
 
 @dataclass(frozen=True)
@@ -29,31 +39,54 @@ CURVES = (
     Curve("size-snapshot", "first snapshot (s) by size (MB)", "snapshot: wall s", "size-"),
     Curve("size-snapshot-cpu", "first snapshot, CPU (s) by size (MB)", "snapshot: cpu s", "size-"),
     Curve("size-lag", "lag of a lone commit (ms) by size (MB)", "commits: lag p50 ms", "size-"),
-    Curve("size-memory", "resident while following (MB) by size (MB)", "commits: rss", "size-",
-          unit=1e6),
+    Curve(
+        "size-memory",
+        "resident while following (MB) by size (MB)",
+        "commits: rss",
+        "size-",
+        unit=1e6,
+    ),
     Curve("size-restore", "restore (s) by size (MB)", "restore: wall s", "size-"),
     Curve("size-restore-cpu", "restore, CPU (s) by size (MB)", "restore: cpu s", "size-"),
-    Curve("size-restore-memory", "peak memory of a restore (MB) by size (MB)",
-          "restore: peak rss", "size-", unit=1e6),
+    Curve(
+        "size-restore-memory",
+        "peak memory of a restore (MB) by size (MB)",
+        "restore: peak rss",
+        "size-",
+        unit=1e6,
+    ),
     Curve("rate-lag", "lag p50 (ms) by commits/s", "lag p50 ms", "rate-"),
     Curve("rate-cpu", "CPU (% of a core) by commits/s", "cpu %", "rate-"),
     Curve("rate-memory", "peak memory (MB) by commits/s", "peak rss", "rate-", unit=1e6),
     Curve("rate-bytes", "bytes up for each commit by commits/s", "bytes up per commit", "rate-"),
-    Curve("length-restore", "restore (s) by number of segments", "wall s", "restore-",
-          "-segments"),
-    Curve("length-restore-cpu", "restore, CPU (s) by number of segments", "cpu s", "restore-",
-          "-segments"),
+    Curve("length-restore", "restore (s) by number of segments", "wall s", "restore-", "-segments"),
+    Curve(
+        "length-restore-cpu",
+        "restore, CPU (s) by number of segments",
+        "cpu s",
+        "restore-",
+        "-segments",
+    ),
     Curve("many", "memory (MB, PSS) by number of databases", "pss", "many-", unit=1e6),
-    Curve("many-cpu", "CPU while idle (% of a core) by number of databases", "idle: cpu %",
-          "many-"),
+    Curve(
+        "many-cpu", "CPU while idle (% of a core) by number of databases", "idle: cpu %", "many-"
+    ),
 )
 
 
 def plots(outcomes: list[Outcome]) -> dict[str, str]:
     """Name of the file → SVG."""
-    found = {"ratios.svg": plot.bars("replicator ÷ litestream; left of the line is less", [
-        (f"{outcome.name}: {name}", ratio) for outcome in outcomes for name in BARS
-        if (ratio := outcome.ratio(name))])}
+    found = {
+        "ratios.svg": plot.bars(
+            "replicator ÷ litestream; left of the line is less",
+            [
+                (f"{outcome.name}: {name}", ratio)
+                for outcome in outcomes
+                for name in BARS
+                if (ratio := outcome.ratio(name))
+            ],
+        )
+    }
     if lags := lone_lags(outcomes):
         found["lone.svg"] = plot.curves("lone commits: share in the bucket after … ms", lags)
     for curve in CURVES:
@@ -63,11 +96,17 @@ def plots(outcomes: list[Outcome]) -> dict[str, str]:
 
 
 def lone_lags(outcomes: list[Outcome]) -> dict[str, plot.Points]:
-    return {system: [(ms, (n + 1) / len(values)) for n, ms in enumerate(values)]
-            for outcome in outcomes if outcome.name == "lone"
-            for system, trials in outcome.trials.items()
-            if (values := sorted(ms for trial in trials for name, ms in trial.items()
-                                 if name.startswith("lag 0")))}
+    return {
+        system: [(ms, (n + 1) / len(values)) for n, ms in enumerate(values)]
+        for outcome in outcomes
+        if outcome.name == "lone"
+        for system, trials in outcome.trials.items()
+        if (
+            values := sorted(
+                ms for trial in trials for name, ms in trial.items() if name.startswith("lag 0")
+            )
+        )
+    }
 
 
 def points(outcomes: list[Outcome], curve: Curve) -> dict[str, plot.Points]:

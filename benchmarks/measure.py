@@ -59,8 +59,14 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], cwd: Path
     """Run a command to its end. ``Failed`` with its last words when it fails."""
     began = time.monotonic()
     with (cwd / "out.txt").open("w+") as out:
-        process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=out,
-                                   stdin=subprocess.DEVNULL, env=dict(environment), cwd=cwd)
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+            env=dict(environment),
+            cwd=cwd,
+        )
         peak = _Peak(process.pid)
         limit = threading.Timer(LIMIT, os.kill, (process.pid, signal.SIGKILL))
         limit.start()
@@ -103,6 +109,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 def latencies(seconds: Sequence[float], name: str = "latency") -> dict[str, float]:
     """Milliseconds at the usual ranks."""
     ranks = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-    found = {f"{name} {rank} ms": percentile(seconds, share) * 1000
-             for rank, share in ranks.items()}
+    found = {
+        f"{name} {rank} ms": percentile(seconds, share) * 1000 for rank, share in ranks.items()
+    }
     return found | {f"{name} longest ms": max(seconds) * 1000}

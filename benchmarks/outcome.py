@@ -24,8 +24,9 @@ class Outcome:
 
     def names(self) -> list[str]:
         """Every figure, in the order in which it was first met."""
-        all_of_them = [name for trials in self.trials.values() for trial in trials
-                       for name in trial]
+        all_of_them = [
+            name for trials in self.trials.values() for trial in trials for name in trial
+        ]
         return list(dict.fromkeys(all_of_them))
 
     def values(self, system: str, name: str) -> list[float]:

@@ -46,13 +46,20 @@ class Place:
         upstream = self.server.endpoint_url.removeprefix("http://")
         self._proxy = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.proxy", upstream, str(self._log)],
-            stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
         assert self._proxy.stdout is not None
         self.url = f"http://127.0.0.1:{self._proxy.stdout.readline().strip()}"
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._proxy is not None:
             self._proxy.kill()
             self._proxy.wait()
@@ -60,8 +67,11 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """All that a measured process gets: no proxies, no CA bundle, no settings of ours."""
-        return {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent",
-                **self.server.environment()}
+        return {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": "/nonexistent",
+            **self.server.environment(),
+        }
 
     def mark(self) -> int:
         """The end of the request log now."""
@@ -92,6 +102,9 @@ class Place:
 def traffic(requests: list[Request]) -> dict[str, float]:
     """Requests by kind, and bytes."""
     kinds = Counter(request.kind for request in requests)
-    return {"requests": len(requests), **{f"requests {kind}": n for kind, n in kinds.items()},
-            "bytes up": sum(request.up for request in requests),
-            "bytes down": sum(request.down for request in requests)}
+    return {
+        "requests": len(requests),
+        **{f"requests {kind}": n for kind, n in kinds.items()},
+        "bytes up": sum(request.up for request in requests),
+        "bytes down": sum(request.down for request in requests),
+    }

@@ -42,7 +42,7 @@ class Wire:
             if not more:
                 raise Closed
             self._rest += more
-        taken, self._rest = self._rest[:end + len(mark)], self._rest[end + len(mark):]
+        taken, self._rest = self._rest[: end + len(mark)], self._rest[end + len(mark) :]
         return taken
 
     def send(self, data: bytes) -> None:
@@ -55,7 +55,7 @@ class Wire:
             other.send(taken)
         left = size - len(taken)
         while left:
-            got = self.socket.recv_into(self._view[:min(left, PIECE)])
+            got = self.socket.recv_into(self._view[: min(left, PIECE)])
             if not got:
                 raise Closed
             other.socket.sendall(self._view[:got])
@@ -105,8 +105,12 @@ def kind_of(method: str, target: str, fields: dict[str, str]) -> str:
     """What a request is called in the tables, after the price lists of S3."""
     parts = urlsplit(target)
     query = parse_qs(parts.query, keep_blank_values=True)
-    if method == "GET" and ("list-type" in query or "uploads" in query or "uploadId" in query
-                            or "/" not in parts.path.strip("/")):
+    if method == "GET" and (
+        "list-type" in query
+        or "uploads" in query
+        or "uploadId" in query
+        or "/" not in parts.path.strip("/")
+    ):
         return "LIST"
     if method == "PUT" and "x-amz-copy-source" in fields:
         return "COPY"
@@ -150,9 +154,16 @@ class Conversation(threading.Thread):
         self._client.send(answer.raw)
         silent = method == "HEAD" or answer.words[1] in ("204", "304")
         down = 0 if silent else answer.relay_body(server, self._client)
-        line = {"begun": begun, "answered": answered, "ended": time.monotonic(), "up": up,
-                "kind": kind_of(method, target, request.fields), "down": down,
-                "target": target, "status": int(answer.words[1])}
+        line = {
+            "begun": begun,
+            "answered": answered,
+            "ended": time.monotonic(),
+            "up": up,
+            "kind": kind_of(method, target, request.fields),
+            "down": down,
+            "target": target,
+            "status": int(answer.words[1]),
+        }
         os.write(self._log, json.dumps(line).encode() + b"\n")
         return answer.fields.get("connection", "").lower() != "close"
 

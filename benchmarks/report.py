@@ -12,8 +12,19 @@ from pathlib import Path
 from benchmarks import aims, growth
 from benchmarks.outcome import ALONE, OURS, THEIRS, Outcome
 
-BRIEF = ("wall s", "cpu s", "peak rss", "requests", "bytes up", "latency p99 ms", "lag p50 ms",
-         "MB/s", "transactions/s", "cpu %", "pss")
+BRIEF = (
+    "wall s",
+    "cpu s",
+    "peak rss",
+    "requests",
+    "bytes up",
+    "latency p99 ms",
+    "lag p50 ms",
+    "MB/s",
+    "transactions/s",
+    "cpu %",
+    "pss",
+)
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
 BYTES = ("bytes", "rss", "pss", "log left")
 
@@ -53,9 +64,13 @@ def read(directory: Path) -> dict[str, Outcome]:
 def markdown(about: dict[str, str], outcomes: list[Outcome]) -> str:
     lines = ["# Measured", ""]
     lines += [f"- {name}: {what}" for name, what in about.items()]
-    lines += ["", "Medians of all runs; ratios are replicator divided by the other. Each restored "
-              "database was compared with its source, row by row; a trial that failed that does "
-              "not count and is named.", ""]
+    lines += [
+        "",
+        "Medians of all runs; ratios are replicator divided by the other. Each restored "
+        "database was compared with its source, row by row; a trial that failed that does "
+        "not count and is named.",
+        "",
+    ]
     lines += aims.table({outcome.name: outcome for outcome in outcomes})
     for outcome in outcomes:
         lines += table(outcome)
@@ -81,8 +96,12 @@ def table(outcome: Outcome) -> list[str]:
 
 def circumstances(outcome: Outcome) -> str:
     runs = max((len(trials) for trials in outcome.trials.values()), default=0)
-    return ", ".join([f"{runs} run{'s' * (runs != 1)}",
-                      *(f"{name} {what}" for name, what in outcome.about.items())])
+    return ", ".join(
+        [
+            f"{runs} run{'s' * (runs != 1)}",
+            *(f"{name} {what}" for name, what in outcome.about.items()),
+        ]
+    )
 
 
 def cell(name: str, number: float | None) -> str:

@@ -15,13 +15,13 @@ from statistics import fmean, linear_regression
 
 import numpy as np
 
+from replicator.archive.keys import Keys
 from replicator.format.database import PageHashes
-from replicator.format.keys import Keys
 from replicator.format.objects import ObjectHeader
 from replicator.format.segment import SegmentEncoder, SnapshotEncoder
 from replicator.format.wal import Rebaser, parse_header, scan
-from replicator.keep.build import Source, merge_all, merge_newest
 from replicator.model import Kind, LogPosition
+from replicator.retention.merge import Source, merge_all, merge_newest
 
 RATE, PAGE, HOUR_S = 10, 4096, 3600
 START_MS = 1_767_225_600_000  # the first of January 2026
@@ -52,11 +52,14 @@ class Shop:
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=OFF")
         self.db.execute("PRAGMA wal_autocheckpoint=0")
-        self.db.execute("CREATE TABLE orders(id INTEGER PRIMARY KEY, customer INTEGER, "
-                        "cents INTEGER, at REAL, state TEXT, note TEXT)")
+        self.db.execute(
+            "CREATE TABLE orders(id INTEGER PRIMARY KEY, customer INTEGER, "
+            "cents INTEGER, at REAL, state TEXT, note TEXT)"
+        )
         self.db.execute("BEGIN")
-        self.db.executemany("INSERT INTO orders VALUES (?,?,?,?,?,?)",
-                            (self.order(n) for n in range(rows)))
+        self.db.executemany(
+            "INSERT INTO orders VALUES (?,?,?,?,?,?)", (self.order(n) for n in range(rows))
+        )
         self.db.execute("COMMIT")
         self.checkpoint()
         self.hashes = PageHashes(PAGE)
@@ -64,10 +67,15 @@ class Shop:
 
     def order(self, number: int) -> tuple[object, ...]:
         chance = self.chance
-        return (number, chance.randrange(50_000), chance.randrange(100, 50_000),
-                START_MS / 1000 + number / RATE, "new",
-                f"{chance.randrange(1, 9)} of article {chance.randrange(2000)}, "
-                f"reference {chance.getrandbits(48):012x}")
+        return (
+            number,
+            chance.randrange(50_000),
+            chance.randrange(100, 50_000),
+            START_MS / 1000 + number / RATE,
+            "new",
+            f"{chance.randrange(1, 9)} of article {chance.randrange(2000)}, "
+            f"reference {chance.getrandbits(48):012x}",
+        )
 
     def transact(self) -> None:
         if self.chance.random() < SHARE:
@@ -78,8 +86,11 @@ class Shop:
             self.db.execute("COMMIT")
             self.rows += 1
         else:
-            self.db.execute("UPDATE orders SET state = 'sent' WHERE id = (SELECT id FROM orders "
-                            "WHERE id >= ? LIMIT 1)", (self.chance.randrange(self.rows),))
+            self.db.execute(
+                "UPDATE orders SET state = 'sent' WHERE id = (SELECT id FROM orders "
+                "WHERE id >= ? LIMIT 1)",
+                (self.chance.randrange(self.rows),),
+            )
 
     def checkpoint(self) -> None:
         self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -100,14 +111,17 @@ class Shop:
         payload = rebaser.header + rebaser.feed(data, frames, frames.committed)
         before, first = self.hashes.checksum, self.txid + 1
         self.hashes.apply(frames, frames.committed, data)
-        ends = np.flatnonzero(frames.commits[:frames.committed]) + 1
+        ends = np.flatnonzero(frames.commits[: frames.committed]) + 1
         encoder = SegmentEncoder(replace(HEADER, first_txid=first), level=3)
         body = encoder.start() + encoder.write(payload)
         self.txid += len(ends)
         rest, _ = encoder.finish(
-            last_txid=self.txid, state=self.hashes.state, before=before,
+            last_txid=self.txid,
+            state=self.hashes.state,
+            before=before,
             commit_frames=np.diff(ends, prepend=0).tolist(),
-            commit_times_ms=[START_MS + 1000 * at + 100 * n for n in range(len(ends))])
+            commit_times_ms=[START_MS + 1000 * at + 100 * n for n in range(len(ends))],
+        )
         self.position = frames.position(base, frames.committed)
         whole = body + rest
         return Source(KEYS.wal(first), first, self.txid, lambda: whole)
@@ -133,17 +147,24 @@ def measure(rows: int, seconds: int, *, steady: bool) -> Sizes:
             if at % 300 == 299:
                 shop.checkpoint()
         shop.db.close()
-    newest = {width: fmean(len(merge_newest(part, created_by="month", level=3).body)
-                           for part in _parts(sources, width)) for width in (1, 30, 300, HOUR_S)}
-    merged = [len(merge_all(part, created_by="month", level=3).body)
-              for part in _parts(sources, 300)]
-    return Sizes(rows, fmean(len(source.read()) for source in sources), fmean(merged), newest,
-                 snapshot)
+    newest = {
+        width: fmean(
+            len(merge_newest(part, created_by="month", level=3).body)
+            for part in _parts(sources, width)
+        )
+        for width in (1, 30, 300, HOUR_S)
+    }
+    merged = [
+        len(merge_all(part, created_by="month", level=3).body) for part in _parts(sources, 300)
+    ]
+    return Sizes(
+        rows, fmean(len(source.read()) for source in sources), fmean(merged), newest, snapshot
+    )
 
 
 def _parts(sources: Sequence[Source], width: int) -> Iterator[Sequence[Source]]:
     most = len(sources) if width > 1 else 300  # a sample of seconds is enough
-    return (sources[at:at + width] for at in range(0, min(most, len(sources)), width))
+    return (sources[at : at + width] for at in range(0, min(most, len(sources)), width))
 
 
 def sizes_at(known: Sequence[Sizes], rows: float) -> Sizes:
@@ -157,7 +178,10 @@ def sizes_at(known: Sequence[Sizes], rows: float) -> Sizes:
     def between(values: list[float]) -> float:
         return float(np.interp(math.log(max(rows, 1)), logs, values))
 
-    return Sizes(int(rows), between([k.segment for k in known]),
-                 between([k.five_minutes for k in known]),
-                 {width: between([k.newest[width] for k in known]) for width in known[0].newest},
-                 max(4096.0, snapshot.slope * rows + snapshot.intercept))
+    return Sizes(
+        int(rows),
+        between([k.segment for k in known]),
+        between([k.five_minutes for k in known]),
+        {width: between([k.newest[width] for k in known]) for width in known[0].newest},
+        max(4096.0, snapshot.slope * rows + snapshot.intercept),
+    )

@@ -28,8 +28,10 @@ def small(connection: sqlite3.Connection, chance: random.Random, rows: int) -> N
     connection.execute("SELECT balance FROM item WHERE id = ?", (item,)).fetchone()
     connection.execute("UPDATE teller SET balance = balance + ? WHERE id = ?", (amount, teller))
     connection.execute("UPDATE branch SET balance = balance + ?", (amount,))
-    connection.execute("INSERT INTO event(item, teller, amount, at, note) VALUES (?, ?, ?, ?, ?)",
-                       (item, teller, amount, time.time(), NOTE))
+    connection.execute(
+        "INSERT INTO event(item, teller, amount, at, note) VALUES (?, ?, ?, ?, ?)",
+        (item, teller, amount, time.time(), NOTE),
+    )
 
 
 def blob(connection: sqlite3.Connection, chance: random.Random, _: int) -> None:
@@ -70,8 +72,11 @@ def times(args: argparse.Namespace) -> Iterator[None]:
     return (None for _ in range(args.count))
 
 
-def write(path: Path, args: argparse.Namespace,
-          transaction: Callable[[sqlite3.Connection, random.Random, int], None]) -> dict:
+def write(
+    path: Path,
+    args: argparse.Namespace,
+    transaction: Callable[[sqlite3.Connection, random.Random, int], None],
+) -> dict:
     chance = random.Random(args.seed)
     latency, commits = [], []
     with contextlib.closing(connect(path)) as connection:

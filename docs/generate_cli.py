@@ -1,6 +1,6 @@
 """Writes docs/cli.md from the command line itself; a test compares the two.
 
-    python docs/generate_cli.py
+python docs/generate_cli.py
 """
 
 from __future__ import annotations
@@ -39,11 +39,29 @@ def render() -> str:
 def _section(name: str, command: Any) -> str:
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option"]
-    usage = " ".join(["replicator", name, *(each.metavar for each in arguments[:1]),
-                      "[OPTIONS]", *(each.metavar for each in arguments[1:])])
-    return "\n".join([f"## replicator {name}", "", inspect.cleandoc(command.help), "",
-                      f"    {usage}", "", "| option | environment | meaning |", "|---|---|---|",
-                      *_rows([*arguments[:1], *options]), ""])
+    usage = " ".join(
+        [
+            "replicator",
+            name,
+            *(each.metavar for each in arguments[:1]),
+            "[OPTIONS]",
+            *(each.metavar for each in arguments[1:]),
+        ]
+    )
+    return "\n".join(
+        [
+            f"## replicator {name}",
+            "",
+            inspect.cleandoc(command.help),
+            "",
+            f"    {usage}",
+            "",
+            "| option | environment | meaning |",
+            "|---|---|---|",
+            *_rows([*arguments[:1], *options]),
+            "",
+        ]
+    )
 
 
 def _rows(parameters: list[Any]) -> Iterator[str]:

@@ -7,19 +7,16 @@ Everything public is named here. The heavy parts are loaded on first use, so tha
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from replicator._version import __version__
 from replicator.errors import ReplicatorError
 from replicator.model import Position, ReplicationStatus, RestoreReport
 
 if TYPE_CHECKING:
-    from replicator.config import SqliteReplicatorConfig
+    from replicator.config.settings import SqliteReplicatorConfig
+    from replicator.recovery.api import restore
     from replicator.replicator import SqliteReplicator
-    from replicator.restore import restore
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Position",
@@ -34,8 +31,8 @@ __all__ = [
 
 _LAZY = {
     "SqliteReplicator": "replicator.replicator",
-    "SqliteReplicatorConfig": "replicator.config",
-    "restore": "replicator.restore",
+    "SqliteReplicatorConfig": "replicator.config.settings",
+    "restore": "replicator.recovery.api",
 }
 
 
@@ -45,16 +42,3 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    """Keeps ``replicator.restore`` the function whoever imported the module of that name
-    first: the import system binds a submodule to its parent, and lands here."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "restore" and isinstance(value, ModuleType):
-            value = value.restore
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

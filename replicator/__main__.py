@@ -2,8 +2,8 @@
 
 import sys
 
-from replicator import launch
 from replicator.errors import ReplicatorError
+from replicator.sidecar import launch
 
 
 def main() -> None:

@@ -20,31 +20,39 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from . import __version__
-from .config import SqliteReplicatorConfig
-from .edge.commons import Commons
-from .edge.files import Files
-from .edge.lock import ReplicatorLock
-from .edge.store.base import Store
-from .edge.store.retry import Clock, RetryingStore, RetryPolicy
-from .edge.store.watched import WatchedStore
-from .errors import Fenced, LocalIOError, NotDurable, ReplicatorError
-from .format.keys import Keys
-from .metrics import Metrics
-from .model import Position, Repair, ReplicationStatus, RestoreReport
-from .past import keeper_for
-from .proof.guard import Guard, Levers
-from .restore import restore as restore_from
-from .ship.cache import Cache, SegmentRecord
-from .ship.join import Joiner
-from .ship.pipeline import Pipeline
-from .ship.snapshot import Cancelled
-from .ship.upload import Uploader, now_ms
+from replicator._version import __version__
+from replicator.archive.keys import Keys
+from replicator.cache.cache import Cache, SegmentRecord
+from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.capture_thread import Pipeline
+from replicator.engine.resume import Joiner
+from replicator.engine.shared import Commons
+from replicator.errors import Fenced, LocalIOError, NotDurable, ReplicatorError
+from replicator.metrics import Metrics
+from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
+from replicator.recovery.api import restore as restore_from
+from replicator.retention.api import keeper_for
+from replicator.snapshot.stream import Cancelled
+from replicator.store.base import Store
+from replicator.store.retry import Clock, RetryingStore, RetryPolicy
+from replicator.store.timeouts import WatchedStore
+from replicator.system import clock
+from replicator.system.files import Files
+from replicator.system.locks import ReplicatorLock
+from replicator.upload.uploader import Uploader
+from replicator.verify.monitor import Guard, Levers
 
 SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
-MIRRORED = ("txid", "durable_txid", "healthy", "lag_seconds", "lag_bytes", "pending_segments",
-            "pending_bytes")  # fields of the status that are figures too
+MIRRORED = (
+    "txid",
+    "durable_txid",
+    "healthy",
+    "lag_seconds",
+    "lag_bytes",
+    "pending_segments",
+    "pending_bytes",
+)  # fields of the status that are figures too
 _Seen: TypeAlias = tuple[list[SegmentRecord], SegmentRecord | None, int]  # waiting, newest, bytes
 POLL = 0.2  # seconds between two looks whether a wait was given up
 HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhealthy
@@ -59,8 +67,14 @@ class SqliteReplicator:
     stops; ``NotDurable`` then says what did not reach the bucket yet.
     """
 
-    def __init__(self, config: SqliteReplicatorConfig, *, store: Store | None = None,
-                 files: Files | None = None, commons: Commons | None = None) -> None:
+    def __init__(
+        self,
+        config: SqliteReplicatorConfig,
+        *,
+        store: Store | None = None,
+        files: Files | None = None,
+        commons: Commons | None = None,
+    ) -> None:
         self.config = config
         self._given_commons = commons
         self.metrics = Metrics()
@@ -82,13 +96,15 @@ class SqliteReplicator:
             self._lock.acquire()
             if self.config.auto_restore:
                 self.restore(if_missing=True)
-            self._parts = _Parts(self.config, self._given_store, self.metrics, self._files,
-                                 self._given_commons)
+            self._parts = _Parts(
+                self.config, self._given_store, self.metrics, self._files, self._given_commons
+            )
             self._parts.start()
         except BaseException as error:
             self._halt()
-            self._last = replace(self.status(), state="failed", last_error=str(error),
-                                 last_error_at=now_ms())
+            self._last = replace(
+                self.status(), state="failed", last_error=str(error), last_error_at=clock.now_ms()
+            )
             raise
 
     def stop(self) -> None:
@@ -108,8 +124,12 @@ class SqliteReplicator:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             if kind is None:
                 self.flush(FINAL_FLUSH)
@@ -146,16 +166,16 @@ class SqliteReplicator:
         until = None if timeout is None else time.monotonic() + timeout
         return _result(parts.pipeline.take_snapshot(), until, "stored as a snapshot", parts)
 
-    def repair(self, timeout: float | None = None,
-               reason: str = "somebody asked for it") -> Repair:
+    def repair(self, timeout: float | None = None, reason: str = "somebody asked for it") -> Repair:
         """Prove that the newest transaction can be restored, and if it cannot, take a snapshot
         or begin a generation so that it can. Reads what a restore would read."""
         parts = self._running()
         try:
             return parts.guard.suspect(reason).result(timeout)
         except FutureTimeout as error:
-            raise NotDurable("the present was not proved in time",
-                             hint="it goes on; look at the status") from error
+            raise NotDurable(
+                "the present was not proved in time", hint="it goes on; look at the status"
+            ) from error
 
     def look_at_proofs(self) -> None:
         """Somebody left a note of a drill in the bucket: the status will know it soon."""
@@ -170,8 +190,9 @@ class SqliteReplicator:
         output = Path(options.setdefault("output", self.config.database)).expanduser()
         if self._parts is not None and output.resolve() == self.config.database:
             raise ReplicatorError("the database is being replicated; stop first")
-        return restore_from(target=self.config.target, store=self._given_store, files=self._files,
-                            **options)
+        return restore_from(
+            target=self.config.target, store=self._given_store, files=self._files, **options
+        )
 
     def status(self) -> ReplicationStatus:
         """The state now; after :meth:`stop`, the last one before it."""
@@ -193,8 +214,14 @@ class SqliteReplicator:
 class _Parts:
     """What exists only while a replicator runs."""
 
-    def __init__(self, config: SqliteReplicatorConfig, store: Store | None,
-                 metrics: Metrics, files: Files, commons: Commons | None) -> None:
+    def __init__(
+        self,
+        config: SqliteReplicatorConfig,
+        store: Store | None,
+        metrics: Metrics,
+        files: Files,
+        commons: Commons | None,
+    ) -> None:
         self._own_commons = Commons() if commons is None else None
         commons = commons or self._own_commons
         assert commons is not None  # given, or our own
@@ -204,29 +231,69 @@ class _Parts:
         self.cache = Cache.open(config.cache, files)
         self._seen: _Seen = [], None, 0
         self.store = WatchedStore(
-            commons.stores.open(config.target) if store is None else store, alarms=commons.alarms,
-            on_overdue=lambda error: self.pipeline.warn(error))  # noqa: PLW0108 - made below
-        self.uploader = Uploader(self.store, keys, self.cache, metrics,
-                                 keep_bytes=config.max_cache_bytes // 4,
-                                 on_log_lost=self._log_lost, on_overtaken=self._overtaken,
-                                 on_damage=self._damaged, turns=lane.appends)
+            commons.stores.open(config.target) if store is None else store,
+            alarms=commons.alarms,
+            on_overdue=lambda error: self.pipeline.warn(error),  # noqa: PLW0108 - made below
+        )
+        self.uploader = Uploader(
+            self.store,
+            keys,
+            self.cache,
+            metrics,
+            keep_bytes=config.max_cache_bytes // 4,
+            on_log_lost=self._log_lost,
+            on_overtaken=self._overtaken,
+            on_damage=self._damaged,
+            turns=lane.appends,
+        )
         self._ending = threading.Event()
         patient = RetryingStore(
-            self.store, SNAPSHOT_RETRIES, Clock(sleep=self._pause),
-            on_failure=lambda error: self.pipeline.warn(error))  # noqa: PLW0108 - made below
-        self.joiner = Joiner(config, self.store, patient, keys, self.cache, self.uploader,
-                             metrics, f"replicator {__version__}",
-                             lane.joins, files)
+            self.store,
+            SNAPSHOT_RETRIES,
+            Clock(sleep=self._pause),
+            on_failure=lambda error: self.pipeline.warn(error),  # noqa: PLW0108 - made below
+        )
+        self.joiner = Joiner(
+            config,
+            self.store,
+            patient,
+            keys,
+            self.cache,
+            self.uploader,
+            metrics,
+            f"replicator {__version__}",
+            lane.joins,
+            files,
+        )
         self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner, commons)
         self.guard = Guard(
-            self.store, keys, Levers(lambda: self.uploader.durable_txid, self._fresh_snapshot,
-                                     self._fresh_generation), metrics,
-            scratch=_scratch(config, self.cache), interval=config.drill_interval,
-            bandwidth=config.drill_bandwidth, files=files, errands=commons.errands)
-        self.keeper = keeper_for(
-            config, self.store, self.cache, metrics, created_by=f"replicator {__version__}",
-            durable_txid=lambda: self.uploader.durable_txid, pause=self._pause,
-            on_trouble=self.guard.suspect, errands=commons.errands) if config.keep else None
+            self.store,
+            keys,
+            Levers(
+                lambda: self.uploader.durable_txid, self._fresh_snapshot, self._fresh_generation
+            ),
+            metrics,
+            scratch=_scratch(config, self.cache),
+            interval=config.drill_interval,
+            bandwidth=config.drill_bandwidth,
+            files=files,
+            errands=commons.errands,
+        )
+        self.keeper = (
+            keeper_for(
+                config,
+                self.store,
+                self.cache,
+                metrics,
+                created_by=f"replicator {__version__}",
+                durable_txid=lambda: self.uploader.durable_txid,
+                pause=self._pause,
+                on_trouble=self.guard.suspect,
+                errands=commons.errands,
+            )
+            if config.keep
+            else None
+        )
 
     def _pause(self, seconds: float) -> None:
         if self._ending.wait(seconds):
@@ -295,32 +362,47 @@ class _Parts:
         (pending, head, used), refusal = self._seen_in_cache()
         session, figures = self.pipeline.session, self.metrics.snapshot()
         noticed = session.noticed_ms if session else None
-        oldest = min([r.first_commit_ms for r in pending] + ([noticed] if noticed else []),
-                     default=None)
-        lag_ms = max(0, now_ms() - oldest) if oldest is not None else 0
+        oldest = min(
+            [r.first_commit_ms for r in pending] + ([noticed] if noticed else []), default=None
+        )
+        lag_ms = max(0, clock.now_ms() - oldest) if oldest is not None else 0
         if self.pipeline.state in ("starting", "stalled"):  # what was committed since, nobody knows
             lag_ms = max(lag_ms, round(1000 * (time.monotonic() - self.pipeline.looked)))
-        error = (self.uploader.failing or self.pipeline.failed or self.pipeline.failing
-                 or self.store.overdue or refusal
-                 or (self.guard.trouble.error if self.guard.trouble else None))
-        failures = [(trouble.at_ms, str(trouble.error))
-                    for trouble in (self.pipeline.trouble, self.guard.trouble) if trouble]
+        error = (
+            self.uploader.failing
+            or self.pipeline.failed
+            or self.pipeline.failing
+            or self.store.overdue
+            or refusal
+            or (self.guard.trouble.error if self.guard.trouble else None)
+        )
+        failures = [
+            (trouble.at_ms, str(trouble.error))
+            for trouble in (self.pipeline.trouble, self.guard.trouble)
+            if trouble
+        ]
         failures += [self.uploader.newest_failure] if self.uploader.newest_failure else []
-        failures += [(now_ms(), str(refusal))] if refusal else []
+        failures += [(clock.now_ms(), str(refusal))] if refusal else []
         last_error_at, last_error = max(failures, default=(None, None))
         snapshot = session.snapshots.last if session else None
         status = ReplicationStatus(
             running=running and self.pipeline.failed is None,
-            healthy=running and error is None and lag_ms < HEALTH_WINDOW_MS
-                    and self._would_notice(head),
+            healthy=running
+            and error is None
+            and lag_ms < HEALTH_WINDOW_MS
+            and self._would_notice(head),
             state=self.pipeline.state if running else "stopped",
-            database=str(config.database), url=config.target.url,
-            generation=head.generation if head else "", txid=head.last_txid if head else 0,
-            durable_txid=self.uploader.durable_txid, pending_segments=len(pending),
-            pending_bytes=sum(r.size for r in pending), lag_seconds=lag_ms / 1000,
+            database=str(config.database),
+            url=config.target.url,
+            generation=head.generation if head else "",
+            txid=head.last_txid if head else 0,
+            durable_txid=self.uploader.durable_txid,
+            pending_segments=len(pending),
+            pending_bytes=sum(r.size for r in pending),
+            lag_seconds=lag_ms / 1000,
             lag_bytes=sum(r.raw_bytes for r in pending)
-                      + (session.uncaptured if session else 0)
-                      + (0 if head else _unsaved_bytes(config)),
+            + (session.uncaptured if session else 0)
+            + (0 if head else _unsaved_bytes(config)),
             wal_frame_count=session.wal_frames if session else 0,
             last_wal_sync=int(figures["last_upload_ms"]) or None,
             last_snapshot=snapshot.at_ms if snapshot else None,
@@ -331,10 +413,12 @@ class _Parts:
             roll_overs=int(figures["roll_overs"]),
             write_lock_holds=int(figures["write_lock_holds"]),
             longest_write_lock_ms=figures["longest_write_lock_ms"],
-            last_error=last_error, last_error_at=last_error_at,
+            last_error=last_error,
+            last_error_at=last_error_at,
             last_proven_txid=self.guard.proven.txid if self.guard.proven else None,
             last_proven_ms=self.guard.proven.at_ms if self.guard.proven else None,
-            past_trouble=self.keeper.waits if self.keeper is not None else None)
+            past_trouble=self.keeper.waits if self.keeper is not None else None,
+        )
         self._export(status, used)
         return status
 
@@ -353,8 +437,9 @@ class _Parts:
         if self.pipeline.state == "waiting" or session is None:
             return self.pipeline.state == "waiting" and head is None
         longest = session.poll_interval + HEALTH_WINDOW_MS / 1000
-        return (self.pipeline.state == "following"
-                and time.monotonic() - self.pipeline.looked < longest)
+        return (
+            self.pipeline.state == "following" and time.monotonic() - self.pipeline.looked < longest
+        )
 
     def _export(self, status: ReplicationStatus, cache_bytes: int) -> None:
         """Keep the gauges that mirror the status as live as it is."""
@@ -389,16 +474,37 @@ def _result(request: Future[int], until: float | None, what: str, parts: _Parts)
         return request.result(_left(until))
     except FutureTimeout as error:
         reason = parts.uploader.failing
-        raise NotDurable(f"not everything was {what} in time" + (f": {reason}" if reason else ""),
-                         hint="nothing is lost; try again, or look at the status") from error
+        raise NotDurable(
+            f"not everything was {what} in time" + (f": {reason}" if reason else ""),
+            hint="nothing is lost; try again, or look at the status",
+        ) from error
 
 
 def _nothing(config: SqliteReplicatorConfig) -> ReplicationStatus:
     """The status of a replicator that was never started."""
     return ReplicationStatus(
-        running=False, healthy=False, state="stopped", database=str(config.database),
-        url=config.target.url, generation="", txid=0, durable_txid=0, pending_segments=0,
-        pending_bytes=0, lag_seconds=0.0, lag_bytes=0, wal_frame_count=0, last_wal_sync=None,
-        last_snapshot=None, last_snapshot_txid=None, failed_uploads=0, uploaded_bytes=0,
-        uploaded_objects=0, roll_overs=0, write_lock_holds=0, longest_write_lock_ms=0.0,
-        last_error=None, last_error_at=None)
+        running=False,
+        healthy=False,
+        state="stopped",
+        database=str(config.database),
+        url=config.target.url,
+        generation="",
+        txid=0,
+        durable_txid=0,
+        pending_segments=0,
+        pending_bytes=0,
+        lag_seconds=0.0,
+        lag_bytes=0,
+        wal_frame_count=0,
+        last_wal_sync=None,
+        last_snapshot=None,
+        last_snapshot_txid=None,
+        failed_uploads=0,
+        uploaded_bytes=0,
+        uploaded_objects=0,
+        roll_overs=0,
+        write_lock_holds=0,
+        longest_write_lock_ms=0.0,
+        last_error=None,
+        last_error_at=None,
+    )

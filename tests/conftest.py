@@ -1,16 +1,25 @@
-"""Fixtures for every test; one file per subject, named ``fix_…``."""
+"""Plugins for every test: one file per subject in ``tests/plugins/`` or ``tests/helpers/``."""
 
-import sys
+import os
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests may import fix_… and oracle modules
+ROOT = Path(__file__).parents[1]
+os.environ["PYTHONPATH"] = str(ROOT)  # programs that tests start import this checkout
 
-pytest_plugins = ["fix_environment", "fix_store", "fix_proxy", "fix_bucket", "fix_command",
-                  "fix_live", "fix_scoreboard", "fix_small", "fix_trace"]
+pytest_plugins = [
+    "tests.plugins.environment",
+    "tests.plugins.store",
+    "tests.helpers.proxy",
+    "tests.helpers.bucket",
+    "tests.helpers.command",
+    "tests.helpers.live",
+    "tests.plugins.scoreboard",
+    "tests.helpers.small_archive",
+    "tests.helpers.trace",
+]
 
 # Examples are judged by what they find, never by how long a busy machine takes for them.
-settings.register_profile("unhurried", deadline=None,
-                          suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")

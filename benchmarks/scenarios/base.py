@@ -52,10 +52,29 @@ class Effort:
     warm: bool = True
 
 
-QUICK = Effort(oltp_db=4, oltp_seconds=3, saturated_seconds=2, blobs=16, lone=3, idle_seconds=3,
-               snapshots=(20,), linger=0, restore_db=8, restore_big=20, segments=(50,),
-               restores=1, restart_db=20, many=(1, 4), many_seconds=4, limits=16, sizes=(1, 10),
-               rates=(10, 100), rate_seconds=3, lengths=(), warm=False)
+QUICK = Effort(
+    oltp_db=4,
+    oltp_seconds=3,
+    saturated_seconds=2,
+    blobs=16,
+    lone=3,
+    idle_seconds=3,
+    snapshots=(20,),
+    linger=0,
+    restore_db=8,
+    restore_big=20,
+    segments=(50,),
+    restores=1,
+    restart_db=20,
+    many=(1, 4),
+    many_seconds=4,
+    limits=16,
+    sizes=(1, 10),
+    rates=(10, 100),
+    rate_seconds=3,
+    lengths=(),
+    warm=False,
+)
 
 
 @dataclass(frozen=True)
@@ -80,8 +99,9 @@ class Trial:
     directory: Path
     effort: Effort
 
-    def database(self, megabytes: float, name: str = "app.db", seed: int = 1, *,
-                 real: bool = False) -> Path:
+    def database(
+        self, megabytes: float, name: str = "app.db", seed: int = 1, *, real: bool = False
+    ) -> Path:
         """Made once for all trials of the same size, so that they have the same rows."""
         size = int(megabytes * 1e6)
         model = self.directory.parent / f"model-{size}-{seed}{'-real' * real}.db"
@@ -100,8 +120,11 @@ class Trial:
     def write(self, path: Path, load: str, **options: float) -> dict:
         """Run the application to its end; what it says."""
         words = [f"--{name}={value}" for name, value in options.items()]
-        ran = measure.run([sys.executable, "-m", "benchmarks.writer", path, load, *words],
-                          {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, self.directory)
+        ran = measure.run(
+            [sys.executable, "-m", "benchmarks.writer", path, load, *words],
+            {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+            self.directory,
+        )
         return json.loads(ran.out)
 
     @contextlib.contextmanager
@@ -111,8 +134,11 @@ class Trial:
         self.system.reset_peak()
         mark, cpu, began = self.place.mark(), self.system.cpu(), time.monotonic()
         yield figures
-        figures |= {"wall s": time.monotonic() - began, "cpu s": self.system.cpu() - cpu,
-                    "peak rss": self.system.rss()}
+        figures |= {
+            "wall s": time.monotonic() - began,
+            "cpu s": self.system.cpu() - cpu,
+            "peak rss": self.system.rss(),
+        }
         figures |= traffic(self.requests(mark))
 
     def requests(self, mark: int) -> list[Request]:
@@ -138,8 +164,9 @@ class Trial:
         return ran
 
 
-def written(trial: Trial, megabytes: float, load: str, *, real: bool = False,
-            **options: float) -> Figures:
+def written(
+    trial: Trial, megabytes: float, load: str, *, real: bool = False, **options: float
+) -> Figures:
     """Follow a database, write, and count until all of it is in the bucket and proved."""
     path = trial.database(megabytes, real=real)
     trial.follow(path)
@@ -150,8 +177,11 @@ def written(trial: Trial, megabytes: float, load: str, *, real: bool = False,
     figures |= {"transactions/s": len(said["latency"]) / said["seconds"], "log left": log}
     figures |= measure.latencies(said["latency"])
     if isinstance(trial.system, Alone):
-        return {name: value for name, value in figures.items()
-                if name.startswith(("latency", "transactions", "log"))}
+        return {
+            name: value
+            for name, value in figures.items()
+            if name.startswith(("latency", "transactions", "log"))
+        }
     figures |= trial.system.own_figures() | trial.stored()
     trial.prove(path)
     return figures

@@ -23,13 +23,28 @@ EARLY = 0.005
 def cases(effort: Effort) -> list[Case]:
     rates: list[float | None] = [*effort.rates, *([None] if effort.rates else [])]
     return [
-        *(Case(f"size-{size:.0f}", f"{size:.0f} MB: first snapshot, {LONE} lone commits, restore",
-               BOTH, lambda trial, size=size: by_size(trial, size), 30 + size / 8, curve=True)
-          for size in effort.sizes),
-        *(Case(f"rate-{rate or 'saturated'}", f"{rate or 'as many as one writer can'} commits/s "
-               f"for {effort.rate_seconds:g} s", BOTH,
-               lambda trial, rate=rate: by_rate(trial, rate), 30, curve=True)
-          for rate in rates),
+        *(
+            Case(
+                f"size-{size:.0f}",
+                f"{size:.0f} MB: first snapshot, {LONE} lone commits, restore",
+                BOTH,
+                lambda trial, size=size: by_size(trial, size),
+                30 + size / 8,
+                curve=True,
+            )
+            for size in effort.sizes
+        ),
+        *(
+            Case(
+                f"rate-{rate or 'saturated'}",
+                f"{rate or 'as many as one writer can'} commits/s for {effort.rate_seconds:g} s",
+                BOTH,
+                lambda trial, rate=rate: by_rate(trial, rate),
+                30,
+                curve=True,
+            )
+            for rate in rates
+        ),
     ]
 
 
@@ -39,18 +54,27 @@ def by_size(trial: Trial, megabytes: float) -> Figures:
     trial.system.start([path])
     trial.system.wait_ready()
     trial.system.settle()
-    figures = {"snapshot: wall s": time.monotonic() - began,
-               "snapshot: cpu s": trial.system.cpu(), "snapshot: peak rss": trial.system.rss(),
-               "snapshot: bytes up": traffic(trial.requests(mark))["bytes up"]}
+    figures = {
+        "snapshot: wall s": time.monotonic() - began,
+        "snapshot: cpu s": trial.system.cpu(),
+        "snapshot: peak rss": trial.system.rss(),
+        "snapshot: bytes up": traffic(trial.requests(mark))["bytes up"],
+    }
     with trial.window() as commits:
         lags = lags_of(trial, path, "lone", lone.EARLY, count=LONE, gap=1.5)
-    figures |= {"commits: lag p50 ms": statistics.median(lags) * 1000,
-                "commits: cpu s": commits["cpu s"], "commits: rss": trial.system.rss("VmRSS")}
+    figures |= {
+        "commits: lag p50 ms": statistics.median(lags) * 1000,
+        "commits: cpu s": commits["cpu s"],
+        "commits: rss": trial.system.rss("VmRSS"),
+    }
     trial.system.stop()
     restored = trial.proved_restore(path, database.digest(path))
-    return figures | {"restore: wall s": restored.seconds, "restore: cpu s": restored.cpu,
-                      "restore: peak rss": restored.peak_rss,
-                      "restore: MB/s": path.stat().st_size / 1e6 / restored.seconds}
+    return figures | {
+        "restore: wall s": restored.seconds,
+        "restore: cpu s": restored.cpu,
+        "restore: peak rss": restored.peak_rss,
+        "restore: MB/s": path.stat().st_size / 1e6 / restored.seconds,
+    }
 
 
 def by_rate(trial: Trial, rate: float | None) -> Figures:
@@ -63,17 +87,18 @@ def by_rate(trial: Trial, rate: float | None) -> Figures:
     with trial.window() as figures:
         lags = lags_of(trial, path, load, early, **options)
     seconds, commits = figures["wall s"], len(lags)
-    figures |= {"transactions/s": commits / trial.effort.rate_seconds,
-                "cpu %": 100 * figures["cpu s"] / seconds,
-                "requests a second": figures["requests"] / seconds,
-                "bytes up per commit": figures["bytes up"] / commits}
+    figures |= {
+        "transactions/s": commits / trial.effort.rate_seconds,
+        "cpu %": 100 * figures["cpu s"] / seconds,
+        "requests a second": figures["requests"] / seconds,
+        "bytes up per commit": figures["bytes up"] / commits,
+    }
     figures |= measure.latencies(lags, "lag")
     trial.prove(path)
     return figures
 
 
-def lags_of(trial: Trial, path: Path, load: str, early: float,
-            **options: float) -> list[float]:
+def lags_of(trial: Trial, path: Path, load: str, early: float, **options: float) -> list[float]:
     """Run the application; for each commit, seconds until it is in the bucket."""
     mark = trial.place.mark()
     said = trial.write(path, load, **options)

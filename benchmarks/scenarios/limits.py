@@ -20,8 +20,15 @@ STREAMS = (1, 4)  # requests at once
 
 
 def cases(effort: Effort) -> list[Case]:
-    return [Case("limits", f"raw limits of the machine, {effort.limits} MB of the same rows",
-                 (Alone,), run, 10)]
+    return [
+        Case(
+            "limits",
+            f"raw limits of the machine, {effort.limits} MB of the same rows",
+            (Alone,),
+            run,
+            10,
+        )
+    ]
 
 
 def run(trial: Trial) -> Figures:
@@ -31,7 +38,8 @@ def run(trial: Trial) -> Figures:
     packed, found = seconds(trial, path)
     sizes = {name: packed if name.startswith("S3") else raw for name in found}
     return {f"{name} MB/s": sizes[name] / 1e6 / found[name] for name in found} | {
-        "ratio of zstd -3": raw / packed}
+        "ratio of zstd -3": raw / packed
+    }
 
 
 def beside(trial: Trial, path: Path) -> Figures:
@@ -73,16 +81,22 @@ def calls(trial: Trial, data: bytes) -> tuple[Callable[[int], Any], Callable[[in
 
     server = trial.place.server
     client = boto3.client(
-        "s3", endpoint_url=trial.place.url, aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key, region_name="us-east-1",
-        config=Config(request_checksum_calculation="when_required"))
+        "s3",
+        endpoint_url=trial.place.url,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        region_name="us-east-1",
+        config=Config(request_checksum_calculation="when_required"),
+    )
 
     def put(at: int) -> None:
-        client.put_object(Bucket=server.bucket, Key=f"{trial.system.prefix}/raw/{at}",
-                          Body=data[at:at + PART])
+        client.put_object(
+            Bucket=server.bucket, Key=f"{trial.system.prefix}/raw/{at}", Body=data[at : at + PART]
+        )
 
     def get(at: int) -> None:
-        client.get_object(Bucket=server.bucket,
-                          Key=f"{trial.system.prefix}/raw/{at}")["Body"].read()
+        client.get_object(Bucket=server.bucket, Key=f"{trial.system.prefix}/raw/{at}")[
+            "Body"
+        ].read()
 
     return put, get

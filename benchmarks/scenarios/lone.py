@@ -25,15 +25,20 @@ def run(trial: Trial) -> Figures:
         trial.system.settle()
     lags = lags_of(said["commits"], trial, mark, EARLY)
     trial.prove(path)
-    return figures | measure.latencies(lags, "lag") | {
-        f"lag {n:03d} ms": value * 1000 for n, value in enumerate(sorted(lags))}
+    return (
+        figures
+        | measure.latencies(lags, "lag")
+        | {f"lag {n:03d} ms": value * 1000 for n, value in enumerate(sorted(lags))}
+    )
 
 
 def lags_of(commits: list[float], trial: Trial, mark: int, early: float) -> list[float]:
     """For each commit, seconds until the first object that was sent after it is acknowledged."""
-    arrivals = sorted((one.begun, one.answered) for one in trial.requests(mark)
-                      if one.kind == "PUT" and one.status == 200
-                      and trial.system.is_commit_object(one.target))
+    arrivals = sorted(
+        (one.begun, one.answered)
+        for one in trial.requests(mark)
+        if one.kind == "PUT" and one.status == 200 and trial.system.is_commit_object(one.target)
+    )
     begun = [begin for begin, _ in arrivals]
     earliest = list(accumulate((end for _, end in reversed(arrivals)), min))[::-1]
     found = [bisect_left(begun, moment - early) for moment in commits]

@@ -18,9 +18,15 @@ LONE = 5  # commits on one of them
 
 
 def cases(effort: Effort) -> list[Case]:
-    return [Case(f"many-{count}", f"{count} databases of 1 MB, {effort.many_seconds:g} s idle, "
-                 "then one commit in each", BOTH, lambda trial, count=count: run(trial, count))
-            for count in effort.many]
+    return [
+        Case(
+            f"many-{count}",
+            f"{count} databases of 1 MB, {effort.many_seconds:g} s idle, then one commit in each",
+            BOTH,
+            lambda trial, count=count: run(trial, count),
+        )
+        for count in effort.many
+    ]
 
 
 def run(trial: Trial, count: int) -> Figures:
@@ -41,9 +47,13 @@ def run(trial: Trial, count: int) -> Figures:
             commit(path)
         trial.system.settle()
     trial.prove(paths[-1])
-    return started | {"pss": pss} | measure.latencies(lags, "lag") | {
-        f"idle: {name}": value for name, value in idle.items()} | {
-        f"commits: {name}": value for name, value in written.items()}
+    return (
+        started
+        | {"pss": pss}
+        | measure.latencies(lags, "lag")
+        | {f"idle: {name}": value for name, value in idle.items()}
+        | {f"commits: {name}": value for name, value in written.items()}
+    )
 
 
 def commit(path: Path) -> None:

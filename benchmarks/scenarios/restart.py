@@ -10,8 +10,14 @@ from benchmarks.scenarios.base import BOTH, Case, Effort, Figures, Trial
 
 
 def cases(effort: Effort) -> list[Case]:
-    return [Case("restart", f"{effort.restart_db} MB database, 1 % of its pages changed "
-                 "while nobody followed", BOTH, run)]
+    return [
+        Case(
+            "restart",
+            f"{effort.restart_db} MB database, 1 % of its pages changed while nobody followed",
+            BOTH,
+            run,
+        )
+    ]
 
 
 def run(trial: Trial) -> Figures:
@@ -23,8 +29,11 @@ def run(trial: Trial) -> Figures:
     trial.system.start([path])
     trial.system.wait_ready()
     trial.system.settle()
-    figures = {"wall s": time.monotonic() - began, "cpu s": trial.system.cpu(),
-               "peak rss": trial.system.rss()} | traffic(trial.requests(mark))
+    figures = {
+        "wall s": time.monotonic() - began,
+        "cpu s": trial.system.cpu(),
+        "peak rss": trial.system.rss(),
+    } | traffic(trial.requests(mark))
     figures["uploaded % of database"] = 100 * figures["bytes up"] / path.stat().st_size
     trial.prove(path)
     return figures

@@ -25,11 +25,24 @@ APART = 1.5  # seconds around the point in time: more than a sync interval
 def cases(effort: Effort) -> list[Case]:
     small, big = effort.restore_db, effort.restore_big
     return [
-        Case(f"restore-{big}", f"restore of {big} MB from the snapshot",
-             (*BOTH, Backup, Compressed), lambda trial: segments(trial, big, 0), big / 7),
-        *(Case(f"restore-{n}-segments", f"{small} MB and up to {n} segments of one commit", BOTH,
-               lambda trial, n=n: segments(trial, small, n), 20 + n / RATE, curve=True)
-          for n in sorted({*effort.segments, *effort.lengths})),
+        Case(
+            f"restore-{big}",
+            f"restore of {big} MB from the snapshot",
+            (*BOTH, Backup, Compressed),
+            lambda trial: segments(trial, big, 0),
+            big / 7,
+        ),
+        *(
+            Case(
+                f"restore-{n}-segments",
+                f"{small} MB and up to {n} segments of one commit",
+                BOTH,
+                lambda trial, n=n: segments(trial, small, n),
+                20 + n / RATE,
+                curve=True,
+            )
+            for n in sorted({*effort.segments, *effort.lengths})
+        ),
         Case("restore-past", f"{small} MB, as it was before the last 200 commits", BOTH, past),
     ]
 
@@ -70,6 +83,9 @@ def timed(trial: Trial, path: Path, expected: str, at: str | None = None) -> Fig
     ran = [trial.proved_restore(path, expected, at) for _ in range(trial.effort.restores)]
     asked = {name: value / len(ran) for name, value in traffic(trial.requests(mark)).items()}
     seconds = statistics.median(one.seconds for one in ran)
-    return {"wall s": seconds, "cpu s": statistics.median(one.cpu for one in ran),
-            "MB/s": path.stat().st_size / 1e6 / seconds,
-            "peak rss": max(one.peak_rss for one in ran)} | asked
+    return {
+        "wall s": seconds,
+        "cpu s": statistics.median(one.cpu for one in ran),
+        "MB/s": path.stat().st_size / 1e6 / seconds,
+        "peak rss": max(one.peak_rss for one in ran),
+    } | asked

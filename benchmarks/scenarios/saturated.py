@@ -7,6 +7,11 @@ from benchmarks.scenarios.base import WITH_ALONE, Case, Effort, written
 
 def cases(effort: Effort) -> list[Case]:
     seconds = effort.saturated_seconds
-    return [Case("saturated", f"small transactions as fast as one writer can, {seconds:g} s",
-                 WITH_ALONE, lambda trial: written(trial, effort.oltp_db, "saturated",
-                                                   seconds=seconds))]
+    return [
+        Case(
+            "saturated",
+            f"small transactions as fast as one writer can, {seconds:g} s",
+            WITH_ALONE,
+            lambda trial: written(trial, effort.oltp_db, "saturated", seconds=seconds),
+        )
+    ]

@@ -67,9 +67,16 @@ class System(ABC):
         self.databases = list(databases)
         with (self.directory / f"{self.name}.log").open("ab") as log:
             self._processes = [
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                 env=dict(self.environment()), cwd=self.directory)
-                for command in self.commands()]
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=dict(self.environment()),
+                    cwd=self.directory,
+                )
+                for command in self.commands()
+            ]
 
     def wait_ready(self) -> None:
         """Return once the first snapshot of every database is in the bucket."""
@@ -105,8 +112,9 @@ class System(ABC):
         self._processes = []
 
     def restore(self, database: Path, output: Path, at: str | None = None) -> Ran:
-        return measure.run(self.restore_command(database, output, at), self.environment(),
-                           self.directory)
+        return measure.run(
+            self.restore_command(database, output, at), self.environment(), self.directory
+        )
 
     def cpu(self) -> float:
         """Seconds so far, of all processes."""

@@ -35,14 +35,22 @@ class Copy(System):
         return {**self.place.environment(), "PYTHONPATH": str(ROOT)}
 
     def _command(self, way: str, database: Path, file: Path) -> list[str]:
-        return [sys.executable, "-m", "benchmarks.systems.copies", way, str(file),
-                self.place.url, self.place.server.bucket,
-                f"{self.prefix}/{database.name}"]
+        return [
+            sys.executable,
+            "-m",
+            "benchmarks.systems.copies",
+            way,
+            str(file),
+            self.place.url,
+            self.place.server.bucket,
+            f"{self.prefix}/{database.name}",
+        ]
 
     def copy(self, database: Path) -> Ran:
         """Make the copy and upload it; the cost of all of it."""
-        return measure.run(self._command(self.way, database, database), self.environment(),
-                           self.directory)
+        return measure.run(
+            self._command(self.way, database, database), self.environment(), self.directory
+        )
 
     def ready(self, database: Path) -> bool:
         return True
@@ -82,8 +90,9 @@ def _copied(way: str, database: Path) -> Path:
     return target
 
 
-def _through(codec: zstandard.ZstdCompressor | zstandard.ZstdDecompressor, source: Path,
-             target: Path) -> Path:
+def _through(
+    codec: zstandard.ZstdCompressor | zstandard.ZstdDecompressor, source: Path, target: Path
+) -> Path:
     with source.open("rb") as given, target.open("wb") as made:
         codec.copy_stream(given, made)
     source.unlink()

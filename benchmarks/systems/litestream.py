@@ -46,10 +46,14 @@ class Litestream(System):
         pace = self.sync_interval
         text = f"socket:\n  enabled: true\n  path: {self._socket}\ndbs:"
         for database in self.databases:
-            text += DATABASE.format(database=database, bucket=self.place.server.bucket,
-                                    path=f"{self.prefix}/{database.name}", url=self.place.url,
-                                    monitor=f"\n    monitor-interval: {pace}" if pace else "",
-                                    sync=f"\n      sync-interval: {pace}" if pace else "")
+            text += DATABASE.format(
+                database=database,
+                bucket=self.place.server.bucket,
+                path=f"{self.prefix}/{database.name}",
+                url=self.place.url,
+                monitor=f"\n    monitor-interval: {pace}" if pace else "",
+                sync=f"\n      sync-interval: {pace}" if pace else "",
+            )
         self._config.write_text(text)
         return [[binary(), "replicate", "-config", str(self._config)]]
 
@@ -70,12 +74,23 @@ class Litestream(System):
             self._wait(lambda database=database: self._has(database, level))
 
     def flush(self, database: Path) -> None:
-        measure.run([binary(), "sync", "-wait", "-timeout", "600", "-socket", self._socket,
-                     database], self.environment(), self.directory)
+        measure.run(
+            [binary(), "sync", "-wait", "-timeout", "600", "-socket", self._socket, database],
+            self.environment(),
+            self.directory,
+        )
 
     def restore_command(self, database: Path, output: Path, at: str | None) -> list[str]:
-        return [binary(), "restore", "-config", str(self._config), "-o", str(output),
-                *(["-timestamp", at] if at else []), str(database)]
+        return [
+            binary(),
+            "restore",
+            "-config",
+            str(self._config),
+            "-o",
+            str(output),
+            *(["-timestamp", at] if at else []),
+            str(database),
+        ]
 
     def is_commit_object(self, target: str) -> bool:
         return "/0000/" in target

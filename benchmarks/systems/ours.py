@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.place import ROOT
 from benchmarks.systems.base import System
-from replicator.control import NotRunning, ask
+from replicator.sidecar.control import NotRunning, ask
 
 
 class Replicator(System):
@@ -24,16 +24,25 @@ class Replicator(System):
 
     def _written(self) -> Path:
         """The file that names the databases."""
-        text = (f'bucket = "{self.place.server.bucket}"\nendpoint_url = "{self.place.url}"\n'
-                f'prefix = "{self.prefix}"\n')
+        text = (
+            f'bucket = "{self.place.server.bucket}"\nendpoint_url = "{self.place.url}"\n'
+            f'prefix = "{self.prefix}"\n'
+        )
         path = self.directory / "replicator.toml"
-        path.write_text(text + "".join(f'[[database]]\npath = "{database}"\n'
-                                       for database in self.databases))
+        path.write_text(
+            text + "".join(f'[[database]]\npath = "{database}"\n' for database in self.databases)
+        )
         return path
 
     def _place(self, database: Path) -> list[str]:
-        return ["--bucket", self.place.server.bucket, "--endpoint-url", self.place.url,
-                "--prefix", f"{self.prefix}/{database.name}"]
+        return [
+            "--bucket",
+            self.place.server.bucket,
+            "--endpoint-url",
+            self.place.url,
+            "--prefix",
+            f"{self.prefix}/{database.name}",
+        ]
 
     def environment(self) -> dict[str, str]:
         return {**self.place.environment(), "PYTHONPATH": str(ROOT)}
@@ -52,12 +61,22 @@ class Replicator(System):
 
     def own_figures(self) -> dict[str, float]:
         found = [self._ask(database, command="metrics") for database in self.databases]
-        return {"write lock holds": sum(one["write_lock_holds"] for one in found),
-                "longest write lock ms": max(one["longest_write_lock_ms"] for one in found)}
+        return {
+            "write lock holds": sum(one["write_lock_holds"] for one in found),
+            "longest write lock ms": max(one["longest_write_lock_ms"] for one in found),
+        }
 
     def restore_command(self, database: Path, output: Path, at: str | None) -> list[str]:
-        return [sys.executable, "-m", "replicator", "restore", *self._place(database),
-                "--output", str(output), *(["--timestamp", at] if at else [])]
+        return [
+            sys.executable,
+            "-m",
+            "replicator",
+            "restore",
+            *self._place(database),
+            "--output",
+            str(output),
+            *(["--timestamp", at] if at else []),
+        ]
 
     def is_commit_object(self, target: str) -> bool:
         return "/wal/" in target

@@ -13,12 +13,15 @@ def main(path: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     database = sqlite3.connect(path, timeout=30)
     database.execute("PRAGMA journal_mode=WAL")
-    database.execute("CREATE TABLE IF NOT EXISTS reading (id INTEGER PRIMARY KEY, at REAL, "
-                     "celsius REAL)")
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS reading (id INTEGER PRIMARY KEY, at REAL, celsius REAL)"
+    )
     while not stop.wait(0.1):
         with database:
-            database.execute("INSERT INTO reading (at, celsius) VALUES (?, ?)",
-                             (time.time(), random.gauss(21, 2)))
+            database.execute(
+                "INSERT INTO reading (at, celsius) VALUES (?, ?)",
+                (time.time(), random.gauss(21, 2)),
+            )
     (rows,) = database.execute("SELECT count(*) FROM reading").fetchone()
     print(f"{rows} readings", flush=True)
     database.close()

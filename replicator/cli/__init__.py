@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from replicator import __version__
+from replicator._version import __version__
 from replicator.cli import (
     cost,
     demo,
@@ -45,8 +45,8 @@ app = typer.Typer(
     name="replicator",
     help="Keeps a SQLite database safe in S3, and rebuilds it to any transaction.",
     epilog="Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 damage, 4 gap, 5 store "
-           "unreachable or not durable, 6 refused, 7 local I/O, 8 already running, "
-           "9 nothing to restore, 128+N signal N.",
+    "unreachable or not durable, 6 refused, 7 local I/O, 8 already running, "
+    "9 nothing to restore, 128+N signal N.",
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -61,14 +61,31 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version"),
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="show the version"),
     ] = False,
 ) -> None:
     pass
 
 
-for _command in (run, restore, status, flush, snapshot, history, diff, open_, verify, drill, cost,
-                 prune, pin, unpin, doctor, demo):
+for _command in (
+    run,
+    restore,
+    status,
+    flush,
+    snapshot,
+    history,
+    diff,
+    open_,
+    verify,
+    drill,
+    cost,
+    prune,
+    pin,
+    unpin,
+    doctor,
+    demo,
+):
     app.command(_command.__name__.rpartition(".")[2])(_command.command)
 
 
@@ -82,7 +99,9 @@ def call(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are reported on stderr."""
     try:
         code = typer.main.get_command(_asked_for(args)).main(
-            list(args) or ["--help"], prog_name="replicator", standalone_mode=False,
+            list(args) or ["--help"],
+            prog_name="replicator",
+            standalone_mode=False,
         )
     except _UsageError as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "replicator")

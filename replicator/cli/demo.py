@@ -53,8 +53,10 @@ def command(
     if as_json:
         output.emit_json(figures)
     if not figures["identical"]:
-        raise DamageError("the restored database differs from the lost one",
-                          hint="this must never happen; please report it")
+        raise DamageError(
+            "the restored database differs from the lost one",
+            hint="this must never happen; please report it",
+        )
 
 
 @contextlib.contextmanager
@@ -107,12 +109,15 @@ class Demo:
     def prepare(self) -> None:
         self.title("A database, an S3 server, a sidecar")
         rows = self.app("create", self.database)
-        self.tell(f"a database of {int(rows):,} orders, "
-                  f"{output.size(self.database.stat().st_size)}", self.database)
+        self.tell(
+            f"a database of {int(rows):,} orders, {output.size(self.database.stat().st_size)}",
+            self.database,
+        )
         self.tell("an S3 server, SeaweedFS", self.endpoint_url)
         self.launch("replicator", "run", str(self.database), log="sidecar.log")
-        self.show("replicator", "run", "app.db", "--bucket", _BUCKET, "--endpoint-url",
-                  self.endpoint_url)
+        self.show(
+            "replicator", "run", "app.db", "--bucket", _BUCKET, "--endpoint-url", self.endpoint_url
+        )
         self.until_following()
 
     def until_following(self) -> None:
@@ -131,8 +136,10 @@ class Demo:
         status = self.status()
         noted = self.noted()
         self.figures["commits_per_second"] = round(len(noted) / seconds)
-        self.tell(f"{len(noted):,} transactions in {output.duration(seconds)}, one order each",
-                  f"{self.figures['commits_per_second']:,} a second")
+        self.tell(
+            f"{len(noted):,} transactions in {output.duration(seconds)}, one order each",
+            f"{self.figures['commits_per_second']:,} a second",
+        )
         self.show("replicator", "status", "app.db")
         if not self.quiet:
             status_command.show(dataclasses.replace(status, database=self.database.name))
@@ -165,13 +172,16 @@ class Demo:
         self.restored.parent.mkdir()
         self.show("replicator", "restore", "--bucket", _BUCKET, "--endpoint-url", self.endpoint_url)
         report = json.loads(self.cli("restore", "--output", str(self.restored), "--json"))
-        self.figures |= {"restored_txid": report["txid"],
-                         "restore_seconds": round(report["seconds"], 3),
-                         "restored_bytes": report["size"],
-                         "downloaded_bytes": report["downloaded_bytes"]}
+        self.figures |= {
+            "restored_txid": report["txid"],
+            "restore_seconds": round(report["seconds"], 3),
+            "restored_bytes": report["size"],
+            "downloaded_bytes": report["downloaded_bytes"],
+        }
         if not self.quiet:
-            restore_command.show(RestoreReport(**report | {"output": self.restored.name}),
-                                 dry_run=False)
+            restore_command.show(
+                RestoreReport(**report | {"output": self.restored.name}), dry_run=False
+            )
 
     def compare(self) -> None:
         self.title("Is it the same?")
@@ -180,28 +190,47 @@ class Demo:
         committed = self.noted()[-1]
         rows = int(self.app("count", self.restored))
         complete = rows in (committed, committed + 1)  # the writer may freeze before its note
-        self.figures |= {"commits": len(self.noted()), "orders": rows,
-                         "identical": lost == found and complete}
-        self.verdict(f"{len(found):,} bytes, compared one by one with what SQLite itself "
-                     "makes of the lost files", good=lost == found)
-        self.verdict(f"{rows:,} orders, each that the application had been told is committed",
-                     good=complete)
+        self.figures |= {
+            "commits": len(self.noted()),
+            "orders": rows,
+            "identical": lost == found and complete,
+        }
+        self.verdict(
+            f"{len(found):,} bytes, compared one by one with what SQLite itself "
+            "makes of the lost files",
+            good=lost == found,
+        )
+        self.verdict(
+            f"{rows:,} orders, each that the application had been told is committed", good=complete
+        )
 
     # -------------------------------------------------------------- processes
 
     def environment(self) -> dict[str, str]:
         """The machine's own, less everything that could point elsewhere."""
-        kept = {name: value for name, value in os.environ.items()
-                if not name.startswith(("AWS_", "REPLICATOR_"))}
-        return kept | self.credentials | {
-            "REPLICATOR_BUCKET": _BUCKET, "REPLICATOR_ENDPOINT_URL": self.endpoint_url}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "REPLICATOR_"))
+        }
+        return (
+            kept
+            | self.credentials
+            | {"REPLICATOR_BUCKET": _BUCKET, "REPLICATOR_ENDPOINT_URL": self.endpoint_url}
+        )
 
-    def launch(self, program: str, *arguments: str, log: str = "app.log"
-               ) -> subprocess.Popen[bytes]:
+    def launch(
+        self, program: str, *arguments: str, log: str = "app.log"
+    ) -> subprocess.Popen[bytes]:
         with (self.home / log).open("ab") as written:
             process = subprocess.Popen(
-                [*_program(program), *arguments], stdin=subprocess.DEVNULL, stdout=written,
-                stderr=written, env=self.environment(), start_new_session=True)
+                [*_program(program), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=written,
+                stderr=written,
+                env=self.environment(),
+                start_new_session=True,
+            )
         self._running.append(process)
         return process
 
@@ -212,8 +241,15 @@ class Demo:
         return self._run(*_program("app"), task, str(path))
 
     def _run(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment(), cwd=self.home, text=True,
-                              capture_output=True, timeout=_PATIENCE, check=False)
+        done = subprocess.run(
+            command,
+            env=self.environment(),
+            cwd=self.home,
+            text=True,
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
         if done.returncode:
             raise ReplicatorError(f"{command[-1]}: {done.stderr.strip()}", hint=self.last_words())
         return done.stdout

@@ -30,8 +30,10 @@ def create(path: Path) -> int:
     database.execute("PRAGMA journal_mode=WAL")
     database.executescript(_SCHEMA)
     with database:
-        database.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?)",
-                             (_order(number) for number in range(1, _SEED_ROWS + 1)))
+        database.executemany(
+            "INSERT INTO orders VALUES (?, ?, ?, ?, ?)",
+            (_order(number) for number in range(1, _SEED_ROWS + 1)),
+        )
     database.close()
     return _SEED_ROWS
 
@@ -66,13 +68,22 @@ def count(path: Path) -> int:
 
 def _order(number: int) -> tuple[int, str, str, int, str]:
     pick = random.Random(number)
-    return (number, f"customer {pick.randrange(_CUSTOMERS)}", pick.choice(_ITEMS),
-            pick.randrange(1, 100_000), f"order {number} " + os.urandom(24).hex())
+    return (
+        number,
+        f"customer {pick.randrange(_CUSTOMERS)}",
+        pick.choice(_ITEMS),
+        pick.randrange(1, 100_000),
+        f"order {number} " + os.urandom(24).hex(),
+    )
 
 
 def main(task: str, *paths: str) -> None:
     tasks: dict[str, Callable[..., int | None]] = {
-        "create": create, "write": write, "image": image, "count": count}
+        "create": create,
+        "write": write,
+        "image": image,
+        "count": count,
+    }
     answer = tasks[task](*map(Path, paths))
     if answer is not None:
         print(answer)  # noqa: T201

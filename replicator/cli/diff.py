@@ -9,15 +9,19 @@ import typer
 from replicator.cli import options, output, progress
 
 if TYPE_CHECKING:
-    from replicator.edge.tables import TableChange
-    from replicator.look.diff import DiffReport, Point
+    from replicator.inspect.diff import DiffReport, Point
+    from replicator.sqlite.compare import TableChange
 
 
 def command(
     since: Annotated[
         str,
-        typer.Option("--from", envvar="REPLICATOR_FROM", metavar="T",
-                     help="a txid, or a time (like 2026-01-31T14:05:00Z, or '2 hours ago')"),
+        typer.Option(
+            "--from",
+            envvar="REPLICATOR_FROM",
+            metavar="T",
+            help="a txid, or a time (like 2026-01-31T14:05:00Z, or '2 hours ago')",
+        ),
     ],
     bucket: options.Bucket = "",
     prefix: options.Prefix = "",
@@ -36,13 +40,17 @@ def command(
 
     Both are restored to a scratch directory; rows are matched by rowid or primary key.
     """
-    from replicator.look.diff import diff_at
-    from replicator.look.point import When
+    from replicator.inspect.diff import diff_at
+    from replicator.inspect.open import When
 
     with progress.shown(as_json=as_json) as report_progress:
-        report = diff_at(options.target(bucket, prefix, url, endpoint_url, region, profile),
-                         When.parse(since), When.parse(until), scratch=scratch,
-                         progress=report_progress)
+        report = diff_at(
+            options.target(bucket, prefix, url, endpoint_url, region, profile),
+            When.parse(since),
+            When.parse(until),
+            scratch=scratch,
+            progress=report_progress,
+        )
     if as_json:
         output.emit_json(report)
     else:
@@ -52,18 +60,22 @@ def command(
 def show(report: DiffReport) -> None:
     """The two points, the schema, then a row a table."""
     output.say(f"[bold]{output.safe(report.url)}[/]")
-    output.facts([("from", _point(report.older)), ("to", _point(report.newer)),
-                  ("pages", _pages(report))])
+    output.facts(
+        [("from", _point(report.older)), ("to", _point(report.newer)), ("pages", _pages(report))]
+    )
     if not report.schema and not report.tables:
         output.say("no table changed")
     if report.schema:
         output.say()
-        output.table(("schema", "name", "change"), (
-            (change.kind, output.safe(change.name), change.change) for change in report.schema))
+        output.table(
+            ("schema", "name", "change"),
+            ((change.kind, output.safe(change.name), change.change) for change in report.schema),
+        )
     if report.tables:
         output.say()
-        output.table(("table", ">inserted", ">deleted", ">updated", "note"),
-                     map(_row, report.tables))
+        output.table(
+            ("table", ">inserted", ">deleted", ">updated", "note"), map(_row, report.tables)
+        )
 
 
 def _point(point: Point) -> str:
@@ -80,6 +92,8 @@ def _pages(report: DiffReport) -> str:
 
 
 def _row(change: TableChange) -> tuple[str, ...]:
-    figures = ("?" if each is None else f"{each:,}"
-               for each in (change.inserted, change.deleted, change.updated))
+    figures = (
+        "?" if each is None else f"{each:,}"
+        for each in (change.inserted, change.deleted, change.updated)
+    )
     return (output.safe(change.table), *figures, output.safe(change.note))

@@ -9,7 +9,7 @@ from replicator.cli import options, output
 from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
-    from replicator.doctor import Check
+    from replicator.inspect.doctor import Check
 
 _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[/]"}
 
@@ -29,12 +29,21 @@ def command(
 
     Exit code 1 when a check fails; warnings do not count.
     """
-    from replicator.config import SqliteReplicatorConfig
-    from replicator.doctor import doctor
+    from replicator.config.settings import SqliteReplicatorConfig
+    from replicator.inspect.doctor import doctor
 
-    config = SqliteReplicatorConfig.from_env(db_path=db, **options.given(
-        bucket=bucket, prefix=prefix, url=url, endpoint_url=endpoint_url, region=region,
-        profile=profile, cache_dir=cache_dir))
+    config = SqliteReplicatorConfig.from_env(
+        db_path=db,
+        **options.given(
+            bucket=bucket,
+            prefix=prefix,
+            url=url,
+            endpoint_url=endpoint_url,
+            region=region,
+            profile=profile,
+            cache_dir=cache_dir,
+        ),
+    )
     checks = doctor(config)
     verdicts = json_report(checks) if as_json else show(checks)
     return ReplicatorError.exit_code if "fail" in verdicts else 0

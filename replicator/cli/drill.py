@@ -11,7 +11,7 @@ from replicator.cli import options, output, progress, sidecar
 from replicator.errors import CheckFailed, DamageError, GapError
 
 if TYPE_CHECKING:
-    from replicator.proof.drill import DrillReport
+    from replicator.verify.drill import DrillReport
 
 
 def command(
@@ -26,8 +26,12 @@ def command(
     scratch: options.Scratch = None,
     assertions: Annotated[
         list[str] | None,
-        typer.Option("--assert", envvar="REPLICATOR_ASSERT", metavar="SQL",
-                     help="a statement that must give one true value; may be repeated"),
+        typer.Option(
+            "--assert",
+            envvar="REPLICATOR_ASSERT",
+            metavar="SQL",
+            help="a statement that must give one true value; may be repeated",
+        ),
     ] = None,
     db: options.LocalDatabase = None,
     cache_dir: options.CacheDir = None,
@@ -38,14 +42,18 @@ def command(
     A failure is recorded too; with --database the sidecar then makes the present restorable
     again.
     """
-    from replicator.proof.drill import drill_at
+    from replicator.verify.drill import drill_at
 
     try:
         with progress.shown(as_json=as_json) as report_progress:
             report = drill_at(
                 options.target(bucket, prefix, url, endpoint_url, region, profile),
-                assertions=assertions or (), scratch=scratch, txid=txid, timestamp=timestamp,
-                progress=report_progress)
+                assertions=assertions or (),
+                scratch=scratch,
+                txid=txid,
+                timestamp=timestamp,
+                progress=report_progress,
+            )
     except (DamageError, GapError, CheckFailed):
         _tell(db, cache_dir, as_json=as_json)
         raise
@@ -67,14 +75,20 @@ def show(report: DrillReport) -> None:
     done = report.restore
     known = done.committed_at is not None
     at = f", committed {output.moment(done.committed_at)}" if known else ""
-    output.say(f"[bold green]● proven[/]  transaction {done.txid:,} of "
-               f"{output.safe(done.url)} can be restored")
-    output.facts([
-        ("transaction", f"{done.txid:,}{at}"),
-        ("fetched", f"{output.plural(done.objects, 'object')}, "
-                    f"{output.size(done.downloaded_bytes)}"),
-        ("database", f"{output.size(done.size)}, checksum {done.checksum:016x}"),
-        ("took", output.duration(report.seconds)),
-        ("proved", output.safe(", ".join([done.verified, *report.checked]))),
-        ("recorded", output.safe(report.recorded or f"nowhere: {report.unrecorded}")),
-    ])
+    output.say(
+        f"[bold green]● proven[/]  transaction {done.txid:,} of "
+        f"{output.safe(done.url)} can be restored"
+    )
+    output.facts(
+        [
+            ("transaction", f"{done.txid:,}{at}"),
+            (
+                "fetched",
+                f"{output.plural(done.objects, 'object')}, {output.size(done.downloaded_bytes)}",
+            ),
+            ("database", f"{output.size(done.size)}, checksum {done.checksum:016x}"),
+            ("took", output.duration(report.seconds)),
+            ("proved", output.safe(", ".join([done.verified, *report.checked]))),
+            ("recorded", output.safe(report.recorded or f"nowhere: {report.unrecorded}")),
+        ]
+    )

@@ -18,8 +18,9 @@ def command(
     timeout: options.Timeout = None,
     snapshot: Annotated[
         bool,
-        typer.Option("--snapshot", envvar="REPLICATOR_FLUSH_SNAPSHOT",
-                     help="take a snapshot as well"),
+        typer.Option(
+            "--snapshot", envvar="REPLICATOR_FLUSH_SNAPSHOT", help="take a snapshot as well"
+        ),
     ] = False,
     as_json: options.AsJson = False,
 ) -> int:
@@ -44,9 +45,13 @@ def _flush_all(answers: list[Answer], *, as_json: bool) -> int:
         return worst(answers)
     for each in answers:
         if each.error is None:
-            output.say(f"[green]durable[/] up to transaction {each.answer['txid']:,}  "
-                       f"{output.safe(each.database)}")
+            output.say(
+                f"[green]durable[/] up to transaction {each.answer['txid']:,}  "
+                f"{output.safe(each.database)}"
+            )
         else:
-            output.say(f"[bold red]not durable[/]: {output.safe(str(each.error))}  "
-                       f"{output.safe(each.database)}")
+            output.say(
+                f"[bold red]not durable[/]: {output.safe(str(each.error))}  "
+                f"{output.safe(each.database)}"
+            )
     return worst(answers)

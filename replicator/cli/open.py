@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def command(
     cmd: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- CMD …]",
-                       help="run this instead of the sqlite3 shell; {} is the file"),
+        typer.Argument(
+            metavar="[-- CMD …]", help="run this instead of the sqlite3 shell; {} is the file"
+        ),
     ] = None,
     bucket: options.Bucket = "",
     prefix: options.Prefix = "",
@@ -36,14 +37,17 @@ def command(
     The file takes the place of {} in CMD, or comes after it, and is in REPLICATOR_DATABASE. The
     exit code is that of the command.
     """
-    from replicator.look.point import When, opened_point, run_on, shell
+    from replicator.inspect.open import When, opened_point, run_on, shell
 
     target = options.target(bucket, prefix, url, endpoint_url, region, profile)
     words = cmd or shell()  # before anything is fetched
     with contextlib.ExitStack() as stack:
         with progress.shown(as_json=as_json) as report_progress:
-            path, report = stack.enter_context(opened_point(
-                target, When(txid, timestamp), scratch=scratch, progress=report_progress))
+            path, report = stack.enter_context(
+                opened_point(
+                    target, When(txid, timestamp), scratch=scratch, progress=report_progress
+                )
+            )
         _announce(report)
         return run_on(path, words)
 

@@ -117,8 +117,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for name in columns:
-        grid.add_column(name.lstrip(">"), justify="right" if name[:1] == ">" else "left",
-                        no_wrap=True)
+        grid.add_column(
+            name.lstrip(">"), justify="right" if name[:1] == ">" else "left", no_wrap=True
+        )
     for row in rows:
         grid.add_row(*row)
     console().print(grid)

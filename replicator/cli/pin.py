@@ -11,7 +11,8 @@ from replicator.cli import options, output
 
 def command(
     txid: Annotated[
-        int | None, typer.Argument(metavar="[TXID]", min=1, help="the transaction; default: list"),
+        int | None,
+        typer.Argument(metavar="[TXID]", min=1, help="the transaction; default: list"),
     ] = None,
     note: Annotated[str, typer.Option(metavar="TEXT", help="why, for people")] = "",
     bucket: options.Bucket = "",
@@ -23,7 +24,7 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Keep a transaction restorable until it is unpinned; without TXID list what is pinned."""
-    from replicator.past import pin, pins
+    from replicator.retention.api import pin, pins
 
     target = options.target(bucket, prefix, url, endpoint_url, region, profile)
     if txid is not None:
@@ -34,5 +35,6 @@ def command(
     elif not found:
         output.say("nothing is pinned")
     else:
-        output.table((">transaction", "note"),
-                     ((f"{each.txid:,}", output.safe(each.note)) for each in found))
+        output.table(
+            (">transaction", "note"), ((f"{each.txid:,}", output.safe(each.note)) for each in found)
+        )

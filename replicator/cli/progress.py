@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from replicator.cli import output
-from replicator.recover.progress import Listener, Progress
+from replicator.recovery.progress import Listener, Progress
 
 _WORDS = {
     "plan": "planning",
@@ -94,8 +94,13 @@ def _bar() -> Iterator[Listener]:
     )
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description:<22}"), BarColumn(), DownloadColumn(binary_units=True),
-               TransferSpeedColumn(), TimeRemainingColumn(compact=True))
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+    )
     with Bars(*columns, console=output.console(stderr=True), transient=True) as bars:
         task = bars.add_task(_WORDS["plan"], total=None)
         troubled = troubles(lambda line: bars.console.print(output.safe(line), soft_wrap=True))
@@ -103,8 +108,12 @@ def _bar() -> Iterator[Listener]:
         def listen(now: Progress) -> None:
             if now.trouble:
                 troubled(now)
-            bars.update(task, description=_WORDS.get(now.phase, now.phase),
-                        total=now.total_bytes or None, completed=now.done_bytes)
+            bars.update(
+                task,
+                description=_WORDS.get(now.phase, now.phase),
+                total=now.total_bytes or None,
+                completed=now.done_bytes,
+            )
 
         yield listen
 

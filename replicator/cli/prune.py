@@ -11,7 +11,7 @@ from replicator.cli import options, output
 from replicator.errors import AccessDenied
 
 if TYPE_CHECKING:
-    from replicator.past import Pruned, PrunePlan, Verdict
+    from replicator.retention.api import Pruned, PrunePlan, Verdict
 
 
 def command(
@@ -29,7 +29,8 @@ def command(
     keep_snapshots: options.KeepSnapshots = None,
     yes: Annotated[bool, typer.Option("--yes", help="delete; without it nothing changes")] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="list what stays as well, with its reason")] = False,
+        bool, typer.Option("--all", help="list what stays as well, with its reason")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Delete what no rule keeps: a plan with reasons, or with --yes the deed.
@@ -38,11 +39,18 @@ def command(
     replicator was given. Exit code 6 if the bucket forbids deletions.
     """
     from replicator.model import Retention
-    from replicator.past import prune
+    from replicator.retention.api import prune
 
-    rules = Retention(**options.given(
-        every_transaction=keep_every_transaction, hourly=keep_hourly, daily=keep_daily,
-        weekly=keep_weekly, monthly=keep_monthly, snapshots=keep_snapshots))
+    rules = Retention(
+        **options.given(
+            every_transaction=keep_every_transaction,
+            hourly=keep_hourly,
+            daily=keep_daily,
+            weekly=keep_weekly,
+            monthly=keep_monthly,
+            snapshots=keep_snapshots,
+        )
+    )
     target = options.target(bucket, prefix, url, endpoint_url, region, profile)
     plan, done = prune(target, rules, delete=yes)
     if as_json:
@@ -83,8 +91,10 @@ def show(plan: PrunePlan, done: Pruned | None, *, everything: bool) -> None:
         ("stays", _sum(stay)),
         ("goes", _sum(decision.deletions)),
     ]
-    rows += [("pinned in vain", f"[bold red]{txid:,} cannot be restored[/]")
-             for txid in decision.lost_pins]
+    rows += [
+        ("pinned in vain", f"[bold red]{txid:,} cannot be restored[/]")
+        for txid in decision.lost_pins
+    ]
     output.facts(rows)
     output.say()
     _say_done(done, nothing=not decision.deletions)
@@ -100,16 +110,20 @@ def _say_done(done: Pruned | None, *, nothing: bool) -> None:
         if done.unproved:
             output.say(f"kept {_sum(done.unproved)} whose merge could not be proved")
         if done.versioned:
-            output.say("the bucket keeps old versions of what was deleted; a lifecycle rule for "
-                       "noncurrent versions decides for how long")
+            output.say(
+                "the bucket keeps old versions of what was deleted; a lifecycle rule for "
+                "noncurrent versions decides for how long"
+            )
         if done.refused:
             output.say(f"[bold red]stopped:[/] {output.safe(done.refused)}")
 
 
 def _list(verdicts: Sequence[Verdict], mark: str) -> None:
     for verdict in verdicts:
-        output.say(f"{mark}  {output.safe(verdict.key)}  {output.size(verdict.size)}  "
-                   f"[dim]{output.safe(verdict.reason)}[/]")
+        output.say(
+            f"{mark}  {output.safe(verdict.key)}  {output.size(verdict.size)}  "
+            f"[dim]{output.safe(verdict.reason)}[/]"
+        )
 
 
 def _sum(verdicts: Sequence[Verdict]) -> str:

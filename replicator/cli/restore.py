@@ -21,8 +21,13 @@ def command(
     profile: options.Profile = None,
     output_path: Annotated[
         Path | None,
-        typer.Option("--output", "-o", envvar="REPLICATOR_OUTPUT", metavar="PATH",
-                     help="where the database goes; default: its own name, right here"),
+        typer.Option(
+            "--output",
+            "-o",
+            envvar="REPLICATOR_OUTPUT",
+            metavar="PATH",
+            help="where the database goes; default: its own name, right here",
+        ),
     ] = None,
     txid: Annotated[
         int | None,
@@ -30,33 +35,49 @@ def command(
     ] = None,
     timestamp: Annotated[
         str | None,
-        typer.Option(envvar="REPLICATOR_TIMESTAMP", metavar="T",
-                     help="the state at T (like 2026-01-31T14:05:00Z, or '2 hours ago')"),
+        typer.Option(
+            envvar="REPLICATOR_TIMESTAMP",
+            metavar="T",
+            help="the state at T (like 2026-01-31T14:05:00Z, or '2 hours ago')",
+        ),
     ] = None,
     if_missing: Annotated[
         bool,
-        typer.Option("--if-missing", envvar="REPLICATOR_IF_MISSING",
-                     help="do nothing when the output exists"),
+        typer.Option(
+            "--if-missing", envvar="REPLICATOR_IF_MISSING", help="do nothing when the output exists"
+        ),
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", envvar="REPLICATOR_DRY_RUN",
-                     help="say what would be fetched, write nothing"),
+        typer.Option(
+            "--dry-run",
+            envvar="REPLICATOR_DRY_RUN",
+            help="say what would be fetched, write nothing",
+        ),
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", envvar="REPLICATOR_OVERWRITE",
-                     help="replace the output, once the new database is complete and proved"),
+        typer.Option(
+            "--overwrite",
+            envvar="REPLICATOR_OVERWRITE",
+            help="replace the output, once the new database is complete and proved",
+        ),
     ] = False,
     allow_older: Annotated[
         bool,
-        typer.Option("--allow-older", envvar="REPLICATOR_ALLOW_OLDER",
-                     help="if the newest state is damaged, take the newest that can be proved"),
+        typer.Option(
+            "--allow-older",
+            envvar="REPLICATOR_ALLOW_OLDER",
+            help="if the newest state is damaged, take the newest that can be proved",
+        ),
     ] = False,
     verify: Annotated[
         Literal["none", "quick", "full"],
-        typer.Option(envvar="REPLICATOR_VERIFY", metavar="none|quick|full",
-                     help="SQLite's own check on top of the page-exact one"),
+        typer.Option(
+            envvar="REPLICATOR_VERIFY",
+            metavar="none|quick|full",
+            help="SQLite's own check on top of the page-exact one",
+        ),
     ] = "none",
     as_json: options.AsJson = False,
 ) -> None:
@@ -64,7 +85,7 @@ def command(
 
     The result is checked, page by page, against the log before it gets its name.
     """
-    from replicator.edge import process
+    from replicator.system import process
 
     process.one_arena()  # of 1 GB: 120 MB instead of 136 to 160 MB at the peak
     with process.one_blas_thread():
@@ -72,10 +93,22 @@ def command(
 
     with progress.shown(as_json=as_json) as report_progress:
         report = restore(
-            bucket=bucket, prefix=prefix, url=url, endpoint_url=endpoint_url, region=region,
-            profile=profile, output=output_path, txid=txid, timestamp=timestamp,
-            if_missing=if_missing, dry_run=dry_run, overwrite=overwrite,
-            allow_older=allow_older, verify=verify, progress=report_progress)
+            bucket=bucket,
+            prefix=prefix,
+            url=url,
+            endpoint_url=endpoint_url,
+            region=region,
+            profile=profile,
+            output=output_path,
+            txid=txid,
+            timestamp=timestamp,
+            if_missing=if_missing,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            allow_older=allow_older,
+            verify=verify,
+            progress=report_progress,
+        )
     if report is None:
         raise NoBackup("no backup found", hint="see what is there with replicator history")
     if as_json:
@@ -100,20 +133,38 @@ def _rows(report: RestoreReport, *, dry_run: bool) -> list[tuple[str, str]]:
     rows = [
         ("transaction", f"{report.txid:,}{at}"),
         ("snapshot", f"of transaction {report.snapshot_txid:,}"),
-        ("fetched", f"{output.plural(report.objects, 'object')}, "
-                    f"{output.size(report.downloaded_bytes)}"),
+        (
+            "fetched",
+            f"{output.plural(report.objects, 'object')}, {output.size(report.downloaded_bytes)}",
+        ),
     ]
     if not dry_run:
         rows += [
-            ("database", f"{output.size(report.size)}, {report.pages:,} pages of "
-                         f"{report.page_size:,} bytes"),
-            ("took", f"{output.duration(report.seconds)}, "
-                     f"{output.size(report.size / max(report.seconds, 0.001))}/s"),
+            (
+                "database",
+                f"{output.size(report.size)}, {report.pages:,} pages of {report.page_size:,} bytes",
+            ),
+            (
+                "took",
+                f"{output.duration(report.seconds)}, "
+                f"{output.size(report.size / max(report.seconds, 0.001))}/s",
+            ),
             ("proved", output.safe(report.verified)),
         ]
-    rows += [("damaged", f"[bold red]{output.safe(key)}[/], which others stood in for; "
-                         "look further with replicator verify --data") for key in report.avoided]
+    rows += [
+        (
+            "damaged",
+            f"[bold red]{output.safe(key)}[/], which others stood in for; "
+            "look further with replicator verify --data",
+        )
+        for key in report.avoided
+    ]
     if report.lost_txids:
-        rows.append(("lost", f"[bold red]{output.plural(report.lost_txids, 'transaction')}[/] "
-                             "after this one could not be restored"))
+        rows.append(
+            (
+                "lost",
+                f"[bold red]{output.plural(report.lost_txids, 'transaction')}[/] "
+                "after this one could not be restored",
+            )
+        )
     return rows

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from replicator import launch
 from replicator.cli import options
+from replicator.sidecar import launch
 
 
 def command(
@@ -28,26 +28,38 @@ def command(
     cache_dir: options.CacheDir = None,
     auto_restore: Annotated[
         bool,
-        typer.Option("--auto-restore", envvar="REPLICATOR_AUTO_RESTORE",
-                     help="restore DB first when it does not exist and the bucket has it"),
+        typer.Option(
+            "--auto-restore",
+            envvar="REPLICATOR_AUTO_RESTORE",
+            help="restore DB first when it does not exist and the bucket has it",
+        ),
     ] = False,
     sync_interval: Annotated[
         float | None,
-        typer.Option(envvar="REPLICATOR_SYNC_INTERVAL", metavar="TIME",
-                     parser=options.duration,
-                     help="least time between two uploads under steady writes"),
+        typer.Option(
+            envvar="REPLICATOR_SYNC_INTERVAL",
+            metavar="TIME",
+            parser=options.duration,
+            help="least time between two uploads under steady writes",
+        ),
     ] = None,
     snapshot_interval: Annotated[
         float | None,
-        typer.Option(envvar="REPLICATOR_SNAPSHOT_INTERVAL", metavar="TIME",
-                     parser=options.duration,
-                     help="least time between two snapshots"),
+        typer.Option(
+            envvar="REPLICATOR_SNAPSHOT_INTERVAL",
+            metavar="TIME",
+            parser=options.duration,
+            help="least time between two snapshots",
+        ),
     ] = None,
     max_cache_bytes: Annotated[
         int | None,
-        typer.Option(envvar="REPLICATOR_MAX_CACHE_BYTES", metavar="SIZE",
-                     parser=options.size,
-                     help="most disk the cache may take while the store is away"),
+        typer.Option(
+            envvar="REPLICATOR_MAX_CACHE_BYTES",
+            metavar="SIZE",
+            parser=options.size,
+            help="most disk the cache may take while the store is away",
+        ),
     ] = None,
     compression_level: Annotated[
         int | None,
@@ -55,37 +67,55 @@ def command(
     ] = None,
     take_over: Annotated[
         bool,
-        typer.Option("--take-over", envvar="REPLICATOR_TAKE_OVER",
-                     help="begin a new generation with DB as it is, although another writer "
-                          "holds the log or is ahead; its history stays restorable"),
+        typer.Option(
+            "--take-over",
+            envvar="REPLICATOR_TAKE_OVER",
+            help="begin a new generation with DB as it is, although another writer "
+            "holds the log or is ahead; its history stays restorable",
+        ),
     ] = False,
     allow_unsafe_store: Annotated[
         bool,
-        typer.Option("--allow-unsafe-store", envvar="REPLICATOR_ALLOW_UNSAFE_STORE",
-                     help="go on although the store ignores If-None-Match; only where no second "
-                          "replicator will ever write to this prefix"),
+        typer.Option(
+            "--allow-unsafe-store",
+            envvar="REPLICATOR_ALLOW_UNSAFE_STORE",
+            help="go on although the store ignores If-None-Match; only where no second "
+            "replicator will ever write to this prefix",
+        ),
     ] = False,
     drill_interval: Annotated[
         float | None,
-        typer.Option(envvar="REPLICATOR_DRILL_INTERVAL", metavar="TIME",
-                     parser=options.duration,
-                     help="how often to prove that a restore works, for example 24h; "
-                          "default: never"),
+        typer.Option(
+            envvar="REPLICATOR_DRILL_INTERVAL",
+            metavar="TIME",
+            parser=options.duration,
+            help="how often to prove that a restore works, for example 24h; default: never",
+        ),
     ] = None,
     drill_bandwidth: Annotated[
         int | None,
-        typer.Option(envvar="REPLICATOR_DRILL_BANDWIDTH", metavar="SIZE", parser=options.size,
-                     help="bytes a second that such a drill reads at most; default: 10MiB"),
+        typer.Option(
+            envvar="REPLICATOR_DRILL_BANDWIDTH",
+            metavar="SIZE",
+            parser=options.size,
+            help="bytes a second that such a drill reads at most; default: 10MiB",
+        ),
     ] = None,
     drill_scratch: Annotated[
         Path | None,
-        typer.Option(envvar="REPLICATOR_DRILL_SCRATCH", metavar="DIR",
-                     help="where there is room for the database; default: in the cache"),
+        typer.Option(
+            envvar="REPLICATOR_DRILL_SCRATCH",
+            metavar="DIR",
+            help="where there is room for the database; default: in the cache",
+        ),
     ] = None,
     keep: Annotated[
         bool | None,
-        typer.Option("--keep/--no-keep", envvar="REPLICATOR_KEEP",
-                     help="merge segments and delete what no rule keeps; default: --keep"),
+        typer.Option(
+            "--keep/--no-keep",
+            envvar="REPLICATOR_KEEP",
+            help="merge segments and delete what no rule keeps; default: --keep",
+        ),
     ] = None,
     keep_every_transaction: options.KeepEveryTransaction = None,
     keep_hourly: options.KeepHourly = None,
@@ -101,22 +131,37 @@ def command(
     a command it is the command's own when that is not 0.
     """
     given = options.given(
-        bucket=bucket, prefix=prefix, url=url, endpoint_url=endpoint_url, region=region,
-        profile=profile, cache_dir=cache_dir, auto_restore=auto_restore or None,
-        sync_interval=sync_interval, snapshot_interval=snapshot_interval,
-        max_cache_bytes=max_cache_bytes, compression_level=compression_level,
-        drill_interval=drill_interval, drill_bandwidth=drill_bandwidth,
-        drill_scratch=drill_scratch, take_over=take_over or None,
-        allow_unsafe_store=allow_unsafe_store or None, keep=keep,
-        keep_every_transaction=keep_every_transaction, keep_hourly=keep_hourly,
-        keep_daily=keep_daily, keep_weekly=keep_weekly, keep_monthly=keep_monthly,
-        keep_snapshots=keep_snapshots)
+        bucket=bucket,
+        prefix=prefix,
+        url=url,
+        endpoint_url=endpoint_url,
+        region=region,
+        profile=profile,
+        cache_dir=cache_dir,
+        auto_restore=auto_restore or None,
+        sync_interval=sync_interval,
+        snapshot_interval=snapshot_interval,
+        max_cache_bytes=max_cache_bytes,
+        compression_level=compression_level,
+        drill_interval=drill_interval,
+        drill_bandwidth=drill_bandwidth,
+        drill_scratch=drill_scratch,
+        take_over=take_over or None,
+        allow_unsafe_store=allow_unsafe_store or None,
+        keep=keep,
+        keep_every_transaction=keep_every_transaction,
+        keep_hourly=keep_hourly,
+        keep_daily=keep_daily,
+        keep_weekly=keep_weekly,
+        keep_monthly=keep_monthly,
+        keep_snapshots=keep_snapshots,
+    )
     if config is not None:
-        from replicator.config_file import ConfigFile
+        from replicator.config.file import ConfigFile
 
         file = ConfigFile.load(config, **given)
         return launch.begin("run_fleet", file, options.around(db, cmd, context), as_json=as_json)
-    from replicator.config import SqliteReplicatorConfig
+    from replicator.config.settings import SqliteReplicatorConfig
 
     one = SqliteReplicatorConfig.from_env(db_path=options.named(db), **given)
     return launch.begin("run_sidecar", one, cmd or None, as_json=as_json)

@@ -11,7 +11,7 @@ from replicator.cli import output
 from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
-    from replicator.config import SqliteReplicatorConfig
+    from replicator.config.settings import SqliteReplicatorConfig
 
 AT_ONCE = 16  # databases that are asked at the same time
 
@@ -29,14 +29,18 @@ class Answer:
         """For programs."""
         if self.error is None:
             return {"database": self.database, "url": self.url, **self.answer}
-        return {"database": self.database, "url": self.url, "error": str(self.error),
-                "kind": type(self.error).__name__}
+        return {
+            "database": self.database,
+            "url": self.url,
+            "error": str(self.error),
+            "kind": type(self.error).__name__,
+        }
 
 
 def ask(db: Path, cache_dir: Path | None, request: dict[str, Any]) -> dict[str, Any]:
     """The sidecar's answer to one request; the library's errors otherwise."""
-    from replicator.config import SqliteReplicatorConfig
-    from replicator.control import ask as ask_daemon
+    from replicator.config.settings import SqliteReplicatorConfig
+    from replicator.sidecar.control import ask as ask_daemon
 
     # only the place of the cache is of interest, and it does not depend on the store
     config = SqliteReplicatorConfig(db_path=db, cache_dir=cache_dir, url="file:///")
@@ -47,8 +51,8 @@ def ask_all(file: Path, request: dict[str, Any]) -> list[Answer]:
     """What the sidecar says of each database of a file, all asked at once, in the file's order."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from replicator.config_file import ConfigFile
-    from replicator.control import ask as ask_daemon
+    from replicator.config.file import ConfigFile
+    from replicator.sidecar.control import ask as ask_daemon
 
     def one(config: SqliteReplicatorConfig) -> Answer:
         try:
@@ -90,5 +94,7 @@ def show_repair(answer: dict[str, Any]) -> None:
         case {"txid": int(txid), "action": "none"}:
             output.say(f"[green]the present is sound[/]: transaction {txid:,} can be restored")
         case {"txid": int(txid), "action": str(action)}:
-            output.say(f"[green]repaired[/] by a new {action}: from transaction {txid:,} on "
-                       "everything can be restored")
+            output.say(
+                f"[green]repaired[/] by a new {action}: from transaction {txid:,} on "
+                "everything can be restored"
+            )

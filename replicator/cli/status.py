@@ -32,8 +32,10 @@ def _show_all(answers: list[Answer], *, as_json: bool) -> int:
     if as_json:
         output.emit_json([answer.document() for answer in answers])
     else:
-        output.table(["", "database", "state", ">durable", ">lag", ">waiting", "last error"],
-                     [_line(answer) for answer in answers])
+        output.table(
+            ["", "database", "state", ">durable", ">lag", ">waiting", "last error"],
+            [_line(answer) for answer in answers],
+        )
     ill = any(not answer.answer["healthy"] for answer in answers if answer.error is None)
     return NotDurable.exit_code if ill else worst(answers)
 
@@ -44,10 +46,15 @@ def _line(answer: Answer) -> tuple[str, ...]:
     if answer.error is not None:
         return ("[bold red]●[/]", name, "not running", "", "", "", output.safe(str(answer.error)))
     status = ReplicationStatus(**answer.answer)
-    return ("[green]●[/]" if status.healthy else "[bold red]●[/]", name, status.state,
-            f"{status.durable_txid:,} of {status.txid:,}", output.duration(status.lag_seconds),
-            output.size(status.pending_bytes),
-            "" if status.healthy else output.safe(status.last_error or ""))
+    return (
+        "[green]●[/]" if status.healthy else "[bold red]●[/]",
+        name,
+        status.state,
+        f"{status.durable_txid:,} of {status.txid:,}",
+        output.duration(status.lag_seconds),
+        output.size(status.pending_bytes),
+        "" if status.healthy else output.safe(status.last_error or ""),
+    )
 
 
 def show(status: ReplicationStatus, *, now: float | None = None) -> None:
@@ -62,23 +69,37 @@ def _rows(status: ReplicationStatus, now: float | None) -> list[tuple[str, str]]
     rows = [
         ("durable", _durable(status)),
         ("lag", f"{output.duration(status.lag_seconds)}, {output.size(status.lag_bytes)}"),
-        ("waiting", f"{output.plural(status.pending_segments, 'segment')}, "
-                    f"{output.size(status.pending_bytes)}"),
+        (
+            "waiting",
+            f"{output.plural(status.pending_segments, 'segment')}, "
+            f"{output.size(status.pending_bytes)}",
+        ),
         ("last upload", output.ago(status.last_wal_sync, now)),
         ("last snapshot", _snapshot(status, now)),
         ("proven", _proven(status, now)),
-        ("uploaded", f"{output.plural(status.uploaded_objects, 'object')}, "
-                     f"{output.size(status.uploaded_bytes)}"),
-        ("log", f"{output.plural(status.wal_frame_count, 'frame')}, "
-                f"{output.plural(status.roll_overs, 'roll-over')}"),
+        (
+            "uploaded",
+            f"{output.plural(status.uploaded_objects, 'object')}, "
+            f"{output.size(status.uploaded_bytes)}",
+        ),
+        (
+            "log",
+            f"{output.plural(status.wal_frame_count, 'frame')}, "
+            f"{output.plural(status.roll_overs, 'roll-over')}",
+        ),
         ("write lock", _write_lock(status)),
         ("generation", status.generation or "none yet"),
     ]
     if status.failed_uploads:
         rows.append(("failed", output.plural(status.failed_uploads, "upload attempt")))
     if status.last_error:
-        rows.append(("last error", f"[red]{output.safe(status.last_error)}[/], "
-                                   f"{output.ago(status.last_error_at, now)}"))
+        rows.append(
+            (
+                "last error",
+                f"[red]{output.safe(status.last_error)}[/], "
+                f"{output.ago(status.last_error_at, now)}",
+            )
+        )
     return rows
 
 
@@ -103,8 +124,10 @@ def _snapshot(status: ReplicationStatus, now: float | None) -> str:
 def _proven(status: ReplicationStatus, now: float | None) -> str:
     if status.last_proven_txid is None:
         return "never; a drill restores and checks"
-    return (f"transaction {status.last_proven_txid:,} was restored "
-            f"{output.ago(status.last_proven_ms, now)}")
+    return (
+        f"transaction {status.last_proven_txid:,} was restored "
+        f"{output.ago(status.last_proven_ms, now)}"
+    )
 
 
 def _write_lock(status: ReplicationStatus) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from replicator.cli import output
 
 if TYPE_CHECKING:
-    from replicator.history import Activity, History
+    from replicator.inspect.history import Activity, History
 
 BARS = " ▁▂▃▄▅▆▇█"
 LABEL = 12
@@ -32,16 +32,32 @@ def draw(found: History, width: int) -> list[str]:
     if activity.until_ms <= activity.since_ms:
         return []
     room = max(LEAST_WIDTH, min(width, MOST_WIDTH)) - LABEL
-    rows = [("log", _bars(activity, room)),
-            ("generation", _generations(found, activity, room)),
-            ("snapshot", _marks("▲", (s.stored_ms for s in found.snapshots), activity, room))]
-    rows += [(label, _marks(mark, (proof.at_ms for proof in found.proofs
-                                   if proof.outcome in kinds), activity, room))
-             for label, mark, kinds in (("proven", "✓", PROVEN), ("trouble", "!", TROUBLE),
-                                        ("repaired", "+", REPAIRED))]
+    rows = [
+        ("log", _bars(activity, room)),
+        ("generation", _generations(found, activity, room)),
+        ("snapshot", _marks("▲", (s.stored_ms for s in found.snapshots), activity, room)),
+    ]
+    rows += [
+        (
+            label,
+            _marks(
+                mark,
+                (proof.at_ms for proof in found.proofs if proof.outcome in kinds),
+                activity,
+                room,
+            ),
+        )
+        for label, mark, kinds in (
+            ("proven", "✓", PROVEN),
+            ("trouble", "!", TROUBLE),
+            ("repaired", "+", REPAIRED),
+        )
+    ]
     since, until = (output.moment(ms)[:16] for ms in (activity.since_ms, activity.until_ms))
-    return [f"{since}{until:>{LABEL + room - len(since)}}",
-            *(f"{label:<{LABEL}}{row}".rstrip() for label, row in rows if row.strip())]
+    return [
+        f"{since}{until:>{LABEL + room - len(since)}}",
+        *(f"{label:<{LABEL}}{row}".rstrip() for label, row in rows if row.strip()),
+    ]
 
 
 def _at(ms: int, activity: Activity, room: int) -> int:
@@ -55,8 +71,9 @@ def _bars(activity: Activity, room: int) -> str:
     if not most:
         return ""
     columns = (activity.bytes[column * count // room] for column in range(room))
-    return "".join(BARS[0 if not size else max(1, round(size * (len(BARS) - 1) / most))]
-                   for size in columns)
+    return "".join(
+        BARS[0 if not size else max(1, round(size * (len(BARS) - 1) / most))] for size in columns
+    )
 
 
 def _marks(mark: str, times: Iterable[int], activity: Activity, room: int) -> str:

@@ -20,7 +20,7 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Unpin a transaction: the rules decide whether it stays."""
-    from replicator.past import unpin
+    from replicator.retention.api import unpin
 
     unpin(options.target(bucket, prefix, url, endpoint_url, region, profile), txid)
     if as_json:

@@ -11,8 +11,8 @@ import typer
 from replicator.cli import options, output, progress, sidecar
 
 if TYPE_CHECKING:
-    from replicator.proof.chain import Finding
-    from replicator.proof.verify import VerifyReport, Window
+    from replicator.verify.consistency import Finding
+    from replicator.verify.verify import VerifyReport, Window
 
 
 def command(
@@ -28,8 +28,11 @@ def command(
     ] = False,
     sample: Annotated[
         str | None,
-        typer.Option(envvar="REPLICATOR_SAMPLE", metavar="1/7|2%|50M",
-                     help="read and check a part: a seventh that rotates by day, or a draw"),
+        typer.Option(
+            envvar="REPLICATOR_SAMPLE",
+            metavar="1/7|2%|50M",
+            help="read and check a part: a seventh that rotates by day, or a draw",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
@@ -44,13 +47,16 @@ def command(
     Damage is noted in the bucket, so that the sidecar makes the present restorable again; with
     --database it does so at once. Exit code 3 for damage, 4 if something is missing.
     """
-    from replicator.proof.verify import verify_at
+    from replicator.verify.verify import verify_at
 
     with progress.shown(as_json=as_json) as report_progress:
         report = verify_at(
-            options.target(bucket, prefix, url, endpoint_url, region, profile), data=data,
-            sample=sample, progress=report_progress,
-            seed=secrets.randbits(32) if seed is None else seed)
+            options.target(bucket, prefix, url, endpoint_url, region, profile),
+            data=data,
+            sample=sample,
+            progress=report_progress,
+            seed=secrets.randbits(32) if seed is None else seed,
+        )
     repair = _repair(db, cache_dir) if report.findings else {}
     if as_json:
         output.emit_json({**output.plain(report), "exit_code": report.exit_code} | repair)
@@ -78,12 +84,18 @@ def show(report: VerifyReport) -> None:
 
 def _rows(report: VerifyReport) -> list[tuple[str, str]]:
     rows = [
-        ("looked at", f"{output.plural(report.objects, 'object')}, {output.size(report.bytes)}, "
-                      f"in {output.duration(report.seconds)}"),
+        (
+            "looked at",
+            f"{output.plural(report.objects, 'object')}, {output.size(report.bytes)}, "
+            f"in {output.duration(report.seconds)}",
+        ),
         ("read", _read(report)),
         ("restorable", "; ".join(map(_window, report.restorable)) or "[bold red]nothing[/]"),
-        ("newest", f"transaction {report.head_txid:,}, "
-                   + ("restorable" if report.present else "[bold red]NOT restorable[/]")),
+        (
+            "newest",
+            f"transaction {report.head_txid:,}, "
+            + ("restorable" if report.present else "[bold red]NOT restorable[/]"),
+        ),
     ]
     if report.lost:
         rows.append(("lost", f"[bold red]{_ranges(report.lost)}[/]"))
@@ -95,16 +107,23 @@ def _read(report: VerifyReport) -> str:
         return "nothing to its last byte; --data does"
     how = f", a sample of {report.sample}" if report.sample else ""
     drawn = f" drawn with --seed {report.seed}" if report.seed is not None else ""
-    return (f"{output.plural(report.read_objects, 'object')}, "
-            f"{output.size(report.read_bytes)}{output.safe(how)}{drawn}")
+    return (
+        f"{output.plural(report.read_objects, 'object')}, "
+        f"{output.size(report.read_bytes)}{output.safe(how)}{drawn}"
+    )
 
 
 def _finding(finding: Finding) -> list[tuple[str, str]]:
-    lost = (f"transactions {_ranges(finding.lost)}" if finding.lost
-            else "nothing: other objects hold the same")
-    return [("problem", output.safe(finding.problem)),
-            ("holds", f"transactions {_ranges(((finding.first_txid, finding.last_txid),))}"),
-            ("lost", lost)]
+    lost = (
+        f"transactions {_ranges(finding.lost)}"
+        if finding.lost
+        else "nothing: other objects hold the same"
+    )
+    return [
+        ("problem", output.safe(finding.problem)),
+        ("holds", f"transactions {_ranges(((finding.first_txid, finding.last_txid),))}"),
+        ("lost", lost),
+    ]
 
 
 def _window(window: Window) -> str:
@@ -113,5 +132,6 @@ def _window(window: Window) -> str:
 
 
 def _ranges(ranges: tuple[tuple[int, int], ...]) -> str:
-    return ", ".join(f"{first:,}" if first == last else f"{first:,} … {last:,}"
-                     for first, last in ranges)
+    return ", ".join(
+        f"{first:,}" if first == last else f"{first:,} … {last:,}" for first, last in ranges
+    )

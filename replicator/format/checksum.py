@@ -56,7 +56,7 @@ class FrameSums:
         summed = page_size // 4 + 2
         fib = _fibonacci(summed + 2)
         matrix = fib[[[summed - 1, summed], [summed, summed + 1]]]
-        return FrameSums(_spread(fib[summed - 1::-1]), _spread(fib[summed:0:-1]), matrix)
+        return FrameSums(_spread(fib[summed - 1 :: -1]), _spread(fib[summed:0:-1]), matrix)
 
     def data_sums(self, words: U32, big_endian: bool) -> U32:
         """What each frame's bytes add to the chain: uint32[frames, 2].

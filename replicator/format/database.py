@@ -44,8 +44,9 @@ def parse_database_header(data: Buffer) -> DatabaseHeader | None:
     if not valid_page_size(page_size):
         return None
     (pages,), (largest_root,) = (struct.unpack_from(">I", data, at) for at in (28, 52))
-    return DatabaseHeader(page_size, pages, (write_version, read_version) == (2, 2),
-                          largest_root != 0)
+    return DatabaseHeader(
+        page_size, pages, (write_version, read_version) == (2, 2), largest_root != 0
+    )
 
 
 def lock_page(page_size: int) -> int:
@@ -121,8 +122,8 @@ class PageHashes:
         count = len(data) // self.page_size
         pgnos = np.arange(first_pgno, first_pgno + count, dtype=np.uint32)
         known = np.zeros(count, np.uint64)
-        inside = self._hashes[first_pgno - 1:self.pages][:count]
-        known[:len(inside)] = inside
+        inside = self._hashes[first_pgno - 1 : self.pages][:count]
+        known[: len(inside)] = inside
         different = known != self.hash_pages(pgnos, data)
         different &= pgnos != lock_page(self.page_size)
         return np.extract(different, pgnos)
@@ -130,8 +131,8 @@ class PageHashes:
     def resize(self, pages: int) -> None:
         """Drop the pages beyond ``pages``, or add pages of zeros up to it."""
         if pages < self.pages:
-            self.checksum ^= _xor(self._hashes[pages:self.pages])
-            self._hashes[pages:self.pages] = 0
+            self.checksum ^= _xor(self._hashes[pages : self.pages])
+            self._hashes[pages : self.pages] = 0
             self.pages = pages
         self.grow(pages, np.zeros(0, np.uint32))
 
@@ -156,7 +157,7 @@ class PageHashes:
     def to_bytes(self) -> bytes:
         """Header, hashes, and the hash of both; see :meth:`from_bytes`."""
         head = _DUMP.pack(_DUMP_MAGIC, self.page_size, self.pages, self.checksum)
-        body = head + self._hashes[:self.pages].astype("<u8").tobytes()
+        body = head + self._hashes[: self.pages].astype("<u8").tobytes()
         return body + struct.pack("<Q", xxh3_64_intdigest(body))
 
     @classmethod
@@ -168,7 +169,7 @@ class PageHashes:
         body, (seal,) = memoryview(data)[:-8], struct.unpack("<Q", data[-8:])
         if magic != _DUMP_MAGIC or xxh3_64_intdigest(body) != seal:
             return None
-        array = np.frombuffer(body[_DUMP.size:], "<u8").astype(np.uint64)
+        array = np.frombuffer(body[_DUMP.size :], "<u8").astype(np.uint64)
         if len(array) != pages or _xor(array) != checksum:
             return None
         loaded = cls(page_size)
@@ -177,8 +178,13 @@ class PageHashes:
 
     def hash_at(self, pgnos: U32, data: Buffer, offsets: Offsets) -> U64:
         view, size = memoryview(data), self.page_size
-        hashes = np.array([xxh3_64_intdigest(view[at:at + size], pgno) for pgno, at
-                           in zip(pgnos.tolist(), offsets.tolist(), strict=True)], np.uint64)
+        hashes = np.array(
+            [
+                xxh3_64_intdigest(view[at : at + size], pgno)
+                for pgno, at in zip(pgnos.tolist(), offsets.tolist(), strict=True)
+            ],
+            np.uint64,
+        )
         hashes[pgnos == lock_page(self.page_size)] = 0
         return hashes
 

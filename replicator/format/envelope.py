@@ -77,10 +77,21 @@ def damaged(key: str, what: str) -> DamageError:
 
 def encode_header(header: ObjectHeader) -> bytes:
     created_by = header.created_by.encode()[:_CREATED_BY_LIMIT]
-    content = _HEADER.pack(
-        _HEADER_MAGIC, format_version(header.kind), header.kind, 0,
-        uuid.UUID(header.generation).bytes, uuid.UUID(header.writer).bytes, header.first_txid,
-        header.created_ms, header.page_size, len(created_by)) + created_by
+    content = (
+        _HEADER.pack(
+            _HEADER_MAGIC,
+            format_version(header.kind),
+            header.kind,
+            0,
+            uuid.UUID(header.generation).bytes,
+            uuid.UUID(header.writer).bytes,
+            header.first_txid,
+            header.created_ms,
+            header.page_size,
+            len(created_by),
+        )
+        + created_by
+    )
     return _sealed(_HEADER_NIBBLE, content, b"")
 
 
@@ -100,8 +111,8 @@ def read_header(data: Buffer, key: str) -> tuple[ObjectHeader, int]:
     if not _HEADER.size + 16 <= length <= min(len(data), HEADER_LIMIT):
         raise damaged(key, "its header has an impossible length")
     frame = bytes(data[:length])
-    _check_sum(frame[:-_SUM.size], frame[-_SUM.size:], key, "header")
-    return _parse_header(frame[zstd.SKIPPABLE_HEADER_SIZE:-_SUM.size], key), length
+    _check_sum(frame[: -_SUM.size], frame[-_SUM.size :], key, "header")
+    return _parse_header(frame[zstd.SKIPPABLE_HEADER_SIZE : -_SUM.size], key), length
 
 
 def _check_sum(covered: Buffer, stored: Buffer, key: str, what: str) -> None:
@@ -111,14 +122,21 @@ def _check_sum(covered: Buffer, stored: Buffer, key: str, what: str) -> None:
 
 def _parse_header(content: bytes, key: str) -> ObjectHeader:
     magic, version, kind, _, generation, writer, first_txid, created_ms, page_size, length = (
-        _HEADER.unpack_from(content))
+        _HEADER.unpack_from(content)
+    )
     _check_format(magic == _HEADER_MAGIC, version, kind, key)
-    created_by = content[_HEADER.size:]
+    created_by = content[_HEADER.size :]
     if len(created_by) != length or not valid_page_size(page_size):
         raise damaged(key, "its header contradicts itself")
-    return ObjectHeader(Kind(kind), str(uuid.UUID(bytes=generation)), first_txid, page_size,
-                        str(uuid.UUID(bytes=writer)), created_ms,
-                        created_by.decode(errors="replace"))
+    return ObjectHeader(
+        Kind(kind),
+        str(uuid.UUID(bytes=generation)),
+        first_txid,
+        page_size,
+        str(uuid.UUID(bytes=writer)),
+        created_ms,
+        created_by.decode(errors="replace"),
+    )
 
 
 def _check_format(ours: bool, version: int, kind: int, key: str) -> None:
@@ -129,21 +147,39 @@ def _check_format(ours: bool, version: int, kind: int, key: str) -> None:
 
 
 def _newer(key: str, version: int) -> NoReturn:
-    raise DamageError(f"{key}: a newer replicator wrote it (format {version})", key=key,
-                      hint="upgrade this replicator, then try again")
+    raise DamageError(
+        f"{key}: a newer replicator wrote it (format {version})",
+        key=key,
+        hint="upgrade this replicator, then try again",
+    )
 
 
 def encode_trailer(kind: Kind, trailer: Trailer) -> bytes:
     index = _encode_index(trailer) if trailer.frames is None else encode_digests(trailer.frames)
     version = FORMAT_VERSION if trailer.frames is None else format_version(kind)
     first = trailer.first_commit_ms or 0
-    content = _TRAILER.pack(
-        _TRAILER_MAGIC, version, kind, 0, trailer.last_txid, trailer.pages,
-        len(trailer.commit_frames), len(trailer.commit_times_ms), len(index),
-        trailer.checksum_before, trailer.checksum_after, trailer.payload_bytes,
-        trailer.seek_xxh64, first, trailer.data_sha256) + index
+    content = (
+        _TRAILER.pack(
+            _TRAILER_MAGIC,
+            version,
+            kind,
+            0,
+            trailer.last_txid,
+            trailer.pages,
+            len(trailer.commit_frames),
+            len(trailer.commit_times_ms),
+            len(index),
+            trailer.checksum_before,
+            trailer.checksum_after,
+            trailer.payload_bytes,
+            trailer.seek_xxh64,
+            first,
+            trailer.data_sha256,
+        )
+        + index
+    )
     length = zstd.SKIPPABLE_HEADER_SIZE + len(content) + _END.size
-    end = _END.pack(0, length, _END_MAGIC)[_SUM.size:]
+    end = _END.pack(0, length, _END_MAGIC)[_SUM.size :]
     return _sealed(_TRAILER_NIBBLE, content, end)
 
 
@@ -185,13 +221,13 @@ def read_tail(tail: Buffer, size: int, key: str) -> Tail | int:
     if needed > len(tail):
         return needed
     end = len(tail) - seek_length
-    _, length, magic = _END.unpack(tail[end - _END.size:end])
+    _, length, magic = _END.unpack(tail[end - _END.size : end])
     if magic != _END_MAGIC:
         raise damaged(key, "does not end like an object of a replicator")
     needed = _checked(seek_length + length, size, key)
     if needed > len(tail):
         return needed
-    return _parse_tail(tail[end - length:end], tail[end:], size, key)
+    return _parse_tail(tail[end - length : end], tail[end:], size, key)
 
 
 def _checked(needed: int, size: int, key: str) -> int:
@@ -204,7 +240,7 @@ def _seek_length(tail: memoryview) -> int:
     """Bytes of the seek table at the end, 0 when there is none."""
     if len(tail) < _FOOTER.size:
         return 0
-    count, _, magic = _FOOTER.unpack(tail[-_FOOTER.size:])
+    count, _, magic = _FOOTER.unpack(tail[-_FOOTER.size :])
     if magic != _SEEK_MAGIC:
         return 0
     return int(zstd.SKIPPABLE_HEADER_SIZE + count * _SEEK_ENTRY + _FOOTER.size)
@@ -212,11 +248,12 @@ def _seek_length(tail: memoryview) -> int:
 
 def _parse_tail(frame: memoryview, seek: memoryview, size: int, key: str) -> Tail:
     if zstd.parse_skippable(frame, _TRAILER_NIBBLE) != len(frame) or (
-            len(frame) < zstd.SKIPPABLE_HEADER_SIZE + _TRAILER.size + _END.size):
+        len(frame) < zstd.SKIPPABLE_HEADER_SIZE + _TRAILER.size + _END.size
+    ):
         raise damaged(key, "its trailer has an impossible length")
     at = len(frame) - _END.size
-    _check_sum(frame[:at], frame[at:at + _SUM.size], key, "trailer")
-    kind, trailer = _parse_trailer(bytes(frame[zstd.SKIPPABLE_HEADER_SIZE:at]), key)
+    _check_sum(frame[:at], frame[at : at + _SUM.size], key, "trailer")
+    kind, trailer = _parse_trailer(bytes(frame[zstd.SKIPPABLE_HEADER_SIZE : at]), key)
     offset = size - len(seek) - len(frame)
     if trailer.seek_xxh64 != (xxh64_intdigest(seek) if seek else 0):
         raise damaged(key, "the checksum of its seek table does not match")
@@ -227,27 +264,54 @@ def _parse_tail(frame: memoryview, seek: memoryview, size: int, key: str) -> Tai
 
 
 def _parse_trailer(content: bytes, key: str) -> tuple[Kind, Trailer]:
-    (magic, version, kind, _, last_txid, pages, commits, times, index_size, before, after,
-     payload_bytes, seek_xxh64, first_ms, data_sha256) = _TRAILER.unpack_from(content)
+    (
+        magic,
+        version,
+        kind,
+        _,
+        last_txid,
+        pages,
+        commits,
+        times,
+        index_size,
+        before,
+        after,
+        payload_bytes,
+        seek_xxh64,
+        first_ms,
+        data_sha256,
+    ) = _TRAILER.unpack_from(content)
     _check_format(magic == _TRAILER_MAGIC, version, kind, key)
-    index = content[_TRAILER.size:]
+    index = content[_TRAILER.size :]
     if len(index) != index_size:
         raise damaged(key, "its trailer contradicts itself")
     digests = _parse_digests(index, key) if version > FORMAT_VERSION else None
-    frames, commit_times = _parse_index(index if digests is None else b"", commits, times,
-                                        first_ms, key)
-    return Kind(kind), Trailer(last_txid, pages, before, after, payload_bytes, data_sha256,
-                               seek_xxh64, frames, commit_times, digests)
+    frames, commit_times = _parse_index(
+        index if digests is None else b"", commits, times, first_ms, key
+    )
+    return Kind(kind), Trailer(
+        last_txid,
+        pages,
+        before,
+        after,
+        payload_bytes,
+        data_sha256,
+        seek_xxh64,
+        frames,
+        commit_times,
+        digests,
+    )
 
 
 def _parse_digests(index: bytes, key: str) -> FrameDigests:
     if len(index) % DIGESTS != _SUM.size:
         raise damaged(key, "its trailer contradicts itself")
-    return FrameDigests(_SUM.unpack_from(index)[0], index[_SUM.size:])
+    return FrameDigests(_SUM.unpack_from(index)[0], index[_SUM.size :])
 
 
-def _parse_index(index: bytes, commits: int, times: int, first_ms: int,
-                 key: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _parse_index(
+    index: bytes, commits: int, times: int, first_ms: int, key: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     split, size = 4 * commits, 4 * commits + 8 * max(0, times - 1)
     try:
         planes = zstd.decompress_frame(index, size) if index else b""
@@ -263,8 +327,7 @@ def _parse_index(index: bytes, commits: int, times: int, first_ms: int,
 def encode_seek_table(frames: list[tuple[int, int]]) -> bytes:
     """The seek table for frames of (compressed, raw) bytes, skippable ones with raw 0."""
     entries = np.array(frames, "<u4").tobytes()
-    return zstd.skippable_frame(
-        _SEEK_NIBBLE, entries + _FOOTER.pack(len(frames), 0, _SEEK_MAGIC))
+    return zstd.skippable_frame(_SEEK_NIBBLE, entries + _FOOTER.pack(len(frames), 0, _SEEK_MAGIC))
 
 
 def _parse_seek_table(seek: memoryview, size: int, key: str) -> tuple[SeekEntry, ...]:

@@ -19,8 +19,9 @@ from replicator.format.wal import FRAME_HEADER_SIZE, FrameBuilder
 ZEROS_BYTES = 4 * 1024 * 1024  # pages of zeros that are written at once
 
 
-def newest_images(chunks: Callable[[], Iterator[Chunk]], *, page_size: int,
-                  salts: tuple[int, int]) -> Iterator[bytes]:
+def newest_images(
+    chunks: Callable[[], Iterator[Chunk]], *, page_size: int, salts: tuple[int, int]
+) -> Iterator[bytes]:
     """A WAL file of one transaction that leads to where all of ``chunks`` lead.
 
     ``chunks()`` gives every frame of the runs, oldest first, and is called twice; the last
@@ -51,5 +52,5 @@ def _zeros(builder: FrameBuilder, pgnos: U32, page_size: int) -> Iterator[bytes]
     pgnos = pgnos[pgnos != lock_page(page_size)]
     step = max(1, ZEROS_BYTES // page_size)
     for at in range(0, len(pgnos), step):
-        some = pgnos[at:at + step]
+        some = pgnos[at : at + step]
         yield builder.feed(some, bytes(len(some) * page_size))

@@ -49,11 +49,11 @@ class FrameDigests:
 
     def frame(self, number: int) -> bytes:
         """SHA-256 of the bytes of data frame ``number``, from 0."""
-        return self.packed[number * DIGESTS:][:DIGESTS // 2]
+        return self.packed[number * DIGESTS :][: DIGESTS // 2]
 
     def pages(self, number: int) -> bytes:
         """SHA-256 of the pages in it."""
-        return self.packed[number * DIGESTS:][DIGESTS // 2:DIGESTS]
+        return self.packed[number * DIGESTS :][DIGESTS // 2 : DIGESTS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +101,23 @@ class Summary:
         """The metadata the store keeps beside the object, for when a HEAD suffices."""
         header, trailer = self.header, self.trailer
         times = {"first-time": trailer.first_commit_ms, "last-time": trailer.last_commit_ms}
-        return {
-            "format": str(FORMAT_VERSION if trailer.frames is None else SNAPSHOT_VERSION),
-            "kind": header.kind.name.lower().replace("_", "-"),
-            "generation": header.generation,
-            "first-txid": str(header.first_txid),
-            "last-txid": str(trailer.last_txid),
-            "page-size": str(header.page_size),
-            "pages": str(trailer.pages),
-            "checksum-before": f"{trailer.checksum_before:016x}",
-            "checksum-after": f"{trailer.checksum_after:016x}",
-            "created": str(header.created_ms),
-            "writer": header.writer,
-        } | ({"sha256": self.sha256} if self.sha256 else {}) | {
-            name: str(ms) for name, ms in times.items() if ms is not None}
+        return (
+            {
+                "format": str(FORMAT_VERSION if trailer.frames is None else SNAPSHOT_VERSION),
+                "kind": header.kind.name.lower().replace("_", "-"),
+                "generation": header.generation,
+                "first-txid": str(header.first_txid),
+                "last-txid": str(trailer.last_txid),
+                "page-size": str(header.page_size),
+                "pages": str(trailer.pages),
+                "checksum-before": f"{trailer.checksum_before:016x}",
+                "checksum-after": f"{trailer.checksum_after:016x}",
+                "created": str(header.created_ms),
+                "writer": header.writer,
+            }
+            | ({"sha256": self.sha256} if self.sha256 else {})
+            | {name: str(ms) for name, ms in times.items() if ms is not None}
+        )
 
 
 @dataclass(frozen=True, slots=True)

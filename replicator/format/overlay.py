@@ -41,8 +41,8 @@ class Chosen:
         pgnos, frames = self.pgnos[inside], self.frames[inside] - first_frame
         step = max(1, BLOCK_BYTES // self.page_size)
         for at in range(0, len(pgnos), step):
-            block = rows[frames[at:at + step], FRAME_HEADER_SIZE:]
-            yield pgnos[at:at + step], block.tobytes()
+            block = rows[frames[at : at + step], FRAME_HEADER_SIZE:]
+            yield pgnos[at : at + step], block.tobytes()
 
 
 class Overlay:
@@ -71,8 +71,13 @@ class Overlay:
     def open_runs(self, first_pgno: int, image: Buffer, *, zeros: bool) -> Iterator[Run]:
         """The parts of consecutive pages that no newer image has settled. Pages of zeros are
         left out unless asked for."""
-        return runs(self._pgnos(first_pgno, image), image, self.page_size,
-                    self._open(first_pgno, image), zeros=zeros)
+        return runs(
+            self._pgnos(first_pgno, image),
+            image,
+            self.page_size,
+            self._open(first_pgno, image),
+            zeros=zeros,
+        )
 
     def holds(self, first_pgno: int, image: Buffer, hashes: U64) -> bool:
         """Whether every page of ``image`` that is still open has the hash given for it."""
@@ -87,8 +92,8 @@ class Overlay:
     def _open(self, first_pgno: int, image: Buffer) -> Flags:
         count = len(image) // self.page_size
         mask: Flags = np.zeros(count, np.bool_)
-        known = self._settled[first_pgno:self.limit + 1][:count]
-        mask[:len(known)] = ~known
+        known = self._settled[first_pgno : self.limit + 1][:count]
+        mask[: len(known)] = ~known
         return mask
 
 
@@ -104,20 +109,29 @@ def join(parts: Sequence[Frames]) -> Frames:
     commits = np.concatenate([part.commits for part in parts])
     ends = np.flatnonzero(commits)
     return Frames(
-        sum(part.count for part in parts), int(ends[-1]) + 1 if len(ends) else 0,
-        np.concatenate([part.pages for part in parts]), commits,
-        np.concatenate([part.checksums for part in parts]))
+        sum(part.count for part in parts),
+        int(ends[-1]) + 1 if len(ends) else 0,
+        np.concatenate([part.pages for part in parts]),
+        commits,
+        np.concatenate([part.checksums for part in parts]),
+    )
 
 
 def tail(frames: Frames, count: int) -> Frames:
     """The frames after the first ``count``."""
     committed = max(0, frames.committed - count)
-    return Frames(frames.count - count, committed, frames.pages[count:], frames.commits[count:],
-                  frames.checksums[count:])
+    return Frames(
+        frames.count - count,
+        committed,
+        frames.pages[count:],
+        frames.commits[count:],
+        frames.checksums[count:],
+    )
 
 
-def runs(pgnos: U32, images: Buffer, page_size: int, mask: Flags | None = None, *,
-         zeros: bool) -> Iterator[Run]:
+def runs(
+    pgnos: U32, images: Buffer, page_size: int, mask: Flags | None = None, *, zeros: bool
+) -> Iterator[Run]:
     """Neighbouring pages of ``images`` joined, where ``mask`` allows; pages of zeros are left
     out unless asked for, for a new file reads as zeros where nothing was written."""
     wanted: Flags = np.ones(len(pgnos), np.bool_) if mask is None else mask.copy()
@@ -131,7 +145,7 @@ def runs(pgnos: U32, images: Buffer, page_size: int, mask: Flags | None = None, 
     view = memoryview(images)
     for run in np.split(kept, breaks):
         first, last = int(run[0]), int(run[-1]) + 1
-        yield (int(pgnos[first]) - 1) * page_size, view[first * page_size:last * page_size]
+        yield (int(pgnos[first]) - 1) * page_size, view[first * page_size : last * page_size]
 
 
 def page_hashes(page_size: int, first_pgno: int, image: Buffer) -> U64:

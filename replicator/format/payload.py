@@ -10,13 +10,7 @@ from collections.abc import Iterator
 
 from replicator.format.envelope import damaged
 from replicator.format.segment import SegmentDecoder
-from replicator.format.wal import (
-    FRAME_HEADER_SIZE,
-    HEADER_SIZE,
-    Frames,
-    parse_header,
-    scan,
-)
+from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE, Frames, parse_header, scan
 from replicator.model import LogPosition
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -40,8 +34,10 @@ def decode_frames(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[
         data = bytes(memoryview(buffer)[:whole])
         frames = scan(data, position)
         if frames.count * width != whole:
-            raise damaged(decoder.key, f"frame {position.frame + frames.count + 1} does not "
-                          "continue its checksums")
+            raise damaged(
+                decoder.key,
+                f"frame {position.frame + frames.count + 1} does not continue its checksums",
+            )
         del buffer[:whole]
         position = frames.position(position, frames.count)
         yield data, frames
@@ -49,8 +45,7 @@ def decode_frames(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[
 
 def _start(decoder: SegmentDecoder, data: bytes) -> LogPosition:
     header = parse_header(data)
-    if header is None or decoder.header is None or (
-            header.page_size != decoder.header.page_size):
+    if header is None or decoder.header is None or (header.page_size != decoder.header.page_size):
         raise damaged(decoder.key, "its payload does not begin like a WAL")
     return header.start()
 

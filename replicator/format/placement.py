@@ -29,8 +29,9 @@ class Placement:
             keep &= self._pgnos <= smallest
         self._merge(keep, pgnos, (indexes + first + 1).astype(np.uint32))
 
-    def _merge(self, keep: np.ndarray[tuple[int], np.dtype[np.bool_]], pgnos: U32,
-               frames: U32) -> None:
+    def _merge(
+        self, keep: np.ndarray[tuple[int], np.dtype[np.bool_]], pgnos: U32, frames: U32
+    ) -> None:
         pgnos = np.concatenate((self._pgnos[keep], pgnos))
         order = np.argsort(pgnos, kind="stable")
         self._pgnos = pgnos[order]
@@ -58,5 +59,6 @@ class Placement:
     def within(self, first_pgno: int, count: int) -> list[tuple[int, int]]:
         """(page number, frame) for those of the pages from ``first_pgno`` on that have one."""
         low, high = np.searchsorted(self._pgnos, [first_pgno, first_pgno + count])
-        return list(zip(self._pgnos[low:high].tolist(), self._frames[low:high].tolist(),
-                        strict=True))
+        return list(
+            zip(self._pgnos[low:high].tolist(), self._frames[low:high].tolist(), strict=True)
+        )

@@ -32,7 +32,6 @@ from replicator.format.envelope import (
     read_header,
     read_tail,
 )
-from replicator.format.frames import DataProof, Frame, compress
 from replicator.format.objects import (
     FORMAT_VERSION,
     FrameDigests,
@@ -42,14 +41,31 @@ from replicator.format.objects import (
     Trailer,
     parse_metadata,
 )
+from replicator.format.snapshot_blocks import DataProof, Frame, compress
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE, new_header
 from replicator.model import DatabaseState, Kind
 
 __all__ = [
-    "FORMAT_VERSION", "HEADER_LIMIT", "TAIL_LIMIT", "Frame", "ObjectFacts", "ObjectHeader",
-    "SeekEntry", "SegmentDecoder", "SegmentEncoder", "SnapshotEncoder", "Summary", "Tail",
-    "Trailer", "decode_frame", "decode_segment", "decode_snapshot", "generation_marker",
-    "parse_metadata", "read_header", "read_tail",
+    "FORMAT_VERSION",
+    "HEADER_LIMIT",
+    "TAIL_LIMIT",
+    "Frame",
+    "ObjectFacts",
+    "ObjectHeader",
+    "SeekEntry",
+    "SegmentDecoder",
+    "SegmentEncoder",
+    "SnapshotEncoder",
+    "Summary",
+    "Tail",
+    "Trailer",
+    "decode_frame",
+    "decode_segment",
+    "decode_snapshot",
+    "generation_marker",
+    "parse_metadata",
+    "read_header",
+    "read_tail",
 ]
 
 # 16 MiB: twice the ratio of a 2 MiB window on small transactions, and a decoder's memory. Half of
@@ -64,8 +80,9 @@ class SegmentEncoder:
     def __init__(self, header: ObjectHeader, *, level: int, far: bool = True) -> None:
         """``far``: pages may come back megabytes later, see :class:`.zstd.FrameCompressor`."""
         self._header = header
-        self._stream = zstd.FrameCompressor(level, _WINDOW_LOG if far else _NEAR_WINDOW_LOG,
-                                            far=far)
+        self._stream = zstd.FrameCompressor(
+            level, _WINDOW_LOG if far else _NEAR_WINDOW_LOG, far=far
+        )
         self._sha = hashlib.sha256()
         self._size = 0
         self._payload = 0
@@ -78,9 +95,15 @@ class SegmentEncoder:
         self._payload += len(wal_bytes)
         return self._emit(self._stream.compress(wal_bytes))
 
-    def finish(self, *, last_txid: int, state: DatabaseState, before: int,
-               commit_frames: Sequence[int], commit_times_ms: Sequence[int]
-               ) -> tuple[bytes, Summary]:
+    def finish(
+        self,
+        *,
+        last_txid: int,
+        state: DatabaseState,
+        before: int,
+        commit_frames: Sequence[int],
+        commit_times_ms: Sequence[int],
+    ) -> tuple[bytes, Summary]:
         """The last bytes and what was made.
 
         ``state`` is the database after ``last_txid``, ``before`` its checksum before the first
@@ -88,8 +111,17 @@ class SegmentEncoder:
         per transaction; the times must not decrease (ValueError).
         """
         rest = self._emit(self._stream.finish())
-        trailer = Trailer(last_txid, state.pages, before, state.checksum, self._payload,
-                          self._sha.digest(), 0, tuple(commit_frames), tuple(commit_times_ms))
+        trailer = Trailer(
+            last_txid,
+            state.pages,
+            before,
+            state.checksum,
+            self._payload,
+            self._sha.digest(),
+            0,
+            tuple(commit_frames),
+            tuple(commit_times_ms),
+        )
         if mistake := _contradiction(self._header, trailer):
             raise ValueError(mistake)
         rest += self._emit(encode_trailer(self._header.kind, trailer))
@@ -108,8 +140,7 @@ def _contradiction(header: ObjectHeader, trailer: Trailer) -> str | None:
         return "its last txid lies before its first"
     if trailer.commit_frames and len(trailer.commit_frames) != transactions:
         return "its index does not list every transaction"
-    frames, rest = divmod(trailer.payload_bytes - HEADER_SIZE,
-                          header.page_size + FRAME_HEADER_SIZE)
+    frames, rest = divmod(trailer.payload_bytes - HEADER_SIZE, header.page_size + FRAME_HEADER_SIZE)
     if rest or frames < 0:
         return "its payload is not made of whole frames"
     if trailer.commit_frames and sum(trailer.commit_frames) != frames:
@@ -124,8 +155,13 @@ def generation_marker(header: ObjectHeader, *, state: DatabaseState) -> tuple[by
     """
     encoder = SegmentEncoder(header, level=_MARKER_LEVEL)
     start = encoder.start() + encoder.write(new_header(header.page_size, salts=(0, 0)).encode())
-    rest, summary = encoder.finish(last_txid=header.first_txid, state=state,
-                                   before=state.checksum, commit_frames=(), commit_times_ms=())
+    rest, summary = encoder.finish(
+        last_txid=header.first_txid,
+        state=state,
+        before=state.checksum,
+        commit_frames=(),
+        commit_times_ms=(),
+    )
     return start + rest, summary
 
 
@@ -157,19 +193,22 @@ class SnapshotEncoder:
         self._digests += frame.sha256 + frame.pages_sha256
         return frame.data
 
-    def finish(self, *, last_txid: int, state: DatabaseState,
-               sent_ms: int | None = None) -> tuple[bytes, Summary]:
+    def finish(
+        self, *, last_txid: int, state: DatabaseState, sent_ms: int | None = None
+    ) -> tuple[bytes, Summary]:
         """The last bytes and what was made. ``sent_ms``, where frames come from an earlier
         snapshot, is when the oldest of them was sent. ValueError when the frames are not
         ``state.pages`` pages."""
         raw = sum(raw for _, raw in self._frames)
         if raw != state.pages * self._header.page_size:
             raise ValueError(f"{raw} bytes are not {state.pages} pages")
-        digests = FrameDigests(self._header.created_ms if sent_ms is None else sent_ms,
-                               bytes(self._digests))
+        digests = FrameDigests(
+            self._header.created_ms if sent_ms is None else sent_ms, bytes(self._digests)
+        )
         proof = hashlib.sha256(self._start + encode_digests(digests)).digest()
-        trailer = Trailer(last_txid, state.pages, state.checksum, state.checksum, raw, proof, 0,
-                          (), (), digests)
+        trailer = Trailer(
+            last_txid, state.pages, state.checksum, state.checksum, raw, proof, 0, (), (), digests
+        )
         kind = self._header.kind
         length = len(encode_trailer(kind, trailer))
         seek = encode_seek_table([*self._frames, (length, 0)])
@@ -259,8 +298,11 @@ class SegmentDecoder:
         trailer = tail.trailer
         if trailer.data_sha256 != self._sha.digest():
             raise DamageError("the SHA-256 of its data does not match")
-        if (trailer.payload_bytes != self._payload or tail.kind is not header.kind
-                or tail.seek is not None):
+        if (
+            trailer.payload_bytes != self._payload
+            or tail.kind is not header.kind
+            or tail.seek is not None
+        ):
             raise DamageError("its header, data and trailer do not belong together")
         if mistake := _contradiction(header, trailer):
             raise DamageError(mistake)
@@ -303,8 +345,9 @@ def decode_snapshot(data: bytes, key: str) -> tuple[Summary, bytes]:
         raise damaged(key, "it is not a snapshot")
     _check_snapshot(data, header, start, tail, key)
     raw = b"".join(
-        decode_frame(memoryview(data)[entry.offset:entry.offset + entry.compressed], entry, key)
-        for entry in tail.seek)
+        decode_frame(memoryview(data)[entry.offset : entry.offset + entry.compressed], entry, key)
+        for entry in tail.seek
+    )
     return Summary(header, tail.trailer, len(data), hashlib.sha256(data).hexdigest()), raw
 
 
@@ -316,5 +359,5 @@ def _check_snapshot(data: bytes, header: ObjectHeader, start: int, tail: Tail, k
     if start + sum(entry.compressed for entry in seek) != tail.trailer_offset:
         raise damaged(key, "its seek table does not cover its data")
     proof = DataProof(tail, key)
-    proof.update(memoryview(data)[:tail.trailer_offset])
+    proof.update(memoryview(data)[: tail.trailer_offset])
     proof.finish()

@@ -50,8 +50,9 @@ class WalHeader:
         return _header_fields(self) + struct.pack(">2I", *self.checksum)
 
     def start(self) -> LogPosition:
-        return LogPosition(self.salt1, self.salt2, 0, self.checksum, self.big_endian,
-                           self.page_size)
+        return LogPosition(
+            self.salt1, self.salt2, 0, self.checksum, self.big_endian, self.page_size
+        )
 
     def offset(self, frame: int) -> int:
         """Byte offset in the file right after ``frame`` frames."""
@@ -59,8 +60,14 @@ class WalHeader:
 
 
 def _header_fields(header: WalHeader) -> bytes:
-    return _HEADER_FIELDS.pack(_MAGIC | header.big_endian, _VERSION, header.page_size,
-                               header.sequence, header.salt1, header.salt2)
+    return _HEADER_FIELDS.pack(
+        _MAGIC | header.big_endian,
+        _VERSION,
+        header.page_size,
+        header.sequence,
+        header.salt1,
+        header.salt2,
+    )
 
 
 def parse_header(data: Buffer) -> WalHeader | None:
@@ -81,8 +88,9 @@ def valid_page_size(page_size: int) -> bool:
     return 512 <= page_size <= 65536 and page_size & (page_size - 1) == 0
 
 
-def new_header(page_size: int, *, salts: tuple[int, int], sequence: int = 0,
-               big_endian: bool = False) -> WalHeader:
+def new_header(
+    page_size: int, *, salts: tuple[int, int], sequence: int = 0, big_endian: bool = False
+) -> WalHeader:
     draft = WalHeader(page_size, sequence, *salts, (0, 0), big_endian)
     return replace(draft, checksum=plain_checksum(_header_fields(draft), big_endian))
 
@@ -128,16 +136,20 @@ def scan(data: Buffer, base: LogPosition) -> Frames:
     commits = headers[:, 1]
     ends = np.flatnonzero(commits)
     committed = int(ends[-1]) + 1 if len(ends) else 0
-    return Frames(valid, committed, np.ascontiguousarray(headers[:, 0]),
-                  np.ascontiguousarray(commits), np.ascontiguousarray(headers[:, 4:]))
+    return Frames(
+        valid,
+        committed,
+        np.ascontiguousarray(headers[:, 0]),
+        np.ascontiguousarray(commits),
+        np.ascontiguousarray(headers[:, 4:]),
+    )
 
 
 def _valid_prefix(data: Buffer, base: LogPosition) -> tuple[U32, int]:
     """Frame headers as native uint32[frames, 6], and how many frames are valid."""
     words = _words(data, base.page_size)
     headers = words[:, :6].view(">u4").astype(np.uint32)
-    plausible = ((headers[:, 0] != 0) & (headers[:, 2] == base.salt1)
-                 & (headers[:, 3] == base.salt2))
+    plausible = (headers[:, 0] != 0) & (headers[:, 2] == base.salt1) & (headers[:, 3] == base.salt2)
     candidates = _true_prefix(plausible)
     sums = FrameSums.of(base.page_size)
     step = max(1, _BLOCK_BYTES // (base.page_size + FRAME_HEADER_SIZE))
@@ -203,8 +215,12 @@ class Rebaser:
     """
 
     def __init__(self, base: LogPosition, *, sequence: int = 0) -> None:
-        header = new_header(base.page_size, salts=(base.salt1, base.salt2), sequence=sequence,
-                            big_endian=base.big_endian)
+        header = new_header(
+            base.page_size,
+            salts=(base.salt1, base.salt2),
+            sequence=sequence,
+            big_endian=base.big_endian,
+        )
         self.header = header.encode()
         self.position = header.start()
         self._shift = _difference(header.checksum, base.checksum)
@@ -219,8 +235,9 @@ class Rebaser:
         shifts = self._sums.chain(np.zeros((count, 2), np.uint32), self._shift)
         checksums = frames.checksums[:count] + shifts
         self._shift = _pair(shifts[-1])
-        self.position = replace(self.position, frame=self.position.frame + count,
-                                checksum=_pair(checksums[-1]))
+        self.position = replace(
+            self.position, frame=self.position.frame + count, checksum=_pair(checksums[-1])
+        )
         if not shifts.any():
             return bytes(memoryview(data)[:size])
         words = _words(memoryview(data)[:size], self.position.page_size).copy()
@@ -231,8 +248,7 @@ class Rebaser:
 class FrameBuilder:
     """Makes a WAL file from page images. ``position`` is the end of what was built."""
 
-    def __init__(self, page_size: int, *, salts: tuple[int, int],
-                 big_endian: bool = False) -> None:
+    def __init__(self, page_size: int, *, salts: tuple[int, int], big_endian: bool = False) -> None:
         header = new_header(page_size, salts=salts, big_endian=big_endian)
         self.header = header.encode()
         self.position = header.start()
@@ -272,8 +288,7 @@ class FrameBuilder:
         sums = self._sums.data_sums(words, base.big_endian)
         checksums = self._sums.chain(sums, base.checksum)
         words[:, 4:6].view(">u4")[:] = checksums
-        self.position = replace(base, frame=base.frame + len(words),
-                                checksum=_pair(checksums[-1]))
+        self.position = replace(base, frame=base.frame + len(words), checksum=_pair(checksums[-1]))
         return words.tobytes()
 
 

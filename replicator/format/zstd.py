@@ -70,10 +70,12 @@ class FrameCompressor:
     def __init__(self, level: int, window_log: int, *, far: bool = True) -> None:
         """``far``: earlier versions of pages may lie as far back as the window reaches."""
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            level, window_log=window_log, write_checksum=True)
+            level, window_log=window_log, write_checksum=True
+        )
         if far and parameters.hash_log < _FAR_HASH_LOG:
             parameters = zstandard.ZstdCompressionParameters.from_level(
-                level, window_log=window_log, hash_log=_FAR_HASH_LOG, write_checksum=True)
+                level, window_log=window_log, hash_log=_FAR_HASH_LOG, write_checksum=True
+            )
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
     def compress(self, data: Buffer) -> bytes:
@@ -88,7 +90,8 @@ class StreamDecompressor:
 
     def __init__(self) -> None:
         self._stream = zstandard.ZstdDecompressor(
-            max_window_size=1 << MAX_WINDOW_LOG).decompressobj()
+            max_window_size=1 << MAX_WINDOW_LOG
+        ).decompressobj()
         self.finished = False
         self.rest = b""
 
@@ -99,7 +102,7 @@ class StreamDecompressor:
             if self.finished:
                 self.rest += view[start:]
                 return
-            piece = self._decompress(view[start:start + _SLICE])
+            piece = self._decompress(view[start : start + _SLICE])
             if piece:
                 yield piece
 

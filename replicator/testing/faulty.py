@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from replicator.edge.store.base import ObjectInfo, Store
-from replicator.edge.store.wrapper import StoreWrapper
 from replicator.errors import ReplicatorError, StoreUnavailable
+from replicator.store.base import ObjectInfo, Store
+from replicator.store.wrapper import StoreWrapper
 
 T = TypeVar("T")
 Effect = Callable[[Callable[[], Any]], Any]
@@ -25,6 +25,7 @@ Effect = Callable[[Callable[[], Any]], Any]
 
 def raising(error: ReplicatorError) -> Effect:
     """The call fails and has no effect."""
+
     def effect(_: Callable[[], Any]) -> Any:
         raise error
 
@@ -63,6 +64,7 @@ def truncated(size: int) -> Effect:
 def corrupted(offset: int = 0) -> Effect:
     """A ``get`` returns its bytes with one bit flipped at ``offset`` (negative: from the
     end)."""
+
     def effect(proceed: Callable[[], Any]) -> bytes:
         data = bytearray(proceed())
         data[offset] ^= 1
@@ -73,6 +75,7 @@ def corrupted(offset: int = 0) -> Effect:
 
 def broken_after(count: int, error: ReplicatorError) -> Effect:
     """A ``list`` yields ``count`` objects and fails then."""
+
     def effect(proceed: Callable[[], Any]) -> Iterator[ObjectInfo]:
         yield from itertools.islice(proceed(), count)
         raise error
@@ -109,8 +112,9 @@ class FaultyStore(StoreWrapper):
         self._rules: list[_Rule] = []
         self.calls: dict[str, int] = {}
 
-    def script(self, call: str, effect: Effect, *, nth: int = 1, times: int | None = 1,
-               key: str = "") -> None:
+    def script(
+        self, call: str, effect: Effect, *, nth: int = 1, times: int | None = 1, key: str = ""
+    ) -> None:
         """From the ``nth`` call on (from now, 1 is the next), ``times`` calls (None: for
         ever) of the method ``call`` on keys that contain ``key`` get ``effect``."""
         if not hasattr(Store, call):

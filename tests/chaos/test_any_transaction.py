@@ -12,18 +12,18 @@ import shutil
 from datetime import UTC, datetime
 
 import pytest
-from fix_keep import KEYS, MINUTE, AgedStore
-from fix_scoreboard import effort
-from fix_ship import App, config_for
 
 from replicator import SqliteReplicator, restore
+from replicator.archive.inventory import LogItem
+from replicator.archive.keys import MergedKey, parse_key
 from replicator.errors import GapError
-from replicator.format.keys import MergedKey, parse_key
 from replicator.format.objects import parse_metadata
-from replicator.keep.inventory import LogItem
-from replicator.keep.keeper import Keeping
 from replicator.metrics import Metrics
 from replicator.model import Retention
+from replicator.retention.worker import Keeping
+from tests.helpers.replication import App, config_for
+from tests.helpers.retention import KEYS, MINUTE, AgedStore
+from tests.plugins.scoreboard import effort
 
 LONG = 60.0
 COMMITS = effort(160, 1500)
@@ -41,8 +41,15 @@ class Life:
         self.reopen(directory / "app.db", take_over=False)
         self.events = dict.fromkeys(("vacuum", "shrink", "gap", "take-over", "restart"), 0)
         self.keeping = Keeping(
-            store=self.store, keys=KEYS, rules=Retention(), appended=self.appended,
-            cached=lambda *_: (), metrics=Metrics(), created_by="tests", level=3)
+            store=self.store,
+            keys=KEYS,
+            rules=Retention(),
+            appended=self.appended,
+            cached=lambda *_: (),
+            metrics=Metrics(),
+            created_by="tests",
+            level=3,
+        )
 
     def reopen(self, path, *, take_over):
         self.path = path
@@ -51,8 +58,15 @@ class Life:
 
     def follow(self, *, take_over=False):
         self.replicator = SqliteReplicator(
-            config_for(self.path, prefix="app.db", url="s3://bucket", take_over=take_over,
-                       segment_max_bytes=1 << 20), store=self.store)
+            config_for(
+                self.path,
+                prefix="app.db",
+                url="s3://bucket",
+                take_over=take_over,
+                segment_max_bytes=1 << 20,
+            ),
+            store=self.store,
+        )
         self.replicator.start()
         self.replicator.flush(LONG)
 
@@ -118,8 +132,17 @@ class Life:
         found = []
         for info in self.store.list(KEYS.wal_dir, start_after=KEYS.wal(since)):
             facts = parse_metadata(self.store.head(info.key).metadata)
-            found.append(LogItem(info.key, 0, facts.first_txid, facts.last_txid, info.size,
-                                 info.modified_ms, info.modified_ms).told(facts))
+            found.append(
+                LogItem(
+                    info.key,
+                    0,
+                    facts.first_txid,
+                    facts.last_txid,
+                    info.size,
+                    info.modified_ms,
+                    info.modified_ms,
+                ).told(facts)
+            )
         return found
 
     def keep(self):
@@ -145,8 +168,7 @@ class Life:
 def life(tmp_path, monkeypatch, seed):
     """Everything that asks for the time is told that of the store."""
     store = AgedStore()
-    for module in ("join", "session", "snapshots", "room", "upload"):
-        monkeypatch.setattr(f"replicator.ship.{module}.now_ms", lambda: store.now_ms)
+    monkeypatch.setattr("replicator.system.clock.now_ms", lambda: store.now_ms)
     life = Life(tmp_path, random.Random(seed), store)
     yield life
     life.replicator.stop()
@@ -185,6 +207,8 @@ def test_any_transaction(life, tmp_path, seed, scoreboard):
         with pytest.raises(GapError):
             restore(store=life.store, prefix="app.db", output=output, overwrite=True, **wish)
     objects = len(list(life.store.list("app.db/wal/")))
-    scoreboard("any transaction, by txid and by time",
-               f"{TARGETS} targets over {len(life.states)} commits, {life.events}, merges at "
-               f"levels {sorted(life.levels())}, {objects} segments left: all page-exact")
+    scoreboard(
+        "any transaction, by txid and by time",
+        f"{TARGETS} targets over {len(life.states)} commits, {life.events}, merges at "
+        f"levels {sorted(life.levels())}, {objects} segments left: all page-exact",
+    )

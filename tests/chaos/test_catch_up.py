@@ -6,8 +6,9 @@ import shutil
 import sqlite3
 
 import pytest
-from fix_live import LONG, assert_same_pages
-from fix_scoreboard import effort
+
+from tests.helpers.live import LONG, assert_same_pages
+from tests.plugins.scoreboard import effort
 
 MIB = 1 << 20
 SIZE = effort(32, 1024) * MIB
@@ -27,7 +28,9 @@ def fill(path):
         connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)")
         connection.execute(
             "INSERT INTO t(body) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
-            "WHERE i < ?) SELECT randomblob(2000) || zeroblob(2000) FROM n", (SIZE // 4096,))
+            "WHERE i < ?) SELECT randomblob(2000) || zeroblob(2000) FROM n",
+            (SIZE // 4096,),
+        )
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -36,15 +39,18 @@ def change_one_in_a_hundred(path, rng):
     with opened(path) as connection:
         rows = connection.execute("SELECT max(id) FROM t").fetchone()[0]
         connection.execute("BEGIN")
-        connection.executemany("UPDATE t SET body = randomblob(4000) WHERE id = ?",
-                               ((n,) for n in rng.sample(range(1, rows + 1), rows // 100)))
+        connection.executemany(
+            "UPDATE t SET body = randomblob(4000) WHERE id = ?",
+            ((n,) for n in rng.sample(range(1, rows + 1), rows // 100)),
+        )
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def stored(scene):
-    return sum(file.stat().st_size for file in (scene.directory / "store").rglob("*")
-               if file.is_file())
+    return sum(
+        file.stat().st_size for file in (scene.directory / "store").rglob("*") if file.is_file()
+    )
 
 
 @pytest.mark.timeout(effort(120, 1200))
@@ -68,5 +74,7 @@ def test_a_catch_up_ships_only_the_pages_that_differ(scene, seed, scoreboard):
     copy, _ = scene.restore()
     assert_same_pages(copy.read_bytes(), scene.source())
     shutil.rmtree(scene.directory)  # gigabytes, in the full run
-    scoreboard("catch-up after 1 % of the pages changed while we were away",
-               f"{size / MIB:,.0f} MiB database, {sent / MIB:.2f} MiB sent: {sent / size:.2%}")
+    scoreboard(
+        "catch-up after 1 % of the pages changed while we were away",
+        f"{size / MIB:,.0f} MiB database, {sent / MIB:.2f} MiB sent: {sent / size:.2%}",
+    )

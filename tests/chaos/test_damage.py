@@ -8,10 +8,10 @@ with success, which `Small.outcome` checks at each of the restores.
 import random
 
 import pytest
-from fix_scoreboard import FULL, effort
-from fix_small import named_by
 
 from replicator.errors import DamageError, GapError, NoBackup, ReplicatorError
+from tests.helpers.small_archive import named_by
+from tests.plugins.scoreboard import FULL, effort
 
 ERRORS = (DamageError, GapError, NoBackup)
 FLIPS, OLDER_FLIPS, OTHERS = effort(750, None), effort(150, None), effort(250, None)
@@ -50,9 +50,11 @@ def test_every_flipped_bit(each, seed, scoreboard):
                 assert target in (None, found.txid)
                 exact += 1
         each.mend(key)
-    scoreboard(f"one flipped bit, {len(needs)} objects of a bucket of {each.kind}",
-               f"{len(tried)} flips, {detected} detected and named; {exact} restores to other "
-               "targets exact, 0 wrong files")
+    scoreboard(
+        f"one flipped bit, {len(needs)} objects of a bucket of {each.kind}",
+        f"{len(tried)} flips, {detected} detected and named; {exact} restores to other "
+        "targets exact, 0 wrong files",
+    )
 
 
 @pytest.mark.timeout(effort(100, 3600))
@@ -60,8 +62,11 @@ def test_older_state_in_place_of_a_damaged_one(each, seed, scoreboard):
     """With --allow-older the newest state that can be proved comes back, and what was lost is
     counted; the newest is found here by trying every way without that object."""
     rng = random.Random(seed)
-    cases = [(key, target, byte) for key, target in each.needs().items()
-             for byte in range(len(each.saved[key][0]))]
+    cases = [
+        (key, target, byte)
+        for key, target in each.needs().items()
+        for byte in range(len(each.saved[key][0]))
+    ]
     for key, target, byte in (tried := some(rng, cases, OLDER_FLIPS)):
         each.put(key, flipped(each.saved[key][0], 8 * byte + byte % 8))
         wanted, best = target or each.newest, each.reach(target, {key})
@@ -71,8 +76,10 @@ def test_older_state_in_place_of_a_damaged_one(each, seed, scoreboard):
         else:
             assert (found.txid, found.lost_txids) == (best, wanted - best), (key, target, byte)
         each.mend(key)
-    scoreboard(f"--allow-older after a flip in a bucket of {each.kind}",
-               f"{len(tried)} restores, each the newest provable state, losses counted")
+    scoreboard(
+        f"--allow-older after a flip in a bucket of {each.kind}",
+        f"{len(tried)} restores, each the newest provable state, losses counted",
+    )
 
 
 @pytest.mark.timeout(effort(100, 1800))
@@ -80,17 +87,27 @@ def test_every_length(each, seed, scoreboard):
     """An object cut short anywhere, or with bytes behind it, is named."""
     rng = random.Random(seed)
     needs = each.needs()
-    cases = [(key, body[:size]) for key in needs for body in [each.saved[key][0]]
-             for size in range(len(body))]
+    cases = [
+        (key, body[:size])
+        for key in needs
+        for body in [each.saved[key][0]]
+        for size in range(len(body))
+    ]
     tried = some(rng, cases, OTHERS)
-    tried += [(key, body + more) for key in needs for body in [each.saved[key][0]]
-              for more in (b"\0", body[-16:], body[-300:], body)]
+    tried += [
+        (key, body + more)
+        for key in needs
+        for body in [each.saved[key][0]]
+        for more in (b"\0", body[-16:], body[-300:], body)
+    ]
     for key, body in tried:
         each.put(key, body)
         each.named(key, needs[key], len(body))
         each.mend(key)
-    scoreboard(f"objects cut short or prolonged in a bucket of {each.kind}",
-               f"{len(tried)} tries, {len(tried)} detected and named")
+    scoreboard(
+        f"objects cut short or prolonged in a bucket of {each.kind}",
+        f"{len(tried)} tries, {len(tried)} detected and named",
+    )
 
 
 def test_every_removal(each, scoreboard):
@@ -112,9 +129,11 @@ def test_every_removal(each, scoreboard):
             older = each.outcome(target, allow_older=True)
             assert getattr(older, "txid", 0) == best, (key, target, older)
         each.mend(key)
-    scoreboard(f"objects removed from a bucket of {each.kind}",
-               f"{len(each.saved)} objects x {len(each.targets)} targets: {exact} exact, {gaps} "
-               "gaps named, 0 wrong files")
+    scoreboard(
+        f"objects removed from a bucket of {each.kind}",
+        f"{len(each.saved)} objects x {len(each.targets)} targets: {exact} exact, {gaps} "
+        "gaps named, 0 wrong files",
+    )
 
 
 def _end_without(small, key):
@@ -124,9 +143,16 @@ def _end_without(small, key):
 
 def _speaks_of(message, first, last):
     """Whether the error names a missing transaction, or what stands in the way of it."""
-    return any(word in message for word in (
-        f"transactions {first}", f"transaction {last} ", "begins generation", "kept as one step",
-        "before the oldest snapshot"))
+    return any(
+        word in message
+        for word in (
+            f"transactions {first}",
+            f"transaction {last} ",
+            "begins generation",
+            "kept as one step",
+            "before the oldest snapshot",
+        )
+    )
 
 
 @pytest.mark.timeout(effort(100, 1800))
@@ -134,8 +160,13 @@ def test_every_swap(each, seed, scoreboard):
     """Each object in each other's place, with either's metadata or none: named, or not needed."""
     rng = random.Random(seed)
     needs = each.needs()
-    cases = [(key, other, which) for key in needs for other in needs if other != key
-             for which in ("own", "other", "none")]
+    cases = [
+        (key, other, which)
+        for key in needs
+        for other in needs
+        if other != key
+        for which in ("own", "other", "none")
+    ]
     detected = 0
     for key, other, which in (tried := some(rng, cases, OTHERS)):
         metadata = {"own": each.saved[key][1], "other": each.saved[other][1], "none": {}}[which]
@@ -149,19 +180,27 @@ def test_every_swap(each, seed, scoreboard):
         found = each.outcome(target)
         assert isinstance(found, ERRORS) or target in (None, found.txid), (key, other, target)
         each.mend(key)
-    scoreboard(f"objects in each other's place in a bucket of {each.kind}",
-               f"{len(tried)} swaps, {detected} named as damage, {len(tried) - detected} as a "
-               "gap, 0 wrong files")
+    scoreboard(
+        f"objects in each other's place in a bucket of {each.kind}",
+        f"{len(tried)} swaps, {detected} named as damage, {len(tried) - detected} as a "
+        "gap, 0 wrong files",
+    )
 
 
 def places(small):
     """Keys at which no object lies, and a copy may turn up."""
     keys = small.built.keys
     free = [keys.wal(txid) for txid in range(1, small.newest + 3)]
-    free += [keys.snapshot(txid, generation) for txid in (2, 6, 9, small.newest + 1)
-             for generation in {step.generation for step in small.steps}]
-    free += [keys.merged(level, *txids) for level in (1, 2)
-             for txids in ((2, 4), (5, 6), (8, 9), (8, small.newest), (8, small.newest + 1))]
+    free += [
+        keys.snapshot(txid, generation)
+        for txid in (2, 6, 9, small.newest + 1)
+        for generation in {step.generation for step in small.steps}
+    ]
+    free += [
+        keys.merged(level, *txids)
+        for level in (1, 2)
+        for txids in ((2, 4), (5, 6), (8, 9), (8, small.newest), (8, small.newest + 1))
+    ]
     return [key for key in free if key not in small.saved]
 
 
@@ -169,8 +208,12 @@ def places(small):
 def test_every_copy(each, seed, scoreboard):
     """A copy of any object under any other name: the state is exact, or the copy is named."""
     rng = random.Random(seed)
-    cases = [(key, place, target) for key in each.saved for place in places(each)
-             for target in each.targets]
+    cases = [
+        (key, place, target)
+        for key in each.saved
+        for place in places(each)
+        for target in each.targets
+    ]
     exact = 0
     for key, place, target in (tried := some(rng, cases, OTHERS)):
         each.store.put(place, *each.saved[key][:1], metadata=each.saved[key][1])
@@ -187,6 +230,8 @@ def test_every_copy(each, seed, scoreboard):
             assert target or found.txid == each.newest, (key, place)
             exact += 1
         each.store.delete(place)
-    scoreboard(f"objects under a second name in a bucket of {each.kind}",
-               f"{len(tried)} copies, {exact} restores exact, {len(tried) - exact} named the "
-               "copy, 0 wrong files")
+    scoreboard(
+        f"objects under a second name in a bucket of {each.kind}",
+        f"{len(tried)} copies, {exact} restores exact, {len(tried) - exact} named the "
+        "copy, 0 wrong files",
+    )

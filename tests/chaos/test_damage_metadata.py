@@ -6,13 +6,13 @@ And an object in an older version of itself, whole and consistent, is not taken 
 import random
 
 import pytest
-from fix_bucket import commit_ms
-from fix_scoreboard import effort
 
+from replicator.archive.timespec import to_text
 from replicator.errors import DamageError, GapError, ReplicatorError
 from replicator.format.segment import decode_segment
 from replicator.model import DatabaseState
-from replicator.recover.when import to_text
+from tests.helpers.bucket import commit_ms
+from tests.plugins.scoreboard import effort
 
 TRIES = effort(700, 30_000)
 
@@ -26,16 +26,18 @@ def spoilt(each, key, rng):
     bit = rng.randrange(8 * len(value))
     bad = bytearray(value)
     bad[bit // 8] ^= 1 << bit % 8
-    return rng.choice((
-        own | {name: bad.decode("latin-1")},
-        own | {name: bad.decode("latin-1")},
-        own | {name: other.get(name, "")},
-        own | {name: str(rng.randrange(14))},
-        {field: text for field, text in own.items() if field != name},
-        dict(other),
-        dict.fromkeys(own, "rubbish"),
-        {},
-    ))
+    return rng.choice(
+        (
+            own | {name: bad.decode("latin-1")},
+            own | {name: bad.decode("latin-1")},
+            own | {name: other.get(name, "")},
+            own | {name: str(rng.randrange(14))},
+            {field: text for field, text in own.items() if field != name},
+            dict(other),
+            dict.fromkeys(own, "rubbish"),
+            {},
+        )
+    )
 
 
 def wish(each, rng):
@@ -61,8 +63,10 @@ def test_damaged_metadata(each, seed, scoreboard):
         assert not isinstance(found, ReplicatorError), (metadata, options, found)
         assert found.txid == txid, (metadata, options)
         each.mend(*keys)
-    scoreboard(f"metadata damaged in a bucket of {each.kind}",
-               f"{TRIES} restores by txid or time, all exact, 0 refused")
+    scoreboard(
+        f"metadata damaged in a bucket of {each.kind}",
+        f"{TRIES} restores by txid or time, all exact, 0 refused",
+    )
 
 
 @pytest.mark.timeout(effort(100, 3600))
@@ -86,8 +90,10 @@ def test_flips_under_damaged_metadata(each, seed, scoreboard):
         else:
             assert found.txid == txid, (key, options)
         each.mend(key, *others)
-    scoreboard(f"a flip and damaged metadata in a bucket of {each.kind}",
-               f"{TRIES // 2} restores, {named} named the object, the others exact")
+    scoreboard(
+        f"a flip and damaged metadata in a bucket of {each.kind}",
+        f"{TRIES // 2} restores, {named} named the object, the others exact",
+    )
 
 
 def shortened(each, key):
@@ -102,9 +108,15 @@ def shortened(each, key):
     built.generation, own = header.generation, built.generation
     try:
         return built.encode(
-            header.kind, header.first_txid, header.first_txid, payload[:32 + frames * (512 + 24)],
-            DatabaseState(len(image) // 512, each.checksum(image)), trailer.checksum_before,
-            trailer.commit_frames[:1], trailer.commit_times_ms[:1])
+            header.kind,
+            header.first_txid,
+            header.first_txid,
+            payload[: 32 + frames * (512 + 24)],
+            DatabaseState(len(image) // 512, each.checksum(image)),
+            trailer.checksum_before,
+            trailer.commit_frames[:1],
+            trailer.commit_times_ms[:1],
+        )
     finally:
         built.generation = own
 
@@ -143,7 +155,7 @@ def test_older_snapshots(each):
     """A snapshot whose content is an earlier state: never restored, by whatever metadata."""
     for key in [key for key in each.saved if "snapshots/" in key]:
         txid = int(key.split("/")[-1][:16], 16)
-        generation = key[-len(".sqlite.zst") - 36:-len(".sqlite.zst")]
+        generation = key[-len(".sqlite.zst") - 36 : -len(".sqlite.zst")]
         for stale in sorted({1, txid - 1, txid + 1} & each.built.images.keys() - {txid}):
             if each.built.images[stale] == each.built.images[txid]:
                 continue

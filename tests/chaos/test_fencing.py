@@ -17,12 +17,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fix_command import cache_of, wait_for
-from fix_live import LONG, Scene, assert_same_pages
-from fix_scoreboard import effort
 
-from replicator.control import ask
 from replicator.errors import ReplicatorError
+from replicator.sidecar.control import ask
+from tests.helpers.command import cache_of, wait_for
+from tests.helpers.live import LONG, Scene, assert_same_pages
+from tests.plugins.scoreboard import effort
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -81,8 +81,13 @@ class Host(Scene):
 
     def copy_to(self, other):
         """The whole volume, while nobody writes to it."""
-        shutil.copytree(self.directory, other.directory, dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns("control.sock"))
+        shutil.copytree(
+            self.directory,
+            other.directory,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("control.sock"),
+        )
+
 
 class Hosts:
     def __init__(self, directory, **place):
@@ -93,7 +98,6 @@ class Hosts:
         host = Host(self._directory / f"host-{len(self.all) + 1}", len(self.all) + 1, **self._place)
         self.all.append(host)
         return host
-
 
 
 @pytest.fixture
@@ -125,8 +129,10 @@ first_on_a_server = on(*effort(["seaweed"], ["directory", "seaweed"]))
 
 
 @on_a_directory
-@pytest.mark.parametrize("caches", [((), ()), ((), ("--cache-dir", "other")),
-                                    (("--cache-dir", "one"), ("--cache-dir", "other"))])
+@pytest.mark.parametrize(
+    "caches",
+    [((), ()), ((), ("--cache-dir", "other")), (("--cache-dir", "one"), ("--cache-dir", "other"))],
+)
 def test_two_sidecars_on_one_database(hosts, tmp_path, caches, monkeypatch):
     """The second one is refused at once, whatever cache directory it was given."""
     monkeypatch.chdir(tmp_path)
@@ -189,11 +195,11 @@ def test_a_zombie_whose_upload_was_half_sent(hosts, fault_proxy):
     async def half_sent(exchange):
         reader, writer = await asyncio.open_connection(*exchange.proxy.upstream)
         body = exchange.body
-        writer.write(exchange.head + body[:len(body) // 2])
+        writer.write(exchange.head + body[: len(body) // 2])
         await writer.drain()
         half.set()
         await asyncio.to_thread(rest.wait, LONG)
-        writer.write(body[len(body) // 2:])
+        writer.write(body[len(body) // 2 :])
         answer = await reader.read(-1)
         writer.close()
         exchange.status = int(answer.split(b" ", 2)[1])
@@ -379,8 +385,10 @@ def test_hosts_that_sleep_take_turns(hosts, seed, scoreboard):
         holder, other = other, holder
     total = sum(host.total() for host in hosts.all)
     holder.is_the_log()
-    scoreboard("hosts stopped by SIGSTOP, taken over from and woken up",
-               f"{TURNS} takeovers, {total} commits, 0 mixtures")
+    scoreboard(
+        "hosts stopped by SIGSTOP, taken over from and woken up",
+        f"{TURNS} takeovers, {total} commits, 0 mixtures",
+    )
 
 
 @on_a_directory

@@ -9,15 +9,15 @@ import random
 import shutil
 
 import pytest
-from fix_bucket import BucketBuilder
-from fix_disk import KINDS, Life, name_of, names_it, short_ways, strikes
-from fix_files import StrikingFiles
-from fix_scoreboard import effort
-from fix_target import old_database, target_is_whole
 
 from replicator import restore
-from replicator.edge.files import Files
 from replicator.errors import LocalIOError
+from replicator.system.files import Files
+from tests.helpers.bucket import BucketBuilder
+from tests.helpers.disk_faults import KINDS, Life, name_of, names_it, short_ways, strikes
+from tests.helpers.files import StrikingFiles
+from tests.helpers.target import old_database, target_is_whole
+from tests.plugins.scoreboard import effort
 
 RUNS, RESTORES = effort(2, None), effort(3, None)
 OFTEN = 40  # of the calls of a kind that only look, so many; a poll repeats them without end
@@ -60,9 +60,11 @@ def test_every_call_of_a_life(tmp_path, calls, seed, scoreboard, kind, lasting):
         met += life.files.struck > 0
         told += life.files.struck > 0 and life.is_told()
     assert not wrong, "\n".join(map(str, wrong))
-    scoreboard(f"every local call of a life x {kind}, {'until cleared' if lasting else 'once'}",
-               f"{len(planned)} of {calls.total()} calls of {len(calls)} kinds struck: {met} met "
-               f"it, {told} told, 0 lost, all recovered by themselves, all copies exact")
+    scoreboard(
+        f"every local call of a life x {kind}, {'until cleared' if lasting else 'once'}",
+        f"{len(planned)} of {calls.total()} calls of {len(calls)} kinds struck: {met} met "
+        f"it, {told} told, 0 lost, all recovered by themselves, all copies exact",
+    )
 
 
 # ------------------------------------------------------------------------------------ restore
@@ -89,8 +91,9 @@ class Return:
         old_database(place / "template")
 
     def into(self, target, files):
-        return restore(store=self.store, prefix="app.db", output=target / "app.db",
-                       overwrite=True, files=files)
+        return restore(
+            store=self.store, prefix="app.db", output=target / "app.db", overwrite=True, files=files
+        )
 
     def struck(self, files):
         """The error of a first attempt, or None; whether the new database was there all the
@@ -152,7 +155,9 @@ def test_every_call_of_a_restore(way_back, seed, scoreboard, kind, lasting):
             raise
         refused += error is not None
         resumed += kept > 0
-    scoreboard(f"every local call of a restore x {kind}, {'until cleared' if lasting else 'once'}",
-               f"{len(planned)} of {recorded.seen.total()} calls of {len(recorded.seen)} kinds "
-               f"struck: {refused} refused with exit 7, the target whole; {resumed} went on from "
-               "what was fetched; all exact in the end")
+    scoreboard(
+        f"every local call of a restore x {kind}, {'until cleared' if lasting else 'once'}",
+        f"{len(planned)} of {recorded.seen.total()} calls of {len(recorded.seen)} kinds "
+        f"struck: {refused} refused with exit 7, the target whole; {resumed} went on from "
+        "what was fetched; all exact in the end",
+    )

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from fix_scoreboard import effort
 
-SCRIPT = Path(__file__).parent.parent / "full_disk.py"
+from tests.plugins.scoreboard import effort
+
+SCRIPT = Path(__file__).parents[1] / "programs" / "full_disk.py"
 ROUNDS = effort(4, 80)
 INSIDE = ["unshare", "-rm"]
 
@@ -20,8 +21,12 @@ def own_mounts():
     """Skips where a process may not mount anything for itself."""
     if shutil.which("unshare") is None:
         pytest.skip("unshare is not installed")
-    done = subprocess.run([*INSIDE, "mount", "-t", "tmpfs", "none", "/mnt"], check=False,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [*INSIDE, "mount", "-t", "tmpfs", "none", "/mnt"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         pytest.skip(f"nothing may be mounted here: {done.stderr.strip()}")
 
@@ -33,15 +38,20 @@ def test_a_cache_that_is_full(tmp_path, seed, scoreboard):
     it is said all the time, the application notices nothing, and when there is room, or the store
     is back, everything gets into the bucket without a restart, in the same generation."""
     done = subprocess.run(
-        [*INSIDE, sys.executable, SCRIPT, tmp_path, str(seed), str(ROUNDS)], check=False,
-        capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+        [*INSIDE, sys.executable, SCRIPT, tmp_path, str(seed), str(ROUNDS)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert done.returncode == 0, done.stderr
     saw = json.loads(done.stdout)
     assert saw["silent"] == 0
     assert saw["stuck"] == saw["told"] > 0
     assert saw["same"]
-    scoreboard("a cache on a disk of 16 MB that is full",
-               f"{ROUNDS} times filled to the last pages, {saw['stuck']} times a flush failed and "
-               f"said why, {saw['refused']} of {ROUNDS // 4} starts refused; the store away until "
-               f"its segments left {saw['free'] >> 10} KiB; all recovered by themselves")
+    scoreboard(
+        "a cache on a disk of 16 MB that is full",
+        f"{ROUNDS} times filled to the last pages, {saw['stuck']} times a flush failed and "
+        f"said why, {saw['refused']} of {ROUNDS // 4} starts refused; the store away until "
+        f"its segments left {saw['free'] >> 10} KiB; all recovered by themselves",
+    )

@@ -21,10 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from fix_history import ROWS, Application, Eye, other_database
-from fix_live import assert_same_pages
-from fix_scoreboard import SEED, effort
-from fix_ship import LONG, ObedientStore, replicator_for
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
@@ -37,9 +33,13 @@ from hypothesis.stateful import (
 )
 
 from replicator import restore
-from replicator.edge import files
-from replicator.ship import session as session_module
-from replicator.ship import tail as tail_module
+from replicator.capture import holds as tail_module
+from replicator.engine import session as session_module
+from replicator.system import files
+from tests.helpers.histories import ROWS, Application, Eye, other_database
+from tests.helpers.live import assert_same_pages
+from tests.helpers.replication import LONG, ObedientStore, replicator_for
+from tests.plugins.scoreboard import SEED, effort
 
 HISTORIES = effort(60, 2000)
 STEPS = effort(15, 25)
@@ -65,8 +65,12 @@ class History(RuleBasedStateMachine):
 
     # how it begins
 
-    @initialize(page_size=st.sampled_from(PAGE_SIZES), roll_over=st.sampled_from((1, 5, 30, 1000)),
-                number=st.integers(0, 1 << 32), early=st.booleans())
+    @initialize(
+        page_size=st.sampled_from(PAGE_SIZES),
+        roll_over=st.sampled_from((1, 5, 30, 1000)),
+        number=st.integers(0, 1 << 32),
+        early=st.booleans(),
+    )
     def begin(self, page_size, roll_over, number, early):
         self.step()
         self.rng = random.Random(number)
@@ -78,11 +82,13 @@ class History(RuleBasedStateMachine):
         self.app.open(page_size)
 
     def start(self, **settings):
-        values = {"sync_interval": self.rng.choice((0.0, 0.001, 0.05)),
-                  "segment_max_bytes": self.rng.choice((128 << 10, 1 << 20, 16 << 20)),
-                  "max_cache_bytes": self.rng.choice((1 << 20, 512 << 20)),
-                  "poll_interval": self.rng.choice((0.01, 1.0)),
-                  "snapshot_interval": self.rng.choice((0.01, 3600.0))} | settings
+        values = {
+            "sync_interval": self.rng.choice((0.0, 0.001, 0.05)),
+            "segment_max_bytes": self.rng.choice((128 << 10, 1 << 20, 16 << 20)),
+            "max_cache_bytes": self.rng.choice((1 << 20, 512 << 20)),
+            "poll_interval": self.rng.choice((0.01, 1.0)),
+            "snapshot_interval": self.rng.choice((0.01, 3600.0)),
+        } | settings
         self.replicator = replicator_for(self.path, self.store, **values)
         self.replicator.start()
 
@@ -93,12 +99,17 @@ class History(RuleBasedStateMachine):
 
     # what the application does
 
-    @rule(who=st.integers(0, 2), rows=st.sampled_from((1, 1, 3, 40)),
-          size=st.sampled_from((1, 20, 300, 5000)))
+    @rule(
+        who=st.integers(0, 2),
+        rows=st.sampled_from((1, 1, 3, 40)),
+        size=st.sampled_from((1, 20, 300, 5000)),
+    )
     def insert(self, who, rows, size):
         self.step()
-        self.app.run(self.app.connection(who),
-                     "INSERT INTO t(body) " + ROWS.format(rows, f"randomblob({size})"))
+        self.app.run(
+            self.app.connection(who),
+            "INSERT INTO t(body) " + ROWS.format(rows, f"randomblob({size})"),
+        )
 
     @rule(who=st.integers(0, 2), times=st.integers(2, 12))
     def many_small_ones(self, who, times):
@@ -109,8 +120,10 @@ class History(RuleBasedStateMachine):
     @rule(who=st.integers(0, 2), nth=st.integers(1, 5))
     def update(self, who, nth):
         self.step()
-        self.app.run(self.app.connection(who),
-                     f"UPDATE t SET body = randomblob(length(body) + 7) WHERE id % {nth} = 0")
+        self.app.run(
+            self.app.connection(who),
+            f"UPDATE t SET body = randomblob(length(body) + 7) WHERE id % {nth} = 0",
+        )
 
     @rule(who=st.integers(0, 2), nth=st.integers(1, 3))
     def delete(self, who, nth):
@@ -122,9 +135,17 @@ class History(RuleBasedStateMachine):
         """A transaction beyond the page cache, some of it or all of it undone."""
         self.step()
         many = "INSERT INTO t(body) " + ROWS.format(60, "randomblob(3000)")
-        self.app.run(self.app.connection(who), "BEGIN IMMEDIATE", many, "SAVEPOINT s",
-                     "UPDATE t SET body = zeroblob(20) WHERE id % 2", "ROLLBACK TO s", many,
-                     "DELETE FROM t WHERE id % 3 = 1", "ROLLBACK" if undone else "COMMIT")
+        self.app.run(
+            self.app.connection(who),
+            "BEGIN IMMEDIATE",
+            many,
+            "SAVEPOINT s",
+            "UPDATE t SET body = zeroblob(20) WHERE id % 2",
+            "ROLLBACK TO s",
+            many,
+            "DELETE FROM t WHERE id % 3 = 1",
+            "ROLLBACK" if undone else "COMMIT",
+        )
 
     @rule(who=st.integers(0, 2), mode=st.sampled_from(("PASSIVE", "FULL", "RESTART", "TRUNCATE")))
     def checkpoint(self, who, mode):
@@ -147,16 +168,22 @@ class History(RuleBasedStateMachine):
         self.step()
         self.app.run(self.app.connection(who), "PRAGMA incremental_vacuum(5)")
 
-    @rule(page_size=st.sampled_from(PAGE_SIZES), mode=st.sampled_from(("DELETE", "TRUNCATE")),
-          write=st.booleans(), stay=st.booleans())
+    @rule(
+        page_size=st.sampled_from(PAGE_SIZES),
+        mode=st.sampled_from(("DELETE", "TRUNCATE")),
+        write=st.booleans(),
+        stay=st.booleans(),
+    )
     def leave_wal_mode(self, page_size, mode, write, stay):
         """Only while nobody else has it open; with a replicator there SQLite refuses."""
         self.step()
         self.app.close()
-        with contextlib.closing(sqlite3.connect(self.path, timeout=0.02,
-                                                isolation_level=None)) as db:
-            if self.app.run(db, f"PRAGMA journal_mode={mode}", f"PRAGMA page_size={page_size}",
-                            "VACUUM"):
+        with contextlib.closing(
+            sqlite3.connect(self.path, timeout=0.02, isolation_level=None)
+        ) as db:
+            if self.app.run(
+                db, f"PRAGMA journal_mode={mode}", f"PRAGMA page_size={page_size}", "VACUUM"
+            ):
                 if write:
                     self.app.run(db, "INSERT INTO t(body) VALUES (randomblob(900))")
                 if not stay:
@@ -194,8 +221,12 @@ class History(RuleBasedStateMachine):
 
     # what people do to the files
 
-    @rule(page_size=st.sampled_from(PAGE_SIZES), mode=st.sampled_from(("WAL", "DELETE")),
-          how=st.sampled_from(("rename", "copy", "backup")), older=st.booleans())
+    @rule(
+        page_size=st.sampled_from(PAGE_SIZES),
+        mode=st.sampled_from(("WAL", "DELETE")),
+        how=st.sampled_from(("rename", "copy", "backup")),
+        older=st.booleans(),
+    )
     def replace(self, page_size, mode, how, older):
         """Another database, or an older state of this one, in the place of this one."""
         self.step()
@@ -229,8 +260,10 @@ class History(RuleBasedStateMachine):
 
     def by_backup(self, new):
         """SQLite's own way, into the live database; it refuses another page size."""
-        with (contextlib.closing(sqlite3.connect(new)) as source,
-              contextlib.suppress(sqlite3.OperationalError)):
+        with (
+            contextlib.closing(sqlite3.connect(new)) as source,
+            contextlib.suppress(sqlite3.OperationalError),
+        ):
             source.backup(self.app.connection(), pages=self.rng.choice((-1, 3)), sleep=0)
 
     def remove_side_files(self):
@@ -301,8 +334,9 @@ class History(RuleBasedStateMachine):
 
     def step(self):
         rule = sys._getframe(1)
-        arguments = ", ".join(f"{name}={value!r}" for name, value in rule.f_locals.items()
-                              if name != "self")
+        arguments = ", ".join(
+            f"{name}={value!r}" for name, value in rule.f_locals.items() if name != "self"
+        )
         self.trace.append(f"{rule.f_code.co_name}({arguments})")
         tally["steps"] += 1
 
@@ -379,12 +413,23 @@ def test_random_histories(monkeypatch, scoreboard):
         monkeypatch.setattr(module, "ROLL_OVER_FRAMES", 1000)
     monkeypatch.setattr(session_module, "ROLL_OVER_PAUSE", 0.0)
     monkeypatch.setattr(tail_module.Follower, "_copy", alone(tail_module.Follower._copy))
-    monkeypatch.setattr(tail_module.Follower, "leave_nothing",
-                        alone(tail_module.Follower.leave_nothing))
-    run_state_machine_as_test(seeded(SEED)(History), settings=settings(
-        max_examples=HISTORIES, stateful_step_count=STEPS, deadline=None, database=None,
-        phases=[Phase.generate], report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck)))
-    scoreboard("random histories, page-exact",
-               f"{tally['histories']} histories, {tally['steps']} steps, "
-               f"{tally['restores']} restores, each page-exact")
+    monkeypatch.setattr(
+        tail_module.Follower, "leave_nothing", alone(tail_module.Follower.leave_nothing)
+    )
+    run_state_machine_as_test(
+        seeded(SEED)(History),
+        settings=settings(
+            max_examples=HISTORIES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    scoreboard(
+        "random histories, page-exact",
+        f"{tally['histories']} histories, {tally['steps']} steps, "
+        f"{tally['restores']} restores, each page-exact",
+    )

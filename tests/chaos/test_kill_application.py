@@ -3,15 +3,20 @@
 import random
 
 import pytest
-from fix_command import cache_of, wait_for
-from fix_live import LONG
-from fix_scoreboard import effort
 
-from replicator.control import ask
+from replicator.sidecar.control import ask
+from tests.helpers.command import cache_of, wait_for
+from tests.helpers.live import LONG
+from tests.plugins.scoreboard import effort
 
 ALONE, BOTH = effort(12, 300), effort(10, 300)
-WRITERS = ({"autocheckpoint": 20}, {"autocheckpoint": 0}, {"truncate_every": 10},
-           {"reopen_every": 15}, {"vacuum_every": 8})
+WRITERS = (
+    {"autocheckpoint": 20},
+    {"autocheckpoint": 0},
+    {"truncate_every": 10},
+    {"reopen_every": 15},
+    {"vacuum_every": 8},
+)
 
 
 def kill_under_way(scene, rng, *others, **options):
@@ -30,9 +35,16 @@ def kill_in_transaction(writer, lag_bytes):
     writer.kill()
 
 
-@pytest.mark.parametrize("options", [
-    {"autocheckpoint": 20}, {"autocheckpoint": 0}, {"truncate_every": 10}, {"large": 48 << 20},
-], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"autocheckpoint": 20},
+        {"autocheckpoint": 0},
+        {"truncate_every": 10},
+        {"large": 48 << 20},
+    ],
+    ids=str,
+)
 def test_writers_killed(scene, options):
     """Writers die in transactions and checkpoints, others go on where they were; the replica
     follows through it without losing its place."""
@@ -41,8 +53,9 @@ def test_writers_killed(scene, options):
     with scene.replicating() as replicator:
         for _ in range(6):
             if "large" in options:
-                kill_in_transaction(scene.start(1, **options),
-                                    lambda: replicator.status().lag_bytes)
+                kill_in_transaction(
+                    scene.start(1, **options), lambda: replicator.status().lag_bytes
+                )
             else:
                 kill_under_way(scene, rng, **options)
             scene.write(writers=2, commits=10)
@@ -53,8 +66,10 @@ def test_writers_killed(scene, options):
 
 def kill_somehow(scene, rng, sidecar):
     if rng.random() < 0.1:
-        kill_in_transaction(scene.start(1, large=8 << 20, seed=rng.randrange(1 << 30)),
-                            lambda: sidecar.status()["lag_bytes"])
+        kill_in_transaction(
+            scene.start(1, large=8 << 20, seed=rng.randrange(1 << 30)),
+            lambda: sidecar.status()["lag_bytes"],
+        )
     else:
         kill_under_way(scene, rng, **rng.choice(WRITERS))
 
@@ -78,8 +93,10 @@ def test_application_killed(scenes, seed, scoreboard):
         assert sidecar.stop() == 0
         scene.exact()
         commits += scene.total()
-    scoreboard("kill -9 of the application alone, under load",
-               f"{ALONE} kills, {commits} commits acknowledged, 0 lost, 0 failed restores")
+    scoreboard(
+        "kill -9 of the application alone, under load",
+        f"{ALONE} kills, {commits} commits acknowledged, 0 lost, 0 failed restores",
+    )
 
 
 @pytest.mark.timeout(120 + 30 * BOTH)
@@ -104,8 +121,10 @@ def test_both_killed(scenes, seed, scoreboard):
         assert sidecar.stop() == 0
         scene.exact()
         commits += scene.total()
-    scoreboard("kill -9 of the application and the sidecar together",
-               f"{BOTH} kills, {commits} commits acknowledged, 0 lost, 0 failed restores")
+    scoreboard(
+        "kill -9 of the application and the sidecar together",
+        f"{BOTH} kills, {commits} commits acknowledged, 0 lost, 0 failed restores",
+    )
 
 
 def restored_with(scene, txid, commits):

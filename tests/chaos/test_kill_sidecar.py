@@ -10,12 +10,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import workload
-from fix_command import cache_of
-from fix_scoreboard import effort
 
-from replicator.control import ask
 from replicator.errors import ReplicatorError
+from replicator.sidecar.control import ask
+from tests.helpers.command import cache_of
+from tests.plugins.scoreboard import effort
+from tests.programs import workload
 
 KILLS = effort(10, 700)
 
@@ -55,16 +55,23 @@ class Chaos:
                 if writer is not None:
                     writer.finish()
                 self.writers[number] = self.scene.start(
-                    number, commits=self.rng.randint(40, 160), seed=self.rng.randrange(1 << 30),
+                    number,
+                    commits=self.rng.randint(40, 160),
+                    seed=self.rng.randrange(1 << 30),
                     rate=self.rng.choice((200, 500, 0)),
                     truncate_every=self.rng.choice((0, 30)),
                     autocheckpoint=self.rng.choice((0, 10, 1000)),
-                    reopen_every=self.rng.choice((0, 20)))
+                    reopen_every=self.rng.choice((0, 20)),
+                )
 
     def sidecar(self):
-        return self.scene.sidecar("--snapshot-interval", "1s", "--sync-interval",
-                                  self.rng.choice(("1ms", "20ms", "1s")),
-                                  roll_over=self.rng.choice((20, 100, 1000)))
+        return self.scene.sidecar(
+            "--snapshot-interval",
+            "1s",
+            "--sync-interval",
+            self.rng.choice(("1ms", "20ms", "1s")),
+            roll_over=self.rng.choice((20, 100, 1000)),
+        )
 
     def note(self, status):
         if status is not None:
@@ -150,7 +157,9 @@ def test_kill_9_at_random_moments(scenes, seed, scoreboard):
         commits += sum(chaos.promised.values())
         transactions += chaos.durable
         generations += len(chaos.generations)
-    scoreboard("kill -9 of the sidecar under load",
-               f"{KILLS} kills, {commits} commits acknowledged in {transactions} transactions, "
-               f"0 lost, 0 failed restores, {generations} generation(s) of "
-               f"{-(-KILLS // 100)} database(s)")
+    scoreboard(
+        "kill -9 of the sidecar under load",
+        f"{KILLS} kills, {commits} commits acknowledged in {transactions} transactions, "
+        f"0 lost, 0 failed restores, {generations} generation(s) of "
+        f"{-(-KILLS // 100)} database(s)",
+    )

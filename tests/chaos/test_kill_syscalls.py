@@ -11,13 +11,13 @@ import shutil
 import sqlite3
 
 import pytest
-from cycle import content
-from fix_bucket import BucketBuilder
-from fix_scoreboard import effort
-from fix_target import old_database, target_is_whole
 
 from replicator import restore
-from replicator.edge.store.directory import DirectoryStore
+from replicator.store.directory import DirectoryStore
+from tests.helpers.bucket import BucketBuilder
+from tests.helpers.target import old_database, target_is_whole
+from tests.plugins.scoreboard import effort
+from tests.programs.cycle import content
 
 KILLS, FAULTS, RESTORE_KILLS = effort(20, None), effort(3, None), effort(12, None)
 FAILING = ("fsync", "rename", "link", "fdatasync", "write", "pwrite64", "ftruncate", "openat")
@@ -25,8 +25,12 @@ FAILING = ("fsync", "rename", "link", "fdatasync", "write", "pwrite64", "ftrunca
 
 def points(counts, sample, rng, calls=None):
     """Every (role, call, n), or a sample of them."""
-    every = sorted((role, call, nth) for (role, call), count in counts.items()
-                   for nth in range(1, count + 1) if calls is None or call in calls)
+    every = sorted(
+        (role, call, nth)
+        for (role, call), count in counts.items()
+        for nth in range(1, count + 1)
+        if calls is None or call in calls
+    )
     return every if sample is None else rng.sample(every, sample)
 
 
@@ -48,8 +52,9 @@ class Place:
     def restored(self):
         """(rows, bytes) of a restore from the store alone; (0, b"") when there is no backup."""
         output = self.directory / "restored.db"
-        report = restore(url=f"file://{self.directory}/store", prefix="app.db", output=output,
-                         verify="full")
+        report = restore(
+            url=f"file://{self.directory}/store", prefix="app.db", output=output, verify="full"
+        )
         if report is None:
             return 0, b""
         image = output.read_bytes()
@@ -95,8 +100,7 @@ def ended(place, stage, point):
     try:
         place.check_store()
         place.check_application()
-        assert stage.run("go on", place.directory) == 0, (
-            place.directory / "errors").read_text()
+        assert stage.run("go on", place.directory) == 0, (place.directory / "errors").read_text()
         place.check_end()
     except BaseException as error:
         error.add_note(f"at {point}, in {place.directory}: {place.said('durable')} durable")
@@ -121,9 +125,11 @@ def test_kill_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard):
         killed += stage.killed("cycle", place.directory, *point)
         ended(place, stage, point)
     assert 2 * killed > len(chosen)  # not every run makes as many calls as the one counted
-    scoreboard("kill at every system call of a capture-upload cycle",
-               f"{len(chosen)} of {counts.total()} calls of {len({r for r, _ in counts})} threads,"
-               f" {killed} killed there, {len(chosen) - killed} took another way, 0 violations")
+    scoreboard(
+        "kill at every system call of a capture-upload cycle",
+        f"{len(chosen)} of {counts.total()} calls of {len({r for r, _ in counts})} threads,"
+        f" {killed} killed there, {len(chosen) - killed} took another way, 0 violations",
+    )
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
@@ -144,9 +150,11 @@ def test_error_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard, error
         assert "Traceback" not in errors, (point, errors)
         refused += code != 0
         ended(place, stage, point)
-    scoreboard(f"{error} at every fsync, rename, link, write, truncate and open of a cycle",
-               f"{len(chosen)} faults, {refused} refused loudly, {len(chosen) - refused} ridden "
-               "out, 0 violations")
+    scoreboard(
+        f"{error} at every fsync, rename, link, write, truncate and open of a cycle",
+        f"{len(chosen)} faults, {refused} refused loudly, {len(chosen) - refused} ridden "
+        "out, 0 violations",
+    )
 
 
 # ------------------------------------------------------------------------------------ restore
@@ -191,14 +199,17 @@ def test_kill_at_every_call_of_a_restore(stage, stored, tmp_path, seed, scoreboa
         shutil.copytree(template, place)
         killed += stage.killed("restore", place, *point)
         target_is_whole(place, newest, old=old)
-        report = restore(store=stored.store, prefix="app.db", output=place / "app.db",
-                         overwrite=True)
+        report = restore(
+            store=stored.store, prefix="app.db", output=place / "app.db", overwrite=True
+        )
         resumed += "earlier attempt" in report.verified
         assert (place / "app.db").read_bytes() == newest, point
         left = {path.name for path in place.iterdir()} - {"said", "errors"}
         assert left == {".app.db-replicator", "app.db"}, point
         shutil.rmtree(place)
     assert killed > 0.8 * wanted
-    scoreboard(f"kill at every system call of a restore, {'over an old one' if old else 'anew'}",
-               f"{wanted} of {counts.total()} calls, {killed} killed there, {resumed} second "
-               "restores resumed, 0 violations")
+    scoreboard(
+        f"kill at every system call of a restore, {'over an old one' if old else 'anew'}",
+        f"{wanted} of {counts.total()} calls, {killed} killed there, {resumed} second "
+        "restores resumed, 0 violations",
+    )

@@ -16,17 +16,18 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from fix_scoreboard import effort
-from fix_trace import reason_to_skip
-from power_check import StoredLog, check_all, check_cache
-from power_disk import Disk, digest, write_tree
-from power_trace import record
+
+from tests.helpers.power_check import StoredLog, check_all, check_cache
+from tests.helpers.power_disk import Disk, digest, write_tree
+from tests.helpers.power_trace import record
+from tests.helpers.trace import reason_to_skip
+from tests.plugins.scoreboard import effort
 
 STATES = effort(220, 12_000)  # different ones
 STARTED = effort(10, 3)  # a replicator is started on one of so many
 COMMITS = effort(6, 14)  # in each of two of three lives
 WORKERS, AHEAD = effort(1, 2), 20
-STORY = Path(__file__).parents[1] / "power_story.py"
+STORY = Path(__file__).parents[1] / "programs" / "power_story.py"
 
 
 @pytest.fixture
@@ -86,25 +87,41 @@ def test_power_cuts(place, scratch, workers, seed, scoreboard):
     restored by its txid, and after a flush the store holds the database page by page."""
     calls = record(STORY, place, str(COMMITS))
     facts = os.stat(place / "app.db")
-    states = States(Disk(place, calls), sum(1 for _ in Disk(place, calls).play()),
-                    random.Random(seed))
+    states = States(
+        Disk(place, calls), sum(1 for _ in Disk(place, calls).play()), random.Random(seed)
+    )
     stored, ways, started = StoredLog(), Counter(), []
     for instant, state, store, reported in states:
         ways[checked(scratch / "one", state, stored(store), reported, instant)] += 1
         if len(states.seen) % STARTED == 0:
-            started.append((instant, workers.apply_async(check_all, (
-                state, store, reported, [facts.st_dev, facts.st_ino],
-                seed + len(states.seen), str(scratch)))))
+            started.append(
+                (
+                    instant,
+                    workers.apply_async(
+                        check_all,
+                        (
+                            state,
+                            store,
+                            reported,
+                            [facts.st_dev, facts.st_ino],
+                            seed + len(states.seen),
+                            str(scratch),
+                        ),
+                    ),
+                )
+            )
             if len(started) > AHEAD:  # so that not all of them wait in memory
                 started[-AHEAD][1].wait()
     for instant, done in started:
         assert done.get() is None, f"after call {instant}: {done.get()}"
     assert len(states.seen) >= 0.95 * STATES
     told = ", ".join(f"{count} {way}" for way, count in sorted(ways.items()))
-    scoreboard("power-cut states (dropped, torn, reordered between fsyncs)",
-               f"{len(states.seen)} different states after {len(calls)} calls: of all the cache "
-               f"was opened and held against the store ({told}), on {len(started)} a replicator "
-               "was started and all of it restored; 0 violations")
+    scoreboard(
+        "power-cut states (dropped, torn, reordered between fsyncs)",
+        f"{len(states.seen)} different states after {len(calls)} calls: of all the cache "
+        f"was opened and held against the store ({told}), on {len(started)} a replicator "
+        "was started and all of it restored; 0 violations",
+    )
 
 
 def checked(place, state, log, reported, instant):
@@ -123,6 +140,8 @@ def test_the_disk_ends_as_the_real_one(place):
     for _ in disk.play():
         pass
     found = disk.everything()
-    real = {str(path.relative_to(place)): None if path.is_dir() else path.read_bytes()
-            for path in place.rglob("*")}
+    real = {
+        str(path.relative_to(place)): None if path.is_dir() else path.read_bytes()
+        for path in place.rglob("*")
+    }
     assert {path: data for path, data in found.items() if not path.endswith("-shm")} == real

@@ -9,25 +9,25 @@ import random
 import shutil
 
 import pytest
-from fix_scoreboard import effort
-from fix_ship import App, replicating, restored
 
-from replicator.edge.store.memory import MemoryStore
 from replicator.errors import DamageError, GapError
-from replicator.proof.drill import drill
-from replicator.proof.verify import verify
+from replicator.store.memory import MemoryStore
+from replicator.verify.drill import drill
+from replicator.verify.verify import verify
+from tests.helpers.replication import App, replicating, restored
+from tests.plugins.scoreboard import effort
 
 PREFIX = "app.db"
 
 
 def flipped(body, rng):
     at = rng.randrange(len(body))
-    return body[:at] + bytes([body[at] ^ 1 << rng.randrange(8)]) + body[at + 1:]
+    return body[:at] + bytes([body[at] ^ 1 << rng.randrange(8)]) + body[at + 1 :]
 
 
 HARM = {
     "flipped": flipped,
-    "cut": lambda body, rng: body[:rng.randrange(len(body))],
+    "cut": lambda body, rng: body[: rng.randrange(len(body))],
     "gone": lambda body, rng: None,
 }
 
@@ -53,8 +53,11 @@ def history(path, store):
 
 
 def objects(store):
-    return [info.key for info in store.list("") if "/proofs/" not in info.key
-            and not info.key.endswith(".json")]
+    return [
+        info.key
+        for info in store.list("")
+        if "/proofs/" not in info.key and not info.key.endswith(".json")
+    ]
 
 
 def is_found(store, key, last_txid):
@@ -123,6 +126,8 @@ def test_each_object_damaged_is_found_and_the_present_is_healed(tmp_path, seed, 
         failed, made = failed + fails, made + (answer.action != "none")
         shutil.rmtree(here)
     assert found == len(cases)
-    scoreboard("each object harmed in turn: verify finds it, drill fails, the present is healed",
-               f"{len(cases)} harms to {len(keys)} objects: {found} found; {failed} left the "
-               f"present unrestorable, as many drills failed, {made} healed")
+    scoreboard(
+        "each object harmed in turn: verify finds it, drill fails, the present is healed",
+        f"{len(cases)} harms to {len(keys)} objects: {found} found; {failed} left the "
+        f"present unrestorable, as many drills failed, {made} healed",
+    )

@@ -4,10 +4,11 @@ import math
 import random
 
 import pytest
-from fix_keep import DAY, HOUR, MINUTE
-from fix_scoreboard import effort
-from fix_ship import ObedientStore
-from story_past import (
+
+from replicator.model import Retention
+from tests.helpers.replication import ObedientStore
+from tests.helpers.retention import DAY, HOUR, MINUTE
+from tests.helpers.retention_story import (
     Pruning,
     lived,
     promised,
@@ -16,8 +17,7 @@ from story_past import (
     restorable,
     some,
 )
-
-from replicator.model import Retention
+from tests.plugins.scoreboard import effort
 
 
 @pytest.mark.timeout(3600)
@@ -31,8 +31,7 @@ def test_random_pasts(tmp_path, seed, scoreboard):
         for _ in range(2):
             possible = restorable(past.store, past.txid)
             pruning = Pruning(past, random_rules(rng), rng.choice([0, HOUR]))
-            expected = promised(past, pruning.rules, past.now_ms, possible,
-                                pruning.plan.decision)
+            expected = promised(past, pruning.rules, past.now_ms, possible, pruning.plan.decision)
             kill_at = rng.randint(0, len(pruning.left)) if rng.random() < 0.5 else 0
             store = ObedientStore(past.store)
             store.before = lambda *_, p=pruning, r=rng: [p.step() for _ in range(r.randint(0, 1))]
@@ -51,9 +50,11 @@ def test_random_pasts(tmp_path, seed, scoreboard):
         past.close()
         past.bucket.path.unlink()
     assert deleted
-    scoreboard("retention: random pasts and rules, killed prunes, restores meanwhile",
-               f"{histories} pasts, {deleted} deletions, {crash_points} crash points, "
-               f"{restores} restores exact, 0 out of reach")
+    scoreboard(
+        "retention: random pasts and rules, killed prunes, restores meanwhile",
+        f"{histories} pasts, {deleted} deletions, {crash_points} crash points, "
+        f"{restores} restores exact, 0 out of reach",
+    )
 
 
 class Killed(BaseException):
@@ -81,8 +82,10 @@ def test_a_keeper_killed_at_every_request(tmp_path, seed, scoreboard):
     for txid in some(rng, expected, effort(10, 100)):
         assert past.restored(tmp_path, txid) == past.images[txid]
     past.close()
-    scoreboard("keeper killed before and after every request of merging and pruning",
-               f"{kills} kills, 0 of {len(expected)} transactions out of reach")
+    scoreboard(
+        "keeper killed before and after every request of merging and pruning",
+        f"{kills} kills, 0 of {len(expected)} transactions out of reach",
+    )
 
 
 def killed_at(past, at, expected):

@@ -6,11 +6,9 @@ from math import inf
 
 import numpy as np
 import pytest
-from fix_keep import HOUR, KEYS, SECOND, AgedStore
-from fix_scoreboard import effort
-from fix_ship import ObedientStore
 
 from replicator import restore
+from replicator.archive.inventory import LogItem
 from replicator.format.database import PageHashes
 from replicator.format.objects import parse_metadata
 from replicator.format.segment import (
@@ -20,10 +18,12 @@ from replicator.format.segment import (
     generation_marker,
 )
 from replicator.format.wal import FrameBuilder
-from replicator.keep.inventory import LogItem
-from replicator.keep.keeper import Keeping
 from replicator.metrics import Metrics
 from replicator.model import Kind, Retention
+from replicator.retention.worker import Keeping
+from tests.helpers.replication import ObedientStore
+from tests.helpers.retention import HOUR, KEYS, SECOND, AgedStore
+from tests.plugins.scoreboard import effort
 
 PAGE, PAGES = 512, 16
 SIZE = PAGE * PAGES
@@ -43,15 +43,15 @@ class Writer:
         self._begin()
 
     def _header(self, kind, txid):
-        return ObjectHeader(kind, self.generation, txid, PAGE, self.writer, self.store.now_ms,
-                            "tests")
+        return ObjectHeader(
+            kind, self.generation, txid, PAGE, self.writer, self.store.now_ms, "tests"
+        )
 
     def _begin(self):
         encoder = SnapshotEncoder(self._header(Kind.SNAPSHOT, 1))
         body = encoder.start() + encoder.add(encoder.compress(bytes(self.image), 1))
         rest, summary = encoder.finish(last_txid=1, state=self.hashes.state)
-        self.store.put(KEYS.snapshot(1, self.generation), body + rest,
-                       metadata=summary.metadata())
+        self.store.put(KEYS.snapshot(1, self.generation), body + rest, metadata=summary.metadata())
         self._put(*generation_marker(self._header(Kind.GENERATION, 1), state=self.hashes.state))
 
     def commit(self):
@@ -60,15 +60,19 @@ class Writer:
         pgnos = np.array(sorted({1, self.rng.randint(2, PAGES)}), np.uint32)
         pages = self.rng.randbytes(PAGE * len(pgnos))
         for at, pgno in enumerate(pgnos.tolist()):
-            self.image[(pgno - 1) * PAGE:pgno * PAGE] = pages[at * PAGE:(at + 1) * PAGE]
+            self.image[(pgno - 1) * PAGE : pgno * PAGE] = pages[at * PAGE : (at + 1) * PAGE]
         self.hashes.set_pages(pgnos, pages, pages=PAGES)
         builder = FrameBuilder(PAGE, salts=(1, self.txid))
         encoder = SegmentEncoder(self._header(Kind.SEGMENT, self.txid), level=1)
         body = encoder.start() + encoder.write(builder.header)
         body += encoder.write(builder.feed(pgnos, pages, commit=PAGES))
         rest, summary = encoder.finish(
-            last_txid=self.txid, state=self.hashes.state, before=before,
-            commit_frames=[len(pgnos)], commit_times_ms=[self.store.now_ms])
+            last_txid=self.txid,
+            state=self.hashes.state,
+            before=before,
+            commit_frames=[len(pgnos)],
+            commit_times_ms=[self.store.now_ms],
+        )
         self._put(body + rest, summary)
 
     def _put(self, body, summary):
@@ -76,8 +80,11 @@ class Writer:
         key = KEYS.wal(self.txid)
         self.store.put(key, body, metadata=metadata)
         now = self.store.now_ms
-        self.fed.append(LogItem(key, 0, self.txid, self.txid, len(body), now, now).told(
-            parse_metadata(metadata)))
+        self.fed.append(
+            LogItem(key, 0, self.txid, self.txid, len(body), now, now).told(
+                parse_metadata(metadata)
+            )
+        )
 
     def appended(self, since):
         return self.fed[since:]
@@ -90,8 +97,15 @@ def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
     store = AgedStore()
     writer = Writer(store, seed)
     keeping = Keeping(
-        store=store, keys=KEYS, rules=Retention(every_transaction=inf), appended=writer.appended,
-        cached=lambda *_: [], metrics=Metrics(), created_by="tests", level=1)
+        store=store,
+        keys=KEYS,
+        rules=Retention(every_transaction=inf),
+        appended=writer.appended,
+        cached=lambda *_: [],
+        metrics=Metrics(),
+        created_by="tests",
+        level=1,
+    )
     keeping.step(store.now_ms)
     seconds = effort(3 * HOUR, 24 * HOUR) // SECOND
     images, wanted = {}, set(random.Random(seed).sample(range(2, seconds), 5))
@@ -110,9 +124,11 @@ def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
     assert gets < 500
     assert lists <= 3
     assert segments < 1000  # one page of a listing
-    scoreboard("restore after a day at one PUT a second",
-               f"{seconds} segments, of which {segments} are left; at most {gets} GETs and HEADs, "
-               f"{lists} LISTs")
+    scoreboard(
+        "restore after a day at one PUT a second",
+        f"{seconds} segments, of which {segments} are left; at most {gets} GETs and HEADs, "
+        f"{lists} LISTs",
+    )
 
 
 def requests(tmp_path, store, txid, image):

@@ -12,20 +12,25 @@ import signal
 import time
 
 import pytest
-from fix_command import cache_of
-from fix_live import LONG, Scene, assert_same_pages
-from fix_proxy import corrupt_request, delay, drop_answer, hang, reset, status
-from fix_scoreboard import effort
 
-from replicator.control import ask
 from replicator.errors import ReplicatorError
-from replicator.restore import restore
+from replicator.recovery.api import restore
+from replicator.sidecar.control import ask
+from tests.helpers.command import cache_of
+from tests.helpers.live import LONG, Scene, assert_same_pages
+from tests.helpers.proxy import corrupt_request, delay, drop_answer, hang, reset, status
+from tests.plugins.scoreboard import effort
 
 SECONDS = effort(20, 1800)
 CACHE = 16 << 20
 NETWORK = {
-    "503": status(503, "SlowDown"), "500": status(500), "403": status(403, "AccessDenied"),
-    "reset": reset, "hang": hang, "answer lost": drop_answer, "slow": delay(0.2),
+    "503": status(503, "SlowDown"),
+    "500": status(500),
+    "403": status(403, "AccessDenied"),
+    "reset": reset,
+    "hang": hang,
+    "answer lost": drop_answer,
+    "slow": delay(0.2),
     "corrupted request": corrupt_request,
 }
 
@@ -47,23 +52,44 @@ class Soak:
             writer = self.writers.get(number)
             if writer is None or not writer.running:
                 self.writers[number] = self.scene.start(
-                    number, commits=self.rng.randint(50, 400), seed=self.rng.randrange(1 << 30),
-                    rate=self.rng.choice((20, 40)), autocheckpoint=self.rng.choice((50, 1000)),
+                    number,
+                    commits=self.rng.randint(50, 400),
+                    seed=self.rng.randrange(1 << 30),
+                    rate=self.rng.choice((20, 40)),
+                    autocheckpoint=self.rng.choice((50, 1000)),
                     truncate_every=self.rng.choice((0, 60)),
                     vacuum_every=self.rng.choice((0, 0, 90)),
-                    reopen_every=self.rng.choice((0, 40)))
+                    reopen_every=self.rng.choice((0, 40)),
+                )
 
     def start(self):
         self.sidecar = self.scene.sidecar(
-            "--max-cache-bytes", str(CACHE), "--snapshot-interval", "5s", "--sync-interval",
-            "200ms", roll_over=self.rng.choice((100, 1000)))
+            "--max-cache-bytes",
+            str(CACHE),
+            "--snapshot-interval",
+            "5s",
+            "--sync-interval",
+            "200ms",
+            roll_over=self.rng.choice((100, 1000)),
+        )
 
     # faults
 
     def strike(self):
         """One fault, for a while; then all is as it should be."""
-        kind = self.rng.choice((*NETWORK, *NETWORK, "down", "kill", "stop", "pause", "kill writer",
-                                "segments lost", "hashes damaged"))
+        kind = self.rng.choice(
+            (
+                *NETWORK,
+                *NETWORK,
+                "down",
+                "kill",
+                "stop",
+                "pause",
+                "kill writer",
+                "segments lost",
+                "hashes damaged",
+            )
+        )
         self.faults += 1
         if kind in NETWORK:
             self.proxy.fault(NETWORK[kind], times=None)
@@ -74,9 +100,14 @@ class Soak:
             self.rest(3)
             self.proxy.up()
         else:
-            {"kill": self.kill, "stop": self.stop, "pause": self.pause,
-             "kill writer": self.kill_writer, "segments lost": self.lose_segments,
-             "hashes damaged": self.damage_hashes}[kind]()
+            {
+                "kill": self.kill,
+                "stop": self.stop,
+                "pause": self.pause,
+                "kill writer": self.kill_writer,
+                "segments lost": self.lose_segments,
+                "hashes damaged": self.damage_hashes,
+            }[kind]()
 
     def rest(self, most):
         time.sleep(self.rng.uniform(0, most))
@@ -118,8 +149,12 @@ class Soak:
             self.promised |= before
         self.restores += 1
         copy = self.scene.directory / "live.db"
-        report = restore(output=copy, url=self.scene.url, prefix=self.scene.prefix,
-                         endpoint_url=self.server.endpoint_url)
+        report = restore(
+            output=copy,
+            url=self.scene.url,
+            prefix=self.scene.prefix,
+            endpoint_url=self.server.endpoint_url,
+        )
         if report is None:
             assert not self.durable
             return
@@ -132,8 +167,7 @@ class Soak:
         """Memory (MiB), descriptors and cache files now."""
         with contextlib.suppress(FileNotFoundError, AssertionError):
             descriptors = len(os.listdir(f"/proc/{self.sidecar.pid}/fd"))
-            self.footprints.append((self.sidecar.rss() >> 20, descriptors,
-                                    len(self.cache_files())))
+            self.footprints.append((self.sidecar.rss() >> 20, descriptors, len(self.cache_files())))
 
     def cache_files(self):
         directory = cache_of(self.scene.path) / "segments"
@@ -160,8 +194,9 @@ def test_soak(seaweed_credentials, fault_proxy, tmp_path, prefix, seed, scoreboa
     """Until the time is over: a fault, a check. Then calm, and the source page by page."""
     rng = random.Random(seed)
     server = seaweed_credentials
-    scene = Scene(tmp_path, url=f"s3://{server.bucket}", endpoint_url=fault_proxy.url,
-                  prefix=prefix)
+    scene = Scene(
+        tmp_path, url=f"s3://{server.bucket}", endpoint_url=fault_proxy.url, prefix=prefix
+    )
     try:
         scene.begin()
         soak = Soak(scene, server, fault_proxy, rng)
@@ -180,7 +215,9 @@ def test_soak(seaweed_credentials, fault_proxy, tmp_path, prefix, seed, scoreboa
         assert late[2] <= early[2] + 100
     finally:
         scene.leave()
-    scoreboard("soak: mixed load, a random fault every few seconds, live restores",
-               f"{SECONDS} s, {soak.faults} faults, {soak.restores} live restores, "
-               f"{scene.total()} commits, 0 violations; memory {early[0]} → {late[0]} MiB, "
-               f"descriptors {early[1]} → {late[1]}, cache files {early[2]} → {late[2]}")
+    scoreboard(
+        "soak: mixed load, a random fault every few seconds, live restores",
+        f"{SECONDS} s, {soak.faults} faults, {soak.restores} live restores, "
+        f"{scene.total()} commits, 0 violations; memory {early[0]} → {late[0]} MiB, "
+        f"descriptors {early[1]} → {late[1]}, cache files {early[2]} → {late[2]}",
+    )

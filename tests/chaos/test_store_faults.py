@@ -8,8 +8,9 @@ import random
 from collections import Counter
 
 import pytest
-from fix_life import FOREIGN, RAISED, Fault, hurried, played
-from fix_scoreboard import effort
+
+from tests.helpers.store_faults import FOREIGN, RAISED, Fault, hurried, played
+from tests.plugins.scoreboard import effort
 
 SAMPLE = effort(2, None)  # places of each fault; None: all of them
 PARTS = ("put_part", "copy_part", "list_parts", "complete_upload")
@@ -39,16 +40,24 @@ def test_every_call(tmp_path, places, seed, scoreboard, name):
         outcomes += life.outcomes
         orphans += len(life.inner.list_uploads(""))
     told = ", ".join(f"{kind} {count}" for kind, count in sorted(outcomes.items()))
-    scoreboard(f"every store call x {name}", f"{len(chosen)} of {len(fit)} calls, 0 lost, "
-               f"0 silent, {orphans} orphans; raised: {told or 'nothing'}")
+    scoreboard(
+        f"every store call x {name}",
+        f"{len(chosen)} of {len(fit)} calls, 0 lost, "
+        f"0 silent, {orphans} orphans; raised: {told or 'nothing'}",
+    )
 
 
 @pytest.mark.timeout(120 + 10 * (SAMPLE or 20))
 def test_every_append_that_comes_too_late(tmp_path, places, seed, scoreboard):
     """Where another writer's object stands at our key, whenever it got there, it stays; nothing
     is appended behind it, and everybody is told who holds the log. What was durable stays so."""
-    fit = [place for place in places if place.folder == "wal/" and place.step != "take_over"
-           and place.call in {"put", "complete_upload"}]
+    fit = [
+        place
+        for place in places
+        if place.folder == "wal/"
+        and place.step != "take_over"
+        and place.call in {"put", "complete_upload"}
+    ]
     chosen = sample(fit, seed, "taken")
     for place in chosen:
         life = played(tmp_path / "life", Fault(place, "taken"))
@@ -56,5 +65,7 @@ def test_every_append_that_comes_too_late(tmp_path, places, seed, scoreboard):
         assert "process 7 on elsewhere" in str(life.fenced)
         assert life.inner.get(place.key) == FOREIGN[0]
         assert [info.key for info in life.inner.list("app.db/wal/")][-1] == place.key
-    scoreboard("every append x a key that another writer took",
-               f"{len(chosen)} of {len(fit)} appends: exit 6 and a name, 0 overwritten")
+    scoreboard(
+        "every append x a key that another writer took",
+        f"{len(chosen)} of {len(fit)} appends: exit 6 and a name, 0 overwritten",
+    )

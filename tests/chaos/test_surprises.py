@@ -19,15 +19,15 @@ from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
-import workload
-from fix_bucket import plain_state
-from fix_command import cache_of, wait_for
-from fix_live import LONG, Scene, assert_same_pages
-from fix_scoreboard import effort
-from fix_ship import App, ObedientStore, replicating, replicator_for, restored
 
-from replicator.doctor import check_database
 from replicator.errors import GapError
+from replicator.inspect.doctor import check_database
+from tests.helpers.bucket import plain_state
+from tests.helpers.command import cache_of, wait_for
+from tests.helpers.live import LONG, Scene, assert_same_pages
+from tests.helpers.replication import App, ObedientStore, replicating, replicator_for, restored
+from tests.plugins.scoreboard import effort
+from tests.programs import workload
 
 SIDE_FILES = ("-wal", "-shm")
 HOUR = 3600 * 10**9  # ns
@@ -44,8 +44,10 @@ def other_database(scene, *, page_size=4096, mode="WAL", rows=300):
         db.execute(f"PRAGMA page_size={page_size}")
         db.execute(f"PRAGMA journal_mode={mode}").fetchall()
         db.execute("CREATE TABLE u(body BLOB)")
-        db.execute("INSERT INTO u WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
-                   f"WHERE i < {rows}) SELECT randomblob(700) FROM n")
+        db.execute(
+            "INSERT INTO u WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+            f"WHERE i < {rows}) SELECT randomblob(700) FROM n"
+        )
     return path
 
 
@@ -131,10 +133,12 @@ def last_connection_closes(scene, older):
 
 def killed_in_a_transaction(scene, older):
     """Its log holds frames of a transaction that never ends."""
-    code = ("import sqlite3, os, signal; db = sqlite3.connect({!r}, isolation_level=None); "
-            "db.execute('PRAGMA cache_size=3'); db.execute('BEGIN'); "
-            "db.execute('UPDATE item SET body = randomblob(900)'); "
-            "os.kill(os.getpid(), signal.SIGKILL)")
+    code = (
+        "import sqlite3, os, signal; db = sqlite3.connect({!r}, isolation_level=None); "
+        "db.execute('PRAGMA cache_size=3'); db.execute('BEGIN'); "
+        "db.execute('UPDATE item SET body = randomblob(900)'); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
     done = subprocess.run([sys.executable, "-c", code.format(str(scene.path))], check=False)
     assert done.returncode == -signal.SIGKILL
 
@@ -143,23 +147,32 @@ OVERWRITTEN = ("was (overwritten|replaced|removed)|malformed", "was reset|was ch
 REPLACED = ("was (replaced|removed)", "another one")
 # What the log says: while it runs, while it is stopped; "" where nothing is to be said.
 SAID = {
-    renamed: REPLACED, renamed_without_log: REPLACED, rolled_back_by_rename: REPLACED,
-    not_in_wal_mode: REPLACED, copied: OVERWRITTEN, copied_without_log: OVERWRITTEN,
-    rolled_back_by_copy: OVERWRITTEN, not_in_wal_mode_by_copy: OVERWRITTEN,
+    renamed: REPLACED,
+    renamed_without_log: REPLACED,
+    rolled_back_by_rename: REPLACED,
+    not_in_wal_mode: REPLACED,
+    copied: OVERWRITTEN,
+    copied_without_log: OVERWRITTEN,
+    rolled_back_by_copy: OVERWRITTEN,
+    not_in_wal_mode_by_copy: OVERWRITTEN,
     deleted: ("was replaced|waiting for", "waiting for|another one"),
     another_page_size: ("page size changed", "page size changed"),
-    restored_by_backup: ("", ""), auto_vacuum: ("", ""), last_connection_closes: ("", ""),
+    restored_by_backup: ("", ""),
+    auto_vacuum: ("", ""),
+    last_connection_closes: ("", ""),
     killed_in_a_transaction: ("", ""),
 }
 
 
-CASES = [(when, surprise) for surprise in SAID
-         for when in ("while it runs", "while it is stopped")]
+CASES = [(when, surprise) for surprise in SAID for when in ("while it runs", "while it is stopped")]
 
 
 @pytest.mark.timeout(LONG)
-@pytest.mark.parametrize(("when", "surprise"), effort(CASES[::5], CASES),
-                         ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("when", "surprise"),
+    effort(CASES[::5], CASES),
+    ids=lambda value: getattr(value, "__name__", value),
+)
 def test_a_surprise(scene, when, surprise, scoreboard):
     """The replica is right again by itself, earlier states stay what they were, and whoever
     reads the log knows what happened."""
@@ -334,17 +347,24 @@ def test_no_operation_drops_a_lock_of_the_application(tmp_path):
         app.insert(50)
         app.run("BEGIN", "SELECT count(*) FROM t")
         held = locks(path)
-        assert {inode for inode, _ in held} == {str(os.stat(name).st_ino)
-                                                for name in (path, f"{path}-shm")}
+        assert {inode for inode, _ in held} == {
+            str(os.stat(name).st_ino) for name in (path, f"{path}-shm")
+        }
         replicator = replicator_for(path, store)
         operations = {
-            "start": replicator.start, "write": writer.insert, "flush": replicator.flush,
+            "start": replicator.start,
+            "write": writer.insert,
+            "flush": replicator.flush,
             "snapshot": lambda: replicator.flush(LONG, snapshot=True),
-            "status": replicator.status, "repair": lambda: replicator.repair(LONG),
+            "status": replicator.status,
+            "repair": lambda: replicator.repair(LONG),
             "restore beside": lambda: restored(store, tmp_path / "out"),
             "doctor": lambda: list(check_database(path)),
-            "stop": replicator.stop, "start again": replicator.start,
-            "lose the cache": lambda: shutil.rmtree(cache_of(path)), "stop again": replicator.stop}
+            "stop": replicator.stop,
+            "start again": replicator.start,
+            "lose the cache": lambda: shutil.rmtree(cache_of(path)),
+            "stop again": replicator.stop,
+        }
         for name, operation in operations.items():
             operation()
             assert held <= locks(path), name

@@ -15,15 +15,25 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fix_keep import Past
-from fix_scoreboard import effort
-from fix_ship import LONG, App, ObedientStore, image_of, replicator_for, restored, wait_for
 
-from replicator.edge.store.memory import MemoryStore
+from replicator.engine import resume as join
 from replicator.errors import Fenced, ReplicatorError, StoreUnavailable
-from replicator.proof.verify import verify
-from replicator.ship import join, session, snapshot, snapshots, upload
+from replicator.snapshot import stream as snapshot
+from replicator.store.memory import MemoryStore
 from replicator.testing import RecordingStore
+from replicator.upload import uploader as upload
+from replicator.verify.verify import verify
+from tests.helpers.replication import (
+    LONG,
+    App,
+    ObedientStore,
+    image_of,
+    replicator_for,
+    restored,
+    wait_for,
+)
+from tests.helpers.retention import Past
+from tests.plugins.scoreboard import effort
 
 TAKE_OVERS = effort(10, 200)
 HOUR = 3_600_000
@@ -31,10 +41,19 @@ UPLOADS = [("put", "snapshots/"), ("begin_upload", "snapshots/")]
 BIG = 300_000  # bytes of a transaction that goes in parts here
 # Where a holder is paused when somebody takes its log over: before or after which call. Or it
 # is not: it stands still, or goes on writing all the time.
-PAUSES = [("before", "put", "wal/"), ("after", "put", "wal/"), ("before", "put_part", "wal/"),
-          ("before", "complete_upload", "wal/"), ("after", "complete_upload", "wal/"),
-          ("before", "put_part", "snapshots/"), ("before", "complete_upload", "snapshots/"),
-          ("after", "complete_upload", "snapshots/"), None, "writing", "writing"]
+PAUSES = [
+    ("before", "put", "wal/"),
+    ("after", "put", "wal/"),
+    ("before", "put_part", "wal/"),
+    ("before", "complete_upload", "wal/"),
+    ("after", "complete_upload", "wal/"),
+    ("before", "put_part", "snapshots/"),
+    ("before", "complete_upload", "snapshots/"),
+    ("after", "complete_upload", "snapshots/"),
+    None,
+    "writing",
+    "writing",
+]
 
 
 class Pausing(ObedientStore):
@@ -92,12 +111,16 @@ class Host:
 
     def commit(self, size=200):
         self.seq += 1
-        self.app.db.execute("INSERT INTO said VALUES (?, ?, randomblob(?))",
-                            (self.name, self.seq, size))
+        self.app.db.execute(
+            "INSERT INTO said VALUES (?, ?, randomblob(?))", (self.name, self.seq, size)
+        )
         self._record()
         if size >= BIG:
-            self.app.db.execute("DELETE FROM said WHERE length(body) >= ? AND rowid NOT IN "
-                                "(SELECT max(rowid) FROM said)", (BIG,))
+            self.app.db.execute(
+                "DELETE FROM said WHERE length(body) >= ? AND rowid NOT IN "
+                "(SELECT max(rowid) FROM said)",
+                (BIG,),
+            )
             self._record()
 
     def _record(self):
@@ -252,16 +275,24 @@ class World:
         if self.rng.random() < 0.2:
             claims = len(self.claims())
             taker.start(take_over=True, refused=UPLOADS)
-            wait_for(lambda: len(self.claims()) > claims and self.claims()[-1].metadata[
-                "first-txid"] == taker.replicator._parts.cache.get(join.CLAIM))
+            wait_for(
+                lambda: (
+                    len(self.claims()) > claims
+                    and self.claims()[-1].metadata["first-txid"]
+                    == taker.replicator._parts.cache.get(join.CLAIM)
+                )
+            )
             taker.stop()
             self.died += 1
             return taker.start()
         return taker.start(take_over=True)
 
     def claims(self):
-        return [write for write in self.store.writes
-                if write.metadata.get("reason", "").startswith("the log is taken over")]
+        return [
+            write
+            for write in self.store.writes
+            if write.metadata.get("reason", "").startswith("the log is taken over")
+        ]
 
     def wake_up(self):
         for zombie in self.zombies:
@@ -338,8 +369,7 @@ class JumpingClock:
 def world(tmp_path, seed, monkeypatch):
     rng = random.Random(seed)
     clock = JumpingClock(random.Random(seed + 1))
-    for module in (join, session, snapshots, upload):
-        monkeypatch.setattr(module, "now_ms", clock)
+    monkeypatch.setattr("replicator.system.clock.now_ms", clock)
     monkeypatch.setattr(upload, "SINGLE_PUT_BYTES", BIG // 2)
     monkeypatch.setattr(upload, "PART_BYTES", 1 << 16)
     monkeypatch.setattr(snapshot, "PART_BYTES", 1 << 16)
@@ -381,8 +411,10 @@ def test_take_overs_at_random_moments(world, scoreboard):
     assert verify(world.store, "app.db", data=True).exit_code == 0
     for txid in world.rng.sample(sorted(world.promised), min(20, len(world.promised))):
         assert world._restored(txid)[1] == world.promised[txid]
-    scoreboard("two writers on one prefix with random pauses and clock jumps",
-               f"{taken['alone'] + taken['at once']} takeovers ({taken['at once']} by two hosts "
-               f"at once, {world.died} by one that died half-way), {taken['copies']} copied "
-               f"volumes, {len(world.promised)} flushes, {len(world.states)} states, {merges} "
-               "merges, 0 mixtures")
+    scoreboard(
+        "two writers on one prefix with random pauses and clock jumps",
+        f"{taken['alone'] + taken['at once']} takeovers ({taken['at once']} by two hosts "
+        f"at once, {world.died} by one that died half-way), {taken['copies']} copied "
+        f"volumes, {len(world.promised)} flushes, {len(world.states)} states, {merges} "
+        "merges, 0 mixtures",
+    )

@@ -1,20 +1,7 @@
 """A network that misbehaves between us and a real S3 server: nothing passes for an answer."""
 
 import pytest
-from fix_proxy import (
-    FaultProxy,
-    answer,
-    corrupt_request,
-    drop_answer,
-    hang,
-    reset,
-    reset_early,
-    status,
-    truncate,
-)
 
-from replicator.edge.store.base import ObjectInfo
-from replicator.edge.store.s3 import S3Store
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
@@ -27,6 +14,19 @@ from replicator.errors import (
     StoreUnsafe,
     UploadMissing,
 )
+from replicator.store.base import ObjectInfo
+from replicator.store.s3 import S3Store
+from tests.helpers.proxy import (
+    FaultProxy,
+    answer,
+    corrupt_request,
+    drop_answer,
+    hang,
+    reset,
+    reset_early,
+    status,
+    truncate,
+)
 
 BIG = bytes(3 << 20)
 NOON = "Wed, 21 Oct 2015 12:00:00 GMT"
@@ -34,8 +34,12 @@ NOON = "Wed, 21 Oct 2015 12:00:00 GMT"
 
 @pytest.fixture
 def store(seaweed, fault_proxy):
-    store = S3Store(seaweed.bucket, endpoint_url=fault_proxy.url, read_timeout=5,
-                    credentials=(seaweed.access_key, seaweed.secret_key))
+    store = S3Store(
+        seaweed.bucket,
+        endpoint_url=fault_proxy.url,
+        read_timeout=5,
+        credentials=(seaweed.access_key, seaweed.secret_key),
+    )
     yield store
     store.close()
 
@@ -79,16 +83,26 @@ def test_a_reset_may_pass(store, fault_proxy, prefix, fault, size):
 
 def test_a_hanging_answer_is_given_up(seaweed, fault_proxy, prefix):
     """The read timeout counts for a body sent in full, too."""
-    store = S3Store(seaweed.bucket, endpoint_url=fault_proxy.url, read_timeout=0.2,
-                    credentials=(seaweed.access_key, seaweed.secret_key))
+    store = S3Store(
+        seaweed.bucket,
+        endpoint_url=fault_proxy.url,
+        read_timeout=0.2,
+        credentials=(seaweed.access_key, seaweed.secret_key),
+    )
     fault_proxy.fault(hang)
     with pytest.raises(StoreUnavailable):
         store.put(f"{prefix}/a", BIG)
 
 
-@pytest.mark.parametrize("ask", [
-    lambda s, k: s.get(k), lambda s, k: s.get(k, 100, 2 << 20), lambda s, k: s.get(k, -(1 << 20)),
-], ids=["get", "range", "tail"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda s, k: s.get(k),
+        lambda s, k: s.get(k, 100, 2 << 20),
+        lambda s, k: s.get(k, -(1 << 20)),
+    ],
+    ids=["get", "range", "tail"],
+)
 @pytest.mark.parametrize("kept", [0, 1, 70_000])
 def test_a_body_cut_short_is_no_object(store, fault_proxy, prefix, ask, kept):
     """However much of it came."""
@@ -132,24 +146,39 @@ def test_a_part_corrupted_on_its_way_is_refused(store, fault_proxy, prefix):
     store.abort_upload(f"{prefix}/a", upload_id)
 
 
-@pytest.mark.parametrize(("code", "name", "error"), [
-    (500, "InternalError", StoreUnavailable), (502, "BadGateway", StoreUnavailable),
-    (503, "SlowDown", StoreUnavailable), (503, "ServiceUnavailable", StoreUnavailable),
-    (504, "GatewayTimeout", StoreUnavailable), (429, "TooManyRequests", StoreUnavailable),
-    (408, "RequestTimeout", StoreUnavailable), (400, "RequestTimeout", StoreUnavailable),
-    (400, "BadDigest", StoreUnavailable), (400, "IncompleteBody", StoreUnavailable),
-    (409, "ConditionalRequestConflict", StoreUnavailable),
-    (409, "OperationAborted", StoreUnavailable),
-    (403, "AccessDenied", AccessDenied), (403, "SignatureDoesNotMatch", AccessDenied),
-    (403, "InvalidAccessKeyId", AccessDenied), (403, "RequestTimeTooSkewed", AccessDenied),
-    (400, "ExpiredToken", AccessDenied), (403, "ExpiredToken", AccessDenied),
-    (401, "Unauthorized", AccessDenied),
-    (404, "NoSuchBucket", BucketMissing), (404, "NoSuchKey", ObjectMissing),
-    (404, "NoSuchUpload", UploadMissing), (400, "InvalidPart", UploadMissing),
-    (412, "PreconditionFailed", ObjectExists), (501, "NotImplemented", StoreUnsafe),
-    (400, "AuthorizationHeaderMalformed", ConfigError),
-    (404, "NotFound", ConfigError), (400, "InvalidArgument", ReplicatorError),
-])
+@pytest.mark.parametrize(
+    ("code", "name", "error"),
+    [
+        (500, "InternalError", StoreUnavailable),
+        (502, "BadGateway", StoreUnavailable),
+        (503, "SlowDown", StoreUnavailable),
+        (503, "ServiceUnavailable", StoreUnavailable),
+        (504, "GatewayTimeout", StoreUnavailable),
+        (429, "TooManyRequests", StoreUnavailable),
+        (408, "RequestTimeout", StoreUnavailable),
+        (400, "RequestTimeout", StoreUnavailable),
+        (400, "BadDigest", StoreUnavailable),
+        (400, "IncompleteBody", StoreUnavailable),
+        (409, "ConditionalRequestConflict", StoreUnavailable),
+        (409, "OperationAborted", StoreUnavailable),
+        (403, "AccessDenied", AccessDenied),
+        (403, "SignatureDoesNotMatch", AccessDenied),
+        (403, "InvalidAccessKeyId", AccessDenied),
+        (403, "RequestTimeTooSkewed", AccessDenied),
+        (400, "ExpiredToken", AccessDenied),
+        (403, "ExpiredToken", AccessDenied),
+        (401, "Unauthorized", AccessDenied),
+        (404, "NoSuchBucket", BucketMissing),
+        (404, "NoSuchKey", ObjectMissing),
+        (404, "NoSuchUpload", UploadMissing),
+        (400, "InvalidPart", UploadMissing),
+        (412, "PreconditionFailed", ObjectExists),
+        (501, "NotImplemented", StoreUnsafe),
+        (400, "AuthorizationHeaderMalformed", ConfigError),
+        (404, "NotFound", ConfigError),
+        (400, "InvalidArgument", ReplicatorError),
+    ],
+)
 def test_each_error_has_its_meaning(scripted, nowhere, code, name, error):
     """And no other; the message names the call, the key and the store's own code."""
     nowhere.fault(status(code, name), times=None)
@@ -160,12 +189,18 @@ def test_each_error_has_its_meaning(scripted, nowhere, code, name, error):
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize(("code", "name", "error"), [
-    (400, "ExpiredToken", AccessDenied), (403, "AccessDenied", AccessDenied),
-    (404, "NoSuchBucket", BucketMissing), (404, "NoSuchKey", ObjectMissing),
-    (404, "NotFound", ConfigError), (503, "SlowDown", StoreUnavailable),
-    (429, "TooManyRequests", StoreUnavailable),
-])
+@pytest.mark.parametrize(
+    ("code", "name", "error"),
+    [
+        (400, "ExpiredToken", AccessDenied),
+        (403, "AccessDenied", AccessDenied),
+        (404, "NoSuchBucket", BucketMissing),
+        (404, "NoSuchKey", ObjectMissing),
+        (404, "NotFound", ConfigError),
+        (503, "SlowDown", StoreUnavailable),
+        (429, "TooManyRequests", StoreUnavailable),
+    ],
+)
 def test_a_bare_head_is_explained(scripted, nowhere, code, name, error):
     """A HEAD's error has a status and nothing else; the reason is found out."""
     nowhere.fault(status(code, name), times=None)
@@ -186,12 +221,22 @@ def test_a_head_that_contradicts_itself_may_pass(scripted, nowhere):
 HTML = raw(200, b"<html><body>please log in</body></html>", Content_Type="text/html")
 
 
-@pytest.mark.parametrize("call", [
-    lambda s: s.put("k", b"x"), lambda s: list(s.list("p/")), lambda s: s.folders("p/"),
-    lambda s: s.begin_upload("k"), lambda s: s.put_part("k", "id", 1, b"x"),
-    lambda s: s.list_parts("k", "id"), lambda s: s.list_uploads(""), lambda s: s.get("k"),
-    lambda s: s.head("k"), lambda s: s.complete_upload("k", "id", [scripted_part(3)]),
-], ids=["put", "list", "folders", "begin", "part", "parts", "uploads", "get", "head", "complete"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.put("k", b"x"),
+        lambda s: list(s.list("p/")),
+        lambda s: s.folders("p/"),
+        lambda s: s.begin_upload("k"),
+        lambda s: s.put_part("k", "id", 1, b"x"),
+        lambda s: s.list_parts("k", "id"),
+        lambda s: s.list_uploads(""),
+        lambda s: s.get("k"),
+        lambda s: s.head("k"),
+        lambda s: s.complete_upload("k", "id", [scripted_part(3)]),
+    ],
+    ids=["put", "list", "folders", "begin", "part", "parts", "uploads", "get", "head", "complete"],
+)
 def test_a_friendly_web_server_is_not_a_store(scripted, nowhere, call):
     """A captive portal answers 200 to anything: nothing was stored, nothing is empty."""
     nowhere.fault(answer(HTML), times=None)
@@ -200,10 +245,16 @@ def test_a_friendly_web_server_is_not_a_store(scripted, nowhere, call):
 
 
 @pytest.mark.parametrize("code", [301, 302, 307])
-@pytest.mark.parametrize("call", [
-    lambda s: s.put("k", b"x"), lambda s: s.get("k"), lambda s: s.head("k"),
-    lambda s: list(s.list("p/")),
-], ids=["put", "get", "head", "list"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.put("k", b"x"),
+        lambda s: s.get("k"),
+        lambda s: s.head("k"),
+        lambda s: list(s.list("p/")),
+    ],
+    ids=["put", "get", "head", "list"],
+)
 def test_a_redirect_leads_nowhere(scripted, nowhere, call, code):
     """A login page or a way to https is not followed, and asked about only once."""
     nowhere.fault(answer(raw(code, Location="https://login.test/")), times=None)
@@ -215,8 +266,10 @@ def test_a_redirect_leads_nowhere(scripted, nowhere, call, code):
 
 def test_the_region_of_the_bucket_is_found_out(scripted, nowhere):
     """A store that says which region it wants a signature for gets one."""
-    wrong = (b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong"
-             b"</Message><Region>eu-west-1</Region></Error>")
+    wrong = (
+        b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong"
+        b"</Message><Region>eu-west-1</Region></Error>"
+    )
     heads = []
 
     async def strict(exchange):
@@ -233,7 +286,8 @@ XML = b'<?xml version="1.0"?>\n'
 LISTING = XML + (
     b"<ListBucketResult><IsTruncated>%s</IsTruncated><NextContinuationToken>t"
     b"</NextContinuationToken><Contents><Key>a</Key><Size>1</Size>"
-    b"<LastModified>2020-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>")
+    b"<LastModified>2020-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>"
+)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 22, 40, 100, 200])
@@ -258,18 +312,28 @@ def test_a_listing_that_does_not_get_on_ends(scripted, nowhere):
     assert nowhere.count() == 2
 
 
-@pytest.mark.parametrize(("body", "call"), [
-    (b"<L><IsTruncated>true</IsTruncated></L>", lambda s: list(s.list(""))),
-    (b"<L><IsTruncated>true</IsTruncated></L>", lambda s: s.list_parts("k", "id")),
-    (b"<L><IsTruncated>true</IsTruncated></L>", lambda s: s.list_uploads("")),
-    (b"<L><IsTruncated>false</IsTruncated><Contents><Key>a</Key></Contents></L>",
-     lambda s: list(s.list(""))),
-    (b"<L><IsTruncated>false</IsTruncated><CommonPrefixes/></L>", lambda s: s.folders("")),
-    (b"<L><IsTruncated>false</IsTruncated><Part><Size>1</Size></Part></L>",
-     lambda s: s.list_parts("k", "id")),
-    (b"<L><IsTruncated>false</IsTruncated><Upload><Key>k</Key></Upload></L>",
-     lambda s: s.list_uploads("")),
-], ids=["list page", "parts page", "uploads page", "object", "folder", "part", "upload"])
+@pytest.mark.parametrize(
+    ("body", "call"),
+    [
+        (b"<L><IsTruncated>true</IsTruncated></L>", lambda s: list(s.list(""))),
+        (b"<L><IsTruncated>true</IsTruncated></L>", lambda s: s.list_parts("k", "id")),
+        (b"<L><IsTruncated>true</IsTruncated></L>", lambda s: s.list_uploads("")),
+        (
+            b"<L><IsTruncated>false</IsTruncated><Contents><Key>a</Key></Contents></L>",
+            lambda s: list(s.list("")),
+        ),
+        (b"<L><IsTruncated>false</IsTruncated><CommonPrefixes/></L>", lambda s: s.folders("")),
+        (
+            b"<L><IsTruncated>false</IsTruncated><Part><Size>1</Size></Part></L>",
+            lambda s: s.list_parts("k", "id"),
+        ),
+        (
+            b"<L><IsTruncated>false</IsTruncated><Upload><Key>k</Key></Upload></L>",
+            lambda s: s.list_uploads(""),
+        ),
+    ],
+    ids=["list page", "parts page", "uploads page", "object", "folder", "part", "upload"],
+)
 def test_a_listing_with_holes_is_no_answer(scripted, nowhere, body, call):
     """What every store tells and this one does not ends in an error of ours."""
     nowhere.fault(answer(raw(200, XML + body)), times=None)
@@ -277,13 +341,17 @@ def test_a_listing_with_holes_is_no_answer(scripted, nowhere, body, call):
         call(scripted)
 
 
-@pytest.mark.parametrize(("body", "error"), [
-    (b"<Error><Code>InternalError</Code><Message>m</Message></Error>", StoreUnavailable),
-    (b"<Error><Code>SlowDown</Code><Message>m</Message></Error>", StoreUnavailable),
-    (b"<Error><Code>PreconditionFailed</Code><Message>m</Message></Error>", ObjectExists),
-    (b"<Error><Code>NoSuchUpload</Code><Message>m</Message></Error>", UploadMissing),
-    (b"   ", StoreUnavailable),
-], ids=["internal", "slow down", "exists", "missing", "blank"])
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"<Error><Code>InternalError</Code><Message>m</Message></Error>", StoreUnavailable),
+        (b"<Error><Code>SlowDown</Code><Message>m</Message></Error>", StoreUnavailable),
+        (b"<Error><Code>PreconditionFailed</Code><Message>m</Message></Error>", ObjectExists),
+        (b"<Error><Code>NoSuchUpload</Code><Message>m</Message></Error>", UploadMissing),
+        (b"   ", StoreUnavailable),
+    ],
+    ids=["internal", "slow down", "exists", "missing", "blank"],
+)
 def test_a_completion_that_fails_after_saying_200_failed(scripted, nowhere, body, error):
     """S3 sends the status before it knows; the truth is in the body."""
     nowhere.fault(answer(raw(200, XML + body)))
@@ -308,7 +376,7 @@ def test_an_acknowledgement_without_etag_is_proved(scripted, nowhere):
 
 
 def scripted_part(size):
-    from replicator.edge.store.base import Part
+    from replicator.store.base import Part
 
     return Part(1, size, '"e"')
 
@@ -321,21 +389,36 @@ def test_a_missing_object_is_as_good_as_deleted(scripted, nowhere):
 
 def test_uploads_are_listed_beyond_a_page(scripted, nowhere):
     """The next page is asked for by key and id."""
+
     def page(key, more):
-        return answer(raw(200, (
-            f"<ListMultipartUploadsResult><IsTruncated>{more}</IsTruncated>"
-            f"<NextKeyMarker>{key}</NextKeyMarker><NextUploadIdMarker>9</NextUploadIdMarker>"
-            f"<Upload><Key>{key}</Key><UploadId>9</UploadId></Upload>"
-            "</ListMultipartUploadsResult>").encode()))
+        return answer(
+            raw(
+                200,
+                (
+                    f"<ListMultipartUploadsResult><IsTruncated>{more}</IsTruncated>"
+                    f"<NextKeyMarker>{key}</NextKeyMarker><NextUploadIdMarker>9</NextUploadIdMarker>"
+                    f"<Upload><Key>{key}</Key><UploadId>9</UploadId></Upload>"
+                    "</ListMultipartUploadsResult>"
+                ).encode(),
+            )
+        )
 
     nowhere.fault(page("a", "false"), path="key-marker=b")
     nowhere.fault(page("b", "true"))
     assert [upload.key for upload in scripted.list_uploads("")] == ["a", "b"]
 
 
-@pytest.mark.parametrize("wrong", [
-    "bytes 0-9/100", "bytes 20-29/100", "bytes 11-20/100", "bytes 10-19/*", "",
-], ids=["earlier", "later", "one off", "of unknown size", "untold"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "bytes 0-9/100",
+        "bytes 20-29/100",
+        "bytes 11-20/100",
+        "bytes 10-19/*",
+        "",
+    ],
+    ids=["earlier", "later", "one off", "of unknown size", "untold"],
+)
 def test_another_range_is_not_the_one_asked_for(scripted, nowhere, wrong):
     """A server or cache that mixes up ranges, or does not say which it sends, is found out."""
     nowhere.fault(answer(raw(206, b"0123456789", Content_Range=wrong, Last_Modified=NOON)))
@@ -355,8 +438,11 @@ def test_a_large_refused_body_is_told_as_refused(store, fault_proxy, seaweed, pr
     """The answer comes before the body is sent, and is read instead of a reset."""
     store.put(f"{prefix}/a", b"x")
     with pytest.raises(ObjectExists):
-        S3Store(seaweed.bucket, endpoint_url=seaweed.endpoint_url,
-                credentials=(seaweed.access_key, seaweed.secret_key)).put(f"{prefix}/a", BIG)
+        S3Store(
+            seaweed.bucket,
+            endpoint_url=seaweed.endpoint_url,
+            credentials=(seaweed.access_key, seaweed.secret_key),
+        ).put(f"{prefix}/a", BIG)
 
 
 def test_only_large_bodies_wait_for_leave(scripted, nowhere):
@@ -398,19 +484,24 @@ def test_a_refusing_proxy_comes_back(store, fault_proxy, prefix):
 ERROR = b"<Error><Code>%s</Code><Message>no</Message></Error>"
 
 
-@pytest.mark.parametrize(("fault", "error"), [
-    (status(501, "NotImplemented"), CopyRefused),
-    (status(400, "InvalidArgument"), CopyRefused),
-    (status(405, "MethodNotAllowed"), CopyRefused),
-    (answer(raw(200, ETag='"d41d8"')), CopyRefused),  # taken for the upload of an empty part
-    (status(412, "PreconditionFailed"), ObjectMissing),
-    (status(404, "NoSuchKey"), ObjectMissing),
-    (status(404, "NoSuchUpload"), UploadMissing),
-    (status(403, "AccessDenied"), AccessDenied),
-    (status(503, "SlowDown"), StoreUnavailable),
-    (answer(raw(200, ERROR % b"InternalError", Content_Type="application/xml")),
-     StoreUnavailable),  # S3 may notice only after it has begun to answer
-])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (status(501, "NotImplemented"), CopyRefused),
+        (status(400, "InvalidArgument"), CopyRefused),
+        (status(405, "MethodNotAllowed"), CopyRefused),
+        (answer(raw(200, ETag='"d41d8"')), CopyRefused),  # taken for the upload of an empty part
+        (status(412, "PreconditionFailed"), ObjectMissing),
+        (status(404, "NoSuchKey"), ObjectMissing),
+        (status(404, "NoSuchUpload"), UploadMissing),
+        (status(403, "AccessDenied"), AccessDenied),
+        (status(503, "SlowDown"), StoreUnavailable),
+        (
+            answer(raw(200, ERROR % b"InternalError", Content_Type="application/xml")),
+            StoreUnavailable,
+        ),  # S3 may notice only after it has begun to answer
+    ],
+)
 def test_what_a_store_says_to_a_copy(scripted, nowhere, fault, error):
     """A store that cannot is told from a source that is gone, and from trouble that passes."""
     nowhere.fault(fault, times=None)

@@ -29,12 +29,26 @@ def test_the_modification_time_is_in_milliseconds(any_store, prefix):
     assert 1_700_000_000_000 < head.modified_ms < 5_000_000_000_000
 
 
-@pytest.mark.parametrize(("start", "length", "expected"), [
-    (0, None, BODY), (5, None, BODY[5:]), (5, 10, BODY[5:15]), (0, 1, BODY[:1]),
-    (1020, 100, BODY[1020:]), (1024, 5, b""), (5000, None, b""), (0, 0, b""), (7, 0, b""),
-    (-10, None, BODY[-10:]), (-10, 4, BODY[-10:-6]), (-10, 50, BODY[-10:]),
-    (-5000, None, BODY), (-5000, 3, BODY[:3]), (-1, 0, b""),
-])
+@pytest.mark.parametrize(
+    ("start", "length", "expected"),
+    [
+        (0, None, BODY),
+        (5, None, BODY[5:]),
+        (5, 10, BODY[5:15]),
+        (0, 1, BODY[:1]),
+        (1020, 100, BODY[1020:]),
+        (1024, 5, b""),
+        (5000, None, b""),
+        (0, 0, b""),
+        (7, 0, b""),
+        (-10, None, BODY[-10:]),
+        (-10, 4, BODY[-10:-6]),
+        (-10, 50, BODY[-10:]),
+        (-5000, None, BODY),
+        (-5000, 3, BODY[:3]),
+        (-1, 0, b""),
+    ],
+)
 def test_a_range_is_cut_at_the_end_of_the_object(any_store, prefix, start, length, expected):
     """Any start and length, from either end, inside and beyond the object."""
     any_store.put(f"{prefix}/a", BODY)
@@ -48,11 +62,17 @@ def test_any_range_of_an_empty_object_is_empty(any_store, prefix, start, length)
     assert any_store.get(f"{prefix}/a", start, length) == b""
 
 
-@pytest.mark.parametrize("ask", [
-    lambda store, key: store.get(key), lambda store, key: store.get(key, 1, 2),
-    lambda store, key: store.get(key, -2), lambda store, key: store.get(key, 0, 0),
-    lambda store, key: store.head(key),
-], ids=["get", "range", "tail", "nothing", "head"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store, key: store.get(key),
+        lambda store, key: store.get(key, 1, 2),
+        lambda store, key: store.get(key, -2),
+        lambda store, key: store.get(key, 0, 0),
+        lambda store, key: store.head(key),
+    ],
+    ids=["get", "range", "tail", "nothing", "head"],
+)
 def test_a_missing_object_is_an_answer(any_store, prefix, ask):
     """Whichever way it is asked for."""
     any_store.put(f"{prefix}/other", b"x")
@@ -124,9 +144,19 @@ def test_a_listing_goes_on_behind_a_thousand_keys(any_store, prefix):
 @pytest.fixture
 def tree(any_store, prefix):
     """A small store; the keys in S3's order."""
-    keys = [f"{prefix}/{name}" for name in (
-        "app.db/merged/1/1-2", "app.db/metadata.json", "app.db/snapshots/1", "app.db/wal/1",
-        "app.db/wal/2", "app.db/wal/3", "other.db/wal/1", "top")]
+    keys = [
+        f"{prefix}/{name}"
+        for name in (
+            "app.db/merged/1/1-2",
+            "app.db/metadata.json",
+            "app.db/snapshots/1",
+            "app.db/wal/1",
+            "app.db/wal/2",
+            "app.db/wal/3",
+            "other.db/wal/1",
+            "top",
+        )
+    ]
     fill(any_store, reversed(keys))
     return keys
 
@@ -143,6 +173,7 @@ def test_a_listing_is_in_key_order_and_keeps_to_its_prefix(any_store, prefix, tr
 
 def test_a_listing_starts_behind_a_key_that_need_not_exist(any_store, prefix, tree):
     """``start_after`` is a bound in key order, anywhere in the tree."""
+
     def after(key, within=""):
         return [i.key for i in any_store.list(f"{prefix}/{within}", start_after=f"{prefix}/{key}")]
 
@@ -165,7 +196,8 @@ def test_folders_are_the_next_names_only(any_store, prefix, tree):
     """Full prefixes that end with a slash, in order; direct objects are left out."""
     assert any_store.folders(f"{prefix}/") == [f"{prefix}/app.db/", f"{prefix}/other.db/"]
     assert any_store.folders(f"{prefix}/app.db/") == [
-        f"{prefix}/app.db/{name}/" for name in ("merged", "snapshots", "wal")]
+        f"{prefix}/app.db/{name}/" for name in ("merged", "snapshots", "wal")
+    ]
     assert any_store.folders(f"{prefix}/app.db/wal/") == []
     assert f"{prefix}/" in any_store.folders("")
 

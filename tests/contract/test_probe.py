@@ -2,9 +2,9 @@
 
 import pytest
 
-from replicator.edge.store import probe
-from replicator.edge.store.memory import MemoryStore
 from replicator.errors import BucketMissing, ObjectExists, StoreUnavailable, StoreUnsafe
+from replicator.store import probe
+from replicator.store.memory import MemoryStore
 from replicator.testing import FaultyStore, answer_lost, corrupted, raising
 
 
@@ -52,6 +52,7 @@ def test_a_store_that_lies_is_found_out():
 
 def test_a_store_that_refuses_the_winner_is_found_out():
     """It says no to all but one, and keeps the bytes of another."""
+
     class Wrong(MemoryStore):
         def put(self, key, body, *, metadata=None, if_absent=True):
             super().put(key, b"other", metadata=metadata, if_absent=if_absent)
@@ -64,6 +65,7 @@ def test_a_store_that_refuses_the_winner_is_found_out():
 
 def test_a_completion_that_refuses_and_replaces_is_found_out():
     """The answer alone proves nothing."""
+
     class Wrong(LyingStore):
         def complete_upload(self, key, upload_id, parts, *, if_absent=True):
             super().complete_upload(key, upload_id, parts)
@@ -103,6 +105,7 @@ def test_bytes_that_come_back_different_are_found(memory_store, nth):
 
 def test_metadata_that_does_not_come_back_is_found():
     """The log compares digests by it."""
+
     class Forgetful(MemoryStore):
         def put(self, key, body, *, metadata=None, if_absent=True):
             super().put(key, body, if_absent=if_absent)

@@ -4,10 +4,10 @@ import socket
 
 import pytest
 
-from replicator.edge.store.base import Part
-from replicator.edge.store.directory import DirectoryStore
-from replicator.edge.store.s3 import S3Store
 from replicator.errors import AccessDenied, BucketMissing, ObjectExists, StoreUnavailable
+from replicator.store.base import Part
+from replicator.store.directory import DirectoryStore
+from replicator.store.s3 import S3Store
 
 CALLS = {
     "put": lambda s, k: s.put(k, b"x"),
@@ -41,11 +41,17 @@ def bucketless(request, tmp_path):
     if request.param == "directory":
         return DirectoryStore(tmp_path / "none")
     if request.param == "moto":
-        return S3Store("no-such-bucket", endpoint_url=request.getfixturevalue("moto_server"),
-                       credentials=("a", "b"))
+        return S3Store(
+            "no-such-bucket",
+            endpoint_url=request.getfixturevalue("moto_server"),
+            credentials=("a", "b"),
+        )
     server = request.getfixturevalue("seaweed")
-    return S3Store("no-such-bucket", endpoint_url=server.endpoint_url,
-                   credentials=(server.access_key, server.secret_key))
+    return S3Store(
+        "no-such-bucket",
+        endpoint_url=server.endpoint_url,
+        credentials=(server.access_key, server.secret_key),
+    )
 
 
 @each(CALLS)
@@ -104,7 +110,8 @@ def test_a_profile_brings_credentials_and_region(seaweed, prefix, monkeypatch, t
     """As the AWS tools keep them."""
     (tmp_path / "credentials").write_text(
         f"[work]\naws_access_key_id={seaweed.access_key}\n"
-        f"aws_secret_access_key={seaweed.secret_key}\n")
+        f"aws_secret_access_key={seaweed.secret_key}\n"
+    )
     (tmp_path / "config").write_text("[profile work]\nregion=eu-central-1\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -128,8 +135,12 @@ def test_a_refused_connection_may_pass(prefix, call):
 def test_a_server_that_never_answers_is_given_up(prefix, call):
     """Connections are accepted, nothing comes back: the read timeout ends every call."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        store = S3Store("b", endpoint_url=f"http://127.0.0.1:{server.getsockname()[1]}",
-                        credentials=("a", "b"), read_timeout=0.05)
+        store = S3Store(
+            "b",
+            endpoint_url=f"http://127.0.0.1:{server.getsockname()[1]}",
+            credentials=("a", "b"),
+            read_timeout=0.05,
+        )
         with pytest.raises(StoreUnavailable):
             call(store, prefix)
 
@@ -139,8 +150,12 @@ def test_a_server_that_never_answers_is_given_up(prefix, call):
 def test_both_kinds_of_checksums_work(request, kind, checksums, prefix):
     """botocore's own checksums beside ours disturb nobody, small or large, whole or in part."""
     plain = request.getfixturevalue(f"{kind}_store")
-    store = S3Store(plain._bucket, endpoint_url=plain._endpoint_url, checksums=checksums,
-                    credentials=plain._credentials)
+    store = S3Store(
+        plain._bucket,
+        endpoint_url=plain._endpoint_url,
+        checksums=checksums,
+        credentials=plain._credentials,
+    )
     for size in (0, 100, 3 << 20):
         store.put(f"{prefix}/{size}", bytes(size))
         assert store.get(f"{prefix}/{size}") == bytes(size)

@@ -6,19 +6,24 @@ import subprocess
 import sys
 
 import pytest
-from fix_proxy import FaultProxy, corrupt, delay
-from fix_ship import wait_for
 
-from replicator.edge.store.retry import RetryingStore, RetryPolicy
-from replicator.edge.store.s3 import S3Store
 from replicator.errors import AccessDenied, StoreUnavailable
+from replicator.store.retry import RetryingStore, RetryPolicy
+from replicator.store.s3 import S3Store
 from replicator.testing import SeaweedServer
 from replicator.testing import seaweed as module
+from tests.helpers.proxy import FaultProxy, corrupt, delay
+from tests.helpers.replication import wait_for
 
 
 def quick(server, **settings):
-    return S3Store(server.bucket, endpoint_url=server.endpoint_url, read_timeout=0.3,
-                   credentials=(server.access_key, server.secret_key), **settings)
+    return S3Store(
+        server.bucket,
+        endpoint_url=server.endpoint_url,
+        read_timeout=0.3,
+        credentials=(server.access_key, server.secret_key),
+        **settings,
+    )
 
 
 def test_a_vacuum_gives_the_room_back(tmp_path):
@@ -99,8 +104,10 @@ def test_only_free_pairs_of_ports_are_chosen(monkeypatch, taken):
         ports = module._free_ports()
     assert len(set(ports.values())) == 10
     assert first not in ports.values()
-    assert all(ports[f"{name}.port.grpc"] - ports[f"{name}.port"] == 10_000
-               for name in ("master", "volume", "filer", "s3", "admin"))
+    assert all(
+        ports[f"{name}.port.grpc"] - ports[f"{name}.port"] == 10_000
+        for name in ("master", "volume", "filer", "s3", "admin")
+    )
 
 
 def test_a_server_that_never_starts_is_told(monkeypatch, tmp_path):
@@ -116,8 +123,9 @@ def test_a_server_that_never_starts_is_told(monkeypatch, tmp_path):
 def test_the_server_asks_for_credentials(seaweed):
     """Without them nothing is possible, or the refusals of other tests would prove nothing."""
     with pytest.raises(AccessDenied):
-        S3Store(seaweed.bucket, endpoint_url=seaweed.endpoint_url,
-                credentials=("x", "y")).put("a", b"")
+        S3Store(seaweed.bucket, endpoint_url=seaweed.endpoint_url, credentials=("x", "y")).put(
+            "a", b""
+        )
 
 
 def test_a_users_environment_suffices(seaweed_credentials, prefix):
@@ -129,31 +137,44 @@ def test_a_users_environment_suffices(seaweed_credentials, prefix):
 def test_nothing_of_the_machine_reaches_a_test(monkeypatch):
     """Nor a process that a test starts."""
     code = "import os; print(*sorted(os.environ))"
-    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                           check=True).stdout.split()
-    foreign = [n for n in names if n.startswith(("AWS_", "REPLICATOR_"))
-               or n.upper().endswith(("_PROXY", "_CA_BUNDLE"))]
+    names = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    foreign = [
+        n
+        for n in names
+        if n.startswith(("AWS_", "REPLICATOR_")) or n.upper().endswith(("_PROXY", "_CA_BUNDLE"))
+    ]
     assert foreign == ["AWS_EC2_METADATA_DISABLED", "NO_PROXY"]
     assert not os.path.exists(os.path.expanduser("~/.aws"))
 
 
 def test_the_proxy_counts_and_hands_on(seaweed, fault_proxy, prefix):
     """Method, path and the server's answer, in order; a delay changes nothing but the time."""
-    store = S3Store(seaweed.bucket, endpoint_url=fault_proxy.url,
-                    credentials=(seaweed.access_key, seaweed.secret_key))
+    store = S3Store(
+        seaweed.bucket,
+        endpoint_url=fault_proxy.url,
+        credentials=(seaweed.access_key, seaweed.secret_key),
+    )
     fault_proxy.fault(delay(0), method="GET")
     store.put(f"{prefix}/a", bytes(2 << 20))
     assert store.get(f"{prefix}/a") == bytes(2 << 20)
     path = f"/{seaweed.bucket}/{prefix}/a"
     assert fault_proxy.requests == [("PUT", path, 200), ("GET", path, 200)]
     assert (fault_proxy.count(), fault_proxy.count("PUT"), fault_proxy.count(path="/b")) == (
-        2, 1, 0)
+        2,
+        1,
+        0,
+    )
 
 
 def test_a_corrupted_answer_reaches_the_caller(seaweed, fault_proxy, prefix):
     """S3 protects no ranged read; that is why every object carries digests of its own."""
-    store = S3Store(seaweed.bucket, endpoint_url=fault_proxy.url,
-                    credentials=(seaweed.access_key, seaweed.secret_key))
+    store = S3Store(
+        seaweed.bucket,
+        endpoint_url=fault_proxy.url,
+        credentials=(seaweed.access_key, seaweed.secret_key),
+    )
     store.put(f"{prefix}/a", b"value")
     fault_proxy.fault(corrupt, method="GET", nth=2)
     assert store.get(f"{prefix}/a") == b"value"
@@ -176,7 +197,8 @@ def test_a_slow_line_is_not_a_dead_one():
     proxy = FaultProxy("http://127.0.0.1:1", streaming=True)
     proxy.fault(slowly)
     try:
-        S3Store("b", endpoint_url=proxy.url, credentials=("a", "b"), connect_timeout=0.5,
-                read_timeout=5).put("k", bytes(16 << 20))
+        S3Store(
+            "b", endpoint_url=proxy.url, credentials=("a", "b"), connect_timeout=0.5, read_timeout=5
+        ).put("k", bytes(16 << 20))
     finally:
         proxy.stop()

@@ -5,8 +5,8 @@ from threading import Barrier
 
 import pytest
 
-from replicator.edge.store.base import Part, Upload
 from replicator.errors import ObjectExists, ObjectMissing, UploadMissing
+from replicator.store.base import Part, Upload
 
 MIB = 1 << 20
 PARTS = [bytes([n]) * (5 * MIB) for n in (1, 2)] + [b"the end"]
@@ -74,8 +74,9 @@ def test_parts_are_listed_beyond_a_page(any_store, key):
     """A thousand parts a page: all of them are told. (Sizes are checked at completion only.)"""
     upload_id = any_store.begin_upload(key)
     with ThreadPoolExecutor(8) as pool:
-        put = list(pool.map(lambda n: any_store.put_part(key, upload_id, n, b"%d" % n),
-                            range(1, 1006)))
+        put = list(
+            pool.map(lambda n: any_store.put_part(key, upload_id, n, b"%d" % n), range(1, 1006))
+        )
     assert any_store.list_parts(key, upload_id) == put
     any_store.abort_upload(key, upload_id)
 
@@ -87,9 +88,11 @@ def test_an_aborted_upload_is_gone(strict_store, key):
     strict_store.abort_upload(key, upload_id)
     strict_store.abort_upload(key, upload_id)
     assert strict_store.list_uploads(key) == []
-    for ask in (lambda: strict_store.list_parts(key, upload_id),
-                lambda: strict_store.put_part(key, upload_id, 2, b"y"),
-                lambda: strict_store.complete_upload(key, upload_id, [part])):
+    for ask in (
+        lambda: strict_store.list_parts(key, upload_id),
+        lambda: strict_store.put_part(key, upload_id, 2, b"y"),
+        lambda: strict_store.complete_upload(key, upload_id, [part]),
+    ):
         with pytest.raises(UploadMissing):
             ask()
 
@@ -162,7 +165,8 @@ def test_unfinished_uploads_are_listed_below_a_prefix(any_store, prefix):
     keys = [f"{prefix}/a/1", f"{prefix}/a/2", f"{prefix}/b/1"]
     ids = [any_store.begin_upload(key) for key in keys]
     assert any_store.list_uploads(f"{prefix}/a/") == [
-        Upload(key, upload_id) for key, upload_id in zip(keys[:2], ids[:2], strict=True)]
+        Upload(key, upload_id) for key, upload_id in zip(keys[:2], ids[:2], strict=True)
+    ]
     for key, upload_id in zip(keys, ids, strict=True):
         any_store.abort_upload(key, upload_id)
     assert any_store.list_uploads(f"{prefix}/") == []
@@ -176,8 +180,9 @@ def source(any_store, prefix):
     """An object of three parts, as the store tells of it."""
     key = f"{prefix}/snapshots/0 of a kind.zst"
     upload_id = any_store.begin_upload(key)
-    any_store.complete_upload(key, upload_id, [
-        any_store.put_part(key, upload_id, n, PARTS[n - 1]) for n in (1, 2, 3)])
+    any_store.complete_upload(
+        key, upload_id, [any_store.put_part(key, upload_id, n, PARTS[n - 1]) for n in (1, 2, 3)]
+    )
     return any_store.head(key)
 
 
@@ -192,7 +197,7 @@ def test_a_part_is_copied_out_of_another_object(any_store, key, source):
     assert [(part.number, part.size) for part in listed] == [(1, 5 * MIB), (2, 4)]
     any_store.complete_upload(key, upload_id, [copied, last])
     any_store.delete(source.key)
-    assert any_store.get(key) == b"".join(PARTS)[1234:1234 + 5 * MIB] + b"more"
+    assert any_store.get(key) == b"".join(PARTS)[1234 : 1234 + 5 * MIB] + b"more"
 
 
 def test_a_source_must_be_the_one_it_was(strict_store, prefix, key):

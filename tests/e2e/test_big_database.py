@@ -15,11 +15,11 @@ from collections import Counter
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from fix_command import Desk
-from fix_proxy import FaultProxy
-from fix_ship import App
 
 from replicator.testing import SeaweedServer
+from tests.helpers.command import Desk
+from tests.helpers.proxy import FaultProxy
+from tests.helpers.replication import App
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -43,6 +43,7 @@ def desk(clean_environment, tmp_path):
 @pytest.fixture
 def tell(capsys, request):
     """Print figures, captured output or not."""
+
     def tell(**figures):
         with capsys.disabled():
             text = ", ".join(f"{name} {value}" for name, value in figures.items())
@@ -57,8 +58,10 @@ def mib(size):
 
 def fill(app, size):
     """Rows worth ``size`` bytes in one transaction."""
-    app.run(f"INSERT INTO t(body) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n "
-            f"WHERE i < {size // ROW}) SELECT {HALF_RANDOM} FROM n")
+    app.run(
+        f"INSERT INTO t(body) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n "
+        f"WHERE i < {size // ROW}) SELECT {HALF_RANDOM} FROM n"
+    )
 
 
 @contextlib.contextmanager
@@ -108,7 +111,9 @@ def restored(desk, name, *options):
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "replicator", "restore", *desk.place, "-o", str(path), *options],
-        stdout=subprocess.DEVNULL, env=desk.environment)
+        stdout=subprocess.DEVNULL,
+        env=desk.environment,
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
@@ -127,8 +132,9 @@ def test_a_gigabyte_under_writes(desk, tell):
     try:
         began = time.monotonic()
         with writing(desk.home / "app.db") as committed:
-            sidecar = desk.sidecar(desk.home / "app.db",
-                                   place=("--bucket", desk.bucket, "--endpoint-url", proxy.url))
+            sidecar = desk.sidecar(
+                desk.home / "app.db", place=("--bucket", desk.bucket, "--endpoint-url", proxy.url)
+            )
             sidecar.until(lambda status: status["durable_txid"] > 0)
             took = time.monotonic() - began
             flushed(desk, desk.home / "app.db")
@@ -136,24 +142,36 @@ def test_a_gigabyte_under_writes(desk, tell):
         peak = sidecar.peak_rss()
         status = sidecar.status()
         assert sidecar.stop() == 0
-        sent = [(method, path) for method, path, _ in proxy.requests
-                if method in {"PUT", "POST"} and "/snapshots/" in path]
+        sent = [
+            (method, path)
+            for method, path, _ in proxy.requests
+            if method in {"PUT", "POST"} and "/snapshots/" in path
+        ]
     finally:
         proxy.stop()
     stored = list(desk.store().list("app.db/snapshots/"))
     assert len(stored) == 1
-    parts = Counter(parse_qs(urlsplit(path).query)["partNumber"][0]
-                    for method, path in sent if method == "PUT")
+    parts = Counter(
+        parse_qs(urlsplit(path).query)["partNumber"][0] for method, path in sent if method == "PUT"
+    )
     assert set(parts.values()) == {1}
     assert sum(method == "POST" for method, _ in sent) == 2  # begin and complete
     with App(desk.home / "app.db") as app:
         source = folded(app)
     copy, seconds, memory = restored(desk, "copy.db")
     assert same(source, copy)
-    tell(database=mib(size), snapshot=mib(stored[0].size), parts=len(parts),
-         snapshot_seconds=f"{took:.1f}", commits=committed[0], sidecar_peak=mib(peak),
-         roll_overs=status["roll_overs"], write_lock_holds=status["write_lock_holds"],
-         restore_seconds=f"{seconds:.1f}", restore_peak=mib(memory))
+    tell(
+        database=mib(size),
+        snapshot=mib(stored[0].size),
+        parts=len(parts),
+        snapshot_seconds=f"{took:.1f}",
+        commits=committed[0],
+        sidecar_peak=mib(peak),
+        roll_overs=status["roll_overs"],
+        write_lock_holds=status["write_lock_holds"],
+        restore_seconds=f"{seconds:.1f}",
+        restore_peak=mib(memory),
+    )
     assert peak < 200e6
 
 
@@ -178,9 +196,15 @@ def test_one_transaction_of_a_gigabyte(desk, tell):
     segments = [item.size for item in desk.store().list("app.db/wal/")]
     copy, seconds, memory = restored(desk, "copy.db")
     assert same(source, copy)
-    tell(transaction=mib(source.stat().st_size), segment=mib(max(segments)),
-         commit_seconds=f"{committed - began:.1f}", flush_seconds=f"{took:.1f}",
-         sidecar_peak=mib(peak), restore_seconds=f"{seconds:.1f}", restore_peak=mib(memory))
+    tell(
+        transaction=mib(source.stat().st_size),
+        segment=mib(max(segments)),
+        commit_seconds=f"{committed - began:.1f}",
+        flush_seconds=f"{took:.1f}",
+        sidecar_peak=mib(peak),
+        restore_seconds=f"{seconds:.1f}",
+        restore_peak=mib(memory),
+    )
     assert peak < 250e6
 
 
@@ -189,8 +213,10 @@ def test_beyond_the_lock_page(desk, tell, page_size):
     """A database grows over the page at 1 GiB that SQLite never uses: as log, as a catch-up
     after an absence, and as a snapshot, every page is what it was."""
     with App(desk.home / "app.db", mode="OFF", page_size=page_size) as app:
-        app.run(*2 * [f"INSERT INTO t(body) VALUES (zeroblob({LOCK_BYTE // 2 - 20 * MIB}))"],
-                "PRAGMA journal_mode=WAL")
+        app.run(
+            *2 * [f"INSERT INTO t(body) VALUES (zeroblob({LOCK_BYTE // 2 - 20 * MIB}))"],
+            "PRAGMA journal_mode=WAL",
+        )
         assert app.path.stat().st_size < LOCK_BYTE
         sidecar = desk.sidecar(app.path)
         sidecar.until_following()
@@ -221,6 +247,11 @@ def test_beyond_the_lock_page(desk, tell, page_size):
         assert sidecar.stop() == 0
         whole, _, _ = restored(desk, "snapshot.db")
         assert same(folded(app), whole)
-    tell(page_size=page_size, database=mib(whole.stat().st_size),
-         stored=mib(sum(item.size for item in desk.store().list("app.db/"))),
-         sidecar_peak=mib(peak), restore_seconds=f"{seconds:.1f}", restore_peak=mib(memory))
+    tell(
+        page_size=page_size,
+        database=mib(whole.stat().st_size),
+        stored=mib(sum(item.size for item in desk.store().list("app.db/"))),
+        sidecar_peak=mib(peak),
+        restore_seconds=f"{seconds:.1f}",
+        restore_peak=mib(memory),
+    )

@@ -3,7 +3,8 @@
 import time
 
 import pytest
-from fix_ship import App
+
+from tests.helpers.replication import App
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -11,17 +12,23 @@ MINUTE = 60.0
 
 
 def quiet(sidecar):
-    return sidecar.until(lambda status: status["txid"] > 2
-                         and status["durable_txid"] == status["txid"]
-                         and status["lag_bytes"] == 0 and status["last_snapshot"])
+    return sidecar.until(
+        lambda status: (
+            status["txid"] > 2
+            and status["durable_txid"] == status["txid"]
+            and status["lag_bytes"] == 0
+            and status["last_snapshot"]
+        )
+    )
 
 
 def test_an_idle_minute_costs_nothing(desk, fault_proxy, capsys):
     """The application has the database open and writes nothing: for a minute the store sees
     neither a request nor a connection, and the sidecar uses less than 1 % of one core."""
     with App(desk.home / "app.db") as app:
-        sidecar = desk.sidecar(app.path,
-                               place=("--bucket", desk.bucket, "--endpoint-url", fault_proxy.url))
+        sidecar = desk.sidecar(
+            app.path, place=("--bucket", desk.bucket, "--endpoint-url", fault_proxy.url)
+        )
         sidecar.until_following()
         for _ in range(3):
             app.insert(10)
@@ -32,12 +39,14 @@ def test_an_idle_minute_costs_nothing(desk, fault_proxy, capsys):
         time.sleep(MINUTE)  # the property is about time that passes
         spent = sidecar.cpu_seconds() - began
         with capsys.disabled():
-            print(f"\nidle: {spent:.2f} s of CPU a minute, "  # noqa: T201
-                  f"{sidecar.rss() / 1e6:.0f} MB resident, {sidecar.peak_rss() / 1e6:.0f} at peak")
+            print(  # noqa: T201
+                f"\nidle: {spent:.2f} s of CPU a minute, "
+                f"{sidecar.rss() / 1e6:.0f} MB resident, {sidecar.peak_rss() / 1e6:.0f} at peak"
+            )
         assert fault_proxy.requests == before
         assert spent < MINUTE / 100
         app.insert(1)
         desk.call("flush", app.path)
-        came = [kind for kind, *_ in fault_proxy.requests[len(before):]]
+        came = [kind for kind, *_ in fault_proxy.requests[len(before) :]]
         assert sorted(came) == ["GET", "GET", "PUT"]  # after a minute it looks whose the log is
         assert sidecar.stop() == 0

@@ -9,10 +9,10 @@ import random
 import threading
 
 import pytest
-from fix_ship import LONG, App, ObedientStore, replicating
 
 from replicator import restore
-from replicator.edge.sqlite import LiveDatabase
+from replicator.sqlite.live import LiveDatabase
+from tests.helpers.replication import LONG, App, ObedientStore, replicating
 
 ROWS = 8000
 LINE = "the quick brown fox jumps over the lazy dog; "
@@ -68,12 +68,15 @@ class Ledger(App):
     def __init__(self, path):
         super().__init__(path, autocheckpoint=1000)
         self.chance = random.Random(7)
-        self.run("CREATE TABLE account(id INTEGER PRIMARY KEY, balance INTEGER, body BLOB)",
-                 "CREATE TABLE teller(id INTEGER PRIMARY KEY, balance INTEGER)",
-                 "CREATE TABLE history(account INTEGER, amount INTEGER, note TEXT)",
-                 "BEGIN")
-        self.db.executemany("INSERT INTO account VALUES (?, 0, ?)",
-                            ((n, self.body()) for n in range(ROWS)))
+        self.run(
+            "CREATE TABLE account(id INTEGER PRIMARY KEY, balance INTEGER, body BLOB)",
+            "CREATE TABLE teller(id INTEGER PRIMARY KEY, balance INTEGER)",
+            "CREATE TABLE history(account INTEGER, amount INTEGER, note TEXT)",
+            "BEGIN",
+        )
+        self.db.executemany(
+            "INSERT INTO account VALUES (?, 0, ?)", ((n, self.body()) for n in range(ROWS))
+        )
         self.db.executemany("INSERT INTO teller VALUES (?, 0)", ((n,) for n in range(10)))
         self.run("COMMIT")
 
@@ -86,10 +89,12 @@ class Ledger(App):
         for _ in range(count):
             account, amount = self.chance.randrange(ROWS), self.chance.randrange(1000)
             self.run("BEGIN")
-            self.db.execute("UPDATE account SET balance = balance + ? WHERE id = ?",
-                            (amount, account))
-            self.db.execute("UPDATE teller SET balance = balance + ? WHERE id = ?",
-                            (amount, account % 10))
+            self.db.execute(
+                "UPDATE account SET balance = balance + ? WHERE id = ?", (amount, account)
+            )
+            self.db.execute(
+                "UPDATE teller SET balance = balance + ? WHERE id = ?", (amount, account % 10)
+            )
             self.db.execute("INSERT INTO history VALUES (?, ?, ?)", (account, amount, LINE))
             self.run("COMMIT")
 

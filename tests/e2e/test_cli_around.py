@@ -7,8 +7,9 @@ import sys
 import time
 
 import pytest
-from fix_command import cache_of, wait_for
-from fix_ship import App, image_of
+
+from tests.helpers.command import cache_of, wait_for
+from tests.helpers.replication import App, image_of
 
 WRITE = """
 import sqlite3, sys
@@ -87,8 +88,9 @@ def test_an_existing_database_is_left_alone(desk, path, note):
 
 def test_a_command_that_is_killed(desk, path, note):
     """128+N, as a shell says it."""
-    done = around(desk, path, sys.executable, "-c",
-                  f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})")
+    done = around(
+        desk, path, sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
+    )
     assert done.code == 128 + signal.SIGKILL
 
 
@@ -99,8 +101,9 @@ def test_a_command_that_does_not_exist(desk, path):
     assert "cannot run no-such-program" in done.err
 
 
-@pytest.mark.parametrize(("program", "code"), [(SLEEP, 128 + signal.SIGTERM), (OBEY, 3)],
-                         ids=["dies of it", "obeys"])
+@pytest.mark.parametrize(
+    ("program", "code"), [(SLEEP, 128 + signal.SIGTERM), (OBEY, 3)], ids=["dies of it", "obeys"]
+)
 def test_sigterm_goes_to_the_command(desk, path, note, program, code):
     """It ends the command, in its own way; then comes the last flush, and we end as it did."""
     with App(path) as app:
@@ -125,9 +128,11 @@ def test_the_commands_output_is_its_own(desk, path):
 
 def test_a_command_may_use_the_sidecar(desk, path, note):
     """Within the command, `replicator flush` makes sure of what it just did."""
-    script = (f'"{sys.executable}" -c "import sqlite3; d = sqlite3.connect({str(path)!r}); '
-              "d.execute('PRAGMA journal_mode=WAL'); d.execute('CREATE TABLE t(a)'); d.commit()\" "
-              f'&& "{sys.executable}" -m replicator flush "{path}" --json')
+    script = (
+        f'"{sys.executable}" -c "import sqlite3; d = sqlite3.connect({str(path)!r}); '
+        "d.execute('PRAGMA journal_mode=WAL'); d.execute('CREATE TABLE t(a)'); d.commit()\" "
+        f'&& "{sys.executable}" -m replicator flush "{path}" --json'
+    )
     done = around(desk, path, "sh", "-c", script)
     assert done.code == 0, done.err
     assert done.json["txid"] >= 1
@@ -144,7 +149,8 @@ def test_the_progress_of_a_restore(desk, path, terminal):
         assert sidecar.stop() == 0
     arguments = [sys.executable, "-m", "replicator", "restore", *desk.place, "-o", "copy.db"]
     code, said = (in_terminal if terminal else in_pipe)(
-        arguments, desk.home, {**desk.environment, "TERM": "xterm"})
+        arguments, desk.home, {**desk.environment, "TERM": "xterm"}
+    )
     assert code == 0, said
     assert "Traceback" not in said
     assert "restored" in said
@@ -176,6 +182,7 @@ def in_terminal(arguments, cwd, environment):
 
 def in_pipe(arguments, cwd, environment):
     """(exit code, everything that was said) into pipes."""
-    done = subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        arguments, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout + done.stderr

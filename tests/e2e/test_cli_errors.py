@@ -9,8 +9,9 @@ import subprocess
 import sys
 
 import pytest
-from fix_command import LONG, Desk, wait_for
-from fix_ship import App
+
+from tests.helpers.command import LONG, Desk, wait_for
+from tests.helpers.replication import App
 
 GOOD = b"the file that was there before"
 
@@ -45,9 +46,22 @@ def unanswered(clean_environment, tmp_path_factory):
     path = tmp_path_factory.mktemp("unanswered") / "app.db"
     path.write_bytes(GOOD)
     process = subprocess.Popen(
-        [sys.executable, "-m", "replicator", "restore", "--bucket", "b", "--endpoint-url",
-         refused_port(), "--overwrite"], cwd=path.parent, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
+        [
+            sys.executable,
+            "-m",
+            "replicator",
+            "restore",
+            "--bucket",
+            "b",
+            "--endpoint-url",
+            refused_port(),
+            "--overwrite",
+        ],
+        cwd=path.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
+    )
     yield process, path
     process.kill()
     process.communicate()
@@ -77,8 +91,15 @@ def there(place):
 
 def test_wrong_bucket(backup, there):
     """2, and the advice is about the bucket."""
-    done = backup.call("restore", "--bucket", "no-such-bucket", "--endpoint-url",
-                       backup.endpoint_url, "--overwrite", cwd=there.parent)
+    done = backup.call(
+        "restore",
+        "--bucket",
+        "no-such-bucket",
+        "--endpoint-url",
+        backup.endpoint_url,
+        "--overwrite",
+        cwd=there.parent,
+    )
     assert done.code == 2
     assert "bucket does not exist" in done.err
     assert "create the bucket, or correct --bucket" in done.err
@@ -88,8 +109,9 @@ def test_wrong_bucket(backup, there):
 @pytest.mark.parametrize("key", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
 def test_wrong_key(backup, there, key):
     """6, and the advice is about the key; a refusal is never taken for an empty bucket."""
-    done = backup.call("restore", *backup.place, "--overwrite", cwd=there.parent,
-                       **{key: "mistyped"})
+    done = backup.call(
+        "restore", *backup.place, "--overwrite", cwd=there.parent, **{key: "mistyped"}
+    )
     assert done.code == 6
     assert "403" in done.err
     assert "check the access key" in done.err
@@ -98,8 +120,14 @@ def test_wrong_key(backup, there, key):
 
 def test_no_credentials(backup, there):
     """6 as well: nothing in the environment, nothing in the home directory."""
-    done = backup.call("restore", *backup.place, "--overwrite", cwd=there.parent,
-                       AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    done = backup.call(
+        "restore",
+        *backup.place,
+        "--overwrite",
+        cwd=there.parent,
+        AWS_ACCESS_KEY_ID="",
+        AWS_SECRET_ACCESS_KEY="",
+    )
     assert done.code == 6
     assert "credentials" in done.err
     assert same(there)
@@ -155,8 +183,9 @@ def test_unknown_transaction(backup, there):
 @pytest.mark.parametrize("when", ["2001-01-01", "2999-01-01T00:00:00Z"])
 def test_a_time_outside_of_the_log(backup, there, when):
     """4 for a time before the first transaction or in the future, with the window."""
-    done = backup.call("restore", *backup.place, "--overwrite", "--timestamp", when,
-                       cwd=there.parent)
+    done = backup.call(
+        "restore", *backup.place, "--overwrite", "--timestamp", when, cwd=there.parent
+    )
     assert done.code == 4
     assert "outside of what can be restored" in done.err
     assert same(there)
@@ -194,20 +223,24 @@ def test_damaged_object(backup, desk, there, kind):
     assert there.read_bytes() == GOOD
 
 
-@pytest.mark.parametrize("arguments", [
-    ("restore",),
-    ("restore", "--bucket", "b", "--url", "s3://b/p"),
-    ("restore", "--no-such-option"),
-    ("restore", "--bucket", "b", "--txid", "many"),
-    ("restore", "--bucket", "b", "--txid", "1", "--timestamp", "2026-01-01"),
-    ("restore", "--bucket", "b", "--txid", "0"),
-    ("restore", "--bucket", "b", "--timestamp", "yesterday-ish"),
-    ("restore", "--url", "ftp://b/p"),
-    ("run",),
-    ("run", "app.db"),
-    ("run", "app.db", "--bucket", "b", "--sync-interval", "soon"),
-    ("no-such-command",),
-], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("restore",),
+        ("restore", "--bucket", "b", "--url", "s3://b/p"),
+        ("restore", "--no-such-option"),
+        ("restore", "--bucket", "b", "--txid", "many"),
+        ("restore", "--bucket", "b", "--txid", "1", "--timestamp", "2026-01-01"),
+        ("restore", "--bucket", "b", "--txid", "0"),
+        ("restore", "--bucket", "b", "--timestamp", "yesterday-ish"),
+        ("restore", "--url", "ftp://b/p"),
+        ("run",),
+        ("run", "app.db"),
+        ("run", "app.db", "--bucket", "b", "--sync-interval", "soon"),
+        ("no-such-command",),
+    ],
+    ids=" ".join,
+)
 def test_usage(desk, arguments):
     """2, one line of reason and a hint; with --json the same as a document."""
     done = desk.call(*arguments)
@@ -256,8 +289,9 @@ def test_a_first_run_with_a_wrong_key(desk, app, command):
 @pytest.mark.parametrize("command", [(), ("--", "true")], ids=["alone", "around"])
 def test_a_first_run_with_a_wrong_bucket(desk, app, command):
     """2 soon, with the advice to create it."""
-    done = desk.call("run", app.path, "--bucket", "no-such-bucket", "--endpoint-url",
-                     desk.endpoint_url, *command)
+    done = desk.call(
+        "run", app.path, "--bucket", "no-such-bucket", "--endpoint-url", desk.endpoint_url, *command
+    )
     assert done.code == 2
     assert "does not exist" in done.err
     assert "create the bucket" in done.err

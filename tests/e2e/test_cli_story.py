@@ -4,8 +4,9 @@ import signal
 import sqlite3
 
 import pytest
-from fix_command import wait_for
-from fix_ship import App, image_of
+
+from tests.helpers.command import wait_for
+from tests.helpers.replication import App, image_of
 
 COMMANDS = ("run", "restore", "status", "flush", "snapshot", "history", "doctor", "demo")
 
@@ -38,8 +39,18 @@ def test_backed_up_and_restored_by_the_bucket_alone(desk, app, sidecar):
     assert done.code == 0, done.err
     restored = elsewhere / "app.db"
     assert restored.read_bytes() == image_of(app.path)
-    for fact in (f"restored {restored}", "transaction", "committed 2", "UTC", "KiB", "pages of",
-                 "proved", "SHA-256", "WAL checksums", "database checksum"):
+    for fact in (
+        f"restored {restored}",
+        "transaction",
+        "committed 2",
+        "UTC",
+        "KiB",
+        "pages of",
+        "proved",
+        "SHA-256",
+        "WAL checksums",
+        "database checksum",
+    ):
         assert fact in done.out, fact
 
 
@@ -87,8 +98,14 @@ def test_status_of_a_healthy_sidecar(desk, app, sidecar):
     txid = desk.call("flush", app.path, "--json").json["txid"]
     done = desk.call("status", app.path)
     assert done.code == 0
-    for fact in ("healthy", "following", str(app.path), f"s3://{desk.bucket}/app.db",
-                 f"transaction {txid}, which is all of it", "0 segments"):
+    for fact in (
+        "healthy",
+        "following",
+        str(app.path),
+        f"s3://{desk.bucket}/app.db",
+        f"transaction {txid}, which is all of it",
+        "0 segments",
+    ):
         assert fact in done.out, fact
     status = desk.call("status", app.path, "--json").json
     assert status["running"]

@@ -6,8 +6,13 @@ import sys
 
 
 def demo(*options):
-    return subprocess.run([sys.executable, "-m", "replicator", "demo", "--seconds", "1", *options],
-                          capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "replicator", "demo", "--seconds", "1", *options],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
 
 
 def test_the_demo_gets_back_what_it_lost():
@@ -26,6 +31,11 @@ def test_the_demo_tells_its_story():
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("✓") == 2
     assert "✗" not in done.stdout
-    for words in ("$ replicator run", "$ replicator status", "$ replicator flush",
-                  "$ replicator restore", "SIGKILL"):
+    for words in (
+        "$ replicator run",
+        "$ replicator status",
+        "$ replicator flush",
+        "$ replicator restore",
+        "SIGKILL",
+    ):
         assert words in done.stdout

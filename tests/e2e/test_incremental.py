@@ -4,10 +4,11 @@ import contextlib
 import threading
 
 import pytest
-from fix_command import Desk, wait_for
-from fix_proxy import hang, status
-from fix_scoreboard import effort
-from fix_ship import App, image_of
+
+from tests.helpers.command import Desk, wait_for
+from tests.helpers.proxy import hang, status
+from tests.helpers.replication import App, image_of
+from tests.plugins.scoreboard import effort
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -53,8 +54,10 @@ def app(desk):
     """An application with a database of rows of which half is random."""
     with App(desk.directory("app") / "app.db", autocheckpoint=1000) as app:
         rows = effort(48, 220) * MIB // 4000
-        app.run(f"INSERT INTO t(body) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 "
-                f"FROM n WHERE i < {rows}) SELECT {HALF_RANDOM} FROM n")
+        app.run(
+            f"INSERT INTO t(body) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 "
+            f"FROM n WHERE i < {rows}) SELECT {HALF_RANDOM} FROM n"
+        )
         yield app
 
 
@@ -94,8 +97,10 @@ def test_a_snapshot_costs_the_network_what_changed(desk, wire, app, scoreboard):
     assert wire.sent <= whole // 100 + 4 * PART
     check(desk, app)
     assert sidecar.stop() == 0
-    scoreboard("snapshot after a clustered 1 %: bytes sent, of a whole one",
-               f"{wire.sent / MIB:.1f} of {whole / MIB:.1f} MiB")
+    scoreboard(
+        "snapshot after a clustered 1 %: bytes sent, of a whole one",
+        f"{wire.sent / MIB:.1f} of {whole / MIB:.1f} MiB",
+    )
 
 
 def test_copies_go_on_after_a_kill(desk, fault_proxy, wire, app):

@@ -9,11 +9,11 @@ import subprocess
 import sys
 
 import pytest
-from fix_ship import LONG, App, image_of, wait_for
 
 from replicator import restore
-from replicator.control import NotRunning, ask
-from replicator.format.keys import Keys
+from replicator.archive.keys import Keys
+from replicator.sidecar.control import NotRunning, ask
+from tests.helpers.replication import LONG, App, image_of, wait_for
 
 COUNT = 20
 
@@ -38,8 +38,10 @@ def sidecar(home, seaweed_credentials):
 
     def sidecar():
         process = subprocess.Popen(
-            [sys.executable, "-m", "replicator", "run", "--config",
-             str(home / "replicator.toml")], stderr=subprocess.PIPE, text=True)
+            [sys.executable, "-m", "replicator", "run", "--config", str(home / "replicator.toml")],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         running.append(process)
         return process
 
@@ -52,16 +54,18 @@ def sidecar(home, seaweed_credentials):
 
 def asked(path, command="status"):
     try:
-        return ask(path.with_name(f".{path.name}-replicator"), {"command": command,
-                                                                "timeout": LONG})
+        return ask(
+            path.with_name(f".{path.name}-replicator"), {"command": command, "timeout": LONG}
+        )
     except NotRunning:
         return {}
 
 
 def write(path, rows):
     with sqlite3.connect(path) as connection:
-        connection.executemany("INSERT INTO t(body) VALUES (?)",
-                               [(os.urandom(500),) for _ in range(rows)])
+        connection.executemany(
+            "INSERT INTO t(body) VALUES (?)", [(os.urandom(500),) for _ in range(rows)]
+        )
     connection.close()
 
 
@@ -102,8 +106,12 @@ def test_twenty_databases_survive_a_kill_each_to_the_page(home, sidecar, seaweed
     assert f"{COUNT} of {COUNT + 1} databases are in their buckets" in errors
     for path in [*paths[:-1], new]:
         output = home / f"restored-{path.name}"
-        restore(bucket=seaweed.bucket, prefix=f"{home.name}/{path.name}",
-                endpoint_url=seaweed.endpoint_url, output=output)
+        restore(
+            bucket=seaweed.bucket,
+            prefix=f"{home.name}/{path.name}",
+            endpoint_url=seaweed.endpoint_url,
+            output=output,
+        )
         assert output.read_bytes() == image_of(path)
 
 
@@ -114,5 +122,6 @@ def test_a_broken_entry_ends_the_start_with_a_clear_word(home, sidecar):
     process = sidecar()
     _, errors = process.communicate(timeout=LONG)
     assert process.returncode == 2
-    assert (f"error: {file}: database 2 (b.db): sync_interval: 'soon' is not a duration"
-            in " ".join(errors.split()))
+    assert f"error: {file}: database 2 (b.db): sync_interval: 'soon' is not a duration" in " ".join(
+        errors.split()
+    )

@@ -4,12 +4,12 @@ import contextlib
 import threading
 
 import pytest
-from fix_live import LONG
-from fix_ship import wait_for
 
-from replicator.ship import reader as reading
-from replicator.ship import session as session_module
-from replicator.ship import tail as tail_module
+from replicator.capture import holds as tail_module
+from replicator.capture import reader as reading
+from replicator.engine import session as session_module
+from tests.helpers.live import LONG
+from tests.helpers.replication import wait_for
 
 MIB = 1 << 20
 
@@ -44,14 +44,18 @@ class HighWater:
         self._thread.join()
 
 
-@pytest.mark.parametrize("options", [
-    {"writers": 1, "rate": 2000},
-    {"writers": 3, "rate": 600},
-    {"writers": 2, "rate": 1000, "truncate_every": 30},
-    {"writers": 1, "rate": 2000, "autocheckpoint": 0},
-    {"writers": 2, "rate": 1000, "reopen_every": 9, "autocheckpoint": 15},
-    {"writers": 1, "rate": 1000, "vacuum_every": 50, "page_size": 512},
-], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"writers": 1, "rate": 2000},
+        {"writers": 3, "rate": 600},
+        {"writers": 2, "rate": 1000, "truncate_every": 30},
+        {"writers": 1, "rate": 2000, "autocheckpoint": 0},
+        {"writers": 2, "rate": 1000, "reopen_every": 9, "autocheckpoint": 15},
+        {"writers": 1, "rate": 1000, "vacuum_every": 50, "page_size": 512},
+    ],
+    ids=str,
+)
 def test_a_hundred_roll_overs(scene, short_logs, options):
     """However often the log is let go and picked up, each page and commit is captured."""
     scene.begin(**options)
@@ -67,8 +71,9 @@ def test_a_hundred_roll_overs(scene, short_logs, options):
 
 
 @pytest.mark.parametrize(("slowed", "stopped"), [(32, 96), (32, 32)])
-def test_the_log_stays_bounded_under_a_writer_that_never_pauses(scene, monkeypatch, slowed,
-                                                                stopped):
+def test_the_log_stays_bounded_under_a_writer_that_never_pauses(
+    scene, monkeypatch, slowed, stopped
+):
     """The log file stays below 384 MiB while much more is written through it. Without
     roll-over it would be as long as everything that was captured, since a pin is always held;
     and a writer that is faster than the capture would double it with each one."""
@@ -80,9 +85,11 @@ def test_the_log_stays_bounded_under_a_writer_that_never_pauses(scene, monkeypat
         replicator.flush(LONG)
         captured = replicator.metrics.get("captured_bytes")
         status = replicator.status()
-    print(f"log at most {high.bytes / MIB:.0f} MiB of {captured / MIB:.0f} MiB written, "  # noqa: T201
-          f"{status.roll_overs} roll-overs, {status.write_lock_holds} holds, the longest "
-          f"{status.longest_write_lock_ms:.0f} ms")
+    print(  # noqa: T201
+        f"log at most {high.bytes / MIB:.0f} MiB of {captured / MIB:.0f} MiB written, "
+        f"{status.roll_overs} roll-overs, {status.write_lock_holds} holds, the longest "
+        f"{status.longest_write_lock_ms:.0f} ms"
+    )
     assert captured > 1.5 * high.bytes
     assert high.bytes < 384 * MIB
     scene.exact()

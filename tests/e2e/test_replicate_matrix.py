@@ -5,8 +5,9 @@ every commit that any writer knows of.
 """
 
 import pytest
-from fix_live import LONG, Scene
-from fix_ship import wait_for
+
+from tests.helpers.live import LONG, Scene
+from tests.helpers.replication import wait_for
 
 WAYS = {
     "one writer": {"commits": 8000},
@@ -21,13 +22,21 @@ WAYS = {
     "grow, VACUUM and shrink": {"commits": 1200, "vacuum_every": 60},
     "VACUUM among three": {"writers": 3, "commits": 400, "vacuum_every": 100},
     "reopened connections": {"commits": 1000, "reopen_every": 10},
-    "reopened and truncated by three": {"writers": 3, "commits": 300, "reopen_every": 7,
-                                        "truncate_every": 11},
+    "reopened and truncated by three": {
+        "writers": 3,
+        "commits": 300,
+        "reopen_every": 7,
+        "truncate_every": 11,
+    },
     "small pages": {"commits": 3000, "page_size": 512},
     "small pages and VACUUM": {"commits": 600, "page_size": 512, "vacuum_every": 60},
     "large pages": {"commits": 1500, "page_size": 65536},
-    "large pages of three": {"writers": 3, "commits": 300, "page_size": 65536,
-                             "truncate_every": 50},
+    "large pages of three": {
+        "writers": 3,
+        "commits": 300,
+        "page_size": 65536,
+        "truncate_every": 50,
+    },
 }
 
 
@@ -79,7 +88,7 @@ def test_each_flush_covers_what_was_committed_before_it(scene):
             promised.append((replicator.flush(LONG).txid, before))
         writer.finish()
         replicator.flush(LONG)
-    for txid, before in promised[::max(1, len(promised) // 10)]:
+    for txid, before in promised[:: max(1, len(promised) // 10)]:
         if before:
             copy, report = scene.restore(txid=txid)
             assert report.txid == txid
@@ -103,8 +112,12 @@ def test_as_a_sidecar(scene, roll_over):
 
 def test_as_a_sidecar_on_s3(seaweed_credentials, prefix, tmp_path):
     """The same with a real S3 server, reached by credentials in the environment."""
-    scene = Scene(tmp_path, url=f"s3://{seaweed_credentials.bucket}",
-                  endpoint_url=seaweed_credentials.endpoint_url, prefix=prefix)
+    scene = Scene(
+        tmp_path,
+        url=f"s3://{seaweed_credentials.bucket}",
+        endpoint_url=seaweed_credentials.endpoint_url,
+        prefix=prefix,
+    )
     try:
         scene.begin()
         sidecar = scene.sidecar()

@@ -7,15 +7,15 @@ import threading
 from pathlib import Path
 
 import pytest
-import workload
-from fix_counting import CountingStore
-from fix_live import LONG
-from fix_ship import ObedientStore, wait_for
 
-from replicator.edge.store.directory import DirectoryStore
-from replicator.edge.watch import Lookout
 from replicator.errors import ReplicatorError
-from replicator.restore import restore
+from replicator.recovery.api import restore
+from replicator.store.directory import DirectoryStore
+from replicator.system.watch import Lookout
+from tests.helpers.counting import CountingStore
+from tests.helpers.live import LONG
+from tests.helpers.replication import ObedientStore, wait_for
+from tests.programs import workload
 
 
 @pytest.fixture
@@ -40,8 +40,9 @@ def test_a_lone_commit_reaches_the_store(scene, monkeypatch, events):
         for _ in range(3):
             known = set(wal.iterdir())
             scene.write(commits=1)
-            wait_for(lambda known=known: {p for p in wal.iterdir()
-                                          if p.name.endswith(".zst")} - known)
+            wait_for(
+                lambda known=known: {p for p in wal.iterdir() if p.name.endswith(".zst")} - known
+            )
             copy, _ = scene.restore()
             scene.prefix_holds(copy, at_least=scene.committed())
         wait_for(lambda: replicator.status().lag_bytes == 0)
@@ -106,9 +107,12 @@ def test_the_application_in_the_same_process_is_left_alone(scene):
     replicator = scene.replicator(cache_dir=scene.directory / "cache")
     for _ in range(2):
         replicator.start()
-        for ask in (lambda: replicator.flush(LONG), lambda: replicator.snapshot(LONG),
-                    lambda: replicator.restore(output=scene.directory / "copy.db",
-                                               overwrite=True), replicator.status):
+        for ask in (
+            lambda: replicator.flush(LONG),
+            lambda: replicator.snapshot(LONG),
+            lambda: replicator.restore(output=scene.directory / "copy.db", overwrite=True),
+            replicator.status,
+        ):
             ask()
             assert before <= locks(scene.path)
         replicator.stop()
@@ -126,9 +130,28 @@ def test_writers_in_the_same_process(scene):
     connections that come and go."""
     workload.main(workload.parse([str(scene.path), str(scene.log(1)), "--commits", "1"]))
     with scene.replicating() as replicator:
-        threads = [threading.Thread(target=workload.main, args=[workload.parse(
-            [str(scene.path), str(scene.log(n)), "--writer", str(n), "--commits", "300",
-             "--reopen-every", "25", "--truncate-every", "40"])]) for n in (1, 2)]
+        threads = [
+            threading.Thread(
+                target=workload.main,
+                args=[
+                    workload.parse(
+                        [
+                            str(scene.path),
+                            str(scene.log(n)),
+                            "--writer",
+                            str(n),
+                            "--commits",
+                            "300",
+                            "--reopen-every",
+                            "25",
+                            "--truncate-every",
+                            "40",
+                        ]
+                    )
+                ],
+            )
+            for n in (1, 2)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

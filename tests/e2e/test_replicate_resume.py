@@ -3,9 +3,10 @@
 import contextlib
 
 import pytest
-from fix_command import Desk, wait_for
-from fix_proxy import hang
-from fix_ship import App
+
+from tests.helpers.command import Desk, wait_for
+from tests.helpers.proxy import hang
+from tests.helpers.replication import App
 
 PART = 8 << 20
 PARTS = 6

@@ -5,13 +5,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from fix_bucket import BucketBuilder
-from fix_small import named_by
 
 from replicator import restore
 from replicator.errors import DamageError, GapError, NoBackup, ReplicatorError
 from replicator.format.segment import decode_segment
 from replicator.model import Kind
+from tests.helpers.bucket import BucketBuilder
+from tests.helpers.small_archive import named_by
 
 ERRORS = (DamageError, GapError, NoBackup)
 
@@ -38,8 +38,9 @@ def tiny(tmp_path):
 def outcome(bucket, output, **options):
     """The report of a restore whose file was compared, or the error."""
     try:
-        report = restore(store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True,
-                         **options)
+        report = restore(
+            store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True, **options
+        )
     except ReplicatorError as error:
         return error
     if report is None:
@@ -53,8 +54,11 @@ def planned(bucket, output):
     keys = [key for key in bucket.objects() if "snapshots/" in key]
     newest = max(keys)
     txid = int(newest.split("/")[-1][:16], 16)
-    segments = [key for key in bucket.objects() if "/wal/" in key
-                and int(key.split("/")[-1][:16], 16) > txid]
+    segments = [
+        key
+        for key in bucket.objects()
+        if "/wal/" in key and int(key.split("/")[-1][:16], 16) > txid
+    ]
     return [newest, *segments]
 
 
@@ -148,8 +152,10 @@ def test_every_pair_of_removals_is_exact_or_an_error(bucket, tmp_path):
     keys = bucket.objects()
     draw = random.Random(7)
     for _ in range(60):
-        gone = {key: (bucket.store.get(key), bucket.store.head(key).metadata)
-                for key in draw.sample(keys, 2)}
+        gone = {
+            key: (bucket.store.get(key), bucket.store.head(key).metadata)
+            for key in draw.sample(keys, 2)
+        }
         target = draw.choice([None, *bucket.images])
         for key in gone:
             bucket.store.delete(key)
@@ -183,11 +189,21 @@ def test_a_segment_of_another_history(tiny, tmp_path):
     key = tiny.keys.wal(5)
     summary, payload = decode_segment(tiny.store.get(key), key)
     trailer = summary.trailer
-    for before, after in ((trailer.checksum_before ^ 1, trailer.checksum_after),
-                          (trailer.checksum_before, trailer.checksum_after ^ 1)):
+    for before, after in (
+        (trailer.checksum_before ^ 1, trailer.checksum_after),
+        (trailer.checksum_before, trailer.checksum_after ^ 1),
+    ):
         state = type(tiny._hashes.state)(trailer.pages, after)
-        body, forged = tiny.encode(Kind.SEGMENT, 5, 5, payload, state, before,
-                                   trailer.commit_frames, trailer.commit_times_ms)
+        body, forged = tiny.encode(
+            Kind.SEGMENT,
+            5,
+            5,
+            payload,
+            state,
+            before,
+            trailer.commit_frames,
+            trailer.commit_times_ms,
+        )
         for metadata in (forged.metadata(), summary.metadata()):
             replace(tiny, key, body, metadata)
             found = outcome(tiny, tmp_path / "out.db")
@@ -201,8 +217,16 @@ def test_a_wrong_state_is_not_published(tiny, tmp_path):
     summary, payload = decode_segment(tiny.store.get(key), key)
     trailer = summary.trailer
     state = type(tiny._hashes.state)(trailer.pages, trailer.checksum_after ^ 1)
-    body, forged = tiny.encode(Kind.SEGMENT, 6, 6, payload, state, trailer.checksum_before,
-                               trailer.commit_frames, trailer.commit_times_ms)
+    body, forged = tiny.encode(
+        Kind.SEGMENT,
+        6,
+        6,
+        payload,
+        state,
+        trailer.checksum_before,
+        trailer.commit_frames,
+        trailer.commit_times_ms,
+    )
     replace(tiny, key, body, forged.metadata())
     output = tmp_path / "out.db"
     found = outcome(tiny, output)
@@ -243,8 +267,7 @@ def test_a_generation_without_its_snapshot(bucket, tmp_path):
 def test_older_after_damage(tiny, tmp_path):
     """With --allow-older the newest provable state comes back, and what is lost is counted."""
     output = tmp_path / "out.db"
-    expected = {tiny.keys.wal(6): 5, tiny.keys.wal(5): 4,
-                tiny.keys.snapshot(4, tiny.generation): 6}
+    expected = {tiny.keys.wal(6): 5, tiny.keys.wal(5): 4, tiny.keys.snapshot(4, tiny.generation): 6}
     for key, txid in expected.items():
         body = tiny.store.get(key)
         replace(tiny, key, body[:-1] + bytes([body[-1] ^ 1]))
@@ -291,8 +314,13 @@ def test_overwrite_with_a_damaged_backup_loses_nothing(tiny, tmp_path):
     for key in planned(tiny, output):
         body, metadata = tiny.store.get(key), tiny.store.head(key).metadata
         middle = len(body) // 2
-        for bad in (b"rubbish" + body[7:], body[:middle] + b"?" + body[middle + 1:], body[:-1], b"",
-                    None):
+        for bad in (
+            b"rubbish" + body[7:],
+            body[:middle] + b"?" + body[middle + 1 :],
+            body[:-1],
+            b"",
+            None,
+        ):
             if bad is None:
                 tiny.store.delete(key)
             else:

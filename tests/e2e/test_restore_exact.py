@@ -5,22 +5,25 @@ import os
 import sqlite3
 
 import pytest
-from fix_bucket import BucketBuilder, busy_bucket, commit_ms
-from fix_files import CountingFiles
 
 from replicator import restore
 from replicator.errors import GapError, LocalIOError
 from replicator.format import payload
 from replicator.model import Kind
-from replicator.recover import rebuild, segment, snapshot
+from replicator.recovery import rebuild, segment, snapshot
+from tests.helpers.bucket import BucketBuilder, busy_bucket, commit_ms
+from tests.helpers.files import CountingFiles
 
 
 def restored(bucket, output, **options):
-    report = restore(store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True,
-                     **options)
+    report = restore(
+        store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True, **options
+    )
     assert output.read_bytes() == bucket.images[report.txid]
     assert sorted(path.name for path in output.parent.glob(f"*{output.name}*")) == [
-        f".{output.name}-replicator", output.name]
+        f".{output.name}-replicator",
+        output.name,
+    ]
     return report
 
 
@@ -182,7 +185,7 @@ def test_syncs_on_the_way(empty_bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(snapshot, "SYNC_RAW_BYTES", 5 * 4096)
     pages = restored(empty_bucket, tmp_path / "often.db", files=often).pages
     assert often.names().count("fsync") == once.names().count("fsync") + pages // 5 > 2
-    calls = often.names()[:often.names().index("rename")][::-1]
+    calls = often.names()[: often.names().index("rename")][::-1]
     assert calls.index("fsync") < calls.index("pwrite")
 
 

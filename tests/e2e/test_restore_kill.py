@@ -7,19 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from fix_bucket import BucketBuilder
-from fix_counting import CountingStore
 
 from replicator import restore
-from replicator.edge.store.directory import DirectoryStore
+from replicator.store.directory import DirectoryStore
+from tests.helpers.bucket import BucketBuilder
+from tests.helpers.counting import CountingStore
 
 # One process forks a child for each point: no interpreter has to start again.
 KILLER = """
 import os, signal, sys
 from pathlib import Path
 from replicator import restore
-from replicator.edge.files import Files
-from replicator.edge.store.directory import DirectoryStore
+from replicator.system.files import Files
+from replicator.store.directory import DirectoryStore
 
 class Deadly(Files):
     def __init__(self, left):
@@ -99,7 +99,11 @@ def test_killed_at_every_call(stored, tmp_path, old):
             place.mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, "-c", KILLER, str(tmp_path / "store"), *map(str, places)],
-        capture_output=True, text=True, check=True, timeout=100)
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
     codes = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
     assert "-9" in codes.values()
     assert "0" in codes.values(), "the last calls were not reached"
@@ -127,13 +131,17 @@ def snapshot_gets(store, output):
 def test_a_killed_process_leaves_its_proved_parts(stored, tmp_path, monkeypatch):
     """Another process goes on from what a killed one had proved: it fetches less, and says that
     those parts were hashed again."""
-    monkeypatch.setattr("replicator.recover.snapshot.RANGE_BYTES", 4096)  # a request for each part
+    monkeypatch.setattr("replicator.recovery.snapshot.RANGE_BYTES", 4096)  # a request for each part
     whole, _ = snapshot_gets(stored.store, tmp_path / "whole.db")
     places = [tmp_path / "places" / str(n) for n in range(1, 60)]
     for place in places:
         place.mkdir(parents=True)
-    subprocess.run([sys.executable, "-c", KILLER, str(tmp_path / "store"), *map(str, places)],
-                   capture_output=True, check=True, timeout=100)
+    subprocess.run(
+        [sys.executable, "-c", KILLER, str(tmp_path / "store"), *map(str, places)],
+        capture_output=True,
+        check=True,
+        timeout=100,
+    )
     fetched = []
     for place in places:
         target, notes = place / "app.db", place / ".app.db.restoring" / "parts"

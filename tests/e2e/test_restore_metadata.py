@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from fix_bucket import commit_ms
-from fix_counting import CountingStore
 
 from replicator import restore
+from replicator.archive.timespec import to_text
 from replicator.errors import DamageError, GapError
 from replicator.format.envelope import encode_trailer, read_tail
 from replicator.model import Kind
-from replicator.recover.when import to_text
+from tests.helpers.bucket import commit_ms
+from tests.helpers.counting import CountingStore
 
 FOREIGN = "0" * 8 + "-0000-0000-0000-" + "f" * 12
 
@@ -18,9 +18,11 @@ FOREIGN = "0" * 8 + "-0000-0000-0000-" + "f" * 12
 def put(bucket, key, *, body=None, **fields):
     """The object again, with other metadata or another body."""
     metadata = bucket.store.head(key).metadata | {
-        name.replace("_", "-"): value for name, value in fields.items()}
-    bucket.store.put(key, bucket.store.get(key) if body is None else body, metadata=metadata,
-                     if_absent=False)
+        name.replace("_", "-"): value for name, value in fields.items()
+    }
+    bucket.store.put(
+        key, bucket.store.get(key) if body is None else body, metadata=metadata, if_absent=False
+    )
 
 
 def go(bucket, tmp_path, **options):
@@ -31,10 +33,17 @@ def go(bucket, tmp_path, **options):
     return report
 
 
-@pytest.mark.parametrize("fields", [
-    {"generation": FOREIGN}, {"checksum_after": "0" * 16}, {"last_txid": "99"}, {"format": "2"},
-    {"first_txid": "3"},
-], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"generation": FOREIGN},
+        {"checksum_after": "0" * 16},
+        {"last_txid": "99"},
+        {"format": "2"},
+        {"first_txid": "3"},
+    ],
+    ids=str,
+)
 def test_a_marker_with_wrong_metadata_still_vouches(bucket, tmp_path, fields):
     """The snapshot of a generation is used, whatever is said beside the marker."""
     put(bucket, bucket.keys.wal(14), **fields)
@@ -65,9 +74,14 @@ def test_a_voucher_that_is_no_log_object(bucket, tmp_path):
         assert go(bucket, tmp_path, txid=14).avoided == (marker,)  # the next segment vouches
 
 
-@pytest.mark.parametrize("fields", [
-    {"first_time": "1"}, {"first_time": str(commit_ms(99)), "last_time": str(commit_ms(99))},
-], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"first_time": "1"},
+        {"first_time": str(commit_ms(99)), "last_time": str(commit_ms(99))},
+    ],
+    ids=str,
+)
 def test_wrong_times_lead_to_the_right_transaction(bucket, tmp_path, fields):
     """The search by time goes by metadata, and is repeated without it where that misled."""
     for txid in (2, 4, 8, 12, 15, 16):
@@ -143,7 +157,7 @@ def test_a_voucher_that_contradicts_itself(bucket, tmp_path):
     tail = read_tail(body, len(body), marker)
     before = replace(tail.trailer, last_txid=13)
     for kind, trailer in ((Kind.SEGMENT, tail.trailer), (Kind.GENERATION, before)):
-        put(bucket, marker, body=body[:tail.trailer_offset] + encode_trailer(kind, trailer))
+        put(bucket, marker, body=body[: tail.trailer_offset] + encode_trailer(kind, trailer))
         assert go(bucket, tmp_path, txid=14).avoided == (marker,)
 
 

@@ -5,13 +5,8 @@ import importlib
 import json
 
 import pytest
-from fix_bucket import BucketBuilder, busy_bucket
-from fix_counting import CountingStore
 
 from replicator import restore
-from replicator.edge.store.base import StoreTarget
-from replicator.edge.store.directory import DirectoryStore
-from replicator.edge.store.memory import MemoryStore
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
@@ -22,8 +17,13 @@ from replicator.errors import (
     StoreUnavailable,
 )
 from replicator.format.overlay import pack_hashes, page_hashes
-from replicator.recover import snapshot
-from replicator.restore import find_databases
+from replicator.recovery import snapshot
+from replicator.recovery.api import find_databases
+from replicator.store.base import StoreTarget
+from replicator.store.directory import DirectoryStore
+from replicator.store.memory import MemoryStore
+from tests.helpers.bucket import BucketBuilder, busy_bucket
+from tests.helpers.counting import CountingStore
 
 
 def go(store, output, **options):
@@ -144,11 +144,13 @@ def test_a_url(tmp_path):
     (tmp_path / "store").mkdir()
     bucket = busy_bucket(tmp_path / "source", DirectoryStore(tmp_path / "store"))
     url = f"file://{tmp_path}/store"
-    for options in ({"url": url}, {"url": url, "prefix": "app.db"},
-                    {"target": StoreTarget.parse(url, prefix="app.db")},
-                    {"target": StoreTarget.parse(url, prefix="app.db"), "store": bucket.store}):
-        report = restore(output=tmp_path / "out.db",
-                         overwrite=True, **options)
+    for options in (
+        {"url": url},
+        {"url": url, "prefix": "app.db"},
+        {"target": StoreTarget.parse(url, prefix="app.db")},
+        {"target": StoreTarget.parse(url, prefix="app.db"), "store": bucket.store},
+    ):
+        report = restore(output=tmp_path / "out.db", overwrite=True, **options)
         assert (tmp_path / "out.db").read_bytes() == bucket.images[report.txid]
         assert report.url == f"file://{tmp_path}/store/app.db"
     bucket.close()
@@ -166,7 +168,7 @@ def test_damage_on_the_way_is_fetched_again(bucket, tmp_path):
             return result
         spoilt.add((key, len(result)))
         middle = len(result) // 2
-        return result[:middle] + bytes([result[middle] ^ 16]) + result[middle + 1:]
+        return result[:middle] + bytes([result[middle] ^ 16]) + result[middle + 1 :]
 
     report = go(CountingStore(bucket.store, answer=answer), tmp_path / "out.db")
     assert (tmp_path / "out.db").read_bytes() == bucket.images[report.txid]
@@ -362,7 +364,7 @@ def test_kept_garbage_that_passes_is_started_afresh(parted, tmp_path):
         if "page" in line:
             at, size = (line["page"] - 1) * 4096, 4 * 4096
             body[at + 100] ^= 1
-            hashes = page_hashes(4096, line["page"], bytes(body[at:at + size]))
+            hashes = page_hashes(4096, line["page"], bytes(body[at : at + size]))
             line["hashes"] = base64.b64encode(pack_hashes(hashes)).decode()
         lines.append(json.dumps(line))
     kept.write_bytes(body)

@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 import pytest
-from fix_bucket import commit_ms
-from fix_counting import CountingStore
 
 from replicator import restore
-from replicator.edge.files import DirLock, Files
-from replicator.edge.restored import note_path
 from replicator.errors import AlreadyRunning, ConfigError, DiskFull, LocalIOError, TargetExists
+from replicator.system.files import DirLock, Files
+from replicator.system.restore_marker import note_path
+from tests.helpers.bucket import commit_ms
+from tests.helpers.counting import CountingStore
 
 
 @pytest.fixture
@@ -69,8 +69,12 @@ def test_the_record_says_where_the_file_stands(bucket, output):
     """A replicator finds generation, txid and checksum of what was restored."""
     report = go(bucket, output, txid=9)
     assert json.loads(note_path(output).read_bytes()) == {
-        "generation": report.generation, "txid": 9, "pages": report.pages,
-        "page_size": 4096, "checksum": f"{report.checksum:016x}"}
+        "generation": report.generation,
+        "txid": 9,
+        "pages": report.pages,
+        "page_size": 4096,
+        "checksum": f"{report.checksum:016x}",
+    }
 
 
 def test_default_output_is_the_name_of_the_database(bucket, tmp_path, monkeypatch):
@@ -166,8 +170,12 @@ def test_a_database_open_elsewhere_is_refused(bucket, output, mode):
     """An idle connection of another process is enough, even in rollback mode, where it holds
     no lock; nothing was downloaded, nothing changed."""
     old_database(output, mode=mode, pending=False)
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(output)], text=True,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(output)],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
         assert holder.stdout.readline() == "open\n"
         with pytest.raises(TargetExists, match=f"open in process {holder.pid}"):
             go(bucket, output, overwrite=True)
@@ -231,9 +239,11 @@ def test_dry_run_writes_nothing(bucket, output):
     assert (report.txid, report.objects, report.snapshot_txid) == (17, 3, 14)
     assert report.committed_at == commit_ms(17)
     assert report.downloaded_bytes == sum(
-        info.size for info in bucket.store.list("app.db/") if info.key in (
-            bucket.keys.snapshot(14, bucket.generation), bucket.keys.wal(15),
-            bucket.keys.wal(16)))
+        info.size
+        for info in bucket.store.list("app.db/")
+        if info.key
+        in (bucket.keys.snapshot(14, bucket.generation), bucket.keys.wal(15), bucket.keys.wal(16))
+    )
     assert not output.parent.exists()
     old_database(output)
     assert go(bucket, output, dry_run=True, txid=16).committed_at is None
@@ -256,8 +266,21 @@ class Faulty(Files):
         return super().system(call, *args, **kwargs)
 
 
-CALLS = [os.mkdir, os.open, os.pwrite, os.ftruncate, os.fsync, os.rename, os.write, os.unlink,
-         os.statvfs, os.fstat, os.preadv, os.pread, os.chmod]
+CALLS = [
+    os.mkdir,
+    os.open,
+    os.pwrite,
+    os.ftruncate,
+    os.fsync,
+    os.rename,
+    os.write,
+    os.unlink,
+    os.statvfs,
+    os.fstat,
+    os.preadv,
+    os.pread,
+    os.chmod,
+]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
@@ -294,8 +317,12 @@ def test_too_little_space_is_seen_before_the_work(bucket, output):
 
 
 def test_arguments_are_checked(bucket, output):
-    for options in ({"txid": 1, "timestamp": "now"}, {"txid": 0}, {"verify": "some"},
-                    {"timestamp": "whenever"}):
+    for options in (
+        {"txid": 1, "timestamp": "now"},
+        {"txid": 0},
+        {"verify": "some"},
+        {"timestamp": "whenever"},
+    ):
         with pytest.raises(ConfigError):
             go(bucket, output, **options)
     for options in ({}, {"bucket": "b", "url": "s3://b"}, {"url": "ftp://x"}):

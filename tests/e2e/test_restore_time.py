@@ -4,17 +4,23 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from fix_bucket import EPOCH_MS, BucketBuilder, commit_ms
-from fix_counting import CountingStore
 
 from replicator import restore
+from replicator.archive.timespec import to_text
 from replicator.errors import GapError
-from replicator.recover.when import to_text
+from tests.helpers.bucket import EPOCH_MS, BucketBuilder, commit_ms
+from tests.helpers.counting import CountingStore
 
 
 def txid_at(bucket, ms, output, **options):
-    report = restore(store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True,
-                     timestamp=to_text(ms), **options)
+    report = restore(
+        store=bucket.store,
+        prefix=bucket.prefix,
+        output=output,
+        overwrite=True,
+        timestamp=to_text(ms),
+        **options,
+    )
     assert output.read_bytes() == bucket.images[report.txid]
     return report.txid
 
@@ -42,8 +48,13 @@ def test_outside_names_the_window(bucket, tmp_path):
 def test_now_and_datetimes(bucket, tmp_path):
     """Words and datetimes mean the same as RFC 3339."""
     for when in ("now", "1 second ago", datetime.now(UTC)):
-        report = restore(store=bucket.store, prefix=bucket.prefix, output=tmp_path / "out.db",
-                         timestamp=when, overwrite=True)
+        report = restore(
+            store=bucket.store,
+            prefix=bucket.prefix,
+            output=tmp_path / "out.db",
+            timestamp=when,
+            overwrite=True,
+        )
         assert report.txid == bucket.txid
 
 
@@ -83,7 +94,12 @@ def test_bisection_asks_few(tmp_path):
         bucket.insert()
         bucket.cut()
     store = CountingStore(bucket.store)
-    restore(store=store, prefix="app.db", output=tmp_path / "out.db", dry_run=True,
-            timestamp=to_text(commit_ms(40)))
+    restore(
+        store=store,
+        prefix="app.db",
+        output=tmp_path / "out.db",
+        dry_run=True,
+        timestamp=to_text(commit_ms(40)),
+    )
     assert store.count("head") <= 10
     bucket.close()

@@ -4,9 +4,10 @@ import contextlib
 from types import SimpleNamespace
 
 import pytest
-from fix_command import Desk
-from fix_proxy import FaultProxy
-from fix_ship import App
+
+from tests.helpers.command import Desk
+from tests.helpers.proxy import FaultProxy
+from tests.helpers.replication import App
 
 
 async def unconditional(exchange):
@@ -22,10 +23,18 @@ def lying_desk(moto_server, tmp_path):
     """A user whose server verifies no signature, so that nobody notices the missing header."""
     proxy = FaultProxy(moto_server)
     proxy.fault(unconditional, method="PUT", times=None)
-    environment = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
-                   "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
-    desk = Desk(tmp_path, SimpleNamespace(endpoint_url=proxy.url, access_key="a",
-                                          secret_key="b", environment=lambda: environment))
+    environment = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    desk = Desk(
+        tmp_path,
+        SimpleNamespace(
+            endpoint_url=proxy.url, access_key="a", secret_key="b", environment=lambda: environment
+        ),
+    )
     desk.proxy = proxy
     yield desk
     desk.leave()

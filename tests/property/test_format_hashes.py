@@ -26,7 +26,6 @@ def definition(pages):
     return total
 
 
-
 def image(fill):
     return bytes([fill]) * PAGE_SIZE
 
@@ -38,7 +37,8 @@ def grown_or_cut(pages, size):
 
 TRANSACTION = st.tuples(
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 255)), min_size=1, max_size=5),
-    st.integers(1, 9))
+    st.integers(1, 9),
+)
 BASE = PageHashes(PAGE_SIZE)
 BASE.resize(SHIFT)
 
@@ -48,8 +48,7 @@ def as_log(transactions):
     out = builder.header
     for writes, size in transactions:
         pgnos = np.array([n + SHIFT for n, _ in writes], np.uint32)
-        out += builder.feed(pgnos, b"".join(image(fill) for _, fill in writes),
-                            commit=size + SHIFT)
+        out += builder.feed(pgnos, b"".join(image(fill) for _, fill in writes), commit=size + SHIFT)
     return out
 
 
@@ -81,26 +80,36 @@ def test_apply_is_every_transaction_in_turn(runs):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.dictionaries(st.integers(1, 9), st.integers(1, 255)),
-                          st.integers(1, 9)), max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.dictionaries(st.integers(1, 9), st.integers(1, 255)), st.integers(1, 9)),
+        max_size=4,
+    )
+)
 def test_set_pages_is_a_new_size_and_new_images(steps):
     """Images within the new size take effect; what lies between is zeros."""
     hashes, pages = BASE.copy(), {}
     for writes, size in steps:
         inside = {n + SHIFT: image(fill) for n, fill in writes.items() if n <= size}
         pages = grown_or_cut(pages, size + SHIFT) | inside
-        hashes.set_pages(np.array(list(inside), np.uint32), b"".join(inside.values()),
-                         pages=size + SHIFT)
+        hashes.set_pages(
+            np.array(list(inside), np.uint32), b"".join(inside.values()), pages=size + SHIFT
+        )
         assert hashes.checksum == definition(pages) ^ BASE.checksum
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=9),
-       st.lists(st.integers(0, 2), min_size=1, max_size=9))
+@given(
+    st.lists(st.integers(0, 2), min_size=1, max_size=9),
+    st.lists(st.integers(0, 2), min_size=1, max_size=9),
+)
 def test_differing_names_the_pages_that_differ_or_are_new(old, new):
     """And never the lock page, whatever bytes it has."""
     hashes = BASE.copy()
     hashes.extend(SHIFT + 1, b"".join(map(image, old)))
-    expected = [SHIFT + 1 + n for n, fill in enumerate(new)
-                if (n >= len(old) or old[n] != fill) and SHIFT + 1 + n != LOCK]
+    expected = [
+        SHIFT + 1 + n
+        for n, fill in enumerate(new)
+        if (n >= len(old) or old[n] != fill) and SHIFT + 1 + n != LOCK
+    ]
     assert hashes.differing(SHIFT + 1, b"".join(map(image, new))).tolist() == expected

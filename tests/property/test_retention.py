@@ -4,13 +4,22 @@ import random
 import tempfile
 from pathlib import Path
 
-from fix_keep import HOUR, KEYS
-from fix_ship import ObedientStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from story_past import Pruning, lived, must_stay, promised, restorable, rules, some, stories
 
-from replicator.keep.prune import plan_prune
+from replicator.retention.prune import plan_prune
+from tests.helpers.replication import ObedientStore
+from tests.helpers.retention import HOUR, KEYS
+from tests.helpers.retention_story import (
+    Pruning,
+    lived,
+    must_stay,
+    promised,
+    restorable,
+    rules,
+    some,
+    stories,
+)
 
 QUIET = settings(max_examples=25, suppress_health_check=list(HealthCheck))
 seeds = st.integers(0, 2**32)

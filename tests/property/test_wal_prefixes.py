@@ -4,7 +4,9 @@ import random
 import struct
 
 import pytest
-from oracle_wal import (
+
+from replicator.format.wal import HEADER_SIZE, newest, parse_header, scan
+from tests.helpers.oracle_wal import (
     overlay,
     plain_sum,
     read_wal,
@@ -16,8 +18,6 @@ from oracle_wal import (
     sqlite_image,
 )
 
-from replicator.format.wal import HEADER_SIZE, newest, parse_header, scan
-
 STORIES = [spilled_and_rolled_back, restarted_in_place, shrunk]
 ORDERS = {"little": lambda wal: wal, "big": rewrite_big_endian}
 
@@ -28,9 +28,14 @@ def our_image(base, wal):
         return base
     body = memoryview(wal)[HEADER_SIZE:]
     frames = scan(body, header.start())
-    images = [(int(frames.pages[n]), int(frames.commits[n]),
-               bytes(body[n * header.frame_size + 24:(n + 1) * header.frame_size]))
-              for n in range(frames.committed)]
+    images = [
+        (
+            int(frames.pages[n]),
+            int(frames.commits[n]),
+            bytes(body[n * header.frame_size + 24 : (n + 1) * header.frame_size]),
+        )
+        for n in range(frames.committed)
+    ]
     return overlay(base, header.page_size, images)
 
 
@@ -84,8 +89,12 @@ def test_bit_flips_anywhere(tmp_path, order):
     base, wal = recorded(tmp_path, 512, two_commits)
     wal = ORDERS[order](wal)
     rng = random.Random(7)
-    heads = [at * 8 + bit for start in (0, HEADER_SIZE, HEADER_SIZE + 536 * 2)
-             for at in range(start, start + 32) for bit in range(8)]
+    heads = [
+        at * 8 + bit
+        for start in (0, HEADER_SIZE, HEADER_SIZE + 536 * 2)
+        for at in range(start, start + 32)
+        for bit in range(8)
+    ]
     for bit in [*heads, *(rng.randrange(8 * len(wal)) for _ in range(300))]:
         flipped = bytearray(wal)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -100,7 +109,7 @@ def test_a_page_number_of_zero_ends_the_chain(tmp_path):
     """SQLite stops at page 0 even where the checksum is right; so do we."""
     base, wal = recorded(tmp_path, 512, two_commits)
     header = parse_header(wal)
-    frame = bytearray(wal[HEADER_SIZE:header.offset(1)])
+    frame = bytearray(wal[HEADER_SIZE : header.offset(1)])
     frame[:8] = struct.pack(">2I", 0, 2)
     chain = plain_sum(frame[:8] + frame[24:], False, header.checksum)
     frame[16:24] = struct.pack(">2I", *chain)
@@ -131,4 +140,4 @@ def test_newest_images_make_the_same_database(tmp_path, story):
     size = reading.frames[frames.committed - 1][1]
     merged = [(pgno, 0, reading.frames[at][2]) for pgno, at in zip(pgnos, indexes, strict=True)]
     merged[-1] = (merged[-1][0], size, merged[-1][2])
-    assert overlay(base, 1024, merged) == overlay(base, 1024, reading.frames[:frames.committed])
+    assert overlay(base, 1024, merged) == overlay(base, 1024, reading.frames[: frames.committed])

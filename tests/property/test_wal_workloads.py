@@ -6,16 +6,32 @@ import tempfile
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle_wal import Source, overlay, read_wal, rewrite_big_endian, sqlite_image
 
 from replicator.format.database import PageHashes
 from replicator.format.wal import HEADER_SIZE, Rebaser, parse_header, scan
+from tests.helpers.oracle_wal import Source, overlay, read_wal, rewrite_big_endian, sqlite_image
 
-OPERATIONS = st.lists(st.sampled_from([
-    "insert", "insert", "insert many", "update", "delete", "vacuum", "rollback", "savepoint",
-    "PASSIVE", "RESTART", "TRUNCATE", "empty"]), min_size=5, max_size=15)
-histories = settings(max_examples=40, deadline=None,
-                     suppress_health_check=[HealthCheck.too_slow])
+OPERATIONS = st.lists(
+    st.sampled_from(
+        [
+            "insert",
+            "insert",
+            "insert many",
+            "update",
+            "delete",
+            "vacuum",
+            "rollback",
+            "savepoint",
+            "PASSIVE",
+            "RESTART",
+            "TRUNCATE",
+            "empty",
+        ]
+    ),
+    min_size=5,
+    max_size=15,
+)
+histories = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def perform(source, operation, rng):
@@ -51,8 +67,12 @@ def perform(source, operation, rng):
 def history(directory, data):
     """A database with a random past, its log truncated to nothing from time to time."""
     page_size = data.draw(st.sampled_from([512, 1024, 4096]))
-    source = Source(directory, page_size, auto_vacuum=data.draw(st.sampled_from([0, 1])),
-                    cache_pages=data.draw(st.sampled_from([4, 2000])))
+    source = Source(
+        directory,
+        page_size,
+        auto_vacuum=data.draw(st.sampled_from([0, 1])),
+        cache_pages=data.draw(st.sampled_from([4, 2000])),
+    )
     rng = random.Random(data.draw(st.integers(0, 99)))
     try:
         for operation in data.draw(OPERATIONS):
@@ -69,7 +89,7 @@ def test_any_prefix_of_any_history(data):
     """The database at a random cut through a random log is the one SQLite recovers."""
     with tempfile.TemporaryDirectory() as directory:
         base, wal = history(directory, data)
-        wal = wal[:data.draw(st.integers(0, len(wal)))]
+        wal = wal[: data.draw(st.integers(0, len(wal)))]
         header = parse_header(wal)
         ours = base
         if header is not None:
@@ -78,7 +98,7 @@ def test_any_prefix_of_any_history(data):
             reading = read_wal(wal)
             assert frames.committed == reading.committed
             assert frames.pages.tolist() == [pgno for pgno, _, _ in reading.frames]
-            ours = overlay(base, header.page_size, reading.frames[:frames.committed])
+            ours = overlay(base, header.page_size, reading.frames[: frames.committed])
         assert ours == sqlite_image(directory, base, wal)
 
 
@@ -103,15 +123,14 @@ def test_any_slice_becomes_a_log_of_its_own(data):
         out, at = rebaser.header, first
         while at < reading.committed:
             until = data.draw(st.integers(at + 1, reading.committed))
-            piece = wal[header.offset(at):header.offset(until)]
+            piece = wal[header.offset(at) : header.offset(until)]
             frames = scan(piece, start)
             out += rebaser.feed(piece, frames, frames.count)
             start, at = frames.position(start, frames.count), until
-        after = overlay(base, header.page_size, reading.frames[:reading.committed])
+        after = overlay(base, header.page_size, reading.frames[: reading.committed])
         assert sqlite_image(directory, before, out) == after
         remade = parse_header(out)
-        assert scan(out[HEADER_SIZE:], remade.start()).position(
-            remade.start()) == rebaser.position
+        assert scan(out[HEADER_SIZE:], remade.start()).position(remade.start()) == rebaser.position
 
 
 @histories
@@ -133,7 +152,7 @@ def test_hashes_follow_the_log(data):
             count = data.draw(st.sampled_from(ends))
             hashes.apply(rest, count, body)
             position = rest.position(position, count)
-            body = body[count * header.frame_size:]
+            body = body[count * header.frame_size :]
             rest = scan(body, position)
         expected = PageHashes(header.page_size)
         expected.extend(1, sqlite_image(directory, base, wal))

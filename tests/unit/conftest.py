@@ -2,7 +2,7 @@
 
 import pytest
 
-from replicator.edge.sqlite import LiveDatabase
+from replicator.sqlite.live import LiveDatabase
 
 
 @pytest.fixture

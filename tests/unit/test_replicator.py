@@ -11,22 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from fix_ship import (
-    LONG,
-    App,
-    ObedientStore,
-    config_for,
-    image_of,
-    replicating,
-    replicator_for,
-    restored,
-    wait_for,
-)
 
-from replicator.edge.files import Files
-from replicator.edge.store.directory import DirectoryStore
-from replicator.edge.store.memory import MemoryStore
-from replicator.edge.watch import Lookout
 from replicator.errors import (
     AccessDenied,
     AlreadyRunning,
@@ -36,6 +21,21 @@ from replicator.errors import (
     Fenced,
     NotDurable,
     ReplicatorError,
+)
+from replicator.store.directory import DirectoryStore
+from replicator.store.memory import MemoryStore
+from replicator.system.files import Files
+from replicator.system.watch import Lookout
+from tests.helpers.replication import (
+    LONG,
+    App,
+    ObedientStore,
+    config_for,
+    image_of,
+    replicating,
+    replicator_for,
+    restored,
+    wait_for,
 )
 
 
@@ -150,8 +150,10 @@ def test_idle_costs_no_request(path, app, store):
 def test_a_rolled_back_transaction_does_not_keep_the_capture_busy(path, store, no_events):
     """Frames that were spilled and rolled back stay in the log; they must not make the capture
     spin until the next commit comes."""
-    with App(path, cache_pages=10) as app, \
-            replicating(path, store, poll_interval=30.0) as replicator:
+    with (
+        App(path, cache_pages=10) as app,
+        replicating(path, store, poll_interval=30.0) as replicator,
+    ):
         app.insert()
         app.run("BEGIN")
         app.insert(200, 1000)
@@ -250,8 +252,9 @@ def test_a_database_that_appears_later_is_followed(path, store, out):
             assert_restores(store, out, app.image())
 
 
-@pytest.mark.parametrize("content", [b"this is no database, it is text " * 40,
-                                     bytes(range(256)) * 16])
+@pytest.mark.parametrize(
+    "content", [b"this is no database, it is text " * 40, bytes(range(256)) * 16]
+)
 def test_a_file_that_is_no_database_is_refused_at_start(path, store, content):
     """start() raises for a foreign or an encrypted file, and lets go of the cache."""
     path.write_bytes(content)
@@ -405,8 +408,9 @@ def test_a_refused_snapshot_of_the_next_generation_is_tried_again(tmp_path, path
         assert_restores(store, out, image_of(path))
 
 
-def test_a_database_replaced_right_before_the_end_is_not_mixed_in(tmp_path, path, store, out,
-                                                                  no_events):
+def test_a_database_replaced_right_before_the_end_is_not_mixed_in(
+    tmp_path, path, store, out, no_events
+):
     """stop() captures once more; the log of another file must not become part of this one."""
     with App(tmp_path / "new.db") as new:
         new.insert(70)
@@ -770,6 +774,7 @@ def test_stop_does_not_wait_for_a_snapshot_that_cannot_be_published(path, app, s
 
 def test_a_refusal_at_the_first_start_ends_it(path, app, store):
     """Wrong credentials at the very start are final: waiting mends no typing error."""
+
     def before(method, key):
         raise AccessDenied("the key is unknown")
 
@@ -809,8 +814,9 @@ def test_credentials_that_recover_are_used(path, app, store, out):
 def test_a_full_cache_lets_the_log_go_and_catches_up(path, app, store, out):
     """With the store away the cache fills to its bound and no further; once the store is back
     everything is caught up in the same generation."""
-    with replicating(path, store, max_cache_bytes=1 << 20,
-                     segment_max_bytes=128 << 10) as replicator:
+    with replicating(
+        path, store, max_cache_bytes=1 << 20, segment_max_bytes=128 << 10
+    ) as replicator:
         app.insert()
         first = replicator.flush(LONG)
         store.go_away("wal/")
@@ -833,8 +839,12 @@ def test_a_full_cache_lets_the_log_go_and_catches_up(path, app, store, out):
 
 def test_a_snapshot_asked_for_while_the_cache_is_full_is_answered_later(path, app, store, out):
     """A request that met a full cache is kept, and neither lost nor answered twice."""
-    with replicating(path, store, max_cache_bytes=1 << 20,
-                     segment_max_bytes=128 << 10) as replicator, ThreadPoolExecutor(1) as pool:
+    with (
+        replicating(
+            path, store, max_cache_bytes=1 << 20, segment_max_bytes=128 << 10
+        ) as replicator,
+        ThreadPoolExecutor(1) as pool,
+    ):
         replicator.flush(LONG)
         store.go_away("wal/")
         while replicator.status().state != "stalled":
@@ -898,8 +908,10 @@ def test_a_snapshot_that_fails_does_not_stop_the_log(path, app, store, out):
 
 def test_without_a_database_a_snapshot_is_refused(path, store):
     """snapshot() without a database says so instead of waiting for one."""
-    with (replicating(path, store) as replicator,
-          pytest.raises(ReplicatorError, match="does not exist")):
+    with (
+        replicating(path, store) as replicator,
+        pytest.raises(ReplicatorError, match="does not exist"),
+    ):
         replicator.flush(LONG, snapshot=True)
 
 
@@ -956,6 +968,7 @@ def test_auto_restore_without_a_backup_waits(path, store):
 
 def test_a_failing_auto_restore_fails_the_start(path, store):
     """start() must not follow an empty database where a restore was asked for and refused."""
+
     def before(method, key):
         raise AccessDenied("who are you")
 
@@ -990,12 +1003,17 @@ def test_every_field_of_the_status_moves(path, app, store):
     """No figure of the status is a constant: each takes two values in one ordinary life."""
     seen = []
     with replicating(path, store, drill_interval=0.05) as replicator:
+
         def look():
             status = replicator.status()
             seen.append({name: getattr(status, name) for name in status.__slots__})
 
-        seen.append({n: getattr(replicator_for(path, store).status(), n)
-                     for n in replicator.status().__slots__})
+        seen.append(
+            {
+                n: getattr(replicator_for(path, store).status(), n)
+                for n in replicator.status().__slots__
+            }
+        )
         replicator.flush(LONG)
         look()
         for _ in range(12):
@@ -1014,8 +1032,7 @@ def test_every_field_of_the_status_moves(path, app, store):
         look()
     fixed = {name for name in seen[0] if len({json.dumps(one[name]) for one in seen}) == 1}
     # the lock is taken only under a writer that never pauses; the past waits for minutes
-    assert fixed <= {"database", "url", "write_lock_holds", "longest_write_lock_ms",
-                     "past_trouble"}
+    assert fixed <= {"database", "url", "write_lock_holds", "longest_write_lock_ms", "past_trouble"}
 
 
 def test_the_metrics_say_what_the_status_says(path, app, store):
@@ -1049,8 +1066,9 @@ def test_an_address_that_cannot_work_leaves_nothing_behind(tmp_path, path, app):
     """A store that cannot be opened is said at the start; the cache is free again."""
     from replicator.replicator import SqliteReplicator
 
-    replicator = SqliteReplicator(config_for(path, url=f"file://{tmp_path}/nowhere",
-                                             prefix="app.db"))
+    replicator = SqliteReplicator(
+        config_for(path, url=f"file://{tmp_path}/nowhere", prefix="app.db")
+    )
     for _ in range(2):
         try:
             replicator.start()

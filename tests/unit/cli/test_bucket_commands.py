@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from replicator import SqliteReplicator, SqliteReplicatorConfig, cli
+from replicator.archive.inventory import PinnedPoint
 from replicator.cli import doctor as doctor_command
 from replicator.cli import history as history_command
 from replicator.cli import restore as restore_command
-from replicator.doctor import Check
-from replicator.history import Generation, History, Snapshot
-from replicator.keep.inventory import PinnedPoint
+from replicator.inspect.doctor import Check
+from replicator.inspect.history import Generation, History, Snapshot
 from replicator.model import RestoreReport
 
 
@@ -72,13 +72,14 @@ def test_restore_rebuilds_and_says_what_it_rests_on(run, backup, tmp_path):
     assert (code, rows(output)) == (0, [0, 1, 2])
     assert out.startswith(f"restored {output} from ")
     assert "  proved       SHA-256 of every object" in out
-    assert err.splitlines()[0] .startswith("fetching the log")
+    assert err.splitlines()[0].startswith("fetching the log")
 
 
 def test_restore_in_json_is_the_report(run, backup, tmp_path):
     """Progress goes to stderr as JSON lines, the report to stdout."""
-    code, out, err = run("restore", "--url", backup, "-o", tmp_path / "back.db", "--json",
-                         "--verify", "full")
+    code, out, err = run(
+        "restore", "--url", backup, "-o", tmp_path / "back.db", "--json", "--verify", "full"
+    )
     report = json.loads(out)
     assert code == 0
     assert set(report) == {field.name for field in dataclasses.fields(RestoreReport)}
@@ -121,9 +122,22 @@ def test_an_empty_bucket_is_nothing_to_restore(run, url):
 def test_lost_transactions_are_shown_in_the_report(capsys):
     """With --allow-older the loss is never silent."""
     report = RestoreReport(
-        output="a.db", url="s3://b/a.db", generation="g", txid=7, committed_at=0, pages=2,
-        page_size=4096, size=8192, checksum=1, snapshot_txid=1, objects=3,
-        downloaded_bytes=100, seconds=0.0, verified="all", lost_txids=2)
+        output="a.db",
+        url="s3://b/a.db",
+        generation="g",
+        txid=7,
+        committed_at=0,
+        pages=2,
+        page_size=4096,
+        size=8192,
+        checksum=1,
+        snapshot_txid=1,
+        objects=3,
+        downloaded_bytes=100,
+        seconds=0.0,
+        verified="all",
+        lost_txids=2,
+    )
     restore_command.show(report, dry_run=False)
     out = capsys.readouterr().out
     assert "transaction  7, committed 1970-01-01 00:00:00 UTC" in out
@@ -154,30 +168,53 @@ def test_history_for_people_names_the_window_and_the_snapshots(capsys):
         url="s3://b/a[1].db",
         generations=(Generation("g1", 1, 9, 1, 2048), Generation("g2", 10, 1234, 1, 4096)),
         snapshots=(Snapshot(1, "g1", 2048, 0), Snapshot(10, "g2", 4096, 60_000)),
-        first_txid=1, last_txid=1234, last_commit_ms=90_000, last_stored_ms=95_000, segments=3,
-        segment_bytes=300, merged=1, merged_bytes=100, snapshot_bytes=6144,
+        first_txid=1,
+        last_txid=1234,
+        last_commit_ms=90_000,
+        last_stored_ms=95_000,
+        segments=3,
+        segment_bytes=300,
+        merged=1,
+        merged_bytes=100,
+        snapshot_bytes=6144,
         restorable=((1, 1), (5, 5), (7, 9), (20, 30), (40, 50), (60, 1234)),
-        pins=(PinnedPoint(5, "before [1]"),))
+        pins=(PinnedPoint(5, "before [1]"),),
+    )
     history_command.show(found, now=100.0)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "s3://b/a[1].db"
-    assert ("  restorable     transactions 60 … 1,234, 40 … 50, 20 … 30, 1 older run, "
-            "2 single ones from 1 to 5") in lines
+    assert (
+        "  restorable     transactions 60 … 1,234, 40 … 50, 20 … 30, 1 older run, "
+        "2 single ones from 1 to 5"
+    ) in lines
     assert "  pinned         transaction 5  before [1]" in lines
     assert "  newest commit  1970-01-01 00:01:30 UTC, 10.0 s ago" in lines
     assert "  total          6.4 KiB" in lines
     assert [line.split() for line in lines[-3:]] == [
         ["snapshot", "of", "stored", "size", "generation"],
         ["1", "1970-01-01", "00:00:00", "UTC", "2.0", "KiB", "g1"],
-        ["10", "1970-01-01", "00:01:00", "UTC", "4.0", "KiB", "g2"]]
+        ["10", "1970-01-01", "00:01:00", "UTC", "4.0", "KiB", "g2"],
+    ]
 
 
 def test_history_without_a_commit_time_says_so(capsys):
     """A store that keeps no metadata costs that one figure."""
-    history_command.show(History(
-        url="u", generations=(), snapshots=(), first_txid=1, last_txid=1, last_commit_ms=None,
-        last_stored_ms=0, segments=1, segment_bytes=1, merged=0, merged_bytes=0,
-        snapshot_bytes=0))
+    history_command.show(
+        History(
+            url="u",
+            generations=(),
+            snapshots=(),
+            first_txid=1,
+            last_txid=1,
+            last_commit_ms=None,
+            last_stored_ms=0,
+            segments=1,
+            segment_bytes=1,
+            merged=0,
+            merged_bytes=0,
+            snapshot_bytes=0,
+        )
+    )
     assert "newest commit  at an unknown time" in capsys.readouterr().out
 
 
@@ -214,11 +251,15 @@ def test_doctor_ends_with_1_when_a_check_fails(run, tmp_path, url):
 
 def test_remedies_stand_below_what_is_wrong(capsys):
     """And only there."""
-    verdicts = doctor_command.show([Check("a", "ok", "fine", "unused"),
-                                    Check("b", "warn", "so so", "do this")])
+    verdicts = doctor_command.show(
+        [Check("a", "ok", "fine", "unused"), Check("b", "warn", "so so", "do this")]
+    )
     assert verdicts == ["ok", "warn"]
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
-        "✓ a               fine", "! b               so so", "→ do this"]
+        "✓ a               fine",
+        "! b               so so",
+        "→ do this",
+    ]
 
 
 # ------------------------------------------------------------------------------- run
@@ -229,10 +270,21 @@ def test_run_around_a_command_restores_first_and_flushes_last(run, backup, tmp_p
     fresh = tmp_path / "new" / "app.db"
     fresh.parent.mkdir()
     code, _, err = run(
-        "run", fresh, "--url", backup, "--sync-interval", "10ms", "--max-cache-bytes", "64MiB",
-        "--json", "--", sys.executable, "-c",
+        "run",
+        fresh,
+        "--url",
+        backup,
+        "--sync-interval",
+        "10ms",
+        "--max-cache-bytes",
+        "64MiB",
+        "--json",
+        "--",
+        sys.executable,
+        "-c",
         f"import sqlite3; c = sqlite3.connect({str(fresh)!r}); "
-        "c.execute('INSERT INTO t VALUES (99)'); c.commit()")
+        "c.execute('INSERT INTO t VALUES (99)'); c.commit()",
+    )
     assert code == 0, err
     assert all(json.loads(line)["message"] for line in err.splitlines() if line.startswith("{"))
     assert run("restore", "--url", backup, "-o", tmp_path / "again.db")[0] == 0

@@ -12,8 +12,11 @@ from replicator import __version__, cli, errors
 
 def exit_codes():
     """Every error class of the project."""
-    return [each for each in vars(errors).values()
-            if isinstance(each, type) and issubclass(each, errors.ReplicatorError)]
+    return [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.ReplicatorError)
+    ]
 
 
 def test_version(capsys):
@@ -28,17 +31,23 @@ def test_without_arguments_there_is_help(capsys):
     assert "restore" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["bogus"], "error: no such command 'bogus'"),
-    (["status"], "error: no database is named"),
-    (["snapshot"], "error: missing argument 'DB'"),
-    (["restore", "--nonsense"], "error: no such option: --nonsense"),
-    (["restore"], "error: name the bucket or the url"),
-    (["history"], "error: name one place: a bucket or a url"),
-    (["flush", "x.db", "--timeout", "soon"], "error: 'soon' is not a duration"),
-    (["run", "x.db", "--bucket", "b", "--max-cache-bytes", "much"], "error: 'much' is not a size"),
-    (["run", "x.db"], "error: neither bucket nor url is set"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bogus"], "error: no such command 'bogus'"),
+        (["status"], "error: no database is named"),
+        (["snapshot"], "error: missing argument 'DB'"),
+        (["restore", "--nonsense"], "error: no such option: --nonsense"),
+        (["restore"], "error: name the bucket or the url"),
+        (["history"], "error: name one place: a bucket or a url"),
+        (["flush", "x.db", "--timeout", "soon"], "error: 'soon' is not a duration"),
+        (
+            ["run", "x.db", "--bucket", "b", "--max-cache-bytes", "much"],
+            "error: 'much' is not a size",
+        ),
+        (["run", "x.db"], "error: neither bucket nor url is set"),
+    ],
+)
 def test_what_cannot_work_is_said_once_and_exits_2(capsys, arguments, words):
     """Usage errors look like all others: lower case, no final stop, a hint."""
     assert cli.call(arguments) == 2
@@ -53,19 +62,27 @@ def test_with_json_even_a_usage_error_is_json(capsys):
     """A program need not parse prose, whatever went wrong."""
     assert cli.call(["snapshot", "--json"]) == 2
     document = json.loads(capsys.readouterr().err)
-    assert document == {"error": "missing argument 'DB'", "exit_code": 2, "kind": "ConfigError",
-                        "hint": "see replicator snapshot --help"}
+    assert document == {
+        "error": "missing argument 'DB'",
+        "exit_code": 2,
+        "kind": "ConfigError",
+        "hint": "see replicator snapshot --help",
+    }
 
 
-@pytest.mark.parametrize(("arguments", "variable", "wanted"), [
-    (["status", "--json"], None, True),
-    (["status"], None, False),
-    (["run", "db", "--", "cmd", "--json"], None, False),
-    (["status"], "yes", True),
-    (["status"], "0", False),
-])
-def test_json_is_wanted_by_option_or_variable_but_not_by_the_child(monkeypatch, arguments,
-                                                                   variable, wanted):
+@pytest.mark.parametrize(
+    ("arguments", "variable", "wanted"),
+    [
+        (["status", "--json"], None, True),
+        (["status"], None, False),
+        (["run", "db", "--", "cmd", "--json"], None, False),
+        (["status"], "yes", True),
+        (["status"], "0", False),
+    ],
+)
+def test_json_is_wanted_by_option_or_variable_but_not_by_the_child(
+    monkeypatch, arguments, variable, wanted
+):
     """What follows ``--`` belongs to the command."""
     if variable is not None:
         monkeypatch.setenv("REPLICATOR_JSON", variable)
@@ -75,6 +92,7 @@ def test_json_is_wanted_by_option_or_variable_but_not_by_the_child(monkeypatch, 
 @pytest.fixture
 def raising(monkeypatch):
     """Make ``replicator demo`` raise."""
+
     def raising(error):
         def command():
             raise error
@@ -113,19 +131,26 @@ def test_a_closed_pipe_ends_quietly():
     """``replicator … | head`` prints no traceback."""
     reader, writer = os.pipe()
     os.close(reader)
-    code = ("import sys; from replicator import cli\n"
-            "def broken(**_): raise BrokenPipeError\n"
-            "app = cli.typer.Typer(); app.callback()(lambda: None)\n"
-            "app.command('demo')(lambda: broken()); cli.app = app\n"
-            "sys.exit(cli.call(['demo']))")
-    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE,
-                          check=False)
+    code = (
+        "import sys; from replicator import cli\n"
+        "def broken(**_): raise BrokenPipeError\n"
+        "app = cli.typer.Typer(); app.callback()(lambda: None)\n"
+        "app.command('demo')(lambda: broken()); cli.app = app\n"
+        "sys.exit(cli.call(['demo']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_the_module_can_be_run():
     """``python -m replicator`` is the console script."""
-    done = subprocess.run([sys.executable, "-m", "replicator", "--version"], capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "replicator", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, f"replicator {__version__}\n")

@@ -59,6 +59,7 @@ def test_a_commit_without_its_note_is_no_difference(demo):
 
 def test_a_difference_ends_the_command_with_damage(monkeypatch):
     """Exit code 3, not a friendly sentence."""
+
     class Server:
         endpoint_url = "http://127.0.0.1:1"
 
@@ -100,8 +101,11 @@ def test_the_environment_points_nowhere_else(demo, monkeypatch):
     """Neither a profile nor a setting of the machine reaches the demo's processes."""
     monkeypatch.setenv("AWS_PROFILE", "production")
     monkeypatch.setenv("REPLICATOR_URL", "s3://production")
-    found = {name: value for name, value in demo.environment().items()
-             if name.startswith(("AWS_", "REPLICATOR_"))}
+    found = {
+        name: value
+        for name, value in demo.environment().items()
+        if name.startswith(("AWS_", "REPLICATOR_"))
+    }
     assert found == {"REPLICATOR_BUCKET": "demo", "REPLICATOR_ENDPOINT_URL": "http://127.0.0.1:1"}
 
 

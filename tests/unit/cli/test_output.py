@@ -9,20 +9,39 @@ from replicator.errors import Fenced
 from replicator.model import Position
 
 
-@pytest.mark.parametrize(("n", "text"), [
-    (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (1 << 20, "1.0 MiB"),
-    ((1 << 20) - 1, "1.0 MiB"), (5 << 30, "5.0 GiB"), (3 << 50, "3072.0 TiB"),
-])
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (1 << 20, "1.0 MiB"),
+        ((1 << 20) - 1, "1.0 MiB"),
+        (5 << 30, "5.0 GiB"),
+        (3 << 50, "3072.0 TiB"),
+    ],
+)
 def test_sizes_read_in_binary_units(n, text):
     """One decimal, the largest unit that leaves a figure of at most four digits."""
     assert output.size(n) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (0, "0 ms"), (0.0204, "20 ms"), (0.9999, "1.0 s"), (4.21, "4.2 s"), (59.94, "59.9 s"),
-    (59.96, "1 m 00 s"), (125, "2 m 05 s"), (3600, "1 h 00 m"), (11_045, "3 h 04 m"),
-    (86_400 * 2 + 3 * 3600, "2 d 03 h"),
-])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"),
+        (0.0204, "20 ms"),
+        (0.9999, "1.0 s"),
+        (4.21, "4.2 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 m 00 s"),
+        (125, "2 m 05 s"),
+        (3600, "1 h 00 m"),
+        (11_045, "3 h 04 m"),
+        (86_400 * 2 + 3 * 3600, "2 d 03 h"),
+    ],
+)
 def test_durations_read_in_two_units(seconds, text):
     """Never a figure like "60 s", never more than two units."""
     assert output.duration(seconds) == text
@@ -45,7 +64,10 @@ def test_ages_count_from_now():
 def test_plurals():
     """One object, many objects, grouped digits."""
     assert [output.plural(n, "object") for n in (0, 1, 12_345)] == [
-        "0 objects", "1 object", "12,345 objects"]
+        "0 objects",
+        "1 object",
+        "12,345 objects",
+    ]
 
 
 def test_json_is_one_line_on_stdout(capsys):
@@ -72,7 +94,11 @@ def test_json_errors_carry_class_and_exit_code(capsys):
     """A program decides by the class or the code, not by the words."""
     output.report_error(Fenced("no", hint="look"), as_json=True)
     assert json.loads(capsys.readouterr().err) == {
-        "error": "no", "hint": "look", "kind": "Fenced", "exit_code": 6}
+        "error": "no",
+        "hint": "look",
+        "kind": "Fenced",
+        "exit_code": 6,
+    }
 
 
 def test_tables_and_facts_are_aligned_and_never_cut(capsys):

@@ -3,7 +3,7 @@
 import json
 
 from replicator.cli import progress
-from replicator.recover.progress import Progress
+from replicator.recovery.progress import Progress
 
 
 def test_json_lines_are_few_and_never_miss_a_phase_or_its_end(capsys):
@@ -24,11 +24,18 @@ def test_json_lines_are_few_and_never_miss_a_phase_or_its_end(capsys):
 def test_short_lines_are_one_a_phase(capsys):
     """A log file is not filled with percentages."""
     with progress.shown(as_json=False) as listen:
-        for now in (Progress("plan"), Progress("segments", 0, 2048, 0, 3),
-                    Progress("segments", 9, 2048, 0, 3), Progress("mystery")):
+        for now in (
+            Progress("plan"),
+            Progress("segments", 0, 2048, 0, 3),
+            Progress("segments", 9, 2048, 0, 3),
+            Progress("mystery"),
+        ):
             listen(now)
     assert capsys.readouterr().err.splitlines() == [
-        "planning", "fetching the log: 2.0 KiB", "mystery"]
+        "planning",
+        "fetching the log: 2.0 KiB",
+        "mystery",
+    ]
 
 
 def test_with_json_the_listener_writes_json(capsys):

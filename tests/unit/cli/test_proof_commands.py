@@ -5,15 +5,15 @@ import os
 import sqlite3
 
 import pytest
-from fix_ship import wait_for
 
 from replicator import SqliteReplicator, SqliteReplicatorConfig, cli
 from replicator.cli import diff as diff_command
 from replicator.cli import sidecar
 from replicator.cli import status as status_command
-from replicator.control import ControlSocket
-from replicator.look.diff import DiffReport, Point
+from replicator.inspect.diff import DiffReport, Point
 from replicator.replicator import _nothing
+from replicator.sidecar.control import ControlSocket
+from tests.helpers.replication import wait_for
 
 
 @pytest.fixture
@@ -154,8 +154,7 @@ def test_a_sidecar_that_does_not_answer_is_told(run, backup, tmp_path, db):
 
 def test_a_sound_present_is_said_to_be_sound(capsys):
     sidecar.show_repair({"repair": {"txid": 1234, "action": "none"}})
-    assert capsys.readouterr().out == (
-        "the present is sound: transaction 1,234 can be restored\n")
+    assert capsys.readouterr().out == ("the present is sound: transaction 1,234 can be restored\n")
     sidecar.show_repair({})
     assert capsys.readouterr().out == ""
 
@@ -164,8 +163,15 @@ def test_a_sound_present_is_said_to_be_sound(capsys):
 
 
 def test_a_drill_says_what_it_proved(run, backup, tmp_path):
-    code, out, _ = run("drill", "--url", backup, "--scratch", tmp_path, "--assert",
-                       "SELECT count(*) = 3 FROM users")
+    code, out, _ = run(
+        "drill",
+        "--url",
+        backup,
+        "--scratch",
+        tmp_path,
+        "--assert",
+        "SELECT count(*) = 3 FROM users",
+    )
     assert code == 0
     assert "● proven  transaction 4 of file://" in out
     assert "SQLite's integrity_check, SELECT count(*) = 3 FROM users" in out
@@ -206,8 +212,9 @@ def test_the_status_shows_the_newest_proof(capsys, db, url):
     assert "never; a drill restores and checks" in capsys.readouterr().out
     from dataclasses import replace
 
-    status_command.show(replace(_nothing(config), last_proven_txid=1234, last_proven_ms=1000),
-                        now=61)
+    status_command.show(
+        replace(_nothing(config), last_proven_txid=1234, last_proven_ms=1000), now=61
+    )
     assert "transaction 1,234 was restored 1 m 00 s ago" in capsys.readouterr().out
 
 
@@ -223,17 +230,26 @@ def test_diff_shows_tables_and_rows(run, backup):
     assert out.splitlines()[-1] == "no table changed"
     code, out, _ = run("diff", "--url", backup, "--from", "3", "--json")
     assert json.loads(out)["tables"] == [
-        {"table": "users", "inserted": 1, "deleted": 0, "updated": 0, "note": ""}]
+        {"table": "users", "inserted": 1, "deleted": 0, "updated": 0, "note": ""}
+    ]
     assert run("diff", "--url", backup, "--from", "77")[0] == 4
     assert run("diff", "--url", backup)[0] == 2
 
 
 def test_diff_shows_the_schema_and_what_is_unknown(capsys):
-    from replicator.edge.tables import SchemaChange, TableChange
+    from replicator.sqlite.compare import SchemaChange, TableChange
 
     point = Point(1, None, 10, 4096)
-    diff_command.show(DiffReport("u", point, point, None, (SchemaChange("table", "t", "added"),), (
-        TableChange("t", None, None, None, "cannot be compared: x"),)))
+    diff_command.show(
+        DiffReport(
+            "u",
+            point,
+            point,
+            None,
+            (SchemaChange("table", "t", "added"),),
+            (TableChange("t", None, None, None, "cannot be compared: x"),),
+        )
+    )
     out = capsys.readouterr().out
     assert "the page size changed" in out
     assert "table    t      added" in out
@@ -242,8 +258,9 @@ def test_diff_shows_the_schema_and_what_is_unknown(capsys):
 
 def test_open_runs_a_command_on_a_restore_point(run, backup):
     """What the command prints is all there is on stdout; its exit code is ours."""
-    code, out, err = run("open", "--url", backup, "--txid", 3, "--", "sqlite3", "{}",
-                         "SELECT count(*) FROM users")
+    code, out, err = run(
+        "open", "--url", backup, "--txid", 3, "--", "sqlite3", "{}", "SELECT count(*) FROM users"
+    )
     assert (code, out) == (0, "2\n")
     assert "transaction 3, committed" in err
     assert run("open", "--url", backup, "--", "sh", "-c", "exit 9")[0] == 9
@@ -252,6 +269,6 @@ def test_open_runs_a_command_on_a_restore_point(run, backup):
 
 def test_open_without_a_command_is_a_shell(run, backup, monkeypatch):
     """The one on the path."""
-    monkeypatch.setattr("replicator.look.point.shell", lambda: ["ls"])
+    monkeypatch.setattr("replicator.inspect.open.shell", lambda: ["ls"])
     code, out, _ = run("open", "--url", backup)
     assert (code, os.path.basename(out.strip())) == (0, "app.db")

@@ -8,11 +8,19 @@ import time
 import pytest
 
 from replicator import SqliteReplicator, SqliteReplicatorConfig, cli
-from replicator.edge.store.directory import DirectoryStore
 from replicator.errors import AccessDenied
+from replicator.store.directory import DirectoryStore
 
-NOTHING = ("--keep-every-transaction", "off", "--keep-hourly", "off", "--keep-daily", "off",
-           "--keep-snapshots", "1")
+NOTHING = (
+    "--keep-every-transaction",
+    "off",
+    "--keep-hourly",
+    "off",
+    "--keep-daily",
+    "off",
+    "--keep-snapshots",
+    "1",
+)
 
 
 @pytest.fixture
@@ -84,6 +92,7 @@ def test_yes_deletes_what_was_planned(run, url, tmp_path):
 
 def test_a_bucket_that_forbids_deletions(run, url, monkeypatch):
     """It is said, with the exit code of a refusal."""
+
     def refuse(self, key):
         raise AccessDenied(f"DELETE {key} is forbidden")
 
@@ -106,7 +115,8 @@ def test_pins_are_kept_listed_and_let_go(run, url, tmp_path):
     assert code == 0, err
     assert "before [bold]the move" in out
     assert json.loads(run("pin", "--url", url, "--json")[1]) == [
-        {"txid": 2, "note": "before [bold]the move"}]
+        {"txid": 2, "note": "before [bold]the move"}
+    ]
     out = run("prune", "--url", url, *NOTHING, "--yes", "--all")[1]
     assert "deleted" in out
     assert run("restore", "--url", url, "--txid", 2, "--output", tmp_path / "a.db")[0] == 0

@@ -11,26 +11,58 @@ from pathlib import Path
 
 import pytest
 
-from replicator import cli, launch
+from replicator import cli
 from replicator.cli import status as status_command
-from replicator.control import ControlSocket
 from replicator.errors import NotDurable
 from replicator.metrics import Metrics
 from replicator.model import Position, ReplicationStatus
+from replicator.sidecar import launch
+from replicator.sidecar.control import ControlSocket
 
 WELL = ReplicationStatus(
-    running=True, healthy=True, state="following", database="/srv/app[1].db",
-    url="s3://backups/app.db", generation="g1", txid=1234, durable_txid=1234,
-    pending_segments=0, pending_bytes=0, lag_seconds=0.0, lag_bytes=0, wal_frame_count=17,
-    last_wal_sync=60_000, last_snapshot=30_000, last_snapshot_txid=1000, failed_uploads=0,
-    uploaded_bytes=2048, uploaded_objects=2, roll_overs=3, write_lock_holds=0,
-    longest_write_lock_ms=0.0, last_error=None, last_error_at=None)
+    running=True,
+    healthy=True,
+    state="following",
+    database="/srv/app[1].db",
+    url="s3://backups/app.db",
+    generation="g1",
+    txid=1234,
+    durable_txid=1234,
+    pending_segments=0,
+    pending_bytes=0,
+    lag_seconds=0.0,
+    lag_bytes=0,
+    wal_frame_count=17,
+    last_wal_sync=60_000,
+    last_snapshot=30_000,
+    last_snapshot_txid=1000,
+    failed_uploads=0,
+    uploaded_bytes=2048,
+    uploaded_objects=2,
+    roll_overs=3,
+    write_lock_holds=0,
+    longest_write_lock_ms=0.0,
+    last_error=None,
+    last_error_at=None,
+)
 
 ILL = dataclasses.replace(
-    WELL, healthy=False, state="stalled", durable_txid=1200, pending_segments=1,
-    pending_bytes=4096, lag_seconds=61.0, lag_bytes=8192, failed_uploads=5,
-    last_snapshot=None, last_snapshot_txid=None, write_lock_holds=2,
-    longest_write_lock_ms=12.0, last_error="the store [x] is away", last_error_at=90_000)
+    WELL,
+    healthy=False,
+    state="stalled",
+    durable_txid=1200,
+    pending_segments=1,
+    pending_bytes=4096,
+    lag_seconds=61.0,
+    lag_bytes=8192,
+    failed_uploads=5,
+    last_snapshot=None,
+    last_snapshot_txid=None,
+    write_lock_holds=2,
+    longest_write_lock_ms=12.0,
+    last_error="the store [x] is away",
+    last_error_at=90_000,
+)
 
 
 class Replicator:
@@ -135,7 +167,10 @@ def test_flush_in_json_is_the_position(run, db, sidecar):
 def test_a_flush_that_fails_carries_the_sidecars_error(run, db, sidecar):
     """Class, message, hint and exit code cross the socket."""
     assert run("flush", db, "--timeout", "1") == (
-        5, "", "error: 34 transactions are not durable yet\nhint:  try again\n")
+        5,
+        "",
+        "error: 34 transactions are not durable yet\nhint:  try again\n",
+    )
 
 
 def test_snapshot_names_its_transaction(run, db, sidecar):
@@ -174,8 +209,9 @@ def test_a_long_path_makes_no_difference(run, tmp_path):
 def many(db, sidecar):
     """A file of two databases, of which one has a sidecar."""
     file = Path(db).with_name("replicator.toml")
-    file.write_text('bucket = "backups"\n[[database]]\npath = "app.db"\n'
-                    '[[database]]\npath = "other.db"\n')
+    file.write_text(
+        'bucket = "backups"\n[[database]]\npath = "app.db"\n[[database]]\npath = "other.db"\n'
+    )
     return str(file)
 
 
@@ -212,10 +248,14 @@ def test_all_databases_of_a_file_are_flushed(run, many, sidecar):
     assert json.loads(run("flush", "--config", many, "--json")[1])[0]["txid"] == 1234
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["flush"], "no database is named"), (["run"], "no database is named"),
-    (["run", "x.db", "--config", "{many}"], "x.db is no command"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["flush"], "no database is named"),
+        (["run"], "no database is named"),
+        (["run", "x.db", "--config", "{many}"], "x.db is no command"),
+    ],
+)
 def test_a_database_or_a_file_is_named(run, many, arguments, words):
     """Exactly one of the two, and whoever means a command says so."""
     code, _, err = run(*(each.format(many=many) for each in arguments))

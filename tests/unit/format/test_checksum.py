@@ -4,9 +4,9 @@ import random
 
 import numpy as np
 import pytest
-from oracle_wal import plain_sum
 
 from replicator.format.checksum import FrameSums, plain_checksum
+from tests.helpers.oracle_wal import plain_sum
 
 PAGE_SIZES = [512 << n for n in range(8)]
 
@@ -19,7 +19,7 @@ def frames(page_size, count):
 
 def summed_parts(data, page_size):
     size = page_size + 24
-    return [data[at:at + 8] + data[at + 24:at + size] for at in range(0, len(data), size)]
+    return [data[at : at + 8] + data[at + 24 : at + size] for at in range(0, len(data), size)]
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
@@ -27,7 +27,8 @@ def test_the_plain_form_is_the_definition(big_endian):
     """From any seed, in both byte orders, with words that overflow."""
     data = b"\xff" * 64 + random.Random(1).randbytes(64)
     assert plain_checksum(data, big_endian, (5, 2**32 - 1)) == plain_sum(
-        data, big_endian, (5, 2**32 - 1))
+        data, big_endian, (5, 2**32 - 1)
+    )
 
 
 @pytest.mark.parametrize("big_endian", [False, True])

@@ -6,12 +6,12 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from oracle_wal import Source
 from xxhash import xxh3_64_intdigest
 
 from replicator.format.buffers import page_numbers
 from replicator.format.database import PageHashes, lock_page, page_hash, parse_database_header
 from replicator.format.wal import FrameBuilder, parse_header, scan
+from tests.helpers.oracle_wal import Source
 
 
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
@@ -73,7 +73,7 @@ def test_extend_in_pieces_is_extend_at_once():
     data = random.Random(4).randbytes(512 * 70)
     pieces = PageHashes(512)
     for first in range(0, 70, 7):
-        pieces.extend(first + 1, data[first * 512:(first + 7) * 512])
+        pieces.extend(first + 1, data[first * 512 : (first + 7) * 512])
     assert pieces.to_bytes() == some_hashes().to_bytes()
     with pytest.raises(ValueError, match="page 72 does not follow page 70"):
         pieces.extend(72, data[:512])
@@ -85,7 +85,7 @@ def test_the_checksum_is_the_xor_of_the_hashes():
     data = random.Random(4).randbytes(512 * 3)
     expected = 0
     for n in range(3):
-        expected ^= page_hash(n + 1, data[n * 512:(n + 1) * 512])
+        expected ^= page_hash(n + 1, data[n * 512 : (n + 1) * 512])
     assert hashes.checksum == hashes.state.checksum == expected
     assert hashes.state.pages == 3
 

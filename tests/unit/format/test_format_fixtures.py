@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-from oracle_wal import sqlite_image
 
 from replicator.format.database import PageHashes
 from replicator.format.segment import decode_segment, decode_snapshot, parse_metadata
 from replicator.model import Kind
+from tests.helpers.oracle_wal import sqlite_image
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "format-v1"
 NEWER = Path(__file__).parents[2] / "fixtures" / "format-v2"
@@ -56,8 +56,7 @@ def test_a_snapshot_of_format_2_reads_as_it_was_written():
     data = (NEWER / "snapshot.zst").read_bytes()
     summary, payload = decode_snapshot(data, "snapshot")
     assert payload == decoded("snapshot")[1]
-    assert summary.metadata() == facts["metadata"] | {
-        "sha256": hashlib.sha256(data).hexdigest()}
+    assert summary.metadata() == facts["metadata"] | {"sha256": hashlib.sha256(data).hexdigest()}
     assert parse_metadata(facts["metadata"]).sha256 == ""
     frames = summary.trailer.frames
     assert frames.sent_ms == facts["sent-ms"]

@@ -9,15 +9,15 @@ import uuid
 from pathlib import Path
 
 import pytest
-from oracle_wal import Source, overlay, read_wal
 from xxhash import xxh64_intdigest
 
+from replicator.archive.keys import Keys
 from replicator.format import segment
 from replicator.format.database import PageHashes
-from replicator.format.keys import Keys
 from replicator.format.objects import ObjectHeader
 from replicator.format.wal import HEADER_SIZE, Rebaser, parse_header, scan, transaction_ends
 from replicator.model import Kind
+from tests.helpers.oracle_wal import Source, overlay, read_wal
 
 PAGE = Path(__file__).parents[3] / "docs" / "format.md"
 KEYS = Keys("")
@@ -47,7 +47,7 @@ class Bucket:
     def image(self):
         wal = self.source.files()[1]
         reading = read_wal(wal)
-        return overlay(self.base, 1024, reading.frames[:reading.committed])
+        return overlay(self.base, 1024, reading.frames[: reading.committed])
 
     def write(self, key, data):
         path = self.root / key
@@ -66,10 +66,12 @@ class Bucket:
         encoder = segment.SnapshotEncoder(self.header(Kind.SNAPSHOT, generation, txid))
         out = encoder.start()
         for at in range(0, len(image), 16 * 1024):  # small frames, so that there are several
-            part = image[at:at + 16 * 1024]
+            part = image[at : at + 16 * 1024]
             out += encoder.add(encoder.compress(part, 3))
-        self.write(KEYS.snapshot(txid, generation),
-                   out + encoder.finish(last_txid=txid, state=self.state(image))[0])
+        self.write(
+            KEYS.snapshot(txid, generation),
+            out + encoder.finish(last_txid=txid, state=self.state(image))[0],
+        )
 
     def begin(self, generation):
         """A generation's snapshot and marker, after everything captured so far."""
@@ -78,14 +80,15 @@ class Bucket:
         image = self.image()
         self.snapshot(generation, self.txid, image)
         marker, _ = segment.generation_marker(
-            self.header(Kind.GENERATION, generation, self.txid), state=self.state(image))
+            self.header(Kind.GENERATION, generation, self.txid), state=self.state(image)
+        )
         self.write(KEYS.wal(self.txid), marker)
         self.generation = generation
 
     def capture(self):
         """The committed frames since the last call, as (re-based WAL, frames per commit)."""
         wal = self.source.files()[1]
-        body = wal[HEADER_SIZE + self.position.frame * 1048:]
+        body = wal[HEADER_SIZE + self.position.frame * 1048 :]
         frames = scan(body, self.position)
         rebaser = Rebaser(self.position)
         out = rebaser.header + rebaser.feed(body, frames, frames.committed)
@@ -100,8 +103,13 @@ class Bucket:
         first, self.txid = self.txid + 1, self.txid + len(commits)
         encoder = segment.SegmentEncoder(self.header(kind, self.generation, first), level=3)
         out = encoder.start() + encoder.write(payload)
-        rest, _ = encoder.finish(last_txid=self.txid, state=self.state(self.image()), before=0,
-                                 commit_frames=commits, commit_times_ms=range(len(commits)))
+        rest, _ = encoder.finish(
+            last_txid=self.txid,
+            state=self.state(self.image()),
+            before=0,
+            commit_frames=commits,
+            commit_times_ms=range(len(commits)),
+        )
         self.write(key(first), out + rest)
 
 
@@ -139,8 +147,9 @@ def commands():
 
 
 def recover(bucket):
-    done = subprocess.run(["sh", "-eu", "-c", commands()], cwd=bucket.root, check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", "-eu", "-c", commands()], cwd=bucket.root, check=True, capture_output=True, text=True
+    )
     assert done.stderr == ""
     return done.stdout.split()[-1], (bucket.root / "restored.db").read_bytes()
 
@@ -149,16 +158,18 @@ def test_the_commands_of_the_page_restore_the_newest_state(bucket):
     """Page by page, with nothing but zstd, sqlite3 and a shell."""
     txid, restored = recover(bucket)
     expected = bucket.image()
-    assert [restored[at:at + 1024] for at in range(0, len(restored), 1024)] == [
-        expected[at:at + 1024] for at in range(0, len(expected), 1024)]
+    assert [restored[at : at + 1024] for at in range(0, len(restored), 1024)] == [
+        expected[at : at + 1024] for at in range(0, len(expected), 1024)
+    ]
     assert txid == str(bucket.txid)
     assert not (bucket.root / "restored.db-wal").exists()
 
 
 def test_the_commands_work_from_every_snapshot(bucket):
     """Without the newest usable one, the one before it leads to the same state."""
-    newest = [path for path in sorted((bucket.root / "snapshots").iterdir())
-              if TWO in path.name][-1]
+    newest = [path for path in sorted((bucket.root / "snapshots").iterdir()) if TWO in path.name][
+        -1
+    ]
     newest.unlink()
     assert recover(bucket) == (str(bucket.txid), bucket.image())
 
@@ -208,15 +219,15 @@ def test_header_and_trailer_have_the_bytes_the_page_gives(bucket):
     assert end == b"RPLE"
     assert seal == xxh64_intdigest(trailer[:-16])
     magic, length, name, version, kind, zero = struct.unpack_from("<II4sBBH", trailer)
-    assert (magic, 8 + length, name, version, kind, zero) == (
-        0x184D2A5B, size, b"RPLT", 1, 2, 0)
+    assert (magic, 8 + length, name, version, kind, zero) == (0x184D2A5B, size, b"RPLT", 1, 2, 0)
     last, _, commits, times, index = struct.unpack_from("<QIIII", trailer, 16)
     assert (commits, times, index) == (3, 3, size - 128)
     assert last == int(path.name[:16], 16) + 2
     payload = subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True).stdout
     assert struct.unpack_from("<Q", trailer, 56) == (len(payload),)
-    planes = subprocess.run(["zstd", "-dc"], input=trailer[112:-16], capture_output=True,
-                            check=True).stdout
+    planes = subprocess.run(
+        ["zstd", "-dc"], input=trailer[112:-16], capture_output=True, check=True
+    ).stdout
     frames = [commit for _, commit, _ in read_wal(payload).frames]
     ends = [n + 1 for n, commit in enumerate(frames) if commit]
     assert planes[:3] == bytes([ends[0], ends[1] - ends[0], ends[2] - ends[1]])
@@ -230,27 +241,26 @@ def test_a_snapshot_proves_its_frames_as_the_page_says(bucket):
     data = largest.read_bytes()
     assert (data[12], data[13]) == (2, 1)
     (count,) = struct.unpack_from("<I", data, len(data) - 9)
-    seek = data[-(9 + 8 * count):-9]
+    seek = data[-(9 + 8 * count) : -9]
     sizes = [struct.unpack_from("<II", seek, 8 * n) for n in range(count)]
     frames, at = [], 0
     for size, raw in sizes:
-        frames += [(data[at:at + size], raw)] if raw else []
+        frames += [(data[at : at + size], raw)] if raw else []
         at += size
-    header = data[:sizes[0][0]]
-    trailer = data[at - sizes[-1][0]:at]
+    header = data[: sizes[0][0]]
+    trailer = data[at - sizes[-1][0] : at]
     assert (trailer[12], trailer[13]) == (2, 1)
     (length,) = struct.unpack_from("<I", trailer, 36)
-    index = trailer[112:112 + length]
+    index = trailer[112 : 112 + length]
     assert hashlib.sha256(header + index).digest() == trailer[80:112]
     assert index[:8] == header[56:64]  # all of it was sent when it was made
     assert len(frames) > 1
     assert length == 8 + 64 * len(frames)
     for number, (frame, raw) in enumerate(frames):
-        pages = subprocess.run(["zstd", "-dc"], input=frame, capture_output=True,
-                               check=True).stdout
+        pages = subprocess.run(["zstd", "-dc"], input=frame, capture_output=True, check=True).stdout
         assert len(pages) == raw
         expected = hashlib.sha256(frame).digest() + hashlib.sha256(pages).digest()
-        assert index[8 + 64 * number:][:64] == expected
+        assert index[8 + 64 * number :][:64] == expected
 
 
 def test_every_kind_is_in_the_table():

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from oracle_wal import read_wal
-from sample_logs import PAGE, TRANSACTIONS, build, page, replay
 
 from replicator.format import newest as module
 from replicator.format.newest import newest_images
 from replicator.format.wal import new_header, scan
+from tests.helpers.oracle_wal import read_wal
+from tests.helpers.sample_wals import PAGE, TRANSACTIONS, build, page, replay
 
 START = new_header(PAGE, salts=(1, 2)).start()
 
@@ -19,17 +19,16 @@ def chunks_of(bodies, split):
     for body in bodies:
         whole = scan(body, START)
         cut = min(split, whole.count)
-        first = scan(body[:cut * (PAGE + 24)], START)
+        first = scan(body[: cut * (PAGE + 24)], START)
         if cut:
-            yield body[:cut * (PAGE + 24)], first
+            yield body[: cut * (PAGE + 24)], first
         if cut < whole.count:
-            rest = body[cut * (PAGE + 24):]
+            rest = body[cut * (PAGE + 24) :]
             yield rest, scan(rest, whole.position(START, cut) if cut else START)
 
 
 def squashed(bodies, split=1000):
-    return b"".join(newest_images(lambda: chunks_of(bodies, split), page_size=PAGE,
-                                  salts=(7, 8)))
+    return b"".join(newest_images(lambda: chunks_of(bodies, split), page_size=PAGE, salts=(7, 8)))
 
 
 @given(st.lists(TRANSACTIONS, min_size=1, max_size=4), st.integers(0, 12), st.integers(0, 9))
@@ -43,8 +42,7 @@ def test_one_transaction_leads_where_all_of_them_lead(runs, base_pages, split):
     assume(any(pgno <= len(expected) for pgno, _, _ in built[-1][1][-1:]))
     found = read_wal(squashed([body for body, _ in built], split))
     assert found.committed == len(found.frames)
-    assert [bool(commit) for _, commit, _ in found.frames[:-1]] == [False] * (
-        len(found.frames) - 1)
+    assert [bool(commit) for _, commit, _ in found.frames[:-1]] == [False] * (len(found.frames) - 1)
     pgnos = [pgno for pgno, _, _ in found.frames]
     assert len(set(pgnos)) == len(pgnos)
     assert replay(base, [(p, image, c) for p, c, image in found.frames]) == expected

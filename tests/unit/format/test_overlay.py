@@ -2,11 +2,11 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_logs import PAGE, TRANSACTIONS, build, page, replay
 
 from replicator.format.database import lock_page
 from replicator.format.overlay import Overlay, join, page_hashes, runs, tail
 from replicator.format.wal import new_header, scan
+from tests.helpers.sample_wals import PAGE, TRANSACTIONS, build, page, replay
 
 
 @given(st.lists(TRANSACTIONS, min_size=1, max_size=3), st.integers(0, 12), st.data())
@@ -23,7 +23,10 @@ def test_newest_first_equals_oldest_first(segments, base_pages, data):
         frames = scan(body, start)
         chosen = overlay.choose(frames, frames.count)
         split = data.draw(st.integers(0, frames.count))
-        for first, piece in ((0, body[:split * (PAGE + 24)]), (split, body[split * (PAGE + 24):])):
+        for first, piece in (
+            (0, body[: split * (PAGE + 24)]),
+            (split, body[split * (PAGE + 24) :]),
+        ):
             for pgnos, images in chosen.images(piece, first):
                 _write(written, runs(pgnos, images, PAGE, zeros=True))
     _write(written, overlay.open_runs(1, b"".join(base), zeros=False))
@@ -36,7 +39,7 @@ def _write(written, pieces):
         for at in range(0, len(view), PAGE):
             pgno = (offset + at) // PAGE + 1
             assert pgno not in written, "a page written twice"
-            written[pgno] = bytes(view[at:at + PAGE])
+            written[pgno] = bytes(view[at : at + PAGE])
 
 
 def test_the_lock_page_is_never_open():
@@ -44,8 +47,10 @@ def test_the_lock_page_is_never_open():
     lock = lock_page(65536)
     overlay = Overlay(65536, lock + 1)
     image = b"x" * (3 * 65536)
-    found = [(offset // 65536 + 1, len(view) // 65536)
-             for offset, view in overlay.open_runs(lock - 1, image, zeros=True)]
+    found = [
+        (offset // 65536 + 1, len(view) // 65536)
+        for offset, view in overlay.open_runs(lock - 1, image, zeros=True)
+    ]
     assert found == [(lock - 1, 1), (lock + 1, 1)]
 
 
@@ -69,11 +74,14 @@ def test_scans_join_and_split(transactions, data):
     start = new_header(PAGE, salts=(1, 2)).start()
     whole = scan(body, start)
     at = data.draw(st.integers(0, whole.count))
-    head = scan(body[:at * (PAGE + 24)], start)
-    rest = scan(body[at * (PAGE + 24):], head.position(start, at))
+    head = scan(body[: at * (PAGE + 24)], start)
+    rest = scan(body[at * (PAGE + 24) :], head.position(start, at))
     joined, after = join([head, rest]), tail(whole, at)
-    assert (joined.count, joined.committed) == (whole.count, whole.committed) == (
-        len(plain), len(plain))
+    assert (
+        (joined.count, joined.committed)
+        == (whole.count, whole.committed)
+        == (len(plain), len(plain))
+    )
     assert joined.pages.tolist() == whole.pages.tolist()
     assert joined.commits.tolist() == whole.commits.tolist()
     assert (after.count, after.pages.tolist()) == (rest.count, rest.pages.tolist())

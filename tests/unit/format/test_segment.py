@@ -6,19 +6,6 @@ import struct
 from dataclasses import replace
 
 import pytest
-from sample_objects import (
-    GENERATION,
-    KEY,
-    OBJECTS,
-    STATE,
-    WRITER,
-    encoded,
-    header,
-    small_segment,
-    small_snapshot,
-    stock,
-    wal,
-)
 
 from replicator.errors import DamageError
 from replicator.format import zstd
@@ -37,6 +24,19 @@ from replicator.format.segment import (
 )
 from replicator.format.wal import parse_header, scan
 from replicator.model import Kind
+from tests.helpers.sample_objects import (
+    GENERATION,
+    KEY,
+    OBJECTS,
+    STATE,
+    WRITER,
+    encoded,
+    header,
+    small_segment,
+    small_snapshot,
+    stock,
+    wal,
+)
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 100, 10**6])
@@ -44,7 +44,7 @@ def test_segment_round_trip(pieces):
     """Fed in pieces of any size, a segment gives its payload and the summary of its maker."""
     data, summary = small_segment()
     decoder = SegmentDecoder(KEY)
-    payload = b"".join(decoder.feed(data[at:at + pieces]) for at in range(0, len(data), pieces))
+    payload = b"".join(decoder.feed(data[at : at + pieces]) for at in range(0, len(data), pieces))
     assert payload == wal(2, 1, 3) == stock(data)
     assert decoder.finish() == summary
     assert decode_segment(data, KEY) == (summary, payload)
@@ -56,7 +56,7 @@ def test_a_long_segment_in_large_pieces():
     payload = wal(*[3] * 500, page_size=4096)
     data, summary = encoded(payload, [3] * 500, range(1000, 1500), page_size=4096)
     decoder = SegmentDecoder(KEY, limit=len(payload))
-    out = b"".join(decoder.feed(data[at:at + 3333]) for at in range(0, len(data), 3333))
+    out = b"".join(decoder.feed(data[at : at + 3333]) for at in range(0, len(data), 3333))
     assert out == payload
     assert decoder.finish() == summary
 
@@ -91,8 +91,8 @@ def test_snapshot_round_trip():
     tail = read_tail(data, len(data), KEY)
     assert [entry.raw for entry in tail.seek] == [2048, 2048, 512]
     for entry in tail.seek:
-        part = decode_frame(data[entry.offset:entry.offset + entry.compressed], entry, KEY)
-        assert part == raw[entry.raw_offset:entry.raw_offset + entry.raw]
+        part = decode_frame(data[entry.offset : entry.offset + entry.compressed], entry, KEY)
+        assert part == raw[entry.raw_offset : entry.raw_offset + entry.raw]
 
 
 def test_the_seek_table_is_the_one_of_the_zstd_seekable_format():
@@ -102,7 +102,7 @@ def test_the_seek_table_is_the_one_of_the_zstd_seekable_format():
     assert (count, descriptor, magic) == (5, 0, 0x8F92EAB1)
     start = len(data) - 9 - 8 * count - 8
     assert struct.unpack_from("<II", data, start) == (0x184D2A5E, 8 * count + 9)
-    entries = list(struct.iter_unpack("<II", data[start + 8:-9]))
+    entries = list(struct.iter_unpack("<II", data[start + 8 : -9]))
     assert sum(compressed for compressed, _ in entries) == start
     assert [raw for _, raw in entries] == [0, 2048, 2048, 512, 0]
 
@@ -111,7 +111,7 @@ def test_a_frame_of_a_snapshot_that_holds_something_else():
     """Fewer bytes than the seek table gives, or none that decompress: damage, by name."""
     data, _, _ = small_snapshot()
     entry = read_tail(data, len(data), KEY).seek[0]
-    part = data[entry.offset:entry.offset + entry.compressed]
+    part = data[entry.offset : entry.offset + entry.compressed]
     for wrong in (zstd.compress_frame(bytes(100), 3), part[:-1], b""):
         with pytest.raises(DamageError, match=KEY) as caught:
             decode_frame(wrong, entry, KEY)
@@ -129,7 +129,9 @@ def test_properties_of_commit_times():
     """First and last, None where there is no commit."""
     trailer = small_segment()[1].trailer
     assert (trailer.first_commit_ms, trailer.last_commit_ms) == (
-        1_700_000_000_001, 1_700_000_000_900)
+        1_700_000_000_001,
+        1_700_000_000_900,
+    )
     marker = generation_marker(header(Kind.GENERATION), state=STATE)[1].trailer
     assert (marker.first_commit_ms, marker.last_commit_ms) == (None, None)
 
@@ -164,7 +166,7 @@ def test_a_long_seek_table_asks_for_more_bytes():
     data, _, _ = small_snapshot(frame_pages=1)
     seek = 8 + 11 * 8 + 9
     assert read_tail(data[-20:], len(data), KEY) == seek + 16
-    needed = read_tail(data[-(seek + 16):], len(data), KEY)
+    needed = read_tail(data[-(seek + 16) :], len(data), KEY)
     assert read_tail(data[-needed:], len(data), KEY).seek[-1].raw == 512
 
 
@@ -223,11 +225,22 @@ def test_metadata_round_trip():
         assert facts.sha256 == made.sha256
 
 
-@pytest.mark.parametrize("change", [
-    {"format": "2"}, {"format": None}, {"kind": "nonsense"}, {"kind": None}, {"pages": "x"},
-    {"generation": "x"}, {"writer": ""}, {"sha256": "00"}, {"last-time": "soon"},
-    {"checksum-after": "zz"}, {"sha256": None},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "2"},
+        {"format": None},
+        {"kind": "nonsense"},
+        {"kind": None},
+        {"pages": "x"},
+        {"generation": "x"},
+        {"writer": ""},
+        {"sha256": "00"},
+        {"last-time": "soon"},
+        {"checksum-after": "zz"},
+        {"sha256": None},
+    ],
+)
 def test_metadata_that_cannot_be_trusted_is_none(change):
     """Absent, of a later format, or not what a field can be."""
     metadata = small_segment()[1].metadata() | change

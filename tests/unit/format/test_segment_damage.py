@@ -4,15 +4,6 @@ import struct
 from dataclasses import replace
 
 import pytest
-from sample_objects import (
-    KEY,
-    OBJECTS,
-    decode_any,
-    encoded,
-    small_segment,
-    small_snapshot,
-    wal,
-)
 from xxhash import xxh64_intdigest
 
 from replicator.errors import DamageError
@@ -27,6 +18,15 @@ from replicator.format.segment import (
     read_tail,
 )
 from replicator.model import Kind
+from tests.helpers.sample_objects import (
+    KEY,
+    OBJECTS,
+    decode_any,
+    encoded,
+    small_segment,
+    small_snapshot,
+    wal,
+)
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -76,7 +76,7 @@ def test_header_and_tail_check_themselves(name):
 def byte_by_byte(data):
     decoder = SegmentDecoder(KEY)
     for n in range(len(data)):
-        decoder.feed(data[n:n + 1])
+        decoder.feed(data[n : n + 1])
     return decoder.finish()
 
 
@@ -94,7 +94,7 @@ def test_the_streaming_reader_notices_every_flipped_bit():
 def reassembled(first, second):
     """The header and data of one object with the trailer of another."""
     cut = [read_tail(data, len(data), KEY).trailer_offset for data in (first, second)]
-    return first[:cut[0]] + second[cut[1]:]
+    return first[: cut[0]] + second[cut[1] :]
 
 
 def test_parts_of_different_objects_do_not_fit_together():
@@ -121,7 +121,7 @@ def test_a_payload_beyond_the_trailer_is_not_decompressed():
     bomb = b"".join(stream.compress(bytes(10**7)) for _ in range(10)) + stream.finish()
     data = OBJECTS["marker"]()
     start, tail = read_header(data, KEY)[1], read_tail(data, len(data), KEY)
-    forged = data[:start] + bomb + data[tail.trailer_offset:]
+    forged = data[:start] + bomb + data[tail.trailer_offset :]
     with pytest.raises(DamageError, match="it holds more than its trailer says"):
         decode_segment(forged, KEY)
     decoder = SegmentDecoder(KEY, limit=32)
@@ -141,7 +141,7 @@ def test_a_trailer_that_does_not_end_is_not_collected(monkeypatch):
 def resealed(frame, end):
     """A header or trailer frame with its XXH64 made right again; ``end`` bytes follow it."""
     at = len(frame) - end - 8
-    return frame[:at] + struct.pack("<Q", xxh64_intdigest(frame[:at])) + frame[at + 8:]
+    return frame[:at] + struct.pack("<Q", xxh64_intdigest(frame[:at])) + frame[at + 8 :]
 
 
 def changed(data, part, offset, value):
@@ -156,11 +156,14 @@ def changed(data, part, offset, value):
 
 
 @pytest.mark.parametrize("part", ["header", "trailer"])
-@pytest.mark.parametrize(("offset", "value", "message"), [
-    (4, 2, r"a newer replicator wrote it \(format 2\)"),
-    (5, 99, "a newer replicator wrote it"),
-    (0, 0, "was not written by a replicator"),
-])
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (4, 2, r"a newer replicator wrote it \(format 2\)"),
+        (5, 99, "a newer replicator wrote it"),
+        (0, 0, "was not written by a replicator"),
+    ],
+)
 def test_what_this_version_does_not_know(part, offset, value, message):
     """Sound, but of a later version, or an unknown kind, or not ours: said in so many words."""
     data = changed(OBJECTS["segment"](), part, offset, value)
@@ -204,25 +207,30 @@ def test_a_snapshot_with_the_trailer_of_another_kind():
     data, summary, _ = small_snapshot()
     trailer = replace(summary.trailer, frames=None)  # those only a snapshot has
     sizes = [(entry.compressed, entry.raw) for entry in read_tail(data, len(data), KEY).seek]
-    seek = encode_seek_table([(read_header(data, KEY)[1], 0), *sizes,
-                              (len(encode_trailer(Kind.MERGE, trailer)), 0)])
+    seek = encode_seek_table(
+        [(read_header(data, KEY)[1], 0), *sizes, (len(encode_trailer(Kind.MERGE, trailer)), 0)]
+    )
     with pytest.raises(DamageError, match="not a snapshot"):
         decode_snapshot(with_trailer(data, Kind.MERGE, trailer, seek), KEY)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda packed: packed[64:], "does not list the frames of its seek table"),
-    (lambda packed: packed + packed[:64], "does not list the frames of its seek table"),
-    (lambda packed: packed[:-1], "trailer contradicts itself"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda packed: packed[64:], "does not list the frames of its seek table"),
+        (lambda packed: packed + packed[:64], "does not list the frames of its seek table"),
+        (lambda packed: packed[:-1], "trailer contradicts itself"),
+    ],
+)
 def test_a_list_of_other_frames(change, message):
     """One entry for each data frame, and whole ones."""
     data, summary, _ = small_snapshot()
     frames = replace(summary.trailer.frames, packed=change(summary.trailer.frames.packed))
     trailer = replace(summary.trailer, frames=frames)
     sizes = [(entry.compressed, entry.raw) for entry in read_tail(data, len(data), KEY).seek]
-    seek = encode_seek_table([(read_header(data, KEY)[1], 0), *sizes,
-                              (len(encode_trailer(Kind.SNAPSHOT, trailer)), 0)])
+    seek = encode_seek_table(
+        [(read_header(data, KEY)[1], 0), *sizes, (len(encode_trailer(Kind.SNAPSHOT, trailer)), 0)]
+    )
     with pytest.raises(DamageError, match=message):
         decode_snapshot(with_trailer(data, Kind.SNAPSHOT, trailer, seek), KEY)
 
@@ -235,17 +243,20 @@ def test_a_sealed_trailer_in_a_frame_zstd_would_not_skip(offset, value):
         decode_segment(data, KEY)
 
 
-@pytest.mark.parametrize(("part", "offset", "value", "message"), [
-    ("header", 56, 1, "header contradicts itself"),  # page size
-    ("header", 60, 3, "header contradicts itself"),  # length of created_by
-    ("trailer", 28, 200, "trailer contradicts itself"),  # size of the index
-    ("trailer", 20, 200, "index of transactions has a wrong length"),  # transactions
-    ("trailer", 20, 1, "at most"),
-    ("trailer", 5, Kind.MERGE, "do not belong together"),
-    ("trailer", 48, 1, "do not belong together|more than"),  # payload
-    ("trailer", 8, 9, "does not list every transaction"),  # last txid
-    ("trailer", 8, 0, "lies before its first"),
-])
+@pytest.mark.parametrize(
+    ("part", "offset", "value", "message"),
+    [
+        ("header", 56, 1, "header contradicts itself"),  # page size
+        ("header", 60, 3, "header contradicts itself"),  # length of created_by
+        ("trailer", 28, 200, "trailer contradicts itself"),  # size of the index
+        ("trailer", 20, 200, "index of transactions has a wrong length"),  # transactions
+        ("trailer", 20, 1, "at most"),
+        ("trailer", 5, Kind.MERGE, "do not belong together"),
+        ("trailer", 48, 1, "do not belong together|more than"),  # payload
+        ("trailer", 8, 9, "does not list every transaction"),  # last txid
+        ("trailer", 8, 0, "lies before its first"),
+    ],
+)
 def test_a_sealed_contradiction_is_damage_too(part, offset, value, message):
     """A right checksum over facts that cannot be true together proves nothing."""
     data = changed(OBJECTS["segment"](), part, offset, value)
@@ -260,19 +271,31 @@ def forged_snapshot(frames=None, **facts):
     tail = read_tail(data, len(data), KEY)
     length = len(encode_trailer(Kind.SNAPSHOT, summary.trailer))
     start, sizes = read_header(data, KEY)[1], [(e.compressed, e.raw) for e in tail.seek]
-    seek = encode_seek_table([*frames(start, sizes), (length, 0)] if frames else
-                             [(start, 0), *sizes, (length, 0)])
+    seek = encode_seek_table(
+        [*frames(start, sizes), (length, 0)] if frames else [(start, 0), *sizes, (length, 0)]
+    )
     trailer = replace(summary.trailer, seek_xxh64=xxh64_intdigest(seek), **facts)
-    return data[:tail.trailer_offset] + encode_trailer(Kind.SNAPSHOT, trailer) + seek
+    return data[: tail.trailer_offset] + encode_trailer(Kind.SNAPSHOT, trailer) + seek
 
 
-@pytest.mark.parametrize(("forged", "message"), [
-    ({"pages": 10}, "does not hold the pages its trailer says"),
-    ({"payload_bytes": 10}, "does not hold the pages its trailer says"),
-    ({"frames": lambda start, sizes: [(start + 1, 0), (sizes[0][0] - 1, sizes[0][1]), *sizes[1:]]},
-     "seek table does not cover its data"),
-    ({"frames": lambda start, sizes: [(start + 1, 0), *sizes]}, "length is not the one"),
-])
+@pytest.mark.parametrize(
+    ("forged", "message"),
+    [
+        ({"pages": 10}, "does not hold the pages its trailer says"),
+        ({"payload_bytes": 10}, "does not hold the pages its trailer says"),
+        (
+            {
+                "frames": lambda start, sizes: [
+                    (start + 1, 0),
+                    (sizes[0][0] - 1, sizes[0][1]),
+                    *sizes[1:],
+                ]
+            },
+            "seek table does not cover its data",
+        ),
+        ({"frames": lambda start, sizes: [(start + 1, 0), *sizes]}, "length is not the one"),
+    ],
+)
 def test_a_sealed_snapshot_that_contradicts_itself(forged, message):
     """Pages, payload and seek table must tell one story."""
     assert decode_snapshot(forged_snapshot(), KEY)[0].trailer == small_snapshot()[1].trailer

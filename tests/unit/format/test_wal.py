@@ -6,15 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from oracle_wal import (
-    overlay,
-    plain_sum,
-    read_wal,
-    recorded,
-    rewrite_big_endian,
-    spilled_and_rolled_back,
-    sqlite_image,
-)
 
 from replicator.format.wal import (
     FRAME_HEADER_SIZE,
@@ -28,6 +19,15 @@ from replicator.format.wal import (
     rewritten,
     scan,
     transaction_ends,
+)
+from tests.helpers.oracle_wal import (
+    overlay,
+    plain_sum,
+    read_wal,
+    recorded,
+    rewrite_big_endian,
+    spilled_and_rolled_back,
+    sqlite_image,
 )
 
 SALTS = (0xDEADBEEF, 7)
@@ -68,14 +68,17 @@ def sealed(words):
     return fields + struct.pack(">2I", *plain_sum(fields, words[0] & 1))
 
 
-@pytest.mark.parametrize("words", [
-    (0x377F0680, 3007000, 4096, 0, 1, 2),
-    (0x377F0682, 3007001, 4096, 0, 1, 2),
-    (0x377F0682, 3007000, 256, 0, 1, 2),
-    (0x377F0682, 3007000, 1000, 0, 1, 2),
-    (0x377F0682, 3007000, 131072, 0, 1, 2),
-    (0x377F0682, 3007000, 0, 0, 1, 2),
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (0x377F0680, 3007000, 4096, 0, 1, 2),
+        (0x377F0682, 3007001, 4096, 0, 1, 2),
+        (0x377F0682, 3007000, 256, 0, 1, 2),
+        (0x377F0682, 3007000, 1000, 0, 1, 2),
+        (0x377F0682, 3007000, 131072, 0, 1, 2),
+        (0x377F0682, 3007000, 0, 0, 1, 2),
+    ],
+)
 def test_a_header_is_refused_for_what_it_says(words):
     """Wrong magic, version or page size, though its checksum is right."""
     assert parse_header(sealed((0x377F0682, 3007000, 4096, 0, 1, 2))) is not None
@@ -96,7 +99,7 @@ def test_frame_header_fields(log):
     """Page number, commit size, salts and checksum as the independent reader has them."""
     _, wal = log
     header, reading = parse_header(wal), read_wal(wal)
-    parsed = frame_header(wal[HEADER_SIZE:HEADER_SIZE + FRAME_HEADER_SIZE])
+    parsed = frame_header(wal[HEADER_SIZE : HEADER_SIZE + FRAME_HEADER_SIZE])
     pgno, commit, _ = reading.frames[0]
     assert parsed == (pgno, commit, header.salt1, header.salt2, reading.checksums[0])
 
@@ -120,7 +123,7 @@ def test_scan_continues_from_any_position(log):
     whole = scan(wal[HEADER_SIZE:], header.start())
     for n in range(whole.count + 1):
         position = whole.position(header.start(), n)
-        rest = scan(wal[header.offset(n):], position)
+        rest = scan(wal[header.offset(n) :], position)
         assert rest.count == whole.count - n
         assert rest.pages.tolist() == whole.pages[n:].tolist()
         if rest.committed:
@@ -142,7 +145,7 @@ def test_scan_takes_any_buffer_at_any_alignment(log):
     count = scan(wal[HEADER_SIZE:], start).count
     assert count > 0
     assert scan(bytearray(wal[HEADER_SIZE:]), start).count == count
-    assert scan(memoryview(b"x" + wal)[HEADER_SIZE + 1:], start).count == count
+    assert scan(memoryview(b"x" + wal)[HEADER_SIZE + 1 :], start).count == count
 
 
 def test_scan_crosses_its_blocks():
@@ -171,8 +174,10 @@ def test_nothing_is_committed_without_a_commit_frame():
 def test_transaction_ends_count_the_frames_up_to_each_commit():
     """Among the first so many frames only."""
     builder = FrameBuilder(512, salts=SALTS)
-    body = b"".join(builder.feed(np.arange(1, n + 1, dtype=np.uint32), pages(n, 512), commit=9)
-                    for n in (2, 1, 3))
+    body = b"".join(
+        builder.feed(np.arange(1, n + 1, dtype=np.uint32), pages(n, 512), commit=9)
+        for n in (2, 1, 3)
+    )
     frames = scan(body, parse_header(builder.header).start())
     assert transaction_ends(frames, 6) == [2, 3, 6]
     assert transaction_ends(frames, 5) == [2, 3]
@@ -185,17 +190,17 @@ def test_frames_of_other_logs_are_carried_into_one(log, rewrite):
     _, wal = log
     body = rewrite(wal)[HEADER_SIZE:]
     source = scan(body, parse_header(rewrite(wal)).start())
-    whole = body[:source.committed * 1048]
+    whole = body[: source.committed * 1048]
     builder = FrameBuilder(1024, salts=SALTS)
-    out = builder.carry(b"") + builder.carry(wal[HEADER_SIZE:HEADER_SIZE + len(whole)])
-    out += builder.carry(whole[:3 * 1048]) + builder.carry(whole[3 * 1048:])
+    out = builder.carry(b"") + builder.carry(wal[HEADER_SIZE : HEADER_SIZE + len(whole)])
+    out += builder.carry(whole[: 3 * 1048]) + builder.carry(whole[3 * 1048 :])
     found = scan(out, parse_header(builder.header).start())
     assert found.count == found.committed == 2 * source.committed
     assert found.position(parse_header(builder.header).start()) == builder.position
-    for half in (out[:len(whole)], out[len(whole):]):
+    for half in (out[: len(whole)], out[len(whole) :]):
         for at in range(0, len(whole), 1048):
-            assert half[at:at + 8] == whole[at:at + 8]
-            assert half[at + 24:at + 1048] == whole[at + 24:at + 1048]
+            assert half[at : at + 8] == whole[at : at + 8]
+            assert half[at + 24 : at + 1048] == whole[at + 24 : at + 1048]
 
 
 @pytest.mark.parametrize("rewrite", [bytes, rewrite_big_endian])
@@ -207,7 +212,7 @@ def test_rebased_from_the_start_is_the_source_itself(log, rewrite):
     frames = scan(wal[HEADER_SIZE:], header.start())
     rebaser = Rebaser(header.start(), sequence=header.sequence)
     out = rebaser.header + rebaser.feed(wal[HEADER_SIZE:], frames, frames.committed)
-    assert out == wal[:header.offset(frames.committed)]
+    assert out == wal[: header.offset(frames.committed)]
     assert rebaser.position == frames.position(header.start())
 
 
@@ -220,18 +225,18 @@ def test_rebased_slice_is_recovered_by_sqlite(tmp_path, log, rewrite):
     header, reading = parse_header(wal), read_wal(wal)
     first = transaction_ends(scan(wal[HEADER_SIZE:], header.start()), reading.committed)[0]
     start = scan(wal[HEADER_SIZE:], header.start()).position(header.start(), first)
-    body = wal[header.offset(first):]
+    body = wal[header.offset(first) :]
     frames = scan(body, start)
     at_once = Rebaser(start)
     out = at_once.header + at_once.feed(body, frames, frames.committed)
     assert parse_header(out).big_endian == header.big_endian
     before = overlay(base, 1024, reading.frames[:first])
-    after = overlay(base, 1024, reading.frames[:reading.committed])
+    after = overlay(base, 1024, reading.frames[: reading.committed])
     assert sqlite_image(tmp_path, before, out) == after != before
 
     one_by_one, pieces, size = Rebaser(start), b"", header.frame_size
     for n in range(frames.committed):
-        piece = body[n * size:(n + 1) * size]
+        piece = body[n * size : (n + 1) * size]
         read = scan(piece, frames.position(start, n))
         pieces += one_by_one.feed(piece, read, 1)
     assert one_by_one.header + pieces == out
@@ -254,7 +259,7 @@ def test_a_built_log_is_recovered_by_sqlite(tmp_path, log, big_endian):
     of that page size into it."""
     base, wal = log
     reading = read_wal(wal)
-    target = overlay(base, 1024, reading.frames[:reading.committed])
+    target = overlay(base, 1024, reading.frames[: reading.committed])
     count = len(target) // 1024
     pgnos = np.arange(1, count + 1, dtype=np.uint32)
     builder = FrameBuilder(1024, salts=SALTS, big_endian=big_endian)
@@ -278,11 +283,13 @@ def test_newest_leaves_out_pages_a_later_commit_cut_off():
     """Page 5 is written, cut off by a commit of 3 pages, and does not come back; page 2 keeps
     its newest image; page 4 is written again after the cut."""
     builder = FrameBuilder(512, salts=SALTS)
-    body = b"".join([
-        builder.feed(np.array([2, 5, 4], np.uint32), pages(3, 512), commit=5),
-        builder.feed(np.array([2], np.uint32), pages(1, 512), commit=3),
-        builder.feed(np.array([4, 6], np.uint32), pages(2, 512), commit=6),
-    ])
+    body = b"".join(
+        [
+            builder.feed(np.array([2, 5, 4], np.uint32), pages(3, 512), commit=5),
+            builder.feed(np.array([2], np.uint32), pages(1, 512), commit=3),
+            builder.feed(np.array([4, 6], np.uint32), pages(2, 512), commit=6),
+        ]
+    )
     frames = scan(body, parse_header(builder.header).start())
     pgnos, indexes = newest(frames, 6)
     assert (pgnos.tolist(), indexes.tolist()) == ([2, 4, 6], [3, 4, 5])
@@ -297,8 +304,9 @@ def test_pages_count_as_rewritten_from_a_sixteenth_on(again, answer):
     runs = []
     for pgnos in (list(range(1, 31)), again):
         base = builder.position
-        body = builder.feed(np.array(pgnos, np.uint32), pages(len(pgnos), 512),
-                            commit=30 if pgnos else 0)
+        body = builder.feed(
+            np.array(pgnos, np.uint32), pages(len(pgnos), 512), commit=30 if pgnos else 0
+        )
         runs.append(scan(body, base))
     assert rewritten(runs) is answer
     assert rewritten([]) is False

@@ -19,7 +19,7 @@ def stock(data):
 def stream(data, pieces):
     decompressor, out = zstd.StreamDecompressor(), b""
     for at in range(0, len(data), pieces):
-        out += b"".join(decompressor.feed(data[at:at + pieces]))
+        out += b"".join(decompressor.feed(data[at : at + pieces]))
     return decompressor, out
 
 
@@ -47,9 +47,17 @@ def test_a_frame_that_does_not_tell_its_size_is_refused():
         zstd.decompress_frame(frame, 10**9)
 
 
-@pytest.mark.parametrize("damage", [lambda f: f[:-1], lambda f: f + b"\0", lambda f: f + f,
-                                    lambda f: b"junk", lambda f: b"",
-                                    lambda f: f[:-1] + bytes([f[-1] ^ 1])])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: f[:-1],
+        lambda f: f + b"\0",
+        lambda f: f + f,
+        lambda f: b"junk",
+        lambda f: b"",
+        lambda f: f[:-1] + bytes([f[-1] ^ 1]),
+    ],
+)
 def test_a_damaged_frame_is_refused(damage):
     """Cut, followed by something, not a frame at all, or with a wrong checksum."""
     with pytest.raises(DamageError):

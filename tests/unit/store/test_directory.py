@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.edge.store.directory import DirectoryStore
-from replicator.edge.store.memory import MemoryStore
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
@@ -21,6 +19,8 @@ from replicator.errors import (
     StoreUnsafe,
     UploadMissing,
 )
+from replicator.store.directory import DirectoryStore
+from replicator.store.memory import MemoryStore
 
 
 @pytest.fixture
@@ -47,14 +47,34 @@ def test_what_a_person_puts_there_is_an_object(directory_store, root):
     assert dict(directory_store.head("app.db/copied").metadata) == {}
 
 
-@pytest.mark.parametrize("key", [
-    "", "/", "/a", "a/", "a//b", "../a", "a/../../b", ".", "a/./b", "a\0b", ".replicator/x",
-    ".replicator",
-])
-@pytest.mark.parametrize("ask", [
-    lambda s, k: s.put(k, b"x"), lambda s, k: s.get(k), lambda s, k: s.head(k),
-    lambda s, k: s.delete(k), lambda s, k: s.begin_upload(k),
-], ids=["put", "get", "head", "delete", "begin"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "/",
+        "/a",
+        "a/",
+        "a//b",
+        "../a",
+        "a/../../b",
+        ".",
+        "a/./b",
+        "a\0b",
+        ".replicator/x",
+        ".replicator",
+    ],
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda s, k: s.put(k, b"x"),
+        lambda s, k: s.get(k),
+        lambda s, k: s.head(k),
+        lambda s, k: s.delete(k),
+        lambda s, k: s.begin_upload(k),
+    ],
+    ids=["put", "get", "head", "delete", "begin"],
+)
 def test_a_key_cannot_leave_the_root(directory_store, key, ask):
     """Nor reach what is hidden in it."""
     with pytest.raises(ConfigError):
@@ -138,6 +158,7 @@ def test_a_writer_that_lost_between_look_and_link_is_told(directory_store, root,
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
 def test_a_file_system_without_hard_links_is_refused(directory_store, root, monkeypatch, number):
     """exFAT, say: there is no other way to let exactly one writer win. Nothing is left."""
+
     def link(*_):
         raise OSError(number, os.strerror(number))
 
@@ -149,11 +170,12 @@ def test_a_file_system_without_hard_links_is_refused(directory_store, root, monk
     assert os.listdir(root / ".replicator/drafts") == []
 
 
-@pytest.mark.parametrize(("number", "error"), [
-    (errno.ENOSPC, StoreUnavailable), (errno.EIO, StoreUnavailable)])
-def test_other_trouble_with_a_link_is_not_taken_for_it(directory_store, monkeypatch, number,
-                                                       error):
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.ENOSPC, StoreUnavailable), (errno.EIO, StoreUnavailable)]
+)
+def test_other_trouble_with_a_link_is_not_taken_for_it(directory_store, monkeypatch, number, error):
     """A directory that cannot grow may, later."""
+
     def link(*_):
         raise OSError(number, os.strerror(number))
 
@@ -198,15 +220,23 @@ def test_new_directories_are_durable(directory_store, root, monkeypatch):
     assert synced[:2] == [".", "a"]
 
 
-@pytest.mark.parametrize(("number", "error"), [
-    (errno.ENOSPC, StoreUnavailable), (errno.EIO, StoreUnavailable),
-    (errno.EDQUOT, StoreUnavailable), (errno.ESTALE, StoreUnavailable),
-    (errno.EACCES, AccessDenied), (errno.EROFS, AccessDenied),
-    (errno.EPERM, AccessDenied),
-])
-def test_trouble_with_the_disk_is_trouble_with_the_store(directory_store, root, monkeypatch,
-                                                         number, error):
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.ENOSPC, StoreUnavailable),
+        (errno.EIO, StoreUnavailable),
+        (errno.EDQUOT, StoreUnavailable),
+        (errno.ESTALE, StoreUnavailable),
+        (errno.EACCES, AccessDenied),
+        (errno.EROFS, AccessDenied),
+        (errno.EPERM, AccessDenied),
+    ],
+)
+def test_trouble_with_the_disk_is_trouble_with_the_store(
+    directory_store, root, monkeypatch, number, error
+):
     """A full or failing disk may pass, a read-only one is a refusal; no draft, no object."""
+
     def fsync(_):
         raise OSError(number, os.strerror(number))
 
@@ -224,8 +254,11 @@ def test_a_root_that_disappears_is_a_missing_bucket(directory_store, root):
     """Unmounted, say: nothing is created in its place, nothing looks empty."""
     directory_store.put("a", b"x")
     root.rename(root.with_name("elsewhere"))
-    for ask in (lambda: directory_store.put("b", b"x"), lambda: directory_store.get("a"),
-                lambda: list(directory_store.list(""))):
+    for ask in (
+        lambda: directory_store.put("b", b"x"),
+        lambda: directory_store.get("a"),
+        lambda: list(directory_store.list("")),
+    ):
         with pytest.raises(BucketMissing):
             ask()
     assert not root.exists()
@@ -235,8 +268,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_trouble(directory_store, monkey
     """Fewer bytes than announced are never returned."""
     directory_store.put("a", b"12345")
     real = os.fstat
-    monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result(
-        [*real(fd)[:6], 10, *real(fd)[7:]]))
+    monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result([*real(fd)[:6], 10, *real(fd)[7:]]))
     with pytest.raises(StoreUnavailable, match="early"):
         directory_store.get("a")
 

@@ -4,9 +4,6 @@ import itertools
 
 import pytest
 
-from replicator.edge.store.base import ObjectInfo
-from replicator.edge.store.memory import MemoryStore
-from replicator.edge.store.retry import Clock, RetryingStore, RetryPolicy, backoff
 from replicator.errors import (
     AccessDenied,
     ObjectExists,
@@ -15,6 +12,9 @@ from replicator.errors import (
     StoreUnavailable,
     UploadMissing,
 )
+from replicator.store.base import ObjectInfo
+from replicator.store.memory import MemoryStore
+from replicator.store.retry import Clock, RetryingStore, RetryPolicy, backoff
 from replicator.testing import FaultyStore, answer_lost, broken_after, corrupted, raising
 
 DOWN = raising(StoreUnavailable("503"))
@@ -115,6 +115,7 @@ def test_without_a_deadline_it_goes_on_for_ever(faulty, time):
 
 def test_a_sleep_that_raises_ends_it(faulty):
     """So whoever passes the clock in can stop the waiting."""
+
     def stop(_):
         raise ReplicatorError("stopped")
 
@@ -147,10 +148,15 @@ def test_the_digest_spares_the_download(store, faulty):
     assert "get" not in faulty.calls
 
 
-@pytest.mark.parametrize(("theirs", "metadata"), [
-    (b"them", {"sha256": "theirs"}), (b"them", {}), (b"longer", {"sha256": "ours"}),
-    (b"longer", {}),
-])
+@pytest.mark.parametrize(
+    ("theirs", "metadata"),
+    [
+        (b"them", {"sha256": "theirs"}),
+        (b"them", {}),
+        (b"longer", {"sha256": "ours"}),
+        (b"longer", {}),
+    ],
+)
 def test_somebody_elses_object_is_told_even_after_a_failure(store, faulty, theirs, metadata):
     """The failed attempt had no effect; another writer was quicker."""
     faulty.inner.put("k", theirs, metadata=metadata)
@@ -197,9 +203,14 @@ def test_a_completion_whose_answer_was_lost_succeeds(store, faulty, metadata):
     assert faulty.inner.get("k") == b"ours"
 
 
-@pytest.mark.parametrize(("theirs", "metadata"), [
-    (b"them", {"sha256": "theirs"}), (b"them", {}), (b"longer", METADATA),
-])
+@pytest.mark.parametrize(
+    ("theirs", "metadata"),
+    [
+        (b"them", {"sha256": "theirs"}),
+        (b"them", {}),
+        (b"longer", METADATA),
+    ],
+)
 def test_somebody_elses_upload_is_told_even_after_a_failure(store, faulty, theirs, metadata):
     """By digest, even where the size is the same."""
     upload_id, parts = upload(store, METADATA)

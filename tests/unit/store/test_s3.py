@@ -14,12 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from fix_proxy import FaultProxy
 
-from replicator.edge.store.answers import moment
-from replicator.edge.store.retry import RetryingStore, RetryPolicy
-from replicator.edge.store.s3 import S3Store
 from replicator.errors import AccessDenied, ConfigError, StoreUnavailable
+from replicator.store.retry import RetryingStore, RetryPolicy
+from replicator.store.s3 import S3Store
+from replicator.store.s3_errors import moment
+from tests.helpers.proxy import FaultProxy
 
 OK = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
 
@@ -51,14 +51,14 @@ def environment(monkeypatch, **values):
 def test_a_deletion_tells_whether_versions_are_kept(moto_server):
     """Without versioning the object is gone; with it only hidden."""
     credentials = ("testing", "testing")
-    store = S3Store("versions", endpoint_url=moto_server, region="us-east-1",
-                    credentials=credentials)
+    store = S3Store(
+        "versions", endpoint_url=moto_server, region="us-east-1", credentials=credentials
+    )
     store._call("create_bucket")
     wrapped = RetryingStore(store, RetryPolicy(deadline=1.0))
     for kept in (False, True):
         if kept:
-            store._call("put_bucket_versioning",
-                        VersioningConfiguration={"Status": "Enabled"})
+            store._call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
         wrapped.put("k", b"x")
         wrapped.delete("k")
         assert wrapped.keeps_versions is kept
@@ -66,8 +66,9 @@ def test_a_deletion_tells_whether_versions_are_kept(moto_server):
 
 def test_a_session_token_is_sent_along(server, monkeypatch):
     """Temporary credentials consist of three parts."""
-    environment(monkeypatch, AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b",
-                AWS_SESSION_TOKEN="the-token")
+    environment(
+        monkeypatch, AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", AWS_SESSION_TOKEN="the-token"
+    )
     put(S3Store("b", endpoint_url=server.url))
     assert "x-amz-security-token: the-token" in server.heads[0].lower()
 
@@ -78,9 +79,11 @@ def test_a_role_is_assumed(moto_server, server, monkeypatch, tmp_path):
     (tmp_path / "config").write_text(
         "[profile base]\naws_access_key_id=base\naws_secret_access_key=b\n"
         "[profile role]\nrole_arn=arn:aws:iam::123456789012:role/replicator\n"
-        "source_profile=base\nregion=eu-west-1\n")
-    environment(monkeypatch, AWS_CONFIG_FILE=str(tmp_path / "config"),
-                AWS_ENDPOINT_URL_STS=moto_server)
+        "source_profile=base\nregion=eu-west-1\n"
+    )
+    environment(
+        monkeypatch, AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_ENDPOINT_URL_STS=moto_server
+    )
     put(S3Store("b", endpoint_url=server.url, profile="role"))
     assert "x-amz-security-token" in server.heads[0].lower()
     assert "Credential=base/" not in server.heads[0]
@@ -91,9 +94,13 @@ def test_a_role_that_cannot_be_assumed_is_denied_or_away(monkeypatch, tmp_path, 
     """With nobody at STS it is trouble that may pass, not a wrong password."""
     (tmp_path / "config").write_text(
         "[profile base]\naws_access_key_id=base\naws_secret_access_key=b\n"
-        "[profile role]\nrole_arn=arn:aws:iam::1:role/r\nsource_profile=base\nregion=x\n")
-    environment(monkeypatch, AWS_CONFIG_FILE=str(tmp_path / "config"),
-                AWS_ENDPOINT_URL_STS="http://127.0.0.1:1")
+        "[profile role]\nrole_arn=arn:aws:iam::1:role/r\nsource_profile=base\nregion=x\n"
+    )
+    environment(
+        monkeypatch,
+        AWS_CONFIG_FILE=str(tmp_path / "config"),
+        AWS_ENDPOINT_URL_STS="http://127.0.0.1:1",
+    )
     with pytest.raises(StoreUnavailable):
         put(S3Store("b", endpoint_url=server.url, profile="role"))
 
@@ -138,14 +145,18 @@ def test_at_aws_region_and_endpoint_are_botocores_business(monkeypatch):
     """Without an endpoint nothing is imposed: regional host names, its own addressing."""
     store = S3Store("bucket", region="eu-central-1", credentials=("a", "b"))
     assert store._api().meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
-    assert S3Store("bucket", credentials=("a", "b"))._api().meta.endpoint_url.endswith(
-        "amazonaws.com")
-    assert S3Store("bucket", region="cn-north-1", credentials=("a", "b")
-                   )._api().meta.endpoint_url == "https://s3.cn-north-1.amazonaws.com.cn"
+    assert (
+        S3Store("bucket", credentials=("a", "b"))._api().meta.endpoint_url.endswith("amazonaws.com")
+    )
+    assert (
+        S3Store("bucket", region="cn-north-1", credentials=("a", "b"))._api().meta.endpoint_url
+        == "https://s3.cn-north-1.amazonaws.com.cn"
+    )
 
 
 def test_the_region_is_signed_for(server, monkeypatch):
     """Given, or of the environment, or the usual one."""
+
     def region_of(**settings):
         put(S3Store("b", endpoint_url=server.url, credentials=("a", "b"), **settings))
         return server.heads[-1].partition("Credential=a/")[2].split("/")[1]
@@ -174,17 +185,29 @@ def certificate(tmp_path):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = dt.datetime.now(dt.UTC)
-    made = (x509.CertificateBuilder().subject_name(name).issuer_name(name)
-            .public_key(key.public_key()).serial_number(1)
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName(
-                [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-            .sign(key, hashes.SHA256()))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
     path = tmp_path / "server.pem"
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption()))
+    path.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
     return path
 
 
@@ -237,24 +260,42 @@ def test_many_threads_share_one_client(server):
     assert len(set(map(id, clients))) == 1
 
 
-@pytest.mark.parametrize(("code", "loaded"), [
-    ("import replicator.edge.store, replicator.edge.store.retry, replicator.edge.store.probe", ""),
-    ("from replicator.edge.store import *; from replicator.edge.store.base import StoreTarget\n"
-     "open_store(StoreTarget('file', path='/'))", ""),
-    ("from replicator.edge.store import *; from replicator.edge.store.base import StoreTarget\n"
-     "open_store(StoreTarget('s3', bucket='b'))", "botocore"),
-])
+@pytest.mark.parametrize(
+    ("code", "loaded"),
+    [
+        ("import replicator.store.registry, replicator.store.retry, replicator.store.probe", ""),
+        (
+            "from replicator.store.registry import *\n"
+            "from replicator.store.base import StoreTarget\n"
+            "open_store(StoreTarget('file', path='/'))",
+            "",
+        ),
+        (
+            "from replicator.store.registry import *\n"
+            "from replicator.store.base import StoreTarget\n"
+            "open_store(StoreTarget('s3', bucket='b'))",
+            "botocore",
+        ),
+    ],
+)
 def test_botocore_is_loaded_only_for_s3(code, loaded):
     """It costs a tenth of a second and 20 MiB."""
     code += "\nimport sys; print(*{'boto3', 'botocore'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ, check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, check=True, capture_output=True, text=True
+    )
     assert done.stdout.strip() == loaded
 
 
-@pytest.mark.parametrize("text", [
-    "2026-11-21T10:00:01.250Z", "2026-11-21T10:00:01Z", "2026-11-21T11:00:01+01:00",
-    "Sat, 21 Nov 2026 10:00:01 GMT"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-21T10:00:01.250Z",
+        "2026-11-21T10:00:01Z",
+        "2026-11-21T11:00:01+01:00",
+        "Sat, 21 Nov 2026 10:00:01 GMT",
+    ],
+)
 def test_the_times_s3_writes_are_read_as_botocore_reads_them(text):
     """The quick reader gives what the thorough one gives."""
     assert moment(text) == parse_timestamp(text)

@@ -2,27 +2,40 @@
 
 import pytest
 
-from replicator.edge.store import open_store
-from replicator.edge.store.base import StoreTarget
-from replicator.edge.store.directory import DirectoryStore
-from replicator.edge.store.s3 import S3Store
 from replicator.errors import ConfigError
+from replicator.store.base import StoreTarget
+from replicator.store.directory import DirectoryStore
+from replicator.store.registry import open_store
+from replicator.store.s3 import S3Store
 
 
-@pytest.mark.parametrize(("url", "bucket", "prefix"), [
-    ("s3://b", "b", ""), ("s3://b/", "b", ""), ("s3://b/app.db", "b", "app.db"),
-    ("s3://b/a/b/", "b", "a/b"), ("s3://b//a", "b", "a"), ("s3://b/ä b%20?#", "b", "ä b%20?#"),
-])
+@pytest.mark.parametrize(
+    ("url", "bucket", "prefix"),
+    [
+        ("s3://b", "b", ""),
+        ("s3://b/", "b", ""),
+        ("s3://b/app.db", "b", "app.db"),
+        ("s3://b/a/b/", "b", "a/b"),
+        ("s3://b//a", "b", "a"),
+        ("s3://b/ä b%20?#", "b", "ä b%20?#"),
+    ],
+)
 def test_an_s3_address_names_bucket_and_prefix(url, bucket, prefix):
     """Keys are taken as they are written: nothing in them is an escape or a query."""
     target = StoreTarget.parse(url)
     assert (target.scheme, target.bucket, target.prefix) == ("s3", bucket, prefix)
 
 
-@pytest.mark.parametrize(("url", "path"), [
-    ("file:///dir", "/dir"), ("file:///a/b/", "/a/b"), ("file://localhost/a", "/a"),
-    ("file:///with%20space", "/with space"), ("file:///", "/"),
-])
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///dir", "/dir"),
+        ("file:///a/b/", "/a/b"),
+        ("file://localhost/a", "/a"),
+        ("file:///with%20space", "/with space"),
+        ("file:///", "/"),
+    ],
+)
 def test_a_file_address_names_a_directory(url, path):
     """Escapes are undone, as everywhere in file addresses."""
     target = StoreTarget.parse(url, prefix="app.db")
@@ -35,10 +48,22 @@ def test_the_prefix_of_the_address_goes_first():
     assert StoreTarget.parse("s3://b", prefix="/other/").prefix == "other"
 
 
-@pytest.mark.parametrize("url", [
-    "", "b/prefix", "http://b/p", "s3:/b", "s3://", "s3:///prefix", "file://dir", "file:dir",
-    "file://host/dir", "gs://b", "file://",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "b/prefix",
+        "http://b/p",
+        "s3:/b",
+        "s3://",
+        "s3:///prefix",
+        "file://dir",
+        "file:dir",
+        "file://host/dir",
+        "gs://b",
+        "file://",
+    ],
+)
 def test_any_other_address_is_refused_with_a_hint(url):
     """Nothing is guessed."""
     with pytest.raises(ConfigError) as caught:
@@ -46,11 +71,15 @@ def test_any_other_address_is_refused_with_a_hint(url):
     assert "three slashes" in caught.value.hint or "s3://bucket/prefix" in caught.value.hint
 
 
-@pytest.mark.parametrize("make", [
-    lambda: StoreTarget.parse("s3://KEY:hunter2@bucket/p"),
-    lambda: StoreTarget.parse("s3://b", endpoint_url="https://KEY:hunter2@host"),
-    lambda: StoreTarget("s3", bucket="b", endpoint_url="http://KEY:hunter2@host:1/x"),
-], ids=["url", "endpoint", "direct"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: StoreTarget.parse("s3://KEY:hunter2@bucket/p"),
+        lambda: StoreTarget.parse("s3://b", endpoint_url="https://KEY:hunter2@host"),
+        lambda: StoreTarget("s3", bucket="b", endpoint_url="http://KEY:hunter2@host:1/x"),
+    ],
+    ids=["url", "endpoint", "direct"],
+)
 def test_credentials_in_an_address_are_refused_and_not_shown(make):
     """They would end up in logs."""
     with pytest.raises(ConfigError) as caught:
@@ -78,8 +107,16 @@ def test_a_file_target_with_a_prefix_tells_both():
 
 def test_opening_asks_nothing(tmp_path):
     """The store need not be reachable, or exist; each setting arrives."""
-    opened = open_store(StoreTarget("s3", bucket="b", endpoint_url="http://127.0.0.1:1",
-                                    region="eu-west-1", profile="p", checksums="when_supported"))
+    opened = open_store(
+        StoreTarget(
+            "s3",
+            bucket="b",
+            endpoint_url="http://127.0.0.1:1",
+            region="eu-west-1",
+            profile="p",
+            checksums="when_supported",
+        )
+    )
     assert isinstance(opened, S3Store)
     assert opened.url == "s3://b"
     directory = open_store(StoreTarget("file", path=str(tmp_path / "none")))

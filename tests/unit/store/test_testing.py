@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from replicator.edge.store.memory import MemoryStore
 from replicator.errors import AccessDenied, ConfigError, ObjectExists, StoreUnavailable
+from replicator.store.memory import MemoryStore
 from replicator.testing import (
     FaultyStore,
     RecordingStore,
@@ -111,8 +111,11 @@ def test_a_hanging_call_waits_for_the_test(store):
 
 
 def append(store, first, last, body=b"x", folder="app.db/wal"):
-    store.put(f"{folder}/{first:016x}.wal.zst", body,
-              metadata={"first-txid": str(first), "last-txid": str(last)})
+    store.put(
+        f"{folder}/{first:016x}.wal.zst",
+        body,
+        metadata={"first-txid": str(first), "last-txid": str(last)},
+    )
 
 
 def test_the_record_keeps_order_and_outcome():
@@ -122,7 +125,9 @@ def test_the_record_keeps_order_and_outcome():
     with pytest.raises(ObjectExists):
         store.put("k", b"y")
     assert [(r.call, r.key, r.error) for r in store.requests] == [
-        ("put", "k", None), ("put", "k", ObjectExists)]
+        ("put", "k", None),
+        ("put", "k", ObjectExists),
+    ]
     assert (store.count(), store.count("put"), store.count("get", "head")) == (2, 2, 0)
     assert [write.key for write in store.writes] == ["k"]
 

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from replicator.edge.store.memory import MemoryStore
-from replicator.edge.store.watched import SLOWEST_LINK, WatchedStore
 from replicator.errors import ObjectMissing, StoreUnavailable
+from replicator.store.memory import MemoryStore
+from replicator.store.timeouts import SLOWEST_LINK, WatchedStore
 from replicator.testing import FaultyStore
 from replicator.testing.faulty import hanging
 
@@ -76,9 +76,15 @@ def test_the_longest_wait_is_the_one_that_counts(inner):
     store.close()
 
 
-@pytest.mark.parametrize("call", [
-    lambda s: s.put("k", bytes(4096)), lambda s: s.put_part("k", "id", 1, bytes(4096)),
-    lambda s: s.get("k", 0, 4096)], ids=["put", "part", "get"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.put("k", bytes(4096)),
+        lambda s: s.put_part("k", "id", 1, bytes(4096)),
+        lambda s: s.get("k", 0, 4096),
+    ],
+    ids=["put", "part", "get"],
+)
 def test_a_large_body_may_take_its_time(inner, call):
     """A slow link is no outage: bytes on their way count."""
     clock, hang = Clock(), hanging()

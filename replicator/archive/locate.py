@@ -1,0 +1,35 @@
+"""A place as a command names it: an open store that retries, and the prefix of one database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from replicator.archive.catalog import find_databases
+from replicator.errors import ConfigError, NoBackup
+from replicator.store.base import Store, StoreTarget
+from replicator.store.registry import open_store
+from replicator.store.retry import RetryingStore, RetryPolicy
+
+PATIENCE = RetryPolicy(deadline=60.0, first_contact=10.0)  # seconds
+
+
+@contextlib.contextmanager
+def opened(target: StoreTarget) -> Iterator[tuple[Store, str]]:
+    """``NoBackup`` if there is no database, ``ConfigError`` if there are several to choose
+    from."""
+    with contextlib.closing(open_store(target)) as store:
+        patient = RetryingStore(store, PATIENCE)
+        yield patient, target.prefix or _the_only_one(patient, target)
+
+
+def _the_only_one(store: Store, target: StoreTarget) -> str:
+    choices = find_databases(store)
+    if not choices:
+        raise NoBackup(f"no backup at {target.url}", hint="check the bucket and the prefix")
+    if len(choices) > 1:
+        raise ConfigError(
+            f"the bucket holds {len(choices)} databases: {', '.join(choices)}",
+            hint="choose one with --prefix",
+        )
+    return choices[0]

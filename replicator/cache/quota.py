@@ -1,0 +1,118 @@
+"""Room in the cache: what waits for the store stays within its bound, however long it is away.
+
+Owns the order of what gives way: first the files of acknowledged segments, then restore points
+(waiting segments are squashed), last the log itself, whose pages are caught up from the database
+once there is room again. Never data.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from replicator.cache.cache import Cache, Offered, SegmentRecord
+from replicator.cache.squash import TooLarge, squash, squashable
+from replicator.config.settings import SqliteReplicatorConfig
+from replicator.errors import DamageError, NotDurable
+from replicator.metrics import Metrics
+from replicator.system import clock
+from replicator.upload.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+
+class CacheFull(NotDurable):
+    """The cache is at its bound, so the log is let go; what is missed will be caught up."""
+
+
+class Room:
+    """Used by the capture thread alone."""
+
+    def __init__(
+        self,
+        config: SqliteReplicatorConfig,
+        cache: Cache,
+        uploader: Uploader,
+        metrics: Metrics,
+        created_by: str,
+    ) -> None:
+        self._limit = config.max_cache_bytes
+        self._level = config.compression_level
+        self._cache = cache
+        self._uploader = uploader
+        self._metrics = metrics
+        self._created_by = created_by
+        self._squashed_to = 0  # bytes that waited after the last squash
+
+    def require(self, raw_bytes: int) -> None:
+        """Make room for a segment of up to ``raw_bytes``; ``CacheFull`` when there is none."""
+        pending, limit = self._cache.pending_bytes(), self._bound()
+        if pending + raw_bytes > limit // 2:
+            pending = self._squash(pending, limit)
+        if self._cache.usage() + raw_bytes > limit:
+            self._cache.trim(max(0, limit - pending - raw_bytes))
+        if pending > limit // 2 and pending + raw_bytes > limit:
+            raise CacheFull(
+                f"{pending} bytes wait in the cache, which may hold {limit}",
+                hint="nothing is lost: the database itself holds what is missed",
+            )
+
+    def half_free(self) -> bool:
+        """Whether half of the cache is free, or can be made so: enough to begin again."""
+        pending, limit = self._cache.pending_bytes(), self._bound()
+        if pending > limit // 2:
+            pending = self._squash(pending, limit)
+        if self._cache.usage() > limit:
+            self._cache.trim(pending)
+        return pending <= limit // 2
+
+    def _bound(self) -> int:
+        """Bytes that segments may take: as it was set, or as the disk has room for."""
+        return min(self._limit, max(0, self._cache.usage() + self._cache.spare()))
+
+    def _squash(self, pending: int, limit: int) -> int:
+        """Squash what waits, if it grew enough since the last time; the bytes that wait then.
+
+        Each squash writes everything that waits once more, so only twice as much as it left
+        behind is worth another one: then a byte is written about twice in all.
+        """
+        if pending < 2 * self._squashed_to:
+            return pending
+        self._cache.trim(pending)
+        records = squashable(self._cache.pending())
+        if not records:
+            return pending
+        try:
+            record = squash(
+                self._cache,
+                records,
+                created_by=self._created_by,
+                created_ms=clock.now_ms(),
+                level=self._level,
+                most_bytes=limit - self._cache.usage(),
+            )
+        except (Offered, TooLarge) as error:
+            log.info("nothing was squashed: %s", error)
+            self._squashed_to = pending
+            return pending
+        except DamageError as error:
+            self._report(next(r for r in records if r.key == error.key), error)
+            return pending
+        self._metrics.add("squashes")
+        self._squashed_to = self._cache.pending_bytes()
+        log.warning(
+            "the store is away and the cache fills up: %d segments were squashed into "
+            "one of %d bytes; of transactions %d to %d only the last can be restored",
+            len(records),
+            record.size,
+            record.first_txid,
+            record.last_txid,
+        )
+        return self._squashed_to
+
+    def _report(self, record: SegmentRecord, error: DamageError) -> None:
+        """Of a segment that the uploader was quicker to send, the file may be gone already."""
+        if not self._cache.waits(record):
+            log.info("nothing was squashed: %s, for it is in the store", error)
+            return
+        log.warning("nothing was squashed: %s", error)
+        self._uploader.damaged(record)

@@ -1,0 +1,121 @@
+"""Squashing: segments that wait for the store become one that holds the newest images only.
+
+Done when the cache fills up: restore points between them are lost, data is not. What is left is
+bounded by the size of the database, however long the store is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from replicator.cache.cache import Cache, SegmentRecord
+from replicator.errors import ReplicatorError
+from replicator.format import segment as objects
+from replicator.format.newest import newest_images
+from replicator.format.payload import Chunk, decode_frames
+from replicator.model import Kind
+
+READ_BYTES = 1 << 20
+REASON = "squashed while the store was away"
+SQUASHABLE = frozenset({Kind.SEGMENT, Kind.CATCH_UP, Kind.MERGE_NEWEST})
+
+
+class TooLarge(ReplicatorError):
+    """The newest images alone need more room than there is."""
+
+
+def squashable(waiting: Sequence[SegmentRecord]) -> list[SegmentRecord]:
+    """The newest of the waiting segments that may become one: none of them was ever offered to
+    the store, and none begins a generation. The very oldest is left to the uploader, which
+    takes it next."""
+    run: list[SegmentRecord] = []
+    for record in reversed(waiting[1:]):
+        if record.attempts or record.kind not in SQUASHABLE:
+            break
+        run.append(record)
+    return run[::-1] if len(run) > 1 else []
+
+
+def squash(
+    cache: Cache,
+    records: Sequence[SegmentRecord],
+    *,
+    created_by: str,
+    created_ms: int,
+    level: int,
+    most_bytes: int,
+) -> SegmentRecord:
+    """Put one segment in the place of ``records``, which follow one another.
+
+    ``TooLarge`` when it needs more than ``most_bytes``, ``DamageError`` when one of them is not
+    what was captured, ``Offered`` when the uploader came first, ``LocalIOError`` from the disk;
+    then all is as before.
+    """
+    first, last = records[0], records[-1]
+    header = objects.ObjectHeader(
+        kind=Kind.MERGE_NEWEST,
+        generation=first.generation,
+        first_txid=first.first_txid,
+        page_size=first.end.page_size,
+        writer=cache.writer,
+        created_ms=max(created_ms, last.commit_ms),
+        created_by=created_by,
+    )
+    encoder = objects.SegmentEncoder(header, level=level)
+    draft = cache.draft()
+    try:
+        draft.write(encoder.start())
+        for piece in newest_images(
+            lambda: _chunks(cache, records),
+            page_size=header.page_size,
+            salts=(last.end.salt1, last.end.salt2),
+        ):
+            draft.write(encoder.write(piece))
+            if draft.size > most_bytes:
+                raise TooLarge(f"{len(records)} segments need more than {most_bytes} bytes")
+        rest, summary = encoder.finish(
+            last_txid=last.last_txid,
+            state=last.state,
+            before=first.checksum_before,
+            commit_frames=(),
+            commit_times_ms=(first.first_commit_ms, last.commit_ms),
+        )
+        draft.write(rest)
+        return draft.finish(_record(summary, first, last), replaces=records)
+    except BaseException:
+        draft.discard()
+        raise
+
+
+def _record(summary: objects.Summary, first: SegmentRecord, last: SegmentRecord) -> SegmentRecord:
+    return replace(
+        last,
+        first_txid=first.first_txid,
+        kind=summary.header.kind,
+        key=first.key,
+        size=summary.size,
+        raw_bytes=summary.trailer.payload_bytes,
+        sha256=summary.sha256,
+        checksum_before=first.checksum_before,
+        first_commit_ms=first.first_commit_ms,
+        created_ms=summary.header.created_ms,
+        metadata=first.metadata | summary.metadata() | {"reason": REASON},
+    )
+
+
+def _chunks(cache: Cache, records: Sequence[SegmentRecord]) -> Iterator[Chunk]:
+    """Every frame of the segments, oldest first."""
+    for record in records:
+        decoder = objects.SegmentDecoder(record.key)
+        yield from decode_frames(decoder, _bytes(cache, record))
+        decoder.finish()
+
+
+def _bytes(cache: Cache, record: SegmentRecord) -> Iterator[bytes]:
+    source = cache.open_segment(record)
+    try:
+        for at in range(0, record.size, READ_BYTES):
+            yield source.pread(min(READ_BYTES, record.size - at), at)
+    finally:
+        source.close()

@@ -1,0 +1,1 @@
+"""WAL to segments: read, verify, hold, and encode what was committed."""

@@ -1,0 +1,110 @@
+"""The database as it was at one place of its log, readable page by page while it goes on.
+
+Rests on one fact: whatever is copied into the database file while a pin is held is no newer
+than the log's end as read *after* the pin was opened. So a page is its newest frame up to that
+end, else the bytes in the file.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from replicator.capture.reader import ContinuityLost, LogReader, no_log
+from replicator.format.database import lock_page
+from replicator.format.placement import Placement
+from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE
+from replicator.model import LogPosition
+from replicator.sqlite.live import LiveDatabase, LogFile, wal_path
+
+EVERYTHING = 1 << 62
+
+
+class Image:
+    """Pages 1 … ``pages`` at ``position``. Read by one thread at a time; close it.
+
+    The caller holds a pin, opened before ``position`` was read (None: it is read now), for as
+    long as the image is read.
+    """
+
+    def __init__(self, database: LiveDatabase, position: LogPosition | None = None) -> None:
+        self._database = database
+        self._log = LogFile(wal_path(database.path), database.files)
+        self._placement = Placement()
+        try:
+            self.page_size = database.header().page_size
+            self.position = self._settle(position)
+            self.pages = self._placement.size or self._pages_in_file()
+        except BaseException:
+            self.close()
+            raise
+
+    def _settle(self, position: LogPosition | None) -> LogPosition:
+        """Read the log; once more if it was reset meanwhile, as a pin on mark zero allows."""
+        try:
+            return self._read_log(position)
+        except ContinuityLost:
+            self._placement = Placement()
+            return self._read_log(position)
+
+    def _read_log(self, position: LogPosition | None) -> LogPosition:
+        reader = LogReader(self._log, no_log(self.page_size))
+        found = reader.find(EVERYTHING)
+        if position is not None and not _same_log(reader.position, position):
+            return position  # the log went, so all of it lies in the file
+        if found is None:
+            return position or reader.position
+        for batch in reader.batches(found):
+            count = batch.count
+            if position is not None:
+                count = min(count, position.frame - batch.base.frame)
+            if count > 0:
+                self._placement.add(batch.frames, count, batch.base.frame)
+        return position or found.end
+
+    def _pages_in_file(self) -> int:
+        """The header's own count; the file may be longer (SQLITE_FCNTL_CHUNK_SIZE)."""
+        return self._database.header().pages or self._database.raw.size() // self.page_size
+
+    def read(self, first_pgno: int, count: int) -> bytearray:
+        """The images of consecutive pages, one after another."""
+        data = self._from_file(first_pgno, count)
+        overlaid = self._placement.within(first_pgno, count)
+        if overlaid and not self._put_over(data, first_pgno, overlaid):
+            self._placement = Placement()
+            return self.read(first_pgno, count)
+        return data
+
+    def _from_file(self, first_pgno: int, count: int) -> bytearray:
+        data = bytearray(count * self.page_size)
+        self._database.raw.preadinto(data, (first_pgno - 1) * self.page_size)
+        hole = lock_page(self.page_size) - first_pgno
+        if 0 <= hole < count:
+            data[hole * self.page_size : (hole + 1) * self.page_size] = bytes(self.page_size)
+        return data
+
+    def _put_over(self, data: bytearray, first_pgno: int, overlaid: list[tuple[int, int]]) -> bool:
+        """False when the log was reset meanwhile: then the file alone is the image.
+
+        A writer that restarts a log writes the new header before any frame, so a header that
+        still stands after our reads vouches for them.
+        """
+        for pgno, frame in overlaid:
+            at = HEADER_SIZE + (frame - 1) * (self.page_size + FRAME_HEADER_SIZE)
+            page = self._log.read(self.page_size, at + FRAME_HEADER_SIZE)
+            start = (pgno - first_pgno) * self.page_size
+            data[start : start + len(page)] = page
+        header = self._log.header()
+        return header is not None and _same_log(header.start(), self.position)
+
+    def close(self) -> None:
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _same_log(a: LogPosition, b: LogPosition) -> bool:
+    return (a.salt1, a.salt2) == (b.salt1, b.salt2)

@@ -1,0 +1,1 @@
+"""Settings: one table, its units, and the TOML file of several databases."""

@@ -1,0 +1,1 @@
+"""Read-only reports on an archive: history, transactions, cost, diff, open, doctor."""

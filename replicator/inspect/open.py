@@ -1,0 +1,144 @@
+"""A restore point as a temporary, read-only file, for a command to look at.
+
+Owns: the file, gone afterwards, and the process of the command. Refuses to know what the
+command does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from replicator.archive.locate import opened
+from replicator.errors import ConfigError, NoBackup
+from replicator.model import RestoreReport
+from replicator.recovery.api import restore
+from replicator.recovery.progress import Progress
+from replicator.store.base import Store, StoreTarget
+from replicator.system.child import wait_for
+from replicator.system.scratch import scratch_directory
+
+VARIABLE = "REPLICATOR_DATABASE"  # holds the path for the command
+PLACEHOLDER = "{}"
+READ_ONLY = 0o400
+
+Listener = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A restore point as it is asked for: a txid, a time, or neither: the newest."""
+
+    txid: int | None = None
+    timestamp: datetime | str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> When:
+        """``120`` is a txid, ``newest`` what it says, everything else a time."""
+        plain = text.strip()
+        if plain.isdecimal():
+            return cls(txid=int(plain))
+        return cls() if plain == "newest" else cls(timestamp=plain)
+
+
+def restore_point(
+    store: Store, prefix: str, when: When, output: Path, progress: Listener | None = None
+) -> RestoreReport:
+    """Restore it to ``output`` and make that read-only. ``NoBackup`` if there is nothing."""
+    report = restore(
+        store=store,
+        prefix=prefix,
+        output=output,
+        txid=when.txid,
+        timestamp=when.timestamp,
+        progress=progress,
+    )
+    if report is None:
+        raise NoBackup(
+            f"no backup at {store.url.rstrip('/')}/{prefix}", hint="check the bucket and the prefix"
+        )
+    output.chmod(READ_ONLY)
+    return report
+
+
+@contextlib.contextmanager
+def opened_point(
+    target: StoreTarget,
+    when: When,
+    *,
+    scratch: Path | None = None,
+    progress: Listener | None = None,
+) -> Iterator[tuple[Path, RestoreReport]]:
+    """A restore point of the database a target names as a read-only file, for a while."""
+    with scratch_directory(scratch) as directory:
+        with opened(target) as (store, prefix):
+            path = directory / (prefix.rpartition("/")[2] or "database")
+            report = restore_point(store, prefix, when, path, progress)
+        yield path, report
+
+
+def shell() -> list[str]:
+    """A SQLite shell that is there: ``sqlite3``, else Python's own; ``ConfigError``."""
+    if found := shutil.which("sqlite3"):
+        return [found, "-readonly"]
+    if sys.version_info >= (3, 12):
+        return [sys.executable, "-m", "sqlite3"]
+    raise ConfigError(
+        "there is no sqlite3 shell here",
+        hint="install sqlite3, or name a command: replicator open … -- CMD {}",
+    )
+
+
+def run_on(path: Path, command: Sequence[str]) -> int:
+    """Run a command on the file; its exit code, 128 + N if signal N ended it.
+
+    The path takes the place of ``{}`` in the arguments, or comes after the last, and is in the
+    environment as REPLICATOR_DATABASE.
+    """
+    words = _with_path(list(command), path)
+    try:
+        child = subprocess.Popen(words, env={**os.environ, VARIABLE: str(path)})
+    except OSError as error:
+        raise ConfigError(f"cannot run {words[0]}: {(error.strerror or '').lower()}") from error
+    with _signals_for(child):
+        code = wait_for(child)
+    return 128 - code if code < 0 else code
+
+
+def _with_path(words: list[str], path: Path) -> list[str]:
+    if any(PLACEHOLDER in word for word in words):
+        return [word.replace(PLACEHOLDER, str(path)) for word in words]
+    return [*words, str(path)]
+
+
+@contextlib.contextmanager
+def _signals_for(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """An interrupt of the terminal reaches the command by itself; SIGTERM is handed on. So the
+    file outlives neither."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGTERM:
+            child.send_signal(number)
+
+    before: dict[int, Any] = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

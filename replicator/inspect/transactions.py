@@ -1,0 +1,83 @@
+"""The transactions of a log one by one, newest first: what ``history --transactions`` lists.
+
+Owns: the walk along the finest objects, one request each, as far as somebody looks. Refuses to
+read what is in the transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from replicator.archive.catalog import Catalog
+from replicator.archive.spans import Span, log_spans
+from replicator.errors import NoBackup
+from replicator.format.wal import HEADER_SIZE
+from replicator.model import Kind
+from replicator.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """``kind`` is commit; or catch-up, what changed while nobody followed; step, transactions
+    kept as one; start, of a generation; missing, where no object holds ``first_txid`` … ``txid``.
+    ``frames`` and ``bytes`` are of the log; they are 0 where nothing was logged.
+    """
+
+    kind: Literal["commit", "catch-up", "step", "start", "missing"]
+    first_txid: int
+    txid: int
+    committed_ms: int | None
+    frames: int
+    bytes: int
+
+
+_ONE: dict[Kind, Literal["catch-up", "step", "start"]] = {
+    Kind.CATCH_UP: "catch-up",
+    Kind.GENERATION: "start",
+}
+
+
+def transactions(store: Store, prefix: str) -> Iterator[Transaction]:
+    """Newest first; three listings, then one request an object. ``NoBackup`` if there is none,
+    ``DamageError`` at an object that does not tell."""
+    catalog = Catalog(store, prefix)
+    catalog.load(None, complete=True)
+    spans = log_spans(catalog.listing)
+    if not spans:
+        raise NoBackup(
+            f"no backup at {store.url.rstrip('/')}/{prefix}", hint="check the bucket and the prefix"
+        )
+    here: int | None = None  # everything from this txid on was told
+    for span in sorted(spans, key=lambda span: (-span.first, span.last)):
+        if here is None or span.first < here:
+            yield from _told(catalog, span, here)
+            here = span.first
+
+
+def _told(catalog: Catalog, span: Span, before: int | None) -> Iterator[Transaction]:
+    tail = catalog.tail(span.item)
+    trailer, first = tail.trailer, span.first
+    if before is not None and trailer.last_txid + 1 < before:
+        yield Transaction("missing", trailer.last_txid + 1, before - 1, None, 0, 0)
+    counts = trailer.commit_frames
+    if tail.kind in _ONE or len(counts) != trailer.last_txid - first + 1:
+        payload = max(0, trailer.payload_bytes - HEADER_SIZE)
+        yield Transaction(
+            _ONE.get(tail.kind, "step"),
+            first,
+            trailer.last_txid,
+            trailer.last_commit_ms,
+            sum(counts),
+            payload,
+        )
+        return
+    frame = (trailer.payload_bytes - HEADER_SIZE) // max(1, sum(counts))
+    times = trailer.commit_times_ms
+    for at in reversed(range(len(counts))):
+        if before is None or first + at < before:
+            known = times[at] if len(times) == len(counts) else None
+            yield Transaction(
+                "commit", first + at, first + at, known, counts[at], counts[at] * frame
+            )

@@ -1,1 +1,0 @@
-"""Looking at restore points: one of them as a file (point), two of them compared (diff)."""

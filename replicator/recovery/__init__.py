@@ -1,0 +1,1 @@
+"""Archive to file: plan, fetch, apply, verify, publish. Behind ``replicator restore``."""

@@ -1,0 +1,83 @@
+"""Bytes of objects, in parallel and in order, with bounded memory.
+
+Owns: the threads, the size of a request, and how many bytes may be under way. Refuses to know
+what the bytes mean. Transient failures are retried below, by the store it is given.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Self, TypeVar
+
+from replicator.format.envelope import damaged
+from replicator.recovery.progress import Meter
+from replicator.store.base import Store
+from replicator.system.pagefile import PageFile
+
+T = TypeVar("T")
+Job = tuple[int, Callable[[], T]]  # bytes it will hold, and the work
+
+THREADS = 8
+RANGE_BYTES = 4 * 1024 * 1024  # one request; smaller ones cost round trips, larger ones memory
+WINDOW_BYTES = 32 * 1024 * 1024  # of all requests whose bytes are waited for or held
+
+
+class Fetcher:
+    """Reads from one store with a pool of threads. Use it as a context manager."""
+
+    def __init__(self, store: Store, meter: Meter) -> None:
+        self._store = store
+        self._meter = meter
+        self._pool = ThreadPoolExecutor(THREADS, "restore")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def get(self, key: str, start: int, length: int) -> bytes:
+        """Exactly ``length`` bytes; ``DamageError`` when the object is shorter."""
+        data = self._store.get(key, start, length)
+        self._meter.fetched(len(data))
+        if len(data) != length:
+            raise damaged(key, "it is shorter than its listing says")
+        return data
+
+    def beside(self, work: Callable[[], T]) -> Future[T]:
+        """Start what no result has to wait for. The caller waits for its end."""
+        return self._pool.submit(work)
+
+    def in_order(self, jobs: Iterable[Job[T]]) -> Iterator[T]:
+        """Results in the order of the jobs, as many at work as WINDOW_BYTES allows."""
+        waiting: deque[tuple[int, Future[T]]] = deque()
+        held = 0
+        try:
+            for size, work in jobs:
+                while waiting and held + size > WINDOW_BYTES:
+                    done, future = waiting.popleft()
+                    yield future.result()
+                    del future
+                    held -= done
+                waiting.append((size, self._pool.submit(work)))
+                held += size
+            while waiting:
+                yield waiting.popleft()[1].result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+            wait([future for _, future in waiting])  # so that none still writes to a file
+
+    def spool(self, key: str, size: int, file: PageFile) -> None:
+        """Copy an object into a local file."""
+
+        def part(start: int) -> None:
+            file.pwrite(self.get(key, start, min(RANGE_BYTES, size - start)), start)
+
+        file.resize(size)
+        starts = range(0, size, RANGE_BYTES)
+        for _ in self.in_order((RANGE_BYTES, partial(part, at)) for at in starts):
+            pass

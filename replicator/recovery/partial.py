@@ -1,0 +1,150 @@
+"""What an unfinished restore keeps, so that the next one need not begin again.
+
+Everything lies in ``.{name}.restoring/`` beside the target, on the same file system:
+
+    lock       held while a restore runs, so that two never share the directory
+    database   the database file being put together
+    parts      which parts of the snapshot are in it: one line of JSON each
+    segment-…  the compressed bytes of a large segment while it is needed
+
+Only the snapshot's parts are kept across attempts, already decompressed and in their place.
+Keeping compressed objects would need up to twice the disk and a second pass over every byte;
+segments are at most half a database by the rule that makes snapshots due, must be known before
+the snapshot anyway, and are simply fetched again. A kept part is trusted only if every page of
+it that still counts has the hash that was noted when the part was verified, so neither a torn
+line nor a page lost in a power cut can slip through. The notes are never synced for that reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+from replicator.errors import LocalIOError
+from replicator.format.buffers import U64
+from replicator.format.overlay import pack_hashes, unpack_hashes
+from replicator.system.files import DirLock, Files, OutFile
+from replicator.system.pagefile import remove_directory
+
+_VERSION = 1
+_PIECE = 1 << 16  # of the notes, which grow by 11 bytes for each page
+
+log = logging.getLogger(__name__)
+
+
+class Partial:
+    """The directory. ``identity`` tells which snapshot and which target it belongs to."""
+
+    def __init__(self, output: Path, files: Files) -> None:
+        self.directory = output.with_name(f".{output.name}.restoring")
+        self.database = self.directory / "database"
+        self._notes = self.directory / "parts"
+        self._files = files
+        self._lock = DirLock(self.directory, files)
+        self._draft: OutFile | None = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock; ``AlreadyRunning`` if another restore to the same target does. A
+        failed attempt that leaves nothing of use leaves no directory either."""
+        with self._lock:
+            try:
+                yield
+            finally:
+                self._close()
+                if not self._has_parts():
+                    self.remove()
+
+    def _has_parts(self) -> bool:
+        """Whether a part was noted; also when nobody can tell."""
+        with contextlib.suppress(LocalIOError):
+            if not self._files.exists(self._notes):
+                return False
+            with contextlib.closing(self._files.pieces(self._notes, _PIECE)) as pieces:
+                lines = accumulate(piece.count(b"\n") for piece in pieces)
+                return any(count > 1 for count in lines)
+        return True
+
+    def load(self, identity: dict[str, object], target: int | None) -> dict[int, U64]:
+        """Kept parts by first page number: the hash of each page. Empty when the directory
+        belongs to another snapshot or to a later target."""
+        if not self._files.exists(self._notes) or not self._files.exists(self.database):
+            return {}
+        lines = self._files.read(self._notes).splitlines()
+        head = _parse(lines[0]) if lines else None
+        if head is None or head.pop("target", None) != target:
+            return {}
+        return dict(_parts(lines[1:])) if head == _head(identity) else {}
+
+    def begin(self, identity: dict[str, object], target: int | None) -> None:
+        """Start the notes afresh."""
+        self._close()
+        self._draft = self._files.create(self._notes)
+        self._write({**_head(identity), "target": target})
+
+    def note(self, first_pgno: int, hashes: U64) -> None:
+        """A part is in its place; called by one thread."""
+        text = base64.b64encode(pack_hashes(hashes)).decode()
+        self._write({"page": first_pgno, "hashes": text})
+
+    def spool(self, first_txid: int) -> Path:
+        return self.directory / f"segment-{first_txid:016x}"
+
+    def clear(self) -> None:
+        """Forget the database and its notes, but keep the lock."""
+        self._close()
+        for name in self._files.listdir(self.directory):
+            if name != self._lock.path.name:
+                self._files.unlink(self.directory / name, missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the directory, if it is there; what cannot be removed stays and is named, for
+        nothing depends on it."""
+        if not self._files.exists(self.directory):
+            return
+        try:
+            self._close()
+            for name in self._files.listdir(self.directory):
+                self._files.unlink(self.directory / name)
+            remove_directory(self.directory, self._files)
+        except LocalIOError as error:
+            log.warning(
+                "%s; nothing needs it any more: remove what is left of %s by hand",
+                error,
+                self.directory,
+            )
+
+    def _write(self, line: dict[str, object]) -> None:
+        assert self._draft is not None
+        self._draft.write(json.dumps(line).encode() + b"\n")
+
+    def _close(self) -> None:
+        if self._draft is not None:
+            self._draft.close()
+            self._draft = None
+
+
+def _head(identity: dict[str, object]) -> dict[str, object]:
+    return {"version": _VERSION, **identity}
+
+
+def _parse(line: bytes) -> dict[str, object] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _parts(lines: list[bytes]) -> Iterator[tuple[int, U64]]:
+    for line in lines:
+        match _parse(line):
+            case {"page": int(page), "hashes": str(text)}:
+                with contextlib.suppress(binascii.Error, ValueError):
+                    yield page, unpack_hashes(base64.b64decode(text, validate=True))

@@ -1,0 +1,199 @@
+"""The pages of one snapshot, fetched by ranges and put under newer pages in parallel.
+
+Owns: the grouping of data frames into requests, the SHA-256 over its data in order, and
+what is kept of an earlier attempt. Each group is decompressed and written by the thread that
+fetched it, and read again if it does not decompress. What was written is synced now and then, so
+that the disk works while the network does. Refuses to judge the database as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+from replicator.archive.keys import SnapshotKey
+from replicator.format.buffers import U64
+from replicator.format.envelope import SeekEntry, Tail, damaged, read_header
+from replicator.format.overlay import Overlay, page_hashes
+from replicator.format.segment import decode_frame
+from replicator.format.snapshot_blocks import DataProof
+from replicator.model import Kind
+from replicator.recovery.fetch import RANGE_BYTES, Fetcher
+from replicator.recovery.partial import Partial
+from replicator.store.retry import persistently
+from replicator.system.pagefile import PageFile
+
+GROUP_RAW_BYTES = 32 * 1024 * 1024
+SYNC_RAW_BYTES = 128 * 1024 * 1024  # of pages between two syncs; the last one is the caller's
+MAX_FRAME_BYTES = 64 * 1024 * 1024  # raw; a larger frame is not believed
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Neighbouring data frames that are fetched by one request. The first one begins with the
+    object's header."""
+
+    start: int
+    length: int
+    entries: tuple[SeekEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """``data`` is what was fetched; None when the group was there already."""
+
+    group: Group
+    data: bytes | None
+    hashes: tuple[U64, ...]
+
+
+def page_size_of(item: SnapshotKey, tail: Tail) -> int:
+    """From trailer and seek table, which must describe whole pages without holes."""
+    trailer, entries = tail.trailer, tail.seek
+    if tail.kind is not Kind.SNAPSHOT or not entries or trailer.last_txid != item.txid:
+        raise damaged(item.key, "it is not the snapshot its name says")
+    page_size = trailer.payload_bytes // max(1, trailer.pages)
+    sizes = [entry.raw for entry in entries]
+    if (
+        not page_size
+        or sum(sizes) != trailer.pages * page_size
+        or max(sizes) > MAX_FRAME_BYTES
+        or any(size % page_size for size in sizes)
+    ):
+        raise damaged(item.key, "its seek table does not describe its pages")
+    last = entries[-1]
+    if last.offset + last.compressed != tail.trailer_offset:
+        raise damaged(item.key, "its seek table does not cover its data")
+    return page_size
+
+
+class _Syncs:
+    """Syncs of a file beside the fetching, one at a time. None is left when the block ends."""
+
+    def __init__(self, file: PageFile, fetcher: Fetcher) -> None:
+        self._file = file
+        self._fetcher = fetcher
+        self._unsynced = 0
+        self._running: Future[None] | None = None
+
+    def wrote(self, size: int) -> None:
+        """So many bytes more; a disk that is slower than the network is waited for here."""
+        self._unsynced += size
+        if self._unsynced >= SYNC_RAW_BYTES:
+            self._wait()
+            self._unsynced, self._running = 0, self._fetcher.beside(self._file.sync)
+
+    def _wait(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._wait()
+
+
+class SnapshotLoader:
+    """Writes the pages of a snapshot that no newer page has settled."""
+
+    def __init__(
+        self,
+        item: SnapshotKey,
+        tail: Tail,
+        overlay: Overlay,
+        file: PageFile,
+        fetcher: Fetcher,
+        notes: Partial,
+    ) -> None:
+        self._item = item
+        self._tail = tail
+        self._overlay = overlay
+        self._file = file
+        self._fetcher = fetcher
+        self._notes = notes
+        self._kept: dict[int, U64] = {}
+
+    def load(self, kept: dict[int, U64]) -> Iterator[int]:
+        """Do it all, yielding bytes as they are dealt with; the last value comes after the
+        object's SHA-256 were compared. ``kept`` is what :meth:`Partial.load` found."""
+        self._kept = kept
+        proof = DataProof(self._tail, self._item.key)
+        whole = True
+        with _Syncs(self._file, self._fetcher) as syncs:
+            for done in self._fetcher.in_order(
+                (group.length, partial(self._group, group)) for group in self._groups()
+            ):
+                for entry, hashes in zip(done.group.entries, done.hashes, strict=True):
+                    self._notes.note(self._first_pgno(entry), hashes)
+                whole = whole and done.data is not None
+                if whole:
+                    proof.update(done.data or b"")
+                syncs.wrote(sum(entry.raw for entry in done.group.entries))
+                yield done.group.length
+        if whole:
+            proof.finish()
+
+    def _groups(self) -> Iterator[Group]:
+        entries: list[SeekEntry] = []
+        start = size = raw = 0
+        for entry in self._tail.seek or ():
+            end = entry.offset + entry.compressed
+            if entries and (end - start > RANGE_BYTES or raw + entry.raw > GROUP_RAW_BYTES):
+                yield Group(start, size, tuple(entries))
+                start, raw, entries = start + size, 0, []
+            entries.append(entry)
+            size, raw = end - start, raw + entry.raw
+        yield Group(start, size, tuple(entries))
+
+    def _group(self, group: Group) -> Done:
+        hashes = tuple(self._kept_hashes(entry) for entry in group.entries)
+        if group.start and all(found is not None for found in hashes):
+            return Done(group, None, tuple(found for found in hashes if found is not None))
+        return persistently(partial(self._transfer, group))
+
+    def _transfer(self, group: Group) -> Done:
+        data = self._fetcher.get(self._item.key, group.start, group.length)
+        return Done(group, data, self._write(group, data))
+
+    def _kept_hashes(self, entry: SeekEntry) -> U64 | None:
+        """The hashes of a kept part if the file still holds it."""
+        hashes = self._kept.get(self._first_pgno(entry))
+        if hashes is None:
+            return None
+        image = bytearray(entry.raw)
+        self._file.preadinto(image, entry.raw_offset)
+        first = self._first_pgno(entry)
+        return hashes if self._overlay.holds(first, image, hashes) else None
+
+    def _first_pgno(self, entry: SeekEntry) -> int:
+        return entry.raw_offset // self._overlay.page_size + 1
+
+    def _write(self, group: Group, data: bytes) -> tuple[U64, ...]:
+        if not group.start:
+            self._check_header(data)
+        return tuple(
+            self._write_frame(
+                memoryview(data)[entry.offset - group.start :][: entry.compressed], entry
+            )
+            for entry in group.entries
+        )
+
+    def _write_frame(self, data: memoryview, entry: SeekEntry) -> U64:
+        image = decode_frame(data, entry, self._item.key)
+        first = self._first_pgno(entry)
+        for offset, run in self._overlay.open_runs(first, image, zeros=bool(self._kept)):
+            self._file.pwrite(run, offset)
+        return page_hashes(self._overlay.page_size, first, image)
+
+    def _check_header(self, data: bytes) -> None:
+        header, start = read_header(data, self._item.key)
+        expected = (Kind.SNAPSHOT, self._item.generation, self._item.txid, self._overlay.page_size)
+        if expected != (header.kind, header.generation, header.first_txid, header.page_size):
+            raise damaged(self._item.key, "it is not the snapshot its name says")
+        if self._tail.seek is None or start != self._tail.seek[0].offset:
+            raise damaged(self._item.key, "its seek table does not cover its data")

@@ -1,0 +1,1 @@
+"""What is kept: the rules, merges, and deletions."""

@@ -1,0 +1,154 @@
+"""The past of one database: what a running replicator does for it, and what anybody can do from
+the bucket alone.
+
+Owns the wiring of merges and pruning to the cache and to a store; the rules are those of
+:mod:`.policy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from replicator.archive import listing
+from replicator.archive.inventory import SEGMENTS, LogItem, PinnedPoint
+from replicator.archive.keys import Keys
+from replicator.archive.locate import opened
+from replicator.cache.cache import Cache, SegmentRecord
+from replicator.config.settings import SqliteReplicatorConfig
+from replicator.errors import GapError
+from replicator.metrics import Metrics
+from replicator.model import Retention
+from replicator.retention.merge import Source
+from replicator.retention.policy import KeptPoint, Verdict
+from replicator.retention.prune import Plan, Pruned, Pruner, plan_prune, settle
+from replicator.retention.worker import Keeper, Keeping
+from replicator.store.base import Store, StoreTarget
+from replicator.system import clock
+from replicator.system.scheduler import Errands
+
+__all__ = [
+    "KeptPoint",
+    "Plan",
+    "PrunePlan",
+    "Pruned",
+    "Verdict",
+    "keeper_for",
+    "pin",
+    "pins",
+    "prune",
+    "unpin",
+]
+
+PrunePlan = Plan
+
+
+# -------------------------------------------------------------------- beside a replicator
+
+
+def keeper_for(
+    config: SqliteReplicatorConfig,
+    store: Store,
+    cache: Cache,
+    metrics: Metrics,
+    *,
+    created_by: str,
+    durable_txid: Callable[[], int],
+    pause: Callable[[float], None],
+    on_trouble: Callable[[str], object],
+    errands: Errands,
+) -> Keeper:
+    """What merges and prunes while ``config`` is replicated; not started yet."""
+    keeping = Keeping(
+        store=store,
+        keys=Keys(config.target.prefix),
+        rules=config.retention,
+        appended=partial(_appended, cache, durable_txid),
+        cached=partial(_cached, cache),
+        metrics=metrics,
+        created_by=created_by,
+        level=config.compression_level,
+        on_merged=cache.merged,
+        on_trouble=on_trouble,
+        pause=partial(pause, 0.0),
+    )
+    return Keeper(keeping, clock.now_ms, errands)
+
+
+def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequence[LogItem]:
+    if durable_txid() <= since:
+        return []
+    found = []
+    for record in cache.records(since + 1):
+        if not record.acknowledged:
+            break
+        found.append(_item(record))
+    return found
+
+
+def _item(record: SegmentRecord) -> LogItem:
+    return LogItem(
+        record.key,
+        SEGMENTS,
+        record.first_txid,
+        record.last_txid,
+        record.size,
+        record.uploaded_ms or record.created_ms,
+        record.commit_ms,
+        record.kind,
+        record.generation,
+    )
+
+
+def _cached(cache: Cache, first: int, last: int) -> Sequence[Source]:
+    return [
+        Source(record.key, record.first_txid, record.last_txid, partial(cache.read, record))
+        for record in cache.records(first, last)
+        if record.acknowledged and record.stored
+    ]
+
+
+# -------------------------------------------------------------------- from the bucket alone
+
+
+def prune(
+    target: StoreTarget, rules: Retention, *, delete: bool = False
+) -> tuple[Plan, Pruned | None]:
+    """What the rules keep and delete of the database at ``target``; with ``delete`` it is done.
+
+    Safe while a replicator runs, and while somebody restores. Raises what the store raises;
+    a bucket that forbids deletions is said so in :attr:`Pruned.refused`.
+    """
+    with opened(target) as (store, prefix):
+        plan = plan_prune(store, Keys(prefix), rules, clock.now_ms())
+        if not delete:
+            return plan, None
+        return plan, Pruner(store, Keys(prefix)).apply(plan, plan.decision.deletions)
+
+
+def pin(target: StoreTarget, txid: int, note: str = "") -> None:
+    """Keep a restore point until it is unpinned, whatever the rules say; ``GapError`` when it
+    cannot be restored as it is."""
+    with opened(target) as (store, prefix):
+        keys, point = Keys(prefix), PinnedPoint(txid, note)
+        found = listing.take_inventory(store, keys)
+        plan = settle(store, replace(found, pins=(point,)), Retention(), clock.now_ms(), grace_ms=0)
+        if plan.decision.lost_pins:
+            raise GapError(
+                f"transaction {txid} cannot be restored, so it cannot be kept",
+                hint="see replicator history for what can be",
+            )
+        listing.pin(store, keys, point)
+
+
+def unpin(target: StoreTarget, txid: int) -> None:
+    """Leave a restore point to the rules again; ``ReplicatorError`` when it is not pinned."""
+    with opened(target) as (store, prefix):
+        listing.unpin(store, Keys(prefix), txid)
+
+
+def pins(target: StoreTarget) -> tuple[PinnedPoint, ...]:
+    """Every pinned restore point."""
+    with opened(target) as (store, prefix):
+        return listing.list_pins(store, Keys(prefix))

@@ -1,0 +1,405 @@
+"""What a running replicator does for its past: merge what is behind, prune what is old.
+
+Owns: the inventory in memory, fed by what the replicator itself appended, and the order of
+steps: a merge is stored, then proved, and only a while later what it stands for goes. Refuses:
+to hurry. It rests four times as long as it worked, and asks the store for nothing while nothing
+new was appended.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from replicator.archive.inventory import EVERY_TRANSACTION, Inventory, LogItem
+from replicator.archive.keys import Keys
+from replicator.archive.listing import judged, list_pins, list_snapshots, read_facts, take_inventory
+from replicator.errors import DamageError, ObjectExists, ObjectMissing, ReplicatorError
+from replicator.format.objects import ObjectFacts, parse_metadata
+from replicator.metrics import Metrics
+from replicator.model import Retention
+from replicator.retention.merge import Content, Merge, Source, Unmergeable, merge_all, merge_newest
+from replicator.retention.prune import Plan, Pruner, settle
+from replicator.retention.schedule import Run, due_runs, next_due_ms
+from replicator.store.base import Store
+from replicator.system.scheduler import Errand, Errands
+
+MERGE_GRACE_MS = 5 * 60_000
+PRUNE_MS = 3_600_000
+BEGIN_MS = 6 * 60_000  # after the first append, when the first merge may be due
+FETCH_BYTES = 16 << 20  # that one merge may cost of downloads
+REFUSED_MS = 6 * 3_600_000  # until a bucket that forbids deletions is asked again
+SKEW_MS = 86_400_000  # how far the local clock may be ahead of what the store has shown
+TICK = 15.0  # seconds between two looks whether something was appended
+REST = 4.0  # rests so many times as long as it worked
+FIRST_PAUSE, LONGEST_PAUSE = 30.0, 1800.0  # seconds after a failure
+
+log = logging.getLogger(__name__)
+
+Cached = Callable[[int, int], Sequence[Source]]
+"""The segments in the cache that begin between these transactions, oldest first."""
+Appended = Callable[[int], Sequence[LogItem]]
+"""What was appended after this txid and acknowledged, oldest first."""
+
+
+@dataclass(slots=True)
+class Keeping:
+    """One database's past, step by step; the errand around it is :class:`Keeper`."""
+
+    store: Store
+    keys: Keys
+    rules: Retention
+    appended: Appended
+    cached: Cached
+    metrics: Metrics
+    created_by: str
+    level: int  # of compression
+    on_merged: Callable[[int, int], None] = lambda *_: None
+    on_trouble: Callable[[str], object] = lambda _: None  # a source is damaged or gone
+    pause: Callable[[], None] = lambda: None
+    refused: str = ""  # why the bucket deletes nothing, "" while it does
+    _inventory: Inventory | None = None
+    _fed: int | None = None  # the newest txid that was looked at
+    _due_ms: int | None = None  # when there is something to do; None: when something is appended
+    _prune_ms: int = 0
+    _looked_ms: int = 0  # when snapshots and pins were listed
+    _active: bool = False  # something was appended since they were
+    _refused_until_ms: int = 0
+    _told_versions: bool = False
+    _skipped: set[str] = field(default_factory=set)
+    _pruner: Pruner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pruner = Pruner(self.store, self.keys)
+
+    def step(self, now_ms: int) -> bool:
+        """One piece of work; whether there may be more at once. No request while nothing was
+        appended and nothing is due. After an error the next call tries again."""
+        if self._feed() and self._due_ms is None:
+            self._due_ms = now_ms + BEGIN_MS
+        if self._due_ms is None or now_ms < self._due_ms:
+            return False
+        if self._inventory is None:
+            self._load(now_ms)
+        assert self._inventory is not None
+        run = self._next_run(self._inventory, now_ms)
+        if run is not None:
+            self._merge(run)
+            return True
+        self._prune(now_ms)
+        self._due_ms = self._next_due(now_ms)
+        return False
+
+    def begin(self, now_ms: int) -> None:
+        """Do at the next step what is due, though nothing was appended since the start."""
+        self._feed()
+        self._due_ms = now_ms
+
+    # ---------------------------------------------------------------- the inventory
+
+    def _feed(self) -> bool:
+        """Take note of what was appended; whether there was anything."""
+        if self._fed is None:
+            newest = self.appended(0)[-1:]
+            self._fed = newest[0].last if newest else 0
+            return False  # what was there before the start is no reason to begin
+        new = self.appended(self._fed)
+        if not new:
+            return False
+        follows = new[0].first == self._fed + 1
+        self._fed, self._active = new[-1].last, True
+        if self._inventory is not None:
+            self._inventory = self._inventory.with_items(new) if follows else None
+        return True
+
+    def _load(self, now_ms: int) -> None:
+        """List it, and add what the cache knows of objects that a listing only names."""
+        inventory = take_inventory(self.store, self.keys)
+        known = [
+            replace(item, stored_ms=inventory.index[item.key].stored_ms)
+            for item in self.appended(0)
+            if item.key in inventory.index
+        ]
+        self._inventory, self._looked_ms = inventory.with_items(known), now_ms
+
+    def _next_due(self, now_ms: int) -> int:
+        """When time alone makes something due."""
+        if self._inventory is None:
+            return now_ms
+        at = [self._prune_ms]
+        run = next_due_ms(self._inventory, now_ms)
+        at += [run] if run is not None else []
+        at += [
+            item.stored_ms + MERGE_GRACE_MS
+            for item in self._inventory.log
+            if item.level == EVERY_TRANSACTION and item.stored_ms + MERGE_GRACE_MS > now_ms
+        ]
+        return min(at)
+
+    # ---------------------------------------------------------------- merging
+
+    def _next_run(self, inventory: Inventory, now_ms: int) -> Run | None:
+        since_ms = now_ms - 1000 * self.rules.every_transaction
+        return next(
+            (
+                run
+                for run in due_runs(inventory, now_ms, since_ms=since_ms)
+                if self._key(run) not in self._skipped
+            ),
+            None,
+        )
+
+    def _key(self, run: Run) -> str:
+        return self.keys.merged(run.level, run.first, run.last)
+
+    def _merge(self, run: Run) -> None:
+        """Store one merge. If it cannot be made it is not tried again."""
+        key, sources = self._key(run), self._sources(run)
+        make = merge_all if run.level == EVERY_TRANSACTION else merge_newest
+        self._skipped.add(key)
+        if sources is None:
+            return
+        try:
+            merge = make(sources, created_by=self.created_by, level=self.level)
+        except Unmergeable as error:
+            self._told(error.contents)
+        except DamageError as error:
+            log.warning("%s was not made: %s", key, error)
+            self.on_trouble(f"{key} was not made: {error}")
+        except ObjectMissing as error:
+            log.info("%s was not made: %s", key, error)
+            self._inventory = None  # perhaps somebody else prunes
+            self.on_trouble(f"{key} was not made: {error}")
+        else:
+            self._skipped.discard(key)
+            self._store_merge(run, key, merge)
+
+    def _sources(self, run: Run) -> list[Source] | None:
+        """From the cache where it has them, else from the store; None: too much to fetch."""
+        cached = self.cached(run.first, run.last)
+        found: list[Source] = []
+        fetched = 0
+        for item in run.items:
+            own = cached[
+                bisect_left(cached, item.first, key=_first) : bisect_right(
+                    cached, item.last, key=_first
+                )
+            ]
+            if not _covers(own, item):
+                fetched += item.size
+                own = [Source(item.key, item.first, item.last, _once(self.store, item.key))]
+            found += own
+        return found if fetched <= FETCH_BYTES else None
+
+    def _told(self, contents: Sequence[Content]) -> None:
+        """Objects were other than the inventory thought; it knows better now."""
+        assert self._inventory is not None
+        known = [
+            replace(
+                item,
+                last=content.trailer.last_txid,
+                kind=content.header.kind,
+                generation=content.header.generation,
+                at_ms=content.trailer.last_commit_ms or item.at_ms,
+            )
+            for content in contents
+            if (item := self._inventory.index.get(content.key)) is not None
+        ]
+        self._inventory = self._inventory.with_items(known)
+
+    def _store_merge(self, run: Run, key: str, merge: Merge) -> None:
+        self.pause()
+        summary = merge.summary
+        try:
+            self.store.put(key, merge.body, metadata=summary.metadata())
+        except ObjectExists:
+            log.info("%s is there already", key)
+        info = self.store.head(key)
+        facts = parse_metadata(info.metadata) or read_facts(self.store, key, info.size)
+        if not _same(facts, summary.header.generation, merge):
+            self._skipped.add(key)
+            log.warning("%s says something else than what it stands for", key)
+            return
+        item = LogItem(
+            key, run.level, run.first, run.last, info.size, info.modified_ms, run.items[-1].at_ms
+        ).told(facts)
+        assert self._inventory is not None
+        self._told(merge.contents)
+        self._inventory = replace(
+            self._inventory.with_items([item]),
+            newest_ms=max(self._inventory.newest_ms, info.modified_ms),
+        )
+        self.metrics.add("merges")
+        self.metrics.add("merged_bytes", info.size)
+        if run.level == EVERY_TRANSACTION:
+            self.on_merged(run.first, run.last)
+        log.info(
+            "merged transactions %d to %d: %d objects, %d bytes",
+            run.first,
+            run.last,
+            len(run.items),
+            info.size,
+        )
+
+    # ---------------------------------------------------------------- pruning
+
+    def _prune(self, now_ms: int) -> None:
+        """What a merge stands for goes soon after; the rest is judged once an hour, with fresh
+        eyes, and by a clock that cannot run ahead of what the store showed."""
+        if now_ms < self._refused_until_ms:
+            return
+        assert self._inventory is not None
+        everything = now_ms >= self._prune_ms
+        if everything and self._active:
+            self._look(now_ms)
+        plan = self._decided(now_ms)
+        if everything and any(v.stands_in is None for v in plan.decision.deletions):
+            self._look(now_ms)
+            plan = self._decided(now_ms)
+        self._apply(plan, now_ms, everything=everything)
+        if everything:
+            self._prune_ms, self._active = now_ms + PRUNE_MS, False
+
+    def _look(self, now_ms: int) -> None:
+        """Snapshots and pins come from elsewhere. Two listings, and one GET a pin."""
+        assert self._inventory is not None
+        if self._looked_ms == now_ms:
+            return
+        snapshots = list_snapshots(self.store, self.keys)
+        newest_ms = max([self._inventory.newest_ms, *(s.stored_ms for s in snapshots)])
+        self._inventory = judged(
+            self.store,
+            replace(
+                self._inventory,
+                snapshots=snapshots,
+                pins=list_pins(self.store, self.keys),
+                newest_ms=newest_ms,
+            ),
+        )
+        self._looked_ms = now_ms
+
+    def _decided(self, now_ms: int) -> Plan:
+        assert self._inventory is not None
+        told_ms = min(now_ms, self._inventory.newest_ms + SKEW_MS)
+        plan = settle(self.store, self._inventory, self.rules, told_ms, grace_ms=MERGE_GRACE_MS)
+        self._inventory = plan.inventory
+        return plan
+
+    def _apply(self, plan: Plan, now_ms: int, *, everything: bool) -> None:
+        """Between two looks at the snapshots only what a merge stands for goes."""
+        wanted = [
+            verdict
+            for verdict in plan.decision.deletions
+            if everything or verdict.stands_in is not None
+        ]
+        done = self._pruner.apply(plan, wanted, self.pause)
+        self._inventory = plan.inventory.without(verdict.key for verdict in done.deleted)
+        if any(verdict.stands_in for verdict in done.unproved):
+            self._inventory = None  # a merge vanished: look again
+        self.metrics.add("pruned_objects", len(done.deleted))
+        self.metrics.add("pruned_bytes", done.size)
+        if done.refused and not self.refused:
+            log.warning("%s; the past grows, and is left to the rules of the bucket", done.refused)
+        self.refused = done.refused
+        if done.versioned and not self._told_versions:
+            self._told_versions = True
+            log.warning(
+                "%s keeps old versions of what is deleted; a lifecycle rule for "
+                "noncurrent versions decides for how long",
+                self.store.url,
+            )
+        if done.refused:
+            self._refused_until_ms = now_ms + REFUSED_MS
+
+
+def _first(source: Source) -> int:
+    return source.first
+
+
+def _covers(sources: Sequence[Source], item: LogItem) -> bool:
+    """Whether they are, end to end, the transactions of the item."""
+    here = item.first
+    for source in sources:
+        if source.first != here:
+            return False
+        here = source.last + 1
+    return here == item.last + 1
+
+
+def _once(store: Store, key: str) -> Callable[[], bytes]:
+    """A reader that fetches one time only."""
+    kept: list[bytes] = []
+
+    def read() -> bytes:
+        if not kept:
+            kept.append(store.get(key))
+        return kept[0]
+
+    return read
+
+
+def _same(facts: ObjectFacts, generation: str, merge: Merge) -> bool:
+    """Whether a stored merge says what the one at hand says; its bytes may come from another
+    version of this program."""
+    header, trailer = merge.summary.header, merge.summary.trailer
+    return (
+        facts.kind is header.kind
+        and facts.generation == generation
+        and (facts.first_txid, facts.last_txid) == (header.first_txid, trailer.last_txid)
+        and facts.checksum_before == trailer.checksum_before
+        and facts.checksum_after == trailer.checksum_after
+    )
+
+
+class Keeper:
+    """The errand. ``clock_ms`` tells the time; ``errands`` runs it, beside those of others, by
+    default in a thread of its own."""
+
+    def __init__(
+        self, keeping: Keeping, clock_ms: Callable[[], int], errands: Errands | None = None
+    ) -> None:
+        self._keeping = keeping
+        self._clock_ms = clock_ms
+        self._errands = errands or Errands("replicator-keep")
+        self._own_errands = errands is None
+        self._errand: Errand | None = None
+        self._pause = FIRST_PAUSE
+        self.trouble: ReplicatorError | None = None
+
+    def start(self) -> None:
+        self._errand = self._errands.add(self._turn)
+
+    def stop(self) -> None:
+        if self._errand is not None:
+            self._errand.stop()
+        if self._own_errands:
+            self._errands.stop()
+
+    @property
+    def waits(self) -> str | None:
+        """Why merges or deletions wait, in words; None while they do not."""
+        return str(self.trouble) if self.trouble is not None else self._keeping.refused or None
+
+    def _turn(self) -> float:
+        """One piece of work; seconds until the next."""
+        began = time.monotonic()
+        try:
+            more = self._keeping.step(self._clock_ms())
+        except Exception as error:  # noqa: BLE001 - the past must never harm the present
+            wait, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            self._note(error, wait)
+            return wait
+        self.trouble, self._pause = None, FIRST_PAUSE
+        return REST * (time.monotonic() - began) if more else TICK
+
+    def _note(self, error: Exception, wait: float) -> None:
+        if isinstance(error, ReplicatorError):
+            level = logging.INFO if self.trouble is not None else logging.WARNING
+            log.log(level, "merging and pruning wait %.0f s: %s", wait, error)
+            self.trouble = error
+        else:
+            log.error("merging and pruning met a defect", exc_info=error)
+            self.trouble = ReplicatorError(f"defect while merging or pruning: {error!r}")

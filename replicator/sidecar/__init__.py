@@ -1,0 +1,1 @@
+"""The process beside an application: its databases, its control socket, its child command."""

@@ -1,0 +1,1 @@
+"""An image of the database to one object: blocks, multipart upload, resume, schedule."""

@@ -1,0 +1,1 @@
+"""SQLite itself: a live database that is followed, checks, and comparisons of tables."""

@@ -1,0 +1,1 @@
+"""A bucket: one interface, its implementations, and what wraps them (retries, timeouts)."""

@@ -1,0 +1,126 @@
+"""What a store must prove before a log is entrusted to it.
+
+Owns the questions, not the verdicts. Everything written lies under ``{prefix}/probe/``, where
+no reader of a log looks, and is removed again, whatever comes out; where deletes are forbidden
+a few bytes stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from replicator.errors import ObjectExists, ReplicatorError, StoreUnsafe
+from replicator.store.base import Store
+from replicator.store.retry import RetryingStore, RetryPolicy
+
+PATIENCE = 30.0  # seconds; SeaweedFS makes the losers of a race wait 1–3 s
+
+
+def check_reachable(store: Store, prefix: str) -> None:
+    """List below ``prefix``; raises what the store has against it."""
+    next(store.list(f"{prefix}/" if prefix else ""), None)
+
+
+def check_readable_back(store: Store, prefix: str) -> None:
+    """Store an object and read it back, by range and with its metadata; ``StoreUnsafe`` when
+    anything comes back different."""
+    body, metadata = bytes(range(256)), {"sha256": "probe", "first-txid": "1"}
+    with _scratch(store, prefix) as key:
+        store.put(key, body, metadata=metadata)
+        if store.get(key) != body or store.get(key, 16, 32) != body[16:48]:
+            raise StoreUnsafe("an object came back with other bytes")
+        if store.get(key, -16) != body[-16:]:
+            raise StoreUnsafe("the end of an object came back with other bytes")
+        if dict(store.head(key).metadata) != metadata:
+            raise StoreUnsafe("the metadata of an object did not come back")
+
+
+def race_conditional_put(
+    store: Store, prefix: str, writers: int = 16, *, patient: Store | None = None
+) -> int:
+    """How many of ``writers``, appending different bytes under one key at the same instant,
+    were told that they won. ``StoreUnsafe`` if the only winner's bytes are not the ones kept.
+
+    ``patient`` is ``store`` with retries; by default they go on for :data:`PATIENCE`.
+    """
+    patient = patient or RetryingStore(store, RetryPolicy(deadline=PATIENCE))
+    with _scratch(store, prefix) as key:
+        return _race(
+            patient,
+            key,
+            [functools.partial(patient.put, key, _body(number)) for number in range(writers)],
+        )
+
+
+def race_conditional_complete(store: Store, prefix: str, writers: int = 16) -> int:
+    """As :func:`race_conditional_put`, but each of ``writers`` completes a multipart upload.
+    SeaweedFS 4.48 keeps puts apart, yet let several completions win in half of 55 races."""
+    patient = RetryingStore(store, RetryPolicy(deadline=PATIENCE))
+    with _scratch(store, prefix) as key, contextlib.ExitStack() as cleanup:
+        moves = []
+        for number in range(writers):
+            upload_id = patient.begin_upload(key, metadata={"sha256": f"writer {number}"})
+            cleanup.callback(patient.abort_upload, key, upload_id)
+            part = patient.put_part(key, upload_id, 1, _body(number))
+            moves.append(functools.partial(patient.complete_upload, key, upload_id, [part]))
+        return _race(patient, key, moves)
+
+
+def _race(store: Store, key: str, moves: Sequence[Callable[[], None]]) -> int:
+    """Make every move at the same instant; how many were told that they won."""
+    start = threading.Barrier(len(moves))
+
+    def make(move: Callable[[], None]) -> bool:
+        start.wait()
+        try:
+            move()
+        except ObjectExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(moves)) as pool:
+        winners = [number for number, won in enumerate(pool.map(make, moves)) if won]
+    if len(winners) == 1 and not _keeps(store, key, _body(winners[0])):
+        raise StoreUnsafe("the store kept another writer's bytes than the winner's")
+    return len(winners)
+
+
+def _keeps(store: Store, key: str, body: bytes) -> bool:
+    """Whether these are the bytes kept; one bit that flipped on its way back is no proof."""
+    return any(store.get(key) == body for _ in range(2))
+
+
+def _body(writer: int) -> bytes:
+    return b"writer %d" % writer
+
+
+def completes_conditionally(store: Store, prefix: str) -> bool:
+    """Whether completing a multipart upload respects an object that is there already; of
+    two that race, see :func:`race_conditional_complete`."""
+    with _scratch(store, prefix) as key:
+        upload_id = store.begin_upload(key)
+        try:
+            part = store.put_part(key, upload_id, 1, b"late")
+            store.put(key, b"early")
+            store.complete_upload(key, upload_id, [part])
+        except ObjectExists:
+            return store.get(key) == b"early"
+        finally:
+            store.abort_upload(key, upload_id)
+        return False
+
+
+@contextlib.contextmanager
+def _scratch(store: Store, prefix: str) -> Iterator[str]:
+    """A key nobody else uses, removed at the end."""
+    key = "/".join(filter(None, (prefix, "probe", uuid.uuid4().hex)))
+    try:
+        yield key
+    finally:
+        with contextlib.suppress(ReplicatorError):
+            store.delete(key)

@@ -1,0 +1,243 @@
+"""Trying again: which failures are worth it, how long to wait, and what a lost answer means.
+
+Owns the back-off (full jitter) and :class:`RetryingStore`, which repeats transient failures
+until a deadline. Refuses to repeat a refusal or an answer. Time, sleep and chance are passed
+in, so that it is the same in a test as in a storm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from replicator.errors import (
+    DamageError,
+    ObjectExists,
+    ObjectMissing,
+    StoreUnavailable,
+    UploadMissing,
+)
+from replicator.store.base import Folders, Metadata, ObjectInfo, Part, Parts, Store, Uploads
+
+T = TypeVar("T")
+READ_TRIES = 3  # of an object whose bytes arrived damaged
+COPY_DEADLINE = 60.0  # seconds; whoever has a part copied can also send it
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Seconds: the first wait, the longest one, and how long to go on (None: for ever).
+
+    ``first_contact`` is how long while the store has never answered yet (None: no difference):
+    an address that was mistyped is no outage.
+    """
+
+    first: float = 0.1
+    cap: float = 10.0
+    deadline: float | None = None
+    first_contact: float | None = None
+
+    def allows(self, spent: float, *, known: bool) -> bool:
+        """Whether to go on after so long; ``known``: the store has answered before."""
+        limits = [self.deadline] if known else [self.deadline, self.first_contact]
+        return all(limit is None or spent <= limit for limit in limits)
+
+
+def backoff(attempt: int, policy: RetryPolicy, chance: Callable[[], float]) -> float:
+    """Seconds to wait after the ``attempt``-th failure (from 1): full jitter below a bound
+    that doubles. ``chance`` gives numbers in [0, 1)."""
+    bound: float = min(policy.cap, policy.first * 2 ** min(attempt - 1, 32))
+    return bound * chance()
+
+
+def persistently(read: Callable[[], T]) -> T:
+    """What was damaged on its way is read again; what is damaged in the store stays so."""
+    for _ in range(READ_TRIES - 1):
+        with contextlib.suppress(DamageError):
+            return read()
+    return read()
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What retrying needs of the world. A ``sleep`` that raises ends the retrying."""
+
+    now: Callable[[], float] = field(default=time.monotonic)
+    sleep: Callable[[float], None] = field(default=time.sleep)
+    chance: Callable[[], float] = field(default=random.random)
+
+
+class RetryingStore(Store):
+    """``store``, with transient failures repeated. Closing it closes ``store``.
+
+    A write whose answer was lost may have taken effect; then its repetition is refused by its
+    own work. So after a failed attempt a refusal is believed only once the object in the way
+    has proved to be somebody else's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        policy: RetryPolicy,
+        clock: Clock | None = None,
+        *,
+        on_failure: Callable[[StoreUnavailable], None] = lambda _: None,
+    ) -> None:
+        """``on_failure`` is told of each failure that is going to be repeated."""
+        self.url = store.url
+        self._on_failure = on_failure
+        self._store = store
+        self._policy = policy
+        self._clock = clock or Clock()
+        self._known = False  # it has answered before
+        self._digests: dict[str, str] = {}  # SHA-256 announced for each upload begun here
+
+    @property
+    def keeps_versions(self) -> bool:
+        return self._store.keeps_versions
+
+    def _retry(self, call: Callable[[bool], T], deadline: float = math.inf) -> T:
+        """Call until it answers; ``call`` is told whether an earlier attempt failed, whose
+        effect is unknown. Raises the last ``StoreUnavailable`` when the time is over, that of
+        the policy or ``deadline``."""
+        began = self._clock.now()
+        attempt = 0
+        while True:
+            try:
+                answer = call(attempt > 0)
+                self._known = True
+                return answer
+            except StoreUnavailable as error:
+                attempt += 1
+                pause = backoff(attempt, self._policy, self._clock.chance)
+                spent = self._clock.now() - began + pause
+                if spent > deadline or not self._policy.allows(spent, known=self._known):
+                    raise
+                self._on_failure(error)
+                self._clock.sleep(pause)
+
+    # ------------------------------------------------------------------ writes
+
+    def put(
+        self, key: str, body: bytes, *, metadata: Metadata | None = None, if_absent: bool = True
+    ) -> None:
+        def call(doubt: bool) -> None:
+            try:
+                self._store.put(key, body, metadata=metadata, if_absent=if_absent)
+            except ObjectExists:
+                if not (doubt and self._holds(key, body, metadata or {})):
+                    raise
+
+        self._retry(call)
+
+    def _holds(self, key: str, body: bytes, metadata: Metadata) -> bool:
+        """Whether the object in our way is the one we sent: by digest where both sides name
+        one, else by its bytes."""
+        try:
+            info = self._store.head(key)
+            named = metadata.get("sha256"), info.metadata.get("sha256")
+            if info.size == len(body) and not all(named):
+                return self._store.get(key) == body
+            return info.size == len(body) and named[0] == named[1]
+        except ObjectMissing:
+            return False
+
+    def begin_upload(self, key: str, *, metadata: Metadata | None = None) -> str:
+        upload_id = self._retry(lambda _: self._store.begin_upload(key, metadata=metadata))
+        self._digests[upload_id] = (metadata or {}).get("sha256", "")
+        return upload_id
+
+    def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
+        return self._retry(lambda _: self._store.put_part(key, upload_id, number, body))
+
+    def copy_part(
+        self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int, length: int
+    ) -> Part:
+        """Not for ever: a store may answer 500 to a request that it does not know."""
+        return self._retry(
+            lambda _: self._store.copy_part(key, upload_id, number, source, start, length),
+            COPY_DEADLINE,
+        )
+
+    def complete_upload(
+        self, key: str, upload_id: str, parts: Parts, *, if_absent: bool = True
+    ) -> None:
+        def call(doubt: bool) -> None:
+            try:
+                self._store.complete_upload(key, upload_id, parts, if_absent=if_absent)
+            except (ObjectExists, UploadMissing):
+                if not (doubt and self._completed(key, upload_id, parts)):
+                    raise
+
+        self._retry(call)
+        self._digests.pop(upload_id, None)
+
+    def _completed(self, key: str, upload_id: str, parts: Parts) -> bool:
+        """Whether the object is the one of this upload. An upload begun without a digest is
+        one whose key no other writer uses; there the size must do."""
+        try:
+            info = self._store.head(key)
+        except ObjectMissing:
+            return False
+        announced = self._digests.get(upload_id)
+        same_digest = not announced or info.metadata.get("sha256") == announced
+        return (
+            announced is not None and same_digest and info.size == sum(part.size for part in parts)
+        )
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        self._retry(lambda _: self._store.abort_upload(key, upload_id))
+        self._digests.pop(upload_id, None)
+
+    def delete(self, key: str) -> None:
+        self._retry(lambda _: self._store.delete(key))
+
+    # ------------------------------------------------------------------ reads
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        return self._retry(lambda _: self._store.get(key, start, length))
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._retry(lambda _: self._store.head(key))
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """A page that fails is asked for again from the last key that came."""
+        listing = _Listing(self._store, prefix, start_after)
+        while (info := self._retry(listing.step)) is not None:
+            yield info
+
+    def folders(self, prefix: str) -> Folders:
+        return self._retry(lambda _: self._store.folders(prefix))
+
+    def list_parts(self, key: str, upload_id: str) -> Parts:
+        return self._retry(lambda _: self._store.list_parts(key, upload_id))
+
+    def list_uploads(self, prefix: str) -> Uploads:
+        return self._retry(lambda _: self._store.list_uploads(prefix))
+
+    def close(self) -> None:
+        self._store.close()
+
+
+class _Listing:
+    """A listing that can be taken up again where it broke off."""
+
+    def __init__(self, store: Store, prefix: str, last: str) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._last = last
+        self._objects: Iterator[ObjectInfo] | None = None
+
+    def step(self, broken: bool) -> ObjectInfo | None:
+        """The next object, None at the end; after a failure a new listing behind the last."""
+        if broken or self._objects is None:
+            self._objects = self._store.list(self._prefix, start_after=self._last)
+        info = next(self._objects, None)
+        if info is not None:
+            self._last = info.key
+        return info

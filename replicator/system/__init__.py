@@ -1,0 +1,1 @@
+"""The machine: files, locks, file events, processes, the scheduler, the clock."""

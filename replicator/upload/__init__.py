@@ -1,0 +1,1 @@
+"""Cache to archive, in order: one append at a time, fenced against other writers."""

@@ -1,0 +1,207 @@
+"""What the store holds of the log, asked in as few requests as possible; and who put it there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from replicator.archive.keys import Keys, MergedKey, SnapshotKey, WalKey, parse_key
+from replicator.cache.cache import Cache, SegmentRecord
+from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing
+from replicator.format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
+from replicator.format.objects import ObjectFacts, ObjectHeader, Trailer, parse_metadata
+from replicator.format.segment import generation_marker
+from replicator.model import DatabaseState, Kind
+from replicator.store.base import ObjectInfo, Store
+
+log = logging.getLogger(__name__)
+
+
+def log_after(store: Store, keys: Keys, txid: int) -> list[WalKey]:
+    """The log's objects whose first txid is ``txid`` or later, in order. One listing."""
+    after = keys.wal(txid - 1) if txid > 0 else ""
+    return [
+        found
+        for info in store.list(keys.wal_dir, start_after=after)
+        if isinstance(found := parse_key(keys.prefix, info.key, info.size), WalKey)
+    ]
+
+
+def head_entry(store: Store, keys: Keys) -> WalKey | None:
+    """The newest object of the log, found from the newest snapshot on; None: no log."""
+    newest = 0
+    for info in store.list(keys.snapshot_dir):
+        found = parse_key(keys.prefix, info.key, info.size)
+        if isinstance(found, SnapshotKey):
+            newest = max(newest, found.txid)
+    entries = log_after(store, keys, newest) or log_after(store, keys, 0)
+    return entries[-1] if entries else None
+
+
+def remote_head(store: Store, keys: Keys) -> ObjectFacts | None:
+    """What the newest object of the log says of itself; None: no log."""
+    entry = head_entry(store, keys)
+    return facts_of(store, entry) if entry is not None else None
+
+
+def facts_of(store: Store, entry: WalKey) -> ObjectFacts:
+    """What an object says of itself: by its metadata, or by its own header and trailer."""
+    facts = parse_metadata(store.head(entry.key).metadata)
+    if facts is not None:
+        return facts
+    header, _ = read_header(store.get(entry.key, 0, HEADER_LIMIT), entry.key)
+    trailer = _trailer(store, entry)
+    return ObjectFacts(
+        kind=header.kind,
+        generation=header.generation,
+        first_txid=header.first_txid,
+        last_txid=trailer.last_txid,
+        page_size=header.page_size,
+        pages=trailer.pages,
+        checksum_before=trailer.checksum_before,
+        checksum_after=trailer.checksum_after,
+        created_ms=header.created_ms,
+        first_commit_ms=trailer.first_commit_ms,
+        last_commit_ms=trailer.last_commit_ms,
+        sha256="",
+        writer=header.writer,
+    )
+
+
+def _trailer(store: Store, entry: WalKey) -> Trailer:
+    needed = min(entry.size, TAIL_LIMIT)
+    while True:
+        tail = read_tail(store.get(entry.key, -needed), entry.size, entry.key)
+        if isinstance(tail, Tail):
+            return tail.trailer
+        needed = tail
+
+
+def author(store: Store, info: ObjectInfo) -> str:
+    """Who made an object, in words: by its metadata, else by its own header."""
+    host, writer = info.metadata.get("host"), _writer(store, info)
+    if host and writer:
+        return f"{host} (writer {writer})"
+    return host or (f"writer {writer}" if writer else "a writer of unknown name")
+
+
+def _writer(store: Store, info: ObjectInfo) -> str:
+    if known := info.metadata.get("writer"):
+        return known
+    try:
+        return read_header(store.get(info.key, 0, HEADER_LIMIT), info.key)[0].writer
+    except DamageError:
+        return ""
+
+
+def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
+    """The error that says who holds the log, since when, and what can be done."""
+    info = store.head(key)
+    copy = own_writer and _writer(store, info) == own_writer
+    who = "another writer, with a copy of this cache," if copy else "another writer"
+    since = f"{datetime.fromtimestamp(info.modified_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return Fenced(
+        f"{who} holds the log at {store.url}: txid {txid} was written by {author(store, info)} "
+        f"at {since}",
+        hint="find out which database is the right one. If it is the one in the bucket: restore "
+        "with --overwrite, then start again. If it is this one: stop the other replicator "
+        "and start here with --take-over, which keeps the other history restorable",
+    )
+
+
+def settle_taken(
+    store: Store, record: SegmentRecord, digest: Callable[[bytes], str], own_writer: str
+) -> None:
+    """Return if the object at the record's key is our own write whose answer was lost;
+    ``Fenced`` if somebody else's bytes are there."""
+    found = store.head(record.key).metadata.get("sha256") or digest(store.get(record.key))
+    if found != record.sha256:
+        raise fenced(store, record.key, record.first_txid, own_writer)
+
+
+def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes], str]) -> bool:
+    """Whether the store still has the newest object it acknowledged, and neither in its place
+    nor after it anything that is not ours (``Fenced``). False: it forgot what it acknowledged,
+    or the snapshot for which a marker in the cache is to vouch, and nobody else holds the log.
+    One listing and one HEAD."""
+    durable = cache.durable()
+    ours = {record.first_txid: record for record in cache.pending()}
+    if ours and ours[min(ours)].kind is Kind.GENERATION:
+        durable = None  # a new generation stands on nothing before it
+    if durable is None and not ours:
+        return True
+    known = durable.first_txid if durable is not None else min(ours)
+    entries = log_after(store, keys, known)
+    for entry in entries:
+        if durable is not None and entry.first_txid == durable.first_txid:
+            continue
+        if entry.first_txid not in ours:
+            raise fenced(store, entry.key, entry.first_txid, cache.writer)
+        settle_taken(store, ours[entry.first_txid], digest, cache.writer)
+    if durable is None:
+        return bool(entries) or _has_snapshot(store, keys, ours[known])
+    if not entries or entries[0].first_txid != durable.first_txid:
+        _refuse_foreign(store, keys, cache)
+        return False
+    if durable.sha256:  # unknown when it was adopted from a store that keeps no metadata
+        settle_taken(store, durable, digest, cache.writer)
+    return True
+
+
+def _has_snapshot(store: Store, keys: Keys, first: SegmentRecord) -> bool:
+    """Whether what waits in the cache can begin a log there: beside its snapshot."""
+    if first.kind is not Kind.GENERATION:
+        return True
+    try:
+        store.head(keys.snapshot(first.first_txid, first.generation))
+    except ObjectMissing:
+        return False
+    return True
+
+
+def refuse_later(store: Store, keys: Keys, record: SegmentRecord, own_writer: str) -> None:
+    """``Fenced`` when the log goes on behind an object that we appended just now.
+
+    Where its transactions are in a merge already, it came into a place that had been given up,
+    and goes again; else it stays, for what follows may stand on it.
+    """
+    later = log_after(store, keys, record.first_txid + 1)
+    if not later:
+        return
+    covered = any(
+        isinstance(merge := parse_key(keys.prefix, info.key, info.size), MergedKey)
+        and merge.level == 1
+        and merge.first <= record.first_txid <= merge.last
+        for info in store.list(keys.merged_dir)
+    )
+    if covered:
+        store.delete(record.key)
+    raise fenced(store, later[-1].key, later[-1].first_txid, own_writer)
+
+
+def _refuse_foreign(store: Store, keys: Keys, cache: Cache) -> None:
+    """``Fenced`` when a log of somebody else stands where ours was."""
+    left = log_after(store, keys, 0)
+    if left and facts_of(store, left[-1]).writer != cache.writer:
+        raise fenced(store, left[-1].key, left[-1].first_txid, cache.writer)
+
+
+def claim(
+    store: Store, keys: Keys, head: ObjectFacts, header: ObjectHeader, notes: dict[str, str]
+) -> ObjectFacts | None:
+    """Append a transaction that changes nothing to the log of another writer, who can append
+    nothing after that. None: somebody was quicker, and the head is another one by now.
+
+    So a take-over wins even against a writer that never pauses, for it takes one small request;
+    the snapshot that follows may take its time. The log is restorable at every instant.
+    """
+    data, summary = generation_marker(header, state=DatabaseState(head.pages, head.checksum_after))
+    metadata = summary.metadata() | notes
+    try:
+        store.put(keys.wal(header.first_txid), data, metadata=metadata)
+    except ObjectExists:
+        if store.head(keys.wal(header.first_txid)).metadata.get("sha256") != summary.sha256:
+            return None
+    log.info("claimed the log at txid %d", header.first_txid)
+    return parse_metadata(metadata)

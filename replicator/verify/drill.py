@@ -1,0 +1,201 @@
+"""``drill()``: restore to scratch, check the result, and record in the bucket that it worked.
+
+Owns the scratch directory, which is gone afterwards whatever happens, and the checks on top of
+the restore's own proof: SQLite's integrity_check and the user's statements. A drill that fails
+is recorded too, and raises what stood in the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from replicator.archive.keys import Keys
+from replicator.archive.locate import opened
+from replicator.archive.records import FAILED, PROVEN, REFUTED, note
+from replicator.errors import (
+    CheckFailed,
+    DamageError,
+    DiskFull,
+    GapError,
+    NoBackup,
+    ReplicatorError,
+)
+from replicator.model import RestoreReport
+from replicator.recovery.api import restore
+from replicator.recovery.progress import Progress
+from replicator.sqlite.check import check_database, require_true
+from replicator.store.base import Store, StoreTarget
+from replicator.system import clock
+from replicator.system.files import Files
+from replicator.system.scratch import scratch_directory
+
+RESERVE = 64 << 20  # bytes of disk a drill leaves free, at least …
+RESERVE_SHARE = 10  # … and one part in so many of the database
+NOTED = (DamageError, GapError, CheckFailed)  # failures that say something of the backup
+
+
+@dataclass(frozen=True, slots=True)
+class DrillReport:
+    """What was restored, what was checked, and where that is recorded (None: nowhere)."""
+
+    restore: RestoreReport
+    checked: tuple[str, ...]
+    at_ms: int
+    seconds: float
+    recorded: str | None
+    unrecorded: str | None  # why not, where it was meant to be
+
+
+def drill_at(
+    target: StoreTarget,
+    *,
+    assertions: Sequence[str] = (),
+    scratch: Path | None = None,
+    txid: int | None = None,
+    timestamp: datetime | str | None = None,
+    record: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+) -> DrillReport:
+    """:func:`drill` of the database a target names, or of the only one there."""
+    with opened(target) as (store, prefix):
+        return drill(
+            store,
+            prefix,
+            assertions=assertions,
+            scratch=scratch,
+            txid=txid,
+            timestamp=timestamp,
+            record=record,
+            progress=progress,
+        )
+
+
+def drill(
+    store: Store,
+    prefix: str,
+    *,
+    assertions: Sequence[str] = (),
+    scratch: Path | None = None,
+    txid: int | None = None,
+    timestamp: datetime | str | None = None,
+    record: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+    files: Files | None = None,
+    recorder: Store | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> DrillReport:
+    """Prove that a transaction (default: the newest) can be restored, in ``scratch`` (default:
+    the system's temporary directory).
+
+    Each of ``assertions`` is one SQL statement that must give one true value. ``recorder`` is
+    the store the note goes to, where reading is throttled. Raises ``NoBackup``,
+    ``DamageError``, ``GapError``, ``CheckFailed``, ``DiskFull`` and what the store raises.
+    """
+    began = time.monotonic()
+    at_ms = clock.now_ms()
+    files = files or Files()
+    with scratch_directory(scratch, files) as directory:
+        try:
+            report = _restored(
+                store,
+                prefix,
+                directory / "drill.db",
+                files,
+                progress,
+                txid=txid,
+                timestamp=timestamp,
+            )
+            checked = tuple(_checked(Path(report.output), assertions, cancelled))
+        except NOTED as error:
+            if record and txid is None and timestamp is None:
+                _record_failure(recorder or store, prefix, at_ms, error)
+            raise
+    recorded = unrecorded = None
+    if record:
+        recorded, unrecorded = _record(recorder or store, prefix, at_ms, report, checked)
+    return DrillReport(report, checked, at_ms, time.monotonic() - began, recorded, unrecorded)
+
+
+def _restored(
+    store: Store,
+    prefix: str,
+    output: Path,
+    files: Files,
+    progress: Callable[[Progress], None] | None,
+    *,
+    txid: int | None,
+    timestamp: datetime | str | None,
+) -> RestoreReport:
+    plan = restore(
+        store=store, prefix=prefix, output=output, txid=txid, timestamp=timestamp, dry_run=True
+    )
+    if plan is None:
+        raise NoBackup(
+            f"no backup at {store.url.rstrip('/')}/{prefix}", hint="check the bucket and the prefix"
+        )
+    _require_room(plan.size, output.parent, files)
+    report = restore(
+        store=store,
+        prefix=prefix,
+        output=output,
+        txid=txid,
+        timestamp=timestamp,
+        progress=progress,
+        files=files,
+    )
+    assert report is not None  # there was a plan
+    if report.avoided:
+        raise DamageError(
+            f"{report.avoided[0]} is damaged; transaction {report.txid} can still "
+            "be restored, around it",
+            key=report.avoided[0],
+        )
+    return report
+
+
+def _require_room(size: int, directory: Path, files: Files) -> None:
+    needed = size + max(RESERVE, size // RESERVE_SHARE)
+    free = files.disk_free(directory)
+    if free < needed:
+        raise DiskFull(
+            f"{directory.parent}: a drill needs {needed} bytes, {free} are free",
+            hint="name another place for it with --scratch",
+        )
+
+
+def _checked(path: Path, assertions: Sequence[str], cancelled: Callable[[], bool]) -> Iterator[str]:
+    check_database(path, full=True, cancelled=cancelled)
+    yield "SQLite's integrity_check"
+    for sql in assertions:
+        require_true(path, sql)
+        yield sql
+
+
+def _record(
+    store: Store, prefix: str, at_ms: int, report: RestoreReport, checked: tuple[str, ...]
+) -> tuple[str | None, str | None]:
+    details = asdict(report) | {"checked": checked}
+    del details["output"]
+    try:
+        return note(store, Keys(prefix), PROVEN, report.txid, at_ms, details).key, None
+    except ReplicatorError as error:
+        return None, str(error)
+
+
+def _record_failure(store: Store, prefix: str, at_ms: int, error: ReplicatorError) -> None:
+    """The failure itself matters more than its record."""
+    with contextlib.suppress(ReplicatorError):
+        outcome = REFUTED if isinstance(error, CheckFailed) else FAILED
+        note(
+            store,
+            Keys(prefix),
+            outcome,
+            0,
+            at_ms,
+            {"error": str(error), "kind": type(error).__name__, "key": getattr(error, "key", "")},
+        )

@@ -1,0 +1,238 @@
+"""Every byte of one object, read and proved, in bounded memory.
+
+Owns: what makes an object sound by itself (SHA-256, WAL checksums, page hashes against the
+database checksum of a snapshot) and that its metadata says the same. Refuses to judge how
+objects fit together; see :mod:`.consistency`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from functools import partial
+
+from replicator.archive.catalog import Catalog, first_txid
+from replicator.archive.keys import MergedKey, SnapshotKey, WalKey
+from replicator.errors import DamageError
+from replicator.format.database import PageHashes
+from replicator.format.envelope import HEADER_LIMIT, SeekEntry, Tail, damaged, read_header
+from replicator.format.objects import ObjectFacts, ObjectHeader, Trailer, parse_metadata
+from replicator.format.segment import decode_frame
+from replicator.format.snapshot_blocks import DataProof
+from replicator.model import Kind
+from replicator.recovery.fetch import RANGE_BYTES, WINDOW_BYTES, Fetcher
+from replicator.recovery.segment import load_segment
+from replicator.recovery.snapshot import page_size_of
+from replicator.store.base import Store
+from replicator.store.retry import persistently
+
+Item = WalKey | MergedKey | SnapshotKey
+# What metadata says that the bytes say too.
+PROVABLE = (
+    "kind",
+    "generation",
+    "first_txid",
+    "last_txid",
+    "page_size",
+    "pages",
+    "writer",
+    "checksum_before",
+    "checksum_after",
+    "first_commit_ms",
+    "last_commit_ms",
+    "sha256",
+)
+GROUP_RAW_BYTES = 8 << 20  # of pages in one request for a part of a snapshot
+LARGE_SHARE = 2  # so many large objects are read at the same time
+
+
+def said_by_metadata(store: Store, item: Item) -> ObjectFacts | None:
+    """What the store's metadata says; None where there is none. One HEAD."""
+    return parse_metadata(store.head(item.key).metadata)
+
+
+def said_by_itself(store: Store, catalog: Catalog, item: Item) -> ObjectFacts:
+    """What the object's own first and last bytes say."""
+    header = persistently(partial(_header, store, item))
+    return facts_of(header, catalog.tail(item).trailer)
+
+
+def _header(store: Store, item: Item) -> ObjectHeader:
+    return read_header(store.get(item.key, 0, HEADER_LIMIT), item.key)[0]
+
+
+def facts_of(header: ObjectHeader, trailer: Trailer, sha256: str = "") -> ObjectFacts:
+    return ObjectFacts(
+        header.kind,
+        header.generation,
+        header.first_txid,
+        trailer.last_txid,
+        header.page_size,
+        trailer.pages,
+        trailer.checksum_before,
+        trailer.checksum_after,
+        header.created_ms,
+        trailer.first_commit_ms,
+        trailer.last_commit_ms,
+        sha256,
+        header.writer,
+    )
+
+
+def fits(item: Item, facts: ObjectFacts) -> bool:
+    """Whether the facts are of an object with that name."""
+    if isinstance(item, SnapshotKey):
+        return (
+            facts.kind is Kind.SNAPSHOT
+            and facts.generation == item.generation
+            and facts.last_txid == item.txid == facts.first_txid
+        )
+    return (
+        facts.kind is not Kind.SNAPSHOT
+        and facts.first_txid == first_txid(item)
+        and (isinstance(item, WalKey) or facts.last_txid == item.last)
+    )
+
+
+def check_name(item: Item, facts: ObjectFacts) -> None:
+    """``DamageError`` if the object is not the one its name says."""
+    if not fits(item, facts):
+        raise damaged(
+            item.key,
+            f"it is a {facts.kind.name.lower().replace('_', '-')} of "
+            f"transactions {facts.first_txid}…{facts.last_txid}, not what its name says",
+        )
+
+
+def weight(item: Item) -> int:
+    """Bytes of memory that reading it takes, for :meth:`Fetcher.in_order`."""
+    return item.size if item.size <= RANGE_BYTES else WINDOW_BYTES // LARGE_SHARE
+
+
+def prove_log_object(
+    fetcher: Fetcher, item: WalKey | MergedKey, claimed: ObjectFacts | None
+) -> ObjectFacts:
+    """Read all of it; the facts its bytes hold. ``DamageError`` names it, ``Misdescribed`` when
+    only ``claimed`` (its metadata) says something else."""
+    found = persistently(partial(_read_log_object, fetcher, item))
+    compare(item, found, claimed)
+    return found
+
+
+def _read_log_object(fetcher: Fetcher, item: WalKey | MergedKey) -> ObjectFacts:
+    whole = hashlib.sha256()
+
+    def pieces() -> Iterator[bytes]:
+        for at in range(0, item.size, RANGE_BYTES):
+            data = fetcher.get(item.key, at, min(RANGE_BYTES, item.size - at))
+            whole.update(data)
+            yield data
+
+    segment = load_segment(item.key, pieces, in_memory=0)
+    return facts_of(segment.header, segment.trailer, whole.hexdigest())
+
+
+class Misdescribed(DamageError):
+    """The object is sound, but its metadata speaks of another one. ``facts`` are its own."""
+
+    def __init__(self, key: str, facts: ObjectFacts) -> None:
+        super().__init__(f"{key}: its metadata describes another object", key=key)
+        self.facts = facts
+
+
+def compare(item: Item, found: ObjectFacts, claimed: ObjectFacts | None) -> None:
+    """``DamageError`` if the object is not the one its name says, ``Misdescribed`` if only its
+    metadata errs."""
+    check_name(item, found)
+    if claimed is not None and any(
+        getattr(claimed, name) != getattr(found, name)
+        for name in PROVABLE
+        if name != "sha256" or (claimed.sha256 and found.sha256)
+    ):
+        raise Misdescribed(item.key, found)
+
+
+def prove_snapshot(
+    fetcher: Fetcher,
+    catalog: Catalog,
+    item: SnapshotKey,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Iterator[int]:
+    """Read it, yielding bytes as they are done. With ``limit`` below its size, only that many
+    bytes of it, drawn by ``seed``; each page group proves itself by its content checksum."""
+    tail = catalog.tail(item)
+    page_size = page_size_of(item, tail)
+    groups = list(_groups(tail))
+    if limit is not None and limit < item.size:
+        yield from _prove_some(fetcher, item, groups, limit, seed)
+        return
+    hashes, proof = PageHashes(page_size), DataProof(tail, item.key)
+    for size, data, raw in fetcher.in_order(
+        (_held(group), partial(_group, fetcher, item, group)) for group in groups
+    ):
+        proof.update(data)
+        for image in raw:
+            proof.pages(image)
+            hashes.extend(hashes.pages + 1, image)
+        yield size
+    proof.finish()
+    if hashes.state.checksum != tail.trailer.checksum_after:
+        raise damaged(item.key, "its pages do not have the checksum of its trailer")
+    header = read_header(fetcher.get(item.key, 0, min(HEADER_LIMIT, item.size)), item.key)[0]
+    check_name(item, facts_of(header, tail.trailer))
+    yield item.size - tail.trailer_offset  # which was read first
+
+
+def _prove_some(
+    fetcher: Fetcher, item: SnapshotKey, groups: list[list[SeekEntry]], limit: int, seed: int
+) -> Iterator[int]:
+    for group in random.Random(seed).sample(groups, len(groups)):
+        size, _, _ = _group(fetcher, item, group)
+        yield size
+        limit -= size
+        if limit <= 0:
+            return
+
+
+def _groups(tail: Tail) -> Iterator[list[SeekEntry]]:
+    """Neighbouring data frames worth one request."""
+    group: list[SeekEntry] = []
+    size = raw = 0
+    for entry in tail.seek or ():
+        if group and (size + entry.compressed > RANGE_BYTES or raw + entry.raw > GROUP_RAW_BYTES):
+            yield group
+            group, size, raw = [], 0, 0
+        group.append(entry)
+        size, raw = size + entry.compressed, raw + entry.raw
+    yield group
+
+
+def _held(group: list[SeekEntry]) -> int:
+    """Bytes of memory that a group takes."""
+    return sum(entry.compressed + entry.raw for entry in group)
+
+
+def _group(
+    fetcher: Fetcher, item: SnapshotKey, entries: list[SeekEntry]
+) -> tuple[int, bytes, list[bytes]]:
+    """Bytes fetched, the bytes themselves, and the pages in them. The first group begins with
+    the object's header."""
+    start = 0 if not entries[0].raw_offset else entries[0].offset
+    length = entries[-1].offset + entries[-1].compressed - start
+
+    def read() -> tuple[int, bytes, list[bytes]]:
+        data = fetcher.get(item.key, start, length)
+        view = memoryview(data)
+        return (
+            length,
+            data,
+            [
+                decode_frame(view[entry.offset - start :][: entry.compressed], entry, item.key)
+                for entry in entries
+            ],
+        )
+
+    return persistently(read)

@@ -1,0 +1,53 @@
+"""Segments for tests of the cache: small, and with every field different from its default."""
+
+import hashlib
+
+from replicator.cache.cache import SegmentRecord
+from replicator.format.database import PageHashes
+from replicator.model import DatabaseState, Kind, LogPosition
+
+PAGE_SIZE = 512
+
+
+def content(first, last=None):
+    return b"segment %d to %d" % (first, last or first) * 3
+
+
+def record(first, last=None, *, data=None, **values):
+    """A record whose numbers all follow from its txids."""
+    last = last or first
+    data = content(first, last) if data is None else data
+    settings = {
+        "first_txid": first, "last_txid": last, "generation": "0190-gen", "kind": Kind.SEGMENT,
+        "key": f"app.db/wal/{first:016x}.wal.zst", "size": len(data), "raw_bytes": 4128 * last,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "end": LogPosition(2**32 - first, last, first, (7, 2**32 - 1), first % 2 == 0, 4096),
+        "state": DatabaseState(last, 2**64 - last), "checksum_before": 2**63 + first,
+        "first_commit_ms": 1000 + first, "commit_ms": 1000 + last, "created_ms": 2000 + last,
+        "metadata": {"kind": "segment", "note": "é\n"},
+    }  # fmt: skip
+    return SegmentRecord(**settings | values)
+
+
+def add(cache, first, last=None, **options):
+    """Capture one segment."""
+    values = options.pop("values", {})
+    draft = cache.draft()
+    draft.write(content(first, last))
+    return draft.finish(record(first, last, **values), **options)
+
+
+def upload(cache, first, at_ms=9000):
+    cache.uploading(first)
+    return cache.uploaded(first, at_ms)
+
+
+def page(number):
+    return bytes([number % 251]) * PAGE_SIZE
+
+
+def hashes_of(count):
+    """The hashes of ``count`` different pages."""
+    hashes = PageHashes(PAGE_SIZE)
+    hashes.extend(1, b"".join(page(number) for number in range(1, count + 1)))
+    return hashes

@@ -1,0 +1,241 @@
+"""File systems that fail: through the seam of system/files.py, at the call that a test names."""
+
+import errno
+import os
+import signal
+import sqlite3
+import threading
+from collections import Counter
+
+from replicator.system.files import Files
+
+
+class Crash(BaseException):
+    """The process ended here. Nothing but the test itself catches it."""
+
+
+class CountingFiles(Files):
+    """Numbers the calls and remembers their names; the base of the others."""
+
+    def __init__(self):
+        self.log = []
+
+    def system(self, call, /, *args, **kwargs):
+        self.log.append((call.__name__, args))
+        return self.act(len(self.log), call, args, kwargs)
+
+    def act(self, number, call, args, kwargs):
+        return call(*args, **kwargs)
+
+    def names(self):
+        return [name for name, _ in self.log]
+
+
+class CrashingFiles(CountingFiles):
+    """Ends the process before call number ``at``: nothing that comes later takes effect."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def act(self, number, call, args, kwargs):
+        if number >= self.at:
+            raise Crash
+        return call(*args, **kwargs)
+
+
+class KillingFiles(CountingFiles):
+    """As above, with SIGKILL; for a process of its own."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def act(self, number, call, args, kwargs):
+        if number == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **kwargs)
+
+
+class FailingFiles(CountingFiles):
+    """Call number ``at`` fails, once, for lack of space or with an I/O error."""
+
+    def __init__(self, at, code=errno.ENOSPC):
+        super().__init__()
+        self.at = at
+        self.code = code
+
+    def act(self, number, call, args, kwargs):
+        if number == self.at:
+            raise injected(call, self.code)
+        return call(*args, **kwargs)
+
+
+class TearingFiles(CountingFiles):
+    """Writes at most ``most`` bytes at a time, as the kernel may."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def act(self, number, call, args, kwargs):
+        if call is os.write:
+            return os.write(args[0], args[1][: self.most])
+        if call is os.pread:
+            return os.pread(args[0], min(args[1], self.most), args[2])
+        if call is os.preadv:
+            return os.preadv(args[0], [args[1][0][: self.most]], args[2])
+        return call(*args, **kwargs)
+
+
+class PowerCutFiles(CrashingFiles):
+    """Before call number ``at`` the power fails: what was not synced is as if never done.
+
+    Content that was not synced is gone; a name that was made, replaced or removed is as it was
+    until its directory is synced. SQLite's own files are left alone: it syncs for itself.
+    """
+
+    def __init__(self, at):
+        super().__init__(at)
+        self.open = {}  # descriptor -> path
+        self.dirty = {}  # inode -> a path of it, content not synced
+        self.undo = []  # (directory, path, content before or None)
+
+    def act(self, number, call, args, kwargs):
+        if call is os.rename:
+            return self._rename(number, *args)
+        if call is os.unlink and number < self.at:
+            self._remember(args[0])
+        result = super().act(number, call, args, kwargs)
+        if call is os.open:
+            self.open[result] = os.fspath(args[0])
+        elif call is os.write:
+            self.dirty[os.fstat(args[0]).st_ino] = self.open[args[0]]
+        elif call is os.fsync:
+            self._synced(args[0])
+        return result
+
+    def _remember(self, path):
+        content = None
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                content = file.read()
+        self.undo.append((os.path.dirname(path), path, content))
+
+    def _rename(self, number, old, new):
+        if number < self.at and not os.fspath(old).endswith("state.db"):
+            self._remember(new)
+        inode = os.stat(old).st_ino if os.path.exists(old) else None
+        super().act(number, os.rename, (old, new), {})
+        if inode in self.dirty:
+            self.dirty[inode] = new
+
+    def _synced(self, fd):
+        self.dirty.pop(os.fstat(fd).st_ino, None)
+        directory = self.open[fd]
+        self.undo = [step for step in self.undo if os.path.dirname(step[1]) != directory]
+
+    def cut(self):
+        """What the disk holds when the power is back."""
+        for path in self.dirty.values():
+            if os.path.exists(path):
+                os.truncate(path, 0)
+        for _, path, content in reversed(self.undo):
+            if content is None:
+                if os.path.exists(path):
+                    os.unlink(path)
+                continue
+            with open(path, "wb") as file:
+                file.write(content)
+
+
+class StrikingFiles(Files):
+    """Strikes calls with a fault until it is cleared. A call is known by what it does to what:
+    ``("write", "segment")``, ``("COMMIT", "ledger")``; ``seen`` counts them.
+
+    ``strike(point, n, fault, lasting)`` waits for the n-th call of that kind, then fails it, and
+    if ``lasting`` all that such trouble would meet: of a full disk whatever needs space, of a bad
+    block every call of that kind, and short writes everywhere.
+    """
+
+    GROWS = frozenset(
+        {
+            "open to write",
+            "write",
+            "pwrite",
+            "mkdir",
+            "rename",
+            "fsync",
+            "ftruncate",
+            "INSERT",
+            "CREATE",
+            "COMMIT",
+            "PRAGMA",
+        }
+    )
+    WRITES = frozenset({"write", "pwrite"})
+
+    def __init__(self, name_of):
+        """``name_of`` gives a short word for a path."""
+        self._name_of = name_of
+        self._lock = threading.Lock()
+        self._names = {}  # descriptor -> word
+        self._plan = None
+        self.seen = Counter()
+        self.struck = 0
+
+    def strike(self, point, nth, fault, *, lasting):
+        self._plan = point, nth, fault, lasting
+
+    def clear(self):
+        self._plan = None
+
+    def system(self, call, /, *args, **kwargs):
+        point = self._point(call, args)
+        fault = self._fault(point)
+        if fault == "short":
+            cut = max(1, len(args[1]) // 2)
+            return call(args[0], args[1][:cut], *args[2:])
+        if fault is not None:
+            raise injected(call, fault)
+        result = call(*args, **kwargs)
+        if call is os.open:
+            self._names[result] = point[1]
+        return result
+
+    def _point(self, call, args):
+        if call.__name__ == "_execute":
+            return args[0].split()[0], "ledger"
+        if call is os.open:
+            doing = "open to write" if args[1] & (os.O_WRONLY | os.O_RDWR) else "open"
+            return doing, self._name_of(args[0])
+        target = args[0]
+        known = self._names.get(target) if isinstance(target, int) else self._name_of(target)
+        return call.__name__, known or "database"  # whose descriptor outlives its opener
+
+    def _fault(self, point):
+        with self._lock:
+            self.seen[point] += 1
+            if self._plan is None:
+                return None
+            planned, nth, fault, lasting = self._plan
+            first = point == planned and self.seen[point] == nth
+            if not first and not (lasting and self.struck and self._alike(point, planned, fault)):
+                return None
+            self.struck += 1
+            return fault
+
+    def _alike(self, point, planned, fault):
+        if fault == "short":
+            return point[0] in self.WRITES
+        return point[0] in self.GROWS if fault == errno.ENOSPC else point == planned
+
+
+def injected(call, code):
+    """What a system call, or SQLite, answers with."""
+    if call.__name__ != "_execute":
+        return OSError(code, os.strerror(code))
+    full = code == errno.ENOSPC
+    error = sqlite3.OperationalError("database or disk is full" if full else "disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
+    return error

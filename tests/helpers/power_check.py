@@ -1,0 +1,215 @@
+"""What must hold on a disk after a power cut, before anything starts on it and after it did."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import random
+import shutil
+import sqlite3
+import tempfile
+import traceback
+from pathlib import Path
+
+import pytest
+
+from replicator import restore
+from replicator.archive.keys import Keys, WalKey, parse_key
+from replicator.cache.cache import Cache
+from replicator.capture.reader import log_holds
+from replicator.engine import resume as join
+from replicator.engine.decide import Facts, LocalFacts, decide
+from replicator.errors import DatabaseUnusable
+from replicator.format.envelope import HEADER_LIMIT, read_header, read_tail
+from replicator.model import Kind
+from replicator.sqlite.live import LogFile, wal_path
+from replicator.store.directory import DirectoryStore
+from replicator.system.files import Files
+from replicator.upload.fencing import facts_of, log_after
+from replicator.verify.verify import verify
+from tests.helpers.power_disk import write_tree
+from tests.programs.power_story import LONG, commit, open_database, replicator_of, rows
+
+OTHER_LIFE = 700  # bytes of a row that is committed after the power cut
+EVERY_ONE = 0.05  # of the states, where each transaction is restored
+
+
+class NoSync(Files):
+    """Nothing has to survive these checks."""
+
+    def system(self, call, /, *args, **kwargs):
+        return 0 if call.__name__ == "fsync" else call(*args, **kwargs)
+
+
+class StoredLog:
+    """What a store's tree holds of the log, read from the objects themselves."""
+
+    def __init__(self):
+        self._known = {}
+
+    def __call__(self, tree):
+        """[(first txid, last txid, SHA-256)] in order; it has no hole."""
+        found = []
+        for path, data in sorted(tree.items()):
+            key = parse_key("app.db", path.removeprefix("store/"), len(data or b""))
+            if isinstance(key, WalKey):
+                found.append(self._facts(path, data))
+        for before, after in itertools.pairwise(found):
+            assert after[0] == before[1] + 1, "a hole in the log"
+        return found
+
+    def _facts(self, path, data):
+        if path not in self._known:
+            header, _ = read_header(data[:HEADER_LIMIT], path)
+            trailer = read_tail(data, len(data), path).trailer
+            sha256 = hashlib.sha256(data).hexdigest()
+            self._known[path] = header.first_txid, trailer.last_txid, sha256
+        return self._known[path]
+
+
+def check_cache(place, log, reported):
+    """The cache opens, knows all it ever sent, and calls nothing durable that is not; how the
+    log would go on."""
+    stored = {first: sha256 for first, _, sha256 in log}
+    end = log[-1][1] if log else 0
+    assert not reported or reported[-1][0] <= end, "reported durable, yet not in the store"
+    with Cache.open(place / "cache", NoSync()) as cache:
+        assert not any("record" not in line for line in cache.recovered), cache.recovered
+        records = cache.records()
+        for record in records:
+            if record.acknowledged:
+                assert stored.get(record.first_txid, record.sha256) == record.sha256
+                assert record.last_txid <= end, "acknowledged, yet not in the store"
+            else:
+                assert cache.intact(record)
+                assert stored.get(record.first_txid) in (None, record.sha256), "it would fork"
+        head, durable = cache.head(), cache.durable()
+        assert (head.last_txid if head else 0) >= end, "the store has what the cache forgot"
+        assert (durable.last_txid if durable else 0) <= end
+        return "first start" if head is None else _way(place, cache, head)
+
+
+def _way(place, cache, head):
+    hashes = cache.load_hashes(head.last_txid)
+    assert hashes is None or hashes.state == head.state
+    log = LogFile(wal_path(place / "app.db"))
+    try:
+        holds = log_holds(log, head.end)
+    finally:
+        log.close()
+    return decide(
+        Facts(
+            LocalFacts(
+                same_page_size=True,
+                same_file=True,
+                log_holds_position=holds,
+                hashes_trusted=hashes is not None,
+            )
+        )
+    ).way.value
+
+
+def check_all(state, store, reported, identity, seed, scratch):
+    """Start on it, let it settle, restore; None, or what went wrong. For a process of its own.
+
+    ``identity`` is what the ledger knows the database file by.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+        place = Path(directory)
+        write_tree(place, store, state)
+        if (place / "app.db").exists():
+            found = os.stat(place / "app.db")
+            known = {(found.st_dev, found.st_ino): json.dumps(identity)}
+            join._identity = lambda database: known.get(database.identity, "another one")
+        try:
+            _check_all(place, reported, random.Random(seed))
+        except BaseException:  # noqa: BLE001 - told to whoever made the state
+            return traceback.format_exc()
+    return None
+
+
+def _check_all(place, reported, rng):
+    if _is_no_database(place / "app.db"):
+        assert not reported  # its creation was interrupted, before anybody followed it
+        with pytest.raises(DatabaseUnusable):
+            replicator_of(place, DirectoryStore(place / "store")).start()
+        return
+    early = rng.random() < 0.5  # the application, or the replicator, comes first
+    db, left = (open_database(place / "app.db"), None) if early else (None, 0)
+    if db is not None:
+        left = rows(db)
+    mine = replicator_of(place, DirectoryStore(place / "store"))
+    mine.start()
+    try:
+        if db is None:
+            db = open_database(place / "app.db")
+            left = rows(db)
+        _go_on(mine, db, left, rng)
+        position = mine.flush(LONG)
+        assert mine.status().durable_txid == position.txid
+        assert mine.failed is None
+        assert not mine.status().last_error
+    finally:
+        mine.stop()
+    db.close()
+    _check_store(place, position.txid, left, reported, rng)
+
+
+def _is_no_database(path):
+    """Whether SQLite refuses what the power left of the application's own file. It is asked on a
+    copy, for it would change what the replicator is to find."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        for file in path.parent.glob(f"{path.name}*"):
+            shutil.copy(file, directory)
+        with contextlib.closing(sqlite3.connect(Path(directory) / path.name)) as db:
+            try:
+                db.execute("SELECT count(*) FROM sqlite_schema")
+            except sqlite3.DatabaseError as error:
+                return error.sqlite_errorname == "SQLITE_NOTADB"
+    return False
+
+
+def _go_on(mine, db, left, rng):
+    """What was committed last may be gone; the same numbers now mean other rows."""
+    for seq in range(left + 1, left + 3):
+        if rng.random() < 0.7:
+            mine.flush(LONG)
+        commit(db, seq, OTHER_LIFE)
+
+
+def _check_store(place, txid, left, reported, rng):
+    store = DirectoryStore(place / "store")
+    with contextlib.closing(sqlite3.connect(place / "app.db")) as db:
+        assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    assert _restored(store, place) == (txid, left + 2)
+    assert (place / "restored.db").read_bytes() == (place / "app.db").read_bytes()
+    report = verify(store, "app.db", data=rng.random() < 0.2)
+    assert report.findings == (), report.findings
+    assert report.head_txid == txid
+    assert report.restorable[-1].last_txid == txid
+    for promised, count in rng.sample(reported, min(2, len(reported))):
+        assert _restored(store, place, txid=promised) == (promised, count)
+    points = _restore_points(store)
+    for some in points if rng.random() < EVERY_ONE else rng.sample(points, min(3, len(points))):
+        assert _restored(store, place, txid=some)[0] == some
+
+
+def _restore_points(store):
+    """Every txid but those that were squashed into a later one."""
+    found = []
+    for entry in log_after(store, Keys("app.db"), 0):
+        facts = facts_of(store, entry)
+        whole = range(facts.first_txid, facts.last_txid + 1)
+        found += whole if facts.kind is not Kind.MERGE_NEWEST else [facts.last_txid]
+    return found
+
+
+def _restored(store, place, **options):
+    output = place / "restored.db"
+    output.unlink(missing_ok=True)  # else whoever has it open is looked for, which takes long
+    report = restore(store=store, prefix="app.db", output=output, **options)
+    with contextlib.closing(sqlite3.connect(output)) as db:
+        return report.txid, rows(db)

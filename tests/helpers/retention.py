@@ -1,0 +1,141 @@
+"""A bucket with a past: a database whose transactions and objects have made-up times."""
+
+from dataclasses import replace
+
+from replicator import restore
+from replicator.archive.inventory import LogItem
+from replicator.archive.keys import Keys
+from replicator.archive.listing import ask
+from replicator.format.objects import parse_metadata
+from replicator.metrics import Metrics
+from replicator.model import Retention
+from replicator.retention.worker import Keeping
+from replicator.store.memory import MemoryStore
+from tests.helpers.bucket import EPOCH_MS, BucketBuilder
+
+SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
+KEYS = Keys("app.db")
+
+
+class AgedStore(MemoryStore):
+    """A store whose clock is ours."""
+
+    def __init__(self):
+        super().__init__()
+        self.now_ms = EPOCH_MS
+
+    def put(self, key, body, *, metadata=None, if_absent=True):
+        super().put(key, body, metadata=metadata, if_absent=if_absent)
+        stored = self._objects[key]
+        self._objects[key] = replace(stored, info=replace(stored.info, modified_ms=self.now_ms))
+
+
+class Past:
+    """A database that lives through made-up time: ``insert``, ``cut`` and so on happen now."""
+
+    def __init__(self, directory, store=None, **options):
+        self.store = store if store is not None else AgedStore()
+        self.times = {}
+        self.bucket = BucketBuilder(directory, self.store, when=self._when, **options)
+
+    def _when(self, txid):
+        return self.times.setdefault(txid, self.now_ms)
+
+    @property
+    def now_ms(self):
+        return self.store.now_ms
+
+    def wait(self, ms):
+        self.store.now_ms += ms
+
+    @property
+    def images(self):
+        return self.bucket.images
+
+    @property
+    def txid(self):
+        return self.bucket.txid
+
+    def insert(self, rows=1, *, cut=True):
+        self.times[self.bucket.insert(rows)] = self.now_ms
+        if cut:
+            self.cut()
+
+    def run(self, *statements):
+        self.times[self.bucket.run(*statements)] = self.now_ms
+
+    def cut(self):
+        return self.bucket.cut() if self.bucket.first <= self.bucket.txid else None
+
+    def snapshot(self):
+        self.cut()
+        key = KEYS.snapshot(self.txid, self.bucket.generation)
+        if not any(info.key == key for info in self.store.list(key)):
+            self.bucket.snapshot()
+
+    def start_generation(self):
+        self.cut()
+        self.bucket.start_generation()
+
+    def close(self):
+        self.bucket.close()
+
+    # ------------------------------------------------------------- what a keeper is given
+
+    def appended(self, since):
+        """What a cache would tell: the segments after ``since``, known for what they are."""
+        found = []
+        for info in self.store.list(KEYS.wal_dir, start_after=KEYS.wal(since)):
+            facts = parse_metadata(info.metadata) or parse_metadata(
+                self.store.head(info.key).metadata
+            )
+            found.append(
+                LogItem(
+                    info.key,
+                    0,
+                    facts.first_txid,
+                    facts.last_txid,
+                    info.size,
+                    info.modified_ms,
+                    info.modified_ms,
+                ).told(facts)
+            )
+        return found
+
+    def keeping(self, *, store=None, rules=None, cached=lambda *_: [], **options):
+        return Keeping(
+            store=store or self.store,
+            keys=KEYS,
+            rules=rules or Retention(),
+            appended=self.appended,
+            cached=cached,
+            metrics=Metrics(),
+            created_by="tests",
+            level=3,
+            **options,
+        )
+
+    def keep(self, keeping):
+        """Let it work until nothing is left to do now."""
+        keeping.step(self.now_ms)
+        for _ in range(1000):
+            if not keeping.step(self.now_ms):
+                return
+        raise AssertionError("it never ends")
+
+    # ------------------------------------------------------------- what is left of it
+
+    def restored(self, directory, txid=None, store=None):
+        output = directory / f"{txid}.db"
+        restore(
+            store=store or self.store, prefix="app.db", output=output, txid=txid, overwrite=True
+        )
+        return output.read_bytes()
+
+    def keys(self, folder=""):
+        return [info.key for info in self.store.list(f"app.db/{folder}")]
+
+
+def told(store, inventory):
+    """The inventory with every object asked."""
+    return inventory.with_items([ask(store, item) for item in inventory.log])

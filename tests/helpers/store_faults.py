@@ -1,0 +1,446 @@
+"""One whole life of a replicator, and what can become of each call that it makes to its store.
+
+`Life` is played step by step: snapshots and segments, whole and in parts, restarts, merges, a
+lost cache, a take-over, restores. The requests of a life without faults are the places where a
+`Fault` can strike. It lasts until somebody was told of it. Then the store is well again, and the
+same replicator has to bring everything into the bucket.
+"""
+
+import contextlib
+import logging
+import shutil
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from replicator import SqliteReplicator, restore
+from replicator.engine import capture_thread as pipeline
+from replicator.errors import (
+    AccessDenied,
+    DamageError,
+    Fenced,
+    NotDurable,
+    ObjectExists,
+    ObjectMissing,
+    RefusedError,
+    ReplicatorError,
+    StoreUnavailable,
+    StoreUnsafe,
+)
+from replicator.format.segment import SnapshotEncoder
+from replicator.metrics import Metrics
+from replicator.recovery import fetch, rebuild
+from replicator.retention.api import keeper_for
+from replicator.snapshot import stream as snapshot
+from replicator.store import retry
+from replicator.store.memory import MemoryStore
+from replicator.store.retry import RetryPolicy
+from replicator.store.timeouts import WatchedStore
+from replicator.system.scheduler import Errands
+from replicator.testing import (
+    FaultyStore,
+    RecordingStore,
+    answer_lost,
+    broken_after,
+    corrupted,
+    hanging,
+    raising,
+    truncated,
+)
+from replicator.upload import uploader as upload
+from tests.helpers.replication import LONG, App, config_for, wait_for
+
+KIB, MINUTE_MS = 1 << 10, 60_000
+FOREIGN = (
+    b"of somebody else",
+    {"writer": "01900000-0000-7000-8000-00000000000f", "host": "process 7 on elsewhere"},
+)
+FOLDERS = ("wal/", "merged/", "snapshots/", "probe/", "proofs/", "pins/", "metadata.json", "")
+# What each fault may end in for whoever called; most must be dealt with unseen.
+RAISED = {
+    "error once": (),
+    "answer lost": (),
+    "hang": (),
+    "upload gone": (StoreUnavailable,),
+    "error for ever": (StoreUnavailable,),
+    "403": (AccessDenied,),
+    "truncated": (StoreUnavailable, DamageError, StoreUnsafe),
+    "corrupted": (StoreUnavailable, DamageError, StoreUnsafe),
+    "412": (ObjectExists, StoreUnavailable, StoreUnsafe),
+    "412 once": (ObjectExists, StoreUnavailable),
+}
+BRIEF = ("error once", "answer lost", "hang", "412 once", "upload gone", "taken")
+# Nothing depends on these; a replicator may go on without them and without a word. (Of four
+# racers three are refused anyway.)
+IDLE = {
+    ("delete", "probe/"),
+    ("put", "probe/"),
+    ("put", "metadata.json"),
+    ("list_uploads", ""),
+    ("list", "proofs/"),
+}
+# Without these a snapshot is sent as a whole, which is nothing to speak of.
+UNCOPIED = {("copies", "copy_part"), ("copies", "get")}
+
+
+@contextlib.contextmanager
+def hurried():
+    """Pauses in milliseconds, and parts so small that little makes many."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (retry, upload):
+            patch.setattr(module, "backoff", lambda *_: 0.002)
+        for module, size in ((snapshot, 32), (upload, 32)):
+            patch.setattr(module, "PART_BYTES", size * KIB)
+        patch.setattr(snapshot, "COPY_PART_BYTES", 32 * KIB)
+        patch.setattr(SnapshotEncoder, "FRAME_BYTES", 16 * KIB)
+        for module, name in (
+            (upload, "SINGLE_PUT_BYTES"),
+            (fetch, "RANGE_BYTES"),
+            (rebuild, "ONE_GET_BYTES"),
+        ):
+            patch.setattr(module, name, 64 * KIB)
+        for name in ("FIRST_PAUSE", "LONGEST_PAUSE"):
+            patch.setattr(pipeline, name, 0.01)
+        patch.setattr("replicator.replicator.SNAPSHOT_RETRIES", RetryPolicy(deadline=0.05))
+        patch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # records hold lives
+        patch.setattr(sys.modules["replicator.restore"], "PATIENCE", 0.05)
+        patch.setitem(WatchedStore.__init__.__kwdefaults__, "patience", 0.2)
+        yield
+
+
+@dataclass(frozen=True)
+class Place:
+    """A call in the life: the ``nth`` of its name on such a key since the step began."""
+
+    step: str
+    call: str
+    folder: str
+    nth: int
+    key: str
+
+
+class Fault:
+    """What becomes of the call at a place, and of those after it until :meth:`mend`."""
+
+    def __init__(self, place, name):
+        self.place, self.name = place, name
+        self.struck = threading.Event()
+        self._hang = hanging()
+
+    def _effect(self, store):
+        if self.name == "upload gone":
+            return lambda proceed: (_abort_all(store), proceed())
+        if self.name == "taken":
+            return lambda proceed: (_take(store, self.place.key), proceed())
+        reads = {
+            ("truncated", "get"): truncated(7),
+            ("corrupted", "get"): corrupted(-8),
+            ("truncated", "list"): broken_after(1, StoreUnavailable("the answer was cut short")),
+        }
+        answers = {
+            "hang": self._hang,
+            "answer lost": answer_lost,
+            "403": raising(AccessDenied("403 by script")),
+            "412": raising(ObjectExists("412 by script")),
+            "412 once": raising(ObjectExists("412 by script")),
+        }
+        otherwise = raising(StoreUnavailable(f"{self.name} by script"))
+        return reads.get((self.name, self.place.call)) or answers.get(self.name, otherwise)
+
+    def arm(self, life):
+        effect = self._effect(life.inner)
+
+        def strike(proceed):
+            self.struck.set()
+            return effect(proceed)
+
+        life.store.script(
+            self.place.call,
+            strike,
+            nth=self.place.nth,
+            key=self.place.folder,
+            times=1 if self.name in BRIEF else None,
+        )
+
+    def mend(self, life):
+        life.store.heal()
+        self._hang.released.set()
+
+
+def _take(store, key):
+    body, metadata = FOREIGN
+    store.put(key, body, metadata=metadata)
+
+
+def _abort_all(store):
+    for found in store.list_uploads(""):
+        store.abort_upload(found.key, found.upload_id)
+
+
+class Life:
+    """Steps are methods ``do_…``, which act once, and ``ask_…`` (or a flush), which wait for
+    what was done to be safe, and are asked again when they were told of a fault."""
+
+    STEPS = (
+        "begin",
+        "segment",
+        "large",
+        "snapshot",
+        "copies",
+        "restart",
+        "catch_up",
+        "resume",
+        "past",
+        "adopt",
+        "restore",
+        "take_over",
+        "history",
+    )
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.inner = MemoryStore()
+        self.record = RecordingStore(self.inner)
+        self.store = FaultyStore(self.record)
+        self.app = App(directory / "app.db")
+        self.images = [self.app.image()]
+        self.safe = 0  # which of them the replicator last called durable
+        self.replicator = None
+        self.cache, self.take_over = "cache-1", False
+        self.places, self.outcomes = [], Counter()
+        self.fenced = None
+        self.keeping = None
+        self._restores = 0
+
+    # ------------------------------------------------------------------ what happens
+
+    def commit(self, size=300):
+        self.app.insert(1, size)
+        self.images.append(self.app.image())
+
+    def config(self):
+        return config_for(
+            self.app.path,
+            cache_dir=self.directory / self.cache,
+            keep=False,
+            take_over=self.take_over,
+        )
+
+    def started(self):
+        if self.replicator is None:
+            replicator = SqliteReplicator(self.config(), store=self.store)
+            replicator.start()
+            self.replicator = replicator
+        return self.replicator
+
+    def stop(self):
+        if self.replicator is not None:
+            self.replicator.stop()
+            self.replicator = None
+
+    def flush(self):
+        count = len(self.images) - 1
+        self.started().flush(LONG)
+        self.safe = max(self.safe, count)
+
+    do_begin = do_segment = do_snapshot = do_copies = commit
+
+    def do_large(self):
+        self.commit(150 * KIB)
+
+    def ask_snapshot(self):
+        self.flush()
+        self.started().snapshot(LONG)
+
+    ask_copies = ask_snapshot
+
+    def do_restart(self):
+        self.stop()
+        self.commit()
+
+    def do_catch_up(self):
+        """The log is reset while nobody follows it."""
+        self.stop()
+        self.commit()
+        self.app.checkpoint("TRUNCATE")
+        self.commit()
+
+    def do_resume(self):
+        """The end of the process interrupts a large segment between two of its parts."""
+        self.store.script("put_part", raising(StoreUnavailable("away")), nth=3, times=None)
+        self.commit(200 * KIB)
+        with pytest.raises(NotDurable):
+            self.started().flush(0.2)
+        self.stop()
+        self.store.heal()
+
+    def ask_past(self):
+        """Merge the segments and remove what the merges stand for, as if time had passed."""
+        self.keeping = keeper_for(
+            self.config(),
+            self.store,
+            self.started()._parts.cache,
+            Metrics(),
+            created_by="tests",
+            durable_txid=lambda: self.replicator.status().durable_txid,
+            pause=lambda _: None,
+            on_trouble=lambda _: None,
+            errands=Errands(),
+        )._keeping
+        for minutes in (20, 40, 120):
+            at_ms = time.time_ns() // 1_000_000 + minutes * MINUTE_MS
+            self.keeping.begin(at_ms)
+            while self.keeping.step(at_ms):
+                pass
+
+    def do_adopt(self):
+        self.stop()
+        shutil.rmtree(self.directory / self.cache)
+
+    def ask_adopt(self):
+        self.flush()
+        if len(self.images) - 1 == self.safe:
+            self.commit()
+        self.flush()
+
+    def do_take_over(self):
+        self.stop()
+        self.cache, self.take_over = "cache-2", True
+        self.commit()
+
+    def ask_restore(self):
+        self.check(self.store)
+
+    def ask_history(self):
+        assert self._restored(self.store, txid=2)[1] in self.images
+
+    def _restored(self, store, **options):
+        self._restores += 1
+        output = self.directory / f"out-{self._restores}.db"
+        report = restore(store=store, prefix="app.db", output=output, **options)
+        return report, output.read_bytes() if report else b""
+
+    # ------------------------------------------------------------------ what must hold
+
+    def check(self, store, *, foreign=False):
+        """A restore gives one of the states that were committed, none older than what was
+        called durable; with something ``foreign`` at the log's end, up to there."""
+        durable = self.replicator.status().durable_txid if self.replicator else 0
+        safe = self.safe
+        if foreign and not durable:
+            return
+        report, data = self._restored(store, **({"txid": durable} if foreign else {}))
+        if report is None:
+            assert (safe, durable) == (0, 0), "what was called durable is gone"
+            return
+        assert data in self.images, "a state that never was"
+        newest = len(self.images) - 1 - self.images[::-1].index(data)
+        assert newest >= safe, f"{safe - newest} commits were lost"
+        assert report.txid >= durable
+
+    def play(self, fault=None):
+        for step in self.STEPS:
+            getattr(self, f"do_{step}", lambda: None)()
+            before = len(self.record.requests)
+            mine = fault if fault is not None and fault.place.step == step else None
+            if mine is not None:
+                mine.arm(self)
+            self._ask(getattr(self, f"ask_{step}", self.flush), mine)
+            if self.fenced is not None:
+                return
+            self._note_places(step, self.record.requests[before:])
+        self.stop()
+        self.check(self.inner)
+        assert self.safe == len(self.images) - 1
+        self.record.check()
+
+    def _note_places(self, step, requests):
+        seen = Counter()
+        for request in requests:
+            folder = next(name for name in FOLDERS if name in request.key)
+            seen[request.call, folder] += 1
+            self.places.append(
+                Place(step, request.call, folder, seen[request.call, folder], request.key)
+            )
+
+    def _ask(self, ask, fault):
+        """Until it is answered. Whoever was told of a fault by an error asks once more."""
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ask)
+            if fault is not None:
+                self._watch(answer, fault)
+            error = answer.exception(LONG)
+        if fault is not None and isinstance(error, ReplicatorError):
+            self._judge(error, fault)
+            if self.fenced is None:
+                self._ask(ask, None)
+        elif error is not None:
+            raise error
+
+    def _watch(self, answer, fault):
+        """Wait until the call is through or somebody was told of the fault; then mend it."""
+        wait_for(lambda: answer.done() or fault.struck.is_set())
+        direct = fault.place.step in {"past", "restore", "history"}  # no status would tell
+        if fault.name == "hang" and direct:
+            assert not answer.done()
+        else:
+            wait_for(lambda: answer.done() or (not direct and self._told()))
+        if fault.name not in BRIEF and answer.done() and answer.exception() is None:
+            place = fault.place
+            assert (
+                self._told()
+                or (place.call, place.folder) in IDLE
+                or (place.step, place.call) in UNCOPIED
+            ), "silence"
+        self.check(self.inner, foreign=fault.name == "taken")
+        fault.mend(self)
+
+    def _told(self):
+        refused = self.keeping is not None and self.keeping.refused
+        return refused or (
+            self.replicator is not None and self.replicator.status().last_error is not None
+        )
+
+    def _judge(self, error, fault):
+        """The caller was told: in the right words. Only a refusal ends a replicator, and only
+        before it had anything in the bucket; another start works."""
+        self.outcomes[type(error).__name__] += 1
+        if isinstance(error, Fenced):
+            assert fault.name == "taken", error
+            self.fenced = error
+            return
+        allowed = RAISED[fault.name]
+        if fault.place.step == "past":  # the keeper's thread says so and tries again
+            allowed += (StoreUnavailable, ObjectMissing)
+        assert isinstance(error, allowed), f"{error!r} for {fault.name}"
+        if self.replicator is None or self.replicator.failed is not None:
+            assert isinstance(error, RefusedError)
+            assert error.exit_code == 6
+            assert fault.place.step in {"begin", "adopt", "take_over"}
+            self.outcomes["refused at start"] += 1
+            self.stop()
+
+
+def played(directory, fault=None):
+    """The life once through, its directory gone; what came of it."""
+    directory.mkdir()
+    life = Life(directory)
+    try:
+        life.play(fault)
+    except BaseException as error:
+        if fault is not None:
+            error.add_note(f"{fault.name} at {fault.place}")
+        raise
+    finally:
+        if fault is not None:
+            fault.mend(life)
+        life.stop()
+        life.app.close()
+    assert fault is None or fault.struck.is_set(), fault.place
+    shutil.rmtree(directory)
+    return life

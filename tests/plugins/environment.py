@@ -1,0 +1,37 @@
+"""Isolation: what the machine happens to have in its environment reaches no test."""
+
+import os
+
+import pytest
+
+_FOREIGN = ("AWS_", "BOTO", "REPLICATOR_", "SSL_CERT_")
+
+
+def _is_foreign(name: str) -> bool:
+    upper = name.upper()
+    return upper.startswith(_FOREIGN) or upper.endswith(("_PROXY", "_CA_BUNDLE"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment(tmp_path_factory):
+    """For the whole run: no credentials, proxies, CA bundles or settings, an empty home."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in filter(_is_foreign, list(os.environ)):
+            patch.delenv(name)
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("HOME", str(home))
+        patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+        patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # never ask a link-local address
+        patch.setenv("NO_PROXY", "*")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def clean_settings(clean_environment):
+    """For each test: what the test before it set in the environment is gone."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in filter(_is_foreign, list(os.environ)):
+            if name not in ("AWS_EC2_METADATA_DISABLED", "NO_PROXY"):
+                patch.delenv(name)
+        yield

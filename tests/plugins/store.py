@@ -1,0 +1,85 @@
+"""Stores to test on: memory, a directory, moto in process, a real SeaweedFS.
+
+One server per worker process for the whole run, one bucket in it, and for each test a prefix
+nobody else uses (`prefix`).
+"""
+
+import secrets
+
+import pytest
+
+from replicator.store.directory import DirectoryStore
+from replicator.store.memory import MemoryStore
+from replicator.store.s3 import S3Store
+from replicator.testing import SeaweedServer
+
+
+@pytest.fixture
+def prefix():
+    """A prefix of its own for the test, without a slash at the end."""
+    return f"test-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def memory_store():
+    return MemoryStore()
+
+
+@pytest.fixture
+def directory_store(tmp_path):
+    root = tmp_path / "store"
+    root.mkdir()
+    return DirectoryStore(root)
+
+
+@pytest.fixture(scope="session")
+def moto_server(clean_environment):
+    """The endpoint of a moto server in this process. It verifies nothing: logic only."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def moto_store(moto_server):
+    store = S3Store(
+        f"bucket-{secrets.token_hex(6)}",
+        endpoint_url=moto_server,
+        credentials=("moto", "moto"),
+        pool=32,
+    )
+    store.create_bucket()
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def seaweed(clean_environment):
+    """A running :class:`SeaweedServer`; whoever pauses or kills it starts one of their own."""
+    with SeaweedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def seaweed_store(seaweed):
+    store = seaweed.store()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def seaweed_credentials(seaweed, monkeypatch):
+    """The server, with its credentials in the environment, as a user would set them."""
+    for name, value in seaweed.environment().items():
+        monkeypatch.setenv(name, value)
+    return seaweed
+
+
+@pytest.fixture(params=["memory", "directory", "moto", "seaweed"])
+def any_store(request):
+    """Every kind of store in turn. They are shared: keep to `prefix`."""
+    return request.getfixturevalue(f"{request.param}_store")

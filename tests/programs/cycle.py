@@ -1,0 +1,211 @@
+"""Processes that live for one capture–upload cycle, or one restore, and may be killed in it.
+
+    python cycle.py      reads requests, one line of JSON each; forks a process for each, so that
+                         no interpreter has to start again
+
+A request is ``{"do": …, "place": DIRECTORY, "gate": ROLE or null}``. A role is one thread: its
+name and which one of that name it is. The thread of the ``gate`` says its number and waits until a
+byte comes through the FIFO ``go`` of the place, so that somebody can watch it from its first step.
+The end is told as ``{"code": …}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import sqlite3
+import sys
+import threading
+import traceback
+from collections import Counter
+from pathlib import Path
+from queue import SimpleQueue
+
+import replicator.capture.holds
+import replicator.engine.session
+import replicator.store.directory
+from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
+from replicator.errors import ReplicatorError
+
+MAIN = "MainThread 1"
+SAID = 9  # the descriptor of a place's file ``said``
+PAGE = 4096
+ROLL_OVER = 20  # frames
+CACHE = 1 << 20  # the smallest; a quarter of it is kept once acknowledged, then trimmed
+LONG = 60.0
+
+
+class Gate:
+    """Lets every thread note its role, and one of them wait."""
+
+    def __init__(self, place, role):
+        self.place, self.role = place, role
+        self.seen = Counter()
+        self.lock = threading.Lock()
+        run = threading.Thread.run
+        threading.Thread.run = lambda thread: (self.enter(thread.name), run(thread))
+
+    def enter(self, name):
+        with self.lock:
+            self.seen[name] += 1
+            role = f"{name} {self.seen[name]}"
+        if self.role is None:
+            append(self.place / "roles", role)
+        elif role == self.role:
+            fifo = os.open(self.place / "go", os.O_RDWR)  # stays, so that only a read is seen
+            say({"tid": threading.get_native_id()})
+            os.read(fifo, 1)
+
+
+def append(path, line):
+    with path.open("a") as file:
+        file.write(line + "\n")
+
+
+def tell(*words):
+    """What somebody outside now knows; a line that could not be written was not said."""
+    with contextlib.suppress(OSError):
+        os.write(SAID, (" ".join(map(str, words)) + "\n").encode())
+
+
+def say(value):
+    os.write(1, json.dumps(value).encode() + b"\n")
+
+
+class App:
+    """The application, in a thread of its own: commits numbered rows, and says so."""
+
+    def __init__(self, place):
+        self.place = place
+        self.jobs, self.answers = SimpleQueue(), SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="app", daemon=True)
+        self.thread.start()
+
+    def commit(self, times=1, rows=1):
+        """The number of the last row committed."""
+        self.jobs.put((times, rows))
+        return self.answers.get(timeout=LONG)
+
+    def end(self):
+        self.jobs.put(None)
+        self.thread.join()
+
+    def _run(self):
+        try:
+            self._serve(open_database(self.place / "app.db"))
+        except sqlite3.Error as error:
+            tell("app", error)
+            self.answers.put(None)
+
+    def _serve(self, db):
+        last = db.execute("SELECT ifnull(max(seq), 0) FROM t").fetchone()[0]
+        for times, rows in iter(self.jobs.get, None):
+            for _ in range(times):
+                db.execute("BEGIN IMMEDIATE")
+                for _ in range(rows):
+                    last += 1
+                    db.execute("INSERT INTO t VALUES (?, ?)", (last, content(last)))
+                db.execute("COMMIT")
+                tell("committed", last)
+            self.answers.put(last)
+        db.close()
+
+
+def open_database(path):
+    db = sqlite3.connect(path, isolation_level=None, timeout=LONG)
+    for pragma in (f"page_size={PAGE}", "journal_mode=WAL", "synchronous=NORMAL"):
+        db.execute(f"PRAGMA {pragma}")
+    db.execute("CREATE TABLE IF NOT EXISTS t(seq INTEGER PRIMARY KEY, body BLOB)")
+    return db
+
+
+def content(seq):
+    """Nothing that could be compressed, so that few rows fill the cache."""
+    return random.Random(seq).randbytes(30_000)
+
+
+def replicator_of(place):
+    replicator.capture.holds.ROLL_OVER_FRAMES = ROLL_OVER
+    replicator.engine.session.ROLL_OVER_FRAMES = ROLL_OVER
+    return SqliteReplicator(
+        SqliteReplicatorConfig(
+            db_path=place / "app.db",
+            url=f"file://{place}/store",
+            cache_dir=place / "cache",
+            sync_interval=0.0,
+            max_cache_bytes=CACHE,
+            poll_interval=0.2,
+        )
+    )
+
+
+def cycle(place):
+    """Join, commits, cuts, appends, a roll-over, trims, a snapshot, the end."""
+    app = App(place)
+    app.commit()
+    with_replicator(place, app, ((0, 0), (2, 1), (3, 2), (1, 1), (1, 3)))
+    app.end()
+
+
+def go_on(place):
+    """What a new start does after a kill."""
+    app = App(place)
+    with_replicator(place, app, ((1, 1), (1, 1)))
+    app.end()
+
+
+def with_replicator(place, app, steps):
+    mine = replicator_of(place)
+    mine.start()
+    try:
+        for number, (times, rows) in enumerate(steps):
+            last = app.commit(times, rows)
+            if last is None:
+                break
+            mine.flush(LONG, snapshot=number == len(steps) - 1)
+            tell("durable", last)
+        tell("rolled", int(mine.metrics.get("roll_overs")))
+    finally:
+        mine.stop()
+
+
+def back(place):
+    report = restore(
+        url=f"file://{place.parent}/store", prefix="app.db", output=place / "app.db", overwrite=True
+    )
+    tell("restored", report.txid)
+
+
+ACTS = {"cycle": cycle, "go on": go_on, "restore": back}
+
+
+def child(request):
+    place = Path(request["place"])
+    gate = Gate(place, request["gate"])
+    for name, descriptor in (("errors", 2), ("said", SAID)):
+        os.dup2(os.open(place / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), descriptor)
+    gate.enter("MainThread")
+    try:
+        ACTS[request["do"]](place)
+    except ReplicatorError as error:
+        tell("refused", error)
+        return error.exit_code
+    except BaseException:  # noqa: BLE001 - it must end as a process of its own would
+        traceback.print_exc()
+        return 99
+    return 0
+
+
+def main():
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            os._exit(child(request))
+        say({"code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])})
+
+
+if __name__ == "__main__":
+    main()

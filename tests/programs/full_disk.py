@@ -1,0 +1,159 @@
+"""A life on a cache that really is full: in a process with a small file system of its own.
+
+    unshare -rm python full_disk.py DIRECTORY SEED ROUNDS
+
+Mounts 16 megabytes at the cache directory, fills them to the last pages again and again, and
+says what it saw as one line of JSON.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from replicator import SqliteReplicator, restore
+from replicator.engine import capture_thread as pipeline
+from replicator.errors import LocalIOError, NotDurable
+from replicator.upload import uploader as upload
+from tests.helpers.replication import LONG, App, ObedientStore, config_for, image_of
+
+SIZE = 16 << 20
+PAGE = 4096
+SOON = 0.3
+
+
+class Place:
+    """A database on a disk with room, its cache on one of 16 megabytes."""
+
+    def __init__(self, directory):
+        self.directory, self.cache = directory, directory / "cache"
+        self.cache.mkdir()
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", self.cache], check=True
+        )
+        self.app = App(directory / "app.db")
+        self.store = ObedientStore()
+        self.replicator = SqliteReplicator(
+            config_for(directory / "app.db", cache_dir=self.cache, max_cache_bytes=1 << 30),
+            store=self.store,
+        )
+        self.told = self.silent = 0
+
+    def fill(self, spare):
+        """To the last byte, but for ``spare`` pages."""
+        ballast = os.open(self.cache / "ballast", os.O_WRONLY | os.O_CREAT)
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(ballast, bytes(PAGE))
+        os.ftruncate(ballast, max(0, os.fstat(ballast).st_size // PAGE - spare) * PAGE)
+        os.close(ballast)
+
+    def empty(self):
+        (self.cache / "ballast").unlink()
+
+    def flush(self, timeout=LONG):
+        return self.replicator.flush(timeout)
+
+    def is_stuck(self):
+        """Whether a flush fails; whoever asks is told that the disk is full, all the time."""
+        try:
+            self.flush(SOON)
+        except (NotDurable, LocalIOError):
+            status = self.replicator.status()
+            words = str(status.last_error)
+            known = "no space left" in words or "disk is full" in words or "i/o error" in words
+            self.told += known and not status.healthy
+            self.silent += not (known and not status.healthy)
+            return True
+        return False
+
+    def check(self):
+        output = self.directory / "restored.db"
+        restore(store=self.store.inner, prefix="app.db", output=output, overwrite=True)
+        assert output.read_bytes() == image_of(self.app.path)
+
+
+def rounds(place, rng, count):
+    """The disk fills up, a few pages before a commit; room is made; all goes on by itself."""
+    stuck = 0
+    for _ in range(count):
+        place.fill(rng.randrange(24))
+        place.app.insert(rng.randrange(1, 60), 1000)
+        stuck += place.is_stuck()
+        place.empty()
+        place.flush()
+        place.check()
+    return stuck
+
+
+def outage(place):
+    """The store is away until the segments alone have filled the disk; it comes back, and nobody
+    makes room."""
+    place.store.go_away("wal/")
+    place.app.insert(600, 1000)
+    for _ in range(16):
+        place.app.run("UPDATE t SET body = randomblob(1000)")
+        with contextlib.suppress(NotDurable):
+            place.flush(0.1)
+    free = os.statvfs(place.cache).f_bavail * PAGE
+    place.store.come_back()
+    place.flush()
+    place.check()
+    return free
+
+
+def starts(place, rng, count):
+    """On a full disk a start is refused, with its reason; with room it works."""
+    refused = 0
+    for _ in range(count):
+        place.replicator.stop()
+        place.fill(rng.randrange(24))
+        place.app.insert()
+        try:
+            place.replicator.start()
+        except LocalIOError:
+            refused += 1
+            place.empty()
+            place.replicator.start()
+        else:
+            place.empty()
+        place.flush()
+        place.check()
+    return refused
+
+
+def main(directory, seed, count):
+    logging.disable(logging.CRITICAL)
+    pipeline.LONGEST_PAUSE = pipeline.FIRST_PAUSE = 0.02
+    upload.backoff = lambda *_: 0.01
+    rng = random.Random(seed)
+    place = Place(Path(directory))
+    place.replicator.start()
+    place.app.insert()
+    generation = place.flush().generation
+    stuck = rounds(place, rng, count)
+    refused = starts(place, rng, count // 4)
+    free = outage(place)
+    same = place.flush().generation == generation
+    place.replicator.stop()
+    sys.stdout.write(
+        json.dumps(
+            {
+                "stuck": stuck,
+                "told": place.told,
+                "silent": place.silent,
+                "refused": refused,
+                "free": free,
+                "same": same,
+            }
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,143 @@
+"""A process that lives through everything a replicator does, to be watched by strace.
+
+    python power_story.py PLACE COMMITS
+
+It says ``durable TXID ROWS`` in the file ``said`` of the place whenever it was told so. The store
+is a directory, ``store``; the power never fails there.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import sys
+from pathlib import Path
+
+import replicator.cache.cache
+import replicator.cache.page_hashes
+import replicator.capture.holds
+import replicator.engine.session
+from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator.errors import StoreUnavailable
+from replicator.store.directory import DirectoryStore
+
+LONG = 60.0
+SMALL, LARGE = 2_000, 30_000  # bytes of a row
+
+
+class Away(DirectoryStore):
+    """A directory that cannot be reached for a while."""
+
+    away = False
+
+    def put(self, key, body, **options):
+        if self.away:
+            raise StoreUnavailable("the store is away")
+        super().put(key, body, **options)
+
+
+def open_database(path):
+    """As applications do: what they committed last may be gone after a power cut."""
+    db = sqlite3.connect(path, isolation_level=None, timeout=LONG)
+    db.execute("PRAGMA page_size=1024")
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=NORMAL")
+    db.execute("CREATE TABLE IF NOT EXISTS t(seq INTEGER PRIMARY KEY, body BLOB)")
+    return db
+
+
+def body(seq, size):
+    """Nothing that could be compressed. ``size`` tells it apart from another life's."""
+    return random.Random(seq * 100_003 + size).randbytes(size)
+
+
+def rows(db):
+    """How many rows there are, which must be exactly those from 1 on."""
+    if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        return 0
+    found = db.execute("SELECT seq, body FROM t ORDER BY seq").fetchall()
+    assert [seq for seq, _ in found] == list(range(1, len(found) + 1))
+    assert all(text == body(seq, len(text)) for seq, text in found)
+    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    return len(found)
+
+
+def commit(db, seq, size):
+    db.execute("INSERT INTO t VALUES (?, ?)", (seq, body(seq, size)))
+
+
+def shorten_everything():
+    """Whatever takes a thousand commits in real life happens within a few here."""
+    replicator.capture.holds.ROLL_OVER_FRAMES = replicator.engine.session.ROLL_OVER_FRAMES = 40
+    replicator.cache.page_hashes.LEAST_CHANGES = 400
+    replicator.cache.cache.KEEP_SEGMENTS = 12
+
+
+def replicator_of(place, store):
+    shorten_everything()
+    return SqliteReplicator(
+        SqliteReplicatorConfig(
+            db_path=place / "app.db",
+            url=f"file://{place}/store",
+            prefix="app.db",
+            cache_dir=place / "cache",
+            sync_interval=0.0,
+            max_cache_bytes=1 << 20,
+            poll_interval=0.05,
+            keep=False,
+        ),
+        store=store,
+    )
+
+
+class Story:
+    def __init__(self, place, commits):
+        self.commits = commits
+        self.place = place
+        self.store = Away(place / "store")
+        self.said = os.open(place / "said", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self.db = open_database(place / "app.db")
+        self.seq = 0
+
+    def commit(self, size=SMALL):
+        self.seq += 1
+        commit(self.db, self.seq, size)
+
+    def flush(self, mine, **options):
+        txid = mine.flush(LONG, **options).txid
+        os.write(self.said, b"durable %d %d\n" % (txid, self.seq))
+
+    def run(self):
+        self.commit()
+        self.live(self.first)
+        self.live(self.outage)
+        self.commit()  # while nobody follows
+        self.live(self.first)
+        self.db.close()
+
+    def live(self, act):
+        mine = replicator_of(self.place, self.store)
+        mine.start()
+        act(mine)
+        mine.stop()
+
+    def first(self, mine):
+        self.flush(mine)
+        for number in range(self.commits):
+            self.commit(LARGE if number % 6 == 5 else SMALL)
+            self.flush(mine, snapshot=number == self.commits // 2)
+
+    def outage(self, mine):
+        """What waits is squashed, and everything goes out in the end."""
+        self.store.away = True
+        for _ in range(24):
+            self.commit(LARGE)
+            mine._parts.pipeline.capture_all().result(LONG)
+        assert mine.metrics.snapshot()["squashes"]
+        self.store.away = False
+        self.flush(mine)
+
+
+if __name__ == "__main__":
+    Story(Path(sys.argv[1]), int(sys.argv[2])).run()

@@ -1,0 +1,550 @@
+"""cache/cache.py: what goes in comes out, in order, and only acknowledgements count."""
+# ruff: noqa: PLR1704 - a cache that is opened again keeps its name
+
+import dataclasses
+import errno
+import os
+import shutil
+import sqlite3
+import threading
+
+import pytest
+
+from replicator.cache import cache as cache_module
+from replicator.cache.cache import Cache, Offered, Status
+from replicator.cache.ledger import LedgerDamaged
+from replicator.cache.page_hashes import HashBase
+from replicator.errors import DamageError, DiskFull, LocalIOError
+from replicator.model import Kind
+from tests.helpers.cache import add, content, record, upload
+from tests.helpers.disk_faults import name_of
+from tests.helpers.files import CountingFiles, FailingFiles, StrikingFiles
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "new" / "cache"
+
+
+@pytest.fixture
+def cache(directory):
+    with Cache.open(directory) as cache:
+        yield cache
+
+
+def files_in(directory):
+    return sorted(os.listdir(directory / "segments"))
+
+
+def txids(records):
+    return [r.first_txid for r in records]
+
+
+def reopened(cache):
+    cache.close()
+    return Cache.open(cache.directory)
+
+
+def test_a_new_cache_is_empty(cache):
+    """Nothing captured, nothing durable, nothing pending, nothing wrong."""
+    assert cache.head() is cache.durable() is cache.next_pending() is None
+    assert cache.pending() == cache.records() == cache.recovered == []
+    assert cache.usage() == cache.pending_bytes() == cache.trim(0) == 0
+    assert cache.drop_pending() == []
+    assert cache.load_hashes(1) is None
+    assert not cache.hashes_due()
+
+
+def test_records_and_bytes_survive_reopening(cache):
+    """Every field of a record, every byte of a segment, every fact."""
+    written = [add(cache, 1, 5), add(cache, 6, values={"kind": Kind.CATCH_UP})]
+    cache.put("database", "1:2")
+    cache.put("database", "3:4 ü")
+    writer = cache.writer
+    with reopened(cache) as cache:
+        assert cache.records() == cache.pending() == written
+        assert [cache.read(r) for r in written] == [content(1, 5), content(6)]
+        assert cache.writer == writer
+        assert cache.get("database") == "3:4 ü"
+        assert cache.get("nothing") is None
+        assert cache.recovered == []
+        with cache.open_segment(written[0]) as file:
+            assert file.pread(7, 0) == b"segment"
+
+
+def test_a_segment_is_synced_before_its_row(directory):
+    """The order of writes that makes a row a promise."""
+    files = CountingFiles()
+    with Cache.open(directory, files) as cache:
+        start = len(files.log)
+        add(cache, 1)
+        calls = [args[0] if name == "_execute" else name for name, args in files.log[start:]]
+    writes = [c for c in calls if not c.startswith(("SELECT", "stat"))]
+    assert writes[:6] == ["open", "write", "fsync", "rename", "open", "fsync"]
+    assert writes[6] == "BEGIN IMMEDIATE"
+    assert writes[-1] == "COMMIT"
+
+
+def test_the_ledger_commits_durably(cache):
+    """synchronous = FULL: a commit of the ledger survives a power cut."""
+    (found,) = cache._ledger._run("PRAGMA synchronous")
+    assert found == (2,)
+    (found,) = cache._ledger._run("PRAGMA journal_mode")
+    assert found == ("wal",)
+
+
+def test_durable_is_the_contiguous_acknowledged_prefix(cache):
+    """A hole below the newest acknowledgement keeps the watermark where it is."""
+    for txid in range(1, 6):
+        add(cache, txid)
+    assert cache.durable() is None
+    assert upload(cache, 1).status is Status.UPLOADED
+    upload(cache, 3)
+    assert cache.durable().last_txid == 1
+    assert txids(cache.pending()) == [2, 4, 5]
+    upload(cache, 2)
+    assert cache.durable().last_txid == 3
+    assert cache.next_pending().first_txid == 4
+    upload(cache, 4)
+    upload(cache, 5)
+    assert cache.durable() == cache.head()
+    assert cache.next_pending() is None
+
+
+def test_the_way_of_one_segment(cache):
+    """Attempts are counted, errors and upload ids kept until they are settled."""
+    add(cache, 1)
+    assert cache.uploading(1).attempts == 1
+    assert cache.progress(1, "id-1", 8 << 20).part_size == 8 << 20
+    failed = cache.failed(1, "503 slow down", 12345)
+    assert (failed.status, failed.last_error) == (Status.PENDING, "503 slow down")
+    assert (failed.next_attempt_ms, failed.upload_id) == (12345, "id-1")
+    assert cache.uploading(1).attempts == 2
+    done = cache.uploaded(1, 777)
+    assert (done.status, done.uploaded_ms, done.attempts) == (Status.UPLOADED, 777, 2)
+    assert done.upload_id is done.last_error is None
+    assert cache.head() == done
+    assert done.acknowledged
+
+
+def test_an_attempt_of_a_dead_process_waits_again(cache):
+    """Nobody is uploading right after opening; the upload id and the count are kept."""
+    add(cache, 1)
+    cache.uploading(1)
+    cache.progress(1, "id-1", 5)
+    with reopened(cache) as cache:
+        waiting = cache.next_pending()
+        assert waiting.status is Status.PENDING
+        assert (waiting.attempts, waiting.upload_id, waiting.part_size) == (1, "id-1", 5)
+
+
+def test_an_answer_about_a_dropped_segment_acknowledges_nothing(cache):
+    """The upload of a dropped segment ends late: its successor of the same txid is not durable."""
+    add(cache, 1)
+    cache.uploading(1)
+    cache.drop_pending()
+    assert cache.uploaded(1, 5) is None
+    add(cache, 1, 2)
+    assert cache.uploaded(1, 5) is None
+    assert cache.failed(1, "x", 5) is None
+    assert cache.progress(1, "x", 5) is None
+    assert cache.uploading(7) is None
+    assert cache.durable() is None
+    assert cache.next_pending().attempts == 0
+
+
+def test_merged_segments_stay_durable(cache):
+    """Only acknowledged segments inside the range are marked."""
+    for txid in range(1, 5):
+        add(cache, txid)
+    for txid in range(1, 4):
+        upload(cache, txid)
+    cache.merged(1, 2)
+    cache.merged(3, 9)
+    status = [r.status for r in cache.records()]
+    assert status == [Status.MERGED, Status.MERGED, Status.MERGED, Status.PENDING]
+    assert cache.durable().last_txid == 3
+
+
+@pytest.mark.parametrize(("first", "last", "kind", "fits"), [
+    (4, 4, Kind.SEGMENT, True), (4, 9, Kind.CATCH_UP, True), (4, 4, Kind.GENERATION, True),
+    (9, 9, Kind.GENERATION, True), (9, 9, Kind.SEGMENT, False), (3, 4, Kind.SEGMENT, False),
+    (3, 3, Kind.GENERATION, False), (4, 3, Kind.SEGMENT, False),
+])  # fmt: skip
+def test_the_log_has_no_holes(cache, first, last, kind, fits):
+    """A segment follows its predecessor; only a generation may leave txids out."""
+    add(cache, 1, 3)
+    if fits:
+        add(cache, first, last, values={"kind": kind})
+        with reopened(cache) as cache:
+            assert cache.recovered == []
+            assert txids(cache.records()) == [1, first]
+    else:
+        with pytest.raises(ValueError, match="not next in the log"):
+            add(cache, first, last, values={"kind": kind})
+        assert txids(cache.records()) == [1]
+        assert len(files_in(cache.directory)) == 1
+
+
+@pytest.mark.parametrize("values", [{"size": 3}, {"status": Status.UPLOADED}])
+def test_a_record_must_describe_its_file(cache, values):
+    """A record that says something else than the draft is refused, and the draft is gone."""
+    with pytest.raises(ValueError, match="the record says"):
+        add(cache, 1, values=values)
+    assert files_in(cache.directory) == []
+    assert cache.head() is None
+
+
+def test_a_discarded_draft_leaves_nothing(cache):
+    """Several drafts at a time, each its own file."""
+    drafts = [cache.draft(), cache.draft()]
+    for draft in drafts:
+        draft.write(b"abc")
+        assert draft.size == 3
+    assert len(files_in(cache.directory)) == 2
+    for draft in drafts:
+        draft.discard()
+    assert files_in(cache.directory) == []
+
+
+def test_waiting_segments_can_be_replaced_by_one(cache):
+    """A concatenation takes the place of its parts at once, and their files go."""
+    for txid in range(1, 5):
+        add(cache, txid)
+    parts = cache.records()[1:3]
+    joined = add(cache, 2, 3, replaces=parts)
+    assert txids(cache.records()) == [1, 2, 4]
+    assert cache.read(joined) == content(2, 3)
+    assert len(files_in(cache.directory)) == 3
+    with reopened(cache) as cache:
+        assert cache.recovered == []
+        assert cache.records()[1] == joined
+
+
+def test_a_segment_can_be_replaced_by_itself_made_smaller(cache):
+    """A squash of one segment: same range, other bytes, no moment without a good file."""
+    add(cache, 1)
+    (old,) = cache.records()
+    draft = cache.draft()
+    draft.write(b"less")
+    new = draft.finish(record(1, data=b"less"), replaces=[old])
+    assert cache.records() == [new]
+    assert cache.read(new) == b"less"
+    assert len(files_in(cache.directory)) == 1
+
+
+def test_only_untouched_waiting_segments_are_replaced(cache):
+    """What was offered to the store may be in it: other bytes under its key would fence us."""
+    for txid in range(1, 6):
+        add(cache, txid)
+    upload(cache, 1)
+    cache.uploading(2)
+    cache.failed(2, "lost", 0)
+    records = cache.records()
+    for chosen in ([records[0]], [records[1], records[2]]):
+        with pytest.raises(Offered):
+            add(cache, chosen[0].first_txid, chosen[-1].last_txid, replaces=chosen)
+    stale = dataclasses.replace(records[2], last_error="x")
+    for first, last, chosen in (
+        (3, 4, [stale]),
+        (3, 4, records[2:3]),
+        (3, 3, records[2:4]),
+        (3, 5, [records[2], records[4]]),
+    ):
+        with pytest.raises(ValueError, match="not what the cache holds"):
+            add(cache, first, last, replaces=chosen)
+    assert cache.records() == records
+    assert len(files_in(cache.directory)) == 5
+
+
+def test_dropping_what_waits(cache):
+    """From a txid on, or all; what is acknowledged stays."""
+    for txid in range(1, 6):
+        add(cache, txid)
+    upload(cache, 1)
+    assert txids(cache.drop_pending(4)) == [4, 5]
+    assert txids(cache.records()) == [1, 2, 3]
+    assert txids(cache.drop_pending()) == [2, 3]
+    assert cache.head().first_txid == 1
+    assert len(files_in(cache.directory)) == 1
+    add(cache, 2, 7)
+    assert cache.head().last_txid == 7
+
+
+def test_adopting_begins_anew(cache):
+    """After a restore the log goes on where the store is, whatever the cache held before."""
+    for txid in range(1, 4):
+        add(cache, txid)
+    adopted = cache.adopt(record(40, 44))
+    assert cache.records() == [adopted]
+    assert cache.durable() == cache.head() == adopted
+    assert not adopted.stored
+    assert cache.usage() == 0
+    assert files_in(cache.directory) == []
+    add(cache, 45)
+    with reopened(cache) as cache:
+        assert cache.recovered == []
+        assert txids(cache.records()) == [40, 45]
+
+
+# trimming
+
+
+def test_trim_removes_the_oldest_acknowledged_files(cache):
+    """Never one that waits, and the newest acknowledged row stays for its position."""
+    for txid in range(1, 9):
+        add(cache, txid)
+    for txid in range(1, 6):
+        upload(cache, txid)
+    size = len(content(1))
+    assert cache.usage() == 8 * size
+    assert cache.pending_bytes() == 3 * size
+    assert cache.trim(8 * size) == 0
+    assert cache.trim(6 * size + 1) == 2 * size
+    assert cache.usage() == 6 * size
+    assert cache.trim(0) == 3 * size
+    assert cache.trim(0) == 0
+    assert cache.durable().last_txid == 5
+    assert not cache.durable().stored
+    assert txids(cache.pending()) == [6, 7, 8]
+    with pytest.raises(DamageError, match="gone"):
+        cache.read(cache.durable())
+    with reopened(cache) as cache:
+        assert cache.recovered == []
+        assert cache.usage() == cache.pending_bytes() == 3 * size
+        for txid in (6, 7, 8):
+            upload(cache, txid)
+        assert cache.trim(0) == 3 * size
+        assert txids(cache.records()) == [8]
+
+
+def test_trim_bounds_the_number_of_segments(cache, monkeypatch):
+    """Tiny segments would fill the directory long before they fill the disk."""
+    monkeypatch.setattr(cache_module, "KEEP_SEGMENTS", 3)
+    monkeypatch.setattr(cache_module, "TRIM_BATCH", 2)
+    for txid in range(1, 12):
+        add(cache, txid)
+        upload(cache, txid)
+    assert cache.trim(1 << 30) == sum(len(content(txid)) for txid in range(1, 9))
+    assert txids(r for r in cache.records() if r.stored) == [9, 10, 11]
+    assert cache.durable().last_txid == 11
+    assert cache.trim(1 << 30) == 0
+
+
+def test_a_lost_file_in_the_middle_leaves_no_hole_in_the_log(cache):
+    """An acknowledged segment without its file is noted, and rows stay contiguous."""
+    for txid in range(1, 5):
+        add(cache, txid)
+        upload(cache, txid)
+    second, third = cache.records()[1:3]
+    (cache.directory / "segments" / second.file_name).unlink()
+    (cache.directory / "segments" / third.file_name).write_bytes(b"short")
+    with reopened(cache) as cache:
+        assert cache.recovered == []
+        assert [r.stored for r in cache.records()] == [True, False, False, True]
+        assert cache.usage() == 2 * len(content(1))
+        assert len(files_in(cache.directory)) == 2
+        assert cache.durable().last_txid == 4
+    with reopened(cache) as cache:
+        assert cache.recovered == []
+        cache.trim(len(content(1)))
+        assert txids(cache.records()) == [4]
+
+
+def refuse(*_, **__):
+    raise LocalIOError("refused")
+
+
+def test_a_file_that_cannot_be_removed_is_removed_at_the_next_opening(directory, monkeypatch):
+    """Removal is a wish; the row is gone first, so the file is an orphan."""
+    files = FailingFiles(0, errno.EIO)
+    with Cache.open(directory, files) as cache:
+        add(cache, 1)
+        monkeypatch.setattr(files, "unlink", refuse)
+        cache.drop_pending()
+        assert len(files_in(directory)) == 1
+    with Cache.open(directory) as cache:
+        assert files_in(directory) == []
+        assert "had no record and was removed" in cache.recovered[0]
+
+
+# damage and errors
+
+
+def test_a_damaged_segment_is_not_read(cache):
+    """The bytes that leave are the bytes that were captured."""
+    kept = add(cache, 1)
+    path = cache.directory / "segments" / kept.file_name
+    assert cache.intact(kept)
+    path.write_bytes(content(1)[:-1] + b"X")
+    assert not cache.intact(kept)
+    with pytest.raises(DamageError, match="the segment is damaged") as caught:
+        cache.read(kept)
+    assert caught.value.key == kept.key
+    path.unlink()
+    assert not cache.intact(kept)
+
+
+@pytest.mark.parametrize("harm", ["missing", "short", "flipped", "directory"])
+def test_waiting_segments_from_the_first_damaged_one_on_are_dropped(cache, harm):
+    """The log must have no hole, so what follows a damaged segment goes too, loudly."""
+    for txid in range(1, 6):
+        add(cache, txid)
+    upload(cache, 1)
+    path = cache.directory / "segments" / cache.records()[2].file_name
+    data = path.read_bytes()
+    if harm == "flipped":
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    elif harm == "short":
+        path.write_bytes(data[:-1])
+    else:
+        path.unlink()
+        if harm == "directory":
+            path.mkdir()
+    with reopened(cache) as cache:
+        assert txids(cache.records()) == [1, 2]
+        assert cache.durable().last_txid == 1
+        (message,) = cache.recovered
+        assert "transactions 3 to 5 must be caught up" in message
+        assert cache.read(cache.head()) == content(2)
+    with reopened(cache) as cache:
+        assert txids(cache.records()) == [1, 2]
+
+
+def test_an_orphan_is_removed_and_reported(cache):
+    """A finished file without a row: a crash at the last step, or a ledger that lost rows."""
+    add(cache, 1)
+    (cache.directory / "segments" / "draft-9.tmp").write_bytes(b"x")
+    (cache.directory / "segments" / record(2).file_name).write_bytes(b"x")
+    with reopened(cache) as cache:
+        (message,) = cache.recovered
+        assert record(2).file_name in message
+        assert len(files_in(cache.directory)) == 1
+
+
+def test_a_cache_that_is_deleted_live_says_so(cache):
+    """Rows written to a file without a name would vanish: no write succeeds before the cache is
+    opened again, and then it is empty."""
+    add(cache, 1)
+    shutil.rmtree(cache.directory)
+    for write in (lambda: add(cache, 2), lambda: cache.uploading(1)):
+        with pytest.raises(LedgerDamaged, match="removed or replaced while in use"):
+            write()
+    cache.reopen()
+    assert cache.head() is None
+    add(cache, 1)
+    with reopened(cache) as cache:
+        assert txids(cache.records()) == [1]
+
+
+def test_a_directory_of_segments_that_is_deleted_live_comes_back(cache):
+    """What lay there is known to be gone; what comes next has a place."""
+    lost = add(cache, 1)
+    shutil.rmtree(cache.directory / "segments")
+    add(cache, 2)
+    for read in (cache.read, cache.open_segment):
+        with pytest.raises(DamageError, match="gone"):
+            read(lost)
+    assert not cache.intact(lost)
+    with reopened(cache) as cache:
+        assert cache.head() is None
+        assert "must be caught up" in cache.recovered[0]
+        add(cache, 1)
+
+
+def test_a_replaced_ledger_is_noticed(cache):
+    """An older copy put over a live ledger gets no writes of ours."""
+    path = cache.directory / "state.db"
+    shutil.copy(path, path.with_suffix(".copy"))
+    os.replace(path.with_suffix(".copy"), path)
+    with pytest.raises(LocalIOError, match="removed or replaced"):
+        cache.put("a", "b")
+
+
+def test_a_full_disk_is_disk_full(cache):
+    """SQLite's own limit stands for the disk's: the ledger reports it as such and recovers."""
+    cache._ledger._run("PRAGMA max_page_count = 10")
+    with pytest.raises(DiskFull, match=r"state\.db: database or disk is full"):
+        cache.put("big", "x" * 100_000)
+    cache._ledger._run("PRAGMA max_page_count = 10000")
+    cache.put("big", "x" * 100_000)
+
+
+def test_a_ledger_that_somebody_locks_is_an_error_of_its_own(cache):
+    """Busy is not damage: nothing is set aside for it."""
+    cache._ledger._run("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(cache.directory / "state.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LocalIOError, match="database is locked"):
+        cache.put("a", "b")
+    other.close()
+    cache.put("a", "b")
+
+
+def test_a_closed_cache_refuses(cache):
+    """Use after close is an error with a class, not a crash; as it only happens when the cache
+    could not be opened again, the next attempt to do so is due."""
+    cache.close()
+    cache.close()
+    with pytest.raises(LedgerDamaged, match="closed database"):
+        cache.head()
+
+
+def test_capture_and_upload_share_the_cache(cache):
+    """Two threads, one filling, one draining: every segment ends acknowledged, none is lost."""
+    done = threading.Event()
+    errors = []
+
+    def drain():
+        try:
+            while not done.is_set() or cache.next_pending():
+                if waiting := cache.next_pending():
+                    assert cache.read(waiting) == content(waiting.first_txid)
+                    upload(cache, waiting.first_txid)
+                cache.trim(200)
+        except Exception as error:  # noqa: BLE001 - reported below
+            errors.append(error)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    for txid in range(1, 151):
+        add(cache, txid)
+    done.set()
+    thread.join()
+    assert errors == []
+    assert cache.durable().last_txid == 150
+    assert cache.pending_bytes() == 0
+
+
+def test_a_segment_that_cannot_be_read_at_the_start_is_told_with_its_reason(directory):
+    """A bad block must not keep a replicator from starting; what it held is caught up."""
+    with Cache.open(directory) as cache:
+        add(cache, 1)
+    files = StrikingFiles(name_of)
+    files.strike(("pread", "segment"), 1, errno.EIO, lasting=False)
+    with Cache.open(directory, files) as cache:
+        assert cache.pending() == []
+        assert "input/output error; transactions 1 to" in cache.recovered[0]
+
+
+def test_a_disk_that_refuses_is_not_damage(directory):
+    """It may answer again, and then the segment is what it was."""
+    files = StrikingFiles(name_of)
+    with Cache.open(directory, files) as cache:
+        record = add(cache, 1)
+        files.strike(("open", "segment"), 1, errno.EIO, lasting=False)
+        with pytest.raises(LocalIOError, match="input/output error"):
+            cache.intact(record)
+        assert cache.intact(record)
+
+
+def test_hashes_that_cannot_be_read_are_told(tmp_path, caplog):
+    """They cost a scan or a snapshot, which somebody may wonder about."""
+    files = StrikingFiles(name_of)
+    base = HashBase(tmp_path / "pages.xxh", files)
+    assert base.load() is None
+    assert caplog.text == ""
+    (tmp_path / "pages.xxh").write_bytes(b"hashes")
+    files.strike(("pread", "hashes"), 1, errno.EIO, lasting=False)
+    assert base.load() is None
+    assert "input/output error; the hashes of all pages are lost" in caplog.text

@@ -1,0 +1,201 @@
+"""The ledger under damage: noticed, set aside, said; never believed, never fatal."""
+
+import os
+import shutil
+import sqlite3
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from replicator.cache.cache import Cache
+from replicator.cache.ledger import Ledger, LedgerDamaged, from_row, to_row
+from replicator.errors import LocalIOError
+from replicator.model import Kind
+from replicator.system.files import Files
+from tests.helpers.cache import add, hashes_of, record, upload
+from tests.helpers.files import FailingFiles
+
+
+def fill(directory):
+    with Cache.open(directory) as cache:
+        cache.save_hashes(0, hashes_of(3))
+        for txid in range(1, 6):
+            add(cache, txid, change=b"change" * txid)
+        upload(cache, 1)
+        cache.put("database", "1:2")
+        return cache.records()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A good cache directory to copy, and its records."""
+    directory = tmp_path_factory.mktemp("filled") / "cache"
+    return directory, fill(directory)
+
+
+@pytest.fixture
+def directory(filled, tmp_path):
+    shutil.copytree(filled[0], tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def change_rows(directory, sql):
+    db = sqlite3.connect(directory / "state.db", isolation_level=None)
+    db.execute(sql)
+    db.close()
+
+
+def assert_set_aside(directory, reason, number=1):
+    with Cache.open(directory) as cache:
+        assert cache.head() is cache.get("database") is None
+        assert reason in cache.recovered[0]
+        assert "set aside" in cache.recovered[0]
+        assert os.listdir(directory / "segments") == []
+        assert (directory / f"state.db.corrupt-{number}").exists()
+        add(cache, 1)
+    with Cache.open(directory) as cache:
+        assert cache.recovered == []
+        assert cache.head().first_txid == 1
+
+
+@given(st.integers(1, 2**62), st.sampled_from(Kind), st.booleans(), st.none() | st.text())
+def test_a_record_survives_its_row(txid, kind, stored, text):
+    """Every field comes back equal, whatever its value."""
+    before = record(
+        txid,
+        kind=kind,
+        stored=stored,
+        last_error=text,
+        upload_id=text,
+        uploaded_ms=txid,
+        metadata={"k": text or ""},
+    )
+    assert from_row(to_row(before)) == before
+
+
+@pytest.mark.parametrize("garbage", [
+    b"", b"x", b"SQLite format 3\0" + b"\xff" * 5000, b"\0" * 4096,
+])  # fmt: skip
+def test_garbage_is_set_aside(directory, garbage):
+    """Whatever stands in its place, even a file that SQLite takes for a new database."""
+    (directory / "state.db").write_bytes(garbage)
+    assert_set_aside(directory, "the ledger is damaged" if len(garbage) > 512 else "is cut short")
+
+
+def test_a_directory_is_set_aside(directory):
+    """Somebody's mistake, but not the end."""
+    (directory / "state.db").unlink()
+    (directory / "state.db").mkdir()
+    assert_set_aside(directory, "is a directory")
+
+
+def test_what_is_set_aside_gets_a_name_of_its_own(directory):
+    """Evidence is never overwritten."""
+    (directory / "state.db").write_bytes(b"x")
+    assert_set_aside(directory, "cut short", 1)
+    (directory / "state.db").write_bytes(b"y")
+    assert_set_aside(directory, "cut short", 2)
+    assert (directory / "state.db.corrupt-1").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("with_log", [True, False])
+def test_a_deleted_ledger_is_reported(directory, with_log):
+    """An empty cache because of a deletion is not a new cache; its old log is not replayed."""
+    (directory / "state.db").unlink()
+    if with_log:
+        (directory / "state.db-wal").write_bytes(b"left over")
+    with Cache.open(directory) as cache:
+        assert cache.head() is None
+        assert "the ledger was missing" in cache.recovered[0]
+        assert len(cache.recovered) == 6
+    assert (directory / "state.db.corrupt-1-wal").exists() == with_log
+
+
+@pytest.mark.parametrize(("sql", "reason"), [
+    ("UPDATE segment SET status = 3 WHERE first_txid = 2", "segment 2 does not match"),
+    ("UPDATE segment SET checksum = '0000000000000000'", "segment 1 does not match"),
+    ("UPDATE segment SET first_txid = 9 WHERE first_txid = 5", "segment 9 does not match"),
+    ("UPDATE segment SET check_sum = NULL WHERE first_txid = 5", "segment 5 does not match"),
+    ("UPDATE segment SET key = CAST(x'ff' AS TEXT)", "Could not decode"),
+    ("DELETE FROM segment WHERE first_txid = 3", "the segment before txid 4 is missing"),
+    ("UPDATE fact SET value = 'someone' WHERE name = 'writer'", "fact 'writer' does not match"),
+    ("UPDATE fact SET name = 'other' WHERE name = 'writer'", "fact 'other' does not match"),
+    ("DELETE FROM fact", "its format is None"),
+    ("DROP TABLE fact", "no such table"),
+    ("ALTER TABLE segment DROP COLUMN metadata", "no such column"),
+])  # fmt: skip
+def test_a_row_that_changed_is_noticed(directory, sql, reason):
+    """SQLite calls all of these a good database; the rows' own checks do not."""
+    change_rows(directory, sql)
+    assert_set_aside(directory, reason)
+
+
+def test_an_acknowledgement_is_never_made_by_a_flipped_bit(directory, filled):
+    """Each bit of the one byte that says how far a segment got."""
+    for status in (1, 3, 4, 0, 6, 10, 18, 34, 66):
+        if status != filled[1][1].status:
+            change_rows(directory, f"UPDATE segment SET status = {status} WHERE first_txid = 2")
+            with pytest.raises(LedgerDamaged):
+                Ledger(directory / "state.db", Files())
+
+
+@settings(
+    max_examples=150,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.data())
+def test_any_flipped_bit_or_truncation_is_harmless_or_noticed(filled, tmp_path, data):
+    """The cache comes back equal, or empty with a word about it; never different."""
+    source, records = filled
+    directory = tmp_path / "cache"
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(source, directory)
+    content = bytearray((directory / "state.db").read_bytes())
+    if data.draw(st.booleans(), "truncate"):
+        del content[data.draw(st.integers(1, len(content) - 1), "length") :]
+    else:
+        bit = data.draw(st.integers(0, 8 * len(content) - 1), "bit")
+        content[bit // 8] ^= 1 << bit % 8
+    (directory / "state.db").write_bytes(content)
+    with Cache.open(directory) as cache:
+        if cache.recovered:
+            assert cache.records() == []
+        else:
+            assert cache.records() == records
+            assert cache.get("database") == "1:2"
+        cache.load_hashes(5)
+
+
+def test_damage_met_later_is_an_error_with_a_way_out(directory):
+    """A live ledger that breaks raises; the next opening sets it aside."""
+    with Cache.open(directory) as cache:
+        change_rows(directory, "UPDATE segment SET size = 1")
+        with pytest.raises(LedgerDamaged, match="does not match its checksum") as caught:
+            cache.head()
+        assert "set aside" in caught.value.hint
+        assert caught.value.exit_code == 7
+    assert_set_aside(directory, "does not match")
+
+
+def test_damaged_page_hash_changes_cost_the_hashes_only(directory, filled):
+    """They can be made again from the database; the segments cannot."""
+    change_rows(directory, "UPDATE change SET entries = x'00' WHERE last_txid = 2")
+    with Cache.open(directory) as cache:
+        assert cache.records() == filled[1]
+        with pytest.raises(LedgerDamaged):
+            cache._ledger.changes(0, 5)
+        assert cache.load_hashes(5) is None
+
+
+def test_a_disk_that_refuses_is_not_damage(directory, filled):
+    """An I/O error while opening leaves the ledger where it is."""
+    for at in range(1, 12):
+        with pytest.raises(LocalIOError) as caught:
+            Cache.open(directory, FailingFiles(at, 5))
+        assert not isinstance(caught.value, LedgerDamaged)
+    assert not [name for name in os.listdir(directory) if "corrupt" in name]
+    with Cache.open(directory) as cache:
+        assert cache.records() == filled[1]

@@ -1,0 +1,60 @@
+"""What segments leave free on the cache's disk, so that the ledger can go on."""
+
+import pytest
+
+from replicator import SqliteReplicator
+from replicator.cache.cache import RESERVE_BYTES
+from replicator.system.files import Files
+from tests.helpers.replication import LONG, App, ObedientStore, config_for, restored, wait_for
+
+
+class SmallDisk(Files):
+    """One with as much room as a test says."""
+
+    free = 1 << 40
+
+    def disk_free(self, path):
+        return self.free
+
+
+@pytest.fixture
+def disk():
+    return SmallDisk()
+
+
+@pytest.fixture
+def app(tmp_path):
+    with App(tmp_path / "app.db") as app:
+        app.insert()
+        yield app
+
+
+@pytest.fixture
+def replicator(app, disk):
+    with SqliteReplicator(config_for(app.path), store=ObedientStore(), files=disk) as replicator:
+        replicator.flush(LONG)
+        yield replicator
+
+
+def test_no_segment_is_kept_that_leaves_less(app, replicator, disk, tmp_path):
+    """It is refused, and said so, until there is room again."""
+    disk.free = RESERVE_BYTES - 1
+    app.insert()
+    wait_for(lambda: "no space left" in str(replicator.status().last_error))
+    assert not replicator.status().healthy
+    assert not replicator.status().pending_segments
+    disk.free = RESERVE_BYTES
+    replicator.flush(LONG)
+    assert restored(replicator._given_store, tmp_path)[1] == app.image()
+
+
+def test_what_is_in_the_store_gives_way(app, replicator, disk):
+    """On a disk too small for the cache as it was set, the files of acknowledged segments go."""
+    app.insert(10, 10_000)
+    replicator.flush(LONG)
+    cache, room = replicator._parts.cache, replicator._parts.joiner.room
+    assert room.half_free()
+    assert cache.usage() > 100_000
+    disk.free = RESERVE_BYTES - 50_000
+    assert room.half_free()
+    assert cache.usage() == 0

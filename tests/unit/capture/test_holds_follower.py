@@ -1,0 +1,455 @@
+"""The pins over a log and its roll-over: no frame is lost, and no writer is stopped for long."""
+
+import random
+import subprocess
+import sys
+
+import pytest
+
+from replicator.capture import holds as tail
+from replicator.capture.holds import Follower
+from replicator.capture.image import Image
+from replicator.capture.reader import ChangedOutside, ContinuityLost, LogReader
+from replicator.metrics import Metrics
+from replicator.sqlite.live import LiveDatabase, LogFile
+from tests.helpers.bucket import plain_state
+from tests.helpers.oracle_wal import overlay
+from tests.helpers.replication import App, frames_in, image_of, wait_for
+
+
+class Follow:
+    """A capture without segments: frames are laid over the first image as they come."""
+
+    def __init__(self, path, database=None):
+        self.database = database or LiveDatabase(path, busy_timeout=0.1)
+        pin = self.database.pin()
+        with Image(self.database) as image:
+            self.state = bytes(image.read(1, image.pages))
+            position = image.position
+        self.reader = LogReader(self.database.log, position)
+        self.metrics = Metrics()
+        self.follower = Follower(self.database, self.reader, pin, self.metrics)
+
+    def take(self):
+        while (found := self.reader.find(1 << 40)) is not None:
+            self.state = overlay(
+                self.state, found.end.page_size, list(frames_in(self.reader.batches(found)))
+            )
+            self.reader.advance(found.end)
+
+    def round(self, *, hold=False):
+        if hold and self.reader.look():
+            self.follower.hold()
+        self.take()
+        self.follower.settle()
+        self.take()
+
+    def close(self):
+        self.follower.close()
+        self.database.close()
+
+
+@pytest.fixture
+def app(tmp_path):
+    with App(tmp_path / "app.db") as app:
+        app.run("PRAGMA busy_timeout=0")
+        app.insert(30)
+        yield app
+
+
+@pytest.fixture
+def follow(app):
+    follow = Follow(app.path)
+    yield follow
+    follow.close()
+
+
+@pytest.fixture
+def short_logs(monkeypatch):
+    monkeypatch.setattr(tail, "ROLL_OVER_FRAMES", 8)
+
+
+def log_frames(app):
+    return (app.path.with_name("app.db-wal").stat().st_size - 32) // 4120
+
+
+def test_a_pin_is_always_held(app, follow, short_logs):
+    """At no moment between rounds can the application reset a log that was not captured."""
+    for n in range(40):
+        app.insert(n % 5 + 1)
+        if follow.reader.look():
+            busy, _, _ = app.checkpoint("TRUNCATE")
+            assert busy or not follow.reader.look()
+        follow.round()
+        assert follow.state == image_of(app.path)
+
+
+def test_a_log_rolls_over_when_it_is_long(app, follow, short_logs):
+    """The log's length stays bounded, without a write of ours and without its lock."""
+    lengths = []
+    for _ in range(60):
+        app.insert(3)
+        follow.round()
+        lengths.append(follow.reader.position.frame)
+        assert follow.state == image_of(app.path)
+    assert max(lengths) < 30
+    assert follow.metrics.get("roll_overs") > 3
+    assert follow.metrics.get("write_lock_holds") == 0
+
+
+@pytest.mark.parametrize("step", ["settle", "backfill"])
+def test_nothing_is_copied_into_what_was_put_in_the_place(
+    tmp_path, app, follow, short_logs, monkeypatch, step
+):
+    """The log is removed and another database copied over the file at the worst moment, when the
+    roll-over is about to have the old log copied: not a byte of the new file changes."""
+    other = tmp_path / "other.db"
+    with App(other) as new:
+        new.insert(300)
+        new.checkpoint("TRUNCATE")
+    app.insert(30)
+    follow.take()
+    chase = Follower._chase
+
+    def replaced_meanwhile(self):
+        found = chase(self)
+        app.path.with_name("app.db-wal").unlink()
+        subprocess.run(["cp", other, app.path], check=True)
+        return found
+
+    if step == "settle":
+        monkeypatch.setattr(Follower, "_chase", replaced_meanwhile)
+    else:
+        replaced_meanwhile(follow.follower)
+    with pytest.raises(ChangedOutside, match="removed while it was in use"):
+        getattr(follow.follower, step)()
+    assert app.path.read_bytes() == other.read_bytes()
+
+
+def test_a_log_that_was_removed_before_it_was_looked_at(app, follow, short_logs):
+    """What the image at the start knew of the log does not pass for the log itself."""
+    follow.database.log = LogFile(follow.database.log.path)
+    app.path.with_name("app.db-wal").unlink()
+    with pytest.raises(ChangedOutside, match="removed while it was in use"):
+        follow.follower.backfill()
+
+
+def test_a_log_removed_during_a_checkpoint_is_told(app, follow, short_logs, monkeypatch, caplog):
+    """Nobody can keep pages of the old database out of the new file then: it has to be said."""
+    checkpoint = follow.database.checkpoint
+
+    def meanwhile():
+        app.path.with_name("app.db-wal").unlink()
+        return checkpoint()
+
+    monkeypatch.setattr(follow.database, "checkpoint", meanwhile)
+    with pytest.raises(ChangedOutside):
+        follow.follower.backfill()
+    assert "copy it once more" in caplog.text
+
+
+def test_a_long_reader_of_the_application_delays_the_roll_over(app, follow, short_logs):
+    """An old reader keeps the log; nothing of it breaks, and later the log goes."""
+    with App(app.path) as reader:
+        reader.run("BEGIN")
+        before = reader.db.execute("SELECT count(*) FROM t").fetchone()
+        for _ in range(30):
+            app.insert(3)
+            follow.round()
+        assert follow.metrics.get("roll_overs") == 0
+        assert reader.db.execute("SELECT count(*) FROM t").fetchone() == before
+        reader.run("ROLLBACK")
+    for _ in range(3):
+        app.insert()
+        follow.round()
+    assert follow.metrics.get("roll_overs") > 0
+    assert follow.state == image_of(app.path)
+
+
+class Interrupted(LiveDatabase):
+    """The application does something right before and right after each of our steps."""
+
+    act = staticmethod(lambda: None)
+
+    def pin(self):
+        self.act()
+        pin = super().pin()
+        self.act()
+        return pin
+
+    def unpin(self, pin):
+        self.act()
+        super().unpin(pin)
+        self.act()
+
+    def checkpoint(self):
+        self.act()
+        answer = super().checkpoint()
+        self.act()
+        return answer
+
+
+class Meddling:
+    """At random: commits, large transactions, checkpoints of every mode, readers."""
+
+    def __init__(self, app, seed):
+        self.app, self.rng = app, random.Random(seed)
+        self.reader = App(app.path)
+
+    def __call__(self):
+        if self.app.db.in_transaction:  # it may wait for the lock that we hold
+            return
+        step = self.rng.randrange(12)
+        try:
+            if step < 3:
+                self.app.insert(self.rng.randrange(1, 6))
+            elif step < 4:
+                self.app.insert(60, 900)
+            elif step < 7:
+                self.app.checkpoint(self.rng.choice(("PASSIVE", "RESTART", "TRUNCATE", "FULL")))
+            elif step < 8 and not self.reader.db.in_transaction:
+                self.reader.run("BEGIN", "SELECT count(*) FROM t")
+            elif step < 9 and self.reader.db.in_transaction:
+                self.reader.run("ROLLBACK")
+        except Exception as error:  # noqa: BLE001 - only a lock may be in the way
+            assert "locked" in str(error)  # noqa: PT017 - any other error would be ours
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_nothing_is_lost_whatever_happens_between_our_steps(app, short_logs, seed):
+    """Commits, checkpoints and readers between any two of our steps: what was captured is the
+    database, page by page, after each round."""
+    database = Interrupted(app.path, busy_timeout=0.1)
+    meddling = Meddling(app, seed)
+    follow = Follow(app.path, database)
+    database.act = meddling
+    for _ in range(60):
+        meddling()
+        follow.round(hold=bool(seed % 2))
+        follow.take()
+        assert follow.state == image_of(app.path)
+    database.act = lambda: None
+    meddling.reader.close()
+    assert follow.metrics.get("roll_overs") > 0
+    follow.close()
+
+
+def test_a_writer_that_never_pauses_is_stopped_for_a_moment(app, short_logs):
+    """Commits before each of our steps: after the log is long the write lock is taken, the log
+    rolls over, and the hold is counted and timed."""
+    database = Interrupted(app.path, busy_timeout=0.1)
+    follow = Follow(app.path, database)
+    refused = []
+
+    def never_pause():
+        try:
+            app.insert(2)
+        except Exception:  # noqa: BLE001 - the lock is ours for a moment
+            refused.append(1)
+
+    database.act = never_pause
+    for _ in range(40):
+        never_pause()
+        follow.round()
+    database.act = lambda: None
+    follow.take()
+    assert follow.state == image_of(app.path)
+    assert follow.metrics.get("write_lock_holds") > 0
+    assert follow.metrics.get("roll_overs") > 0
+    assert follow.metrics.get("longest_write_lock_ms") > 0
+    assert refused, "the lock was held"
+    app.insert()
+    follow.close()
+
+
+def waiting(app, follow):
+    """Rolled over: the log lies in the database, and the next writer begins another one."""
+    app.insert(60)
+    follow.round()
+    assert follow.follower.waiting
+
+
+def test_a_new_log_is_held_before_it_is_captured(app, follow, short_logs):
+    """Then checkpoints of the application copy something, instead of sorting the log in vain at
+    each commit; and still none can reset it."""
+    waiting(app, follow)
+    app.insert(5)
+    assert follow.reader.look()
+    assert app.checkpoint()[2] == 0, "on mark zero nothing can be copied"
+    follow.follower.hold()
+    assert not follow.follower.waiting
+    app.insert(5)
+    frames = log_frames(app)
+    busy, _, copied = app.checkpoint("TRUNCATE")
+    assert busy
+    assert 0 < copied < frames
+    follow.round()
+    assert follow.state == image_of(app.path)
+    for _ in range(20):
+        app.insert(5)
+        follow.round(hold=True)
+    assert follow.state == image_of(app.path)
+    assert follow.metrics.get("roll_overs") > 2
+
+
+def test_a_log_without_a_commit_is_not_held_yet(app, follow, short_logs):
+    """A pin would land on mark zero once more."""
+    waiting(app, follow)
+    app.run("PRAGMA cache_size=2", "BEGIN")
+    app.run(*["INSERT INTO t(body) VALUES (randomblob(9000))"] * 20)
+    assert follow.reader.look()
+    follow.follower.hold()
+    assert follow.follower.waiting
+    app.run("COMMIT")
+    follow.follower.hold()
+    assert not follow.follower.waiting
+    follow.round()
+    assert follow.state == image_of(app.path)
+
+
+def test_mark_zero_is_kept_while_an_older_checkpoint_runs_that_may_copy_the_old_log(
+    app, follow, short_logs, monkeypatch
+):
+    waiting(app, follow)
+    app.insert(5)
+    assert follow.reader.look()
+    monkeypatch.setattr(tail, "CHECKPOINT_PATIENCE", 0.0)
+    monkeypatch.setattr(follow.database, "checkpoint", lambda: tail.Checkpoint(True, -1, -1))
+    follow.follower.hold()
+    assert follow.follower.waiting
+
+
+def test_a_pin_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, monkeypatch):
+    """A pin may land on mark zero by itself, and the log be reset in the middle of a roll-over.
+    While a checkpoint that began before is still running, that pin must not be given back: the
+    checkpoint would copy frames of the new log by the index of the old one."""
+    database = Interrupted(app.path, busy_timeout=0.1)
+    follow = Follow(app.path, database)
+    app.insert(60)
+    follow.take()
+    once = iter([1])
+    database.act = lambda: next(once, None) and app.insert()
+    follow.follower.settle()  # short of a roll-over; a commit came before the pin was opened
+    database.act = lambda: None
+    follow.take()
+    assert app.checkpoint()[1] == app.checkpoint()[2] == follow.reader.position.frame
+    monkeypatch.setattr(tail, "ROLL_OVER_FRAMES", 4)
+    monkeypatch.setattr(tail, "CHECKPOINT_PATIENCE", 0.0)
+    opened, given_back = [], []
+    pin, unpin = database.pin, database.unpin
+
+    def noted_pin():
+        opened.append(pin())
+        return opened[-1]
+
+    def noted_unpin(old):
+        unpin(old)
+        given_back.append(old)
+        if len(given_back) == 1:
+            app.insert(3)  # restarts the log: the fresh pin is on mark zero
+            monkeypatch.setattr(database, "checkpoint", lambda: tail.Checkpoint(True, -1, -1))
+
+    monkeypatch.setattr(database, "pin", noted_pin)
+    monkeypatch.setattr(database, "unpin", noted_unpin)
+    follow.follower.settle()
+    assert opened[0] not in given_back
+    follow.take()
+    assert follow.state == image_of(app.path)
+    monkeypatch.undo()
+    follow.close()
+
+
+# ----------------------------------------------------------------------- leaving nothing behind
+
+
+@pytest.fixture
+def left(tmp_path):
+    """A database whose application has gone, its log held by nobody but us."""
+    with App(tmp_path / "app.db") as app:
+        app.insert(30)
+    follow = Follow(tmp_path / "app.db")
+    written_by_another(follow)
+    follow.round()
+    yield follow
+    follow.close()
+
+
+def written_by_another(follow, statement="INSERT INTO t(body) VALUES (zeroblob(9000))"):
+    code = (
+        f"import sqlite3; db = sqlite3.connect({str(follow.database.path)!r}); "
+        f"db.execute({statement!r}); db.commit(); db.close()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def image(follow):
+    """As image_of(), by the descriptor that is open already: one more, and we are not alone."""
+    raw, log = follow.database.raw, follow.database.log.path
+    return plain_state(raw.pread(raw.size(), 0), log.read_bytes())
+
+
+def settled(follow):
+    """Left, once the file's modification is old enough to tell a later one."""
+    wait_for(follow.follower.leave_nothing)
+
+
+def test_the_log_goes_when_the_application_has_gone(left):
+    """What SQLite would do without us at the last close; nothing is lost, and what is written
+    next is captured as ever."""
+    log = left.database.log.path
+    assert log.stat().st_size
+    settled(left)
+    assert log.stat().st_size == 0
+    assert left.follower.leave_nothing()  # and once is enough
+    for _ in range(3):
+        written_by_another(left)
+        left.round()
+        assert left.state == image(left)
+        assert log.stat().st_size
+        settled(left)
+        assert log.stat().st_size == 0
+
+
+def test_a_file_just_written_is_not_left_yet(left, monkeypatch):
+    """Two writes within one tick of the kernel's clock look the same."""
+    monkeypatch.setattr(tail, "SETTLED_NS", 1 << 62)
+    assert not left.follower.leave_nothing()
+    assert left.database.log.path.stat().st_size
+
+
+def test_what_came_last_is_captured_before_the_log_goes(left):
+    """Somebody commits and has gone before we look again: first things first."""
+    settled(left)
+    written_by_another(left)
+    written_by_another(left)
+    left.take()
+    assert left.follower.waiting or not left.follower.leave_nothing()
+    written_by_another(left)
+    assert not left.follower.leave_nothing()
+    left.round()
+    settled(left)
+    assert left.state == image(left)
+
+
+def test_whoever_writes_while_the_log_goes_is_caught_up(left, monkeypatch):
+    """Between our close and our coming back nobody holds the log: a write then shows in the
+    file, and nothing is assumed of it."""
+    aside = left.database.step_aside
+
+    def step_aside():
+        aside()
+        written_by_another(left)
+        left.database.checkpoint()
+
+    monkeypatch.setattr(left.database, "step_aside", step_aside)
+    written_by_another(left)
+    left.round()
+    with pytest.raises(ContinuityLost, match="while the log was removed"):
+        wait_for(left.follower.leave_nothing)
+
+
+def test_an_application_that_stays_keeps_its_log(app, follow):
+    """Nothing is done beside a connection, however quiet."""
+    follow.round()
+    assert follow.follower.leave_nothing()
+    assert log_frames(app)

@@ -1,0 +1,284 @@
+"""One file for several databases: what goes before what, and errors that say where."""
+
+import os
+
+import pytest
+
+from replicator.config.file import ConfigFile, Search
+from replicator.errors import ConfigError
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes the file and reads it, with an environment of its own."""
+
+    def write(text, environ=None, **given):
+        file = tmp_path / "replicator.toml"
+        file.write_text(text)
+        return ConfigFile.load(file, environ or {}, **given)
+
+    return write
+
+
+def places(file):
+    return {config.database.name: config.target.url for config in file.configs()}
+
+
+def test_defaults_hold_for_every_database_and_an_entry_goes_before_them(write):
+    """Text is read as in the environment; numbers and switches are themselves."""
+    file = write("""
+        bucket = "backups"
+        sync_interval = "2s"
+        max_cache_bytes = "64MiB"
+        keep_hourly = "off"
+        auto_restore = true
+        compression_level = 5
+        [[database]]
+        path = "a.db"
+        [[database]]
+        path = "b.db"
+        sync_interval = 0.5
+        auto_restore = "no"
+        """)
+    a, b = file.configs()
+    assert (a.sync_interval, b.sync_interval) == (2.0, 0.5)
+    assert (a.auto_restore, b.auto_restore) == (True, False)
+    assert (a.max_cache_bytes, a.keep_hourly, b.compression_level) == (64 << 20, 0.0, 5)
+    assert places(file) == {"a.db": "s3://backups/a.db", "b.db": "s3://backups/b.db"}
+
+
+def test_the_command_line_goes_first_then_the_environment(write):
+    """command line > environment > entry > defaults of the file."""
+    text = """
+        bucket = "of-the-file"
+        sync_interval = "1s"
+        snapshot_interval = "1s"
+        busy_timeout = "1s"
+        [[database]]
+        path = "a.db"
+        sync_interval = "2s"
+        snapshot_interval = "2s"
+        busy_timeout = "2s"
+        """
+    environ = {"REPLICATOR_SYNC_INTERVAL": "3s", "REPLICATOR_SNAPSHOT_INTERVAL": "3s"}
+    (config,) = write(text, environ, snapshot_interval=4.0).configs()
+    assert (config.busy_timeout, config.sync_interval, config.snapshot_interval) == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("top", "entry", "given", "place"),
+    [
+        ('bucket = "b"', "", {}, "s3://b/a.db"),
+        ('bucket = "b"\nprefix = "/shop/"', "", {}, "s3://b/shop/a.db"),
+        ('url = "s3://b/shop/"', "", {}, "s3://b/shop/a.db"),
+        ('url = "s3://b"', "", {}, "s3://b/a.db"),
+        ('bucket = "b"\nprefix = "shop"', 'prefix = "own"', {}, "s3://b/own"),
+        ('url = "s3://b/shop"', 'prefix = "own"', {}, "s3://b/own"),
+        ('bucket = "b"\nprefix = "shop"', 'bucket = "c"', {}, "s3://c/shop/a.db"),
+        ('bucket = "b"\nprefix = "shop"', 'url = "s3://c/own"', {}, "s3://c/own"),
+        ('url = "s3://b/shop"', 'bucket = "c"', {}, "s3://c/a.db"),
+        ('bucket = "b"', 'prefix = "own"', {"bucket": "c"}, "s3://c/own"),
+        ('bucket = "b"', 'prefix = "own"', {"prefix": "all"}, "s3://b/all/a.db"),
+        ('bucket = "b"', 'url = "s3://c/own"', {"url": "s3://d/all"}, "s3://d/all/a.db"),
+        ('url = "file:///x"', "", {}, "file:///x/a.db"),
+        ('url = "file:///x"\nprefix = "shop"', "", {}, "file:///x/shop/a.db"),
+    ],
+)
+def test_where_a_database_goes(write, top, entry, given, place):
+    """A common place is what the databases lie below; what an entry says is its place."""
+    file = write(f'{top}\n[[database]]\npath = "a.db"\n{entry}', **given)
+    assert places(file) == {"a.db": place}
+
+
+def test_paths_are_relative_to_the_file(write, tmp_path):
+    """Wherever the sidecar is started."""
+    text = """
+        url = "file:///bucket"
+        drill_scratch = "scratch"
+        [[database]]
+        path = "data/a.db"
+        cache_dir = "cache"
+        """
+    (config,) = write(text).configs()
+    assert config.database == tmp_path / "data" / "a.db"
+    assert config.cache == tmp_path / "cache"
+    assert config.drill_scratch == str(tmp_path / "scratch")
+
+
+def test_a_pattern_names_what_is_there_now(write, tmp_path):
+    """Not what SQLite puts beside, no directories, and nothing twice."""
+    for name in ("a.db", "b.db", "b.db-wal", "c.db-journal", "other.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "dir.db").mkdir()
+    (tmp_path / "link.db").symlink_to("a.db")
+    file = write("""
+        bucket = "b"
+        [[database]]
+        path = "*.db*"
+        sync_interval = "9s"
+        [[database]]
+        path = "a.db"
+        sync_interval = "1s"
+        """)
+    assert file.has_patterns
+    assert [(c.database.name, c.sync_interval) for c in file.configs()] == [
+        ("a.db", 1.0),
+        ("b.db", 9.0),
+    ]
+    search = Search(file)
+    assert len(search.look()[0]) == 2
+    assert search.look() == ([], [])
+    (tmp_path / "later.db").touch()
+    found, clashes = search.look()
+    assert [config.database.name for config in found] == ["later.db"]
+    assert not clashes
+
+
+def test_a_pattern_over_directories_keeps_files_of_one_name_apart(write, tmp_path):
+    """The place is the path below the fixed part of the pattern."""
+    for tenant in ("one", "two"):
+        (tmp_path / "tenants" / tenant).mkdir(parents=True)
+        (tmp_path / "tenants" / tenant / "app.db").touch()
+    file = write("""
+        bucket = "b"
+        prefix = "shop"
+        [[database]]
+        path = "tenants/*/app.db"
+        """)
+    assert sorted(config.target.prefix for config in file.configs()) == [
+        "shop/one/app.db",
+        "shop/two/app.db",
+    ]
+
+
+def test_a_prefix_of_a_pattern_is_common_to_its_databases(write, tmp_path):
+    """It stands for several, so that each lies below it."""
+    (tmp_path / "a.db").touch()
+    file = write('bucket = "b"\nprefix = "x"\n[[database]]\npath = "*.db"\nprefix = "own"')
+    assert places(file) == {"a.db": "s3://b/own/a.db"}
+
+
+def test_two_databases_in_one_place_are_refused_by_name(write, tmp_path):
+    """Both are named: which of them is wrong, only a person knows."""
+    file = write("""
+        bucket = "b"
+        [[database]]
+        path = "x/app.db"
+        [[database]]
+        path = "y/app.db"
+        """)
+    with pytest.raises(ConfigError, match=r"database 2 .*/y/app\.db and .*/x/app\.db") as caught:
+        file.configs()
+    assert "prefix" in caught.value.hint
+
+
+def test_two_databases_in_one_cache_are_refused(write):
+    """A cache belongs to one database."""
+    text = 'bucket = "b"\n' + "".join(
+        f'[[database]]\npath = "{name}.db"\ncache_dir = "cache"\n' for name in "ab"
+    )
+    with pytest.raises(ConfigError, match=r"database 2 \(b\.db\)"):
+        write(text).configs()
+
+
+def test_a_database_is_named_once(write):
+    """Whatever its names are."""
+    text = 'bucket = "b"\n[[database]]\npath = "a.db"\n[[database]]\npath = "./x/../a.db"\n'
+    with pytest.raises(ConfigError, match="named twice"):
+        write(text).configs()
+
+
+def test_what_clashes_later_is_left_out_and_said(write, tmp_path):
+    """The databases that are followed already keep their places."""
+    (tmp_path / "x").mkdir()
+    file = write("""
+        bucket = "b"
+        [[database]]
+        path = "app.db"
+        [[database]]
+        path = "x/*.db"
+        """)
+    search = Search(file)
+    assert [config.database.name for config in search.look()[0]] == ["app.db"]
+    for name in ("app.db", "new.db"):
+        (tmp_path / "x" / name).touch()
+    found, (clash,) = search.look()
+    assert [config.database.name for config in found] == ["new.db"]
+    assert "x/app.db" in str(clash)
+    assert search.look() == ([], [])  # and it is said once
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nonsense", "replicator.toml: is not TOML"),
+        ('bucket = "b"', "names no database"),
+        ('database = "a.db"', "database: is not a list of tables"),
+        ("[[database]]\nbucket = 'b'", "database 1: path: is missing"),
+        ("[[database]]\npath = 1", "database 1: path: is missing"),
+        ("bukket = 'b'\n[[database]]\npath = 'a.db'", "replicator.toml: bukket: there is no such"),
+        (
+            "bucket = 'b'\n[[database]]\npath = 'a.db'\nsync_intervall = '1s'",
+            r"database 1 \(a.db\): sync_intervall: there is no such",
+        ),
+        ("db_path = 'x'\n[[database]]\npath = 'a.db'", "db_path: there is no such"),
+        (
+            "sync_interval = 'soon'\n[[database]]\npath = 'a.db'",
+            "toml: sync_interval: 'soon' is not",
+        ),
+        (
+            "[[database]]\npath = 'a.db'\nmax_cache_bytes = '1 parsec'",
+            r"database 1 \(a.db\): max_cache_bytes: '1 parsec' is not a size",
+        ),
+        ("[[database]]\npath = 'a.db'\nkeep = 1", "keep: 1 is not true or false"),
+        (
+            "[[database]]\npath = 'a.db'\nsync_interval = true",
+            "sync_interval: True is not a number",
+        ),
+        ("[[database]]\npath = 'a.db'\nkeep_snapshots = 'x'", "keep_snapshots: invalid literal"),
+        ("[[database]]\npath = 'a.db'\nbucket = 7", "bucket: 7 is not text"),
+        ("[[database]]\npath = 'a.db'", r"database 1 \(a.db\): neither bucket nor url is set"),
+        (
+            "bucket = 'b'\npoll_interval = 0\n[[database]]\npath = 'a.db'",
+            r"database 1 \(a.db\): poll_interval: 0 is out of bounds",
+        ),
+        ("cache_dir = 'x'\n[[database]]\npath = 'a.db'", "toml: cache_dir: cannot be shared"),
+        (
+            "[[database]]\npath = '*.db'\ncache_dir = 'x'",
+            r"database 1 \(\*.db\): cache_dir: cannot",
+        ),
+    ],
+)
+def test_an_error_says_where_it_is(write, text, words):
+    """File, entry and key: nobody has to search."""
+    with pytest.raises(ConfigError, match=words):
+        write(text).configs()
+
+
+def test_a_misspelt_setting_is_guessed(write):
+    """The hint is what was most likely meant."""
+    with pytest.raises(ConfigError) as caught:
+        write("snapshot_intervall = '1h'\n[[database]]\npath = 'a.db'")
+    assert caught.value.hint == "did you mean snapshot_interval?"
+
+
+def test_a_cache_for_all_is_refused_from_outside_too(write):
+    """One directory cannot be the cache of several databases."""
+    with pytest.raises(ConfigError, match="with --config: cache_dir"):
+        write('bucket = "b"\n[[database]]\npath = "a.db"', {"REPLICATOR_CACHE_DIR": "/x"}).configs()
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path):
+    """No file, or one that is not text."""
+    with pytest.raises(ConfigError, match="cannot read"):
+        ConfigFile.load(tmp_path / "none.toml", {})
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        ConfigFile.load(tmp_path / "bytes.toml", {})
+
+
+def test_a_home_directory_is_understood(write, monkeypatch):
+    """As in a shell."""
+    monkeypatch.setenv("HOME", "/home/of-somebody")
+    (config,) = write('bucket = "b"\n[[database]]\npath = "~/a.db"').configs()
+    assert os.fspath(config.database) == "/home/of-somebody/a.db"

@@ -1,0 +1,247 @@
+"""config.py: a config that exists can work, and one that cannot says which setting is wrong."""
+
+import contextlib
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.config import settings as config_module
+from replicator.config.settings import (
+    SqliteReplicatorConfig,
+    parse_duration,
+    parse_size,
+    parse_switch,
+    variable_of,
+)
+from replicator.errors import ConfigError
+
+SETTINGS = [field.name for field in dataclasses.fields(SqliteReplicatorConfig) if field.init]
+
+
+def make(**settings):
+    return SqliteReplicatorConfig(**{"db_path": "/data/app.db", "bucket": "b"} | settings)
+
+
+def test_defaults_need_a_database_and_a_bucket_only():
+    """The prefix is the file's name, the cache a hidden directory beside the database."""
+    config = make()
+    assert config.database == Path("/data/app.db")
+    assert config.cache == Path("/data/.app.db-replicator")
+    assert config.target.url == "s3://b/app.db"
+    assert config.sync_interval == 1.0
+    assert config.max_cache_bytes == 1 << 30
+
+
+def test_a_config_is_frozen_and_can_be_varied():
+    """Settings do not change under a running replicator."""
+    config = make()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.bucket = "c"
+    assert dataclasses.replace(config, bucket="c").target.bucket == "c"
+    assert config == make()
+
+
+def test_symlinks_are_resolved_once(tmp_path):
+    """SQLite names the WAL after the real file, so prefix and cache follow it too."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "app.db").touch()
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "app.db")
+    config = make(db_path=tmp_path / "link.db", cache_dir=tmp_path / "c")
+    (tmp_path / "link.db").unlink()
+    assert config.database == tmp_path / "real" / "app.db"
+    assert config.target.prefix == "app.db"
+    assert config.cache == tmp_path / "c"
+
+
+def test_relative_paths_and_the_home_directory(tmp_path, monkeypatch):
+    """A later chdir must not move the database or its cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    config = make(db_path="ü ber.db", cache_dir="~/cache")
+    assert config.database == tmp_path / "ü ber.db"
+    assert config.cache == Path("/home/me/cache")
+    assert make(db_path="~/x.db").database == Path("/home/me/x.db")
+
+
+@pytest.mark.parametrize(("settings", "url"), [
+    ({"bucket": "b", "prefix": "/a/b/"}, "s3://b/a/b"),
+    ({"bucket": "", "url": "s3://b/a/b"}, "s3://b/a/b"),
+    ({"bucket": "", "url": "s3://b"}, "s3://b/app.db"),
+    ({"bucket": "", "url": "s3://b/", "prefix": "p"}, "s3://b/p"),
+    ({"bucket": "", "url": "s3://b/p", "prefix": "p/"}, "s3://b/p"),
+    ({"bucket": "", "url": "file:///backup"}, "file:///backup/app.db"),
+    ({"bucket": "", "url": "file:///backup", "prefix": "x"}, "file:///backup/x"),
+])  # fmt: skip
+def test_bucket_and_url_say_the_same(settings, url):
+    """Two spellings of one place."""
+    assert make(**settings).target.url == url
+
+
+def test_the_target_carries_how_to_reach_it():
+    """Endpoint, region, profile and checksum mode belong to the store."""
+    target = make(
+        endpoint_url="http://127.0.0.1:9000", region="eu", profile="p", checksums="when_supported"
+    ).target
+    assert (target.endpoint_url, target.region) == ("http://127.0.0.1:9000", "eu")
+    assert (target.profile, target.checksums) == ("p", "when_supported")
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"bucket": ""}, "neither bucket nor url is set"),
+    ({"url": "s3://b"}, "both a bucket and a url are set"),
+    ({"bucket": "b/p"}, "bucket: 'b/p' is not a bucket's name"),
+    ({"bucket": "", "url": "gs://b"}, "s3://"),
+    ({"bucket": "", "url": "s3://b/p", "prefix": "q"}, "prefix: 'q' is set, but the url says 'p'"),
+    ({"prefix": "a//b"}, "prefix: 'a//b' cannot"),
+    ({"prefix": "a/../b"}, "prefix: 'a/../b' cannot"),
+    ({"prefix": "a\nb"}, "prefix: "),
+    ({"endpoint_url": "127.0.0.1:9000"}, "endpoint"),
+    ({"checksums": "never"}, "checksums: 'never' is unknown; it is when_required or when_supp"),
+    ({"db_path": ""}, "db_path: '' is not"),
+    ({"db_path": ":memory:"}, "db_path: ':memory:' is not"),
+    ({"db_path": "file:x.db?mode=ro"}, "db_path: "),
+    ({"db_path": "a\0b"}, "db_path: "),
+    ({"cache_dir": ""}, "cache_dir: is empty"),
+    ({"max_cache_bytes": 1000}, "max_cache_bytes: 1000 is out of bounds; it must be at least"),
+    ({"max_cache_bytes": 2e9}, "max_cache_bytes: 2000000000.0 is not a whole number"),
+    ({"segment_max_bytes": 2 << 30}, "segment_max_bytes: 2147483648 is out of bounds; it must"),
+    ({"compression_level": 0}, "compression_level: 0 is out of bounds; it must be from 1 to 22"),
+    ({"compression_level": True}, "compression_level: True is not a whole number"),
+    ({"sync_interval": -1}, "sync_interval: -1 is out of bounds"),
+    ({"sync_interval": math.nan}, "sync_interval: nan is out of bounds"),
+    ({"sync_interval": "1s"}, "sync_interval: '1s' is not a number"),
+    ({"poll_interval": 0}, "poll_interval: 0 is out of bounds; it must be from 0.01 to 3600"),
+])  # fmt: skip
+def test_what_cannot_work_is_named(settings, message):
+    """The message begins with the setting, or names it."""
+    with pytest.raises(ConfigError) as caught:
+        make(**settings)
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_access_points_are_buckets():
+    """Their names are ARNs and contain slashes."""
+    arn = "arn:aws:s3:eu-west-1:123456789012:accesspoint/mine"
+    assert make(bucket=arn).bucket == arn
+
+
+# environment
+
+
+def test_every_setting_has_a_variable():
+    """REPLICATOR_ and the name; text becomes what the setting is."""
+    values = {
+        "db_path": ("/data/x.db", "/data/x.db"), "bucket": ("b", "b"), "prefix": ("p", "p"),
+        "url": ("", ""), "endpoint_url": ("http://h:1", "http://h:1"), "region": ("r", "r"),
+        "profile": ("me", "me"), "checksums": ("when_supported", "when_supported"),
+        "cache_dir": ("/c", "/c"), "max_cache_bytes": ("2GiB", 2 << 30),
+        "auto_restore": ("yes", True), "take_over": ("0", False),
+        "allow_unsafe_store": ("on", True), "sync_interval": ("500ms", 0.5),
+        "poll_interval": ("2", 2.0), "busy_timeout": ("10s", 10.0),
+        "snapshot_interval": ("1h30m", 5400.0), "snapshot_log_ratio": ("0.25", 0.25),
+        "snapshot_max_age": ("2d", 172800.0), "segment_max_bytes": ("8 MiB", 8 << 20),
+        "compression_level": ("9", 9),
+        "drill_interval": ("24h", 86400.0),
+        "drill_bandwidth": ("5MiB", 5 << 20),
+        "drill_scratch": ("/scratch", "/scratch"),
+        "keep": ("no", False), "keep_every_transaction": ("2d", 172800.0),
+        "keep_hourly": ("off", 0.0), "keep_daily": ("forever", math.inf),
+        "keep_weekly": ("100d", 8640000.0), "keep_monthly": ("Forever", math.inf),
+        "keep_snapshots": ("4", 4),
+    }  # fmt: skip
+    assert set(values) == set(SETTINGS)
+    environ = {variable_of(name): text for name, (text, _) in values.items()}
+    config = SqliteReplicatorConfig.from_env(environ | {"OTHER": "x"})
+    assert {name: getattr(config, name) for name in SETTINGS} == {
+        name: value for name, (_, value) in values.items()
+    }
+
+
+def test_the_process_environment_is_the_default(monkeypatch):
+    """And what is given goes before it; an empty variable is not set."""
+    monkeypatch.setenv("REPLICATOR_DB_PATH", "/data/env.db")
+    monkeypatch.setenv("REPLICATOR_BUCKET", "env")
+    monkeypatch.setenv("REPLICATOR_SYNC_INTERVAL", "")
+    config = SqliteReplicatorConfig.from_env(bucket="given")
+    assert (config.bucket, config.database.name, config.sync_interval) == ("given", "env.db", 1.0)
+
+
+def test_a_bad_variable_is_named():
+    """The user looks for REPLICATOR_…, not for a field of a class."""
+    for name, text in (
+        ("sync_interval", "soon"),
+        ("max_cache_bytes", "much"),
+        ("auto_restore", "maybe"),
+        ("compression_level", "3.5"),
+        ("snapshot_log_ratio", "half"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{variable_of(name)}: .*{text}"):
+            SqliteReplicatorConfig.from_env(
+                {variable_of(name): text, "REPLICATOR_DB_PATH": "x", "REPLICATOR_BUCKET": "b"}
+            )
+
+
+def test_no_database_is_an_error_with_a_hint():
+    """Both ways to name it are told."""
+    with pytest.raises(ConfigError, match="no database is named") as caught:
+        SqliteReplicatorConfig.from_env({})
+    assert "REPLICATOR_DB_PATH" in caught.value.hint
+
+
+# text forms
+
+
+@pytest.mark.parametrize(("text", "size"), [
+    ("0", 0), ("1024", 1024), ("1k", 1024), ("1KiB", 1024), ("1kB", 1000), ("64 MB", 64_000_000),
+    ("1.5GiB", 3 << 29), ("2T", 2 << 40), ("10b", 10), (" 7 ", 7),
+])  # fmt: skip
+def test_sizes(text, size):
+    """Letters alone and "…iB" are powers of 1024, "…B" of 1000."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("30", 30), ("30s", 30), ("1h", 3600), ("1h30m", 5400), ("1h 30m 5s", 5405), ("250ms", 0.25),
+    ("1.5d", 129600), (".5", 0.5), ("2 M", 120),
+])  # fmt: skip
+def test_durations(text, seconds):
+    """A bare number is seconds; parts add up."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", [
+    "", " ", "x", "1x", "-1", "1 2 x", "1..2", "h", "1e3", "inf", "1h30",
+])  # fmt: skip
+def test_nonsense_is_refused(text):
+    """Nothing is guessed."""
+    for parse in (parse_size, parse_duration, parse_switch):
+        with pytest.raises(ConfigError):
+            parse(text)
+
+
+def test_switches():
+    """The usual words, in any case."""
+    assert [parse_switch(t) for t in ("1", "TRUE", "yes", " On ")] == [True] * 4
+    assert [parse_switch(t) for t in ("0", "False", "no", "off")] == [False] * 4
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_value_or_a_config_error(text):
+    """No parser fails in another way."""
+    for parse in (parse_size, parse_duration, parse_switch):
+        with contextlib.suppress(ConfigError):
+            assert parse(text) >= 0
+
+
+def test_every_number_has_bounds():
+    """A number without bounds is one that cannot be wrong, which none is."""
+    numbers = {
+        f.name for f in dataclasses.fields(SqliteReplicatorConfig) if f.type in ("int", "float")
+    }
+    assert numbers == set(config_module.BOUNDS)
+    assert set(config_module.PARSERS) <= set(SETTINGS)

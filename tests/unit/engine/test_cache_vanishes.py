@@ -1,0 +1,135 @@
+"""The cache directory is lost, in whole or in part, while the replicator runs: it goes on."""
+
+import os
+import shutil
+from contextlib import suppress
+
+import pytest
+
+from replicator.errors import NotDurable, StoreUnavailable
+from tests.helpers.replication import App, ObedientStore, replicating, restored, wait_for
+
+LONG = 60.0
+
+
+@pytest.fixture
+def app(tmp_path):
+    with App(tmp_path / "app.db") as app:
+        yield app
+
+
+@pytest.fixture
+def store():
+    return ObedientStore()
+
+
+def everything(cache):
+    shutil.rmtree(cache)
+
+
+def ledger(cache):
+    (cache / "state.db").unlink()
+
+
+def ledger_replaced_by_nothing_of_ours(cache):
+    (cache / "other").write_bytes(b"not a ledger" * 1000)
+    os.replace(cache / "other", cache / "state.db")
+
+
+def ledger_overwritten(cache):
+    for name in ("state.db", "state.db-wal"):
+        size = os.path.getsize(cache / name)
+        with open(cache / name, "r+b") as file:
+            file.write(os.urandom(size))
+
+
+def segments(cache):
+    shutil.rmtree(cache / "segments")
+
+
+def hashes(cache):
+    (cache / "pages.xxh").unlink()
+
+
+LOSSES = [
+    everything,
+    ledger,
+    ledger_replaced_by_nothing_of_ours,
+    ledger_overwritten,
+    segments,
+    hashes,
+]
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize("waiting", [False, True], ids=["all durable", "segments wait"])
+def test_the_replicator_goes_on(app, store, tmp_path, lose, waiting):
+    """Without a restart, and with nothing lost: every commit is durable in the end, and what was
+    promised before can still be restored."""
+    with replicating(app.path, store) as replicator:
+        app.insert(20)
+        promised, then = replicator.flush(LONG), app.image()
+        if waiting:
+            store.go_away("wal/")
+            for _ in range(3):
+                app.insert(5)
+                with pytest.raises(NotDurable):
+                    replicator.flush(0.05)
+            wait_for(lambda: replicator.status().failed_uploads)
+        lose(replicator._parts.cache.directory)
+        app.insert(5)
+        if waiting:
+            with suppress(NotDurable):
+                replicator.flush(0.3)
+            store.come_back()
+        replicator.flush(LONG)
+        app.insert(5)
+        last = replicator.flush(LONG)
+        assert last.txid > promised.txid
+        wait_for(lambda: replicator.status().healthy)
+        assert replicator.failed is None
+    assert restored(store, tmp_path)[1] == app.image()
+    assert restored(store, tmp_path, txid=promised.txid)[1] == then
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_and_the_next_start_goes_on_too(app, store, tmp_path, lose):
+    """What is left behind is a cache like any other."""
+    with replicating(app.path, store) as replicator:
+        app.insert(20)
+        replicator.flush(LONG)
+        lose(replicator._parts.cache.directory)
+        app.insert(5)
+        before = replicator.flush(LONG)
+    with replicating(app.path, store) as replicator:
+        app.insert(5)
+        after = replicator.flush(LONG)
+    if lose not in (hashes, ledger_overwritten):  # then a new snapshot, at worst
+        assert after.generation == before.generation
+    assert restored(store, tmp_path)[1] == app.image()
+
+
+def test_a_damaged_segment_that_had_arrived_is_durable(app, store, tmp_path):
+    """The answer to its PUT was lost, then its file: the store is asked before its number is
+    used again, or the replicator would take itself for another writer."""
+    with replicating(app.path, store) as replicator:
+        app.insert()
+        first = replicator.flush(LONG)
+
+        def lose_answer(method, key):
+            if method == "put" and "wal/" in key:
+                store.after = lambda method, key: None
+                store.go_away()
+                raise StoreUnavailable("the answer was lost")
+
+        store.after = lose_answer
+        app.insert()
+        with pytest.raises(NotDurable):
+            replicator.flush(0.3)
+        segments(replicator._parts.cache.directory)
+        app.insert()
+        store.come_back()
+        last = replicator.flush(LONG)
+        assert last.generation == first.generation
+        assert replicator.failed is None
+    assert restored(store, tmp_path)[1] == app.image()

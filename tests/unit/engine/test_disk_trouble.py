@@ -1,0 +1,111 @@
+"""The cache's disk is in trouble for a while: what is said of it, and for how long."""
+
+import errno
+import time
+
+import pytest
+
+from replicator import SqliteReplicator
+from replicator.cache.cache import Cache
+from replicator.engine import capture_thread as pipeline
+from replicator.errors import DiskFull, LocalIOError
+from replicator.upload.uploader import Uploader
+from tests.helpers.disk_faults import name_of
+from tests.helpers.files import StrikingFiles
+from tests.helpers.replication import LONG, App, ObedientStore, config_for, wait_for
+
+
+@pytest.fixture
+def files():
+    return StrikingFiles(name_of)
+
+
+@pytest.fixture
+def replicator(tmp_path, monkeypatch, files):
+    """One that has caught up with its database, and joins its log every few milliseconds while
+    it meets trouble."""
+    monkeypatch.setattr(pipeline, "FIRST_PAUSE", 0.002)
+    monkeypatch.setattr(pipeline, "LONGEST_PAUSE", 0.002)
+    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=ObedientStore(), files=files)
+    with App(tmp_path / "app.db") as app:
+        app.insert()
+        made.start()
+        made.flush(LONG)
+        made.app = app
+        yield made
+        files.clear()
+        made.stop()
+
+
+def test_it_is_never_healthy_while_nothing_can_be_captured(replicator, files):
+    """Each attempt follows the log for a moment before it fails; that is no health. What is
+    behind is as old as the commit that waits, not as the newest attempt. Then it mends itself."""
+    files.strike(
+        ("open to write", "draft"),
+        files.seen["open to write", "draft"] + 1,
+        errno.EIO,
+        lasting=True,
+    )
+    replicator.app.insert()
+    wait_for(lambda: replicator.status().last_error)
+    since = time.monotonic()
+    while files.struck < 30:
+        status, waited = replicator.status(), time.monotonic() - since
+        assert not status.healthy
+        assert "input/output error" in status.last_error
+    assert replicator.status().lag_seconds >= waited - 0.002  # which counts milliseconds
+    files.clear()
+    replicator.flush(LONG)
+    wait_for(lambda: replicator.status().healthy)
+    assert replicator.status().lag_seconds == 0
+
+
+@pytest.mark.parametrize("point", [("mkdir", "scratch"), ("pwrite", "rebuilt")])
+def test_a_drill_that_meets_it_says_so(replicator, files, point):
+    """The drill uses the replicator's own door to the disk; its trouble is none of the backup,
+    and no defect."""
+    guard = replicator._parts.guard
+    files.strike(point, 1, errno.ENOSPC, lasting=False)
+    with pytest.raises(DiskFull, match="no space left"):
+        guard._drill()
+    assert files.struck
+    assert guard.trouble is None
+    guard._drill()
+    assert guard.proven.txid == replicator.status().durable_txid
+
+
+def test_what_was_recorded_before_the_disk_failed_is_sent(tmp_path, monkeypatch):
+    """The disk fails right after the marker of a generation was recorded, before the uploader
+    was told: the next join continues there, and has to tell it."""
+    monkeypatch.setattr(pipeline, "FIRST_PAUSE", 0.002)
+    reload, calls = Uploader.reload, []
+
+    def failing(self):
+        calls.append(self)
+        if len(calls) == 1:
+            raise LocalIOError("disk i/o error")
+        reload(self)
+
+    monkeypatch.setattr(Uploader, "reload", failing)
+    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=ObedientStore())
+    with App(tmp_path / "app.db") as app:
+        app.insert()
+        made.start()
+        assert made.flush(LONG).txid == 1
+        made.stop()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("point", [("write", "hashes"), ("DELETE", "ledger")])
+def test_page_hashes_that_cannot_be_written_keep_nobody_waiting(
+    replicator, files, monkeypatch, caplog, point
+):
+    """They save a comparison at the next start and no more: it is said, and commits go on
+    becoming durable."""
+    monkeypatch.setattr(Cache, "hashes_due", lambda self: True)
+    files.strike(point, files.seen[point] + 1, errno.EIO, lasting=True)
+    for _ in range(3):
+        replicator.app.insert()
+        replicator.flush(LONG)
+    wait_for(lambda: "the page hashes are written later" in caplog.text)
+    assert replicator.status().healthy

@@ -1,0 +1,32 @@
+"""What is dropped from the cache because it was damaged may be on its way into the store."""
+
+import threading
+
+from tests.helpers.replication import LONG, App, ObedientStore, replicating, restored, wait_for
+
+
+def test_a_segment_that_is_being_sent_is_not_replaced(tmp_path):
+    """Whoever drops it waits for the answer first: else the store would come to hold it, and
+    what was captured in its place would find its key taken by "another writer"."""
+    store, sent, go_on = ObedientStore(), threading.Event(), threading.Event()
+
+    def before(method, key):
+        if method == "put" and "wal/" in key:
+            sent.set()
+            assert go_on.wait(LONG)
+
+    with App(tmp_path / "app.db") as app, replicating(app.path, store) as replicator:
+        app.insert(3)
+        replicator.flush(LONG)
+        store.before = before
+        app.insert(3)
+        assert sent.wait(LONG)
+        parts = replicator._parts
+        (record,) = parts.cache.pending()
+        parts._damaged(record.first_txid)
+        wait_for(lambda: parts.uploader._anew or not parts.cache.waits(record))
+        go_on.set()
+        app.insert(3)
+        replicator.flush(LONG)
+        assert replicator.failed is None
+        assert restored(store, tmp_path)[1] == app.image()

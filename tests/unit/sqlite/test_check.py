@@ -1,0 +1,103 @@
+"""SQLite's checks on files at rest, and folding the log of one that gives way."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from replicator.errors import DamageError, LocalIOError, ReplicatorError, TargetExists
+from replicator.sqlite.check import check_database, fold_log, openers, side_files
+
+
+@pytest.fixture
+def database(tmp_path):
+    """In WAL mode, 100 rows with an index, everything in the file."""
+    path = tmp_path / "with space & ü?.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE t(x)")
+    connection.execute("CREATE INDEX i ON t(x)")
+    connection.executemany("INSERT INTO t VALUES(?)", [(os.urandom(500),) for _ in range(100)])
+    connection.close()
+    return path
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_good_database_passes_untouched(database, full):
+    """Both checks pass, and nothing appears beside a file whose header says WAL."""
+    before = database.read_bytes()
+    check_database(database, full=full)
+    assert database.read_bytes() == before
+    assert os.listdir(database.parent) == [database.name]
+
+
+def test_damage_is_quoted(database):
+    """A page overwritten in the middle is found and quoted."""
+    body = bytearray(database.read_bytes())
+    body[4096 * 5 : 4096 * 6] = bytes(4096)
+    database.write_bytes(body)
+    for full in (True, False):
+        with pytest.raises(DamageError, match="_check found: "):
+            check_database(database, full=full)
+
+
+def test_no_database_is_damage(tmp_path):
+    path = tmp_path / "x.db"
+    path.write_bytes(b"rubbish " * 1000)
+    with pytest.raises(DamageError, match="quick_check failed: file is not a database"):
+        check_database(path, full=False)
+
+
+def test_what_cannot_be_checked_is_no_damage(tmp_path):
+    with pytest.raises(ReplicatorError, match="unable to open") as error:
+        check_database(tmp_path / "missing.db", full=False)
+    assert not isinstance(error.value, DamageError)
+
+
+def test_folding_keeps_every_row(database):
+    """Rows that are only in the log are in the file afterwards, and the log is gone."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute("INSERT INTO t VALUES('new')")
+    log = Path(f"{database}-wal")
+    saved = database.read_bytes(), log.read_bytes()
+    connection.close()
+    database.write_bytes(saved[0])
+    log.write_bytes(saved[1])
+    assert side_files(database) == [log]
+    assert fold_log(database)
+    assert side_files(database) == []
+    alone = database.with_name("alone.db")
+    alone.write_bytes(database.read_bytes())
+    with sqlite3.connect(alone) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (101,)
+    connection.close()
+
+
+def test_folding_refuses_what_is_open(database):
+    """Any other connection that has read is enough."""
+    connection = sqlite3.connect(database)
+    connection.execute("SELECT 1 FROM t").fetchone()
+    with pytest.raises(TargetExists, match="open in another connection"):
+        fold_log(database)
+    connection.close()
+    assert fold_log(database)
+
+
+def test_folding_leaves_what_it_cannot_read(tmp_path):
+    """No database: nothing to fold, nothing changed."""
+    path = tmp_path / "x.db"
+    path.write_bytes(b"rubbish " * 1000)
+    assert not fold_log(path)
+    assert path.read_bytes() == b"rubbish " * 1000
+    with pytest.raises(LocalIOError, match="cannot fold"):
+        fold_log(tmp_path / "missing" / "x.db")
+
+
+def test_openers_of_nothing(tmp_path):
+    """A missing file, and one only this process has open, have no openers."""
+    assert openers(tmp_path / "missing") == []
+    mine = tmp_path / "mine"
+    with mine.open("wb"):
+        assert openers(mine) == []

@@ -1,0 +1,66 @@
+"""Waiting for a command: a signal that another thread got is handled all the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from replicator.system.child import wait_for
+
+SLEEPS = [sys.executable, "-c", "import signal; signal.pause()"]
+
+
+def begun(*command):
+    return subprocess.Popen(list(command) or SLEEPS)
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_the_exit_code(code):
+    assert wait_for(begun(sys.executable, "-c", f"raise SystemExit({code})")) == code
+
+
+def test_a_signal_that_another_thread_got(monkeypatch):
+    """The main thread does not see it itself, and still its handler runs, and can hand it on."""
+    child = begun()
+    before = signal.signal(signal.SIGUSR1, lambda *_: child.terminate())
+    waiting = threading.Event()
+    ask = os.pidfd_open
+
+    def opened(pid):
+        waiting.set()
+        return ask(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", opened)
+
+    def other():
+        waiting.wait()
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        assert wait_for(child) == -signal.SIGTERM
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert signal.set_wakeup_fd(-1) == -1  # as it was
+
+
+def test_a_system_without_descriptors_of_processes(monkeypatch):
+    """Then it waits as anybody does."""
+
+    def refused(pid):
+        raise OSError("not here")
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    assert wait_for(begun(sys.executable, "-c", "pass")) == 0
+
+
+def test_from_another_thread():
+    """No signals are handled there."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(wait_for, begun(sys.executable, "-c", "pass")).result() == 0

@@ -1,0 +1,352 @@
+"""system/files.py: durable writes, one error class per decision, descriptors that stay open."""
+
+import errno
+import fcntl
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from replicator.errors import AlreadyRunning, DiskFull, LocalIOError
+from replicator.system import files as files_module
+from replicator.system.files import DirLock, Files, database_reader
+from tests.helpers.files import CountingFiles, FailingFiles, TearingFiles
+
+HOLDER = """
+import sys
+from replicator.system.files import DirLock
+lock = DirLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_write_atomic_syncs_before_and_after_the_rename(tmp_path):
+    """The order that survives a power cut: write, fsync, rename, fsync of the directory."""
+    files = CountingFiles()
+    files.write_atomic(tmp_path / "f", b"ab", b"c")
+    assert files.names() == ["open", "write", "write", "fsync", "rename", "open", "fsync"]
+    assert files.read(tmp_path / "f") == b"abc"
+    assert files.listdir(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+def test_write_atomic_fails_whole(tmp_path, at):
+    """Whatever step fails, the old content or the new one is there, and no draft beside it."""
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with pytest.raises(DiskFull, match="no space left") as caught:
+        FailingFiles(at).write_atomic(path, b"ab", b"c")
+    assert str(tmp_path) in str(caught.value)
+    assert path.read_bytes() == (b"old" if at < 6 else b"abc")
+    assert os.listdir(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_no_space_is_disk_full(tmp_path, code):
+    """A full disk and a full quota are one decision: free some space."""
+    with pytest.raises(DiskFull):
+        FailingFiles(1, code).create(tmp_path / "f")
+
+
+def test_other_errors_name_the_path(tmp_path):
+    """An error is of use only with the path it is about."""
+    missing = tmp_path / "no such file"
+    calls = [
+        Files().read,
+        Files().size,
+        Files().unlink,
+        Files().listdir,
+        Files().disk_free,
+        Files().sync_directory,
+        lambda path: Files().rename(path, path),
+        database_reader,
+    ]
+    for call in calls:
+        with pytest.raises(LocalIOError, match="no such file: no such file or directory") as caught:
+            call(missing)
+        assert not isinstance(caught.value, DiskFull)
+
+
+def test_short_writes_and_reads_are_completed(tmp_path):
+    """The kernel may take or give less than asked for; the caller never notices."""
+    files = TearingFiles(3)
+    files.write_atomic(tmp_path / "f", b"0123456789")
+    buffer = bytearray(20)
+    with files.open_read(tmp_path / "f") as file:
+        assert file.pread(8, 1) == b"12345678"
+        assert file.pread(99, 4) == b"456789"
+        assert file.pread(5, 10) == b""
+        assert file.preadinto(buffer, 2) == 8
+        assert file.size() == 10
+        assert file.preadinto(memoryview(buffer)[:4], 2) == 4
+    assert bytes(buffer[:8]) == b"23456789"
+
+
+def test_a_write_that_takes_nothing_is_an_error(tmp_path):
+    """A file system that takes no byte and reports no error must not hang us."""
+    draft = TearingFiles(0).create(tmp_path / "f")
+    with pytest.raises(LocalIOError, match="nothing could be written"):
+        draft.write(b"x")
+    draft.discard()
+
+
+def test_a_file_that_failed_once_is_never_published(tmp_path):
+    """After a failed fsync the kernel has forgotten the pages: a second fsync proves nothing."""
+    files = FailingFiles(3, errno.EIO)
+    draft = files.create(tmp_path / "draft")
+    draft.write(b"x")
+    with pytest.raises(LocalIOError, match="input/output error"):
+        files.publish(draft, tmp_path / "final")
+    with pytest.raises(LocalIOError, match="an earlier write failed"):
+        files.publish(draft, tmp_path / "final")
+    draft.discard()
+    draft.discard()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_directory_that_cannot_be_synced_is_no_error(tmp_path):
+    """Some network file systems answer EINVAL; there is nothing to make durable then."""
+    FailingFiles(2, errno.EINVAL).sync_directory(tmp_path)
+    with pytest.raises(LocalIOError):
+        FailingFiles(2, errno.EIO).sync_directory(tmp_path)
+
+
+def test_mkdir_makes_parents_durable(tmp_path):
+    """Each new directory is synced into its parent; existing ones are left alone."""
+    files = CountingFiles()
+    files.mkdir(tmp_path / "a" / "b")
+    files.mkdir(tmp_path / "a" / "b")
+    assert files.names() == ["mkdir", "open", "fsync"] * 2
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(LocalIOError, match="file exists"):
+        files.mkdir(tmp_path / "file")
+
+
+def test_mkdir_by_two_at_the_same_time(tmp_path):
+    """Two replicators that start together both find their directory."""
+
+    class Racing(CountingFiles):
+        def act(self, number, call, args, kwargs):
+            if call is os.mkdir:
+                os.mkdir(args[0])
+            return call(*args, **kwargs)
+
+    Racing().mkdir(tmp_path / "a")
+    assert (tmp_path / "a").is_dir()
+
+
+def test_small_things(tmp_path):
+    """Sizes, digests, free space, removal of what is not there."""
+    files = Files()
+    files.write_atomic(tmp_path / "f", b"abc")
+    assert files.size(tmp_path / "f") == 3
+    assert files.sha256(tmp_path / "f").startswith("ba7816bf")
+    assert files.disk_free(tmp_path) > 0
+    assert files.exists(tmp_path / "f")
+    files.unlink(tmp_path / "f")
+    files.unlink(tmp_path / "f", missing_ok=True)
+    assert not files.exists(tmp_path / "f")
+    with files.open_read(tmp_path) as directory:
+        directory.close()
+
+
+def test_discarding_never_raises(tmp_path):
+    """It cleans up after another error, which is the one to report."""
+    draft = FailingFiles(2, errno.EIO).create(tmp_path / "f")
+    draft.discard()
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_read_that_fails_names_the_path(tmp_path):
+    """A bad sector under a segment or the database."""
+    (tmp_path / "f").write_bytes(b"x")
+    for read in (lambda f: f.pread(1, 0), lambda f: f.preadinto(bytearray(1), 0)):
+        with (
+            FailingFiles(2, errno.EIO).open_read(tmp_path / "f") as file,
+            pytest.raises(LocalIOError, match="f: input/output error"),
+        ):
+            read(file)
+
+
+def test_rename_is_durable(tmp_path):
+    """Setting a file aside must not come undone."""
+    (tmp_path / "a").write_bytes(b"x")
+    files = CountingFiles()
+    files.rename(tmp_path / "a", tmp_path / "b")
+    assert files.names() == ["rename", "open", "fsync"]
+    assert os.listdir(tmp_path) == ["b"]
+
+
+# DirLock
+
+
+def start_holder(directory):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_lock_names_its_holder_and_ends_with_it(tmp_path):
+    """The second comer learns the pid; a killed holder leaves nothing behind."""
+    with start_holder(tmp_path / "cache") as holder:
+        with pytest.raises(AlreadyRunning, match=f"process {holder.pid} already works") as caught:
+            DirLock(tmp_path / "cache").acquire()
+        assert caught.value.exit_code == 8
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with DirLock(tmp_path / "cache") as lock:
+            assert lock.path.read_text() == str(os.getpid())
+
+
+def test_lock_excludes_within_one_process_and_can_be_taken_again(tmp_path):
+    """Two replicators in one process are two replicators."""
+    first, second = DirLock(tmp_path), DirLock(tmp_path)
+    first.acquire()
+    with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} "):
+        second.acquire()
+    first.release()
+    first.release()
+    with second:
+        pass
+
+
+def test_lock_is_not_inherited_by_a_child(tmp_path):
+    """A command that outlives the replicator must not keep its lock."""
+    lock = DirLock(tmp_path)
+    lock.acquire()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as child:
+        lock.release()
+        with DirLock(tmp_path):
+            assert child.poll() is None
+        child.stdin.close()
+
+
+def test_lock_of_a_holder_without_a_pid(tmp_path):
+    """A holder that has not written its pid yet is still a holder."""
+    with open(tmp_path / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(AlreadyRunning, match="another process already works"):
+            DirLock(tmp_path).acquire()
+
+
+def test_lock_on_a_file_that_was_removed_is_taken_again(tmp_path):
+    """A lock on a file without a name excludes nobody: the one with the name counts."""
+
+    class Removing(CountingFiles):
+        def act(self, number, call, args, kwargs):
+            if call is fcntl.flock and self.names().count("flock") == 1:
+                os.unlink(tmp_path / "lock")
+            return call(*args, **kwargs)
+
+    files = Removing()
+    with DirLock(tmp_path, files) as lock:
+        assert lock.path.exists()
+    assert files.names().count("flock") == 2
+
+
+def test_lock_that_fails_leaks_no_descriptor(tmp_path):
+    """flock itself may fail (ENOLCK on network file systems)."""
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(LocalIOError, match="no locks available"):
+        DirLock(tmp_path, FailingFiles(2, errno.ENOLCK)).acquire()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# database_reader
+
+
+def locks_of_this_process():
+    lines = Path("/proc/locks").read_text().splitlines()
+    return sorted(tuple(line.split()[1:]) for line in lines if line.split()[4] == str(os.getpid()))
+
+
+@pytest.fixture
+def database(tmp_path):
+    path = tmp_path / "app.db"
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("CREATE TABLE t (x)")
+    db.execute("BEGIN")
+    db.execute("SELECT * FROM t").fetchall()
+    yield path
+    db.close()
+
+
+def test_database_reader_leaves_sqlite_locks_alone(database):
+    """POSIX locks belong to the process: reading raw bytes must not drop those of SQLite."""
+    before = locks_of_this_process()
+    assert before
+    for _ in range(2):
+        reader = database_reader(database)
+        assert reader.pread(15, 0) == b"SQLite format 3"
+        assert reader.size() == database.stat().st_size
+        del reader
+    assert locks_of_this_process() == before
+    # The oracle can fail: this is what the registry is for.
+    database.open("rb").close()
+    assert locks_of_this_process() != before
+
+
+def test_database_reader_opens_an_inode_once(database, tmp_path):
+    """By whatever name, one descriptor; a file that replaces another is another."""
+    files = CountingFiles()
+    (tmp_path / "link.db").symlink_to(database)
+    readers = [database_reader(path, files) for path in (database, tmp_path / "link.db", database)]
+    assert files.names().count("open") == 1
+    assert len({reader.identity() for reader in readers}) == 1
+    os.replace(database, tmp_path / "old.db")
+    database.write_bytes(b"new")
+    assert database_reader(database, files).pread(9, 0) == b"new"
+    assert readers[0].pread(6, 0) == b"SQLite"
+    assert database_reader(tmp_path / "old.db", files).identity() == readers[0].identity()
+    assert files.names().count("open") == 2
+
+
+def test_database_reader_is_thread_safe(tmp_path):
+    """Two threads that come first at the same time get one descriptor."""
+    path = tmp_path / "x.db"
+    path.write_bytes(b"x")
+    files, barrier = CountingFiles(), threading.Barrier(8)
+
+    def read():
+        barrier.wait()
+        assert database_reader(path, files).pread(1, 0) == b"x"
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert files.names().count("open") == 1
+
+
+def test_a_database_replaced_while_it_is_opened_costs_no_lock(tmp_path):
+    """The path leads to a known inode between stat and open: neither descriptor is closed."""
+    known, path = tmp_path / "known.db", tmp_path / "path.db"
+    known.write_bytes(b"known")
+    path.write_bytes(b"unknown")
+    first = database_reader(known)
+
+    class Replacing(CountingFiles):
+        def act(self, number, call, args, kwargs):
+            if call is os.open:
+                os.replace(known, path)
+            return call(*args, **kwargs)
+
+    before = len(os.listdir("/proc/self/fd"))
+    second = database_reader(path, Replacing())
+    assert second.identity() == first.identity()
+    assert second.pread(9, 0) == b"known"
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert list(files_module._databases.values()).count(second._fd) == 1

@@ -1,0 +1,70 @@
+"""A file written at any place by any thread."""
+
+import os
+
+import pytest
+
+from replicator.errors import LocalIOError
+from replicator.system.files import Files
+from replicator.system.pagefile import PageFile, remove_directory, take_over_mode
+
+
+class Short(Files):
+    """Writes at most three bytes a call, or none at all."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def system(self, call, /, *args, **kwargs):
+        if call is os.pwrite:
+            return super().system(call, args[0], bytes(args[1])[: self.most], args[2])
+        return super().system(call, *args, **kwargs)
+
+
+def test_short_writes_are_completed(tmp_path):
+    """All bytes arrive at their place however little a call takes."""
+    with PageFile(tmp_path / "f", Short(3)) as file:
+        file.resize(20)
+        file.pwrite(b"0123456789", 5)
+        assert file.pread(20, 0) == bytes(5) + b"0123456789" + bytes(5)
+        file.sync()
+
+
+def test_a_write_that_writes_nothing_is_an_error(tmp_path):
+    with PageFile(tmp_path / "f", Short(0)) as file, pytest.raises(LocalIOError):
+        file.pwrite(b"x", 0)
+
+
+def test_reopening_keeps_the_content(tmp_path):
+    """A second opening continues; what was never written takes no space and reads as zeros."""
+    with PageFile(tmp_path / "f") as file:
+        file.resize(1 << 20)
+        file.pwrite(b"kept", 4096)
+        assert file.allocated() < 1 << 16
+    with PageFile(tmp_path / "f") as file:
+        assert file.pread(6, 4095) == b"\0kept\0"
+        file.resize(4098)
+        assert file.size() == 4098
+
+
+def test_errors_name_the_path(tmp_path):
+    with pytest.raises(LocalIOError, match="missing"):
+        PageFile(tmp_path / "missing" / "f")
+    with pytest.raises(LocalIOError, match="missing"):
+        remove_directory(tmp_path / "missing", Files())
+
+
+def test_permissions_are_taken_over(tmp_path):
+    """A file that belongs to somebody else keeps its mode even if its owner cannot be set."""
+
+    class Unprivileged(Files):
+        def system(self, call, /, *args, **kwargs):
+            if call is os.chown:
+                raise PermissionError(1, "no")
+            return super().system(call, *args, **kwargs)
+
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.touch(0o600)
+    new.touch(0o644)
+    take_over_mode(old, new, Unprivileged())
+    assert new.stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,679 @@
+"""The upload worker: one append after another, and a watermark that only answers move."""
+
+import threading
+
+import pytest
+
+from replicator.archive.keys import Keys
+from replicator.cache.cache import Cache, Status
+from replicator.errors import AccessDenied, Fenced, NotDurable, ReplicatorError, StoreUnavailable
+from replicator.metrics import Metrics
+from replicator.store.retry import RetryPolicy
+from replicator.upload import uploader as upload
+from replicator.upload.uploader import Uploader
+from tests.helpers.cache import add, content, record
+from tests.helpers.files import FailingFiles
+from tests.helpers.replication import LONG, ObedientStore, wait_for
+
+QUICK = RetryPolicy(first=0.001, cap=0.002, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch):
+    monkeypatch.setattr(upload, "TRANSIENT", QUICK)
+    monkeypatch.setattr(upload, "REFUSED", QUICK)
+
+
+@pytest.fixture
+def store():
+    return ObedientStore()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    with Cache.open(tmp_path / "cache") as cache:
+        yield cache
+
+
+class Lost(list):
+    """What the uploader told: that the log is lost or somebody else's, and which cached
+    segments are damaged."""
+
+    def __init__(self):
+        self.damaged, self.overtaken = [], []
+
+    def __call__(self):
+        self.append(True)
+
+
+@pytest.fixture
+def lost():
+    return Lost()
+
+
+@pytest.fixture
+def uploader(store, cache, lost):
+    uploader = Uploader(
+        store,
+        Keys("app.db"),
+        cache,
+        Metrics(),
+        keep_bytes=1 << 30,
+        on_log_lost=lost,
+        on_overtaken=lost.overtaken.append,
+        on_damage=lost.damaged.append,
+    )
+    yield uploader
+    uploader.stop()
+
+
+def key(txid):
+    return f"app.db/wal/{txid:016x}.wal.zst"
+
+
+def appended(store):
+    return [int(info.key[-24:-8], 16) for info in store.inner.list("app.db/wal/")]
+
+
+def test_segments_go_one_by_one_and_the_watermark_has_no_hole(store, cache, uploader):
+    """A later PUT begins only when the one before is acknowledged, whatever fails between."""
+    for first in (1, 4, 5, 9):
+        add(cache, first, {1: 3, 4: 4, 5: 8, 9: 9}[first])
+    fails = {key(4): 3, key(9): 1}
+    marks = []
+
+    def before(method, name):
+        if method != "put":
+            return
+        marks.append((name, uploader.durable_txid))
+        if fails.get(name, 0):
+            fails[name] -= 1
+            raise StoreUnavailable("not now")
+
+    store.before = before
+    uploader.start()
+    uploader.wait_durable(9, LONG)
+    assert marks == [(key(1), 0), *[(key(4), 3)] * 4, (key(5), 4), *[(key(9), 8)] * 2]
+    assert appended(store) == [1, 4, 5, 9]
+    assert store.get(key(5)) == content(5, 8)
+    assert store.head(key(5)).metadata["kind"] == "segment"
+    assert cache.durable().last_txid == 9
+    assert uploader.failing is None
+
+
+def test_a_second_append_never_begins_beside_the_first(store, cache, uploader):
+    """While one is under way, nothing else is sent, though more waits."""
+    add(cache, 1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def before(method, name):
+        if method == "put" and name == key(1):
+            begun.set()
+            assert go_on.wait(LONG)
+
+    store.before = before
+    uploader.start()
+    assert begun.wait(LONG)
+    add(cache, 2)
+    uploader.wake()
+    with pytest.raises(NotDurable):
+        uploader.wait_durable(2, 0.05)
+    assert store.keys("put") == [key(1)]
+    assert not uploader.idle
+    go_on.set()
+    uploader.wait_durable(2, LONG)
+    wait_for(lambda: uploader.idle)
+
+
+def test_what_is_not_durable_is_named(store, cache, uploader):
+    """wait_durable() says how many transactions are missing, where to, and why."""
+    add(cache, 1)
+    add(cache, 2, 5)
+    store.go_away()
+    uploader.start()
+    wait_for(lambda: uploader.failing is not None)
+    with pytest.raises(NotDurable, match=r"5 transaction.*txid 5.*memory://.*store is away"):
+        uploader.wait_durable(5, 0.01)
+    uploader.stop()
+    with pytest.raises(NotDurable, match="before the end"):
+        uploader.wait_durable(5, LONG)
+
+
+def test_a_refusal_is_retried_until_it_recovers(store, cache, uploader):
+    """403 in the middle: credentials come back, and the log goes on."""
+    refuse = threading.Event()
+    refuse.set()
+
+    def before(method, name):
+        if method == "put" and refuse.is_set():
+            raise AccessDenied("expired")
+
+    store.before = before
+    add(cache, 1)
+    uploader.start()
+    wait_for(lambda: cache.pending()[0].attempts > 2)
+    assert isinstance(uploader.failing, AccessDenied)
+    assert uploader.newest_failure[1] == "expired"
+    assert cache.pending()[0].last_error == "expired"
+    assert uploader.dead is None
+    refuse.clear()
+    uploader.wait_durable(1, LONG)
+
+
+def test_a_lost_answer_is_settled_by_reading_back(store, cache, uploader):
+    """The PUT took effect, the answer did not come: the retry finds its own bytes."""
+
+    def after(method, name):
+        if method == "put" and store.keys("put").count(name) == 1:
+            raise StoreUnavailable("the answer was lost")
+
+    store.after = after
+    for txid in (1, 2):
+        add(cache, txid)
+    uploader.start()
+    uploader.wait_durable(2, LONG)
+    assert appended(store) == [1, 2]
+    assert store.keys("put") == [key(1), key(1), key(2), key(2)]
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_foreign_bytes_fence_for_good(store, cache, uploader, metadata):
+    """Another writer's object under the next key: Fenced, nothing is overwritten, nothing is
+    appended any more, and every waiter is told."""
+    told = {"sha256": "00" * 32, "writer": "somebody else", "host": "process 7 on web-2"}
+    add(cache, 1)
+    uploader.start()
+    uploader.wait_durable(1, LONG)
+    store.inner.put(key(2), b"foreign", metadata=told if metadata else None)
+    for txid in (2, 3):
+        add(cache, txid)
+    uploader.wake()
+    with pytest.raises(
+        Fenced,
+        match=r"process 7 on web-2 \(writer somebody else\) at 20" if metadata else "unknown name",
+    ):
+        uploader.wait_durable(3, LONG)
+    assert isinstance(uploader.dead, Fenced)
+    assert isinstance(uploader.failing, Fenced)
+    assert store.inner.get(key(2)) == b"foreign"
+    assert appended(store) == [1, 2]
+    uploader.wait_durable(1, 0)  # what was acknowledged stays so
+    uploader.wake()
+    with pytest.raises(Fenced):
+        uploader.wait_durable(2, LONG)
+    assert appended(store) == [1, 2]
+
+
+def test_own_bytes_without_metadata_are_known_by_their_hash(store, cache, uploader):
+    """A store that keeps no metadata: the bytes themselves are compared."""
+    add(cache, 1)
+    store.inner.put(key(1), content(1))
+    uploader.start()
+    uploader.wait_durable(1, LONG)
+
+
+# ----------------------------------------------------------------------- large objects
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(upload, "PART_BYTES", 10)
+    monkeypatch.setattr(upload, "SINGLE_PUT_BYTES", 20)
+
+
+def large(cache, txid=1):
+    data = bytes(range(95))
+    draft = cache.draft()
+    draft.write(data)
+    return data, draft.finish(record(txid, data=data))
+
+
+def test_a_large_segment_goes_in_parts(store, cache, uploader, small_parts):
+    """Parts of one size, published in one step, byte for byte and with its metadata."""
+    data, made = large(cache)
+    uploader.start()
+    uploader.wait_durable(1, LONG)
+    assert store.inner.get(key(1)) == data
+    assert store.head(key(1)).metadata == made.metadata
+    assert len(store.keys("put_part")) == 10
+    assert store.keys("put") == []
+    assert store.inner.list_uploads("") == []
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_multipart_upload_resumes_from_what_the_store_confirms(
+    store, cache, tmp_path, lost, small_parts, restart
+):
+    """Parts that the store has are not sent again, after a failure and after a restart."""
+    data, _ = large(cache)
+
+    def before(method, name):
+        if method == "put_part" and len(store.keys("put_part")) > 4:
+            raise StoreUnavailable("gone in the middle")
+
+    store.before = before
+    first = Uploader(
+        store,
+        Keys("app.db"),
+        cache,
+        Metrics(),
+        keep_bytes=1 << 30,
+        on_log_lost=lost,
+        on_overtaken=lost.overtaken.append,
+        on_damage=lost.damaged.append,
+    )
+    first.start()
+    wait_for(lambda: first.failing is not None)
+    if restart:
+        first.stop()
+        cache.close()
+        cache = Cache.open(tmp_path / "cache")
+    confirmed = len(store.inner.list_parts(key(1), cache.pending()[0].upload_id))
+    assert 0 < confirmed < 10
+    store.come_back()
+    sent = len(store.keys("put_part"))
+    second = first
+    if restart:
+        second = Uploader(
+            store,
+            Keys("app.db"),
+            cache,
+            Metrics(),
+            keep_bytes=1 << 30,
+            on_log_lost=lost,
+            on_overtaken=lost.overtaken.append,
+            on_damage=lost.damaged.append,
+        )
+        second.start()
+    second.wait_durable(1, LONG)
+    second.stop()
+    assert store.inner.get(key(1)) == data
+    if restart:
+        assert len(store.keys("put_part")) - sent == 10 - confirmed
+    assert len(store.keys("begin_upload")) == 1
+    cache.close()
+
+
+def test_a_part_of_another_size_is_sent_again(store, cache, uploader, small_parts):
+    """A part that is not what it should be is not believed."""
+    data, _ = large(cache)
+    upload_id = store.inner.begin_upload(key(1))
+    store.inner.put_part(key(1), upload_id, 1, data[:10])
+    store.inner.put_part(key(1), upload_id, 2, b"short")
+    cache.uploading(1)
+    cache.progress(1, upload_id, 10)
+    cache.failed(1, "stopped here", 0)
+    uploader.start()
+    uploader.wait_durable(1, LONG)
+    assert store.inner.get(key(1)) == data
+    assert len(store.keys("put_part")) == 9
+
+
+def test_a_vanished_upload_starts_over(store, cache, uploader, small_parts):
+    """The upload id is gone (a lifecycle rule): a new one is begun, the object is whole."""
+    data, _ = large(cache)
+    cache.uploading(1)
+    cache.progress(1, "long gone", 10)
+    cache.failed(1, "stopped here", 0)
+    uploader.start()
+    uploader.wait_durable(1, LONG)
+    assert store.inner.get(key(1)) == data
+    assert len(store.keys("begin_upload")) == 1
+
+
+def test_a_lost_answer_of_the_publication_is_settled(store, cache, uploader, small_parts):
+    """CompleteMultipartUpload took effect unanswered: the next attempt finds its own object."""
+    data, _ = large(cache)
+
+    def after(method, name):
+        if method == "complete_upload" and len(store.keys(method)) == 1:
+            raise StoreUnavailable("the answer was lost")
+
+    store.after = after
+    uploader.start()
+    uploader.wait_durable(1, LONG)
+    assert store.inner.get(key(1)) == data
+
+
+# --------------------------------------------------------------------------- at the start
+
+
+def acknowledge(store, cache, *txids):
+    for txid in txids:
+        made = add(cache, txid)
+        store.inner.put(made.key, content(txid), metadata={"sha256": made.sha256})
+        cache.uploading(txid)
+        cache.uploaded(txid, 1)
+
+
+def test_an_empty_cache_asks_the_store_nothing(store, cache, uploader, lost):
+    """Nothing acknowledged, nothing to compare; idle costs no request."""
+    uploader.start()
+    wait_for(lambda: uploader.idle)
+    uploader.wait_durable(0, LONG)
+    assert store.calls == []
+    assert lost == []
+
+
+def test_a_store_that_holds_our_log_costs_two_requests(store, cache, uploader, lost):
+    """One listing from the newest object on and one HEAD of it."""
+    acknowledge(store, cache, 1, 2, 3)
+    uploader = Uploader(
+        store,
+        Keys("app.db"),
+        cache,
+        Metrics(),
+        keep_bytes=1 << 30,
+        on_log_lost=lost,
+        on_overtaken=lost.overtaken.append,
+        on_damage=lost.damaged.append,
+    )
+    assert uploader.durable_txid == 3
+    uploader.start()
+    add(cache, 4)
+    uploader.wake()
+    uploader.wait_durable(4, LONG)
+    uploader.stop()
+    assert [method for method, _ in store.calls] == ["list", "head", "put"]
+    assert lost == []
+
+
+def test_our_own_unacknowledged_object_is_no_stranger(store, cache, uploader, lost):
+    """The process died between the PUT and its answer: the object after the head is ours."""
+    acknowledge(store, cache, 1)
+    made = add(cache, 2)
+    store.inner.put(made.key, content(2), metadata={"sha256": made.sha256})
+    uploader.start()
+    uploader.wait_durable(2, LONG)
+    assert lost == []
+    assert uploader.dead is None
+
+
+@pytest.mark.parametrize("pending", [True, False])
+def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, lost, pending):
+    """Somebody else went on where we stopped: nothing is appended before it was decided how to
+    go on, and whoever waits gets the reason."""
+    theirs = list(bucket.store.list(bucket.keys.wal_dir))[1]
+    acknowledge(store, cache, 1)
+    foreign = bucket.store.head(theirs.key)
+    store.inner.put(key(2), bucket.store.get(theirs.key), metadata=foreign.metadata)
+    if pending:
+        add(cache, 2)
+    uploader = Uploader(
+        store,
+        Keys("app.db"),
+        cache,
+        Metrics(),
+        keep_bytes=1 << 30,
+        on_log_lost=lost,
+        on_overtaken=lost.overtaken.append,
+        on_damage=lost.damaged.append,
+    )
+    uploader.start()
+    wait_for(lambda: lost.overtaken)
+    uploader.wake()
+    with pytest.raises(NotDurable, match="another writer holds the log"):
+        uploader.wait_durable(2, 0.1)
+    assert uploader.failing is lost.overtaken[0]
+    uploader.die(lost.overtaken[0])
+    with pytest.raises(Fenced, match="txid 2 was written by writer"):
+        uploader.wait_durable(2, LONG)
+    uploader.stop()
+    assert store.keys("put") == []
+
+
+def test_a_foreign_object_without_metadata_is_named_by_its_header(store, cache, bucket, lost):
+    """Who holds the log is read from the object itself where the store keeps no metadata."""
+    theirs = list(bucket.store.list(bucket.keys.wal_dir))[1]
+    acknowledge(store, cache, 1)
+    store.inner.put(key(2), bucket.store.get(theirs.key))
+    uploader = Uploader(
+        store,
+        Keys("app.db"),
+        cache,
+        Metrics(),
+        keep_bytes=1 << 30,
+        on_log_lost=lost,
+        on_overtaken=lost.overtaken.append,
+        on_damage=lost.damaged.append,
+    )
+    uploader.start()
+    wait_for(lambda: lost.overtaken)
+    assert "00000000-0000-0000-0000-000000000001" in str(lost.overtaken[0])
+    uploader.stop()
+
+
+def test_another_object_in_the_place_of_our_newest_fences(store, cache, lost):
+    """The bucket was emptied and somebody else got as far as we were."""
+    acknowledge(store, cache, 1)
+    store.inner.delete(key(1))
+    store.inner.put(key(1), b"foreign", metadata={"sha256": "11" * 32})
+    uploader = Uploader(
+        store,
+        Keys("app.db"),
+        cache,
+        Metrics(),
+        keep_bytes=1 << 30,
+        on_log_lost=lost,
+        on_overtaken=lost.overtaken.append,
+        on_damage=lost.damaged.append,
+    )
+    uploader.start()
+    wait_for(lambda: lost.overtaken)
+    assert "a writer of unknown name" in str(lost.overtaken[0])
+    uploader.stop()
+
+
+def test_a_store_that_lost_the_log_gets_nothing_until_it_is_begun_anew(store, cache, lost):
+    """What waits belongs to a log that is gone: it is held until reload()."""
+    acknowledge(store, cache, 1, 2)
+    add(cache, 3)
+    store.wipe()
+    uploader = Uploader(
+        store,
+        Keys("app.db"),
+        cache,
+        Metrics(),
+        keep_bytes=1 << 30,
+        on_log_lost=lost,
+        on_overtaken=lost.overtaken.append,
+        on_damage=lost.damaged.append,
+    )
+    uploader.start()
+    wait_for(lambda: lost)
+    with pytest.raises(NotDurable):
+        uploader.wait_durable(3, 0.05)
+    assert store.keys("put") == []
+    uploader.reload()
+    uploader.wake()
+    uploader.wait_durable(3, LONG)
+    uploader.stop()
+    assert lost == [True]
+
+
+def test_a_store_that_is_away_at_the_start_is_asked_again(store, cache, lost):
+    """The check is repeated until it is answered; nothing is appended before."""
+    acknowledge(store, cache, 1)
+    add(cache, 2)
+    store.go_away()
+    uploader = Uploader(
+        store,
+        Keys("app.db"),
+        cache,
+        Metrics(),
+        keep_bytes=1 << 30,
+        on_log_lost=lost,
+        on_overtaken=lost.overtaken.append,
+        on_damage=lost.damaged.append,
+    )
+    uploader.start()
+    wait_for(lambda: len(store.keys("list")) > 3)
+    assert isinstance(uploader.failing, StoreUnavailable)
+    assert store.keys("put") == []
+    store.come_back()
+    uploader.wait_durable(2, LONG)
+    assert uploader.failing is None
+    uploader.stop()
+
+
+def test_a_log_that_is_taken_over_is_not_compared(store, cache, uploader):
+    """Held from the start: no request before reload()."""
+    acknowledge(store, cache, 1)
+    store.inner.put(key(2), b"foreign")
+    uploader.start(held=True)
+    add(cache, 2)
+    uploader.wake()
+    with pytest.raises(NotDurable):
+        uploader.wait_durable(3, 0.05)
+    assert store.calls == []
+    cache.drop_pending()
+    draft = cache.draft()
+    draft.write(content(3))
+    from replicator.model import Kind
+
+    marker = draft.finish(record(3, kind=Kind.GENERATION))
+    store.inner.put(Keys("app.db").snapshot(3, marker.generation), b"its snapshot")
+    uploader.reload()
+    uploader.wake()
+    uploader.wait_durable(3, LONG)
+    assert appended(store) == [1, 2, 3]
+
+
+# ----------------------------------------------------------------------- its own troubles
+
+
+@pytest.mark.parametrize("name", ["next_pending", "uploading", "uploaded", "failed", "trim"])
+def test_a_ledger_in_trouble_is_survived(store, cache, uploader, monkeypatch, name):
+    """Each note in the ledger may fail; the segment gets there all the same, once."""
+    works, failures = getattr(cache, name), [DiskTrouble("full"), DiskTrouble("full")]
+
+    def fails(*args):
+        if failures:
+            raise failures.pop()
+        return works(*args)
+
+    monkeypatch.setattr(cache, name, fails)
+    puts = []
+
+    def before(method, stored):
+        if method == "put":
+            puts.append(stored)
+            if name == "failed" and len(puts) < 4:
+                raise StoreUnavailable("not now")
+
+    store.before = before
+    uploader.start()
+    add(cache, 1)
+    uploader.wake()
+    uploader.wait_durable(1, LONG)
+    add(cache, 2)
+    uploader.wake()
+    uploader.wait_durable(2, LONG)
+    assert failures == []
+    assert appended(store) == [1, 2]
+    assert {r.status for r in cache.records()} == {Status.UPLOADED}
+
+
+class DiskTrouble(ReplicatorError):
+    pass
+
+
+def test_a_real_full_disk_under_the_ledger_is_survived(tmp_path, store, lost):
+    """Through the file seam: whichever of the next calls fails, it gets there."""
+    for at in range(1, 25):
+        files = FailingFiles(at=0)
+        directory = tmp_path / str(at)
+        fresh = ObedientStore()
+        with Cache.open(directory, files) as cache:
+            add(cache, 1)
+            uploader = Uploader(
+                fresh,
+                Keys("app.db"),
+                cache,
+                Metrics(),
+                keep_bytes=0,
+                on_log_lost=lost,
+                on_overtaken=lost.overtaken.append,
+                on_damage=lost.damaged.append,
+            )
+            files.at = len(files.log) + at
+            uploader.start()
+            uploader.wait_durable(1, LONG)
+            uploader.stop()
+
+
+def test_a_damaged_segment_is_never_sent(store, cache, uploader, lost):
+    """The cache's file is not what was captured: the store does not get it."""
+    made = add(cache, 1)
+    path = next((cache.directory / "segments").iterdir())
+    path.write_bytes(b"x" * made.size)
+    uploader.start()
+    wait_for(lambda: uploader.failing is not None)
+    assert "damaged" in str(uploader.failing)
+    assert appended(store) == []
+    assert set(lost.damaged) == {1}
+
+
+def test_a_damaged_large_segment_is_never_sent(store, cache, uploader, small_parts):
+    """The same for one that goes in parts."""
+    large(cache)
+    path = next((cache.directory / "segments").iterdir())
+    path.write_bytes(b"x" * 95)
+    uploader.start()
+    wait_for(lambda: uploader.failing is not None or appended(store))
+    assert appended(store) == []
+
+
+def test_a_defect_ends_the_thread_loudly(store, cache, uploader):
+    """What nobody foresaw: no silence, every waiter gets an error."""
+
+    def before(method, name):
+        raise ZeroDivisionError
+
+    store.before = before
+    add(cache, 1)
+    uploader.start()
+    with pytest.raises(ReplicatorError, match="defect in the upload thread"):
+        uploader.wait_durable(1, LONG)
+    assert uploader.dead is not None
+
+
+def test_the_first_death_counts(uploader):
+    """die() twice: the first reason is the reason."""
+    first = Fenced("first")
+    uploader.die(first)
+    uploader.die(Fenced("second"))
+    assert uploader.dead is first
+    with pytest.raises(Fenced, match="first"):
+        uploader.wait_durable(1, None)
+
+
+def test_a_segment_that_was_dropped_is_not_sent(store, cache, uploader, monkeypatch):
+    """Dropped between being chosen and being sent: nothing happens, the next one goes."""
+    add(cache, 1)
+    chosen = cache.next_pending
+
+    def drop():
+        found = chosen()
+        if found is not None and found.first_txid == 1:
+            cache.drop_pending()
+        return found
+
+    monkeypatch.setattr(cache, "next_pending", drop)
+    uploader.start()
+    wait_for(lambda: uploader.idle)
+    assert store.keys("put") == []
+
+
+def test_an_answer_about_a_dropped_segment_moves_nothing(store, cache, uploader):
+    """The segment was given up while it was under way; its acknowledgement is not one."""
+    add(cache, 1)
+
+    def after(method, name):
+        if method == "put":
+            cache.drop_pending()
+
+    store.after = after
+    uploader.start()
+    wait_for(lambda: store.keys("put") and uploader.idle)
+    assert uploader.durable_txid == 0

@@ -1,0 +1,396 @@
+"""replicator.verify.monitor and present: drills on time, and a present that can be restored."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from replicator.archive.keys import Keys, SnapshotKey, WalKey
+from replicator.archive.records import (
+    DAMAGED,
+    FAILED,
+    PROVEN,
+    REPAIRED,
+    note,
+    notes,
+    standing_trouble,
+)
+from replicator.archive.spans import Span
+from replicator.errors import (
+    DamageError,
+    GapError,
+    NoBackup,
+    ObjectMissing,
+    ReplicatorError,
+    StoreUnavailable,
+)
+from replicator.format.objects import ObjectFacts
+from replicator.format.segment import SegmentEncoder, decode_segment
+from replicator.metrics import Metrics
+from replicator.model import DatabaseState, Kind
+from replicator.store.bandwidth import Cancelled
+from replicator.system import clock
+from replicator.verify import drill as drill_module
+from replicator.verify import monitor as guard_module
+from replicator.verify.latest import _require_link, prove_present
+from replicator.verify.monitor import Guard, Levers
+from tests.helpers.replication import ObedientStore, wait_for
+
+KEYS = Keys("app.db")
+LONG = 60
+
+
+class Desk:
+    """A guard over a bucket whose replicator is played by the test."""
+
+    def __init__(self, bucket, tmp_path, **options):
+        self.bucket = bucket
+        self.store = ObedientStore(bucket.store)
+        self.metrics = Metrics()
+        self.asked = []
+        self.durable = bucket.txid
+        self.snapshot = self.start_over = lambda: None
+        levers = Levers(
+            lambda: self.durable,
+            lambda: self._ask("snapshot"),
+            lambda reason: self._ask("generation"),
+        )
+        self.guard = Guard(
+            self.store, KEYS, levers, self.metrics, scratch=tmp_path / "scratch", **options
+        )
+
+    def _ask(self, what):
+        self.asked.append(what)
+        done = self.snapshot if what == "snapshot" else self.start_over
+        done()
+        self.durable = self.bucket.txid
+        return self.durable
+
+    def __enter__(self):
+        self.guard.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.guard.stop()
+
+    def outcomes(self):
+        return [each.outcome for each in notes(self.bucket.store, KEYS)]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    """What is tried again is tried again soon."""
+    monkeypatch.setattr(guard_module, "AGAIN", 0.01)
+
+
+def spoil(store, key):
+    info, body = store.head(key), store.get(key)
+    middle = len(body) // 2
+    spoilt = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+    store.put(key, spoilt, metadata=info.metadata, if_absent=False)
+
+
+def last_segment(bucket):
+    return [info.key for info in bucket.store.list(bucket.keys.wal_dir)][-1]
+
+
+# ------------------------------------------------------------------------------- present
+
+
+def test_a_sound_present_is_proved_without_a_disk(bucket):
+    """Exactly the objects of a restore's plan are read, each to its end."""
+    store = ObedientStore(bucket.store)
+    assert prove_present(store, "app.db", at_least=bucket.txid) == bucket.txid
+    bodies = {key for key in store.keys("get") if "/wal/" in key}
+    assert bodies <= {bucket.keys.wal(15), bucket.keys.wal(16)}
+
+
+def test_every_harm_to_the_present_is_found_and_no_other(bucket):
+    """Objects the newest restore needs are named; harm to the past is none of its business."""
+    needed = {bucket.keys.wal(15), bucket.keys.wal(16), bucket.keys.snapshot(14, bucket.generation)}
+    for key in bucket.objects():
+        info, body = bucket.store.head(key), bucket.store.get(key)
+        spoil(bucket.store, key)
+        if key in needed:
+            with pytest.raises(DamageError) as caught:
+                prove_present(bucket.store, "app.db")
+            assert caught.value.key == key
+        else:
+            assert prove_present(bucket.store, "app.db") == bucket.txid
+        bucket.store.put(key, body, metadata=info.metadata, if_absent=False)
+
+
+def test_a_present_behind_what_was_acknowledged_is_a_gap(bucket):
+    """A tail that vanished leaves no trace in the bucket, but the replicator knows."""
+    bucket.store.delete(last_segment(bucket))
+    with pytest.raises(GapError, match="ends at transaction 15, but 17 was acknowledged"):
+        prove_present(bucket.store, "app.db", at_least=17)
+    with pytest.raises(NoBackup):
+        prove_present(type(bucket.store)(), "app.db")
+
+
+def test_a_segment_that_does_not_continue_is_found(bucket):
+    """Two histories of one generation: each object is sound by itself."""
+    other = bucket.keys.wal(16)
+    body = bucket.store.get(other)
+    bucket.insert(5)
+    cut = bucket.cut()
+    later, metadata = bucket.store.get(cut), bucket.store.head(cut).metadata
+    bucket.store.delete(cut)
+    bucket.store.delete(other)
+    bucket.store.put(bucket.keys.wal(16), later, metadata=metadata)
+    with pytest.raises(DamageError):
+        prove_present(bucket.store, "app.db")
+    bucket.store.put(other, body, if_absent=False)
+    assert prove_present(bucket.store, "app.db") == 17
+
+
+def test_objects_without_metadata_are_learnt_from_their_bytes(empty_bucket):
+    """A plan that turns out wrong is made again with what was read."""
+    for _ in range(3):
+        empty_bucket.insert()
+        empty_bucket.insert()
+        empty_bucket.cut(metadata=False)
+    empty_bucket.snapshot(metadata=False)
+    empty_bucket.insert()
+    empty_bucket.cut(metadata=False)
+    assert prove_present(empty_bucket.store, "app.db") == empty_bucket.txid
+
+
+# --------------------------------------------------------------------------------- repair
+
+
+def test_a_sound_present_needs_no_repair(bucket, tmp_path):
+    """It says so, asks nobody for anything, and the note cures what was suspected."""
+    note(bucket.store, KEYS, DAMAGED, 5, 1000, {})
+    with Desk(bucket, tmp_path) as desk:
+        wait_for(lambda: REPAIRED in desk.outcomes())
+        answer = desk.guard.suspect("a doubt").result(LONG)
+    assert (answer.action, answer.txid, answer.reason) == ("none", 17, "a doubt")
+    assert (desk.asked, desk.metrics.get("repairs")) == ([], 0)
+    assert standing_trouble(notes(bucket.store, KEYS)) is None
+
+
+def test_a_snapshot_is_tried_first(bucket, tmp_path):
+    """It is proved afterwards, and that was all."""
+    bucket.insert()
+    bucket.cut()
+    spoil(bucket.store, bucket.keys.wal(15))
+    desk = Desk(bucket, tmp_path)
+    desk.snapshot = bucket.snapshot
+    with desk:
+        answer = desk.guard.suspect("verify found damage").result(LONG)
+    assert (answer.action, desk.asked, desk.metrics.get("repairs")) == ("snapshot", ["snapshot"], 1)
+    assert desk.guard.trouble is None
+    assert prove_present(bucket.store, "app.db") == bucket.txid
+
+
+def test_where_a_snapshot_does_not_do_a_generation_is_begun(bucket, tmp_path):
+    """The newest segment is damaged, and a snapshot is not to be had for the same txid."""
+    spoil(bucket.store, last_segment(bucket))
+    desk = Desk(bucket, tmp_path)
+    desk.start_over = bucket.start_generation
+    with desk:
+        answer = desk.guard.suspect("x").result(LONG)
+    assert (answer.action, desk.asked) == ("generation", ["snapshot", "generation"])
+    assert answer.txid == bucket.txid == 18
+
+
+def test_what_nothing_mends_is_trouble_and_is_tried_again(bucket, tmp_path):
+    """Whoever asked gets the error; the status has it too; the next round may succeed."""
+    body, key = bucket.store.get(last_segment(bucket)), last_segment(bucket)
+    spoil(bucket.store, key)
+    desk = Desk(bucket, tmp_path)
+    with desk:
+        with pytest.raises(DamageError):
+            desk.guard.suspect("x").result(LONG)
+        wait_for(lambda: desk.guard.trouble is not None)
+        bucket.store.put(key, body, if_absent=False)
+        wait_for(lambda: REPAIRED in desk.outcomes())
+    assert desk.guard.trouble is None
+
+
+def test_an_object_that_vanishes_for_good_is_trouble_too(bucket, tmp_path):
+    """Listed, and never there: as bad as damaged."""
+    desk = Desk(bucket, tmp_path)
+    key = last_segment(bucket)
+
+    def before(method, name):
+        if method == "get" and name == key:
+            raise ObjectMissing(name)
+
+    desk.store.before = before
+    desk.start_over = bucket.start_generation
+    with desk:
+        assert desk.guard.suspect("x").result(LONG).action == "generation"
+
+
+def test_a_store_that_is_away_only_delays(bucket, tmp_path, monkeypatch):
+    """The notes are read, and the repair made, once it is back."""
+    monkeypatch.setattr(guard_module.PATIENCE.__class__, "allows", lambda *a, **k: False)
+    desk = Desk(bucket, tmp_path)
+    desk.store.go_away()
+    with desk:
+        with pytest.raises(StoreUnavailable):
+            desk.guard.suspect("x").result(LONG)
+        desk.store.come_back()
+        wait_for(lambda: REPAIRED in desk.outcomes())
+
+
+def test_a_defect_does_not_end_the_guard(bucket, tmp_path):
+    """Whoever asked is told; the next one is served."""
+    desk = Desk(bucket, tmp_path)
+    spoil(bucket.store, last_segment(bucket))
+
+    def broken():
+        raise ZeroDivisionError
+
+    desk.snapshot = broken
+    with desk:
+        with pytest.raises(ReplicatorError, match="defect in the guard"):
+            desk.guard.suspect("x").result(LONG)
+        desk.snapshot, desk.start_over = (lambda: None), bucket.start_generation
+        wait_for(lambda: REPAIRED in desk.outcomes())
+
+
+def test_stopping_ends_what_is_under_way(bucket, tmp_path):
+    """A call that hangs in the store's place is not waited for twice; who asks is refused."""
+    desk = Desk(bucket, tmp_path)
+    inside, go = threading.Event(), threading.Event()
+
+    def before(method, key):
+        if method == "get":
+            inside.set()
+            go.wait(LONG)
+            raise StoreUnavailable("away")
+
+    desk.store.before = before
+    desk.guard.start()
+    request = desk.guard.suspect("x")
+    inside.wait(LONG)
+    ending = threading.Thread(target=desk.guard.stop)
+    ending.start()
+    desk.guard._stopping.wait(LONG)
+    go.set()
+    ending.join(LONG)
+    with pytest.raises(Cancelled):
+        request.result(LONG)
+    with pytest.raises(Cancelled):
+        desk.guard.suspect("too late").result(LONG)
+
+
+def test_a_guard_that_was_never_started_can_be_stopped(bucket, tmp_path):
+    Desk(bucket, tmp_path).guard.stop()
+
+
+# --------------------------------------------------------------------------------- drills
+
+
+def test_the_first_drill_comes_at_once_and_an_idle_database_is_left_in_peace(bucket, tmp_path):
+    """One drill proves the newest transaction; until another is durable, no request is made,
+    however often it is due."""
+    desk = Desk(bucket, tmp_path, interval=0.001, bandwidth=0)
+    (tmp_path / "scratch" / "left-over").mkdir(parents=True)
+    with desk:
+        wait_for(lambda: desk.guard.proven is not None)
+        wait_for(lambda: not list((tmp_path / "scratch").iterdir()))
+        calls = len(desk.store.calls)
+        rounds = []
+        desk.guard._levers = Levers(lambda: rounds.append(1) or desk.durable, None, None)
+        wait_for(lambda: len(rounds) > 20)
+        assert len(desk.store.calls) == calls
+        bucket.insert()
+        bucket.cut()
+        desk.durable = bucket.txid
+        wait_for(lambda: desk.guard.proven.txid == bucket.txid)
+    assert desk.metrics.get("drills") == 2
+    assert desk.metrics.get("last_proof_txid") == bucket.txid
+    assert desk.outcomes() == [PROVEN, PROVEN]
+
+
+def test_nothing_is_drilled_before_something_is_durable(bucket, tmp_path):
+    """Nor is anything repaired."""
+    desk = Desk(bucket, tmp_path, interval=0.001)
+    desk.durable = 0
+    rounds = []
+    desk.guard._levers = Levers(lambda: rounds.append(1) or 0, None, None)
+    with desk:
+        wait_for(lambda: len(rounds) > 20)
+    assert desk.metrics.get("drills") == 0
+
+
+def test_the_newest_proof_in_the_bucket_is_known_at_the_start(bucket, tmp_path):
+    """By one listing; a drill is due only when the interval since then is over."""
+    note(bucket.store, KEYS, PROVEN, 12, clock.now_ms(), {})
+    desk = Desk(bucket, tmp_path, interval=3600)
+    with desk:
+        wait_for(lambda: desk.guard.proven is not None)
+    assert desk.guard.proven.txid == 12
+    assert desk.store.calls == [("list", "app.db/proofs/")]
+
+
+def test_a_drill_that_fails_leads_to_a_repair(bucket, tmp_path):
+    """Damage is noted, the present healed, and the next drill proves it."""
+    spoil(bucket.store, last_segment(bucket))
+    desk = Desk(bucket, tmp_path, interval=0.001)
+    desk.start_over = bucket.start_generation
+    with desk:
+        wait_for(lambda: desk.guard.proven is not None)
+    assert desk.guard.proven.txid == bucket.txid == 18
+    assert desk.asked == ["snapshot", "generation"]
+    assert desk.outcomes() == [FAILED, REPAIRED, PROVEN]
+    assert desk.metrics.get("failed_drills") == 1
+
+
+def test_a_drill_without_room_is_no_trouble_of_the_backup(bucket, tmp_path, monkeypatch):
+    """It is counted and tried again; nothing is repaired."""
+    monkeypatch.setattr(drill_module, "RESERVE", 1 << 62)
+    desk = Desk(bucket, tmp_path, interval=0.001)
+    with desk:
+        wait_for(lambda: desk.metrics.get("failed_drills") > 1)
+    assert (desk.asked, desk.guard.trouble, desk.outcomes()) == ([], None, [])
+
+
+# ---------------------------------------------------------------------------------- links
+
+
+def rewritten(bucket, key, **changes):
+    """A log object with another header or trailer, sound in itself, its metadata to match."""
+    summary, payload = decode_segment(bucket.store.get(key), key)
+    header, trailer = summary.header, summary.trailer
+    header = replace(header, generation=changes.pop("generation", header.generation))
+    encoder = SegmentEncoder(header, level=3)
+    body = encoder.start() + encoder.write(payload)
+    state = DatabaseState(trailer.pages, trailer.checksum_after)
+    rest, made = encoder.finish(
+        last_txid=trailer.last_txid,
+        state=state,
+        commit_frames=trailer.commit_frames,
+        before=changes.pop("before", trailer.checksum_before),
+        commit_times_ms=trailer.commit_times_ms,
+    )
+    bucket.store.put(key, body + rest, metadata=made.metadata(), if_absent=False)
+
+
+def test_checksums_must_lead_from_object_to_object(bucket):
+    """One that begins with another database than the one before ends with is named."""
+    rewritten(bucket, bucket.keys.wal(16), before=1)
+    with pytest.raises(DamageError, match="does not continue transaction 15") as caught:
+        prove_present(bucket.store, "app.db")
+    assert caught.value.key == bucket.keys.wal(16)
+
+
+def test_a_foreign_generation_in_the_present_is_a_gap_or_named(bucket):
+    """A restore would not apply it either."""
+    rewritten(bucket, bucket.keys.wal(16), generation="00000000-0000-7000-8000-00000000000f")
+    with pytest.raises((DamageError, GapError)):
+        prove_present(bucket.store, "app.db")
+
+
+def test_only_what_is_known_wrong_is_taken_for_linked():
+    """Two objects of two generations are not linked, whatever else fits."""
+    snapshot = SnapshotKey("s", 4, "one", 1)
+    span = Span(WalKey("w", 5, 1), 5, 6, divisible=True, generation=None)
+    facts = ObjectFacts(Kind.SEGMENT, "two", 5, 6, 4096, 1, 7, 8, 0, 0, 0, "", "")
+    with pytest.raises(DamageError, match="belongs to generation two"):
+        _require_link(snapshot, span, facts, 4, 7)
