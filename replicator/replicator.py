@@ -26,7 +26,7 @@ from replicator.cache.cache import Cache, SegmentRecord
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.capture_thread import Pipeline
 from replicator.engine.resume import Joiner
-from replicator.engine.shared import Commons
+from replicator.engine.shared import SharedResources
 from replicator.errors import Fenced, LocalIOError, NotDurable, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
@@ -60,8 +60,8 @@ HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhe
 
 class SqliteReplicator:
     """Replicates one database while started. ``store`` and ``files`` (every access to the local
-    disk) are for tests and special needs; by default the config says which store. ``commons``
-    is what several replicators of a process share; by default each has its own.
+    disk) are for tests and special needs; by default the config says which store. ``shared``
+    are the resources that several replicators of a process share; by default each has its own.
 
     As a context manager it starts, and at the end of the block flushes (30 s at most) and
     stops; ``NotDurable`` then says what did not reach the bucket yet.
@@ -73,10 +73,10 @@ class SqliteReplicator:
         *,
         store: Store | None = None,
         files: Files | None = None,
-        commons: Commons | None = None,
+        shared: SharedResources | None = None,
     ) -> None:
         self.config = config
-        self._given_commons = commons
+        self._given_shared = shared
         self.metrics = Metrics()
         self._given_store = store
         self._files = files or Files()
@@ -97,7 +97,7 @@ class SqliteReplicator:
             if self.config.auto_restore:
                 self.restore(if_missing=True)
             self._parts = _Parts(
-                self.config, self._given_store, self.metrics, self._files, self._given_commons
+                self.config, self._given_store, self.metrics, self._files, self._given_shared
             )
             self._parts.start()
         except BaseException as error:
@@ -220,19 +220,19 @@ class _Parts:
         store: Store | None,
         metrics: Metrics,
         files: Files,
-        commons: Commons | None,
+        shared: SharedResources | None,
     ) -> None:
-        self._own_commons = Commons() if commons is None else None
-        commons = commons or self._own_commons
-        assert commons is not None  # given, or our own
-        lane = commons.lane(config.target)
+        self._own_shared = SharedResources() if shared is None else None
+        shared = shared or self._own_shared
+        assert shared is not None  # given, or our own
+        limits = shared.endpoint(config.target)
         keys = Keys(config.target.prefix)
         self.metrics = metrics
         self.cache = Cache.open(config.cache, files)
         self._seen: _Seen = [], None, 0
         self.store = WatchedStore(
-            commons.stores.open(config.target) if store is None else store,
-            alarms=commons.alarms,
+            shared.stores.open(config.target) if store is None else store,
+            alarms=shared.alarms,
             on_overdue=lambda error: self.pipeline.warn(error),  # noqa: PLW0108 - made below
         )
         self.uploader = Uploader(
@@ -244,7 +244,7 @@ class _Parts:
             on_log_lost=self._log_lost,
             on_overtaken=self._overtaken,
             on_damage=self._damaged,
-            turns=lane.appends,
+            limiter=limits.appends,
         )
         self._ending = threading.Event()
         patient = RetryingStore(
@@ -262,10 +262,10 @@ class _Parts:
             self.uploader,
             metrics,
             f"replicator {__version__}",
-            lane.joins,
+            limits.joins,
             files,
         )
-        self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner, commons)
+        self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner, shared)
         self.guard = Guard(
             self.store,
             keys,
@@ -277,7 +277,7 @@ class _Parts:
             interval=config.drill_interval,
             bandwidth=config.drill_bandwidth,
             files=files,
-            errands=commons.errands,
+            errands=shared.errands,
         )
         self.keeper = (
             keeper_for(
@@ -289,7 +289,7 @@ class _Parts:
                 durable_txid=lambda: self.uploader.durable_txid,
                 pause=self._pause,
                 on_trouble=self.guard.suspect,
-                errands=commons.errands,
+                errands=shared.errands,
             )
             if config.keep
             else None
@@ -355,8 +355,8 @@ class _Parts:
         self.uploader.stop()
         self.cache.close()
         self.store.stop()
-        if self._own_commons is not None:
-            self._own_commons.close()
+        if self._own_shared is not None:
+            self._own_shared.close()
 
     def status(self, config: SqliteReplicatorConfig, *, running: bool) -> ReplicationStatus:
         (pending, head, used), refusal = self._seen_in_cache()

@@ -21,7 +21,7 @@ from replicator.capture.reader import ChangedOutside, ContinuityLost
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.resume import Joiner
 from replicator.engine.session import Session
-from replicator.engine.shared import Commons
+from replicator.engine.shared import SharedResources
 from replicator.errors import (
     AccessDenied,
     ConfigError,
@@ -67,11 +67,11 @@ class Pipeline:
         uploader: Uploader,
         metrics: Metrics,
         joiner: Joiner,
-        commons: Commons,
+        shared: SharedResources,
     ) -> None:
         self._config = config
-        self._commons = commons
-        self._joins = commons.lane(config.target).joins
+        self._shared = shared
+        self._joins = shared.endpoint(config.target).joins
         self._cache = cache
         self._uploader = uploader
         self._metrics = metrics
@@ -231,7 +231,7 @@ class Pipeline:
             if database.switched:
                 log.info("%s was switched to WAL mode", database.path)
             self._settled.set()
-            with self._joins.taken(self._stopping.is_set):
+            with self._joins.slot(self._stopping.is_set):
                 session = self._joiner.join(database, self._stopping.is_set)
             self._pause = FIRST_PAUSE
             self._follow(session)
@@ -291,7 +291,7 @@ class Pipeline:
         self.session = session  # and it stays for those who ask for the status
         self._looked = time.monotonic()
         self.state = "following"
-        watcher = Watcher(self._commons.lookout, self._config.database, self._changed)
+        watcher = Watcher(self._shared.lookout, self._config.database, self._changed)
         self._watcher = watcher
         try:
             self._capture_until_stopped(session, watcher)
@@ -331,7 +331,7 @@ class Pipeline:
             snapshots = self._snapshot_requests.copy()
         cut = bool(requests) or (more and session.due())
         if cut:
-            with self._commons.captures.taken():
+            with self._shared.captures.slot():
                 session.capture()
         if cut or not more:
             session.see_to_file(promised=bool(requests))

@@ -33,7 +33,7 @@ from replicator.store.base import Store
 from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.host import process_label
-from replicator.system.limiter import Turns
+from replicator.system.limiter import CapacityLimiter
 from replicator.system.restore_marker import remove_note, restored_txid
 from replicator.upload.fencing import author, claim, facts_of, head_entry, remote_head
 from replicator.upload.store_check import require_trust
@@ -57,7 +57,7 @@ class Joiner:
     uploader: Uploader
     metrics: Metrics
     created_by: str
-    turns: Turns  # of snapshots beside the capture
+    limiter: CapacityLimiter  # of snapshots beside the capture
     files: Files = field(default_factory=Files)
     damaged_from: int | None = None  # first txid of a cached segment that is not what it was
     remote_lost: bool = False
@@ -372,7 +372,7 @@ class Joiner:
             self.sources,
             self.uploader,
             self.metrics,
-            self.turns,
+            self.limiter,
         )
         return Session(
             self.config,

@@ -1,53 +1,62 @@
-"""What the replicators of one process share, so that a further one costs little.
+"""Resources that the replicators of one process share, so that each further one costs little.
 
-Owns: the stores, the threads that look after files and run errands, and how much goes on at once.
-A replicator that is given none has one of its own, so one database and five hundred take the same
-path.
+Owns: the stores, the threads that watch files and run periodic tasks, and the limits on
+concurrent work. One database and five hundred take the same path: a replicator that shares
+nothing gets resources of its own.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import Self
 
 from replicator.store.base import StoreTarget
 from replicator.store.pool import SharedStores
-from replicator.system.limiter import Turns
+from replicator.system.limiter import CapacityLimiter
 from replicator.system.scheduler import Errands
 from replicator.system.watch import Lookout
 
 CAPTURES = 4  # cuts at once: compressing one takes tens of megabytes, and there are few cores
-JOINS = 4  # databases at once that compare themselves with their log, or take a snapshot
+JOINS = 4  # databases at once that compare themselves with their archive, or take a snapshot
 APPENDS = 16  # segments at once on their way to one endpoint
 
 
-class Lane:
-    """What goes on at once with one endpoint: one that hangs keeps no other one waiting."""
+class EndpointLimits:
+    """Limits on concurrent work with one endpoint, so that an endpoint that hangs does not
+    block the databases of another one."""
 
     def __init__(self) -> None:
-        self.joins = Turns(JOINS)
-        self.appends = Turns(APPENDS)
+        self.joins = CapacityLimiter(JOINS)
+        self.appends = CapacityLimiter(APPENDS)
 
 
-class Commons:
-    """Shared by all replicators that are given it; :meth:`close` when the last has stopped."""
+class SharedResources:
+    """Given to every replicator that shares them; :meth:`close` after the last has stopped."""
 
     def __init__(self) -> None:
         self.stores = SharedStores()
         self.lookout = Lookout()
         self.errands = Errands()
-        # Of its own: whatever hangs in the other one's threads, somebody must say that it does.
+        # A scheduler of its own: it reports calls that hang, also in the threads of the other.
         self.alarms = Errands("replicator-attention", most=1)
-        self.captures = Turns(CAPTURES)
-        self._lanes: dict[str, Lane] = {}
+        self.captures = CapacityLimiter(CAPTURES)
+        self._endpoints: dict[str, EndpointLimits] = {}
         self._lock = threading.Lock()
 
-    def lane(self, target: StoreTarget) -> Lane:
-        """That of the target's endpoint."""
+    def endpoint(self, target: StoreTarget) -> EndpointLimits:
+        """The limits of the target's endpoint."""
         with self._lock:
-            return self._lanes.setdefault(target.endpoint_url or target.scheme, Lane())
+            name = target.endpoint_url or target.scheme
+            return self._endpoints.setdefault(name, EndpointLimits())
 
     def close(self) -> None:
         self.lookout.stop()
         self.errands.stop()
         self.alarms.stop()
         self.stores.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

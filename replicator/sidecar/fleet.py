@@ -17,7 +17,7 @@ from typing import Self
 
 from replicator.config.file import ConfigFile, Search
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.engine.shared import Commons
+from replicator.engine.shared import SharedResources
 from replicator.errors import (
     AlreadyRunning,
     ConfigError,
@@ -45,10 +45,10 @@ class Member:
     """One database of a fleet."""
 
     def __init__(
-        self, config: SqliteReplicatorConfig, commons: Commons, reception: Reception
+        self, config: SqliteReplicatorConfig, shared: SharedResources, reception: Reception
     ) -> None:
         self.config = config
-        self.replicator = SqliteReplicator(config, commons=commons)
+        self.replicator = SqliteReplicator(config, shared=shared)
         self.error: ReplicatorError | None = None  # why it is not replicated
         self.started = False
         self.again_at = 0.0  # when to try once more (monotonic)
@@ -132,7 +132,7 @@ class Fleet:
         found, clashes = self._search.look()
         for clash in clashes:
             raise clash
-        self._commons = Commons()
+        self._shared = SharedResources()
         self._reception = Reception()
         self.members = [self._member(config) for config in found]
         self._starts = ThreadPoolExecutor(STARTS, "replicator-start")
@@ -144,7 +144,7 @@ class Fleet:
         self._stored = 0.0
 
     def _member(self, config: SqliteReplicatorConfig) -> Member:
-        return Member(config, self._commons, self._reception)
+        return Member(config, self._shared, self._reception)
 
     def restore_missing(self, *, everything: bool) -> list[Member]:
         """Restore the named databases that are missing: those set to ``auto_restore``, or all.
@@ -258,7 +258,7 @@ class Fleet:
         with ThreadPoolExecutor(ENDS, "replicator-stop") as pool:
             list(pool.map(Member.stop, self.members))
         self._reception.stop()
-        self._commons.close()
+        self._shared.close()
 
 
 def _restored(member: Member, *, strict: bool) -> bool:

@@ -27,7 +27,7 @@ from replicator.snapshot.stream import Cancelled, Differs, Shipped, ship_snapsho
 from replicator.sqlite.live import LiveDatabase, Pin
 from replicator.store.base import Store
 from replicator.system import clock
-from replicator.system.limiter import Turns
+from replicator.system.limiter import CapacityLimiter
 from replicator.upload.uploader import Uploader
 
 GATE_TIMEOUT = 600.0  # seconds a finished snapshot waits for the log to become durable
@@ -120,10 +120,10 @@ class Snapshots:
         sources: Sources,
         uploader: Uploader,
         metrics: Metrics,
-        turns: Turns,
+        limiter: CapacityLimiter,
     ) -> None:
-        """A snapshot is begun only when ``turns`` has one."""
-        self._turns = turns
+        """A snapshot begins only when ``limiter`` has a free slot."""
+        self._limiter = limiter
         self.waits = False  # for its turn
         self._config = config
         self._store = store
@@ -200,7 +200,7 @@ class Snapshots:
             self._answer(head.txid)
             return
         image = Image(database, position)
-        self.waits = not self._turns.take()
+        self.waits = not self._limiter.try_acquire()
         if self.waits:
             image.close()
             database.unpin(pin)
@@ -337,7 +337,7 @@ class Snapshots:
         job.image.close()
         self._unpin(database, job)
         self._job = None
-        self._turns.give_back()
+        self._limiter.release()
 
     def _unpin(self, database: LiveDatabase, job: _Job) -> None:
         if job.pin is not None:

@@ -1,4 +1,7 @@
-"""At most so many things at once; the others wait."""
+"""A limit on how many threads do one kind of work at the same time.
+
+Owns: the count. Refuses: to keep a cancelled caller waiting.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,28 @@ from contextlib import contextmanager
 POLL = 1.0  # seconds between two checks whether a waiting caller was cancelled
 
 
-class Turns:
-    """At most so many at once; the others wait."""
+class CapacityLimiter:
+    """At most ``total`` slots are taken at once; further callers wait for one."""
 
-    def __init__(self, most: int) -> None:
-        self._free = threading.Semaphore(most)
+    def __init__(self, total: int, *, poll: float = POLL) -> None:
+        self._free = threading.Semaphore(total)
+        self._poll = poll
 
     @contextmanager
-    def taken(self, given_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Have a turn for the length of the block. Whoever gave up goes on without one, to find
-        that out by himself."""
-        while not (taken := self._free.acquire(timeout=POLL)) and not given_up():
+    def slot(self, cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Hold a slot for the length of the block. If cancelled, enters without a slot; the
+        caller checks."""
+        while not (acquired := self._free.acquire(timeout=self._poll)) and not cancelled():
             pass
         try:
             yield
         finally:
-            if taken:
+            if acquired:
                 self._free.release()
 
-    def take(self) -> bool:
-        """Have a turn if there is one now; it is given back with :meth:`give_back`."""
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free now; give it back with :meth:`release`."""
         return self._free.acquire(blocking=False)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self._free.release()

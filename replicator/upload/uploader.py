@@ -33,7 +33,7 @@ from replicator.metrics import Metrics
 from replicator.store.base import Part, Store
 from replicator.store.retry import RetryPolicy, backoff
 from replicator.system import clock
-from replicator.system.limiter import Turns
+from replicator.system.limiter import CapacityLimiter
 from replicator.upload.fencing import refuse_later, settle_taken, still_holds
 from replicator.upload.staleness import Freshness
 
@@ -67,13 +67,14 @@ class Uploader:
         on_log_lost: Callable[[], None],
         on_overtaken: Callable[[Fenced], None],
         on_damage: Callable[[int], None],
-        turns: Turns | None = None,
+        limiter: CapacityLimiter | None = None,
     ) -> None:
         """``keep_bytes`` of acknowledged segments stay in the cache; ``on_log_lost`` is told
         when the store turns out to have forgotten what it once acknowledged, ``on_overtaken``
         when somebody else appended since, ``on_damage`` the first txid of a cached segment that
-        is not what was captured. ``turns`` bounds what is on its way at once."""
-        self._turns = turns or Turns(1)
+        is not what was captured. ``limiter`` bounds the appends of this process that are under
+        way at once."""
+        self._limiter = limiter or CapacityLimiter(1)
         self._store = store
         self._keys = keys
         self._cache = cache
@@ -240,7 +241,7 @@ class Uploader:
                 self._changed.wait()
         if waiting is None:
             return
-        with self._turns.taken(self._leaving), self._attempting:
+        with self._limiter.slot(self._leaving), self._attempting:
             record = None if self._anew else self._cache.uploading(waiting.first_txid)
             if record is not None:  # else it was dropped meanwhile
                 self._attempt(record)
@@ -257,7 +258,7 @@ class Uploader:
         attempt = 0
         while not (self._stopping or self._dead or self._anew):
             try:
-                with self._turns.taken(self._leaving):
+                with self._limiter.slot(self._leaving):
                     self._look()
             except Fenced as error:
                 self._overtaken(error)

@@ -318,7 +318,7 @@ def test_a_socket_that_cannot_be_had_does_not_stop_replication(file, monkeypatch
 
 def test_no_more_starts_at_once_than_allowed(file, monkeypatch):
     """Five hundred databases must not take five hundred snapshots at once."""
-    from replicator.engine import shared as commons
+    from replicator.engine import shared
     from replicator.engine.resume import Joiner
 
     now, most, lock = [0], [0], threading.Lock()
@@ -338,4 +338,4 @@ def test_no_more_starts_at_once_than_allowed(file, monkeypatch):
     monkeypatch.setattr(Joiner, "join", join)
     with started(Fleet(file(*(f"{n}.db" for n in range(12))))) as fleet:
         assert ended(fleet) == []
-    assert most[0] <= commons.JOINS
+    assert most[0] <= shared.JOINS
