@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from replicator.cache.draft import Draft
 from replicator.cache.ledger import (
     LAST_TXID,
     Ledger,
@@ -41,7 +40,7 @@ from replicator.errors import DamageError, DiskFull, LocalIOError, ReplicatorErr
 from replicator.format.database import PageHashes
 from replicator.system.files import Files, InFile, OutFile
 
-__all__ = ["Cache", "Draft", "LedgerDamaged", "Offered", "SegmentRecord", "Status"]
+__all__ = ["Cache", "LedgerDamaged", "Offered", "SegmentRecord", "Status"]
 
 # Acknowledged segments kept for merges. A steady writer makes one a second and the smallest
 # merge covers five minutes, so an hour is ample; the bound keeps opening quick.
@@ -115,13 +114,44 @@ class Cache:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def draft(self) -> Draft:
-        """A new segment file to write."""
+    def create_segment(self) -> OutFile:
+        """Creates the file of a new segment. The caller writes it and ends with :meth:`commit`,
+        or with ``discard()`` of the file."""
         with self._lock:
             self._drafts += 1
             path = self._segments / f"draft-{self._drafts}.tmp"
-            self._files.mkdir(self._segments)  # somebody may have removed it
-        return Draft(self._files.create(path), self._keep)
+            self._files.mkdir(self._segments)  # an operator may have removed it
+        return self._files.create(path)
+
+    def commit(
+        self,
+        file: OutFile,
+        record: SegmentRecord,
+        *,
+        change: bytes = b"",
+        replaces: Sequence[SegmentRecord] = (),
+    ) -> None:
+        """Makes the segment in ``file`` durable, with its ``change`` of the page hashes.
+
+        ``replaces`` are the waiting segments that this one replaces (a squash of them).
+        ``ValueError`` when the record does not fit, ``Offered`` when a replaced segment was
+        offered to the store, ``LocalIOError`` or ``DiskFull`` from the disk. After any error the
+        cache is as before and the file is removed.
+        """
+        try:
+            if record.size != file.size or record.status is not Status.PENDING:
+                raise ValueError(f"the record says {record.size} bytes, the file has {file.size}")
+            if not replaces and self.spare() < 0:
+                raise DiskFull(
+                    f"{self._segments}: no space left on device but for "
+                    f"{RESERVE_BYTES} bytes, which the ledger may need"
+                )
+            self._files.publish(file, self._path(record))
+            self._insert(record, change, replaces)
+        except (ReplicatorError, ValueError):
+            file.discard()
+            self._remove_unclaimed(record)
+            raise
 
     def adopt(self, record: SegmentRecord) -> SegmentRecord:
         """Begin anew from a segment that the store is known to hold; all else is forgotten.
@@ -382,25 +412,6 @@ class Cache:
             known = str(uuid.uuid4())
             self.put("writer", known)
         return known
-
-    def _keep(
-        self, file: OutFile, record: SegmentRecord, change: bytes, replaces: Sequence[SegmentRecord]
-    ) -> None:
-        """The commit point of a segment; see the module's order of writes."""
-        try:
-            if record.size != file.size or record.status is not Status.PENDING:
-                raise ValueError(f"the record says {record.size} bytes, the file has {file.size}")
-            if not replaces and self.spare() < 0:
-                raise DiskFull(
-                    f"{self._segments}: no space left on device but for "
-                    f"{RESERVE_BYTES} bytes, which the ledger may need"
-                )
-            self._files.publish(file, self._path(record))
-            self._insert(record, change, replaces)
-        except (ReplicatorError, ValueError):
-            file.discard()
-            self._remove_unclaimed(record)
-            raise
 
     def _remove_unclaimed(self, record: SegmentRecord) -> None:
         with self._lock, contextlib.suppress(LocalIOError):

@@ -63,16 +63,16 @@ def squash(
         created_by=created_by,
     )
     encoder = objects.SegmentEncoder(header, level=level)
-    draft = cache.draft()
+    file = cache.create_segment()
     try:
-        draft.write(encoder.start())
+        file.write(encoder.start())
         for piece in newest_images(
             lambda: _chunks(cache, records),
             page_size=header.page_size,
             salts=(last.end.salt1, last.end.salt2),
         ):
-            draft.write(encoder.write(piece))
-            if draft.size > most_bytes:
+            file.write(encoder.write(piece))
+            if file.size > most_bytes:
                 raise TooLarge(f"{len(records)} segments need more than {most_bytes} bytes")
         rest, summary = encoder.finish(
             last_txid=last.last_txid,
@@ -81,11 +81,13 @@ def squash(
             commit_frames=(),
             commit_times_ms=(first.first_commit_ms, last.commit_ms),
         )
-        draft.write(rest)
-        return draft.finish(_record(summary, first, last), replaces=records)
+        file.write(rest)
+        record = _record(summary, first, last)
+        cache.commit(file, record, replaces=records)
     except BaseException:
-        draft.discard()
+        file.discard()
         raise
+    return record
 
 
 def _record(summary: objects.Summary, first: SegmentRecord, last: SegmentRecord) -> SegmentRecord:

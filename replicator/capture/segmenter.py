@@ -148,12 +148,13 @@ class Cutter:
         self.head = replace(self.head, generation=generation)
         header = self.describe(Kind.GENERATION, generation, self.head.txid + 1)
         data, summary = objects.generation_marker(header, state=hashes.state)
-        draft = self._cache.draft()
+        file = self._cache.create_segment()
         try:
-            draft.write(data)
-            record = draft.finish(self._record(summary, position, hashes.checksum, 0, reason))
+            file.write(data)
+            record = self._record(summary, position, hashes.checksum, 0, reason)
+            self._cache.commit(file, record)
         except BaseException:
-            draft.discard()
+            file.discard()
             raise
         return self._captured(record)
 
@@ -170,12 +171,12 @@ class Cutter:
     ) -> SegmentRecord:
         header = self.describe(kind, self.head.generation, self.head.txid + 1)
         encoder = objects.SegmentEncoder(header, level=level, far=far)
-        draft = self._cache.draft()
+        file = self._cache.create_segment()
         before = self.hashes.checksum
         try:
-            draft.write(encoder.start())
+            file.write(encoder.start())
             for piece in payload:
-                draft.write(encoder.write(piece))
+                file.write(encoder.write(piece))
             content.change.apply()
             rest, summary = encoder.finish(
                 last_txid=self.head.txid + len(content.ends),
@@ -186,14 +187,12 @@ class Cutter:
                     content.ends, content.seen, least=self.head.commit_ms, now=self._now_ms()
                 ),
             )
-            draft.write(rest)
-            record = draft.finish(
-                self._record(summary, end, before, content.raw_bytes, reason),
-                change=content.change.to_bytes(),
-            )
+            file.write(rest)
+            record = self._record(summary, end, before, content.raw_bytes, reason)
+            self._cache.commit(file, record, change=content.change.to_bytes())
         except BaseException:
             content.change.undo()
-            draft.discard()
+            file.discard()
             raise
         return self._captured(record)
 

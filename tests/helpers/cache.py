@@ -32,9 +32,15 @@ def record(first, last=None, *, data=None, **values):
 def add(cache, first, last=None, **options):
     """Capture one segment."""
     values = options.pop("values", {})
-    draft = cache.draft()
-    draft.write(content(first, last))
-    return draft.finish(record(first, last, **values), **options)
+    return commit(cache, content(first, last), record(first, last, **values), **options)
+
+
+def commit(cache, data, segment, **options):
+    """Write ``data`` as the file of the record ``segment``, and commit both."""
+    file = cache.create_segment()
+    file.write(data)
+    cache.commit(file, segment, **options)
+    return segment
 
 
 def upload(cache, first, at_ms=9000):

@@ -16,7 +16,7 @@ from replicator.cache.ledger import LedgerDamaged
 from replicator.cache.page_hashes import HashBase
 from replicator.errors import DamageError, DiskFull, LocalIOError
 from replicator.model import Kind
-from tests.helpers.cache import add, content, record, upload
+from tests.helpers.cache import add, commit, content, record, upload
 from tests.helpers.disk_faults import name_of
 from tests.helpers.files import CountingFiles, FailingFiles, StrikingFiles
 
@@ -195,15 +195,15 @@ def test_a_record_must_describe_its_file(cache, values):
     assert cache.head() is None
 
 
-def test_a_discarded_draft_leaves_nothing(cache):
-    """Several drafts at a time, each its own file."""
-    drafts = [cache.draft(), cache.draft()]
-    for draft in drafts:
-        draft.write(b"abc")
-        assert draft.size == 3
+def test_a_discarded_file_leaves_nothing(cache):
+    """Several segments can be written at a time, each in its own file."""
+    files = [cache.create_segment(), cache.create_segment()]
+    for file in files:
+        file.write(b"abc")
+        assert file.size == 3
     assert len(files_in(cache.directory)) == 2
-    for draft in drafts:
-        draft.discard()
+    for file in files:
+        file.discard()
     assert files_in(cache.directory) == []
 
 
@@ -225,9 +225,7 @@ def test_a_segment_can_be_replaced_by_itself_made_smaller(cache):
     """A squash of one segment: same range, other bytes, no moment without a good file."""
     add(cache, 1)
     (old,) = cache.records()
-    draft = cache.draft()
-    draft.write(b"less")
-    new = draft.finish(record(1, data=b"less"), replaces=[old])
+    new = commit(cache, b"less", record(1, data=b"less"), replaces=[old])
     assert cache.records() == [new]
     assert cache.read(new) == b"less"
     assert len(files_in(cache.directory)) == 1

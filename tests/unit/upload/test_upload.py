@@ -8,10 +8,11 @@ from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache, Status
 from replicator.errors import AccessDenied, Fenced, NotDurable, ReplicatorError, StoreUnavailable
 from replicator.metrics import Metrics
+from replicator.model import Kind
 from replicator.store.retry import RetryPolicy
 from replicator.upload import uploader as upload
 from replicator.upload.uploader import Uploader
-from tests.helpers.cache import add, content, record
+from tests.helpers.cache import add, commit, content, record
 from tests.helpers.files import FailingFiles
 from tests.helpers.replication import LONG, ObedientStore, wait_for
 
@@ -223,9 +224,7 @@ def small_parts(monkeypatch):
 
 def large(cache, txid=1):
     data = bytes(range(95))
-    draft = cache.draft()
-    draft.write(data)
-    return data, draft.finish(record(txid, data=data))
+    return data, commit(cache, data, record(txid, data=data))
 
 
 def test_a_large_segment_goes_in_parts(store, cache, uploader, small_parts):
@@ -527,11 +526,7 @@ def test_a_log_that_is_taken_over_is_not_compared(store, cache, uploader):
         uploader.wait_durable(3, 0.05)
     assert store.calls == []
     cache.drop_pending()
-    draft = cache.draft()
-    draft.write(content(3))
-    from replicator.model import Kind
-
-    marker = draft.finish(record(3, kind=Kind.GENERATION))
+    marker = commit(cache, content(3), record(3, kind=Kind.GENERATION))
     store.inner.put(Keys("app.db").snapshot(3, marker.generation), b"its snapshot")
     uploader.reload()
     uploader.wake()
