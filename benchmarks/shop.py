@@ -20,7 +20,7 @@ from replicator.format.database import PageHashes
 from replicator.format.objects import ObjectHeader
 from replicator.format.segment import SegmentEncoder, SnapshotEncoder
 from replicator.format.wal import Rebaser, parse_header, scan
-from replicator.model import Kind, LogPosition
+from replicator.model import Kind, WalPosition
 from replicator.retention.merge import Source, merge_all, merge_newest
 
 RATE, PAGE, HOUR_S = 10, 4096, 3600
@@ -94,7 +94,7 @@ class Shop:
 
     def checkpoint(self) -> None:
         self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        self.position: LogPosition | None = None
+        self.position: WalPosition | None = None
 
     def second(self, at: int) -> Source:
         """Ten transactions as one segment."""

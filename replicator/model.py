@@ -21,7 +21,7 @@ class Kind(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LogPosition:
+class WalPosition:
     """A place in one log file: right after ``frame`` frames (0: right after the header).
 
     ``checksum`` is the cumulative pair there (of the header when ``frame`` is 0).

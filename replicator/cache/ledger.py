@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from replicator.errors import DiskFull, LocalIOError
-from replicator.model import DatabaseState, Kind, LogPosition
+from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.system.files import Files, about
 
 Row = tuple[Any, ...]
@@ -56,7 +56,7 @@ class SegmentRecord:
     size: int
     raw_bytes: int  # decompressed
     sha256: str  # hex, of the whole object
-    end: LogPosition  # where in the local log it ends
+    end: WalPosition  # where in the local log it ends
     state: DatabaseState  # after last_txid
     checksum_before: int
     first_commit_ms: int
@@ -136,7 +136,7 @@ def from_row(row: Row) -> SegmentRecord:
     salt1, salt2, frame, first, second, big_endian, page_size = json.loads(of.pop("log_end"))
     state = DatabaseState(of.pop("pages"), int(of.pop("checksum"), 16))
     return SegmentRecord(**of | {
-        "end": LogPosition(salt1, salt2, frame, (first, second), big_endian, page_size),
+        "end": WalPosition(salt1, salt2, frame, (first, second), big_endian, page_size),
         "state": state,
         "checksum_before": int(of["checksum_before"], 16),
         "kind": Kind(of["kind"]),

@@ -1,4 +1,4 @@
-"""Room in the cache: what waits for the store stays within its bound, however long it is away.
+"""The bound of the cache: segments that wait for the store stay within it, however long it is away.
 
 Owns the order of what gives way: first the files of acknowledged segments, then restore points
 (waiting segments are squashed), last the log itself, whose pages are caught up from the database
@@ -24,7 +24,7 @@ class CacheFull(NotDurable):
     """The cache is at its bound, so the log is let go; what is missed will be caught up."""
 
 
-class Room:
+class CacheQuota:
     """Used by the capture thread alone."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Room:
                 hint="nothing is lost: the database itself holds what is missed",
             )
 
-    def half_free(self) -> bool:
+    def half_is_free(self) -> bool:
         """Whether half of the cache is free, or can be made so: enough to begin again."""
         pending, limit = self._cache.pending_bytes(), self._bound()
         if pending > limit // 2:

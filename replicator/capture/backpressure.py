@@ -22,7 +22,7 @@ PATIENCE = 0.5  # seconds to try for the write lock before leaving it for later
 SLICE = 0.02
 
 
-class Brake:
+class WriterBackpressure:
     """Of one database. Its blocks belong to the capture thread."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Brake:
         self._clock = clock
 
     @contextlib.contextmanager
-    def stopped(self, patience: float = PATIENCE) -> Iterator[bool]:
+    def block(self, patience: float = PATIENCE) -> Iterator[bool]:
         """No writer has the lock inside the block; yields False when it was not had in time (s)."""
         with self._database.write_lock(patience=patience) as held:
             began = self._clock()
@@ -47,11 +47,11 @@ class Brake:
             self._metrics.observe_max("longest_write_lock_ms", (self._clock() - began) * 1000)
 
     @contextlib.contextmanager
-    def slowed(self) -> Iterator[None]:
+    def throttle(self) -> Iterator[None]:
         """Writers have the lock half of the time inside the block, so that none waits for long."""
         done = threading.Event()
         thread = threading.Thread(
-            target=self._slow, args=(done,), name="replicator-brake", daemon=True
+            target=self._throttle, args=(done,), name="replicator-brake", daemon=True
         )
         thread.start()
         try:
@@ -60,9 +60,9 @@ class Brake:
             done.set()
             thread.join()
 
-    def _slow(self, done: threading.Event) -> None:
+    def _throttle(self, done: threading.Event) -> None:
         with contextlib.suppress(ReplicatorError):  # whoever captures meets the same, and tells
             while not done.is_set():
-                with self.stopped(SLICE):
+                with self.block(SLICE):
                     done.wait(SLICE)
                 done.wait(SLICE)

@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from replicator.capture.reader import Batch, same_log
-from replicator.model import LogPosition
+from replicator.capture.reader import Batch, same_wal
+from replicator.model import WalPosition
 
-KEEP = 4096  # sightings of one capture; beyond it every other one is forgotten
+KEEP = 4096  # observations of one capture; beyond it every other one is forgotten
 
 Seen = tuple[int, int]  # a frame of the log that is being captured, and when it was there (ms)
 
 
-class Sightings:
+class WalObservations:
     """Used by the capture thread alone."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[LogPosition, int]] = []
+        self._seen: list[tuple[WalPosition, int]] = []
 
-    def note(self, end: LogPosition, at_ms: int) -> None:
+    def record(self, end: WalPosition, at_ms: int) -> None:
         """The log reached ``end``, whose frame was written at ``at_ms`` or before."""
         if self._seen and self._seen[-1][0] == end:
             return
@@ -34,23 +34,23 @@ class Sightings:
         if len(self._seen) > KEEP:
             del self._seen[:-1:2]
 
-    def proved_by(self, batch: Batch) -> list[Seen]:
-        """The sightings that were of these very frames, in their order."""
+    def matching(self, batch: Batch) -> list[Seen]:
+        """The observations that were of these very frames, in their order."""
         first, last = batch.base.frame + 1, batch.base.frame + batch.count
         return [
             (seen.frame, at_ms)
             for seen, at_ms in self._seen
-            if same_log(seen, batch.base)
+            if same_wal(seen, batch.base)
             and first <= seen.frame <= last
             and tuple(batch.frames.checksums[seen.frame - first].tolist()) == seen.checksum
         ]
 
-    def captured(self, end: LogPosition) -> None:
+    def captured(self, end: WalPosition) -> None:
         """Everything up to ``end`` was captured; what was seen behind it is kept."""
         self._seen = [
             (seen, at_ms)
             for seen, at_ms in self._seen
-            if same_log(seen, end) and seen.frame > end.frame
+            if same_wal(seen, end) and seen.frame > end.frame
         ]
 
 

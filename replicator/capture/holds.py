@@ -1,6 +1,6 @@
 """Following the log: how it is held until it was captured, then let go and picked up again.
 
-:class:`Follower` holds the pins that keep every frame readable until it was captured, and
+:class:`WalHolds` holds the pins that keep every frame readable until it was captured, and
 rolls the log over without writing anything. It is driven from outside.
 
 Why nothing is lost between two logs
@@ -19,18 +19,18 @@ import logging
 import time
 from collections.abc import Callable
 
-from replicator.capture.backpressure import Brake
+from replicator.capture.backpressure import WriterBackpressure
 from replicator.capture.reader import (
     SETTLED_NS,
     ChangedOutside,
     ContinuityLost,
-    LogReader,
+    WalReader,
     frame_size,
-    in_log,
-    same_log,
+    in_wal,
+    same_wal,
 )
 from replicator.metrics import Metrics
-from replicator.model import LogPosition
+from replicator.model import WalPosition
 from replicator.sqlite.live import Checkpoint, LiveDatabase, Pin, Stamp
 
 ROLL_OVER_FRAMES = 1000  # SQLite's own threshold: beyond it each commit tries a checkpoint
@@ -43,19 +43,19 @@ LONGEST_HOLD = 0.03  # seconds with the write lock after which no further attemp
 log = logging.getLogger(__name__)
 
 
-def long_log(position: LogPosition, factor: int = 1) -> bool:
+def long_wal(position: WalPosition, factor: int = 1) -> bool:
     """Whether a log that ends here is ``factor`` times as long as one worth letting go."""
     size = position.frame * frame_size(position)
     return position.frame >= factor * ROLL_OVER_FRAMES or size >= factor * ROLL_OVER_BYTES
 
 
-class Follower:
+class WalHolds:
     """The pins over one log, and its roll-over. Call :meth:`settle` after each capture."""
 
     def __init__(
         self,
         database: LiveDatabase,
-        reader: LogReader,
+        reader: WalReader,
         pin: Pin,
         metrics: Metrics,
         *,
@@ -65,12 +65,12 @@ class Follower:
         self._reader = reader
         self._pin = pin
         self._metrics = metrics
-        self.brake = Brake(database, metrics, clock=clock)
+        self.brake = WriterBackpressure(database, metrics, clock=clock)
         self._clock = clock
-        self._pinned_at: LogPosition | None = None
+        self._pinned_at: WalPosition | None = None
         self._reach: int | None = None  # the pin sees no frame of its log beyond this one
         self._warn_at = WARN_FACTOR
-        self._left_at: LogPosition | None = None  # where the log was removed
+        self._left_at: WalPosition | None = None  # where the log was removed
         self._still: Stamp | None = None  # of the database file while nothing can be copied
         self.waiting = False  # the pin is on mark zero; the next writer restarts the log
 
@@ -92,7 +92,7 @@ class Follower:
         position = self._reader.read_position
         if position != self._pinned_at and not self._advance_pin(position):
             return True
-        return self.waiting or not long_log(position) or self._roll_over()
+        return self.waiting or not long_wal(position) or self._roll_over()
 
     def hold(self) -> None:
         """Put a pin into the log that began while the one on mark zero waited for it, without
@@ -104,27 +104,27 @@ class Follower:
             self.waiting
             and not self._reader.stashed
             and position.frame == 0
-            and (LogReader(self._database.log, position).find(0) is not None)
+            and (WalReader(self._database.log, position).find(0) is not None)
         ):
             self._overlap(position, unknown=True)
 
-    def _advance_pin(self, position: LogPosition) -> bool:
+    def _advance_pin(self, position: WalPosition) -> bool:
         """Overlap a fresh pin with the old one; False when the old one has to stay a while."""
         if position.frame == 0:
             return True  # nothing of this log is committed; the pin we have still holds it
-        settled = self._pinned_at is not None and same_log(self._pinned_at, position)
+        settled = self._pinned_at is not None and same_wal(self._pinned_at, position)
         if (settled or self._pinned_at is None) and not self._captured_what_is_pinned(position):
             return False
         return self._overlap(position, unknown=self.waiting or not settled)
 
-    def _overlap(self, position: LogPosition, *, unknown: bool) -> bool:
+    def _overlap(self, position: WalPosition, *, unknown: bool) -> bool:
         """Open a fresh pin, then close the old one; False when that has to stay a while.
 
         ``unknown``: the log at ``position`` began this instant, or while we waited for it. A
         checkpoint that began before that may still copy frames of the log before.
         """
         fresh = self._database.pin()
-        if self._checkpoint().busy if unknown else not in_log(self._database.log, position):
+        if self._checkpoint().busy if unknown else not in_wal(self._database.log, position):
             self._database.unpin(fresh)
             return False
         if self.waiting:
@@ -133,7 +133,7 @@ class Follower:
         self.waiting = False
         return True
 
-    def _captured_what_is_pinned(self, position: LogPosition) -> bool:
+    def _captured_what_is_pinned(self, position: WalPosition) -> bool:
         """Whether the pin may go: frames that it can read and we did not capture could be
         copied, and the log then be reset, the moment the next pin lands on mark zero."""
         return self._reader.saw_end or (self._reach is not None and position.frame >= self._reach)
@@ -157,7 +157,7 @@ class Follower:
             return False
         if self._pin_is_behind():
             return True
-        if long_log(self._reader.read_position, ESCALATE_FACTOR):
+        if long_wal(self._reader.read_position, ESCALATE_FACTOR):
             self._escalate()
             self._warn()
         return True
@@ -167,7 +167,7 @@ class Follower:
         position = self._reader.read_position
         if self.waiting:
             self._warn_at = WARN_FACTOR
-        elif long_log(position, self._warn_at):
+        elif long_wal(position, self._warn_at):
             self._warn_at *= 2
             log.warning(
                 "the log is %d MiB long and cannot be let go: most likely a read "
@@ -206,7 +206,7 @@ class Follower:
         self._metrics.add("roll_overs")
         return True
 
-    def leave_nothing(self) -> bool:
+    def truncate_wal_if_idle(self) -> bool:
         """Have SQLite remove the log once nobody else has the database open, as it would without
         us. Call it when nothing waits to be captured. False: not yet, ask again soon."""
         found = self._database.log.refresh()
@@ -268,7 +268,7 @@ class Follower:
     def _escalate(self) -> None:
         """Roll over under a writer that never pauses, with the write lock, for milliseconds."""
         self.backfill()
-        with self.brake.stopped() as held:
+        with self.brake.block() as held:
             until = self._clock() + LONGEST_HOLD
             while held and self._chase(hurry=True) and not self._pin_is_behind():
                 if self._try_candidate() or self._clock() >= until:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Self
 
-from replicator.capture.reader import ContinuityLost, LogReader, no_log
+from replicator.capture.reader import ContinuityLost, WalReader, no_wal, same_wal
 from replicator.format.database import lock_page
 from replicator.format.placement import Placement
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE
-from replicator.model import LogPosition
+from replicator.model import WalPosition
 from replicator.sqlite.live import LiveDatabase, LogFile, wal_path
 
 EVERYTHING = 1 << 62
@@ -26,7 +26,7 @@ class Image:
     long as the image is read.
     """
 
-    def __init__(self, database: LiveDatabase, position: LogPosition | None = None) -> None:
+    def __init__(self, database: LiveDatabase, position: WalPosition | None = None) -> None:
         self._database = database
         self._log = LogFile(wal_path(database.path), database.files)
         self._placement = Placement()
@@ -38,7 +38,7 @@ class Image:
             self.close()
             raise
 
-    def _settle(self, position: LogPosition | None) -> LogPosition:
+    def _settle(self, position: WalPosition | None) -> WalPosition:
         """Read the log; once more if it was reset meanwhile, as a pin on mark zero allows."""
         try:
             return self._read_log(position)
@@ -46,10 +46,10 @@ class Image:
             self._placement = Placement()
             return self._read_log(position)
 
-    def _read_log(self, position: LogPosition | None) -> LogPosition:
-        reader = LogReader(self._log, no_log(self.page_size))
+    def _read_log(self, position: WalPosition | None) -> WalPosition:
+        reader = WalReader(self._log, no_wal(self.page_size))
         found = reader.find(EVERYTHING)
-        if position is not None and not _same_log(reader.position, position):
+        if position is not None and not same_wal(reader.position, position):
             return position  # the log went, so all of it lies in the file
         if found is None:
             return position or reader.position
@@ -94,7 +94,7 @@ class Image:
             start = (pgno - first_pgno) * self.page_size
             data[start : start + len(page)] = page
         header = self._log.header()
-        return header is not None and _same_log(header.start(), self.position)
+        return header is not None and same_wal(header.start(), self.position)
 
     def close(self) -> None:
         self._log.close()
@@ -104,7 +104,3 @@ class Image:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _same_log(a: LogPosition, b: LogPosition) -> bool:
-    return (a.salt1, a.salt2) == (b.salt1, b.salt2)

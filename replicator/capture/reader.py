@@ -19,7 +19,7 @@ from replicator.format.wal import (
     rewritten,
     scan,
 )
-from replicator.model import LogPosition
+from replicator.model import WalPosition
 from replicator.sqlite.live import LogFile
 
 CHUNK_BYTES = 1 << 20  # one read of the log; bounds memory, large enough to vectorise
@@ -42,13 +42,13 @@ class ChangedOutside(ContinuityLost):
 class Batch:
     """Consecutive frames: ``data`` starts right after ``base``; the first ``count`` count."""
 
-    base: LogPosition
+    base: WalPosition
     data: bytes
     frames: Frames
     count: int
 
     @property
-    def end(self) -> LogPosition:
+    def end(self) -> WalPosition:
         return self.frames.position(self.base, self.count)
 
 
@@ -56,8 +56,8 @@ class Batch:
 class Committed:
     """Committed frames beyond the captured position, up to ``end``, which ends a transaction."""
 
-    start: LogPosition
-    end: LogPosition
+    start: WalPosition
+    end: WalPosition
     complete: bool  # nothing committed followed when the log was read
     ready: tuple[Batch, ...] = ()  # the whole range when it was read already
     far: bool = False  # whether it is long, and many of its pages are in it more than once
@@ -67,22 +67,22 @@ class Committed:
         return (self.end.frame - self.start.frame) * frame_size(self.end)
 
 
-def frame_size(position: LogPosition) -> int:
+def frame_size(position: WalPosition) -> int:
     return position.page_size + FRAME_HEADER_SIZE
 
 
-def offset_of(position: LogPosition) -> int:
+def offset_of(position: WalPosition) -> int:
     return 32 + position.frame * frame_size(position)
 
 
-def no_log(page_size: int) -> LogPosition:
+def no_wal(page_size: int) -> WalPosition:
     """The position before any log was seen: no header carries it, so the next log is new."""
-    return LogPosition(
+    return WalPosition(
         salt1=0, salt2=0, frame=0, checksum=(0, 0), big_endian=False, page_size=page_size
     )
 
 
-def frame_holds(log: LogFile, position: LogPosition) -> bool:
+def frame_holds(log: LogFile, position: WalPosition) -> bool:
     """Whether the frame that ends at ``position`` is in the log, as it was read."""
     data = log.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
     if len(data) < FRAME_HEADER_SIZE:
@@ -91,18 +91,18 @@ def frame_holds(log: LogFile, position: LogPosition) -> bool:
     return (salt1, salt2, checksum) == (position.salt1, position.salt2, position.checksum)
 
 
-def same_log(a: LogPosition, b: LogPosition) -> bool:
+def same_wal(a: WalPosition, b: WalPosition) -> bool:
     """Whether both positions are in one log."""
     return (a.salt1, a.salt2) == (b.salt1, b.salt2)
 
 
-def in_log(log: LogFile, position: LogPosition) -> bool:
+def in_wal(log: LogFile, position: WalPosition) -> bool:
     """Whether the open log file is the one that ``position`` was taken in."""
     header = log.header()
-    return header is not None and same_log(header.start(), position)
+    return header is not None and same_wal(header.start(), position)
 
 
-def log_holds(log: LogFile, position: LogPosition) -> bool:
+def wal_contains(log: LogFile, position: WalPosition) -> bool:
     """Whether the log file is the one ``position`` was taken in, unchanged up to there.
 
     Every frame counts: after a power cut one in the middle may be missing, and SQLite goes on
@@ -121,10 +121,10 @@ def log_holds(log: LogFile, position: LogPosition) -> bool:
     return at == position
 
 
-class LogReader:
+class WalReader:
     """Reads a log forward from ``position``, the end of what was captured."""
 
-    def __init__(self, log: LogFile, position: LogPosition, *, anchored: bool = True) -> None:
+    def __init__(self, log: LogFile, position: WalPosition, *, anchored: bool = True) -> None:
         """``anchored`` False: the pin that is held may be younger than frames which were not
         captured yet, so the log may go before its end was seen; then ``ContinuityLost``."""
         self._log = log
@@ -141,7 +141,7 @@ class LogReader:
         header = self._log.header() if found is not None else None
         if header is None:
             return False
-        if not self._same_log(header):
+        if not same_wal(header.start(), self.position):
             self._enter(header)
         elif self.position.frame == 0:
             # The header may be written anew until its first commit: the salts are shared, but
@@ -150,9 +150,6 @@ class LogReader:
         elif not frame_holds(self._log, self.position):
             return self._look_again()
         return self._next_frame_exists()
-
-    def _same_log(self, header: WalHeader) -> bool:
-        return (header.salt1, header.salt2) == (self.position.salt1, self.position.salt2)
 
     def _enter(self, header: WalHeader) -> None:
         if header.page_size != self.position.page_size:
@@ -166,7 +163,7 @@ class LogReader:
     def _look_again(self) -> bool:
         """The last frame changed: a new log may have begun between our two reads."""
         header = self._log.header()
-        if header is None or self._same_log(header):
+        if header is None or same_wal(header.start(), self.position):
             raise ContinuityLost(f"frame {self.position.frame} of the log changed after capture")
         self._enter(header)
         return self._next_frame_exists()
@@ -183,7 +180,7 @@ class LogReader:
         _, _, salt1, salt2, _ = frame_header(data)
         return (salt1, salt2) == (self.position.salt1, self.position.salt2)
 
-    def seen_end(self, ahead: int) -> LogPosition | None:
+    def seen_end(self, ahead: int) -> WalPosition | None:
         """The position ``ahead`` frames on, as its frame tells it; the chain is not verified.
         None when the log does not go on that far (any more)."""
         position = replace(self.position, frame=self.position.frame + ahead)
@@ -219,7 +216,7 @@ class LogReader:
     def last_frame(self) -> int:
         """Number of the last frame, committed or not, in the log of :attr:`read_position`."""
         position = self.read_position
-        return position.frame + LogReader(self._log, position).frames_ahead()
+        return position.frame + WalReader(self._log, position).frames_ahead()
 
     @property
     def stashed(self) -> bool:
@@ -264,9 +261,9 @@ class LogReader:
         return Committed(self.position, end, complete, ready, _far(self.position, end, runs))
 
     def _still_here(self) -> bool:
-        return in_log(self._log, self.position)
+        return in_wal(self._log, self.position)
 
-    def _chunks(self, start: LogPosition) -> Iterator[Batch]:
+    def _chunks(self, start: WalPosition) -> Iterator[Batch]:
         size = frame_size(start)
         chunk = max(1, CHUNK_BYTES // size) * size
         base = start
@@ -294,7 +291,7 @@ class LogReader:
                 return
         raise ContinuityLost("committed frames vanished from the log while being read")
 
-    def advance(self, end: LogPosition) -> None:
+    def advance(self, end: WalPosition) -> None:
         """Everything up to ``end`` was captured."""
         self.position = end
         self.close()
@@ -313,10 +310,10 @@ class LogReader:
         meanwhile."""
         stashed = self._stash
         room = (HURRY_BYTES if hurry else STASH_BYTES) - (stashed.raw_bytes if stashed else 0)
-        beyond = LogReader(self._log, self.read_position)
+        beyond = WalReader(self._log, self.read_position)
         much = beyond.reaches(max(1, room // frame_size(beyond.position)))
         found = beyond.find(0 if much else room, hold=room)  # much may be of no commit yet
-        if stashed is not None and not same_log(beyond.position, stashed.end):
+        if stashed is not None and not same_wal(beyond.position, stashed.end):
             return False
         self.saw_end = found is None or (found.complete and found.raw_bytes <= room)
         if found is not None and self.saw_end:
@@ -332,21 +329,21 @@ class LogReader:
         return self.saw_end
 
     @property
-    def read_position(self) -> LogPosition:
+    def read_position(self) -> WalPosition:
         """The end of what is captured, or waits to be."""
         return self._stash.end if self._stash is not None else self.position
 
     def nothing_follows(self) -> bool:
         """Whether the log is still the same and ends at :attr:`read_position`."""
-        probe = LogReader(self._log, self.read_position)
-        return probe.find(0) is None and same_log(probe.position, self.read_position)
+        probe = WalReader(self._log, self.read_position)
+        return probe.find(0) is None and same_wal(probe.position, self.read_position)
 
 
-def _far(start: LogPosition, end: LogPosition, runs: Iterable[Frames]) -> bool:
+def _far(start: WalPosition, end: WalPosition, runs: Iterable[Frames]) -> bool:
     return (end.frame - start.frame) * frame_size(end) > FAR_BYTES and rewritten(runs)
 
 
-def _reusable(batches: list[Batch], end: LogPosition) -> tuple[Batch, ...]:
+def _reusable(batches: list[Batch], end: WalPosition) -> tuple[Batch, ...]:
     """What of ``batches`` lies before ``end``."""
     return tuple(
         Batch(

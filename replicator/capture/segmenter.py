@@ -15,15 +15,15 @@ from dataclasses import dataclass, field, replace
 
 from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache, SegmentRecord
-from replicator.capture.commit_times import Seen, Sightings, commit_times
+from replicator.capture.commit_times import Seen, WalObservations, commit_times
 from replicator.capture.image import Image
-from replicator.capture.reader import CHUNK_BYTES, Committed, ContinuityLost, LogReader
+from replicator.capture.reader import CHUNK_BYTES, Committed, ContinuityLost, WalReader
 from replicator.format import segment as objects
 from replicator.format.buffers import U32, page_numbers
 from replicator.format.changes import HashChange
 from replicator.format.database import PageHashes
 from replicator.format.wal import FrameBuilder, Rebaser, scan, transaction_ends
-from replicator.model import DatabaseState, Kind, LogPosition
+from replicator.model import DatabaseState, Kind, WalPosition
 
 # zstd level while a writer outruns us: 430 to 1500 MB/s whatever the content, and each byte less
 # is one less to hash and to send. Level -7 is a fifth quicker and makes half as much again.
@@ -83,7 +83,7 @@ class Cutter:
         self._level = level
         self._created_by = created_by
         self._clock_ms = clock_ms
-        self.sightings = Sightings()
+        self.observations = WalObservations()
         self.changed: deque[int] = deque(maxlen=KEEP_CHANGED)
         self.hashes = hashes
         self.head = head
@@ -100,19 +100,19 @@ class Cutter:
             created_by=self._created_by,
         )
 
-    def cut(self, reader: LogReader, found: Committed, *, fast: bool = False) -> SegmentRecord:
+    def cut(self, reader: WalReader, found: Committed, *, fast: bool = False) -> SegmentRecord:
         """Capture ``found`` and advance the reader. ``fast`` spends bytes to save time."""
         content = _Content(HashChange(self.hashes))
         record = self._write(
             Kind.SEGMENT,
             content,
-            _slice(reader, found, content, self.sightings),
+            _slice(reader, found, content, self.observations),
             found.end,
             level=FAST_LEVEL if fast else self._level,
             far=found.far,
         )
         reader.advance(found.end)
-        self.sightings.captured(found.end)
+        self.observations.captured(found.end)
         self.changed.extend(content.change.pgnos[-KEEP_OF_CUT:].tolist())
         return record
 
@@ -141,7 +141,7 @@ class Cutter:
         )
 
     def mark_generation(
-        self, generation: str, hashes: PageHashes, position: LogPosition, reason: str
+        self, generation: str, hashes: PageHashes, position: WalPosition, reason: str
     ) -> SegmentRecord:
         """Append the marker of a generation whose snapshot is in the store already."""
         self.hashes = hashes
@@ -163,7 +163,7 @@ class Cutter:
         kind: Kind,
         content: _Content,
         payload: Iterator[bytes],
-        end: LogPosition,
+        end: WalPosition,
         *,
         level: int,
         far: bool = False,
@@ -201,7 +201,7 @@ class Cutter:
         return max(self._clock_ms(), self.head.commit_ms)
 
     def _record(
-        self, summary: objects.Summary, end: LogPosition, before: int, raw_bytes: int, reason: str
+        self, summary: objects.Summary, end: WalPosition, before: int, raw_bytes: int, reason: str
     ) -> SegmentRecord:
         header, trailer = summary.header, summary.trailer
         now = self._clock_ms()
@@ -229,7 +229,7 @@ class Cutter:
 
 
 def _slice(
-    reader: LogReader, found: Committed, content: _Content, sightings: Sightings
+    reader: WalReader, found: Committed, content: _Content, observations: WalObservations
 ) -> Iterator[bytes]:
     """The re-based WAL file of a run of committed frames."""
     rebaser = Rebaser(found.start)
@@ -242,7 +242,7 @@ def _slice(
         content.change.add(batch.frames, batch.count, batch.data)
         content.ends += [content.frames + n for n in transaction_ends(batch.frames, batch.count)]
         content.seen += [
-            (frame - found.start.frame, at_ms) for frame, at_ms in sightings.proved_by(batch)
+            (frame - found.start.frame, at_ms) for frame, at_ms in observations.matching(batch)
         ]
         content.frames += batch.count
         piece = rebaser.feed(batch.data, batch.frames, batch.count)

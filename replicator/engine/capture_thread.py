@@ -283,7 +283,7 @@ class Pipeline:
 
     def _cache_has_room(self) -> bool:
         # what is damaged among the waiting segments is dropped when the log is joined
-        return self._joiner.damaged_from is not None or self._joiner.room.half_free()
+        return self._joiner.damaged_from is not None or self._joiner.room.half_is_free()
 
     def _follow(self, session: Session) -> None:
         if self.session is not None:

@@ -34,7 +34,7 @@ class LocalFacts:
 
     same_page_size: bool
     same_file: bool  # device and inode are the recorded ones
-    log_holds_position: bool  # the frame captured last is in the log, unchanged
+    wal_contains_position: bool  # the frame captured last is in the log, unchanged
     hashes_trusted: bool  # page hashes are there and agree with the record
     remote_lost: bool = False  # the store no longer has what it acknowledged
     file_trusted: bool = True  # not found to differ from what its log made of it
@@ -86,7 +86,7 @@ def _by_record(facts: LocalFacts) -> Decision:
         return Decision(Way.NEW_GENERATION, "the page hashes were lost")
     if not facts.file_trusted:
         return Decision(Way.CATCH_UP, "the database file was changed outside its log")
-    if facts.same_file and facts.log_holds_position:
+    if facts.same_file and facts.wal_contains_position:
         return Decision(Way.CONTINUE, "the log still holds the captured position")
     if not facts.same_file:
         return Decision(Way.CATCH_UP, "the database file is another one")

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache, SegmentRecord, Status
-from replicator.cache.quota import Room
-from replicator.capture.holds import Follower
+from replicator.cache.quota import CacheQuota
+from replicator.capture.holds import WalHolds
 from replicator.capture.image import Image
-from replicator.capture.reader import LogReader, log_holds, no_log
+from replicator.capture.reader import WalReader, no_wal, wal_contains
 from replicator.capture.segmenter import EVENTS, Cutter, Head, head_of
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.decide import Decision, Facts, LocalFacts, RemoteFacts, Way, decide, state_of
@@ -23,7 +23,7 @@ from replicator.errors import Fenced, LocalIOError, ObjectMissing
 from replicator.format.database import PageHashes
 from replicator.format.objects import ObjectFacts
 from replicator.metrics import Metrics
-from replicator.model import DatabaseState, Kind, LogPosition
+from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.snapshot.base import Sources
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.schedule import SnapshotFacts, Snapshots, describe, newest_stored
@@ -36,7 +36,7 @@ from replicator.system.host import process_label
 from replicator.system.limiter import CapacityLimiter
 from replicator.system.restore_marker import remove_note, restored_txid
 from replicator.upload.fencing import author, claim, facts_of, head_entry, remote_head
-from replicator.upload.store_check import require_trust
+from replicator.upload.store_check import require_conditional_put
 from replicator.upload.uploader import Uploader
 
 HASH_BYTES = 4 << 20  # one read of the database while its pages are hashed
@@ -66,7 +66,7 @@ class Joiner:
     distrusted: bool = False  # the file was found to differ from what its log made of it
     because: str = ""  # why the log is joined once more, in words
     take_over: bool = field(init=False)
-    room: Room = field(init=False)
+    room: CacheQuota = field(init=False)
     unfinished: Unfinished = field(init=False)
     sources: Sources = field(init=False)
     _renumbered: bool = False  # the cache may continue another log than the uploader knows
@@ -75,7 +75,9 @@ class Joiner:
         self.take_over = self.config.take_over
         self.unfinished = Unfinished(self.cache, self.store, self.keys)
         self.sources = Sources(self.patient)
-        self.room = Room(self.config, self.cache, self.uploader, self.metrics, self.created_by)
+        self.room = CacheQuota(
+            self.config, self.cache, self.uploader, self.metrics, self.created_by
+        )
 
     def join(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         """Continue, catch up, or start a generation. Raises what the store or disk raises, and
@@ -140,7 +142,7 @@ class Joiner:
                     LocalFacts(
                         same_page_size=database.header().page_size == record.end.page_size,
                         same_file=self.cache.get("database") == _identity(database),
-                        log_holds_position=log_holds(database.log, record.end),
+                        wal_contains_position=wal_contains(database.log, record.end),
                         hashes_trusted=hashes is not None,
                         remote_lost=self.remote_lost,
                         file_trusted=not self.distrusted,
@@ -170,7 +172,7 @@ class Joiner:
         log.info("%s: %s", decision.way.value, reason)
         return Decision(decision.way, reason)
 
-    def _catch_up(self, database: LiveDatabase, cutter: Cutter, decision: Decision) -> LogPosition:
+    def _catch_up(self, database: LiveDatabase, cutter: Cutter, decision: Decision) -> WalPosition:
         with Image(database) as image:
             record = cutter.catch_up(image, decision.reason)
             if record is None:
@@ -222,7 +224,7 @@ class Joiner:
         pin: Pin,
         head: ObjectFacts,
         hashes: PageHashes,
-        position: LogPosition,
+        position: WalPosition,
     ) -> Session:
         """Continue a log that another cache wrote, from a database that equals its head."""
         self._renumbered = True
@@ -275,7 +277,7 @@ class Joiner:
                 cutter.notes(f"the log is taken over from {holder}"),
             )
             if claimed is not None:
-                self.cache.adopt(_record_of(claimed, self.keys, no_log(head.page_size)))
+                self.cache.adopt(_record_of(claimed, self.keys, no_wal(head.page_size)))
                 self.cache.put(CLAIM, str(claimed.last_txid))
                 return claimed, holder
         raise Cancelled("the replicator stops")
@@ -336,7 +338,7 @@ class Joiner:
             return self._ship_first(image, cutter, cancelled)
 
     def _require_trust(self, *, anew: bool = False) -> None:
-        require_trust(self.config, self.store, self.patient, self.cache, anew=anew)
+        require_conditional_put(self.config, self.store, self.patient, self.cache, anew=anew)
 
     def _cutter(self, hashes: PageHashes, head: Head) -> Cutter:
         return Cutter(
@@ -355,14 +357,14 @@ class Joiner:
         database: LiveDatabase,
         pin: Pin,
         cutter: Cutter,
-        position: LogPosition,
+        position: WalPosition,
         *,
         anchored: bool = True,
     ) -> Session:
         self._require_trust()
         self.cache.put("database", _identity(database))
-        reader = LogReader(database.log, position, anchored=anchored)
-        follower = Follower(database, reader, pin, self.metrics)
+        reader = WalReader(database.log, position, anchored=anchored)
+        follower = WalHolds(database, reader, pin, self.metrics)
         snapshots = Snapshots(
             self.config,
             self.patient,
@@ -425,7 +427,7 @@ def _identity(database: LiveDatabase) -> str:
     return json.dumps(database.identity)
 
 
-def _record_of(head: ObjectFacts, keys: Keys, end: LogPosition) -> SegmentRecord:
+def _record_of(head: ObjectFacts, keys: Keys, end: WalPosition) -> SegmentRecord:
     """The ledger's row for an object that this cache did not write."""
     return SegmentRecord(
         first_txid=head.first_txid,

@@ -8,15 +8,15 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 
 from replicator.cache.cache import Cache, LedgerDamaged, SegmentRecord
-from replicator.cache.quota import Room
-from replicator.capture.holds import ROLL_OVER_FRAMES, Follower, long_log
+from replicator.cache.quota import CacheQuota
+from replicator.capture.holds import ROLL_OVER_FRAMES, WalHolds, long_wal
 from replicator.capture.image import Image
-from replicator.capture.reader import ChangedOutside, Committed, LogReader, frame_size
+from replicator.capture.reader import ChangedOutside, Committed, WalReader, frame_size
 from replicator.capture.segmenter import Cutter, Head
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import LocalIOError
 from replicator.metrics import Metrics
-from replicator.model import LogPosition
+from replicator.model import WalPosition
 from replicator.snapshot.schedule import Request, Snapshots
 from replicator.sqlite.live import LiveDatabase, Stamp
 from replicator.system import clock
@@ -49,12 +49,12 @@ class Session:
         self,
         config: SqliteReplicatorConfig,
         database: LiveDatabase,
-        reader: LogReader,
-        follower: Follower,
+        reader: WalReader,
+        follower: WalHolds,
         cutter: Cutter,
         snapshots: Snapshots,
         cache: Cache,
-        room: Room,
+        room: CacheQuota,
         uploader: Uploader,
         metrics: Metrics,
     ) -> None:
@@ -133,9 +133,9 @@ class Session:
                 self.poll_interval = min(self.poll_interval, BLIND_POLL)
         return True
 
-    def _sighted(self, end: LogPosition) -> None:
+    def _sighted(self, end: WalPosition) -> None:
         """The log goes to ``end``: whatever lies before it was written no later than now."""
-        self._cutter.sightings.note(
+        self._cutter.observations.record(
             end, min(clock.now_ms(), self._reader.written_ms() or clock.now_ms())
         )
 
@@ -208,7 +208,7 @@ class Session:
         if not outrun or self.log_bytes < OVERRUN_BYTES:
             return nullcontext()
         brake = self._follower.brake
-        return brake.stopped() if self.log_bytes >= STOP_BYTES else brake.slowed()
+        return brake.block() if self.log_bytes >= STOP_BYTES else brake.throttle()
 
     def _find(self) -> tuple[Committed | None, bool | None]:
         """What to cut, and, if the log was seen to already, whether that is settled.
@@ -221,7 +221,7 @@ class Session:
             found is not None
             and found.complete
             and found.raw_bytes <= EARLY_BYTES
-            and long_log(found.end)
+            and long_wal(found.end)
         )
         if found is None or not early:
             return found, None
@@ -265,7 +265,7 @@ class Session:
         if self._stamp != self._examined and due and self.log_bytes <= EXAMINE_BYTES:
             self._examine()
         if self.noticed_ms is None and not self.snapshots.running:
-            self._leaving = not self._follower.leave_nothing()
+            self._leaving = not self._follower.truncate_wal_if_idle()
 
     def _examine(self) -> None:
         """``ChangedOutside`` when pages of the file are not what the log made of them.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from replicator.format.envelope import damaged
 from replicator.format.segment import SegmentDecoder
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE, Frames, parse_header, scan
-from replicator.model import LogPosition
+from replicator.model import WalPosition
 
 CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -43,7 +43,7 @@ def decode_frames(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[
         yield data, frames
 
 
-def _start(decoder: SegmentDecoder, data: bytes) -> LogPosition:
+def _start(decoder: SegmentDecoder, data: bytes) -> WalPosition:
     header = parse_header(data)
     if header is None or decoder.header is None or (header.page_size != decoder.header.page_size):
         raise damaged(decoder.key, "its payload does not begin like a WAL")

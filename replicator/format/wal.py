@@ -15,7 +15,7 @@ import numpy as np
 
 from replicator.format.buffers import U32, Buffer, Indexes
 from replicator.format.checksum import Checksum, Flags, FrameSums, plain_checksum
-from replicator.model import LogPosition
+from replicator.model import WalPosition
 
 HEADER_SIZE = 32
 FRAME_HEADER_SIZE = 24
@@ -49,8 +49,8 @@ class WalHeader:
     def encode(self) -> bytes:
         return _header_fields(self) + struct.pack(">2I", *self.checksum)
 
-    def start(self) -> LogPosition:
-        return LogPosition(
+    def start(self) -> WalPosition:
+        return WalPosition(
             self.salt1, self.salt2, 0, self.checksum, self.big_endian, self.page_size
         )
 
@@ -116,7 +116,7 @@ class Frames:
     commits: U32
     checksums: U32
 
-    def position(self, base: LogPosition, n: int | None = None) -> LogPosition:
+    def position(self, base: WalPosition, n: int | None = None) -> WalPosition:
         """The place after ``n`` frames (default: after the last commit) beyond ``base``."""
         n = self.committed if n is None else n
         if n == 0:
@@ -124,7 +124,7 @@ class Frames:
         return replace(base, frame=base.frame + n, checksum=_pair(self.checksums[n - 1]))
 
 
-def scan(data: Buffer, base: LogPosition) -> Frames:
+def scan(data: Buffer, base: WalPosition) -> Frames:
     """The valid prefix of ``data``, whose first byte is the one right after ``base``.
 
     A frame is valid when it carries the salts of ``base``, a page number, and a checksum that
@@ -145,7 +145,7 @@ def scan(data: Buffer, base: LogPosition) -> Frames:
     )
 
 
-def _valid_prefix(data: Buffer, base: LogPosition) -> tuple[U32, int]:
+def _valid_prefix(data: Buffer, base: WalPosition) -> tuple[U32, int]:
     """Frame headers as native uint32[frames, 6], and how many frames are valid."""
     words = _words(data, base.page_size)
     headers = words[:, :6].view(">u4").astype(np.uint32)
@@ -214,7 +214,7 @@ class Rebaser:
     new header, which takes arithmetic per frame, not per byte.
     """
 
-    def __init__(self, base: LogPosition, *, sequence: int = 0) -> None:
+    def __init__(self, base: WalPosition, *, sequence: int = 0) -> None:
         header = new_header(
             base.page_size,
             salts=(base.salt1, base.salt2),

@@ -20,7 +20,7 @@ from replicator.errors import CopyRefused, NotDurable, ReplicatorError
 from replicator.format.database import PageHashes
 from replicator.format.objects import ObjectHeader
 from replicator.metrics import Metrics
-from replicator.model import DatabaseState, Kind, LogPosition
+from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.snapshot.base import Source, Sources, SourceUnusable
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.stream import Cancelled, Differs, Shipped, ship_snapshot
@@ -190,7 +190,7 @@ class Snapshots:
         )
 
     def begin(
-        self, database: LiveDatabase, pin: Pin, position: LogPosition, cutter: Cutter
+        self, database: LiveDatabase, pin: Pin, position: WalPosition, cutter: Cutter
     ) -> None:
         """Start the thread for a snapshot at ``position``; ``pin`` is ours from here on."""
         head = cutter.head

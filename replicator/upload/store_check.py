@@ -22,7 +22,7 @@ RACERS = 4  # enough for a store that looks first and writes then; doctor takes 
 log = logging.getLogger(__name__)
 
 
-def require_trust(
+def require_conditional_put(
     config: SqliteReplicatorConfig, store: Store, patient: Store, cache: Cache, *, anew: bool
 ) -> None:
     """Race a few conditional PUTs, unless this cache remembers that this store passed.

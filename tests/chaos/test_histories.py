@@ -412,9 +412,11 @@ def test_random_histories(monkeypatch, scoreboard):
     for module in (tail_module, session_module):
         monkeypatch.setattr(module, "ROLL_OVER_FRAMES", 1000)
     monkeypatch.setattr(session_module, "ROLL_OVER_PAUSE", 0.0)
-    monkeypatch.setattr(tail_module.Follower, "_copy", alone(tail_module.Follower._copy))
+    monkeypatch.setattr(tail_module.WalHolds, "_copy", alone(tail_module.WalHolds._copy))
     monkeypatch.setattr(
-        tail_module.Follower, "leave_nothing", alone(tail_module.Follower.leave_nothing)
+        tail_module.WalHolds,
+        "truncate_wal_if_idle",
+        alone(tail_module.WalHolds.truncate_wal_if_idle),
     )
     run_state_machine_as_test(
         seeded(SEED)(History),

@@ -4,7 +4,7 @@ import hashlib
 
 from replicator.cache.cache import SegmentRecord
 from replicator.format.database import PageHashes
-from replicator.model import DatabaseState, Kind, LogPosition
+from replicator.model import DatabaseState, Kind, WalPosition
 
 PAGE_SIZE = 512
 
@@ -21,7 +21,7 @@ def record(first, last=None, *, data=None, **values):
         "first_txid": first, "last_txid": last, "generation": "0190-gen", "kind": Kind.SEGMENT,
         "key": f"app.db/wal/{first:016x}.wal.zst", "size": len(data), "raw_bytes": 4128 * last,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "end": LogPosition(2**32 - first, last, first, (7, 2**32 - 1), first % 2 == 0, 4096),
+        "end": WalPosition(2**32 - first, last, first, (7, 2**32 - 1), first % 2 == 0, 4096),
         "state": DatabaseState(last, 2**64 - last), "checksum_before": 2**63 + first,
         "first_commit_ms": 1000 + first, "commit_ms": 1000 + last, "created_ms": 2000 + last,
         "metadata": {"kind": "segment", "note": "é\n"},

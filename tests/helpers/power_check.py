@@ -19,7 +19,7 @@ import pytest
 from replicator import restore
 from replicator.archive.keys import Keys, WalKey, parse_key
 from replicator.cache.cache import Cache
-from replicator.capture.reader import log_holds
+from replicator.capture.reader import wal_contains
 from replicator.engine import resume as join
 from replicator.engine.decide import Facts, LocalFacts, decide
 from replicator.errors import DatabaseUnusable
@@ -97,7 +97,7 @@ def _way(place, cache, head):
     assert hashes is None or hashes.state == head.state
     log = LogFile(wal_path(place / "app.db"))
     try:
-        holds = log_holds(log, head.end)
+        holds = wal_contains(log, head.end)
     finally:
         log.close()
     return decide(
@@ -105,7 +105,7 @@ def _way(place, cache, head):
             LocalFacts(
                 same_page_size=True,
                 same_file=True,
-                log_holds_position=holds,
+                wal_contains_position=holds,
                 hashes_trusted=hashes is not None,
             )
         )

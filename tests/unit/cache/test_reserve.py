@@ -53,8 +53,8 @@ def test_what_is_in_the_store_gives_way(app, replicator, disk):
     app.insert(10, 10_000)
     replicator.flush(LONG)
     cache, room = replicator._parts.cache, replicator._parts.joiner.room
-    assert room.half_free()
+    assert room.half_is_free()
     assert cache.usage() > 100_000
     disk.free = RESERVE_BYTES - 50_000
-    assert room.half_free()
+    assert room.half_is_free()
     assert cache.usage() == 0

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from replicator.capture import backpressure as brake_module
-from replicator.capture.backpressure import Brake
+from replicator.capture.backpressure import WriterBackpressure
 from replicator.metrics import Metrics
 from replicator.sqlite.live import SourceBusy
 from tests.helpers.replication import App
@@ -21,12 +21,12 @@ def app(tmp_path):
 
 @pytest.fixture
 def brake(database):
-    return Brake(database, Metrics())
+    return WriterBackpressure(database, Metrics())
 
 
 def test_nobody_writes_while_writers_are_stopped(app, brake):
     app.run("PRAGMA busy_timeout=0")
-    with brake.stopped() as held:
+    with brake.block() as held:
         assert held
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             app.insert()
@@ -37,7 +37,7 @@ def test_nobody_writes_while_writers_are_stopped(app, brake):
 
 def test_a_writer_in_the_middle_of_its_transaction_is_left_alone(app, brake):
     app.run("BEGIN IMMEDIATE")
-    with brake.stopped(0.01) as held:
+    with brake.block(0.01) as held:
         assert not held
     app.run("COMMIT")
     assert brake._metrics.get("write_lock_holds") == 0
@@ -58,7 +58,7 @@ def test_a_slowed_writer_goes_on(app, brake):
                     refused.set()
         other.close()
 
-    with brake.slowed():
+    with brake.throttle():
         impatient = threading.Thread(target=insist)
         impatient.start()
         for _ in range(50):
@@ -77,9 +77,9 @@ def test_writers_can_be_stopped_while_they_are_slowed(app, brake, monkeypatch):
     """The thread that captures waits for the slice under way, and then has the lock for itself."""
     monkeypatch.setattr(brake_module, "SLICE", 0.001)
     app.run("PRAGMA busy_timeout=0")
-    with brake.slowed():
+    with brake.throttle():
         for _ in range(50):
-            with brake.stopped() as held:
+            with brake.block() as held:
                 assert held
                 with pytest.raises(sqlite3.OperationalError, match="locked"):
                     app.insert()
@@ -92,6 +92,6 @@ def test_a_brake_that_cannot_be_had_slows_nobody(app, brake, database, monkeypat
         raise SourceBusy("no lock today")
 
     monkeypatch.setattr(database, "_take_lock", refuse)
-    with brake.slowed():
+    with brake.throttle():
         app.insert()
     assert brake._metrics.get("write_lock_holds") == 0

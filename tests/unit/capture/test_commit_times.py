@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from replicator.capture import commit_times as module
-from replicator.capture.commit_times import Sightings, commit_times
-from replicator.capture.reader import LogReader, no_log
+from replicator.capture.commit_times import WalObservations, commit_times
+from replicator.capture.reader import WalReader, no_wal
 from replicator.format.segment import decode_segment
 from replicator.sqlite.live import LogFile, wal_path
 from replicator.store.memory import MemoryStore
@@ -24,7 +24,7 @@ def app(tmp_path):
 
 def captured(app):
     """The one batch of the whole log."""
-    reader = LogReader(LogFile(wal_path(app.path)), no_log(4096))
+    reader = WalReader(LogFile(wal_path(app.path)), no_wal(4096))
     (batch,) = reader.batches(reader.find(1 << 30))
     return batch
 
@@ -37,56 +37,56 @@ def test_a_sighting_of_captured_frames_is_proved(app):
     """Those within the batch, and no others."""
     app.insert(50)
     batch = captured(app)
-    seen = Sightings()
-    seen.note(end_of(batch, 2), 100)
-    seen.note(end_of(batch, batch.count), 200)
-    assert seen.proved_by(batch) == [(2, 100), (batch.count, 200)]
+    seen = WalObservations()
+    seen.record(end_of(batch, 2), 100)
+    seen.record(end_of(batch, batch.count), 200)
+    assert seen.matching(batch) == [(2, 100), (batch.count, 200)]
     shorter = replace(batch, count=batch.count - 1)
-    assert seen.proved_by(shorter) == [(2, 100)]
+    assert seen.matching(shorter) == [(2, 100)]
 
 
 def test_frames_that_were_rolled_back_prove_nothing(app):
     """Another transaction has their place in the log now."""
     app.insert(5)
     batch = captured(app)
-    seen = Sightings()
-    seen.note(replace(end_of(batch, 2), checksum=(1, 2)), 100)
-    seen.note(replace(end_of(batch, 3), salt1=0), 150)
-    assert seen.proved_by(batch) == []
+    seen = WalObservations()
+    seen.record(replace(end_of(batch, 2), checksum=(1, 2)), 100)
+    seen.record(replace(end_of(batch, 3), salt1=0), 150)
+    assert seen.matching(batch) == []
 
 
 def test_a_log_that_got_shorter_takes_later_sightings_with_it(app):
     """What was written again later is not as old as what it replaced."""
     app.insert(5)
     batch = captured(app)
-    seen = Sightings()
-    seen.note(end_of(batch, 3), 100)
-    seen.note(end_of(batch, 2), 150)
-    seen.note(end_of(batch, 3), 200)
-    assert seen.proved_by(batch) == [(2, 150), (3, 200)]
+    seen = WalObservations()
+    seen.record(end_of(batch, 3), 100)
+    seen.record(end_of(batch, 2), 150)
+    seen.record(end_of(batch, 3), 200)
+    assert seen.matching(batch) == [(2, 150), (3, 200)]
 
 
 def test_the_first_look_counts(app):
     """Seeing the same end again says nothing new."""
     app.insert(5)
     batch = captured(app)
-    seen = Sightings()
-    seen.note(end_of(batch, 3), 100)
-    seen.note(end_of(batch, 3), 200)
-    assert seen.proved_by(batch) == [(3, 100)]
+    seen = WalObservations()
+    seen.record(end_of(batch, 3), 100)
+    seen.record(end_of(batch, 3), 200)
+    assert seen.matching(batch) == [(3, 100)]
 
 
 def test_what_was_captured_is_forgotten(app):
     """Memory holds what lies ahead only."""
     app.insert(5)
     batch = captured(app)
-    seen = Sightings()
-    seen.note(end_of(batch, 1), 100)
-    seen.note(end_of(batch, 3), 200)
+    seen = WalObservations()
+    seen.record(end_of(batch, 1), 100)
+    seen.record(end_of(batch, 3), 200)
     seen.captured(end_of(batch, 2))
-    assert seen.proved_by(batch) == [(3, 200)]
+    assert seen.matching(batch) == [(3, 200)]
     seen.captured(replace(end_of(batch, 1), salt1=0))
-    assert seen.proved_by(batch) == []
+    assert seen.matching(batch) == []
 
 
 def test_an_endless_wait_keeps_a_bounded_number(app, monkeypatch):
@@ -94,10 +94,10 @@ def test_an_endless_wait_keeps_a_bounded_number(app, monkeypatch):
     monkeypatch.setattr(module, "KEEP", 8)
     app.insert(200)
     batch = captured(app)
-    seen = Sightings()
+    seen = WalObservations()
     for frame in range(1, batch.count + 1):
-        seen.note(end_of(batch, frame), frame)
-    proved = seen.proved_by(batch)
+        seen.record(end_of(batch, frame), frame)
+    proved = seen.matching(batch)
     assert 4 <= len(proved) <= 8
     assert proved[-1] == (batch.count, batch.count)
     assert proved == sorted(proved)

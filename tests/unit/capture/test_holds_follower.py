@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from replicator.capture import holds as tail
-from replicator.capture.holds import Follower
+from replicator.capture.holds import WalHolds
 from replicator.capture.image import Image
-from replicator.capture.reader import ChangedOutside, ContinuityLost, LogReader
+from replicator.capture.reader import ChangedOutside, ContinuityLost, WalReader
 from replicator.metrics import Metrics
 from replicator.sqlite.live import LiveDatabase, LogFile
 from tests.helpers.bucket import plain_state
@@ -26,9 +26,9 @@ class Follow:
         with Image(self.database) as image:
             self.state = bytes(image.read(1, image.pages))
             position = image.position
-        self.reader = LogReader(self.database.log, position)
+        self.reader = WalReader(self.database.log, position)
         self.metrics = Metrics()
-        self.follower = Follower(self.database, self.reader, pin, self.metrics)
+        self.follower = WalHolds(self.database, self.reader, pin, self.metrics)
 
     def take(self):
         while (found := self.reader.find(1 << 40)) is not None:
@@ -109,7 +109,7 @@ def test_nothing_is_copied_into_what_was_put_in_the_place(
         new.checkpoint("TRUNCATE")
     app.insert(30)
     follow.take()
-    chase = Follower._chase
+    chase = WalHolds._chase
 
     def replaced_meanwhile(self):
         found = chase(self)
@@ -118,7 +118,7 @@ def test_nothing_is_copied_into_what_was_put_in_the_place(
         return found
 
     if step == "settle":
-        monkeypatch.setattr(Follower, "_chase", replaced_meanwhile)
+        monkeypatch.setattr(WalHolds, "_chase", replaced_meanwhile)
     else:
         replaced_meanwhile(follow.follower)
     with pytest.raises(ChangedOutside, match="removed while it was in use"):
@@ -390,7 +390,7 @@ def image(follow):
 
 def settled(follow):
     """Left, once the file's modification is old enough to tell a later one."""
-    wait_for(follow.follower.leave_nothing)
+    wait_for(follow.follower.truncate_wal_if_idle)
 
 
 def test_the_log_goes_when_the_application_has_gone(left):
@@ -400,7 +400,7 @@ def test_the_log_goes_when_the_application_has_gone(left):
     assert log.stat().st_size
     settled(left)
     assert log.stat().st_size == 0
-    assert left.follower.leave_nothing()  # and once is enough
+    assert left.follower.truncate_wal_if_idle()  # and once is enough
     for _ in range(3):
         written_by_another(left)
         left.round()
@@ -413,7 +413,7 @@ def test_the_log_goes_when_the_application_has_gone(left):
 def test_a_file_just_written_is_not_left_yet(left, monkeypatch):
     """Two writes within one tick of the kernel's clock look the same."""
     monkeypatch.setattr(tail, "SETTLED_NS", 1 << 62)
-    assert not left.follower.leave_nothing()
+    assert not left.follower.truncate_wal_if_idle()
     assert left.database.log.path.stat().st_size
 
 
@@ -423,9 +423,9 @@ def test_what_came_last_is_captured_before_the_log_goes(left):
     written_by_another(left)
     written_by_another(left)
     left.take()
-    assert left.follower.waiting or not left.follower.leave_nothing()
+    assert left.follower.waiting or not left.follower.truncate_wal_if_idle()
     written_by_another(left)
-    assert not left.follower.leave_nothing()
+    assert not left.follower.truncate_wal_if_idle()
     left.round()
     settled(left)
     assert left.state == image(left)
@@ -445,11 +445,11 @@ def test_whoever_writes_while_the_log_goes_is_caught_up(left, monkeypatch):
     written_by_another(left)
     left.round()
     with pytest.raises(ContinuityLost, match="while the log was removed"):
-        wait_for(left.follower.leave_nothing)
+        wait_for(left.follower.truncate_wal_if_idle)
 
 
 def test_an_application_that_stays_keeps_its_log(app, follow):
     """Nothing is done beside a connection, however quiet."""
     follow.round()
-    assert follow.follower.leave_nothing()
+    assert follow.follower.truncate_wal_if_idle()
     assert log_frames(app)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from replicator.capture import reader as reading
-from replicator.capture.commit_times import Sightings
-from replicator.capture.holds import Follower
-from replicator.capture.reader import Committed, ContinuityLost, LogReader, no_log
+from replicator.capture.commit_times import WalObservations
+from replicator.capture.holds import WalHolds
+from replicator.capture.reader import Committed, ContinuityLost, WalReader, no_wal
 from replicator.capture.segmenter import _Content, _slice
 from replicator.metrics import Metrics
 from replicator.sqlite.live import LiveDatabase
@@ -33,12 +33,12 @@ def database(app):
 
 @pytest.fixture
 def reader(database):
-    return LogReader(database.log, no_log(PAGE))
+    return WalReader(database.log, no_wal(PAGE))
 
 
 @pytest.fixture
 def follower(database, reader):
-    return Follower(database, reader, database.pin(), Metrics())
+    return WalHolds(database, reader, database.pin(), Metrics())
 
 
 def capture(reader, follower, limit=1 << 30):
@@ -144,4 +144,4 @@ def test_runs_that_do_not_follow_each_other_make_no_segment(app, reader):
         ready=(replace(batch, base=replace(batch.base, salt1=1)),),
     )
     with pytest.raises(ContinuityLost, match="does not follow"):
-        list(_slice(reader, torn, _Content(None), Sightings()))
+        list(_slice(reader, torn, _Content(None), WalObservations()))

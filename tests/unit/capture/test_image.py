@@ -143,7 +143,7 @@ def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, mo
     monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     app.checkpoint("PASSIVE")
     pin = database.pin()
-    original, once = reading.LogReader.batches, []
+    original, once = reading.WalReader.batches, []
 
     def batches(reader, found):
         if not once:
@@ -151,7 +151,7 @@ def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, mo
             app.run("UPDATE t SET body = randomblob(350)")
         return original(reader, found)
 
-    monkeypatch.setattr(reading.LogReader, "batches", batches)
+    monkeypatch.setattr(reading.WalReader, "batches", batches)
     with Image(database) as image:
         expected = image_of(app.path)
         assert read_whole(image) == expected

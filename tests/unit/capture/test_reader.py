@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.capture import reader as reading
-from replicator.capture.reader import ContinuityLost, LogReader, log_holds, no_log
+from replicator.capture.reader import ContinuityLost, WalReader, no_wal, wal_contains
 from replicator.sqlite.live import LogFile, wal_path
 from tests.helpers.oracle_wal import overlay, read_wal
 from tests.helpers.replication import App, frames_in
@@ -32,7 +32,7 @@ def reader(app):
 
 
 def reader_of(app, page_size=4096):
-    return LogReader(LogFile(wal_path(app.path)), no_log(page_size))
+    return WalReader(LogFile(wal_path(app.path)), no_wal(page_size))
 
 
 def wal(app):
@@ -77,7 +77,7 @@ def test_nothing_is_found_in_no_log(app, reader):
     wal_path(app.path).unlink()
     assert reader.find(ALL) is None
     assert reader.frames_ahead() == 0
-    assert not log_holds(LogFile(wal_path(app.path)), no_log(4096))
+    assert not wal_contains(LogFile(wal_path(app.path)), no_wal(4096))
 
 
 def test_commits_are_found_one_after_another(app, reader):
@@ -234,7 +234,7 @@ def test_a_log_that_begins_between_two_reads_is_entered(app):
 
     log = Restarting(wal_path(app.path))
     log.armed = False
-    reader = LogReader(log, no_log(4096))
+    reader = WalReader(log, no_wal(4096))
     app.insert(3)
     app.insert(3)
     take(reader)
@@ -250,7 +250,7 @@ def test_an_unanchored_reader_refuses_a_log_it_did_not_see_the_end_of(app):
     app.insert()  # never captured
     app.checkpoint("TRUNCATE")
     app.insert()
-    resumed = LogReader(LogFile(wal_path(app.path)), first.position, anchored=False)
+    resumed = WalReader(LogFile(wal_path(app.path)), first.position, anchored=False)
     with pytest.raises(ContinuityLost, match="before its end"):
         resumed.find(ALL)
 
@@ -260,7 +260,7 @@ def test_a_reader_that_saw_the_end_is_anchored(app):
     app.insert()
     first = reader_of(app)
     take(first)
-    resumed = LogReader(LogFile(wal_path(app.path)), first.position, anchored=False)
+    resumed = WalReader(LogFile(wal_path(app.path)), first.position, anchored=False)
     assert take(resumed) == []
     app.checkpoint("TRUNCATE")
     app.insert()
@@ -378,18 +378,18 @@ def test_log_holds_tells_the_captured_log_from_any_other(app, reader):
     app.insert()
     take(reader)
     position = reader.position
-    assert log_holds(log, position)
+    assert wal_contains(log, position)
     app.insert()
-    assert log_holds(log, position)
+    assert wal_contains(log, position)
     app.checkpoint("RESTART")
     app.insert()
-    assert not log_holds(log, position)
+    assert not wal_contains(log, position)
     take(reader)
-    assert log_holds(log, reader.position)
+    assert wal_contains(log, reader.position)
     changed = bytearray(wal(app))
     changed[reading.offset_of(reader.position) - 4096 - 8] ^= 1
     wal_path(app.path).write_bytes(changed)
-    assert not log_holds(log, reader.position)
+    assert not wal_contains(log, reader.position)
 
 
 def test_log_holds_wants_every_frame(app, reader, monkeypatch):
@@ -402,14 +402,14 @@ def test_log_holds_wants_every_frame(app, reader, monkeypatch):
     position, whole = reader.position, wal(app)
     assert position.frame > 5
     log = LogFile(wal_path(app.path))
-    assert log_holds(log, position)
+    assert wal_contains(log, position)
     for frame in range(position.frame):
         torn = bytearray(whole)
         torn[32 + frame * 4120 + 600] ^= 1
         wal_path(app.path).write_bytes(torn)
-        assert not log_holds(log, position), frame
+        assert not wal_contains(log, position), frame
     wal_path(app.path).write_bytes(whole[:-1])
-    assert not log_holds(log, position)
+    assert not wal_contains(log, position)
 
 
 def test_what_is_stashed_comes_out_first_and_then_the_rest(app, reader):

@@ -8,7 +8,7 @@ from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
 from replicator.capture import segmenter as cut
 from replicator.capture.image import Image
-from replicator.capture.reader import LogReader
+from replicator.capture.reader import WalReader
 from replicator.capture.segmenter import Cutter, Head
 from replicator.engine.resume import hash_image
 from replicator.errors import LocalIOError, ReplicatorError
@@ -44,7 +44,7 @@ class Bench:
         self.clock = Clock()
         with Image(self.database) as image:
             hashes, position = hash_image(image, lambda: False), image.position
-        self.reader = LogReader(self.database.log, position)
+        self.reader = WalReader(self.database.log, position)
         self.cutter = Cutter(
             self.cache,
             Keys("app.db"),

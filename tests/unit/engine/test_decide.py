@@ -11,7 +11,7 @@ from replicator.model import DatabaseState, Kind
 NAMES = (
     "same_page_size",
     "same_file",
-    "log_holds_position",
+    "wal_contains_position",
     "hashes_trusted",
     "remote_lost",
     "file_trusted",
@@ -27,7 +27,7 @@ def expected(facts):
         return Way.NEW_GENERATION
     if not facts["same_page_size"] or not facts["hashes_trusted"]:
         return Way.NEW_GENERATION
-    held = facts["same_file"] and facts["log_holds_position"] and facts["file_trusted"]
+    held = facts["same_file"] and facts["wal_contains_position"] and facts["file_trusted"]
     return Way.CONTINUE if held else Way.CATCH_UP
 
 

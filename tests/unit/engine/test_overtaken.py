@@ -173,7 +173,7 @@ def test_being_fenced_ends_every_wait(path, app, other, store, state):
         app.insert(1, 150_000)
         with pytest.raises(NotDurable):
             replicator.flush(0.05)
-    assert replicator.status().pending_segments
+    wait_for(lambda: replicator.status().pending_segments)
     app.close()
     if state == "waiting":
         path.unlink()

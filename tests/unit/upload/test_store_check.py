@@ -5,7 +5,7 @@ import pytest
 from replicator.cache.cache import Cache
 from replicator.errors import AccessDenied, StoreUnavailable, StoreUnsafe
 from replicator.store.memory import MemoryStore
-from replicator.upload.store_check import RACERS, require_trust
+from replicator.upload.store_check import RACERS, require_conditional_put
 from tests.helpers.replication import LONG, App, ObedientStore, config_for, replicating, restored
 
 PROBES = "app.db/probe/"
@@ -31,7 +31,7 @@ def ask(tmp_path, cache):
     def ask(store, *, anew=False, **settings):
         spied = ObedientStore(store)
         try:
-            require_trust(
+            require_conditional_put(
                 config_for(tmp_path / "app.db", **settings), spied, spied, cache, anew=anew
             )
         finally:
@@ -64,7 +64,7 @@ def test_the_proof_outlives_the_process(ask, memory_store, cache, tmp_path):
     ask(memory_store)
     with Cache.open(tmp_path / "cache") as later:
         config = config_for(tmp_path / "app.db")
-        require_trust(config, None, None, later, anew=False)  # or it would ask nobody
+        require_conditional_put(config, None, None, later, anew=False)  # or it would ask nobody
 
 
 def test_a_store_that_lies_is_refused_each_time(ask):
@@ -119,7 +119,7 @@ def test_a_bucket_that_forbids_deletes_is_fine(tmp_path, cache, error):
             raise error
 
     store.before = before
-    require_trust(config_for(tmp_path / "app.db"), store, store, cache, anew=False)
+    require_conditional_put(config_for(tmp_path / "app.db"), store, store, cache, anew=False)
     assert [info.key.startswith(PROBES) for info in store.inner.list("")] == [True]
     assert cache.get("store")
 
@@ -130,7 +130,7 @@ def test_trouble_is_no_verdict(tmp_path, cache):
     store.go_away()
     config = config_for(tmp_path / "app.db")
     with pytest.raises(StoreUnavailable):
-        require_trust(config, store, store, cache, anew=False)
+        require_conditional_put(config, store, store, cache, anew=False)
     assert cache.get("store") is None
 
 
