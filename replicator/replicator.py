@@ -27,12 +27,11 @@ from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.capture_thread import Pipeline
 from replicator.engine.resume import Joiner
 from replicator.engine.shared import SharedResources
-from replicator.errors import Fenced, LocalIOError, NotDurable, ReplicatorError
+from replicator.errors import Cancelled, Fenced, LocalIOError, NotDurable, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
 from replicator.recovery.api import restore as restore_from
 from replicator.retention.api import keeper_for
-from replicator.snapshot.stream import Cancelled
 from replicator.store.base import Store
 from replicator.store.retry import Clock, RetryingStore, RetryPolicy
 from replicator.store.timeouts import WatchedStore

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks.place import ROOT
 from benchmarks.systems.base import System
-from replicator.sidecar.control import NotRunning, ask
+from replicator.errors import NotRunning
+from replicator.sidecar.control import ask
 
 
 class Replicator(System):

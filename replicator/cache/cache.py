@@ -28,7 +28,6 @@ from typing import Self
 from replicator.cache.ledger import (
     LAST_TXID,
     Ledger,
-    LedgerDamaged,
     SegmentRecord,
     Status,
     follows,
@@ -36,7 +35,7 @@ from replicator.cache.ledger import (
     set_aside,
 )
 from replicator.cache.page_hashes import HashBase
-from replicator.errors import DamageError, DiskFull, LocalIOError, ReplicatorError
+from replicator.errors import DamageError, DiskFull, LedgerDamaged, LocalIOError, ReplicatorError
 from replicator.format.database import PageHashes
 from replicator.system.files import Files, InFile, OutFile
 
@@ -55,6 +54,8 @@ log = logging.getLogger(__name__)
 
 class Offered(ReplicatorError):
     """A segment was offered to the store, so its bytes may be there: it must keep them."""
+
+    code = "already_offered"
 
 
 class Cache:

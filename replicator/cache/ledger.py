@@ -22,17 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replicator.errors import DiskFull, LocalIOError
+from replicator.errors import DiskFull, LedgerDamaged, LocalIOError
 from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.system.files import Files, about
 
 Row = tuple[Any, ...]
-
-
-class LedgerDamaged(LocalIOError):
-    """The ledger cannot be trusted any more."""
-
-    default_hint = "a damaged ledger is set aside, and the cache starts empty"
 
 
 class Status(enum.IntEnum):

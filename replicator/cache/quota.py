@@ -12,16 +12,12 @@ import logging
 from replicator.cache.cache import Cache, Offered, SegmentRecord
 from replicator.cache.squash import TooLarge, squash, squashable
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.errors import DamageError, NotDurable
+from replicator.errors import CacheFull, DamageError
 from replicator.metrics import Metrics
 from replicator.system import clock
 from replicator.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
-
-
-class CacheFull(NotDurable):
-    """The cache is at its bound, so the log is let go; what is missed will be caught up."""
 
 
 class CacheQuota:

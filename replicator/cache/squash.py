@@ -24,6 +24,8 @@ SQUASHABLE = frozenset({Kind.SEGMENT, Kind.CATCH_UP, Kind.MERGE_NEWEST})
 class TooLarge(ReplicatorError):
     """The newest images alone need more room than there is."""
 
+    code = "squash_too_large"
+
 
 def squashable(waiting: Sequence[SegmentRecord]) -> list[SegmentRecord]:
     """The newest of the waiting segments that may become one: none of them was ever offered to

@@ -20,15 +20,8 @@ import time
 from collections.abc import Callable
 
 from replicator.capture.backpressure import WriterBackpressure
-from replicator.capture.reader import (
-    SETTLED_NS,
-    ChangedOutside,
-    ContinuityLost,
-    WalReader,
-    frame_size,
-    in_wal,
-    same_wal,
-)
+from replicator.capture.reader import SETTLED_NS, WalReader, frame_size, in_wal, same_wal
+from replicator.errors import ChangedOutside, ContinuityLost
 from replicator.metrics import Metrics
 from replicator.model import WalPosition
 from replicator.sqlite.live import Checkpoint, LiveDatabase, Pin, Stamp
@@ -75,7 +68,7 @@ class WalHolds:
         self.waiting = False  # the pin is on mark zero; the next writer restarts the log
 
     def check_file(self) -> Stamp:
-        """``SourceChanged`` when it is another file; ``ChangedOutside`` when it was written
+        """``DatabaseReplaced`` when it is another file; ``ChangedOutside`` when it was written
         although the pin on mark zero lets no checkpoint copy anything into it."""
         stamp = self._database.check_identity()
         if self._database.log.replaced:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Self
 
-from replicator.capture.reader import ContinuityLost, WalReader, no_wal, same_wal
+from replicator.capture.reader import WalReader, no_wal, same_wal
+from replicator.errors import ContinuityLost
 from replicator.format.database import lock_page
 from replicator.format.placement import Placement
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE

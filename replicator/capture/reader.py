@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from replicator.errors import ReplicatorError
+from replicator.errors import ContinuityLost
 from replicator.format.wal import (
     FRAME_HEADER_SIZE,
     Frames,
@@ -28,14 +28,6 @@ HOLD_BYTES = 4 << 20  # up to this much is not read a second time when it is cap
 STASH_BYTES = 8 << 20  # most that waits in memory while the log is let go
 HURRY_BYTES = 16 << 20  # the same while writers wait
 SETTLED_NS = 100_000_000  # a modification time younger than this may hide a later write
-
-
-class ContinuityLost(ReplicatorError):
-    """The log no longer holds what was captured from it; the message says how."""
-
-
-class ChangedOutside(ContinuityLost):
-    """The database file is not what its log made of it: somebody else wrote to it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

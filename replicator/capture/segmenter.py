@@ -17,7 +17,8 @@ from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache, SegmentRecord
 from replicator.capture.commit_times import Seen, WalObservations, commit_times
 from replicator.capture.image import Image
-from replicator.capture.reader import CHUNK_BYTES, Committed, ContinuityLost, WalReader
+from replicator.capture.reader import CHUNK_BYTES, Committed, WalReader
+from replicator.errors import ContinuityLost
 from replicator.format import segment as objects
 from replicator.format.buffers import U32, page_numbers
 from replicator.format.changes import HashChange

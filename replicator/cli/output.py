@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -128,13 +128,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def report_error(error: ReplicatorError, *, as_json: bool) -> None:
     """An error and its hint on stderr; one JSON document with ``--json``."""
     if as_json:
-        document: Mapping[str, object] = {
-            "error": str(error),
-            "hint": error.hint,
-            "kind": type(error).__name__,
-            "exit_code": error.exit_code,
-        }
-        print(json.dumps(document), file=sys.stderr, flush=True)  # noqa: T201
+        print(json.dumps(error.to_dict()), file=sys.stderr, flush=True)  # noqa: T201
         return
     screen = console(stderr=True)
     screen.print(f"[bold red]error:[/] {safe(str(error))}", soft_wrap=True)

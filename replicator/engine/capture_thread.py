@@ -16,24 +16,27 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from replicator.cache.cache import Cache, LedgerDamaged
-from replicator.capture.reader import ChangedOutside, ContinuityLost
+from replicator.cache.cache import Cache
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.resume import Joiner
 from replicator.engine.session import Session
 from replicator.engine.shared import SharedResources
 from replicator.errors import (
     AccessDenied,
+    Cancelled,
+    ChangedOutside,
     ConfigError,
+    ContinuityLost,
+    DatabaseReplaced,
     DatabaseUnusable,
+    LedgerDamaged,
     LocalIOError,
     RefusedError,
     ReplicatorError,
 )
 from replicator.metrics import Metrics
 from replicator.snapshot.schedule import Request
-from replicator.snapshot.stream import Cancelled
-from replicator.sqlite.live import LiveDatabase, SourceChanged, identity
+from replicator.sqlite.live import LiveDatabase, identity
 from replicator.system import clock
 from replicator.system.watch import Watcher
 from replicator.upload.uploader import Uploader
@@ -148,7 +151,7 @@ class Pipeline:
         while not self._stopping.is_set():
             try:
                 self._follow_once()
-            except (ContinuityLost, SourceChanged) as reason:
+            except (ContinuityLost, DatabaseReplaced) as reason:
                 self._joiner.distrusted |= isinstance(reason, ChangedOutside)
                 self._joiner.because = str(reason)
                 log.warning("%s; checking how the log goes on", reason)

@@ -19,7 +19,7 @@ from replicator.capture.segmenter import EVENTS, Cutter, Head, head_of
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.decide import Decision, Facts, LocalFacts, RemoteFacts, Way, decide, state_of
 from replicator.engine.session import Session
-from replicator.errors import Fenced, LocalIOError, ObjectMissing
+from replicator.errors import Cancelled, Fenced, LocalIOError, ObjectMissing
 from replicator.format.database import PageHashes
 from replicator.format.objects import ObjectFacts
 from replicator.metrics import Metrics
@@ -27,7 +27,7 @@ from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.snapshot.base import Sources
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.schedule import SnapshotFacts, Snapshots, describe, newest_stored
-from replicator.snapshot.stream import Cancelled, Differs, Shipped, ship_snapshot
+from replicator.snapshot.stream import Differs, Shipped, ship_snapshot
 from replicator.sqlite.live import LiveDatabase, Pin
 from replicator.store.base import Store
 from replicator.system import clock

@@ -7,14 +7,14 @@ import random
 import time
 from contextlib import AbstractContextManager, nullcontext
 
-from replicator.cache.cache import Cache, LedgerDamaged, SegmentRecord
+from replicator.cache.cache import Cache, SegmentRecord
 from replicator.cache.quota import CacheQuota
 from replicator.capture.holds import ROLL_OVER_FRAMES, WalHolds, long_wal
 from replicator.capture.image import Image
-from replicator.capture.reader import ChangedOutside, Committed, WalReader, frame_size
+from replicator.capture.reader import Committed, WalReader, frame_size
 from replicator.capture.segmenter import Cutter, Head
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.errors import LocalIOError
+from replicator.errors import ChangedOutside, LedgerDamaged, LocalIOError
 from replicator.metrics import Metrics
 from replicator.model import WalPosition
 from replicator.snapshot.schedule import Request, Snapshots
@@ -112,7 +112,7 @@ class Session:
         )
 
     def look(self, *, hinted: bool) -> bool:
-        """Whether frames follow the captured position. ``SourceChanged``, ``ContinuityLost``.
+        """Whether frames follow the captured position. ``DatabaseReplaced``, ``ContinuityLost``.
 
         Frames that are known not to be committed do not count until the log is written again.
         Frames that no event announced mean that events do not reach us: poll faster.

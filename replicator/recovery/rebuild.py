@@ -39,6 +39,8 @@ class Learnt(Exception):
 class Unproved(DamageError):
     """All objects are intact, yet the file is not the database the log describes."""
 
+    code = "unproved"
+
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:

@@ -47,6 +47,8 @@ class Content:
 class Unmergeable(ReplicatorError):
     """The sources do not make one merge; ``contents`` are those that were looked at."""
 
+    code = "unmergeable"
+
     def __init__(self, message: str, contents: Sequence[Content]) -> None:
         super().__init__(message)
         self.contents = tuple(contents)

@@ -18,8 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from replicator import errors
-from replicator.errors import LocalIOError, ReplicatorError
+from replicator.errors import ConfigError, LocalIOError, NotRunning, ReplicatorError, from_dict
 from replicator.replicator import SqliteReplicator
 
 SOCKET_NAME = "control.sock"
@@ -27,12 +26,6 @@ MOST_REQUEST = 65536  # bytes of one request line
 AT_ONCE = ("status", "metrics", "proofs")  # requests that wait for nothing …
 ANSWER_TIMEOUT = 10.0  # … so that no answer in this many seconds means a sidecar that hangs
 REST = 0.1  # seconds after a connection that could not be had, most likely for want of descriptors
-
-
-class NotRunning(ReplicatorError):
-    """No sidecar answers for this database."""
-
-    default_hint = "start one with `replicator run`"
 
 
 class Reception:
@@ -134,11 +127,11 @@ class ControlSocket:
             answer = self._answers[request["command"]]
             _seconds(request)
         except (ValueError, KeyError, TypeError, RecursionError):
-            return {"error": "ConfigError", "message": "the request is not understood"}
+            return {"error": ConfigError("the request is not understood").to_dict()}
         try:
             return {"answer": answer(request)}
         except ReplicatorError as error:
-            return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
+            return {"error": error.to_dict()}
 
 
 def _seconds(request: dict[str, Any]) -> float | None:
@@ -171,8 +164,7 @@ def ask(cache_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
     finally:
         connection.close()
     if "error" in reply:
-        kind = getattr(errors, reply["error"], ReplicatorError)
-        raise kind(reply["message"], hint=reply.get("hint", ""))
+        raise from_dict(reply["error"])
     answer: dict[str, Any] = reply["answer"]
     return answer
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 class SourceUnusable(ReplicatorError):
     """The snapshot cannot be made with frames of this source; it can be made without."""
 
+    code = "base_unusable"
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

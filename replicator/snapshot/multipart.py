@@ -19,6 +19,7 @@ from typing import Self, TypeAlias
 
 from replicator.errors import (
     AccessDenied,
+    Cancelled,
     CopyRefused,
     ObjectExists,
     ObjectMissing,
@@ -38,12 +39,10 @@ log = logging.getLogger(__name__)
 Bring: TypeAlias = Callable[[list[int]], Iterator[bytes]]  # the bytes of frames, by number
 
 
-class Cancelled(ReplicatorError):
-    """The snapshot was given up because the replicator stops."""
-
-
 class Differs(ReplicatorError):
     """What the store holds of an upload is not of this image: it cannot be gone on with."""
+
+    code = "upload_differs"
 
 
 @dataclass(slots=True)

@@ -13,17 +13,16 @@ from dataclasses import asdict, dataclass, replace
 from replicator.archive.keys import Keys, SnapshotKey, parse_key
 from replicator.cache.cache import Cache
 from replicator.capture.image import Image
-from replicator.capture.reader import ChangedOutside
 from replicator.capture.segmenter import Cutter
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.errors import CopyRefused, NotDurable, ReplicatorError
+from replicator.errors import Cancelled, ChangedOutside, CopyRefused, NotDurable, ReplicatorError
 from replicator.format.database import PageHashes
 from replicator.format.objects import ObjectHeader
 from replicator.metrics import Metrics
 from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.snapshot.base import Source, Sources, SourceUnusable
 from replicator.snapshot.resume import Unfinished
-from replicator.snapshot.stream import Cancelled, Differs, Shipped, ship_snapshot
+from replicator.snapshot.stream import Differs, Shipped, ship_snapshot
 from replicator.sqlite.live import LiveDatabase, Pin
 from replicator.store.base import Store
 from replicator.system import clock

@@ -15,12 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from replicator.capture.image import Image
-from replicator.errors import ObjectExists, ObjectMissing, StoreUnavailable
+from replicator.errors import Cancelled, ObjectExists, ObjectMissing, StoreUnavailable
 from replicator.format.database import PageHashes
 from replicator.format.segment import ObjectHeader, SnapshotEncoder, Summary
 from replicator.format.snapshot_blocks import Frame, compress
 from replicator.snapshot.base import Source, SourceUnusable
-from replicator.snapshot.multipart import Cancelled, Differs, PartStream
+from replicator.snapshot.multipart import Differs, PartStream
 from replicator.snapshot.resume import Begun, Unfinished
 from replicator.store.base import Store
 

@@ -27,7 +27,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from replicator.errors import DatabaseUnusable, LocalIOError, ReplicatorError
+from replicator.errors import (
+    DatabaseBusy,
+    DatabaseReplaced,
+    DatabaseUnusable,
+    LocalIOError,
+    ReplicatorError,
+)
 from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.format.wal import HEADER_SIZE, WalHeader, parse_header
 from replicator.system import process
@@ -38,14 +44,6 @@ SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # whoever has a WAL database open l
 FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
 
 Stamp = tuple[int, int]  # when a file was written last (ns), and its size
-
-
-class SourceChanged(ReplicatorError):
-    """The file at the path is not the one that was opened (replaced, deleted, recreated)."""
-
-
-class SourceBusy(ReplicatorError):
-    """Somebody holds a lock on the database that a reader in WAL mode never meets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ def connect(path: Path, *, timeout: float, mode: str = "rw") -> sqlite3.Connecti
 def _translate(path: Path, error: sqlite3.Error) -> ReplicatorError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return SourceBusy(f"{path} is locked: {error}")
+        return DatabaseBusy(f"{path} is locked: {error}")
     if code == sqlite3.SQLITE_NOTADB:
         return not_a_database(path)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
@@ -213,13 +211,13 @@ class LiveDatabase:
 
     def _explain(self, error: sqlite3.Error) -> ReplicatorError:
         found = _translate(self.path, error)
-        return exclusive(self.path) if isinstance(found, SourceBusy) else found
+        return exclusive(self.path) if isinstance(found, DatabaseBusy) else found
 
     def check_identity(self) -> Stamp:
-        """``SourceChanged`` when the path names another file, or none, by now."""
+        """``DatabaseReplaced`` when the path names another file, or none, by now."""
         found = _facts(self.path)
         if found is None or (found.st_dev, found.st_ino) != self.identity:
-            raise SourceChanged(f"{self.path} was replaced or deleted")
+            raise DatabaseReplaced(f"{self.path} was replaced or deleted")
         return found.st_mtime_ns, found.st_size
 
     def alone(self) -> bool:
@@ -318,7 +316,7 @@ class LiveDatabase:
             try:
                 locker.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if not isinstance(_translate(self.path, error), SourceBusy):
+                if not isinstance(_translate(self.path, error), DatabaseBusy):
                     raise _translate(self.path, error) from error
                 if time.monotonic() >= until:
                     return False

@@ -11,15 +11,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from replicator.errors import ReplicatorError
+from replicator.errors import Cancelled
 from replicator.store.base import Store
 from replicator.store.wrapper import StoreWrapper
 
 T = TypeVar("T")
-
-
-class Cancelled(ReplicatorError):
-    """The work was given up because whoever asked for it ends."""
 
 
 class ThrottledStore(StoreWrapper):

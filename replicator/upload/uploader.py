@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from replicator.archive.keys import Keys
-from replicator.cache.cache import Cache, LedgerDamaged, SegmentRecord
+from replicator.cache.cache import Cache, SegmentRecord
 from replicator.errors import (
     DamageError,
     Fenced,
+    LedgerDamaged,
     NotDurable,
     ObjectExists,
     ReplicatorError,

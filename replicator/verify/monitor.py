@@ -22,10 +22,17 @@ from pathlib import Path
 
 from replicator.archive.keys import Keys, ProofKey
 from replicator.archive.records import PROVEN, REPAIRED, newest, note, notes, standing_trouble
-from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing, ReplicatorError
+from replicator.errors import (
+    Cancelled,
+    DamageError,
+    GapError,
+    NoBackup,
+    ObjectMissing,
+    ReplicatorError,
+)
 from replicator.metrics import Metrics
 from replicator.model import Repair
-from replicator.store.bandwidth import Cancelled, ThrottledStore
+from replicator.store.bandwidth import ThrottledStore
 from replicator.store.base import Store
 from replicator.store.retry import Clock, RetryingStore, RetryPolicy
 from replicator.system import clock
@@ -146,10 +153,9 @@ class Guard:
         try:
             self._round()
             return self._pause()
-        except Cancelled:
-            return AGAIN  # which never comes: the replicator stops
         except ReplicatorError as error:
-            log.warning("%s; the guard tries again in %.0f s", error, AGAIN)
+            if not self._stopping.is_set():
+                log.warning("%s; the guard tries again in %.0f s", error, AGAIN)
             self._refuse(error)
         except Exception as error:
             log.exception("the guard met a defect")

@@ -136,6 +136,8 @@ def _read_log_object(fetcher: Fetcher, item: WalKey | MergedKey) -> ObjectFacts:
 class Misdescribed(DamageError):
     """The object is sound, but its metadata speaks of another one. ``facts`` are its own."""
 
+    code = "misdescribed"
+
     def __init__(self, key: str, facts: ObjectFacts) -> None:
         super().__init__(f"{key}: its metadata describes another object", key=key)
         self.facts = facts

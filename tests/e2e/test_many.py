@@ -12,7 +12,8 @@ import pytest
 
 from replicator import restore
 from replicator.archive.keys import Keys
-from replicator.sidecar.control import NotRunning, ask
+from replicator.errors import NotRunning
+from replicator.sidecar.control import ask
 from tests.helpers.replication import LONG, App, image_of, wait_for
 
 COUNT = 20

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from replicator.sidecar.control import NotRunning, ask
+from replicator.errors import NotRunning
+from replicator.sidecar.control import ask
 from replicator.store.s3 import S3Store
 
 LONG = 60.0  # seconds after which a test is stuck; nothing is ever timed against it

@@ -12,9 +12,8 @@ import pytest
 
 from replicator.cache import cache as cache_module
 from replicator.cache.cache import Cache, Offered, Status
-from replicator.cache.ledger import LedgerDamaged
 from replicator.cache.page_hashes import HashBase
-from replicator.errors import DamageError, DiskFull, LocalIOError
+from replicator.errors import DamageError, DiskFull, LedgerDamaged, LocalIOError
 from replicator.model import Kind
 from tests.helpers.cache import add, commit, content, record, upload
 from tests.helpers.disk_faults import name_of

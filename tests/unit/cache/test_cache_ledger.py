@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.cache.cache import Cache
-from replicator.cache.ledger import Ledger, LedgerDamaged, from_row, to_row
-from replicator.errors import LocalIOError
+from replicator.cache.ledger import Ledger, from_row, to_row
+from replicator.errors import LedgerDamaged, LocalIOError
 from replicator.model import Kind
 from replicator.system.files import Files
 from tests.helpers.cache import add, hashes_of, record, upload

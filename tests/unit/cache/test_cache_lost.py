@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from replicator.cache.cache import Cache, LedgerDamaged
-from replicator.errors import LocalIOError
+from replicator.cache.cache import Cache
+from replicator.errors import LedgerDamaged, LocalIOError
 from tests.helpers.cache import add, content, upload
 from tests.helpers.files import FailingFiles
 

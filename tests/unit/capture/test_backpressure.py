@@ -7,8 +7,8 @@ import pytest
 
 from replicator.capture import backpressure as brake_module
 from replicator.capture.backpressure import WriterBackpressure
+from replicator.errors import DatabaseBusy
 from replicator.metrics import Metrics
-from replicator.sqlite.live import SourceBusy
 from tests.helpers.replication import App
 
 
@@ -89,7 +89,7 @@ def test_a_brake_that_cannot_be_had_slows_nobody(app, brake, database, monkeypat
     """The capture meets the same trouble, and tells."""
 
     def refuse(*_):
-        raise SourceBusy("no lock today")
+        raise DatabaseBusy("no lock today")
 
     monkeypatch.setattr(database, "_take_lock", refuse)
     with brake.throttle():

@@ -9,7 +9,8 @@ import pytest
 from replicator.capture import holds as tail
 from replicator.capture.holds import WalHolds
 from replicator.capture.image import Image
-from replicator.capture.reader import ChangedOutside, ContinuityLost, WalReader
+from replicator.capture.reader import WalReader
+from replicator.errors import ChangedOutside, ContinuityLost
 from replicator.metrics import Metrics
 from replicator.sqlite.live import LiveDatabase, LogFile
 from tests.helpers.bucket import plain_state

@@ -7,8 +7,9 @@ import pytest
 from replicator.capture import reader as reading
 from replicator.capture.commit_times import WalObservations
 from replicator.capture.holds import WalHolds
-from replicator.capture.reader import Committed, ContinuityLost, WalReader, no_wal
+from replicator.capture.reader import Committed, WalReader, no_wal
 from replicator.capture.segmenter import _Content, _slice
+from replicator.errors import ContinuityLost
 from replicator.metrics import Metrics
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.replication import App, frames_in

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.capture import reader as reading
-from replicator.capture.reader import ContinuityLost, WalReader, no_wal, wal_contains
+from replicator.capture.reader import WalReader, no_wal, wal_contains
+from replicator.errors import ContinuityLost
 from replicator.sqlite.live import LogFile, wal_path
 from tests.helpers.oracle_wal import overlay, read_wal
 from tests.helpers.replication import App, frames_in

@@ -64,6 +64,7 @@ def test_with_json_even_a_usage_error_is_json(capsys):
     document = json.loads(capsys.readouterr().err)
     assert document == {
         "error": "missing argument 'DB'",
+        "code": "config",
         "exit_code": 2,
         "kind": "ConfigError",
         "hint": "see replicator snapshot --help",

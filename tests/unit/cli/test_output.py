@@ -92,12 +92,14 @@ def test_an_error_without_a_hint_is_one_line(capsys):
 
 def test_json_errors_carry_class_and_exit_code(capsys):
     """A program decides by the class or the code, not by the words."""
-    output.report_error(Fenced("no", hint="look"), as_json=True)
+    output.report_error(Fenced("no", hint="look", holder="a replicator"), as_json=True)
     assert json.loads(capsys.readouterr().err) == {
         "error": "no",
         "hint": "look",
+        "code": "fenced",
         "kind": "Fenced",
         "exit_code": 6,
+        "holder": "a replicator",
     }
 
 

@@ -7,9 +7,8 @@ import pytest
 
 from replicator.engine import resume as join
 from replicator.engine.resume import hash_image, new_generation
-from replicator.errors import StoreUnavailable
+from replicator.errors import Cancelled, StoreUnavailable
 from replicator.format.database import PageHashes
-from replicator.snapshot.stream import Cancelled
 from replicator.store.base import ObjectInfo
 from tests.helpers.replication import (
     LONG,

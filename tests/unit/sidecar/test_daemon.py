@@ -16,9 +16,9 @@ import pytest
 
 from replicator.archive.keys import Keys
 from replicator.config.file import ConfigFile
-from replicator.errors import AlreadyRunning, ConfigError, NotDurable, ReplicatorError
+from replicator.errors import AlreadyRunning, ConfigError, NotDurable, NotRunning, ReplicatorError
 from replicator.sidecar import control, daemon, fleet
-from replicator.sidecar.control import ControlSocket, NotRunning, ask
+from replicator.sidecar.control import ControlSocket, ask
 from replicator.sidecar.daemon import run_fleet, run_sidecar, set_up_logging
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
@@ -442,12 +442,13 @@ def test_every_question_has_its_answer(served, app):
 
 
 def test_errors_come_back_as_what_they_are(served, app):
-    """Class, message and hint cross the socket."""
-    served._parts.uploader.die(NotDurable("not today", hint="tomorrow"))
+    """Class, message, hint, code and values cross the socket."""
+    served._parts.uploader.die(NotDurable("not today", hint="tomorrow", code="late", txid=7))
     app.insert()
     with pytest.raises(NotDurable, match="not today") as caught:
         ask(served.config.cache, {"command": "flush", "timeout": LONG})
-    assert caught.value.hint == "tomorrow"
+    assert (caught.value.hint, caught.value.code) == ("tomorrow", "late")
+    assert (caught.value.txid, caught.value.durable_txid) == (7, None)
 
 
 def raw(cache, line):
@@ -487,7 +488,7 @@ def repr_short(value):
 def test_garbage_is_answered_and_harms_nobody(served, line):
     """Whatever is asked: one line saying that it is not understood, and the next is served."""
     reply = json.loads(raw(served.config.cache, line))
-    assert (reply["error"], reply["message"]) == ("ConfigError", "the request is not understood")
+    assert reply["error"] == ConfigError("the request is not understood").to_dict()
     with pytest.raises(ConfigError, match="not understood"):
         ask(served.config.cache, {"command": "nonsense"})
     assert ask(served.config.cache, {"command": "status"})["running"]

@@ -11,9 +11,9 @@ import pytest
 from replicator import restore
 from replicator.archive.keys import Keys
 from replicator.config.file import ConfigFile
-from replicator.errors import AlreadyRunning, ConfigError, NotDurable, StoreUnavailable
+from replicator.errors import AlreadyRunning, ConfigError, NotDurable, NotRunning, StoreUnavailable
 from replicator.sidecar import fleet as module
-from replicator.sidecar.control import NotRunning, ask
+from replicator.sidecar.control import ask
 from replicator.sidecar.fleet import Fleet
 from replicator.store.directory import DirectoryStore
 from replicator.system.locks import ReplicatorLock

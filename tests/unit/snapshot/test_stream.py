@@ -7,7 +7,7 @@ import pytest
 from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
 from replicator.capture.image import Image
-from replicator.errors import ObjectExists, ReplicatorError, StoreUnavailable
+from replicator.errors import Cancelled, ObjectExists, ReplicatorError, StoreUnavailable
 from replicator.format.database import PageHashes
 from replicator.format.segment import ObjectHeader, SnapshotEncoder, parse_metadata
 from replicator.format.zstd import decompress_frame
@@ -15,7 +15,7 @@ from replicator.model import Kind
 from replicator.snapshot import stream as snapshot
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
-from replicator.snapshot.stream import Cancelled, Differs, ship_snapshot
+from replicator.snapshot.stream import Differs, ship_snapshot
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.replication import App, ObedientStore, image_of
 

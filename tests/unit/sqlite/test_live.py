@@ -12,18 +12,15 @@ from pathlib import Path
 import pytest
 
 from replicator.capture.image import Image
-from replicator.errors import DatabaseUnusable, LocalIOError, ReplicatorError
-from replicator.sqlite import live as sqlite
-from replicator.sqlite.live import (
-    LiveDatabase,
-    LogFile,
-    Pin,
-    SourceBusy,
-    SourceChanged,
-    connect,
-    identity,
-    wal_path,
+from replicator.errors import (
+    DatabaseBusy,
+    DatabaseReplaced,
+    DatabaseUnusable,
+    LocalIOError,
+    ReplicatorError,
 )
+from replicator.sqlite import live as sqlite
+from replicator.sqlite.live import LiveDatabase, LogFile, Pin, connect, identity, wal_path
 from tests.helpers.replication import LONG, App, image_of
 
 
@@ -331,7 +328,7 @@ def test_stepping_aside_from_a_file_that_went_meanwhile(others, path):
     database = LiveDatabase(path, busy_timeout=0.1)
     pin = database.pin()
     path.unlink()
-    with pytest.raises(SourceChanged):
+    with pytest.raises(DatabaseReplaced):
         database.step_aside()
     database.unpin(pin)
     database.close()
@@ -477,7 +474,7 @@ def test_a_lock_that_a_reader_never_meets_is_busy(app, database):
     other.execute("PRAGMA locking_mode=EXCLUSIVE")
     other.execute("INSERT INTO t(body) VALUES (1)")
     pin = Pin(app.path, timeout=0)
-    with pytest.raises(SourceBusy):
+    with pytest.raises(DatabaseBusy):
         pin.hold()
     other.close()
     pin.hold()
@@ -487,9 +484,9 @@ def test_a_lock_that_a_reader_never_meets_is_busy(app, database):
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (sqlite3.SQLITE_BUSY, SourceBusy),
-        (sqlite3.SQLITE_LOCKED, SourceBusy),
-        (sqlite3.SQLITE_BUSY_SNAPSHOT, SourceBusy),
+        (sqlite3.SQLITE_BUSY, DatabaseBusy),
+        (sqlite3.SQLITE_LOCKED, DatabaseBusy),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, DatabaseBusy),
         (sqlite3.SQLITE_NOTADB, DatabaseUnusable),
         (sqlite3.SQLITE_READONLY, DatabaseUnusable),
         (sqlite3.SQLITE_READONLY_DIRECTORY, DatabaseUnusable),
@@ -573,16 +570,16 @@ def test_a_database_that_cannot_be_switched_is_refused(path, monkeypatch):
 
 
 def test_a_replaced_or_deleted_file_is_noticed(tmp_path, app, database):
-    """Another inode under the name, or none, or an empty file: SourceChanged."""
+    """Another inode under the name, or none, or an empty file: DatabaseReplaced."""
     database.check_identity()
     app.close()
     os.rename(app.path, tmp_path / "old.db")
-    with pytest.raises(SourceChanged):
+    with pytest.raises(DatabaseReplaced):
         database.check_identity()
     app.path.touch()
-    with pytest.raises(SourceChanged):
+    with pytest.raises(DatabaseReplaced):
         database.check_identity()
-    with App(app.path), pytest.raises(SourceChanged):
+    with App(app.path), pytest.raises(DatabaseReplaced):
         database.check_identity()
     app.path.unlink()
     os.rename(tmp_path / "old.db", app.path)

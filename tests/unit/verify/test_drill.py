@@ -22,6 +22,7 @@ from replicator.archive.records import (
 )
 from replicator.errors import (
     AccessDenied,
+    Cancelled,
     CheckFailed,
     DamageError,
     DiskFull,
@@ -31,7 +32,7 @@ from replicator.errors import (
     ReplicatorError,
 )
 from replicator.sqlite.check import check_database
-from replicator.store.bandwidth import Cancelled, ThrottledStore
+from replicator.store.bandwidth import ThrottledStore
 from replicator.store.base import StoreTarget
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore

@@ -17,6 +17,7 @@ from replicator.archive.records import (
 )
 from replicator.archive.spans import Span
 from replicator.errors import (
+    Cancelled,
     DamageError,
     GapError,
     NoBackup,
@@ -28,7 +29,6 @@ from replicator.format.objects import ObjectFacts
 from replicator.format.segment import SegmentEncoder, decode_segment
 from replicator.metrics import Metrics
 from replicator.model import DatabaseState, Kind
-from replicator.store.bandwidth import Cancelled
 from replicator.system import clock
 from replicator.verify import drill as drill_module
 from replicator.verify import monitor as guard_module

@@ -1,0 +1,171 @@
+"""replicator.errors: classes, codes, exit codes and values, which programs rely on."""
+
+import copy
+import importlib
+import inspect
+import json
+import pickle
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import replicator
+from replicator import errors
+from replicator.errors import GapError, LocalIOError, ReplicatorError, from_dict
+
+DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
+SAMPLES = {
+    "errno": 28,
+    "pid": 4711,
+    "txid": 7,
+    "durable_txid": 6,
+    "first_missing": 8,
+    "last_missing": 9,
+    "restorable": (1, 7),
+    "pending_bytes": 2048,
+    "limit_bytes": 1024,
+}
+
+
+def public_errors() -> list[type[ReplicatorError]]:
+    return [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, ReplicatorError)
+    ]
+
+
+def all_errors() -> list[type[ReplicatorError]]:
+    """Those of replicator.errors, and those that stay within one room."""
+    for module in pkgutil.walk_packages(replicator.__path__, "replicator."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, todo = [], [ReplicatorError]
+    while todo:
+        found.append(todo.pop())
+        todo += found[-1].__subclasses__()
+    return [each for each in found if each.__module__.startswith("replicator.")]
+
+
+def sample(kind: type[ReplicatorError]) -> ReplicatorError:
+    """An instance with a value for each attribute that the class declares."""
+    values = {name: SAMPLES.get(name, f"some {name}") for name in kind.values}
+    return kind("it went wrong", hint="do this", code="refined", **values)
+
+
+def same(one: ReplicatorError, other: ReplicatorError) -> bool:
+    return (type(one), str(one), vars(one)) == (type(other), str(other), vars(other))
+
+
+def documented(text: str) -> dict[str, tuple[str, str]]:
+    """Class: (exit code, code), from the tree of the docstring."""
+    return {name: (exit_code, code) for name, exit_code, code in re.findall(
+        r"(\w+) +(\d) +([a-z_]+) {2,}\S", text
+    )}  # fmt: skip
+
+
+def test_every_class_has_a_code_of_its_own():
+    """snake_case, defined by the class itself, and used by no other."""
+    codes = [vars(each).get("code") for each in all_errors()]
+    assert all(code and re.fullmatch(r"[a-z]+(_[a-z]+)*", code) for code in codes)
+    assert len({*codes}) == len(codes)
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    """Each class with its exit code and its code, and none besides."""
+    assert documented(errors.__doc__) == {
+        each.__name__: (str(each.exit_code), each.code) for each in public_errors()
+    }
+
+
+def test_the_page_on_errors_lists_every_class_with_its_code_and_values():
+    """A row of docs/errors.md for each class: class, code, exit code, values."""
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\d) \| (.*?) \|", DOCS.read_text(), re.MULTILINE)
+    assert {name: (code, int(exit_code), tuple(re.findall(r"`(\w+)`", values)))
+            for name, code, exit_code, values in rows} == {
+        each.__name__: (each.code, each.exit_code, each.values) for each in public_errors()
+    }  # fmt: skip
+
+
+def test_every_refined_code_is_documented():
+    """A code that a raise site gives is in docs/errors.md, and is not the code of a class."""
+    sources = [path.read_text() for path in Path(replicator.__path__[0]).rglob("*.py")]
+    refined = {code for text in sources for code in re.findall(r'\bcode="([^"]+)"', text)}
+    refined -= {each.code for each in all_errors()}
+    listed = set(re.findall(r"^\| `(\w+)` \| `\w+` \| [^|]+ \|$", DOCS.read_text(), re.MULTILINE))
+    assert refined - listed == set()
+
+
+@pytest.mark.parametrize("kind", public_errors())
+def test_old_and_plain_calls_work(kind):
+    """A message is enough; values that are not known are None or empty."""
+    error = kind("it went wrong")
+    assert str(error) == "it went wrong"
+    assert error.code == kind.code
+    assert error.hint == kind.default_hint
+    assert {getattr(error, name) for name in kind.values} <= {None, ""}
+
+
+@pytest.mark.parametrize("kind", public_errors())
+def test_the_values_are_attributes_and_arguments(kind):
+    """What a class declares is what its constructor takes, besides message, hint and code."""
+    taken = set(inspect.signature(kind).parameters) - {"message", "hint", "code"}
+    assert set(kind.values) <= taken
+    error = sample(kind)
+    assert error.code == "refined"
+    assert kind("another").code == kind.code
+    assert {name: getattr(error, name) for name in kind.values} == {
+        name: SAMPLES.get(name, f"some {name}") for name in kind.values
+    }
+
+
+@pytest.mark.parametrize("kind", public_errors())
+def test_errors_survive_pickle_and_copy(kind):
+    """Class, message, hint, code and values, as after a trip between processes."""
+    error = sample(kind)
+    for other in (
+        pickle.loads(pickle.dumps(error)),
+        copy.copy(error),
+        copy.deepcopy(error),
+    ):
+        assert same(other, error)
+
+
+@pytest.mark.parametrize("kind", public_errors())
+def test_errors_survive_json(kind):
+    """to_dict() and from_dict() undo one another, through JSON."""
+    error = sample(kind)
+    document = json.loads(json.dumps(error.to_dict()))
+    assert (document["kind"], document["exit_code"]) == (kind.__name__, kind.exit_code)
+    assert {name: document[name] for name in kind.values if name != "restorable"} == {
+        name: getattr(error, name) for name in kind.values if name != "restorable"
+    }
+    plain = {name: "" for name in vars(error) if name not in {"hint", "code", *kind.values}}
+    assert vars(from_dict(document)) | plain == vars(error) | plain
+
+
+def test_only_known_values_are_in_the_json():
+    """An unknown value is left out; zero is a value."""
+    known = LocalIOError("cannot read", errno=0).to_dict()
+    assert known["errno"] == 0
+    assert "path" not in known
+
+
+def test_an_unknown_kind_is_a_plain_error():
+    """The class of a newer program, or of another module, becomes the root of the tree."""
+    for kind in ("FromTheFuture", "Mapping", "annotations"):
+        error = from_dict({"kind": kind, "error": "odd", "hint": "h", "code": "c", "txid": 1})
+        assert type(error) is ReplicatorError
+        assert (str(error), error.hint, error.code) == ("odd", "h", "c")
+
+
+def test_a_path_is_kept_as_text():
+    """Any path object is accepted."""
+    assert LocalIOError("no", path=Path("/a/b")).path == "/a/b"
+
+
+def test_a_range_is_a_tuple():
+    """JSON has no tuples; the attribute has one all the same."""
+    assert GapError("no", restorable=[1, 7]).restorable == (1, 7)
