@@ -1,7 +1,7 @@
 """The database as it was at one place of its log, readable page by page while it goes on.
 
-Rests on one fact: whatever is copied into the database file while a pin is held is no newer
-than the log's end as read *after* the pin was opened. So a page is its newest frame up to that
+Rests on one fact: whatever is copied into the database file while a hold is held is no newer
+than the log's end as read *after* the hold was opened. So a page is its newest frame up to that
 end, else the bytes in the file.
 """
 
@@ -15,7 +15,7 @@ from replicator.format.database import lock_page
 from replicator.format.placement import Placement
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE
 from replicator.model import WalPosition
-from replicator.sqlite.live import LiveDatabase, LogFile, wal_path
+from replicator.sqlite.live import LiveDatabase, WalFile, wal_path
 
 EVERYTHING = 1 << 62
 
@@ -23,13 +23,13 @@ EVERYTHING = 1 << 62
 class Image:
     """Pages 1 … ``pages`` at ``position``. Read by one thread at a time; close it.
 
-    The caller holds a pin, opened before ``position`` was read (None: it is read now), for as
+    The caller holds a hold, opened before ``position`` was read (None: it is read now), for as
     long as the image is read.
     """
 
     def __init__(self, database: LiveDatabase, position: WalPosition | None = None) -> None:
         self._database = database
-        self._log = LogFile(wal_path(database.path), database.files)
+        self._log = WalFile(wal_path(database.path), database.files)
         self._placement = Placement()
         try:
             self.page_size = database.header().page_size
@@ -40,7 +40,7 @@ class Image:
             raise
 
     def _settle(self, position: WalPosition | None) -> WalPosition:
-        """Read the log; once more if it was reset meanwhile, as a pin on mark zero allows."""
+        """Read the log; once more if it was reset meanwhile, as a hold on mark zero allows."""
         try:
             return self._read_log(position)
         except ContinuityLost:

@@ -20,7 +20,7 @@ from replicator.format.wal import (
     scan,
 )
 from replicator.model import WalPosition
-from replicator.sqlite.live import LogFile
+from replicator.sqlite.live import WalFile
 
 CHUNK_BYTES = 1 << 20  # one read of the log; bounds memory, large enough to vectorise
 FAR_BYTES = 8 << 20  # from here on, versions of a page lie too far apart for a low zstd level
@@ -74,7 +74,7 @@ def no_wal(page_size: int) -> WalPosition:
     )
 
 
-def frame_holds(log: LogFile, position: WalPosition) -> bool:
+def frame_holds(log: WalFile, position: WalPosition) -> bool:
     """Whether the frame that ends at ``position`` is in the log, as it was read."""
     data = log.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
     if len(data) < FRAME_HEADER_SIZE:
@@ -88,13 +88,13 @@ def same_wal(a: WalPosition, b: WalPosition) -> bool:
     return (a.salt1, a.salt2) == (b.salt1, b.salt2)
 
 
-def in_wal(log: LogFile, position: WalPosition) -> bool:
+def in_wal(log: WalFile, position: WalPosition) -> bool:
     """Whether the open log file is the one that ``position`` was taken in."""
     header = log.header()
     return header is not None and same_wal(header.start(), position)
 
 
-def wal_contains(log: LogFile, position: WalPosition) -> bool:
+def wal_contains(log: WalFile, position: WalPosition) -> bool:
     """Whether the log file is the one ``position`` was taken in, unchanged up to there.
 
     Every frame counts: after a power cut one in the middle may be missing, and SQLite goes on
@@ -116,8 +116,8 @@ def wal_contains(log: LogFile, position: WalPosition) -> bool:
 class WalReader:
     """Reads a log forward from ``position``, the end of what was captured."""
 
-    def __init__(self, log: LogFile, position: WalPosition, *, anchored: bool = True) -> None:
-        """``anchored`` False: the pin that is held may be younger than frames which were not
+    def __init__(self, log: WalFile, position: WalPosition, *, anchored: bool = True) -> None:
+        """``anchored`` False: the hold that is held may be younger than frames which were not
         captured yet, so the log may go before its end was seen; then ``ContinuityLost``."""
         self._log = log
         self._anchored = anchored

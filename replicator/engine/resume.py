@@ -28,7 +28,7 @@ from replicator.snapshot.base import Sources
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.schedule import SnapshotFacts, Snapshots, describe, newest_stored
 from replicator.snapshot.stream import Differs, Shipped, ship_snapshot
-from replicator.sqlite.live import LiveDatabase, Pin
+from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.store.base import Store
 from replicator.system import clock
 from replicator.system.files import Files
@@ -134,7 +134,7 @@ class Joiner:
     def _with_record(
         self, database: LiveDatabase, record: SegmentRecord, cancelled: Callable[[], bool]
     ) -> Session:
-        pin = database.pin()
+        hold = database.hold()
         hashes = self.cache.load_hashes(record.last_txid)
         decision = self._said(
             decide(
@@ -142,7 +142,7 @@ class Joiner:
                     LocalFacts(
                         same_page_size=database.header().page_size == record.end.page_size,
                         same_file=self.cache.get("database") == _identity(database),
-                        wal_contains_position=wal_contains(database.log, record.end),
+                        wal_contains_position=wal_contains(database.wal, record.end),
                         hashes_trusted=hashes is not None,
                         remote_lost=self.remote_lost,
                         file_trusted=not self.distrusted,
@@ -155,14 +155,14 @@ class Joiner:
         if decision.way is Way.NEW_GENERATION or hashes is None:
             if self.remote_lost:
                 self.cache.drop_pending()
-            return self._begin(database, pin, head_of(record), decision, cancelled)
+            return self._begin(database, hold, head_of(record), decision, cancelled)
         cutter = self._cutter(hashes, head_of(record))
         position = record.end
         if decision.way is Way.CATCH_UP:
             position = self._catch_up(database, cutter, decision)
             self.distrusted = False
         return self._session(
-            database, pin, cutter, position, anchored=decision.way is not Way.CONTINUE
+            database, hold, cutter, position, anchored=decision.way is not Way.CONTINUE
         )
 
     def _said(self, decision: Decision) -> Decision:
@@ -189,7 +189,7 @@ class Joiner:
 
     def _by_comparison(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         """No record counts here: only a database that equals the log's head continues it."""
-        pin, head = database.pin(), remote_head(self.store, self.keys)
+        hold, head = database.hold(), remote_head(self.store, self.keys)
         with Image(database) as image:
             hashes, position = PageHashes(image.page_size), image.position
             if head is not None:
@@ -209,19 +209,19 @@ class Joiner:
         if decision.way is Way.REFUSE and self.overtaken is not None:
             raise self.overtaken
         if decision.way is Way.CONTINUE and head is not None:
-            return self._adopt(database, pin, head, hashes, position)
+            return self._adopt(database, hold, head, hashes, position)
         if head is not None:
             log.warning(
                 "the log was written by writer %s until now, and goes on from here with "
                 "another database",
                 head.writer,
             )
-        return self._begin(database, pin, _after(head), decision, cancelled)
+        return self._begin(database, hold, _after(head), decision, cancelled)
 
     def _adopt(
         self,
         database: LiveDatabase,
-        pin: Pin,
+        hold: Hold,
         head: ObjectFacts,
         hashes: PageHashes,
         position: WalPosition,
@@ -232,7 +232,7 @@ class Joiner:
         self.cache.save_hashes(record.last_txid, hashes)
         self.overtaken = None
         snapshot = newest_stored(self.patient, self.keys, head.generation)
-        session = self._session(database, pin, self._cutter(hashes, head_of(record)), position)
+        session = self._session(database, hold, self._cutter(hashes, head_of(record)), position)
         if snapshot is not None:  # else one would be due at the first commit
             session.snapshots.know(snapshot)
         return session
@@ -254,7 +254,7 @@ class Joiner:
                 )
             )
         )
-        session = self._begin(database, database.pin(), start, decision, cancelled)
+        session = self._begin(database, database.hold(), start, decision, cancelled)
         self.take_over = False
         return session
 
@@ -288,7 +288,7 @@ class Joiner:
     def _begin(
         self,
         database: LiveDatabase,
-        pin: Pin,
+        hold: Hold,
         head: Head,
         decision: Decision,
         cancelled: Callable[[], bool],
@@ -308,7 +308,7 @@ class Joiner:
         )
         self.remote_lost = self.distrusted = self.unrestorable = False
         self.metrics.add("generations")
-        session = self._session(database, pin, cutter, position)
+        session = self._session(database, hold, cutter, position)
         facts = SnapshotFacts(record.last_txid, clock.now_ms(), summary.size)
         describe(self.store, self.keys, self.config.database.name, facts)
         session.snapshots.took(facts, shipped)
@@ -355,7 +355,7 @@ class Joiner:
     def _session(
         self,
         database: LiveDatabase,
-        pin: Pin,
+        hold: Hold,
         cutter: Cutter,
         position: WalPosition,
         *,
@@ -363,8 +363,8 @@ class Joiner:
     ) -> Session:
         self._require_trust()
         self.cache.put("database", _identity(database))
-        reader = WalReader(database.log, position, anchored=anchored)
-        follower = WalHolds(database, reader, pin, self.metrics)
+        reader = WalReader(database.wal, position, anchored=anchored)
+        follower = WalHolds(database, reader, hold, self.metrics)
         snapshots = Snapshots(
             self.config,
             self.patient,

@@ -25,7 +25,7 @@ from replicator.upload.uploader import Uploader
 ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log's length
 # How many times longer than a log worth letting go what came since the last cut must be to be cut
 # before the interval is over. A request more for each thousand frames buys the writer nothing:
-# its own checkpoints find nothing to copy while the pin is where it is.
+# its own checkpoints find nothing to copy while the hold is where it is.
 HURRY_FACTOR = 4
 ATTEMPTS = 8  # to let the log go before what came meanwhile is captured
 EARLY_BYTES = 6 << 20  # up to this much waits in memory so that the log can go before a cut
@@ -274,7 +274,7 @@ class Session:
         tells: the first page and the last, some at random, and those that changed lately,
         which an older copy does not have.
         """
-        stamp, pin = self._follower.check_file(), self._database.pin()
+        stamp, hold = self._follower.check_file(), self._database.hold()
         try:
             if self._reader.look():
                 return  # commits came meanwhile, which the hashes do not know
@@ -282,7 +282,7 @@ class Session:
                 if not self._database.header().wal_mode or not self._equals_sample(image):
                     raise ChangedOutside(f"{self._database.path} was overwritten")
         finally:
-            self._database.unpin(pin)
+            self._database.release(hold)
         self._examined, self._examine_at = stamp, time.monotonic() + EXAMINE_REST
 
     def _equals_sample(self, image: Image) -> bool:
@@ -304,12 +304,12 @@ class Session:
         """End a snapshot that is through; start one when it is due or asked for."""
         self.snapshots.reap(self._database)
         if self.snapshots.wanted(requests):
-            pin = self._database.pin()  # before the position is read
+            hold = self._database.hold()  # before the position is read
             try:
                 self.capture()
-                self.snapshots.begin(self._database, pin, self._reader.position, self._cutter)
+                self.snapshots.begin(self._database, hold, self._reader.position, self._cutter)
             except BaseException:
-                self._database.unpin(pin)
+                self._database.release(hold)
                 raise
         self._save_hashes()
 

@@ -23,7 +23,7 @@ from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.snapshot.base import Source, Sources, SourceUnusable
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.stream import Differs, Shipped, ship_snapshot
-from replicator.sqlite.live import LiveDatabase, Pin
+from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.store.base import Store
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
@@ -99,7 +99,7 @@ class Request(Future[int]):
 @dataclass(slots=True)
 class _Job:
     txid: int
-    pin: Pin | None  # None once the image was read
+    hold: Hold | None  # None once the image was read
     image: Image
     thread: threading.Thread
     read: threading.Event  # every page of the image is with the store
@@ -189,20 +189,20 @@ class Snapshots:
         )
 
     def begin(
-        self, database: LiveDatabase, pin: Pin, position: WalPosition, cutter: Cutter
+        self, database: LiveDatabase, hold: Hold, position: WalPosition, cutter: Cutter
     ) -> None:
-        """Start the thread for a snapshot at ``position``; ``pin`` is ours from here on."""
+        """Start the thread for a snapshot at ``position``; ``hold`` is ours from here on."""
         head = cutter.head
         self._serving, self._waiting = self._waiting, []
         if self.last is not None and self.last.txid == head.txid:
-            database.unpin(pin)
+            database.release(hold)
             self._answer(head.txid)
             return
         image = Image(database, position)
         self.waits = not self._limiter.try_acquire()
         if self.waits:
             image.close()
-            database.unpin(pin)
+            database.release(hold)
             self._waiting, self._serving = self._serving, []
             return
         before = None if any(request.whole for request in self._serving) else self.last
@@ -215,7 +215,7 @@ class Snapshots:
             daemon=True,
             args=(image, header, head.state, before, read, result),
         )
-        self._job = _Job(head.txid, pin, image, thread, read, result)
+        self._job = _Job(head.txid, hold, image, thread, read, result)
         thread.start()
 
     def _answer(self, txid: int) -> None:
@@ -339,9 +339,9 @@ class Snapshots:
         self._limiter.release()
 
     def _unpin(self, database: LiveDatabase, job: _Job) -> None:
-        if job.pin is not None:
-            database.unpin(job.pin)
-            job.pin = None
+        if job.hold is not None:
+            database.release(job.hold)
+            job.hold = None
 
     def close(self, database: LiveDatabase) -> None:
         """Give up what is under way. Whoever asked for it has no answer yet."""

@@ -1,4 +1,4 @@
-"""The one door to the user's live database: pins, passive checkpoints, the raw files.
+"""The one door to the user's live database: holds, passive checkpoints, the raw files.
 
 Owns every SQLite connection to that database and every read of its bytes. Refuses to write:
 there is no statement here that changes a table. The only pragmas issued are the switch to WAL
@@ -48,10 +48,10 @@ Stamp = tuple[int, int]  # when a file was written last (ns), and its size
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Answer of a passive checkpoint: frames in the log and frames copied, -1 if unknown."""
+    """Answer of a passive checkpoint: frames in the WAL and frames copied, -1 if unknown."""
 
     busy: bool  # another checkpoint is running
-    log: int
+    frames: int
     copied: int
 
 
@@ -127,7 +127,7 @@ def exclusive(path: Path) -> DatabaseUnusable:
     )
 
 
-class Pin:
+class Hold:
     """A connection that can hold one read transaction open.
 
     It is a read-only one, so that its close, even as the last one of all, copies nothing into
@@ -138,15 +138,16 @@ class Pin:
         self._path = path
         self._connection = connect(path, timeout=timeout, mode="ro")
 
-    def hold(self) -> None:
+    def begin(self) -> None:
+        """Start the read transaction; SQLite assigns its read mark now."""
         try:
             self._connection.execute("BEGIN")
             self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         except sqlite3.Error as error:
-            self.release()
+            self.end()
             raise _translate(self._path, error) from error
 
-    def release(self) -> None:
+    def end(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
@@ -172,9 +173,9 @@ class LiveDatabase:
         self._checkpointer = connect(path, timeout=busy_timeout)
         self._locker: sqlite3.Connection | None = None
         self._locking = threading.RLock()  # whoever asks for the write lock, or holds it
-        self._idle_pins: list[Pin] = []
-        self._pins: list[Pin] = []
-        self.log = LogFile(wal_path(path), self.files)
+        self._idle_holds: list[Hold] = []
+        self._holds: list[Hold] = []
+        self.wal = WalFile(wal_path(path), self.files)
         try:
             if not header.wal_mode:
                 self._switch_to_wal()
@@ -230,7 +231,7 @@ class LiveDatabase:
         if not sys.platform.startswith("linux"):
             return False
         ask = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, SHARED_FIRST, SHARED_SIZE, 0)
-        ours = len(self._pins) + (self._locker is not None) + 2  # the checkpointer, raw reads
+        ours = len(self._holds) + (self._locker is not None) + 2  # the checkpointer, raw reads
         try:
             kind, *_ = FLOCK.unpack(fcntl.fcntl(self.raw.fileno(), fcntl.F_GETLK, ask))
             if kind != fcntl.F_UNLCK:
@@ -249,39 +250,42 @@ class LiveDatabase:
                 found += (facts.st_dev, facts.st_ino) == self.identity
         return found
 
-    def step_aside(self) -> None:
+    def reopen_after_last_close(self) -> None:
         """Close everything, so that SQLite removes the log as it does at a last close, and open
-        the database again. Every pin is gone then.
+        the database again. Every hold is gone then.
 
         What a log leaves behind would be taken for the log of whatever file is put in the place
         of the database next; without us the application's last close removes it. Somebody who
         came meanwhile keeps the log.
         """
-        for connection in (*self._pins, self._locker):
+        for connection in (*self._holds, self._locker):
             if connection is not None:
                 connection.close()
-        self._pins, self._idle_pins, self._locker = [], [], None
+        self._holds, self._idle_holds, self._locker = [], [], None
         if sys.version_info >= (3, 12):
             self._checkpointer.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, False)
         self._checkpointer.close()
-        self.log.close()
+        self.wal.close()
         self.check_identity()
         self._checkpointer = connect(self.path, timeout=self._timeout)
         self._probe()
 
-    def pin(self) -> Pin:
-        """Open a read transaction; give it back with :meth:`unpin`."""
-        pin = self._idle_pins.pop() if self._idle_pins else Pin(self.path, timeout=self._timeout)
-        if pin not in self._pins:
-            self._pins.append(pin)
-        pin.hold()
-        return pin
+    def hold(self) -> Hold:
+        """Open a read transaction; give it back with :meth:`release`."""
+        hold = (
+            self._idle_holds.pop() if self._idle_holds else Hold(self.path, timeout=self._timeout)
+        )
+        if hold not in self._holds:
+            self._holds.append(hold)
+        hold.begin()
+        return hold
 
-    def unpin(self, pin: Pin) -> None:
-        """Give a pin back; one that :meth:`step_aside` closed is gone already."""
-        if pin in self._pins:
-            pin.release()
-            self._idle_pins.append(pin)
+    def release(self, hold: Hold) -> None:
+        """End a hold. Does nothing for one that has ended, or that
+        :meth:`reopen_after_last_close` closed."""
+        if hold in self._holds and hold not in self._idle_holds:
+            hold.end()
+            self._idle_holds.append(hold)
 
     def checkpoint(self) -> Checkpoint:
         """One passive checkpoint: never waits, never makes anybody wait."""
@@ -289,7 +293,7 @@ class LiveDatabase:
             row = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
             raise _translate(self.path, error) from error
-        return Checkpoint(busy=bool(row[0]), log=row[1], copied=row[2])
+        return Checkpoint(busy=bool(row[0]), frames=row[1], copied=row[2])
 
     @contextlib.contextmanager
     def write_lock(self, *, patience: float) -> Iterator[bool]:
@@ -325,20 +329,20 @@ class LiveDatabase:
                 return True
 
     def close(self) -> None:
-        """Close every connection, the pins last. The raw descriptor stays, see the module's
+        """Close every connection, the holds last. The raw descriptor stays, see the module's
         text."""
-        for pin in self._pins:
-            pin.release()
+        for hold in self._holds:
+            hold.end()
         for connection in (self._locker, self._checkpointer):
             if connection is not None:
                 connection.close()
-        for pin in self._pins:
-            pin.close()
-        self._pins, self._idle_pins = [], []
-        self.log.close()
+        for hold in self._holds:
+            hold.close()
+        self._holds, self._idle_holds = [], []
+        self.wal.close()
 
 
-class LogFile:
+class WalFile:
     """The ``-wal`` file, re-opened whenever its path names another inode."""
 
     def __init__(self, path: Path, files: Files | None = None) -> None:

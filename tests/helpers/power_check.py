@@ -25,7 +25,7 @@ from replicator.engine.decide import Facts, LocalFacts, decide
 from replicator.errors import DatabaseUnusable
 from replicator.format.envelope import HEADER_LIMIT, read_header, read_tail
 from replicator.model import Kind
-from replicator.sqlite.live import LogFile, wal_path
+from replicator.sqlite.live import WalFile, wal_path
 from replicator.store.directory import DirectoryStore
 from replicator.system.files import Files
 from replicator.upload.fencing import facts_of, log_after
@@ -95,7 +95,7 @@ def check_cache(place, log, reported):
 def _way(place, cache, head):
     hashes = cache.load_hashes(head.last_txid)
     assert hashes is None or hashes.state == head.state
-    log = LogFile(wal_path(place / "app.db"))
+    log = WalFile(wal_path(place / "app.db"))
     try:
         holds = wal_contains(log, head.end)
     finally:

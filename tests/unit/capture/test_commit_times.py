@@ -9,7 +9,7 @@ from replicator.capture import commit_times as module
 from replicator.capture.commit_times import WalObservations, commit_times
 from replicator.capture.reader import WalReader, no_wal
 from replicator.format.segment import decode_segment
-from replicator.sqlite.live import LogFile, wal_path
+from replicator.sqlite.live import WalFile, wal_path
 from replicator.store.memory import MemoryStore
 from tests.helpers.replication import App, replicating, wait_for
 
@@ -24,7 +24,7 @@ def app(tmp_path):
 
 def captured(app):
     """The one batch of the whole log."""
-    reader = WalReader(LogFile(wal_path(app.path)), no_wal(4096))
+    reader = WalReader(WalFile(wal_path(app.path)), no_wal(4096))
     (batch,) = reader.batches(reader.find(1 << 30))
     return batch
 

@@ -1,4 +1,4 @@
-"""The pins over a log and its roll-over: no frame is lost, and no writer is stopped for long."""
+"""The holds over a log and its roll-over: no frame is lost, and no writer is stopped for long."""
 
 import random
 import subprocess
@@ -12,7 +12,7 @@ from replicator.capture.image import Image
 from replicator.capture.reader import WalReader
 from replicator.errors import ChangedOutside, ContinuityLost
 from replicator.metrics import Metrics
-from replicator.sqlite.live import LiveDatabase, LogFile
+from replicator.sqlite.live import LiveDatabase, WalFile
 from tests.helpers.bucket import plain_state
 from tests.helpers.oracle_wal import overlay
 from tests.helpers.replication import App, frames_in, image_of, wait_for
@@ -23,13 +23,13 @@ class Follow:
 
     def __init__(self, path, database=None):
         self.database = database or LiveDatabase(path, busy_timeout=0.1)
-        pin = self.database.pin()
+        hold = self.database.hold()
         with Image(self.database) as image:
             self.state = bytes(image.read(1, image.pages))
             position = image.position
-        self.reader = WalReader(self.database.log, position)
+        self.reader = WalReader(self.database.wal, position)
         self.metrics = Metrics()
-        self.follower = WalHolds(self.database, self.reader, pin, self.metrics)
+        self.follower = WalHolds(self.database, self.reader, hold, self.metrics)
 
     def take(self):
         while (found := self.reader.find(1 << 40)) is not None:
@@ -129,7 +129,7 @@ def test_nothing_is_copied_into_what_was_put_in_the_place(
 
 def test_a_log_that_was_removed_before_it_was_looked_at(app, follow, short_logs):
     """What the image at the start knew of the log does not pass for the log itself."""
-    follow.database.log = LogFile(follow.database.log.path)
+    follow.database.wal = WalFile(follow.database.wal.path)
     app.path.with_name("app.db-wal").unlink()
     with pytest.raises(ChangedOutside, match="removed while it was in use"):
         follow.follower.backfill()
@@ -172,15 +172,15 @@ class Interrupted(LiveDatabase):
 
     act = staticmethod(lambda: None)
 
-    def pin(self):
+    def hold(self):
         self.act()
-        pin = super().pin()
+        hold = super().hold()
         self.act()
-        return pin
+        return hold
 
-    def unpin(self, pin):
+    def release(self, hold):
         self.act()
-        super().unpin(pin)
+        super().release(hold)
         self.act()
 
     def checkpoint(self):
@@ -294,7 +294,7 @@ def test_a_new_log_is_held_before_it_is_captured(app, follow, short_logs):
 
 
 def test_a_log_without_a_commit_is_not_held_yet(app, follow, short_logs):
-    """A pin would land on mark zero once more."""
+    """A hold would land on mark zero once more."""
     waiting(app, follow)
     app.run("PRAGMA cache_size=2", "BEGIN")
     app.run(*["INSERT INTO t(body) VALUES (randomblob(9000))"] * 20)
@@ -321,8 +321,8 @@ def test_mark_zero_is_kept_while_an_older_checkpoint_runs_that_may_copy_the_old_
 
 
 def test_a_pin_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, monkeypatch):
-    """A pin may land on mark zero by itself, and the log be reset in the middle of a roll-over.
-    While a checkpoint that began before is still running, that pin must not be given back: the
+    """A hold may land on mark zero by itself, and the log be reset in the middle of a roll-over.
+    While a checkpoint that began before is still running, that hold must not be given back: the
     checkpoint would copy frames of the new log by the index of the old one."""
     database = Interrupted(app.path, busy_timeout=0.1)
     follow = Follow(app.path, database)
@@ -330,28 +330,28 @@ def test_a_pin_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, monkeypa
     follow.take()
     once = iter([1])
     database.act = lambda: next(once, None) and app.insert()
-    follow.follower.settle()  # short of a roll-over; a commit came before the pin was opened
+    follow.follower.settle()  # short of a roll-over; a commit came before the hold was opened
     database.act = lambda: None
     follow.take()
     assert app.checkpoint()[1] == app.checkpoint()[2] == follow.reader.position.frame
     monkeypatch.setattr(tail, "ROLL_OVER_FRAMES", 4)
     monkeypatch.setattr(tail, "CHECKPOINT_PATIENCE", 0.0)
     opened, given_back = [], []
-    pin, unpin = database.pin, database.unpin
+    hold, release = database.hold, database.release
 
-    def noted_pin():
-        opened.append(pin())
+    def noted_hold():
+        opened.append(hold())
         return opened[-1]
 
-    def noted_unpin(old):
-        unpin(old)
+    def noted_release(old):
+        release(old)
         given_back.append(old)
         if len(given_back) == 1:
-            app.insert(3)  # restarts the log: the fresh pin is on mark zero
+            app.insert(3)  # restarts the log: the fresh hold is on mark zero
             monkeypatch.setattr(database, "checkpoint", lambda: tail.Checkpoint(True, -1, -1))
 
-    monkeypatch.setattr(database, "pin", noted_pin)
-    monkeypatch.setattr(database, "unpin", noted_unpin)
+    monkeypatch.setattr(database, "hold", noted_hold)
+    monkeypatch.setattr(database, "release", noted_release)
     follow.follower.settle()
     assert opened[0] not in given_back
     follow.take()
@@ -385,7 +385,7 @@ def written_by_another(follow, statement="INSERT INTO t(body) VALUES (zeroblob(9
 
 def image(follow):
     """As image_of(), by the descriptor that is open already: one more, and we are not alone."""
-    raw, log = follow.database.raw, follow.database.log.path
+    raw, log = follow.database.raw, follow.database.wal.path
     return plain_state(raw.pread(raw.size(), 0), log.read_bytes())
 
 
@@ -397,7 +397,7 @@ def settled(follow):
 def test_the_log_goes_when_the_application_has_gone(left):
     """What SQLite would do without us at the last close; nothing is lost, and what is written
     next is captured as ever."""
-    log = left.database.log.path
+    log = left.database.wal.path
     assert log.stat().st_size
     settled(left)
     assert log.stat().st_size == 0
@@ -415,7 +415,7 @@ def test_a_file_just_written_is_not_left_yet(left, monkeypatch):
     """Two writes within one tick of the kernel's clock look the same."""
     monkeypatch.setattr(tail, "SETTLED_NS", 1 << 62)
     assert not left.follower.truncate_wal_if_idle()
-    assert left.database.log.path.stat().st_size
+    assert left.database.wal.path.stat().st_size
 
 
 def test_what_came_last_is_captured_before_the_log_goes(left):
@@ -435,14 +435,14 @@ def test_what_came_last_is_captured_before_the_log_goes(left):
 def test_whoever_writes_while_the_log_goes_is_caught_up(left, monkeypatch):
     """Between our close and our coming back nobody holds the log: a write then shows in the
     file, and nothing is assumed of it."""
-    aside = left.database.step_aside
+    aside = left.database.reopen_after_last_close
 
-    def step_aside():
+    def reopen_after_last_close():
         aside()
         written_by_another(left)
         left.database.checkpoint()
 
-    monkeypatch.setattr(left.database, "step_aside", step_aside)
+    monkeypatch.setattr(left.database, "reopen_after_last_close", reopen_after_last_close)
     written_by_another(left)
     left.round()
     with pytest.raises(ContinuityLost, match="while the log was removed"):

@@ -1,4 +1,4 @@
-"""Between two logs: what waits of the old one, and how far the pin may move behind a backlog."""
+"""Between two logs: what waits of the old one, and how far the hold may move behind a backlog."""
 
 from dataclasses import replace
 
@@ -34,12 +34,12 @@ def database(app):
 
 @pytest.fixture
 def reader(database):
-    return WalReader(database.log, no_wal(PAGE))
+    return WalReader(database.wal, no_wal(PAGE))
 
 
 @pytest.fixture
 def follower(database, reader):
-    return WalHolds(database, reader, database.pin(), Metrics())
+    return WalHolds(database, reader, database.hold(), Metrics())
 
 
 def capture(reader, follower, limit=1 << 30):
@@ -54,7 +54,7 @@ def capture(reader, follower, limit=1 << 30):
 
 
 def test_a_backlog_is_not_reset_while_it_is_cut_in_pieces(app, reader, follower, monkeypatch):
-    """While captures stop short of the log's end, the pin stays, although the application has
+    """While captures stop short of the log's end, the hold stays, although the application has
     checkpointed all it can and writes on: every page written is captured in the end."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 16 * (PAGE + 24))
     monkeypatch.setattr(reading, "HOLD_BYTES", 0)
@@ -78,8 +78,8 @@ def test_a_backlog_is_not_reset_while_it_is_cut_in_pieces(app, reader, follower,
 def test_the_pin_moves_behind_a_backlog_once_all_it_sees_is_captured(
     app, reader, follower, monkeypatch
 ):
-    """A writer that is always ahead does not keep the pin from moving on: it moves as soon as
-    the capture has passed what the pin can read."""
+    """A writer that is always ahead does not keep the hold from moving on: it moves as soon as
+    the capture has passed what the hold can read."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 16 * (PAGE + 24))
     monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     app.insert()
@@ -116,21 +116,21 @@ def test_what_waits_of_one_log_is_not_joined_to_the_next(app, database, reader):
 
 
 def test_no_pin_is_moved_into_a_log_that_began_this_instant(app, database, reader, follower):
-    """A log that was reset between the capture and the pin is taken up by the next capture,
+    """A log that was reset between the capture and the hold is taken up by the next capture,
     which first makes sure that no checkpoint of the old log is still running."""
     app.insert()
     capture(reader, follower)
     app.insert()
     found = reader.find(1 << 30)
     reader.advance(found.end)
-    pinned = follower._pinned_at
-    follower._database.unpin(follower._pin)  # as good as one on mark zero
+    pinned = follower._held_at
+    follower._database.release(follower._hold)  # as good as one on mark zero
     assert app.checkpoint("TRUNCATE")[0] == 0
     app.insert()
     follower.settle()
-    assert follower._pinned_at == pinned
+    assert follower._held_at == pinned
     capture(reader, follower)
-    assert follower._pinned_at == reader.position
+    assert follower._held_at == reader.position
 
 
 def test_runs_that_do_not_follow_each_other_make_no_segment(app, reader):

@@ -65,24 +65,24 @@ class Restless:
 @pytest.mark.parametrize("mark", ["zero", "above", "zero, log there"])
 def test_an_image_stays_exact_under_a_writer_that_checkpoints(app, database, seed, mark):
     """Read slowly between commits and checkpoints, an image is the database as it was when the
-    pin was opened, byte for byte, whichever read mark the pin got."""
+    hold was opened, byte for byte, whichever read mark the hold got."""
     if mark == "zero":
         app.checkpoint("TRUNCATE")
     elif mark == "zero, log there":
         app.checkpoint("PASSIVE")
     before = image_of(app.path)
-    pin = database.pin()
+    hold = database.hold()
     restless = Restless(app, seed)
     with Image(database) as image:
         assert read_whole(image, restless) == before
         assert read_whole(image) == before  # and once more, with the log of today
-    database.unpin(pin)
+    database.release(hold)
     assert app.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_commits_between_pin_and_image_are_in_it(app, database):
-    """The image is at the log's end as read after the pin; its position says exactly where."""
-    pin = database.pin()
+    """The image is at the log's end as read after the hold; its position says exactly where."""
+    hold = database.hold()
     app.insert(30)
     expected = image_of(app.path)
     with Image(database) as image:
@@ -92,14 +92,14 @@ def test_commits_between_pin_and_image_are_in_it(app, database):
     log = app.path.with_name("app.db-wal").read_bytes()
     upto = log[: reading.offset_of(position)]
     assert plain_state(app.path.read_bytes(), upto) == expected
-    database.unpin(pin)
+    database.release(hold)
 
 
 def test_an_image_at_a_given_position_leaves_later_commits_out(app, database, monkeypatch):
-    """With a position read after the pin, newer frames of the log do not count."""
+    """With a position read after the hold, newer frames of the log do not count."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
     monkeypatch.setattr(reading, "HOLD_BYTES", 0)
-    pin = database.pin()
+    hold = database.hold()
     with Image(database) as now:
         position = now.position
     expected = image_of(app.path)
@@ -108,33 +108,33 @@ def test_an_image_at_a_given_position_leaves_later_commits_out(app, database, mo
     with Image(database, position) as image:
         assert image.position == position
         assert read_whole(image) == expected
-    database.unpin(pin)
+    database.release(hold)
 
 
 def test_a_log_that_is_reset_while_the_image_is_read(app, database):
     """On mark zero a writer restarts the log at will: then the file alone is the image."""
     app.checkpoint("PASSIVE")  # all of it in the file, the log still there
     expected = image_of(app.path)
-    pin = database.pin()
+    hold = database.hold()
     with Image(database) as image:
         first = image.read(1, 2)
         app.run("UPDATE t SET body = randomblob(350)")  # restarts the log at its first frame
         rest = image.read(3, image.pages - 2)
         assert first + rest == expected
-    database.unpin(pin)
+    database.release(hold)
 
 
 def test_a_log_that_is_reset_before_the_image_is_made(app, database):
     """The position belongs to a log that went since: all of it lies in the file."""
     app.checkpoint("PASSIVE")
-    pin = database.pin()
+    hold = database.hold()
     with Image(database) as now:
         position, expected = now.position, image_of(app.path)
     app.insert(30)
     with Image(database, position) as image:
         assert image.position == position
         assert read_whole(image) == expected
-    database.unpin(pin)
+    database.release(hold)
 
 
 def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, monkeypatch):
@@ -142,7 +142,7 @@ def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, mo
     monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
     monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     app.checkpoint("PASSIVE")
-    pin = database.pin()
+    hold = database.hold()
     original, once = reading.WalReader.batches, []
 
     def batches(reader, found):
@@ -155,7 +155,7 @@ def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, mo
     with Image(database) as image:
         expected = image_of(app.path)
         assert read_whole(image) == expected
-    database.unpin(pin)
+    database.release(hold)
 
 
 def test_a_file_longer_than_its_header_says(path):
@@ -167,11 +167,11 @@ def test_a_file_longer_than_its_header_says(path):
         with open(path, "ab") as file:
             file.write(bytes(3 * 4096))
         database = LiveDatabase(path)
-        pin = database.pin()
+        hold = database.hold()
         with Image(database) as image:
             assert image.pages == len(expected) // 4096
             assert read_whole(image) == expected
-        database.unpin(pin)
+        database.release(hold)
         database.close()
 
 
@@ -184,10 +184,10 @@ def test_a_header_without_a_count_counts_the_file(path):
     data[28:32] = bytes(4)
     path.write_bytes(data)
     database = LiveDatabase(path)
-    pin = database.pin()
+    hold = database.hold()
     with Image(database) as image:
         assert image.pages == len(data) // 4096
-    database.unpin(pin)
+    database.release(hold)
     database.close()
 
 
@@ -208,13 +208,13 @@ def test_the_lock_page_is_read_as_zeros(path):
         file.seek(28)
         file.write((hole + 2).to_bytes(4, "big"))
     database = LiveDatabase(path)
-    pin = database.pin()
+    hold = database.hold()
     with Image(database) as image:
         assert image.pages == hole + 2
         data = bytes(image.read(hole - 1, 3))
         assert data[size : 2 * size] == bytes(size)
         assert data[2 * size :].startswith(b"a page with content")
-    database.unpin(pin)
+    database.release(hold)
     database.close()
 
 

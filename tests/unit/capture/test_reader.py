@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from replicator.capture import reader as reading
 from replicator.capture.reader import WalReader, no_wal, wal_contains
 from replicator.errors import ContinuityLost
-from replicator.sqlite.live import LogFile, wal_path
+from replicator.sqlite.live import WalFile, wal_path
 from tests.helpers.oracle_wal import overlay, read_wal
 from tests.helpers.replication import App, frames_in
 
@@ -33,7 +33,7 @@ def reader(app):
 
 
 def reader_of(app, page_size=4096):
-    return WalReader(LogFile(wal_path(app.path)), no_wal(page_size))
+    return WalReader(WalFile(wal_path(app.path)), no_wal(page_size))
 
 
 def wal(app):
@@ -78,7 +78,7 @@ def test_nothing_is_found_in_no_log(app, reader):
     wal_path(app.path).unlink()
     assert reader.find(ALL) is None
     assert reader.frames_ahead() == 0
-    assert not wal_contains(LogFile(wal_path(app.path)), no_wal(4096))
+    assert not wal_contains(WalFile(wal_path(app.path)), no_wal(4096))
 
 
 def test_commits_are_found_one_after_another(app, reader):
@@ -224,7 +224,7 @@ def test_a_log_cut_short_is_lost_continuity(app, reader):
 def test_a_log_that_begins_between_two_reads_is_entered(app):
     """Header read, then the log restarts, then the last frame read: a new log, not damage."""
 
-    class Restarting(LogFile):
+    class Restarting(WalFile):
         def header(self):
             found = super().header()
             if self.armed:
@@ -251,7 +251,7 @@ def test_an_unanchored_reader_refuses_a_log_it_did_not_see_the_end_of(app):
     app.insert()  # never captured
     app.checkpoint("TRUNCATE")
     app.insert()
-    resumed = WalReader(LogFile(wal_path(app.path)), first.position, anchored=False)
+    resumed = WalReader(WalFile(wal_path(app.path)), first.position, anchored=False)
     with pytest.raises(ContinuityLost, match="before its end"):
         resumed.find(ALL)
 
@@ -261,7 +261,7 @@ def test_a_reader_that_saw_the_end_is_anchored(app):
     app.insert()
     first = reader_of(app)
     take(first)
-    resumed = WalReader(LogFile(wal_path(app.path)), first.position, anchored=False)
+    resumed = WalReader(WalFile(wal_path(app.path)), first.position, anchored=False)
     assert take(resumed) == []
     app.checkpoint("TRUNCATE")
     app.insert()
@@ -375,7 +375,7 @@ def test_reaches_and_frames_ahead_count_what_follows(app, reader):
 def test_log_holds_tells_the_captured_log_from_any_other(app, reader):
     """True for the log and the place a position was taken in; false after a restart, for a
     changed frame, and for another byte order."""
-    log = LogFile(wal_path(app.path))
+    log = WalFile(wal_path(app.path))
     app.insert()
     take(reader)
     position = reader.position
@@ -402,7 +402,7 @@ def test_log_holds_wants_every_frame(app, reader, monkeypatch):
     take(reader)
     position, whole = reader.position, wal(app)
     assert position.frame > 5
-    log = LogFile(wal_path(app.path))
+    log = WalFile(wal_path(app.path))
     assert wal_contains(log, position)
     for frame in range(position.frame):
         torn = bytearray(whole)
@@ -532,7 +532,7 @@ class History:
 
     def checkpoint(self):
         if not self.inside:
-            self.look()  # as a pin makes sure
+            self.look()  # as a hold makes sure
             self.app.checkpoint(self.rng.choice(("PASSIVE", "RESTART", "TRUNCATE")))
 
     def rest(self):

@@ -39,12 +39,12 @@ class Bench:
         self.app = App(directory / "app.db")
         self.app.insert(50)
         self.database = LiveDatabase(self.app.path)
-        self.pin = self.database.pin()
+        self.hold = self.database.hold()
         self.cache = Cache.open(directory / "cache", files)
         self.clock = Clock()
         with Image(self.database) as image:
             hashes, position = hash_image(image, lambda: False), image.position
-        self.reader = WalReader(self.database.log, position)
+        self.reader = WalReader(self.database.wal, position)
         self.cutter = Cutter(
             self.cache,
             Keys("app.db"),
@@ -258,7 +258,7 @@ def test_a_catch_up_follows_growth_and_shrink(bench, monkeypatch, change):
 
 def test_nothing_differs_nothing_is_cut(bench):
     """An equal database needs no transaction, whatever became of its log."""
-    bench.database.unpin(bench.pin)
+    bench.database.release(bench.hold)
     bench.app.checkpoint("TRUNCATE")
     before = bench.state()
     assert cut_catch_up(bench) is None

@@ -139,13 +139,13 @@ def test_an_image_is_hashed_whole(path, app):
     from replicator.sqlite.live import LiveDatabase
 
     database = LiveDatabase(path)
-    pin = database.pin()
+    hold = database.hold()
     expected = PageHashes(4096)
     expected.extend(1, image_of(path))
     with pytest.MonkeyPatch.context() as patch, Image(database) as image:
         patch.setattr(join, "HASH_BYTES", 3 * 4096)
         assert hash_image(image, lambda: False).state == expected.state
-    database.unpin(pin)
+    database.release(hold)
     database.close()
 
 

@@ -64,7 +64,7 @@ class Shop:
 
     def ship(self, txid, source=None, *, level=3, created_ms=1000, gate=lambda hashes: None):
         database = LiveDatabase(self.app.path)
-        pin = database.pin()
+        hold = database.hold()
         try:
             with Image(database) as image:
                 header = ObjectHeader(
@@ -88,7 +88,7 @@ class Shop:
                     source=source,
                 )
         finally:
-            database.unpin(pin)
+            database.release(hold)
             database.close()
 
     def source(self, txid, now_ms=2000):

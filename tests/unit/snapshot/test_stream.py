@@ -53,10 +53,10 @@ def image(tmp_path):
     with App(tmp_path / "app.db") as app:
         app.insert(2000, 900)  # 2 MB: several frames
         database = LiveDatabase(app.path)
-        pin = database.pin()
+        hold = database.hold()
         with Image(database) as image:
             yield image
-        database.unpin(pin)
+        database.release(hold)
         database.close()
 
 

@@ -20,7 +20,7 @@ from replicator.errors import (
     ReplicatorError,
 )
 from replicator.sqlite import live as sqlite
-from replicator.sqlite.live import LiveDatabase, LogFile, Pin, connect, identity, wal_path
+from replicator.sqlite.live import Hold, LiveDatabase, WalFile, connect, identity, wal_path
 from tests.helpers.replication import LONG, App, image_of
 
 
@@ -92,7 +92,7 @@ def test_the_oracle_sees_locks(app):
 
 
 def test_nothing_we_do_drops_a_lock_of_the_application(app, path):
-    """Open, pin, read raw, checkpoint, lock, unpin, close: the application's own locks, its
+    """Open, hold, read raw, checkpoint, lock, release, close: the application's own locks, its
     read transaction included, are as they were before, at each step (oracle O5)."""
     app.run("BEGIN", "SELECT count(*) FROM t")
     held = locks(path)
@@ -105,18 +105,18 @@ def test_nothing_we_do_drops_a_lock_of_the_application(app, path):
         assert held <= stronger
 
     still()
-    pin = database.pin()
+    hold = database.hold()
     still()
-    second = database.pin()
+    second = database.hold()
     with Image(database) as image:
         image.read(1, image.pages)
     still()
     database.header()
     database.check_identity()
-    database.log.refresh()
-    database.log.header()
+    database.wal.refresh()
+    database.wal.header()
     still()
-    database.unpin(pin)
+    database.release(hold)
     still()
     database.checkpoint()
     still()
@@ -124,7 +124,7 @@ def test_nothing_we_do_drops_a_lock_of_the_application(app, path):
         assert taken
         still()
     still()
-    database.unpin(second)
+    database.release(second)
     still()
     database.close()
     still()
@@ -134,34 +134,35 @@ def test_nothing_we_do_drops_a_lock_of_the_application(app, path):
     app.run("ROLLBACK")
 
 
-def test_a_pin_holds_a_read_transaction_until_it_is_given_back(app, database):
-    """While a pin is held nobody resets the log; afterwards everybody can."""
-    pin = database.pin()
+def test_a_hold_keeps_a_read_transaction_until_its_release(app, database):
+    """While a hold is open no connection resets the WAL; afterwards each can."""
+    hold = database.hold()
     app.run("PRAGMA busy_timeout=0")
     app.insert()
     assert app.checkpoint("TRUNCATE")[0] == 1
-    database.unpin(pin)
+    database.release(hold)
     assert app.checkpoint("TRUNCATE") == (0, 0, 0)
-    again = database.pin()
-    assert again is pin, "connections are used again"
-    database.unpin(again)
-    database.unpin(again)  # twice does no harm to the transaction
-    again.release()
+    again = database.hold()
+    assert again is hold, "connections are used again"
+    database.release(again)
+    database.release(again)  # twice does no harm to the transaction
+    assert database.hold() is not database.hold(), "nor is one connection given out twice"
+    again.end()
 
 
 def test_a_checkpoint_is_passive_and_says_how_far_it_came(app, database):
     """Frames in the log and frames copied; a reader limits it, and never waits for it."""
-    assert (database.checkpoint().busy, database.checkpoint().log) == (False, frames(app))
+    assert (database.checkpoint().busy, database.checkpoint().frames) == (False, frames(app))
     app.checkpoint("TRUNCATE")
     app.insert(5)
-    pin = database.pin()
+    hold = database.hold()
     app.insert(5)
     answer = database.checkpoint()
-    assert answer.log == frames(app)
-    assert answer.copied < answer.log
-    database.unpin(pin)
+    assert answer.frames == frames(app)
+    assert answer.copied < answer.frames
+    database.release(hold)
     answer = database.checkpoint()
-    assert answer.copied == answer.log
+    assert answer.copied == answer.frames
 
 
 def frames(app):
@@ -230,7 +231,7 @@ def others(path):
 def test_we_are_alone_once_the_application_has_gone(others, path):
     """A foreign process that is connected shows, though it reads nothing at the moment."""
     database = LiveDatabase(path, busy_timeout=0.1)
-    pin = database.pin()
+    hold = database.hold()
     before = locks(path)
     assert not database.alone()
     let_go(others)
@@ -238,7 +239,7 @@ def test_we_are_alone_once_the_application_has_gone(others, path):
     with database.write_lock(patience=0.1):
         assert database.alone()
     assert locks(path) == before, "asking changes no lock"
-    database.unpin(pin)
+    database.release(hold)
     database.close()
 
 
@@ -288,17 +289,17 @@ def test_stepping_aside_lets_sqlite_remove_the_log(others, path, tmp_path):
     database is opened as what it is, and nothing of ours gets into it."""
     let_go(others)
     database = LiveDatabase(path, busy_timeout=0.1)
-    database.pin()
+    database.hold()
     with database.write_lock(patience=0.1):
         pass
     other = held_elsewhere(path, ["INSERT INTO t(body) VALUES (zeroblob(90000))"])
     let_go(other)
-    database.log.refresh()
-    database.step_aside()
-    assert database.log.refresh().st_size == 0
-    assert not database.log.replaced
+    database.wal.refresh()
+    database.reopen_after_last_close()
+    assert database.wal.refresh().st_size == 0
+    assert not database.wal.replaced
     assert database.alone()
-    database.pin()
+    database.hold()
     with App(tmp_path / "new.db") as new:
         new.insert(200)
     os.replace(tmp_path / "new.db", path)
@@ -312,13 +313,13 @@ def test_stepping_aside_lets_sqlite_remove_the_log(others, path, tmp_path):
 def test_stepping_aside_while_somebody_comes_keeps_the_log(app, path):
     """Then we are not the last, and SQLite removes nothing."""
     database = LiveDatabase(path, busy_timeout=0.1)
-    database.pin()
+    database.hold()
     app.insert()
     log = wal_path(path).read_bytes()
-    database.step_aside()
+    database.reopen_after_last_close()
     assert wal_path(path).read_bytes() == log
-    assert database.log.header() is None  # not looked at yet
-    assert database.log.refresh().st_size == len(log)
+    assert database.wal.header() is None  # not looked at yet
+    assert database.wal.refresh().st_size == len(log)
     database.close()
 
 
@@ -326,11 +327,11 @@ def test_stepping_aside_from_a_file_that_went_meanwhile(others, path):
     """The path is asked before it is opened again."""
     let_go(others)
     database = LiveDatabase(path, busy_timeout=0.1)
-    pin = database.pin()
+    hold = database.hold()
     path.unlink()
     with pytest.raises(DatabaseReplaced):
-        database.step_aside()
-    database.unpin(pin)
+        database.reopen_after_last_close()
+    database.release(hold)
     database.close()
 
 
@@ -467,18 +468,18 @@ def test_exclusive_locking_by_another_process_is_refused(path, statements):
 
 
 def test_a_lock_that_a_reader_never_meets_is_busy(app, database):
-    """Somebody goes EXCLUSIVE while we are connected: our pin fails as busy, not as unusable."""
+    """Somebody goes EXCLUSIVE while we are connected: our hold fails as busy, not as unusable."""
     other = sqlite3.connect(app.path, isolation_level=None)
     database.close()
     app.close()
     other.execute("PRAGMA locking_mode=EXCLUSIVE")
     other.execute("INSERT INTO t(body) VALUES (1)")
-    pin = Pin(app.path, timeout=0)
+    hold = Hold(app.path, timeout=0)
     with pytest.raises(DatabaseBusy):
-        pin.hold()
+        hold.begin()
     other.close()
-    pin.hold()
-    pin.close()
+    hold.begin()
+    hold.close()
 
 
 @pytest.mark.parametrize(
@@ -592,14 +593,14 @@ def test_closing_leaves_the_new_files_of_a_replaced_database_alone(tmp_path, pat
     app = App(path)
     app.insert()
     database = LiveDatabase(path)
-    pin = database.pin()
+    hold = database.hold()
     app.close()
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     with App(path) as fresh:
         fresh.insert(3)
         log = wal_path(path).read_bytes()
-        database.unpin(pin)
+        database.release(hold)
         database.close()
         assert wal_path(path).read_bytes() == log
         assert fresh.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -611,7 +612,7 @@ def test_closing_last_copies_nothing_into_the_file(others, path):
     needs any more would be copied over what is there now."""
     with App(path) as app:
         database = LiveDatabase(path, busy_timeout=0.1)
-        database.unpin(database.pin())
+        database.release(database.hold())
         app.insert(5)
     let_go(others)
     before = path.read_bytes(), wal_path(path).read_bytes()
@@ -624,7 +625,7 @@ def test_the_log_file_follows_its_path(tmp_path):
     """No file: nothing. A new inode: opened anew. Gone: nothing again, and no old bytes. That
     it ever was another one, or gone, is remembered."""
     path = tmp_path / "x-wal"
-    log = LogFile(path)
+    log = WalFile(path)
     assert log.refresh() is None
     assert not log.replaced
     assert (log.read(10, 0), log.header()) == (b"", None)
@@ -649,9 +650,9 @@ def test_a_log_that_cannot_be_read_is_a_local_error(tmp_path):
     """A failure is not an absence."""
     (tmp_path / "file").touch()
     with pytest.raises(LocalIOError, match="a directory"):
-        LogFile(tmp_path / "file" / "below").refresh()
+        WalFile(tmp_path / "file" / "below").refresh()
     (tmp_path / "dir-wal").mkdir()
-    log = LogFile(tmp_path / "dir-wal")
+    log = WalFile(tmp_path / "dir-wal")
     log.refresh()
     with pytest.raises(LocalIOError, match="a directory"):
         log.read(10, 0)
@@ -659,13 +660,13 @@ def test_a_log_that_cannot_be_read_is_a_local_error(tmp_path):
 
 
 def test_a_pin_may_be_used_by_another_thread(database):
-    """The snapshot's pin is opened by one thread and read under by another."""
-    pin, errors = database.pin(), []
+    """The snapshot's hold is opened by one thread and read under by another."""
+    hold, errors = database.hold(), []
 
     def use():
         try:
-            database.unpin(pin)
-            database.unpin(database.pin())
+            database.release(hold)
+            database.release(database.hold())
         except Exception as error:  # noqa: BLE001 - whatever it is, the test wants to know
             errors.append(error)
 
