@@ -1,4 +1,4 @@
-"""Plugins for every test: one file per subject in ``tests/plugins/`` or ``tests/helpers/``."""
+"""Loads the plugins; each file in ``tests/plugins/`` holds the fixtures of one subject."""
 
 import os
 from pathlib import Path
@@ -10,16 +10,16 @@ os.environ["PYTHONPATH"] = str(ROOT)  # programs that tests start import this ch
 
 pytest_plugins = [
     "tests.plugins.environment",
-    "tests.plugins.store",
-    "tests.helpers.proxy",
-    "tests.helpers.bucket",
-    "tests.helpers.command",
-    "tests.helpers.live",
     "tests.plugins.scoreboard",
-    "tests.helpers.small_archive",
-    "tests.helpers.trace",
+    "tests.plugins.store",
+    "tests.plugins.proxy",
+    "tests.plugins.application",
+    "tests.plugins.archive",
+    "tests.plugins.command_line",
+    "tests.plugins.deployment",
+    "tests.plugins.strace",
 ]
 
-# Examples are judged by what they find, never by how long a busy machine takes for them.
+# A property test fails because of the examples it finds, never because a busy machine is slow.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")

@@ -7,7 +7,8 @@ import sqlite3
 
 import pytest
 
-from tests.helpers.live import LONG, assert_same_pages
+from tests.helpers.deployment import assert_same_pages
+from tests.helpers.replication import LONG
 from tests.plugins.scoreboard import effort
 
 MIB = 1 << 20
@@ -47,33 +48,35 @@ def change_one_in_a_hundred(path, rng):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def stored(scene):
+def stored(deployment):
     return sum(
-        file.stat().st_size for file in (scene.directory / "store").rglob("*") if file.is_file()
+        file.stat().st_size
+        for file in (deployment.directory / "store").rglob("*")
+        if file.is_file()
     )
 
 
 @pytest.mark.timeout(effort(120, 1200))
-def test_a_catch_up_ships_only_the_pages_that_differ(scene, seed, scoreboard):
+def test_a_catch_up_ships_only_the_pages_that_differ(deployment, seed, scoreboard):
     """1 % of the pages changed while nobody followed: less than 3 % of the database goes out,
     no snapshot, no new generation, and the result is the source to the byte."""
     rng = random.Random(seed)
-    fill(scene.path)
-    size = scene.path.stat().st_size
-    with scene.replicating() as replicator:
+    fill(deployment.path)
+    size = deployment.path.stat().st_size
+    with deployment.replicating() as replicator:
         first = replicator.flush(LONG)
-    before = stored(scene)
-    change_one_in_a_hundred(scene.path, rng)
-    with scene.replicating() as replicator:
+    before = stored(deployment)
+    change_one_in_a_hundred(deployment.path, rng)
+    with deployment.replicating() as replicator:
         second = replicator.flush(LONG)
         assert replicator.metrics.get("catch_ups") == 1
         assert replicator.metrics.get("snapshots") == 0
     assert (second.generation, second.txid) == (first.generation, first.txid + 1)
-    sent = stored(scene) - before
+    sent = stored(deployment) - before
     assert 0.01 * size * 0.9 < sent < 0.03 * size
-    copy, _ = scene.restore()
-    assert_same_pages(copy.read_bytes(), scene.source())
-    shutil.rmtree(scene.directory)  # gigabytes, in the full run
+    copy, _ = deployment.restore()
+    assert_same_pages(copy.read_bytes(), deployment.source())
+    shutil.rmtree(deployment.directory)  # gigabytes, in the full run
     scoreboard(
         "catch-up after 1 % of the pages changed while we were away",
         f"{size / MIB:,.0f} MiB database, {sent / MIB:.2f} MiB sent: {sent / size:.2%}",

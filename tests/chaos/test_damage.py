@@ -2,7 +2,7 @@
 
 For every object of the small bucket there is a target that needs it: there, damage is found and
 the object named. For the other targets the restore is exact all the same. A wrong file never comes
-with success, which `Small.outcome` checks at each of the restores.
+with success, which `SmallArchive.outcome` checks at each of the restores.
 """
 
 import random
@@ -29,96 +29,96 @@ def flipped(body, bit):
 
 
 @pytest.mark.timeout(effort(100, 3600))
-def test_every_flipped_bit(each, seed, scoreboard):
+def test_every_flipped_bit(archive, seed, scoreboard):
     """Wherever the object is needed, it is named. Wherever it is not, the file is exact."""
     rng = random.Random(seed)
-    needs = each.needs()
-    bits = [(key, bit) for key in needs for bit in range(8 * len(each.saved[key][0]))]
-    others = [(key, target) for key in needs for target in each.targets if target != needs[key]]
+    needs = archive.needs()
+    bits = [(key, bit) for key in needs for bit in range(8 * len(archive.saved[key][0]))]
+    others = [(key, target) for key in needs for target in archive.targets if target != needs[key]]
     detected = exact = 0
     for key, bit in (tried := some(rng, bits, FLIPS)):
-        each.put(key, flipped(each.saved[key][0], bit))
-        each.named(key, needs[key], bit)
+        archive.put(key, flipped(archive.saved[key][0], bit))
+        archive.named(key, needs[key], bit)
         detected += 1
         if (FULL and bit % 8 == 0) or not bit % 50:
             _, target = rng.choice([case for case in others if case[0] == key])
-            found = each.outcome(target)
+            found = archive.outcome(target)
             if isinstance(found, ReplicatorError):
                 assert isinstance(found, DamageError)
                 assert found.key == key
             else:
                 assert target in (None, found.txid)
                 exact += 1
-        each.mend(key)
+        archive.mend(key)
     scoreboard(
-        f"one flipped bit, {len(needs)} objects of a bucket of {each.kind}",
+        f"one flipped bit, {len(needs)} objects of a bucket of {archive.kind}",
         f"{len(tried)} flips, {detected} detected and named; {exact} restores to other "
         "targets exact, 0 wrong files",
     )
 
 
 @pytest.mark.timeout(effort(100, 3600))
-def test_older_state_in_place_of_a_damaged_one(each, seed, scoreboard):
+def test_older_state_in_place_of_a_damaged_one(archive, seed, scoreboard):
     """With --allow-older the newest state that can be proved comes back, and what was lost is
     counted; the newest is found here by trying every way without that object."""
     rng = random.Random(seed)
     cases = [
         (key, target, byte)
-        for key, target in each.needs().items()
-        for byte in range(len(each.saved[key][0]))
+        for key, target in archive.needs().items()
+        for byte in range(len(archive.saved[key][0]))
     ]
     for key, target, byte in (tried := some(rng, cases, OLDER_FLIPS)):
-        each.put(key, flipped(each.saved[key][0], 8 * byte + byte % 8))
-        wanted, best = target or each.newest, each.reach(target, {key})
-        found = each.outcome(target, allow_older=True)
+        archive.put(key, flipped(archive.saved[key][0], 8 * byte + byte % 8))
+        wanted, best = target or archive.newest, archive.reach(target, {key})
+        found = archive.outcome(target, allow_older=True)
         if best == 0:
             assert isinstance(found, ERRORS), (key, target, byte)
         else:
             assert (found.txid, found.lost_txids) == (best, wanted - best), (key, target, byte)
-        each.mend(key)
+        archive.mend(key)
     scoreboard(
-        f"--allow-older after a flip in a bucket of {each.kind}",
+        f"--allow-older after a flip in a bucket of {archive.kind}",
         f"{len(tried)} restores, each the newest provable state, losses counted",
     )
 
 
 @pytest.mark.timeout(effort(100, 1800))
-def test_every_length(each, seed, scoreboard):
+def test_every_length(archive, seed, scoreboard):
     """An object cut short anywhere, or with bytes behind it, is named."""
     rng = random.Random(seed)
-    needs = each.needs()
+    needs = archive.needs()
     cases = [
         (key, body[:size])
         for key in needs
-        for body in [each.saved[key][0]]
+        for body in [archive.saved[key][0]]
         for size in range(len(body))
     ]
     tried = some(rng, cases, OTHERS)
     tried += [
         (key, body + more)
         for key in needs
-        for body in [each.saved[key][0]]
+        for body in [archive.saved[key][0]]
         for more in (b"\0", body[-16:], body[-300:], body)
     ]
     for key, body in tried:
-        each.put(key, body)
-        each.named(key, needs[key], len(body))
-        each.mend(key)
+        archive.put(key, body)
+        archive.named(key, needs[key], len(body))
+        archive.mend(key)
     scoreboard(
-        f"objects cut short or prolonged in a bucket of {each.kind}",
+        f"objects cut short or prolonged in a bucket of {archive.kind}",
         f"{len(tried)} tries, {len(tried)} detected and named",
     )
 
 
-def test_every_removal(each, scoreboard):
+def test_every_removal(archive, scoreboard):
     """Any object gone, any target: the exact state by another way, or a gap that says so."""
     exact = gaps = 0
-    for key in each.saved:
-        each.store.delete(key)
-        for target in each.targets:
-            found = each.outcome(target)
-            best, last = each.reach(target, {key}), _end_without(each, key)
-            wanted = min(each.newest, last) if target is None else target
+    for key in archive.saved:
+        archive.store.delete(key)
+        for target in archive.targets:
+            found = archive.outcome(target)
+            best, last = archive.reach(target, {key}), _end_without(archive, key)
+            wanted = min(archive.newest, last) if target is None else target
             if best == wanted:
                 assert getattr(found, "txid", None) == best, (key, target, found)
                 exact += 1
@@ -126,12 +126,12 @@ def test_every_removal(each, scoreboard):
                 assert isinstance(found, GapError), (key, target, found)
                 assert _speaks_of(str(found), best + 1, wanted), (key, target, str(found))
                 gaps += 1
-            older = each.outcome(target, allow_older=True)
+            older = archive.outcome(target, allow_older=True)
             assert getattr(older, "txid", 0) == best, (key, target, older)
-        each.mend(key)
+        archive.mend(key)
     scoreboard(
-        f"objects removed from a bucket of {each.kind}",
-        f"{len(each.saved)} objects x {len(each.targets)} targets: {exact} exact, {gaps} "
+        f"objects removed from a bucket of {archive.kind}",
+        f"{len(archive.saved)} objects x {len(archive.targets)} targets: {exact} exact, {gaps} "
         "gaps named, 0 wrong files",
     )
 
@@ -156,10 +156,10 @@ def _speaks_of(message, first, last):
 
 
 @pytest.mark.timeout(effort(100, 1800))
-def test_every_swap(each, seed, scoreboard):
+def test_every_swap(archive, seed, scoreboard):
     """Each object in each other's place, with either's metadata or none: named, or not needed."""
     rng = random.Random(seed)
-    needs = each.needs()
+    needs = archive.needs()
     cases = [
         (key, other, which)
         for key in needs
@@ -169,19 +169,23 @@ def test_every_swap(each, seed, scoreboard):
     ]
     detected = 0
     for key, other, which in (tried := some(rng, cases, OTHERS)):
-        metadata = {"own": each.saved[key][1], "other": each.saved[other][1], "none": {}}[which]
-        each.put(key, each.saved[other][0], metadata)
-        found = each.outcome(needs[key])
+        metadata = {
+            "own": archive.saved[key][1],
+            "other": archive.saved[other][1],
+            "none": {},
+        }[which]
+        archive.put(key, archive.saved[other][0], metadata)
+        found = archive.outcome(needs[key])
         if named_by(found) == key:
             detected += 1
         else:
             assert isinstance(found, (GapError, NoBackup)), (key, other, which, found)
-        target = rng.choice(each.targets)
-        found = each.outcome(target)
+        target = rng.choice(archive.targets)
+        found = archive.outcome(target)
         assert isinstance(found, ERRORS) or target in (None, found.txid), (key, other, target)
-        each.mend(key)
+        archive.mend(key)
     scoreboard(
-        f"objects in each other's place in a bucket of {each.kind}",
+        f"objects in each other's place in a bucket of {archive.kind}",
         f"{len(tried)} swaps, {detected} named as damage, {len(tried) - detected} as a "
         "gap, 0 wrong files",
     )
@@ -205,33 +209,38 @@ def places(small):
 
 
 @pytest.mark.timeout(effort(100, 1800))
-def test_every_copy(each, seed, scoreboard):
+def test_every_copy(archive, seed, scoreboard):
     """A copy of any object under any other name: the state is exact, or the copy is named."""
     rng = random.Random(seed)
     cases = [
         (key, place, target)
-        for key in each.saved
-        for place in places(each)
-        for target in each.targets
+        for key in archive.saved
+        for place in places(archive)
+        for target in archive.targets
     ]
     exact = 0
     for key, place, target in (tried := some(rng, cases, OTHERS)):
-        each.store.put(place, *each.saved[key][:1], metadata=each.saved[key][1])
-        found = each.outcome(target)
+        archive.store.put(place, *archive.saved[key][:1], metadata=archive.saved[key][1])
+        found = archive.outcome(target)
         if isinstance(found, ReplicatorError):
             if isinstance(found, DamageError):
                 assert found.key == place, (key, place, target, found)
             else:  # an object far out speaks of transactions that nobody has
-                assert place == each.built.keys.wal(each.newest + 2), (key, place, target, found)
-                assert f"transactions {each.newest + 1} are missing" in str(found)
-            each.exact(target, allow_older=True)
+                assert place == archive.built.keys.wal(archive.newest + 2), (
+                    key,
+                    place,
+                    target,
+                    found,
+                )
+                assert f"transactions {archive.newest + 1} are missing" in str(found)
+            archive.exact(target, allow_older=True)
         else:
             assert target in (None, found.txid), (key, place, target)
-            assert target or found.txid == each.newest, (key, place)
+            assert target or found.txid == archive.newest, (key, place)
             exact += 1
-        each.store.delete(place)
+        archive.store.delete(place)
     scoreboard(
-        f"objects under a second name in a bucket of {each.kind}",
+        f"objects under a second name in a bucket of {archive.kind}",
         f"{len(tried)} copies, {exact} restores exact, {len(tried) - exact} named the "
         "copy, 0 wrong files",
     )

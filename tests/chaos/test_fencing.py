@@ -20,8 +20,9 @@ import pytest
 
 from replicator.errors import ReplicatorError
 from replicator.sidecar.control import ask
-from tests.helpers.command import cache_of, wait_for
-from tests.helpers.live import LONG, Scene, assert_same_pages
+from tests.helpers.command_line import cache_of
+from tests.helpers.deployment import Deployment, assert_same_pages
+from tests.helpers.replication import LONG, wait_for
 from tests.plugins.scoreboard import effort
 
 pytestmark = pytest.mark.timeout(300)
@@ -30,8 +31,8 @@ FENCED, RUNNING_ALREADY = 6, 8
 TURNS = effort(2, 40)
 
 
-class Host(Scene):
-    """A scene whose name is that of a writer, so that its transactions tell it apart."""
+class Host(Deployment):
+    """A deployment whose name is that of a writer, so that its transactions tell it apart."""
 
     def __init__(self, directory, writer, **place):
         directory.mkdir()
@@ -55,12 +56,12 @@ class Host(Scene):
         return ask(cache_of(self.path), {"command": "flush", "timeout": LONG})["txid"]
 
     def end(self):
-        assert self.sidecar_now.stop() == 0, self.sidecar_now.said
+        assert self.sidecar_now.stop() == 0, self.sidecar_now.output
 
     def is_fenced(self, *by):
         """It ends by itself, with its own exit code, and names who holds the log."""
-        assert self.sidecar_now.wait() == FENCED, self.sidecar_now.said
-        said = self.sidecar_now.said
+        assert self.sidecar_now.wait() == FENCED, self.sidecar_now.output
+        said = self.sidecar_now.output
         here = socket.gethostname()
         assert any(f"process {host.sidecar_now.pid} on {here}" in said for host in by)
         assert "holds the log at" in said
@@ -71,7 +72,7 @@ class Host(Scene):
         """The store alone gives back this host's database, and nothing of any other."""
         self.durable()
         self.end()
-        return self.exact()
+        return self.check_exact()
 
     def at(self, txid):
         """What the log was after ``txid``, restored."""
@@ -113,7 +114,7 @@ def hosts(request, tmp_path):
     hosts = Hosts(tmp_path, **place)
     yield hosts
     for host in hosts.all:
-        host.leave()
+        host.close()
 
 
 def on(*stores):
@@ -139,13 +140,13 @@ def test_two_sidecars_on_one_database(hosts, tmp_path, caches, monkeypatch):
     host = hosts.new()
     host.commit()
     first = host.run(*caches[0])
-    wait_for(lambda: "following" in first.said)
+    wait_for(lambda: "following" in first.output)
     refused = host.sidecar(*caches[1])
     assert refused.wait() == RUNNING_ALREADY
-    assert f"process {first.pid} already works with" in refused.said
+    assert f"process {first.pid} already works with" in refused.output
     host.commit()
     assert first.stop() == 0
-    host.exact()
+    host.check_exact()
 
 
 # ------------------------------------------------------------------------ two hosts, one prefix
@@ -159,7 +160,7 @@ def test_two_hosts_on_one_prefix(hosts):
     one.follow().durable()
     two.commit()
     two.follow().durable()
-    assert "goes on from here with another database" in two.sidecar_now.said
+    assert "goes on from here with another database" in two.sidecar_now.output
     one.commit()
     one.is_fenced(two)
     two.commit()
@@ -182,7 +183,7 @@ def test_a_zombie_wakes_up(hosts):
     one.is_fenced(two)
     two.commit()
     two.is_the_log()
-    one.prefix_holds(two.at(txid), at_least={1: 3})
+    one.check_commits(two.at(txid), at_least={1: 3})
 
 
 @on_a_server
@@ -232,7 +233,7 @@ def test_a_stale_disk(hosts, way):
     one.commit()
     txid = one.follow().durable()
     assert old.run().wait() == FENCED
-    assert f"process {one.sidecar_now.pid} on " in old.sidecar_now.said
+    assert f"process {one.sidecar_now.pid} on " in old.sidecar_now.output
     one.end()
     if way == "restore":
         copy, _ = old.restore()
@@ -241,14 +242,14 @@ def test_a_stale_disk(hosts, way):
         shutil.move(copy, old.path)
         old.follow()
         assert old.durable() == txid
-        assert "continue: the database equals the log's head" in old.sidecar_now.said
+        assert "continue: the database equals the log's head" in old.sidecar_now.output
     else:
         old.commit()
         old.follow("--take-over")
         assert old.durable() > txid
     old.commit()
     old.is_the_log()
-    one.prefix_holds(old.at(txid), at_least={1: 6})
+    one.check_commits(old.at(txid), at_least={1: 6})
 
 
 @on_a_directory
@@ -298,7 +299,7 @@ def test_a_copied_volume(hosts, waiting):
     wait_for(lambda: [host for host in (one, two) if not _alive(host)])
     loser, winner = (one, two) if _alive(two) else (two, one)
     loser.is_fenced(winner)
-    assert "with a copy of this cache" in loser.sidecar_now.said
+    assert "with a copy of this cache" in loser.sidecar_now.output
     winner.commit()
     winner.is_the_log()
 
@@ -333,7 +334,7 @@ def test_a_take_over_from_a_host_that_goes_on_writing(hosts):
     two.sidecar_now.until_following()
     two.commit()
     two.is_the_log()
-    one.prefix_holds(two.at(txid), at_least=before)
+    one.check_commits(two.at(txid), at_least=before)
 
 
 @on_a_directory
@@ -381,7 +382,7 @@ def test_hosts_that_sleep_take_turns(hosts, seed, scoreboard):
         holder.sidecar_now.signal(signal.SIGCONT)
         holder.is_fenced(other)
         writer.kill()
-        holder.prefix_holds(other.at(txid), at_least=promised)
+        holder.check_commits(other.at(txid), at_least=promised)
         holder, other = other, holder
     total = sum(host.total() for host in hosts.all)
     holder.is_the_log()

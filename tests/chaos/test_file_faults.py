@@ -16,7 +16,7 @@ from replicator.system.files import Files
 from tests.helpers.bucket import BucketBuilder
 from tests.helpers.disk_faults import KINDS, Life, name_of, names_it, short_ways, strikes
 from tests.helpers.files import StrikingFiles
-from tests.helpers.target import old_database, target_is_whole
+from tests.helpers.restore_target import check_target, old_database
 from tests.plugins.scoreboard import effort
 
 RUNS, RESTORES = effort(2, None), effort(3, None)
@@ -34,7 +34,7 @@ def calls(tmp_path_factory):
         life.check()
         return life.files.seen
     finally:
-        life.leave()
+        life.close()
 
 
 @TIMES
@@ -56,7 +56,7 @@ def test_every_call_of_a_life(tmp_path, calls, seed, scoreboard, kind, lasting):
         except Exception as error:  # noqa: BLE001 - all that is wrong is shown at the end
             wrong.append((point, nth, repr(error), life.lies, life.ear.heard, life.refused))
         finally:
-            life.leave()
+            life.close()
         met += life.files.struck > 0
         told += life.files.struck > 0 and life.is_told()
     assert not wrong, "\n".join(map(str, wrong))
@@ -105,7 +105,7 @@ class Return:
             error = None
         except LocalIOError as trouble:
             error = trouble
-        target_is_whole(target, self.newest, old=True)
+        check_target(target, self.newest, old=True)
         there = (target / "app.db").read_bytes() == self.newest
         kept = parts_in(target / ".app.db.restoring")
         report = self.into(target, Files())

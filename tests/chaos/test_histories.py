@@ -36,9 +36,9 @@ from replicator import restore
 from replicator.capture import holds as tail_module
 from replicator.engine import session as session_module
 from replicator.system import files
+from tests.helpers.deployment import assert_same_pages
 from tests.helpers.histories import ROWS, Application, Eye, other_database
-from tests.helpers.live import assert_same_pages
-from tests.helpers.replication import LONG, ObedientStore, replicator_for
+from tests.helpers.replication import LONG, HookedStore, replicator_for
 from tests.plugins.scoreboard import SEED, effort
 
 HISTORIES = effort(60, 2000)
@@ -57,7 +57,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="history-"))
         self.path = self.directory / "app.db"
-        self.store = ObedientStore()
+        self.store = HookedStore()
         self.app, self.eye = Application(self.path), Eye(self.path)
         self.replicator, self.images, self.times = None, {}, {}
         self.away, self.trace = False, []
@@ -367,7 +367,7 @@ class History(RuleBasedStateMachine):
             print(*self.trace, sep="\n")  # noqa: T201
             raise
         finally:
-            self.leave()
+            self.close()
 
     def at_the_end(self):
         if self.away:
@@ -385,7 +385,7 @@ class History(RuleBasedStateMachine):
         at = datetime.fromtimestamp(self.times[txid] / 1000, UTC)
         assert self.restored(timestamp=at)[0] == txid
 
-    def leave(self):
+    def close(self):
         self.stop()
         self.app.close()
         self.eye.close()

@@ -13,36 +13,36 @@ import pytest
 
 from replicator.errors import ReplicatorError
 from replicator.sidecar.control import ask
-from tests.helpers.command import cache_of
+from tests.helpers.command_line import cache_of
 from tests.plugins.scoreboard import effort
 from tests.programs import workload
 
 KILLS = effort(10, 700)
 
 
-def test_flush_then_kill_twenty_times(scene):
+def test_flush_then_kill_twenty_times(deployment):
     """A commit, a flush, kill −9: the commit is restored from the store, each of 20 times."""
-    connection = workload.open_database(scene.path)
+    connection = workload.open_database(deployment.path)
     connection.executescript(workload.SCHEMA)
     rng = random.Random(1)
     for seq in range(1, 21):
-        sidecar = scene.sidecar()
+        sidecar = deployment.sidecar()
         sidecar.until_following()
         workload.transaction(connection, 1, seq, rng, 3)
-        txid = ask(cache_of(scene.path), {"command": "flush"})["txid"]
+        txid = ask(cache_of(deployment.path), {"command": "flush"})["txid"]
         sidecar.kill()
-        copy, report = scene.restore()
+        copy, report = deployment.restore()
         assert report.txid == txid
-        scene.prefix_holds(copy, at_least={1: seq})
+        deployment.check_commits(copy, at_least={1: seq})
     connection.close()
-    scene.exact()
+    deployment.check_exact()
 
 
 class Chaos:
     """Writers that go on, sidecars that are killed, and what was reported durable so far."""
 
-    def __init__(self, scene, rng):
-        self.scene, self.rng = scene, rng
+    def __init__(self, deployment, rng):
+        self.deployment, self.rng = deployment, rng
         self.writers = {}
         self.durable = 0  # the newest txid that any sidecar reported
         self.promised = {}  # commits of each writer that a flush covered
@@ -54,7 +54,7 @@ class Chaos:
             if writer is None or not writer.running:
                 if writer is not None:
                     writer.finish()
-                self.writers[number] = self.scene.start(
+                self.writers[number] = self.deployment.start(
                     number,
                     commits=self.rng.randint(40, 160),
                     seed=self.rng.randrange(1 << 30),
@@ -65,7 +65,7 @@ class Chaos:
                 )
 
     def sidecar(self):
-        return self.scene.sidecar(
+        return self.deployment.sidecar(
             "--snapshot-interval",
             "1s",
             "--sync-interval",
@@ -79,8 +79,8 @@ class Chaos:
 
     def flush(self):
         """What had been committed before is promised once the answer is there."""
-        before = self.scene.committed()
-        answer = ask(cache_of(self.scene.path), {"command": "flush"})
+        before = self.deployment.committed()
+        answer = ask(cache_of(self.deployment.path), {"command": "flush"})
         self.durable = max(self.durable, answer["txid"])
         self.promised |= before
 
@@ -112,48 +112,48 @@ class Chaos:
 
     def check(self):
         """The store alone gives back all that was reported durable."""
-        copy, report = self.scene.restore()
+        copy, report = self.deployment.restore()
         if report is None:
             assert self.durable == 0
             return
         assert report.txid >= self.durable
         self.generations.add(report.generation)
-        self.scene.prefix_holds(copy, at_least=self.promised)
+        self.deployment.check_commits(copy, at_least=self.promised)
         copy.unlink()
 
     def end(self):
         """The writers end unharmed, a last sidecar makes all of it durable."""
         for writer in self.writers.values():
             writer.finish()
-        sidecar = self.scene.sidecar()
+        sidecar = self.deployment.sidecar()
         sidecar.until_following()
         self.flush()
-        assert self.promised == self.scene.committed()
+        assert self.promised == self.deployment.committed()
         assert sidecar.stop() == 0
         for _ in range(5):
             txid = self.rng.randint(1, self.durable)
-            copy, report = self.scene.restore(txid=txid)
+            copy, report = self.deployment.restore(txid=txid)
             assert report.txid == txid
-            self.scene.prefix_holds(copy, at_least={})
+            self.deployment.check_commits(copy, at_least={})
             copy.unlink()
 
 
 @pytest.mark.timeout(120 + 20 * KILLS)
-def test_kill_9_at_random_moments(scenes, seed, scoreboard):
+def test_kill_9_at_random_moments(deployments, seed, scoreboard):
     """Under writers that go on, sidecars are killed while they start, follow, flush and take
     snapshots. After each kill a restore brings back at least what was reported durable; in the
     end the store holds the source page by page, and any transaction on the way."""
     rng = random.Random(seed)
     commits = transactions = generations = 0
-    for scene, kills in scenes(KILLS):
-        chaos = Chaos(scene, rng)
-        scene.begin()
+    for deployment, kills in deployments(KILLS):
+        chaos = Chaos(deployment, rng)
+        deployment.create()
         for _ in range(kills):
             chaos.keep_writing()
             chaos.run_until_its_end(chaos.sidecar())
             chaos.check()
         chaos.end()
-        scene.exact()
+        deployment.check_exact()
         commits += sum(chaos.promised.values())
         transactions += chaos.durable
         generations += len(chaos.generations)

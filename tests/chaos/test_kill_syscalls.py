@@ -13,9 +13,7 @@ import sqlite3
 import pytest
 
 from replicator import restore
-from replicator.store.directory import DirectoryStore
-from tests.helpers.bucket import BucketBuilder
-from tests.helpers.target import old_database, target_is_whole
+from tests.helpers.restore_target import check_target, old_database
 from tests.plugins.scoreboard import effort
 from tests.programs.cycle import content
 
@@ -34,7 +32,7 @@ def points(counts, sample, rng, calls=None):
     return every if sample is None else rng.sample(every, sample)
 
 
-class Place:
+class CycleDirectory:
     """What one process left behind."""
 
     def __init__(self, directory):
@@ -95,12 +93,12 @@ def prefix_of(path):
     return len(rows)
 
 
-def ended(place, stage, point):
+def ended(place, tracer, point):
     """All that must hold after a process ended in whatever way, and after a new start."""
     try:
         place.check_store()
         place.check_application()
-        assert stage.run("go on", place.directory) == 0, (place.directory / "errors").read_text()
+        assert tracer.run("go on", place.directory) == 0, (place.directory / "errors").read_text()
         place.check_end()
     except BaseException as error:
         error.add_note(f"at {point}, in {place.directory}: {place.said('durable')} durable")
@@ -109,21 +107,21 @@ def ended(place, stage, point):
 
 
 @pytest.mark.timeout(effort(120, 7200))
-def test_kill_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard):
+def test_kill_at_every_call_of_a_cycle(tracer, tmp_path, seed, scoreboard):
     """Start, join, commits, cuts, appends, roll-over, trim, snapshot, end: killed before any of
     their calls, what was durable is in the store, the application's database is whole, and a new
     start on the same cache goes on to the last page."""
-    whole = Place(tmp_path / "whole")
-    assert stage.run("cycle", whole.directory) == 0
+    whole = CycleDirectory(tmp_path / "whole")
+    assert tracer.run("cycle", whole.directory) == 0
     assert whole.said("rolled") >= 1
-    ended(whole, stage, "no point")
-    counts = stage.counts("cycle", Place(tmp_path / "empty").directory)
+    ended(whole, tracer, "no point")
+    counts = tracer.counts("cycle", CycleDirectory(tmp_path / "empty").directory)
     chosen = points(counts, KILLS, random.Random(seed))
     killed = 0
     for number, point in enumerate(chosen):
-        place = Place(tmp_path / str(number))
-        killed += stage.killed("cycle", place.directory, *point)
-        ended(place, stage, point)
+        place = CycleDirectory(tmp_path / str(number))
+        killed += tracer.killed("cycle", place.directory, *point)
+        ended(place, tracer, point)
     assert 2 * killed > len(chosen)  # not every run makes as many calls as the one counted
     scoreboard(
         "kill at every system call of a capture-upload cycle",
@@ -134,22 +132,22 @@ def test_kill_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard):
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.timeout(effort(120, 7200))
-def test_error_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard, error):
+def test_error_at_every_call_of_a_cycle(tracer, tmp_path, seed, scoreboard, error):
     """From any call that makes something durable, those of the ledger's SQLite among them:
     whatever was acknowledged all the same is in the store; a refusal is an exit code of ours, and
     never a traceback."""
-    counts = stage.counts("cycle", Place(tmp_path / "empty").directory)
+    counts = tracer.counts("cycle", CycleDirectory(tmp_path / "empty").directory)
     ours = {key: count for key, count in counts.items() if key[0] != "app 1"}
     chosen = points(ours, FAULTS, random.Random(seed), FAILING)
     refused = 0
     for number, point in enumerate(chosen):
-        place = Place(tmp_path / str(number))
-        code = stage.failed("cycle", place.directory, *point, error)
+        place = CycleDirectory(tmp_path / str(number))
+        code = tracer.failed("cycle", place.directory, *point, error)
         errors = (place.directory / "errors").read_text()
         assert code < 10, (point, errors)
         assert "Traceback" not in errors, (point, errors)
         refused += code != 0
-        ended(place, stage, point)
+        ended(place, tracer, point)
     scoreboard(
         f"{error} at every fsync, rename, link, write, truncate and open of a cycle",
         f"{len(chosen)} faults, {refused} refused loudly, {len(chosen) - refused} ridden "
@@ -160,36 +158,19 @@ def test_error_at_every_call_of_a_cycle(stage, tmp_path, seed, scoreboard, error
 # ------------------------------------------------------------------------------------ restore
 
 
-@pytest.fixture
-def stored(tmp_path):
-    """A bucket on disk with a snapshot of several parts and some segments."""
-    (tmp_path / "source").mkdir()
-    (tmp_path / "store").mkdir()
-    built = BucketBuilder(tmp_path / "source", DirectoryStore(tmp_path / "store"))
-    built.insert(400)
-    built.cut()
-    built.snapshot(frame_bytes=16 * 4096)
-    built.run("UPDATE t SET body = 'x' WHERE id % 50 = 0")
-    built.cut()
-    built.insert(30)
-    built.cut()
-    yield built
-    built.close()
-
-
 @pytest.mark.timeout(effort(120, 7200))
 @pytest.mark.parametrize("old", [True, False], ids=["over an old one", "anew"])
-def test_kill_at_every_call_of_a_restore(stage, stored, tmp_path, seed, scoreboard, old):
+def test_kill_at_every_call_of_a_restore(tracer, stored_archive, tmp_path, seed, scoreboard, old):
     """Killed before any call, the target is the old database or the new one, whole; a second
     restore goes on from the parts that were proved, and leaves nothing behind."""
     template = tmp_path / "place"
     template.mkdir()
     if old:
         old_database(template)
-    counts = stage.counts("restore", template)
+    counts = tracer.counts("restore", template)
     every = points(counts, counts.total(), random.Random(seed))  # all, in a random order
     wanted = RESTORE_KILLS or len(every)
-    newest = stored.images[stored.txid]
+    newest = stored_archive.images[stored_archive.txid]
     killed = resumed = 0
     # What a thread of the pool has to do differs from run to run, so not every call comes again.
     for number, point in enumerate(every):
@@ -197,10 +178,10 @@ def test_kill_at_every_call_of_a_restore(stage, stored, tmp_path, seed, scoreboa
             break
         place = tmp_path / str(number)
         shutil.copytree(template, place)
-        killed += stage.killed("restore", place, *point)
-        target_is_whole(place, newest, old=old)
+        killed += tracer.killed("restore", place, *point)
+        check_target(place, newest, old=old)
         report = restore(
-            store=stored.store, prefix="app.db", output=place / "app.db", overwrite=True
+            store=stored_archive.store, prefix="app.db", output=place / "app.db", overwrite=True
         )
         resumed += "earlier attempt" in report.verified
         assert (place / "app.db").read_bytes() == newest, point

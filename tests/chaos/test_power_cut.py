@@ -3,7 +3,7 @@
 strace records all that one process writes while it starts, captures, uploads, trims, saves hashes,
 squashes, takes snapshots, ends and starts again; the application and the ledger of the cache are
 SQLite databases in the same stream. Of every state that a power cut may leave on this disk, beside
-a store that goes on, some are made and started on. See power_trace.py,
+a store that goes on, some are made and started on. See syscall_trace.py,
 power_disk.py, power_story.py and power_check.py.
 """
 
@@ -19,8 +19,8 @@ import pytest
 
 from tests.helpers.power_check import StoredLog, check_all, check_cache
 from tests.helpers.power_disk import Disk, digest, write_tree
-from tests.helpers.power_trace import record
-from tests.helpers.trace import reason_to_skip
+from tests.helpers.strace import reason_to_skip
+from tests.helpers.syscall_trace import record
 from tests.plugins.scoreboard import effort
 
 STATES = effort(220, 12_000)  # different ones

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from replicator.model import Retention
-from tests.helpers.replication import ObedientStore
+from tests.helpers.replication import HookedStore
 from tests.helpers.retention import DAY, HOUR, MINUTE
 from tests.helpers.retention_story import (
     Pruning,
@@ -33,7 +33,7 @@ def test_random_pasts(tmp_path, seed, scoreboard):
             pruning = Pruning(past, random_rules(rng), rng.choice([0, HOUR]))
             expected = promised(past, pruning.rules, past.now_ms, possible, pruning.plan.decision)
             kill_at = rng.randint(0, len(pruning.left)) if rng.random() < 0.5 else 0
-            store = ObedientStore(past.store)
+            store = HookedStore(past.store)
             store.before = lambda *_, p=pruning, r=rng: [p.step() for _ in range(r.randint(0, 1))]
             for txid in some(rng, expected, 2):
                 assert past.restored(tmp_path, txid, store=store) == past.images[txid]
@@ -90,7 +90,7 @@ def test_a_keeper_killed_at_every_request(tmp_path, seed, scoreboard):
 
 def killed_at(past, at, expected):
     """Whether the keeper was killed at that moment; the next one ends what it began."""
-    store, count = ObedientStore(past.store), 0
+    store, count = HookedStore(past.store), 0
 
     def moment(*_):
         nonlocal count

@@ -21,7 +21,7 @@ from replicator.format.wal import FrameBuilder
 from replicator.metrics import Metrics
 from replicator.model import Kind, Retention
 from replicator.retention.worker import Keeping
-from tests.helpers.replication import ObedientStore
+from tests.helpers.replication import HookedStore
 from tests.helpers.retention import HOUR, KEYS, SECOND, AgedStore
 from tests.plugins.scoreboard import effort
 
@@ -133,7 +133,7 @@ def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
 
 def requests(tmp_path, store, txid, image):
     """(GETs and HEADs, LISTs) of one exact restore."""
-    counted = ObedientStore(store)
+    counted = HookedStore(store)
     output = tmp_path / f"{txid}.db"
     restore(store=counted, prefix="app.db", output=output, txid=txid)
     assert output.read_bytes() == image

@@ -16,9 +16,10 @@ import pytest
 from replicator.errors import ReplicatorError
 from replicator.recovery.api import restore
 from replicator.sidecar.control import ask
-from tests.helpers.command import cache_of
-from tests.helpers.live import LONG, Scene, assert_same_pages
+from tests.helpers.command_line import cache_of
+from tests.helpers.deployment import Deployment, assert_same_pages
 from tests.helpers.proxy import corrupt_request, delay, drop_answer, hang, reset, status
+from tests.helpers.replication import LONG
 from tests.plugins.scoreboard import effort
 
 SECONDS = effort(20, 1800)
@@ -38,8 +39,8 @@ NETWORK = {
 class Soak:
     """The load, the sidecar of the moment, and what was promised so far."""
 
-    def __init__(self, scene, server, proxy, rng):
-        self.scene, self.server, self.proxy, self.rng = scene, server, proxy, rng
+    def __init__(self, deployment, server, proxy, rng):
+        self.deployment, self.server, self.proxy, self.rng = deployment, server, proxy, rng
         self.writers, self.promised, self.durable = {}, {}, 0
         self.faults, self.restores, self.footprints = 0, 0, []
         self.sidecar = None
@@ -51,7 +52,7 @@ class Soak:
         for number in (1, 2, 3):
             writer = self.writers.get(number)
             if writer is None or not writer.running:
-                self.writers[number] = self.scene.start(
+                self.writers[number] = self.deployment.start(
                     number,
                     commits=self.rng.randint(50, 400),
                     seed=self.rng.randrange(1 << 30),
@@ -63,7 +64,7 @@ class Soak:
                 )
 
     def start(self):
-        self.sidecar = self.scene.sidecar(
+        self.sidecar = self.deployment.sidecar(
             "--max-cache-bytes",
             str(CACHE),
             "--snapshot-interval",
@@ -137,29 +138,29 @@ class Soak:
 
     def damage_hashes(self):
         with contextlib.suppress(FileNotFoundError):
-            os.truncate(cache_of(self.scene.path) / "pages.xxh", 100)
+            os.truncate(cache_of(self.deployment.path) / "pages.xxh", 100)
 
     # what must hold
 
     def check(self):
         """Promise something if the sidecar answers, then restore past the proxy."""
         with contextlib.suppress(ReplicatorError):
-            before = self.scene.committed()
-            self.durable = ask(cache_of(self.scene.path), {"command": "flush"})["txid"]
+            before = self.deployment.committed()
+            self.durable = ask(cache_of(self.deployment.path), {"command": "flush"})["txid"]
             self.promised |= before
         self.restores += 1
-        copy = self.scene.directory / "live.db"
+        copy = self.deployment.directory / "live.db"
         report = restore(
             output=copy,
-            url=self.scene.url,
-            prefix=self.scene.prefix,
+            url=self.deployment.url,
+            prefix=self.deployment.prefix,
             endpoint_url=self.server.endpoint_url,
         )
         if report is None:
             assert not self.durable
             return
         assert report.txid >= self.durable
-        self.scene.prefix_holds(copy, at_least=self.promised)
+        self.deployment.check_commits(copy, at_least=self.promised)
         copy.unlink()
         self.footprint()
 
@@ -170,7 +171,7 @@ class Soak:
             self.footprints.append((self.sidecar.rss() >> 20, descriptors, len(self.cache_files())))
 
     def cache_files(self):
-        directory = cache_of(self.scene.path) / "segments"
+        directory = cache_of(self.deployment.path) / "segments"
         return list(os.scandir(directory)) if directory.exists() else []
 
     def end(self):
@@ -179,11 +180,11 @@ class Soak:
             writer.process.wait(LONG)
         self.proxy.heal()
         self.sidecar.until_following()
-        self.scene.flush()
+        self.deployment.flush()
         assert self.sidecar.stop() == 0
-        copy, _ = self.scene.restore()
-        assert_same_pages(copy.read_bytes(), self.scene.source())
-        self.scene.prefix_holds(copy, at_least=self.scene.committed())
+        copy, _ = self.deployment.restore()
+        assert_same_pages(copy.read_bytes(), self.deployment.source())
+        self.deployment.check_commits(copy, at_least=self.deployment.committed())
 
     def peaks(self, part):
         return [max(values) for values in zip(*part, strict=True)]
@@ -194,18 +195,18 @@ def test_soak(seaweed_credentials, fault_proxy, tmp_path, prefix, seed, scoreboa
     """Until the time is over: a fault, a check. Then calm, and the source page by page."""
     rng = random.Random(seed)
     server = seaweed_credentials
-    scene = Scene(
+    deployment = Deployment(
         tmp_path, url=f"s3://{server.bucket}", endpoint_url=fault_proxy.url, prefix=prefix
     )
     try:
-        scene.begin()
-        soak = Soak(scene, server, fault_proxy, rng)
+        deployment.create()
+        soak = Soak(deployment, server, fault_proxy, rng)
         soak.sidecar.until_following()
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             soak.keep_writing()
             soak.strike()
-            assert soak.sidecar.process.poll() is None, soak.sidecar.said
+            assert soak.sidecar.process.poll() is None, soak.sidecar.output
             soak.check()
         soak.end()
         third = len(soak.footprints) // 3 or 1
@@ -214,10 +215,10 @@ def test_soak(seaweed_credentials, fault_proxy, tmp_path, prefix, seed, scoreboa
         assert late[1] <= early[1] + 16
         assert late[2] <= early[2] + 100
     finally:
-        scene.leave()
+        deployment.close()
     scoreboard(
         "soak: mixed load, a random fault every few seconds, live restores",
         f"{SECONDS} s, {soak.faults} faults, {soak.restores} live restores, "
-        f"{scene.total()} commits, 0 violations; memory {early[0]} → {late[0]} MiB, "
+        f"{deployment.total()} commits, 0 violations; memory {early[0]} → {late[0]} MiB, "
         f"descriptors {early[1]} → {late[1]}, cache files {early[2]} → {late[2]}",
     )

@@ -23,9 +23,17 @@ import pytest
 from replicator.errors import GapError
 from replicator.inspect.doctor import check_database
 from tests.helpers.bucket import plain_state
-from tests.helpers.command import cache_of, wait_for
-from tests.helpers.live import LONG, Scene, assert_same_pages
-from tests.helpers.replication import App, ObedientStore, replicating, replicator_for, restored
+from tests.helpers.command_line import cache_of
+from tests.helpers.deployment import Deployment, assert_same_pages
+from tests.helpers.replication import (
+    LONG,
+    App,
+    HookedStore,
+    replicating,
+    replicator_for,
+    restored,
+    wait_for,
+)
 from tests.plugins.scoreboard import effort
 from tests.programs import workload
 
@@ -37,9 +45,9 @@ def connected(path, **options):
     return contextlib.closing(sqlite3.connect(path, isolation_level=None, **options))
 
 
-def other_database(scene, *, page_size=4096, mode="WAL", rows=300):
+def other_database(deployment, *, page_size=4096, mode="WAL", rows=300):
     """Another database, all of it in one file."""
-    path = scene.directory / "other.db"
+    path = deployment.directory / "other.db"
     with connected(path) as db:
         db.execute(f"PRAGMA page_size={page_size}")
         db.execute(f"PRAGMA journal_mode={mode}").fetchall()
@@ -51,87 +59,87 @@ def other_database(scene, *, page_size=4096, mode="WAL", rows=300):
     return path
 
 
-def remove(scene, *suffixes):
+def remove(deployment, *suffixes):
     for suffix in suffixes:
-        Path(f"{scene.path}{suffix}").unlink(missing_ok=True)
+        Path(f"{deployment.path}{suffix}").unlink(missing_ok=True)
 
 
-def settled(scene):
+def settled(deployment):
     """Once the application has gone, its log is gone as well, or empty."""
-    wait_for(lambda: not scene.wal.exists() or scene.wal.stat().st_size == 0)
+    wait_for(lambda: not deployment.wal.exists() or deployment.wal.stat().st_size == 0)
 
 
 # What happens; the application is not running then, as whoever does such things should see to.
 
 
-def renamed(scene, older):
-    settled(scene)
-    other_database(scene).rename(scene.path)
+def renamed(deployment, older):
+    settled(deployment)
+    other_database(deployment).rename(deployment.path)
 
 
-def renamed_without_log(scene, older):
-    remove(scene, *SIDE_FILES)
-    other_database(scene).rename(scene.path)
+def renamed_without_log(deployment, older):
+    remove(deployment, *SIDE_FILES)
+    other_database(deployment).rename(deployment.path)
 
 
-def copied(scene, older):
-    settled(scene)
-    shutil.copyfile(other_database(scene), scene.path)
+def copied(deployment, older):
+    settled(deployment)
+    shutil.copyfile(other_database(deployment), deployment.path)
 
 
-def copied_without_log(scene, older):
-    remove(scene, *SIDE_FILES)
-    shutil.copyfile(other_database(scene), scene.path)
+def copied_without_log(deployment, older):
+    remove(deployment, *SIDE_FILES)
+    shutil.copyfile(other_database(deployment), deployment.path)
 
 
-def rolled_back_by_copy(scene, older):
-    settled(scene)
-    shutil.copyfile(older, scene.path)
+def rolled_back_by_copy(deployment, older):
+    settled(deployment)
+    shutil.copyfile(older, deployment.path)
 
 
-def rolled_back_by_rename(scene, older):
-    settled(scene)
-    older.rename(scene.path)
+def rolled_back_by_rename(deployment, older):
+    settled(deployment)
+    older.rename(deployment.path)
 
 
-def restored_by_backup(scene, older):
-    with connected(other_database(scene)) as source, connected(scene.path) as target:
+def restored_by_backup(deployment, older):
+    with connected(other_database(deployment)) as source, connected(deployment.path) as target:
         source.backup(target)
 
 
-def deleted(scene, older):
-    remove(scene, "", *SIDE_FILES)
+def deleted(deployment, older):
+    remove(deployment, "", *SIDE_FILES)
 
 
-def another_page_size(scene, older):
-    settled(scene)
-    other_database(scene, page_size=1024).rename(scene.path)
+def another_page_size(deployment, older):
+    settled(deployment)
+    other_database(deployment, page_size=1024).rename(deployment.path)
 
 
-def not_in_wal_mode(scene, older):
-    settled(scene)
-    other_database(scene, mode="DELETE").rename(scene.path)
+def not_in_wal_mode(deployment, older):
+    settled(deployment)
+    other_database(deployment, mode="DELETE").rename(deployment.path)
 
 
-def not_in_wal_mode_by_copy(scene, older):
-    settled(scene)
-    shutil.copyfile(other_database(scene, mode="DELETE"), scene.path)
+def not_in_wal_mode_by_copy(deployment, older):
+    settled(deployment)
+    shutil.copyfile(other_database(deployment, mode="DELETE"), deployment.path)
 
 
-def auto_vacuum(scene, older):
-    with connected(scene.path) as db:
+def auto_vacuum(deployment, older):
+    with connected(deployment.path) as db:
         db.execute("PRAGMA auto_vacuum=FULL")
         db.execute("VACUUM")
         db.execute("DELETE FROM item WHERE id % 2")
 
 
-def last_connection_closes(scene, older):
+def last_connection_closes(deployment, older):
     for n in range(10):
-        with connected(scene.path) as db:
+        with connected(deployment.path) as db:
             db.execute("INSERT INTO filler VALUES (randomblob(?))", (500 * n,))
 
 
-def killed_in_a_transaction(scene, older):
+def killed_in_a_transaction(deployment, older):
     """Its log holds frames of a transaction that never ends."""
     code = (
         "import sqlite3, os, signal; db = sqlite3.connect({!r}, isolation_level=None); "
@@ -139,7 +147,7 @@ def killed_in_a_transaction(scene, older):
         "db.execute('UPDATE item SET body = randomblob(900)'); "
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    done = subprocess.run([sys.executable, "-c", code.format(str(scene.path))], check=False)
+    done = subprocess.run([sys.executable, "-c", code.format(str(deployment.path))], check=False)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -173,43 +181,43 @@ CASES = [(when, surprise) for surprise in SAID for when in ("while it runs", "wh
     effort(CASES[::5], CASES),
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_surprise(scene, when, surprise, scoreboard):
+def test_a_surprise(deployment, when, surprise, scoreboard):
     """The replica is right again by itself, earlier states stay what they were, and whoever
     reads the log knows what happened."""
-    scene.begin()
-    scene.write(commits=40)
-    sidecar = scene.sidecar("--snapshot-interval", "1h", roll_over=20)
+    deployment.create()
+    deployment.write(commits=40)
+    sidecar = deployment.sidecar("--snapshot-interval", "1h", roll_over=20)
     sidecar.until_following()
-    older = scene.directory / "older.db"
-    older.write_bytes(image(scene))
-    scene.write(commits=40)
-    before, was = scene.flush(), image(scene)
+    older = deployment.directory / "older.db"
+    older.write_bytes(image(deployment))
+    deployment.write(commits=40)
+    before, was = deployment.flush(), image(deployment)
     if when == "while it is stopped":
         assert sidecar.stop() == 0
-    surprise(scene, older)
-    carry_on(scene.path)
+    surprise(deployment, older)
+    carry_on(deployment.path)
     if when == "while it is stopped":
-        sidecar = scene.sidecar(roll_over=20)
+        sidecar = deployment.sidecar(roll_over=20)
         sidecar.until_following()
-    carry_on(scene.path)
-    txid = scene.flush()
+    carry_on(deployment.path)
+    txid = deployment.flush()
     assert txid > before
-    now = image(scene)
+    now = image(deployment)
     assert sidecar.stop() == 0
-    copy, _ = scene.restore(txid=txid)
+    copy, _ = deployment.restore(txid=txid)
     assert_same_pages(copy.read_bytes(), now)
-    copy, _ = scene.restore(txid=before)
+    copy, _ = deployment.restore(txid=before)
     assert_same_pages(copy.read_bytes(), was)
-    with connected(scene.path) as db:  # it is the application's last word as well
+    with connected(deployment.path) as db:  # it is the application's last word as well
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert re.search(SAID[surprise][when == "while it is stopped"], sidecar.said), sidecar.said
+    assert re.search(SAID[surprise][when == "while it is stopped"], sidecar.output), sidecar.output
     scoreboard(f"surprise {when}: {surprise.__name__}", "page-exact, by itself")
 
 
-def image(scene):
+def image(deployment):
     """The committed database, without SQLite."""
-    log = scene.wal.read_bytes() if scene.wal.exists() else b""
-    return plain_state(scene.path.read_bytes(), log)
+    log = deployment.wal.read_bytes() if deployment.wal.exists() else b""
+    return plain_state(deployment.path.read_bytes(), log)
 
 
 def carry_on(path):
@@ -222,47 +230,47 @@ def carry_on(path):
             db.execute("INSERT INTO filler VALUES (randomblob(900))")
 
 
-def test_the_log_cannot_be_given_up_under_a_sidecar(scene):
+def test_the_log_cannot_be_given_up_under_a_sidecar(deployment):
     """While it runs, SQLite refuses to leave WAL mode, which is all the application sees; the
     page size, which only another mode could change, stays."""
-    scene.begin()
-    sidecar = scene.sidecar()
+    deployment.create()
+    sidecar = deployment.sidecar()
     sidecar.until_following()
-    with connected(scene.path, timeout=0.1) as db:
+    with connected(deployment.path, timeout=0.1) as db:
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             db.execute("PRAGMA journal_mode=DELETE").fetchall()
         db.execute("PRAGMA page_size=1024")
         db.execute("VACUUM")
         assert db.execute("PRAGMA page_size").fetchone() == (4096,)
-    carry_on(scene.path)
-    scene.flush()
+    carry_on(deployment.path)
+    deployment.flush()
     assert sidecar.stop() == 0
-    scene.exact()
+    deployment.check_exact()
 
 
-def test_an_exclusive_application_is_said_and_outlasted(scene):
+def test_an_exclusive_application_is_said_and_outlasted(deployment):
     """A database that another process keeps to itself cannot be followed: the status and the
     log say so and what to do, and once it is shared again, so is the replica right."""
-    scene.begin()
-    sidecar = scene.sidecar()
+    deployment.create()
+    sidecar = deployment.sidecar()
     sidecar.until_following()
-    remove(scene, "", *SIDE_FILES)
+    remove(deployment, "", *SIDE_FILES)
     sidecar.until(lambda status: status["state"] == "waiting")
-    with connected(scene.directory / "mine.db") as db:
+    with connected(deployment.directory / "mine.db") as db:
         db.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
         db.execute("PRAGMA journal_mode=WAL").fetchall()
         db.execute("CREATE TABLE t(body)")
-        (scene.directory / "mine.db").rename(scene.path)
-        (scene.directory / "mine.db-wal").rename(scene.wal)
+        (deployment.directory / "mine.db").rename(deployment.path)
+        (deployment.directory / "mine.db-wal").rename(deployment.wal)
         status = sidecar.until(lambda status: status["state"] == "stalled")
         assert not status["healthy"]
         assert "EXCLUSIVE" in status["last_error"]
-    carry_on(scene.path)
+    carry_on(deployment.path)
     sidecar.until_following()
-    scene.flush()
+    deployment.flush()
     assert sidecar.stop() == 0
-    now = scene.source()
-    copy, _ = scene.restore()
+    now = deployment.source()
+    copy, _ = deployment.restore()
     assert_same_pages(copy.read_bytes(), now)
 
 
@@ -277,23 +285,23 @@ def test_any_path(tmp_path, name, linked):
     home = tmp_path / name
     home.mkdir()
     (tmp_path / "store").mkdir()
-    scene = Scene(home, url=f"file://{tmp_path / 'store'}")
-    real = scene.path
+    deployment = Deployment(home, url=f"file://{tmp_path / 'store'}")
+    real = deployment.path
     try:
-        scene.begin()
+        deployment.create()
         if linked:
-            scene.path = tmp_path / f"{name}.db"
-            scene.path.symlink_to(real)
-        sidecar = scene.sidecar()
+            deployment.path = tmp_path / f"{name}.db"
+            deployment.path.symlink_to(real)
+        sidecar = deployment.sidecar()
         sidecar.db = real  # the cache lies beside the file itself
         sidecar.until_following()
-        scene.write(commits=20)  # by that name too
-        assert scene.flush() >= 21
+        deployment.write(commits=20)  # by that name too
+        assert deployment.flush() >= 21
         assert sidecar.stop() == 0
-        scene.path = real
-        scene.exact()
+        deployment.path = real
+        deployment.check_exact()
     finally:
-        scene.leave()
+        deployment.close()
 
 
 @pytest.mark.parametrize("hours", [1, -1])
@@ -303,7 +311,7 @@ def test_the_clock_jumps(tmp_path, monkeypatch, hours):
     real, jump = time.time_ns, [0]
     monkeypatch.setattr(time, "time_ns", lambda: real() + jump[0])
     monkeypatch.setattr(time, "time", lambda: (real() + jump[0]) / 1e9)
-    store, images = ObedientStore(), {}
+    store, images = HookedStore(), {}
     with App(tmp_path / "app.db") as app, replicating(app.path, store) as replicator:
         for jump[0] in (0, hours * HOUR, 0, -hours * HOUR, 0):
             for _ in range(3):
@@ -341,7 +349,7 @@ def locks(path):
 def test_no_operation_drops_a_lock_of_the_application(tmp_path):
     """O5. A replicator in the application's own process: start, flush, snapshot, status, a look
     at the files, a restore beside, stop. Each leaves the locks of an open read transaction."""
-    store, path = ObedientStore(), tmp_path / "app.db"
+    store, path = HookedStore(), tmp_path / "app.db"
     (tmp_path / "out").mkdir()
     with App(path) as app, App(path) as writer:
         app.insert(50)

@@ -26,7 +26,7 @@ from replicator.verify.verify import verify
 from tests.helpers.replication import (
     LONG,
     App,
-    ObedientStore,
+    HookedStore,
     image_of,
     replicator_for,
     restored,
@@ -56,7 +56,7 @@ PAUSES = [
 ]
 
 
-class Pausing(ObedientStore):
+class Pausing(HookedStore):
     """The shared store as one host sees it: one call of its choice takes until it is released."""
 
     def __init__(self, inner, rng):

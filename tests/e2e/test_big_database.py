@@ -1,7 +1,7 @@
-"""More than memory: a database and a transaction of 1 GiB, and pages beyond the lock page.
+"""Databases larger than memory: a snapshot and a transaction of 1 GiB, pages beyond the lock page.
 
-Minutes and gigabytes, so these run in ``make soak``. Each test has a server of its own, and
-nothing of it stays on the disk. The figures are printed.
+The tests take minutes and gigabytes, so ``make soak`` runs them. Each test has its own server,
+leaves nothing on the disk, and prints its figures.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from replicator.testing import SeaweedServer
-from tests.helpers.command import Desk
+from tests.helpers.command_line import CommandLine
 from tests.helpers.proxy import FaultProxy
 from tests.helpers.replication import App
 
@@ -31,25 +31,25 @@ LOCK_BYTE = 0x40000000
 
 
 @pytest.fixture
-def desk(clean_environment, tmp_path):
-    """A user with a server of their own; everything on disk goes with them."""
+def own_cli(clean_environment, tmp_path):
+    """A user with a server of their own; all its files are removed at the end."""
     with SeaweedServer() as server:
-        desk = Desk(tmp_path, server)
-        yield desk
-        desk.leave()
+        own_cli = CommandLine(tmp_path, server)
+        yield own_cli
+        own_cli.close()
     shutil.rmtree(tmp_path)
 
 
 @pytest.fixture
-def tell(capsys, request):
-    """Print figures, captured output or not."""
+def print_figures(capsys, request):
+    """Prints figures past the capture of output."""
 
-    def tell(**figures):
+    def print_figures(**figures):
         with capsys.disabled():
             text = ", ".join(f"{name} {value}" for name, value in figures.items())
             print(f"\n{request.node.name}: {text}")  # noqa: T201
 
-    return tell
+    return print_figures
 
 
 def mib(size):
@@ -66,7 +66,7 @@ def fill(app, size):
 
 @contextlib.contextmanager
 def writing(path, rate=100):
-    """A writer beside the test, some transactions a second; yields how many it committed."""
+    """A concurrent writer with ``rate`` transactions a second; yields [number of commits]."""
     done, stop = [0], threading.Event()
 
     def write():
@@ -84,35 +84,44 @@ def writing(path, rate=100):
         thread.join()
 
 
-def flushed(desk, path):
-    done = desk.call("flush", path, "--json", timeout=900)
+def flushed(own_cli, path):
+    done = own_cli.call("flush", path, "--json", timeout=900)
     assert done.code == 0, done.err
     return done.json["txid"]
 
 
-def apart(*command):
-    """In a process of its own: closing a database file here would drop the locks on it."""
+def run_apart(*command):
+    """Runs a command in its own process: closing a database file here would drop its locks."""
     return subprocess.run(command, check=False).returncode == 0
 
 
 def same(source, copy):
-    return apart("cmp", "-s", source, copy)
+    return run_apart("cmp", "-s", source, copy)
 
 
-def folded(app):
-    """The database with its whole log in the one file."""
+def checkpointed(app):
+    """The path of the database after a full checkpoint."""
     assert app.checkpoint("TRUNCATE")[0] == 0
     return app.path
 
 
-def restored(desk, name, *options):
+def restored(own_cli, name, *options):
     """(path, seconds, peak RSS in bytes) of a restore by a process of its own."""
-    path = desk.home / name
+    path = own_cli.home / name
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "replicator", "restore", *desk.place, "-o", str(path), *options],
+        [
+            sys.executable,
+            "-m",
+            "replicator",
+            "restore",
+            *own_cli.bucket_options,
+            "-o",
+            str(path),
+            *options,
+        ],
         stdout=subprocess.DEVNULL,
-        env=desk.environment,
+        env=own_cli.environment,
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -120,25 +129,26 @@ def restored(desk, name, *options):
     return path, time.monotonic() - began, usage.ru_maxrss * 1024
 
 
-def test_a_gigabyte_under_writes(desk, tell):
-    """The first snapshot of 1 GiB, taken while transactions go on, is uploaded once, in less
-    than 200 MB of memory, and the restored file is the source to the byte."""
-    with App(desk.home / "app.db", mode="OFF") as app:
+def test_a_gigabyte_under_writes(own_cli, print_figures):
+    """The first snapshot of 1 GiB, taken under writes, is uploaded once, in less than 200 MB of
+    memory, and the restored file equals the source byte by byte."""
+    with App(own_cli.home / "app.db", mode="OFF") as app:
         fill(app, GIB)
         app.run("PRAGMA journal_mode=WAL")
-    size = (desk.home / "app.db").stat().st_size
+    size = (own_cli.home / "app.db").stat().st_size
     assert size >= GIB
-    proxy = FaultProxy(desk.server.endpoint_url)
+    proxy = FaultProxy(own_cli.server.endpoint_url)
     try:
         began = time.monotonic()
-        with writing(desk.home / "app.db") as committed:
-            sidecar = desk.sidecar(
-                desk.home / "app.db", place=("--bucket", desk.bucket, "--endpoint-url", proxy.url)
+        with writing(own_cli.home / "app.db") as committed:
+            sidecar = own_cli.sidecar(
+                own_cli.home / "app.db",
+                bucket_options=own_cli.options_through(proxy.url),
             )
             sidecar.until(lambda status: status["durable_txid"] > 0)
             took = time.monotonic() - began
-            flushed(desk, desk.home / "app.db")
-        flushed(desk, desk.home / "app.db")
+            flushed(own_cli, own_cli.home / "app.db")
+        flushed(own_cli, own_cli.home / "app.db")
         peak = sidecar.peak_rss()
         status = sidecar.status()
         assert sidecar.stop() == 0
@@ -149,18 +159,18 @@ def test_a_gigabyte_under_writes(desk, tell):
         ]
     finally:
         proxy.stop()
-    stored = list(desk.store().list("app.db/snapshots/"))
+    stored = list(own_cli.store().list("app.db/snapshots/"))
     assert len(stored) == 1
     parts = Counter(
         parse_qs(urlsplit(path).query)["partNumber"][0] for method, path in sent if method == "PUT"
     )
     assert set(parts.values()) == {1}
     assert sum(method == "POST" for method, _ in sent) == 2  # begin and complete
-    with App(desk.home / "app.db") as app:
-        source = folded(app)
-    copy, seconds, memory = restored(desk, "copy.db")
+    with App(own_cli.home / "app.db") as app:
+        source = checkpointed(app)
+    copy, seconds, memory = restored(own_cli, "copy.db")
     assert same(source, copy)
-    tell(
+    print_figures(
         database=mib(size),
         snapshot=mib(stored[0].size),
         parts=len(parts),
@@ -175,28 +185,28 @@ def test_a_gigabyte_under_writes(desk, tell):
     assert peak < 200e6
 
 
-def test_one_transaction_of_a_gigabyte(desk, tell):
-    """It is replicated and restored, in less than 250 MB of memory."""
-    with App(desk.home / "app.db") as app:
+def test_one_transaction_of_a_gigabyte(own_cli, print_figures):
+    """A transaction of 1 GiB is replicated and restored in less than 250 MB of memory."""
+    with App(own_cli.home / "app.db") as app:
         app.insert(10)
-        sidecar = desk.sidecar(app.path)
+        sidecar = own_cli.sidecar(app.path)
         sidecar.until_following()
-        before = flushed(desk, app.path)
+        before = flushed(own_cli, app.path)
         began = time.monotonic()
         fill(app, GIB)
         committed = time.monotonic()
-        txid = flushed(desk, app.path)
+        txid = flushed(own_cli, app.path)
         took = time.monotonic() - committed
         assert txid == before + 1
         peak = sidecar.peak_rss()
         app.insert(1)
-        flushed(desk, app.path)
+        flushed(own_cli, app.path)
         assert sidecar.stop() == 0
-        source = folded(app)
-    segments = [item.size for item in desk.store().list("app.db/wal/")]
-    copy, seconds, memory = restored(desk, "copy.db")
+        source = checkpointed(app)
+    segments = [item.size for item in own_cli.store().list("app.db/wal/")]
+    copy, seconds, memory = restored(own_cli, "copy.db")
     assert same(source, copy)
-    tell(
+    print_figures(
         transaction=mib(source.stat().st_size),
         segment=mib(max(segments)),
         commit_seconds=f"{committed - began:.1f}",
@@ -209,48 +219,48 @@ def test_one_transaction_of_a_gigabyte(desk, tell):
 
 
 @pytest.mark.parametrize("page_size", [4096, 65536])
-def test_beyond_the_lock_page(desk, tell, page_size):
-    """A database grows over the page at 1 GiB that SQLite never uses: as log, as a catch-up
-    after an absence, and as a snapshot, every page is what it was."""
-    with App(desk.home / "app.db", mode="OFF", page_size=page_size) as app:
+def test_beyond_the_lock_page(own_cli, print_figures, page_size):
+    """A database grows beyond the page at 1 GiB that SQLite never uses. Every page is exact
+    when it comes from the WAL, from a catch-up after an absence, and from a snapshot."""
+    with App(own_cli.home / "app.db", mode="OFF", page_size=page_size) as app:
         app.run(
             *2 * [f"INSERT INTO t(body) VALUES (zeroblob({LOCK_BYTE // 2 - 20 * MIB}))"],
             "PRAGMA journal_mode=WAL",
         )
         assert app.path.stat().st_size < LOCK_BYTE
-        sidecar = desk.sidecar(app.path)
+        sidecar = own_cli.sidecar(app.path)
         sidecar.until_following()
         app.run(f"INSERT INTO t(body) VALUES (zeroblob({80 * MIB}))")
         app.insert(200, 2000)
-        flushed(desk, app.path)
+        flushed(own_cli, app.path)
         assert sidecar.stop() == 0
-        assert folded(app).stat().st_size > LOCK_BYTE
-        copy, seconds, memory = restored(desk, "log.db")
+        assert checkpointed(app).stat().st_size > LOCK_BYTE
+        copy, seconds, memory = restored(own_cli, "log.db")
         assert same(app.path, copy)
         copy.unlink()
         app.insert(200, 2000)
-        folded(app)
+        checkpointed(app)
         app.insert(1)
-        sidecar = desk.sidecar(app.path)
+        sidecar = own_cli.sidecar(app.path)
         sidecar.until_following()
-        flushed(desk, app.path)
-        assert "caught up" in sidecar.said
+        flushed(own_cli, app.path)
+        assert "caught up" in sidecar.output
         for suffix in ("", "-wal"):
-            apart("cp", f"{app.path}{suffix}", desk.home / f"then.db{suffix}")
-        with App(desk.home / "then.db") as then:
-            copy, _, _ = restored(desk, "caught-up.db")
-            assert same(folded(then), copy)
+            run_apart("cp", f"{app.path}{suffix}", own_cli.home / f"then.db{suffix}")
+        with App(own_cli.home / "then.db") as then:
+            copy, _, _ = restored(own_cli, "caught-up.db")
+            assert same(checkpointed(then), copy)
         copy.unlink()
         app.insert(1)
-        assert desk.call("snapshot", app.path, timeout=900).code == 0
+        assert own_cli.call("snapshot", app.path, timeout=900).code == 0
         peak = sidecar.peak_rss()
         assert sidecar.stop() == 0
-        whole, _, _ = restored(desk, "snapshot.db")
-        assert same(folded(app), whole)
-    tell(
+        whole, _, _ = restored(own_cli, "snapshot.db")
+        assert same(checkpointed(app), whole)
+    print_figures(
         page_size=page_size,
         database=mib(whole.stat().st_size),
-        stored=mib(sum(item.size for item in desk.store().list("app.db/"))),
+        stored=mib(sum(item.size for item in own_cli.store().list("app.db/"))),
         sidecar_peak=mib(peak),
         restore_seconds=f"{seconds:.1f}",
         restore_peak=mib(memory),

@@ -22,17 +22,15 @@ def quiet(sidecar):
     )
 
 
-def test_an_idle_minute_costs_nothing(desk, fault_proxy, capsys):
+def test_an_idle_minute_costs_nothing(cli, fault_proxy, capsys):
     """The application has the database open and writes nothing: for a minute the store sees
     neither a request nor a connection, and the sidecar uses less than 1 % of one core."""
-    with App(desk.home / "app.db") as app:
-        sidecar = desk.sidecar(
-            app.path, place=("--bucket", desk.bucket, "--endpoint-url", fault_proxy.url)
-        )
+    with App(cli.home / "app.db") as app:
+        sidecar = cli.sidecar(app.path, bucket_options=cli.options_through(fault_proxy.url))
         sidecar.until_following()
         for _ in range(3):
             app.insert(10)
-            desk.call("flush", app.path)
+            cli.call("flush", app.path)
         quiet(sidecar)
         before, began = list(fault_proxy.requests), sidecar.cpu_seconds()
         assert before
@@ -46,7 +44,7 @@ def test_an_idle_minute_costs_nothing(desk, fault_proxy, capsys):
         assert fault_proxy.requests == before
         assert spent < MINUTE / 100
         app.insert(1)
-        desk.call("flush", app.path)
+        cli.call("flush", app.path)
         came = [kind for kind, *_ in fault_proxy.requests[len(before) :]]
         assert sorted(came) == ["GET", "GET", "PUT"]  # after a minute it looks whose the log is
         assert sidecar.stop() == 0

@@ -12,19 +12,14 @@ import pytest
 
 from replicator import restore
 from replicator.sqlite.live import LiveDatabase
-from tests.helpers.replication import LONG, App, ObedientStore, replicating
+from tests.helpers.replication import LONG, App, HookedStore, replicating
 
 ROWS = 8000
 LINE = "the quick brown fox jumps over the lazy dog; "
 HOUR = 3600.0  # an interval that never ends in a test: cuts happen where the test asks for them
 
 
-@pytest.fixture
-def store():
-    return CountedStore()
-
-
-class CountedStore(ObedientStore):
+class CountedStore(HookedStore):
     """Counts what goes up and comes down, by method."""
 
     def __init__(self):
@@ -62,8 +57,8 @@ class CountedStore(ObedientStore):
             return found
 
 
-class Ledger(App):
-    """An application whose every byte is given."""
+class Bank(App):
+    """An application in which every byte is fixed."""
 
     def __init__(self, path):
         super().__init__(path, autocheckpoint=1000)
@@ -100,121 +95,128 @@ class Ledger(App):
 
 
 @pytest.fixture
-def app(tmp_path):
-    with Ledger(tmp_path / "app.db") as app:
-        app.checkpoint("TRUNCATE")
-        yield app
+def bank(path):
+    """A `Bank` with an empty WAL."""
+    with Bank(path) as bank:
+        bank.checkpoint("TRUNCATE")
+        yield bank
+
+
+@pytest.fixture
+def counted():
+    """A `CountedStore`."""
+    return CountedStore()
 
 
 @contextlib.contextmanager
-def begun(app, store):
+def begun(bank, counted):
     """A replicator that has everything so far in the store."""
-    with replicating(app.path, store, sync_interval=HOUR) as replicator:
+    with replicating(bank.path, counted, sync_interval=HOUR) as replicator:
         replicator.flush(LONG)
         yield replicator
 
 
-def in_steps(app, replicator, steps, each):
+def in_steps(bank, replicator, steps, each):
     """Captures of ``each`` transactions. The very first is due at once, so it has to be one."""
     for _ in range(steps):
-        app.transactions(each)
+        bank.transactions(each)
         replicator.flush(LONG)
 
 
-def test_the_first_snapshot(app, store):
+def test_the_first_snapshot(bank, counted):
     """A start sends the database once, compressed, with a handful of small requests around it;
     zstd makes 0.45 of these rows."""
-    with begun(app, store):
-        spent = store.spent()
-    assert spent.pop("up") <= 0.46 * app.path.stat().st_size
+    with begun(bank, counted):
+        spent = counted.spent()
+    assert spent.pop("up") <= 0.46 * bank.path.stat().st_size
     assert spent.pop("down") <= 100
     assert spent == {"delete": 1, "get": 1, "list": 4, "list_uploads": 1, "put": 7}
 
 
-def test_a_lone_commit(app, store):
+def test_a_lone_commit(bank, counted):
     """One commit of four pages: one request, and less than one page."""
-    with begun(app, store) as replicator:
-        in_steps(app, replicator, 1, 1)
-        store.spent()
-        in_steps(app, replicator, 1, 1)
-        spent = store.spent()
+    with begun(bank, counted) as replicator:
+        in_steps(bank, replicator, 1, 1)
+        counted.spent()
+        in_steps(bank, replicator, 1, 1)
+        spent = counted.spent()
     assert spent.pop("up") <= 3500
     assert spent == {"put": 1, "down": 0}
 
 
-def test_transactions(app, store):
+def test_transactions(bank, counted):
     """A thousand transactions in twenty captures, with roll-overs among them: one request each,
     0.155 of the bytes of the log, and as many objects as captures."""
-    with begun(app, store) as replicator:
-        in_steps(app, replicator, 1, 1)
-        store.spent()
-        objects, log = len(list(store.inner.list(""))), replicator.metrics.get("captured_bytes")
-        in_steps(app, replicator, 20, 50)
-        spent = store.spent()
+    with begun(bank, counted) as replicator:
+        in_steps(bank, replicator, 1, 1)
+        counted.spent()
+        objects, log = len(list(counted.inner.list(""))), replicator.metrics.get("captured_bytes")
+        in_steps(bank, replicator, 20, 50)
+        spent = counted.spent()
         log = replicator.metrics.get("captured_bytes") - log
         assert replicator.metrics.get("roll_overs") >= 2
     assert spent.pop("up") <= 0.158 * log
     assert spent == {"put": 20, "down": 0}
-    assert len(list(store.inner.list(""))) == objects + 20
+    assert len(list(counted.inner.list(""))) == objects + 20
 
 
-def test_what_is_committed_while_the_log_is_let_go_costs_no_request(app, store, monkeypatch):
+def test_what_is_committed_while_the_log_is_let_go_costs_no_request(bank, counted, monkeypatch):
     """Each checkpoint of a roll-over meets another commit, as under steady writes: still one
     segment, one request."""
     checkpoint, meanwhile = LiveDatabase.checkpoint, iter(range(3))
 
     def slow(database):
         for _ in meanwhile:
-            app.transactions(1)
+            bank.transactions(1)
             break
         return checkpoint(database)
 
-    with begun(app, store) as replicator:
-        in_steps(app, replicator, 1, 300)
-        store.spent()
+    with begun(bank, counted) as replicator:
+        in_steps(bank, replicator, 1, 300)
+        counted.spent()
         monkeypatch.setattr(LiveDatabase, "checkpoint", slow)
-        in_steps(app, replicator, 1, 300)
+        in_steps(bank, replicator, 1, 300)
         assert replicator.metrics.get("roll_overs") > 0
         assert replicator.status().txid == replicator.status().durable_txid
         assert next(meanwhile, None) is None
-        assert store.spent()["put"] == 1
+        assert counted.spent()["put"] == 1
 
 
-def test_nothing(app, store):
+def test_nothing(bank, counted):
     """Fifty flushes with nothing to capture: nothing is asked of the store."""
-    with begun(app, store) as replicator:
-        in_steps(app, replicator, 1, 1)
-        store.spent()
+    with begun(bank, counted) as replicator:
+        in_steps(bank, replicator, 1, 1)
+        counted.spent()
         for _ in range(50):
             replicator.flush(LONG)
-        assert store.spent() == {"up": 0, "down": 0}
+        assert counted.spent() == {"up": 0, "down": 0}
 
 
-def test_a_restart_after_changes(app, store):
+def test_a_restart_after_changes(bank, counted):
     """One page in a hundred changed, and the log is gone: what is sent is a fortieth of the
     database at most, in one request, and nothing is read but what says where the log ends."""
-    with begun(app, store) as replicator:
-        in_steps(app, replicator, 1, 1)
-    app.db.execute("UPDATE account SET body = ? WHERE id % 900 = 1", (app.body(),))
-    app.checkpoint("TRUNCATE")
-    store.spent()
-    with begun(app, store) as replicator:
+    with begun(bank, counted) as replicator:
+        in_steps(bank, replicator, 1, 1)
+    bank.db.execute("UPDATE account SET body = ? WHERE id % 900 = 1", (bank.body(),))
+    bank.checkpoint("TRUNCATE")
+    counted.spent()
+    with begun(bank, counted) as replicator:
         assert replicator.metrics.get("catch_ups") == 1
-    spent = store.spent()
-    assert spent.pop("up") <= app.path.stat().st_size / 40
+    spent = counted.spent()
+    assert spent.pop("up") <= bank.path.stat().st_size / 40
     assert spent == {"head": 1, "list": 2, "put": 1, "down": 0}
 
 
-def test_a_restore(app, store, tmp_path):
+def test_a_restore(bank, counted, tmp_path):
     """Each object is read once: one request for each segment, two for the snapshot, and not
     more bytes than are stored."""
-    with begun(app, store) as replicator:
-        in_steps(app, replicator, 1, 1)
-        in_steps(app, replicator, 19, 50)
-    stored = sum(info.size for info in store.inner.list(""))
-    store.spent()
-    restore(store=store, prefix="app.db", output=tmp_path / "copy.db")
-    spent = store.spent()
-    assert (tmp_path / "copy.db").read_bytes() == app.image()
+    with begun(bank, counted) as replicator:
+        in_steps(bank, replicator, 1, 1)
+        in_steps(bank, replicator, 19, 50)
+    stored = sum(info.size for info in counted.inner.list(""))
+    counted.spent()
+    restore(store=counted, prefix="app.db", output=tmp_path / "copy.db")
+    spent = counted.spent()
+    assert (tmp_path / "copy.db").read_bytes() == bank.image()
     assert spent.pop("down") <= stored + (64 << 10)
     assert spent == {"get": 22, "head": 1, "list": 3, "up": 0}

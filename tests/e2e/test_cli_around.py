@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tests.helpers.command import cache_of, wait_for
-from tests.helpers.replication import App, image_of
+from tests.helpers.command_line import cache_of
+from tests.helpers.replication import App, image_of, wait_for
 
 WRITE = """
 import sqlite3, sys
@@ -31,17 +31,12 @@ signal.pause()
 
 
 @pytest.fixture
-def path(desk):
-    return desk.home / "app.db"
+def note(cli):
+    return cli.home / "note"
 
 
-@pytest.fixture
-def note(desk):
-    return desk.home / "note"
-
-
-def around(desk, path, *command):
-    return desk.call("run", path, *desk.place, "--", *command)
+def around(cli, path, *command):
+    return cli.call("run", path, *cli.bucket_options, "--", *command)
 
 
 def write(path, note, code=0):
@@ -49,54 +44,54 @@ def write(path, note, code=0):
 
 
 @pytest.mark.parametrize("code", [0, 7])
-def test_the_last_commit_of_the_command_is_in_the_bucket(desk, path, note, code):
+def test_the_last_commit_of_the_command_is_in_the_bucket(cli, path, note, code):
     """The command's exit code is ours, after everything it wrote was made durable."""
-    done = around(desk, path, *write(path, note, code))
+    done = around(cli, path, *write(path, note, code))
     assert done.code == code, done.err
-    assert f"is in s3://{desk.bucket}/app.db" in done.err
-    assert desk.call("restore", *desk.place, "-o", "copy.db").code == 0
-    assert (desk.home / "copy.db").read_bytes() == image_of(path)
+    assert f"is in s3://{cli.bucket}/app.db" in done.err
+    assert cli.call("restore", *cli.bucket_options, "-o", "copy.db").code == 0
+    assert (cli.home / "copy.db").read_bytes() == image_of(path)
 
 
-def test_a_missing_database_is_restored_first(desk, path, note):
+def test_a_missing_database_is_restored_first(cli, path, note):
     """A new machine with nothing but the bucket: the command goes on where it was, and so does
     the log: no new generation and no new snapshot, although the command writes at once."""
-    assert around(desk, path, *write(path, note)).code == 0
+    assert around(cli, path, *write(path, note)).code == 0
     image = image_of(path)
     for file in (path, *path.parent.glob("app.db-*")):
         file.unlink()
-    cache_of(path).rename(desk.home / "lost cache")
-    done = around(desk, path, *write(path, note))
+    cache_of(path).rename(cli.home / "lost cache")
+    done = around(cli, path, *write(path, note))
     assert done.code == 0
     assert f"restored {path} to txid" in done.err
     assert "database checksum" in done.err
     assert note.read_text().strip() == "2"
     assert image_of(path) != image
-    (history,) = desk.call("history", *desk.place, "--json").json
+    (history,) = cli.call("history", *cli.bucket_options, "--json").json
     assert len(history["generations"]) == len(history["snapshots"]) == 1, done.err
 
 
-def test_an_existing_database_is_left_alone(desk, path, note):
+def test_an_existing_database_is_left_alone(cli, path, note):
     """Nothing is restored over a database that is there."""
     with App(path) as app:
         app.insert(4)
-    done = around(desk, path, *write(path, note))
+    done = around(cli, path, *write(path, note))
     assert done.code == 0
     assert "restored" not in done.err
     assert note.read_text().strip() == "5"
 
 
-def test_a_command_that_is_killed(desk, path, note):
+def test_a_command_that_is_killed(cli, path, note):
     """128+N, as a shell says it."""
     done = around(
-        desk, path, sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
+        cli, path, sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
     )
     assert done.code == 128 + signal.SIGKILL
 
 
-def test_a_command_that_does_not_exist(desk, path):
+def test_a_command_that_does_not_exist(cli, path):
     """2, with its name."""
-    done = around(desk, path, "no-such-program")
+    done = around(cli, path, "no-such-program")
     assert done.code == 2
     assert "cannot run no-such-program" in done.err
 
@@ -104,52 +99,60 @@ def test_a_command_that_does_not_exist(desk, path):
 @pytest.mark.parametrize(
     ("program", "code"), [(SLEEP, 128 + signal.SIGTERM), (OBEY, 3)], ids=["dies of it", "obeys"]
 )
-def test_sigterm_goes_to_the_command(desk, path, note, program, code):
+def test_sigterm_goes_to_the_command(cli, path, note, program, code):
     """It ends the command, in its own way; then comes the last flush, and we end as it did."""
     with App(path) as app:
         app.insert(3)
-        sidecar = desk.sidecar(path, command=(sys.executable, "-c", program, str(note)))
+        sidecar = cli.sidecar(path, command=(sys.executable, "-c", program, str(note)))
         wait_for(note.exists)
         sidecar.until_following()
         app.insert(3)
         sidecar.signal()
         assert sidecar.wait() == code
         image = image_of(path)
-    assert desk.call("restore", *desk.place, "-o", "copy.db").code == 0
-    assert (desk.home / "copy.db").read_bytes() == image
+    assert cli.call("restore", *cli.bucket_options, "-o", "copy.db").code == 0
+    assert (cli.home / "copy.db").read_bytes() == image
 
 
-def test_the_commands_output_is_its_own(desk, path):
+def test_the_commands_output_is_its_own(cli, path):
     """Its standard output passes through; what we say goes to standard error."""
-    done = around(desk, path, sys.executable, "-c", "print('hello')")
+    done = around(cli, path, sys.executable, "-c", "print('hello')")
     assert done.code == 0
     assert done.out == "hello\n"
 
 
-def test_a_command_may_use_the_sidecar(desk, path, note):
+def test_a_command_may_use_the_sidecar(cli, path, note):
     """Within the command, `replicator flush` makes sure of what it just did."""
     script = (
         f'"{sys.executable}" -c "import sqlite3; d = sqlite3.connect({str(path)!r}); '
         "d.execute('PRAGMA journal_mode=WAL'); d.execute('CREATE TABLE t(a)'); d.commit()\" "
         f'&& "{sys.executable}" -m replicator flush "{path}" --json'
     )
-    done = around(desk, path, "sh", "-c", script)
+    done = around(cli, path, "sh", "-c", script)
     assert done.code == 0, done.err
     assert done.json["txid"] >= 1
 
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "file"])
-def test_the_progress_of_a_restore(desk, path, terminal):
+def test_the_progress_of_a_restore(cli, path, terminal):
     """On a terminal there is a bar that moves, drawn over; elsewhere plain lines without any
     control sequence."""
     with App(path) as app:
         app.insert(3000, 1000)
-        sidecar = desk.sidecar(path)
+        sidecar = cli.sidecar(path)
         sidecar.until_following()
         assert sidecar.stop() == 0
-    arguments = [sys.executable, "-m", "replicator", "restore", *desk.place, "-o", "copy.db"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "replicator",
+        "restore",
+        *cli.bucket_options,
+        "-o",
+        "copy.db",
+    ]
     code, said = (in_terminal if terminal else in_pipe)(
-        arguments, desk.home, {**desk.environment, "TERM": "xterm"}
+        arguments, cli.home, {**cli.environment, "TERM": "xterm"}
     )
     assert code == 0, said
     assert "Traceback" not in said
@@ -157,7 +160,7 @@ def test_the_progress_of_a_restore(desk, path, terminal):
     assert ("━" in said) is terminal
     assert ("\x1b[" in said) is terminal
     assert ("fetching the snapshot: " in said) is not terminal
-    assert (desk.home / "copy.db").read_bytes() == image_of(path)
+    assert (cli.home / "copy.db").read_bytes() == image_of(path)
 
 
 def in_terminal(arguments, cwd, environment):

@@ -10,14 +10,16 @@ import sys
 
 import pytest
 
-from tests.helpers.command import LONG, Desk, wait_for
-from tests.helpers.replication import App
+from tests.helpers.command_line import CommandLine
+from tests.helpers.replication import LONG, App, wait_for
+
+pytestmark = pytest.mark.app(rows=20)
 
 GOOD = b"the file that was there before"
 
 
 def refused_port():
-    """An address where nobody listens."""
+    """An address at which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -25,25 +27,25 @@ def refused_port():
 
 @pytest.fixture(scope="module")
 def backup(seaweed, tmp_path_factory):
-    """A bucket with one database, some segments long; nobody follows it any more."""
-    desk = Desk(tmp_path_factory.mktemp("backup"), seaweed)
-    with App(desk.home / "app.db") as app:
+    """A bucket with one database and some segments; its sidecar has ended."""
+    cli = CommandLine(tmp_path_factory.mktemp("backup"), seaweed)
+    with App(cli.home / "app.db") as app:
         app.insert(50)
-        sidecar = desk.sidecar(app.path)
+        sidecar = cli.sidecar(app.path)
         sidecar.until_following()
         for _ in range(3):
             app.insert(50, 1000)
-            assert desk.call("flush", app.path).code == 0
+            assert cli.call("flush", app.path).code == 0
         assert sidecar.stop() == 0
-    yield desk
-    desk.leave()
+    yield cli
+    cli.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def unanswered(clean_environment, tmp_path_factory):
-    """A restore over a file from a server that is down. It is patient for some seconds, so it
-    begins before the tests and is looked at last."""
-    path = tmp_path_factory.mktemp("unanswered") / "app.db"
+def unanswered_restore(clean_environment, tmp_path_factory):
+    """A restore over a file from a server that is down. It retries for some seconds, so it
+    starts before the tests and the last test waits for its end."""
+    path = tmp_path_factory.mktemp("unanswered_restore") / "app.db"
     path.write_bytes(GOOD)
     process = subprocess.Popen(
         [
@@ -67,21 +69,14 @@ def unanswered(clean_environment, tmp_path_factory):
     process.communicate()
 
 
-@pytest.fixture
-def place(tmp_path):
-    """An empty directory to restore into."""
-    return tmp_path
-
-
-def same(path):
-    """The file that stood there is what it was, and nothing lies beside it."""
+def unchanged(path):
+    """True if the existing file has its old content and its directory holds nothing else."""
     return path.read_bytes() == GOOD and list(path.parent.iterdir()) == [path]
 
 
 @pytest.fixture
-def there(place):
-    """A file where the restore would go, to be replaced by --overwrite."""
-    path = place / "app.db"
+def existing(path):
+    """A file at the path of a restore, which --overwrite would replace."""
     path.write_bytes(GOOD)
     return path
 
@@ -89,7 +84,7 @@ def there(place):
 # ----------------------------------------------------------------------------------- restore
 
 
-def test_wrong_bucket(backup, there):
+def test_wrong_bucket(backup, existing):
     """2, and the advice is about the bucket."""
     done = backup.call(
         "restore",
@@ -98,118 +93,124 @@ def test_wrong_bucket(backup, there):
         "--endpoint-url",
         backup.endpoint_url,
         "--overwrite",
-        cwd=there.parent,
+        cwd=existing.parent,
     )
     assert done.code == 2
     assert "bucket does not exist" in done.err
     assert "create the bucket, or correct --bucket" in done.err
-    assert same(there)
+    assert unchanged(existing)
 
 
 @pytest.mark.parametrize("key", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
-def test_wrong_key(backup, there, key):
+def test_wrong_key(backup, existing, key):
     """6, and the advice is about the key; a refusal is never taken for an empty bucket."""
     done = backup.call(
-        "restore", *backup.place, "--overwrite", cwd=there.parent, **{key: "mistyped"}
+        "restore", *backup.bucket_options, "--overwrite", cwd=existing.parent, **{key: "mistyped"}
     )
     assert done.code == 6
     assert "403" in done.err
     assert "check the access key" in done.err
-    assert same(there)
+    assert unchanged(existing)
 
 
-def test_no_credentials(backup, there):
+def test_no_credentials(backup, existing):
     """6 as well: nothing in the environment, nothing in the home directory."""
     done = backup.call(
         "restore",
-        *backup.place,
+        *backup.bucket_options,
         "--overwrite",
-        cwd=there.parent,
+        cwd=existing.parent,
         AWS_ACCESS_KEY_ID="",
         AWS_SECRET_ACCESS_KEY="",
     )
     assert done.code == 6
     assert "credentials" in done.err
-    assert same(there)
+    assert unchanged(existing)
 
 
-def test_no_backup(desk, there):
+def test_no_backup(cli, existing):
     """9 for an empty bucket and for a prefix that holds nothing."""
     for options in ((), ("--prefix", "other.db")):
-        done = desk.call("restore", *desk.place, *options, "--overwrite", cwd=there.parent)
+        done = cli.call(
+            "restore", *cli.bucket_options, *options, "--overwrite", cwd=existing.parent
+        )
         assert done.code == 9
         assert "no backup found" in done.err
-        assert same(there)
+        assert unchanged(existing)
 
 
-def test_existing_target(backup, there):
+def test_existing_target(backup, existing):
     """7 without --overwrite, and the hint names it."""
-    done = backup.call("restore", *backup.place, cwd=there.parent)
+    done = backup.call("restore", *backup.bucket_options, cwd=existing.parent)
     assert done.code == 7
-    assert f"{there} exists" in done.err
+    assert f"{existing} exists" in done.err
     assert "--overwrite" in done.err
-    assert same(there)
+    assert unchanged(existing)
 
 
-def test_overwriting_what_is_in_use(backup, place):
+def test_overwriting_what_is_in_use(backup, tmp_path):
     """7 even with --overwrite while a process has the old database open."""
-    with App(place / "app.db") as app:
+    with App(tmp_path / "app.db") as app:
         before = app.path.read_bytes()
-        done = backup.call("restore", *backup.place, "--overwrite", cwd=place)
+        done = backup.call("restore", *backup.bucket_options, "--overwrite", cwd=tmp_path)
         assert done.code == 7
         assert "is open in process" in done.err
         assert app.path.read_bytes() == before
 
 
-def test_overwriting_a_database(backup, place):
+def test_overwriting_a_database(backup, tmp_path):
     """0 with --overwrite, and the old log is not mixed with the new database."""
-    with App(place / "app.db") as app:
+    with App(tmp_path / "app.db") as app:
         app.insert(5)
-    done = backup.call("restore", *backup.place, "--overwrite", "--verify", "full", cwd=place)
+    done = backup.call(
+        "restore", *backup.bucket_options, "--overwrite", "--verify", "full", cwd=tmp_path
+    )
     assert done.code == 0, done.err
     assert "integrity_check" in done.out
-    assert not (place / "app.db-wal").exists()
+    assert not (tmp_path / "app.db-wal").exists()
 
 
-def test_unknown_transaction(backup, there):
+def test_unknown_transaction(backup, existing):
     """4, and the message says what can be restored."""
-    (history,) = backup.call("history", *backup.place, "--json").json
-    done = backup.call("restore", *backup.place, "--overwrite", "--txid", 999, cwd=there.parent)
+    (history,) = backup.call("history", *backup.bucket_options, "--json").json
+    done = backup.call(
+        "restore", *backup.bucket_options, "--overwrite", "--txid", 999, cwd=existing.parent
+    )
     assert done.code == 4
     assert f"restorable: transactions 1…{history['last_txid']}" in done.err
-    assert same(there)
+    assert unchanged(existing)
 
 
 @pytest.mark.parametrize("when", ["2001-01-01", "2999-01-01T00:00:00Z"])
-def test_a_time_outside_of_the_log(backup, there, when):
+def test_a_time_outside_of_the_log(backup, existing, when):
     """4 for a time before the first transaction or in the future, with the window."""
     done = backup.call(
-        "restore", *backup.place, "--overwrite", "--timestamp", when, cwd=there.parent
+        "restore", *backup.bucket_options, "--overwrite", "--timestamp", when, cwd=existing.parent
     )
     assert done.code == 4
     assert "outside of what can be restored" in done.err
-    assert same(there)
+    assert unchanged(existing)
 
 
-def test_two_databases(desk, there):
+def test_two_databases(cli, existing):
     """2 without --prefix, with both names; with it, the one that is meant."""
     for name in ("one.db", "two.db"):
-        with App(desk.home / name) as app:
-            sidecar = desk.sidecar(app.path)
+        with App(cli.home / name) as app:
+            sidecar = cli.sidecar(app.path)
             sidecar.until_following()
             assert sidecar.stop() == 0
-    done = desk.call("restore", *desk.place)
+    done = cli.call("restore", *cli.bucket_options)
     assert done.code == 2
     assert "one.db, two.db" in done.err
     assert "--prefix" in done.err
-    assert desk.call("restore", *desk.place, "-p", "two.db", "-o", "out.db").code == 0
-    assert len(desk.call("history", *desk.place, "--json").json) == 2
+    assert cli.call("restore", *cli.bucket_options, "-p", "two.db", "-o", "out.db").code == 0
+    assert len(cli.call("history", *cli.bucket_options, "--json").json) == 2
 
 
 @pytest.mark.parametrize("kind", ["snapshots", "wal"])
-def test_damaged_object(backup, desk, there, kind):
+def test_damaged_object(backup, cli, existing, kind):
     """3, naming the object; the file that is there stays."""
-    source, copy = backup.store(), desk.store()
+    source, copy = backup.store(), cli.store()
     keys = [item.key for item in source.list("app.db/")]
     victim = max(key for key in keys if f"/{kind}/" in key)
     for key in keys:
@@ -217,10 +218,10 @@ def test_damaged_object(backup, desk, there, kind):
         if key == victim:
             data[len(data) // 2] ^= 1
         copy.put(key, bytes(data), metadata=source.head(key).metadata)
-    done = desk.call("restore", *desk.place, "--overwrite", cwd=there.parent)
+    done = cli.call("restore", *cli.bucket_options, "--overwrite", cwd=existing.parent)
     assert done.code == 3, done.err
     assert victim in done.err
-    assert there.read_bytes() == GOOD
+    assert existing.read_bytes() == GOOD
 
 
 @pytest.mark.parametrize(
@@ -241,18 +242,18 @@ def test_damaged_object(backup, desk, there, kind):
     ],
     ids=" ".join,
 )
-def test_usage(desk, arguments):
+def test_usage(cli, arguments):
     """2, one line of reason and a hint; with --json the same as a document."""
-    done = desk.call(*arguments)
+    done = cli.call(*arguments)
     assert done.code == 2
     assert done.err.startswith("error: ")
     assert len(done.err.strip().splitlines()) <= 2
-    assert list(desk.home.iterdir()) == []
+    assert list(cli.home.iterdir()) == []
 
 
-def test_errors_for_programs(desk):
+def test_errors_for_programs(cli):
     """With --json an error is a document on stderr; stdout stays empty."""
-    done = desk.call("restore", *desk.place, "--json")
+    done = cli.call("restore", *cli.bucket_options, "--json")
     assert done.out == ""
     assert (done.code, done.error["exit_code"], done.error["kind"]) == (9, 9, "NoBackup")
 
@@ -260,152 +261,147 @@ def test_errors_for_programs(desk):
 # ----------------------------------------------------------------------------------- the sidecar
 
 
-@pytest.fixture
-def app(desk):
-    with App(desk.home / "app.db") as app:
-        app.insert(20)
-        yield app
-
-
-def test_a_second_sidecar(desk, app):
+def test_a_second_sidecar(cli, app):
     """8, naming the process that is at work; that one goes on."""
-    first = desk.sidecar(app.path)
+    first = cli.sidecar(app.path)
     first.until_following()
-    done = desk.call("run", app.path, *desk.place)
+    done = cli.call("run", app.path, *cli.bucket_options)
     assert done.code == 8
     assert f"process {first.pid} already works with" in done.err
     assert first.stop() == 0
 
 
 @pytest.mark.parametrize("command", [(), ("--", "true")], ids=["alone", "around"])
-def test_a_first_run_with_a_wrong_key(desk, app, command):
+def test_a_first_run_with_a_wrong_key(cli, app, command):
     """6 soon, not a retry for ever: nothing was ever in the bucket, so the key never worked."""
-    done = desk.call("run", app.path, *desk.place, *command, AWS_SECRET_ACCESS_KEY="mistyped")
+    done = cli.call(
+        "run", app.path, *cli.bucket_options, *command, AWS_SECRET_ACCESS_KEY="mistyped"
+    )
     assert done.code == 6
     assert "403" in done.err
     assert "check the access key" in done.err
 
 
 @pytest.mark.parametrize("command", [(), ("--", "true")], ids=["alone", "around"])
-def test_a_first_run_with_a_wrong_bucket(desk, app, command):
+def test_a_first_run_with_a_wrong_bucket(cli, app, command):
     """2 soon, with the advice to create it."""
-    done = desk.call(
-        "run", app.path, "--bucket", "no-such-bucket", "--endpoint-url", desk.endpoint_url, *command
+    done = cli.call(
+        "run", app.path, "--bucket", "no-such-bucket", "--endpoint-url", cli.endpoint_url, *command
     )
     assert done.code == 2
     assert "does not exist" in done.err
     assert "create the bucket" in done.err
 
 
-def test_two_machines_and_one_prefix(desk, app):
+def test_two_machines_and_one_prefix(cli, app):
     """The one that comes without a record of the log begins a generation and says so; the other
     may append nothing any more and ends with 6. What it had made durable stays restorable."""
-    first = desk.sidecar(app.path)
+    first = cli.sidecar(app.path)
     first.until_following()
     app.insert(3)
-    flushed = desk.call("flush", app.path, "--json")
-    other = desk.directory("other machine") / "app.db"
+    flushed = cli.call("flush", app.path, "--json")
+    other = cli.directory("other machine") / "app.db"
     with App(other) as stranger:
         stranger.insert(1)
-        second = desk.sidecar(other)
+        second = cli.sidecar(other)
         second.until(lambda status: status["durable_txid"] > 0)
         app.insert(3)
         assert first.wait() == 6
-        assert "new generation" in second.said
-    assert "another writer" in first.said
+        assert "new generation" in second.output
+    assert "another writer" in first.output
     txid = flushed.json["txid"]
-    restored = desk.call("restore", *desk.place, "--txid", txid, "-o", "back.db", "--json")
+    restored = cli.call("restore", *cli.bucket_options, "--txid", txid, "-o", "back.db", "--json")
     assert (restored.code, restored.json["txid"]) == (0, txid)
 
 
-def test_sigterm_while_the_store_is_down(desk, app, fault_proxy):
+def test_sigterm_while_the_store_is_down(cli, app, fault_proxy):
     """5, and the log says how much is not in the bucket and where it waits; the next run
     brings it there."""
-    place = ("--bucket", desk.bucket, "--endpoint-url", fault_proxy.url)
-    sidecar = desk.sidecar(app.path, place=place)
+    proxied = cli.options_through(fault_proxy.url)
+    sidecar = cli.sidecar(app.path, bucket_options=proxied)
     sidecar.until_following()
-    assert desk.call("flush", app.path).code == 0
+    assert cli.call("flush", app.path).code == 0
     fault_proxy.down()
     app.insert(5)
     sidecar.until(lambda status: status["pending_segments"] == 1 and status["last_error"])
-    status = desk.call("status", app.path)
+    status = cli.call("status", app.path)
     assert "last error" in status.out
     sidecar.signal()
-    wait_for(lambda: "a second signal ends at once" in sidecar.said)
+    wait_for(lambda: "a second signal ends at once" in sidecar.output)
     sidecar.signal()
     assert sidecar.wait() == 5
-    assert "1 transaction(s) up to txid" in sidecar.said
-    assert "in 1 segments wait in" in sidecar.said
+    assert "1 transaction(s) up to txid" in sidecar.output
+    assert "in 1 segments wait in" in sidecar.output
     fault_proxy.up()
-    again = desk.sidecar(app.path, place=place)
+    again = cli.sidecar(app.path, bucket_options=proxied)
     again.until_following()
     assert again.stop() == 0
-    assert desk.call("restore", *desk.place, "-o", "out.db").code == 0
-    assert (desk.home / "out.db").stat().st_size == app.path.stat().st_size
+    assert cli.call("restore", *cli.bucket_options, "-o", "out.db").code == 0
+    assert (cli.home / "out.db").stat().st_size == app.path.stat().st_size
 
 
-def test_flush_while_the_store_is_down(desk, app, fault_proxy):
+def test_flush_while_the_store_is_down(cli, app, fault_proxy):
     """`flush --timeout` ends with 5 instead of a promise."""
-    place = ("--bucket", desk.bucket, "--endpoint-url", fault_proxy.url)
-    sidecar = desk.sidecar(app.path, place=place)
+    proxied = cli.options_through(fault_proxy.url)
+    sidecar = cli.sidecar(app.path, bucket_options=proxied)
     sidecar.until_following()
     fault_proxy.down()
     app.insert(5)
-    done = desk.call("flush", app.path, "--timeout", "0.5s")
+    done = cli.call("flush", app.path, "--timeout", "0.5s")
     assert done.code == 5
     assert "did not reach" in done.err
-    assert "error" in desk.call("flush", app.path, "--timeout", "0.1s", "--json").error
+    assert "error" in cli.call("flush", app.path, "--timeout", "0.1s", "--json").error
     fault_proxy.up()
-    assert desk.call("flush", app.path).code == 0
+    assert cli.call("flush", app.path).code == 0
 
 
 # ------------------------------------------------------------------------------- databases
 
 
-def test_not_a_database(desk):
+def test_not_a_database(cli):
     """2: the file is left alone."""
-    path = desk.home / "notes.txt"
+    path = cli.home / "notes.txt"
     path.write_text("no database at all\n" * 50)
-    done = desk.call("run", path, *desk.place)
+    done = cli.call("run", path, *cli.bucket_options)
     assert done.code == 2
     assert "is not a SQLite database" in done.err
     assert path.read_text() == "no database at all\n" * 50
 
 
-def test_a_read_only_database(desk):
+def test_a_read_only_database(cli):
     """2, with the remedy."""
-    with App(desk.home / "app.db"):
+    with App(cli.home / "app.db"):
         pass
-    (desk.home / "app.db").chmod(0o444)
-    done = desk.call("run", desk.home / "app.db", *desk.place)
+    (cli.home / "app.db").chmod(0o444)
+    done = cli.call("run", cli.home / "app.db", *cli.bucket_options)
     assert done.code == 2
     assert "is read-only" in done.err
     assert "chmod u+w" in done.err
 
 
-def test_an_exclusive_database(desk, app):
+def test_an_exclusive_database(cli, app):
     """2: whoever keeps the database to themselves cannot be followed."""
     app.run("PRAGMA locking_mode=EXCLUSIVE", "INSERT INTO t(body) VALUES ('mine')")
-    done = desk.call("run", app.path, *desk.place, REPLICATOR_BUSY_TIMEOUT="0.1s")
+    done = cli.call("run", app.path, *cli.bucket_options, REPLICATOR_BUSY_TIMEOUT="0.1s")
     assert done.code == 2
     assert "EXCLUSIVE" in done.err
     assert "locking_mode=NORMAL" in done.err
 
 
-def test_a_directory_is_no_database(desk):
+def test_a_directory_is_no_database(cli):
     """2, as for every other file that is none."""
-    done = desk.call("run", desk.directory("app.d"), *desk.place)
+    done = cli.call("run", cli.directory("app.d"), *cli.bucket_options)
     assert done.code == 2
     assert "is not a SQLite database" in done.err
 
 
-def test_server_down(unanswered):
+def test_server_down(unanswered_restore):
     """5 after some seconds of patience; the reason is said at once, before they are over."""
-    process, path = unanswered
+    process, path = unanswered_restore
     first = process.stderr.readline().rstrip()
     rest = process.stderr.read()
     assert process.wait(LONG) == 5
     assert first.endswith("; trying again")
     assert rest.splitlines()[-1] == "hint:  check the network and the endpoint, then try again"
     assert "Traceback" not in rest
-    assert same(path)
+    assert unchanged(path)

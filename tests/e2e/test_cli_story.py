@@ -5,37 +5,30 @@ import sqlite3
 
 import pytest
 
-from tests.helpers.command import wait_for
-from tests.helpers.replication import App, image_of
+from tests.helpers.replication import App, image_of, wait_for
+
+pytestmark = pytest.mark.app(rows=20)
 
 COMMANDS = ("run", "restore", "status", "flush", "snapshot", "history", "doctor", "demo")
 
 
 @pytest.fixture
-def app(tmp_path):
-    """The application: a database with rows, outside of every directory the tests restore to."""
-    with App(tmp_path / "app.db") as app:
-        app.insert(20)
-        yield app
-
-
-@pytest.fixture
-def sidecar(desk, app):
-    """One that follows the database."""
-    sidecar = desk.sidecar(app.path)
+def sidecar(cli, app):
+    """A sidecar that follows the database."""
+    sidecar = cli.sidecar(app.path)
     sidecar.until_following()
     return sidecar
 
 
-def test_backed_up_and_restored_by_the_bucket_alone(desk, app, sidecar):
+def test_backed_up_and_restored_by_the_bucket_alone(cli, app, sidecar):
     """Write, stop by SIGTERM (0), and on another machine `restore --bucket` finds the one
     database, says what it restored on which proof, and gives the very same bytes."""
     for _ in range(30):
         app.insert(3)
     assert sidecar.stop() == 0
-    assert f"is in s3://{desk.bucket}/app.db" in sidecar.said
-    elsewhere = desk.directory("elsewhere")
-    done = desk.call("restore", *desk.place, cwd=elsewhere)
+    assert f"is in s3://{cli.bucket}/app.db" in sidecar.output
+    elsewhere = cli.directory("elsewhere")
+    done = cli.call("restore", *cli.bucket_options, cwd=elsewhere)
     assert done.code == 0, done.err
     restored = elsewhere / "app.db"
     assert restored.read_bytes() == image_of(app.path)
@@ -54,13 +47,13 @@ def test_backed_up_and_restored_by_the_bucket_alone(desk, app, sidecar):
         assert fact in done.out, fact
 
 
-def test_a_restore_for_programs(desk, app, sidecar):
+def test_a_restore_for_programs(cli, app, sidecar):
     """With --json: one document on stdout, progress as JSON lines on stderr."""
     app.insert(3)
-    flushed = desk.call("flush", app.path, "--json").json
+    flushed = cli.call("flush", app.path, "--json").json
     assert sidecar.stop() == 0
-    elsewhere = desk.directory("elsewhere")
-    done = desk.call("restore", *desk.place, "--json", cwd=elsewhere)
+    elsewhere = cli.directory("elsewhere")
+    done = cli.call("restore", *cli.bucket_options, "--json", cwd=elsewhere)
     report = done.json
     assert report["txid"] == flushed["txid"]
     assert report["generation"] == flushed["generation"]
@@ -68,134 +61,136 @@ def test_a_restore_for_programs(desk, app, sidecar):
     assert report["size"] == (elsewhere / "app.db").stat().st_size
     assert report["committed_at"] > 1_700_000_000_000
     assert "progress" in done.error
-    again = desk.call("restore", *desk.place, "--json", "--if-missing", cwd=elsewhere)
+    again = cli.call("restore", *cli.bucket_options, "--json", "--if-missing", cwd=elsewhere)
     assert (again.code, again.json["objects"]) == (0, 0)
 
 
-def test_flush_and_snapshot_keep_their_word(desk, app, sidecar):
+def test_flush_and_snapshot_keep_their_word(cli, app, sidecar):
     """What `flush` and `snapshot` name is in the bucket when they return."""
     app.insert(3)
-    flushed = desk.call("flush", app.path)
+    flushed = cli.call("flush", app.path)
     assert flushed.code == 0
     assert "durable up to transaction" in flushed.out
     image = image_of(app.path)
-    restored = desk.call("restore", *desk.place, "--output", "now.db")
+    restored = cli.call("restore", *cli.bucket_options, "--output", "now.db")
     assert restored.code == 0, restored.err
-    assert (desk.home / "now.db").read_bytes() == image
+    assert (cli.home / "now.db").read_bytes() == image
     app.insert(3)
-    taken = desk.call("snapshot", app.path, "--json").json
-    keys = [item.key for item in desk.store().list("app.db/snapshots/")]
+    taken = cli.call("snapshot", app.path, "--json").json
+    keys = [item.key for item in cli.store().list("app.db/snapshots/")]
     assert any(f"/{taken['txid']:016x}-" in key for key in keys)
-    report = desk.call("restore", *desk.place, "--output", "snap.db", "--json").json
+    report = cli.call("restore", *cli.bucket_options, "--output", "snap.db", "--json").json
     assert (report["snapshot_txid"], report["objects"]) == (taken["txid"], 1)
     assert report["committed_at"] > 1_700_000_000_000
-    assert "is in the bucket" in desk.call("snapshot", app.path).out
+    assert "is in the bucket" in cli.call("snapshot", app.path).out
 
 
-def test_status_of_a_healthy_sidecar(desk, app, sidecar):
+def test_status_of_a_healthy_sidecar(cli, app, sidecar):
     """A verdict for people, every field for programs, and exit code 0."""
     app.insert(3)
-    txid = desk.call("flush", app.path, "--json").json["txid"]
-    done = desk.call("status", app.path)
+    txid = cli.call("flush", app.path, "--json").json["txid"]
+    done = cli.call("status", app.path)
     assert done.code == 0
     for fact in (
         "healthy",
         "following",
         str(app.path),
-        f"s3://{desk.bucket}/app.db",
+        f"s3://{cli.bucket}/app.db",
         f"transaction {txid}, which is all of it",
         "0 segments",
     ):
         assert fact in done.out, fact
-    status = desk.call("status", app.path, "--json").json
+    status = cli.call("status", app.path, "--json").json
     assert status["running"]
     assert status["healthy"]
     assert status["txid"] == status["durable_txid"] == txid
     assert status["last_error"] is None
 
 
-def test_status_without_a_sidecar(desk, app):
+def test_status_without_a_sidecar(cli, app):
     """No sidecar is an error that says how to start one, in both voices."""
-    done = desk.call("status", app.path)
+    done = cli.call("status", app.path)
     assert done.code == 1
     assert "no sidecar answers" in done.err
     assert "replicator run" in done.err
     assert done.out == ""
-    done = desk.call("flush", app.path, "--json")
+    done = cli.call("flush", app.path, "--json")
     assert (done.code, done.error["kind"]) == (1, "NotRunning")
 
 
-def test_history_tells_what_can_be_restored(desk, app, sidecar):
+def test_history_tells_what_can_be_restored(cli, app, sidecar):
     """The window, its pieces, and every transaction of it can be asked for."""
-    desk.call("flush", app.path)
+    cli.call("flush", app.path)
     for _ in range(3):
         app.insert()
-    txid = desk.call("flush", app.path, "--json").json["txid"]
-    done = desk.call("history", *desk.place)
+    txid = cli.call("flush", app.path, "--json").json["txid"]
+    done = cli.call("history", *cli.bucket_options)
     assert done.code == 0
     assert f"transactions 1 … {txid}" in done.out
-    (history,) = desk.call("history", *desk.place, "--json").json
+    (history,) = cli.call("history", *cli.bucket_options, "--json").json
     assert (history["first_txid"], history["last_txid"]) == (1, txid)
-    assert history["url"] == f"s3://{desk.bucket}/app.db"
-    report = desk.call("restore", *desk.place, "--txid", txid - 2, "-o", "past.db", "--json").json
+    assert history["url"] == f"s3://{cli.bucket}/app.db"
+    report = cli.call(
+        "restore", *cli.bucket_options, "--txid", txid - 2, "-o", "past.db", "--json"
+    ).json
     assert report["txid"] == txid - 2
-    with sqlite3.connect(desk.home / "past.db") as past:
+    with sqlite3.connect(cli.home / "past.db") as past:
         (count,) = past.execute("SELECT count(*) FROM t").fetchone()
     past.close()
     assert count == 21
 
 
-def test_doctor_finds_nothing_wrong(desk, app, sidecar):
+def test_doctor_finds_nothing_wrong(cli, app, sidecar):
     """Every check passes on a real server, and nothing is left behind in the bucket."""
-    before = [item.key for item in desk.store().list("")]
-    done = desk.call("doctor", app.path, *desk.place)
+    before = [item.key for item in cli.store().list("")]
+    done = cli.call("doctor", app.path, *cli.bucket_options)
     assert done.code == 0, done.out
     assert "1 winner of 16" in done.out
     assert "✗" not in done.out
-    checks = desk.call("doctor", app.path, *desk.place, "--json").json
+    checks = cli.call("doctor", app.path, *cli.bucket_options, "--json").json
     assert {check["name"] for check in checks} >= {"database", "bucket", "append once"}
     assert "fail" not in {check["verdict"] for check in checks}
-    assert [item.key for item in desk.store().list("")] == before
+    assert [item.key for item in cli.store().list("")] == before
 
 
-def test_killed_and_started_again(desk, app, sidecar):
+def test_killed_and_started_again(cli, app, sidecar):
     """SIGKILL, commits that nobody saw, a second start: everything is there, no new snapshot."""
     sidecar.process.send_signal(signal.SIGKILL)
     assert sidecar.wait() == -signal.SIGKILL
     app.insert(5)
-    second = desk.sidecar(app.path, "--json")
+    second = cli.sidecar(app.path, "--json")
     second.until_following()
     assert second.stop() == 0
-    assert desk.call("restore", *desk.place, "-o", "back.db").code == 0
-    assert (desk.home / "back.db").read_bytes() == image_of(app.path)
-    assert len(list(desk.store().list("app.db/snapshots/"))) == 1
+    assert cli.call("restore", *cli.bucket_options, "-o", "back.db").code == 0
+    assert (cli.home / "back.db").read_bytes() == image_of(app.path)
+    assert len(list(cli.store().list("app.db/snapshots/"))) == 1
 
 
-def test_ctrl_c_is_as_good_as_sigterm(desk, app, sidecar):
+def test_ctrl_c_is_as_good_as_sigterm(cli, app, sidecar):
     """SIGINT: everything is in the bucket, exit code 0."""
     app.insert(4)
     image = image_of(app.path)
     sidecar.signal(signal.SIGINT)
     assert sidecar.wait() == 0
-    assert desk.call("restore", *desk.place, "-o", "back.db").code == 0
-    assert (desk.home / "back.db").read_bytes() == image
+    assert cli.call("restore", *cli.bucket_options, "-o", "back.db").code == 0
+    assert (cli.home / "back.db").read_bytes() == image
 
 
-def test_everything_by_environment(desk, app):
+def test_everything_by_environment(cli, app):
     """No option at all: bucket, endpoint and database come from REPLICATOR_…"""
-    settings = {"REPLICATOR_BUCKET": desk.bucket, "REPLICATOR_ENDPOINT_URL": desk.endpoint_url}
-    sidecar = desk.sidecar(app.path, place=(), **settings)
+    settings = {"REPLICATOR_BUCKET": cli.bucket, "REPLICATOR_ENDPOINT_URL": cli.endpoint_url}
+    sidecar = cli.sidecar(app.path, bucket_options=(), **settings)
     sidecar.until_following()
     assert sidecar.stop() == 0
-    elsewhere = desk.directory("elsewhere")
-    assert desk.call("restore", cwd=elsewhere, **settings).code == 0
+    elsewhere = cli.directory("elsewhere")
+    assert cli.call("restore", cwd=elsewhere, **settings).code == 0
     assert (elsewhere / "app.db").read_bytes() == image_of(app.path)
 
 
-def test_waits_for_a_database_to_come(desk, app):
+def test_waits_for_a_database_to_come(cli, app):
     """A sidecar may be first; the database is followed once it is made."""
-    path = desk.home / "later.db"
-    sidecar = desk.sidecar(path)
+    path = cli.home / "later.db"
+    sidecar = cli.sidecar(path)
     sidecar.until(lambda status: status["state"] == "waiting")
     with App(path) as later:
         later.insert(2)
@@ -203,15 +198,15 @@ def test_waits_for_a_database_to_come(desk, app):
         wait_for(lambda: sidecar.status()["durable_txid"] >= 1)
         assert sidecar.stop() == 0
         image = image_of(path)
-    assert desk.call("restore", *desk.place, "-o", "back.db").code == 0
-    assert (desk.home / "back.db").read_bytes() == image
+    assert cli.call("restore", *cli.bucket_options, "-o", "back.db").code == 0
+    assert (cli.home / "back.db").read_bytes() == image
 
 
-def test_help_names_every_command(desk):
+def test_help_names_every_command(cli):
     """A new user finds everything by --help, and each command explains its options."""
-    done = desk.call("--help")
+    done = cli.call("--help")
     assert done.code == 0
     for command in COMMANDS:
         assert f" {command} " in done.out
     assert "9 nothing to restore" in " ".join(done.out.replace("│", " ").split())
-    assert desk.call("restore", "--help").code == 0
+    assert cli.call("restore", "--help").code == 0

@@ -1,13 +1,12 @@
-"""Snapshots out of the snapshot before, on the real server: what goes over the wire is counted."""
+"""Snapshots made from the previous snapshot on a real server; the test counts the bytes sent."""
 
 import contextlib
 import threading
 
 import pytest
 
-from tests.helpers.command import Desk, wait_for
 from tests.helpers.proxy import hang, status
-from tests.helpers.replication import App, image_of
+from tests.helpers.replication import App, image_of, wait_for
 from tests.plugins.scoreboard import effort
 
 MIB = 1 << 20
@@ -15,9 +14,8 @@ PART = 5 * MIB
 HALF_RANDOM = "randomblob(2000) || zeroblob(2000)"
 
 
-class Wire:
-    """Sees every part on its way to the store. ``fault`` is what a copy meets from the
-    ``nth`` on."""
+class PartCounter:
+    """Counts the parts on their way to the store. ``fault`` strikes copies from the ``nth`` on."""
 
     def __init__(self, proxy):
         self.sent = self.copies = 0
@@ -38,21 +36,15 @@ class Wire:
 
 
 @pytest.fixture
-def desk(seaweed, fault_proxy, tmp_path):
-    desk = Desk(tmp_path, seaweed, endpoint_url=fault_proxy.url)
-    yield desk
-    desk.leave()
+def part_counter(fault_proxy):
+    """A `PartCounter` in front of the server."""
+    return PartCounter(fault_proxy)
 
 
 @pytest.fixture
-def wire(fault_proxy):
-    return Wire(fault_proxy)
-
-
-@pytest.fixture
-def app(desk):
-    """An application with a database of rows of which half is random."""
-    with App(desk.directory("app") / "app.db", autocheckpoint=1000) as app:
+def large_app(proxied_cli):
+    """An application with a database of rows of which half the bytes are random."""
+    with App(proxied_cli.directory("app") / "app.db", autocheckpoint=1000) as app:
         rows = effort(48, 220) * MIB // 4000
         app.run(
             f"INSERT INTO t(body) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 "
@@ -67,87 +59,91 @@ def change(app, first):
     app.run(f"UPDATE t SET body = {HALF_RANDOM} WHERE id BETWEEN {first} AND {first + rows}")
 
 
-def snapshots(desk):
-    with contextlib.closing(desk.store()) as store:
+def snapshots(proxied_cli):
+    with contextlib.closing(proxied_cli.store()) as store:
         return list(store.list("app.db/snapshots/"))
 
 
-def check(desk, app):
+def check(proxied_cli, app):
     """The bucket alone gives the database back, no upload is left, and the newest snapshot,
     by the stock tool, is one plain database."""
-    out = desk.home / "out.db"
-    done = desk.call("restore", *desk.place, "--output", out, "--overwrite", "--json")
+    out = proxied_cli.home / "out.db"
+    done = proxied_cli.call(
+        "restore", *proxied_cli.bucket_options, "--output", out, "--overwrite", "--json"
+    )
     assert done.code == 0, done.err
     assert out.read_bytes() == image_of(app.path)
-    with contextlib.closing(desk.store()) as store:
+    with contextlib.closing(proxied_cli.store()) as store:
         assert store.list_uploads("") == []
 
 
-def test_a_snapshot_costs_the_network_what_changed(desk, wire, app, scoreboard):
+def test_a_snapshot_costs_the_network_what_changed(
+    proxied_cli, part_counter, large_app, scoreboard
+):
     """After a clustered change of one percent: the parts that hold the change, the first and
     the last one are sent; all else is copied in the store."""
-    sidecar = desk.sidecar(app.path)
+    sidecar = proxied_cli.sidecar(large_app.path)
     sidecar.until_following()
-    whole = snapshots(desk)[0].size
-    assert wire.copies == 0
-    wire.forget()
-    change(app, 2000)
-    assert desk.call("snapshot", app.path).code == 0
-    assert wire.sent + wire.copies * PART == snapshots(desk)[1].size
-    assert wire.sent <= whole // 100 + 4 * PART
-    check(desk, app)
+    whole = snapshots(proxied_cli)[0].size
+    assert part_counter.copies == 0
+    part_counter.forget()
+    change(large_app, 2000)
+    assert proxied_cli.call("snapshot", large_app.path).code == 0
+    assert part_counter.sent + part_counter.copies * PART == snapshots(proxied_cli)[1].size
+    assert part_counter.sent <= whole // 100 + 4 * PART
+    check(proxied_cli, large_app)
     assert sidecar.stop() == 0
     scoreboard(
         "snapshot after a clustered 1 %: bytes sent, of a whole one",
-        f"{wire.sent / MIB:.1f} of {whole / MIB:.1f} MiB",
+        f"{part_counter.sent / MIB:.1f} of {whole / MIB:.1f} MiB",
     )
 
 
-def test_copies_go_on_after_a_kill(desk, fault_proxy, wire, app):
+def test_copies_go_on_after_a_kill(proxied_cli, fault_proxy, part_counter, large_app):
     """kill -9 between two copies: the next start goes on with that upload, and the object is
     the database."""
-    sidecar = desk.sidecar(app.path)
+    sidecar = proxied_cli.sidecar(large_app.path)
     sidecar.until_following()
-    wire.forget()
-    change(app, 2000)
-    wire.fault, wire.nth = hang, 3
-    asking = threading.Thread(target=desk.call, args=("snapshot", app.path))
+    part_counter.forget()
+    change(large_app, 2000)
+    part_counter.fault, part_counter.nth = hang, 3
+    asking = threading.Thread(target=proxied_cli.call, args=("snapshot", large_app.path))
     asking.start()
-    wait_for(lambda: wire.copies >= 3)
+    wait_for(lambda: part_counter.copies >= 3)
     sidecar.process.kill()
     sidecar.process.wait()
     asking.join()
     fault_proxy.heal()
-    again = Wire(fault_proxy)
-    sidecar = desk.sidecar(app.path)
+    again = PartCounter(fault_proxy)
+    sidecar = proxied_cli.sidecar(large_app.path)
     sidecar.until_following()
-    assert desk.call("snapshot", app.path).code == 0
-    assert "going on with the upload" in sidecar.said
-    assert again.sent + again.copies * PART < snapshots(desk)[1].size
-    check(desk, app)
+    assert proxied_cli.call("snapshot", large_app.path).code == 0
+    assert "going on with the upload" in sidecar.output
+    assert again.sent + again.copies * PART < snapshots(proxied_cli)[1].size
+    check(proxied_cli, large_app)
     assert sidecar.stop() == 0
 
 
 @pytest.mark.parametrize("fault", effort(["deleted"], ["deleted", "refused"]))
-def test_without_copies_all_of_it_is_sent(desk, wire, app, fault):
+def test_without_copies_all_of_it_is_sent(proxied_cli, part_counter, large_app, fault):
     """The source is deleted in the middle, or the store does not know the request: the
     snapshot is sent as a whole, and nobody has to do anything."""
-    sidecar = desk.sidecar(app.path)
+    sidecar = proxied_cli.sidecar(large_app.path)
     sidecar.until_following()
-    (first,) = snapshots(desk)
-    wire.forget()
-    change(app, 2000)
+    (first,) = snapshots(proxied_cli)
+    part_counter.forget()
+    change(large_app, 2000)
 
     async def deleted(exchange):
-        with contextlib.closing(desk.store()) as store:
+        with contextlib.closing(proxied_cli.store()) as store:
             store.delete(first.key)
         return await exchange.forward()
 
     refused = status(501, "NotImplemented")
-    wire.fault, wire.nth = (deleted, 3) if fault == "deleted" else (refused, 1)
-    assert desk.call("snapshot", app.path).code == 0
-    assert wire.copies >= wire.nth
-    assert wire.sent >= snapshots(desk)[-1].size
-    check(desk, app)
+    part_counter.fault, part_counter.nth = (deleted, 3) if fault == "deleted" else (refused, 1)
+    assert proxied_cli.call("snapshot", large_app.path).code == 0
+    assert part_counter.copies >= part_counter.nth
+    assert part_counter.sent >= snapshots(proxied_cli)[-1].size
+    check(proxied_cli, large_app)
     assert sidecar.stop() == 0
-    assert "starts over" in sidecar.said
+    assert "starts over" in sidecar.output

@@ -1,4 +1,4 @@
-"""Twenty databases in one sidecar, killed in the middle of writing; a real S3 server."""
+"""One sidecar for twenty databases on a real S3 server, killed under writes."""
 
 import contextlib
 import os
@@ -21,13 +21,14 @@ COUNT = 20
 
 @pytest.fixture
 def home(tmp_path):
+    """The directory with the configuration file and a directory of databases."""
     (tmp_path / "tenants").mkdir()
     return tmp_path
 
 
 @pytest.fixture
-def sidecar(home, seaweed_credentials):
-    """Starts the sidecar of the file; what is left of it ends with the test."""
+def start_fleet(home, seaweed_credentials):
+    """Starts a sidecar with the configuration file; the fixture ends what still runs."""
     running, weed = [], seaweed_credentials
     (home / "replicator.toml").write_text(f"""
         bucket = "{weed.bucket}"
@@ -37,7 +38,7 @@ def sidecar(home, seaweed_credentials):
         path = "tenants/*.db"
         """)
 
-    def sidecar():
+    def start_fleet():
         process = subprocess.Popen(
             [sys.executable, "-m", "replicator", "run", "--config", str(home / "replicator.toml")],
             stderr=subprocess.PIPE,
@@ -46,14 +47,15 @@ def sidecar(home, seaweed_credentials):
         running.append(process)
         return process
 
-    yield sidecar
+    yield start_fleet
     for process in running:
         if process.poll() is None:
             process.kill()
         process.communicate()
 
 
-def asked(path, command="status"):
+def ask_sidecar(path, command="status"):
+    """The answer of the sidecar of ``path``, {} if none runs."""
     try:
         return ask(
             path.with_name(f".{path.name}-replicator"), {"command": command, "timeout": LONG}
@@ -70,15 +72,15 @@ def write(path, rows):
     connection.close()
 
 
-def test_twenty_databases_survive_a_kill_each_to_the_page(home, sidecar, seaweed):
-    """Writers on a few, kill -9, a restart; a new one is picked up, and one that is fenced does
-    not keep the others from being whole in the bucket."""
+def test_twenty_databases_survive_a_kill_each_to_the_page(home, start_fleet, seaweed):
+    """After kill -9 under writes and a restart, every database is page-exact in the bucket: the
+    sidecar picks up a new database, and a fenced one does not affect the others."""
     paths = [home / "tenants" / f"{n:02}.db" for n in range(COUNT)]
     for path in paths:
         with App(path) as app:
             app.insert(20)
-    process = sidecar()
-    wait_for(lambda: all(asked(path).get("durable_txid") for path in paths))
+    process = start_fleet()
+    wait_for(lambda: all(ask_sidecar(path).get("durable_txid") for path in paths))
     for _ in range(3):
         for path in random.Random(7).sample(paths, 5):
             write(path, 10)
@@ -87,19 +89,19 @@ def test_twenty_databases_survive_a_kill_each_to_the_page(home, sidecar, seaweed
     write(paths[3], 10)
 
     fenced = paths[-1]
-    process = sidecar()
-    wait_for(lambda: all(asked(path).get("state") == "following" for path in paths))
-    asked(fenced, "flush")
-    next_txid = asked(fenced)["durable_txid"] + 1
+    process = start_fleet()
+    wait_for(lambda: all(ask_sidecar(path).get("state") == "following" for path in paths))
+    ask_sidecar(fenced, "flush")
+    next_txid = ask_sidecar(fenced)["durable_txid"] + 1
     with contextlib.closing(seaweed.store()) as store:
         store.put(Keys(f"{home.name}/{fenced.name}").wal(next_txid), b"somebody else's")
     write(fenced, 1)
-    wait_for(lambda: asked(fenced).get("state") == "failed")
+    wait_for(lambda: ask_sidecar(fenced).get("state") == "failed")
 
     new = home / "tenants" / "new.db"
     with App(new) as app:
         app.insert(20)
-    wait_for(lambda: asked(new).get("durable_txid"))
+    wait_for(lambda: ask_sidecar(new).get("durable_txid"))
     write(paths[4], 10)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=LONG)
@@ -116,11 +118,11 @@ def test_twenty_databases_survive_a_kill_each_to_the_page(home, sidecar, seaweed
         assert output.read_bytes() == image_of(path)
 
 
-def test_a_broken_entry_ends_the_start_with_a_clear_word(home, sidecar):
-    """Exit code 2, and file, entry and key are named; nothing was begun."""
+def test_a_broken_entry_ends_the_start_with_a_clear_word(home, start_fleet):
+    """The sidecar ends with exit code 2 and names file, entry and key; it starts nothing."""
     file = home / "replicator.toml"
     file.write_text(file.read_text() + '[[database]]\npath = "b.db"\nsync_interval = "soon"\n')
-    process = sidecar()
+    process = start_fleet()
     _, errors = process.communicate(timeout=LONG)
     assert process.returncode == 2
     assert f"error: {file}: database 2 (b.db): sync_interval: 'soon' is not a duration" in " ".join(

@@ -8,8 +8,7 @@ import pytest
 from replicator.capture import holds as tail_module
 from replicator.capture import reader as reading
 from replicator.engine import session as session_module
-from tests.helpers.live import LONG
-from tests.helpers.replication import wait_for
+from tests.helpers.replication import LONG, wait_for
 
 MIB = 1 << 20
 
@@ -56,32 +55,32 @@ class HighWater:
     ],
     ids=str,
 )
-def test_a_hundred_roll_overs(scene, short_logs, options):
+def test_a_hundred_roll_overs(deployment, short_logs, options):
     """However often the log is let go and picked up, each page and commit is captured."""
-    scene.begin(**options)
-    with scene.replicating() as replicator:
+    deployment.create(**options)
+    with deployment.replicating() as replicator:
         while replicator.status().roll_overs < 100:
-            writers = scene.start_all(commits=400, **options)
+            writers = deployment.start_all(commits=400, **options)
             while any(writer.running for writer in writers):
                 replicator.flush(LONG)
             for writer in writers:
                 writer.finish()
         replicator.flush(LONG)
-    scene.exact()
+    deployment.check_exact()
 
 
 @pytest.mark.parametrize(("slowed", "stopped"), [(32, 96), (32, 32)])
 def test_the_log_stays_bounded_under_a_writer_that_never_pauses(
-    scene, monkeypatch, slowed, stopped
+    deployment, monkeypatch, slowed, stopped
 ):
     """The log file stays below 384 MiB while much more is written through it. Without
     roll-over it would be as long as everything that was captured, since a pin is always held;
     and a writer that is faster than the capture would double it with each one."""
     monkeypatch.setattr(session_module, "OVERRUN_BYTES", slowed * MIB)
     monkeypatch.setattr(session_module, "STOP_BYTES", stopped * MIB)
-    scene.begin()
-    with scene.replicating() as replicator, HighWater(scene.wal) as high:
-        scene.write(commits=30_000)
+    deployment.create()
+    with deployment.replicating() as replicator, HighWater(deployment.wal) as high:
+        deployment.write(commits=30_000)
         replicator.flush(LONG)
         captured = replicator.metrics.get("captured_bytes")
         status = replicator.status()
@@ -92,81 +91,81 @@ def test_the_log_stays_bounded_under_a_writer_that_never_pauses(
     )
     assert captured > 1.5 * high.bytes
     assert high.bytes < 384 * MIB
-    scene.exact()
+    deployment.check_exact()
 
 
-def test_a_long_reader_is_not_broken(scene, short_logs):
+def test_a_long_reader_is_not_broken(deployment, short_logs):
     """A reader that stays sees the same to its end, the log grows meanwhile as it would without
     us, and is let go once the reader has left."""
-    scene.begin()
-    with scene.replicating() as replicator:
-        reader, seen = scene.reader()
+    deployment.create()
+    with deployment.replicating() as replicator:
+        reader, seen = deployment.reader()
         replicator.flush(LONG)
         before = replicator.status()
-        scene.write(commits=500)
+        deployment.write(commits=500)
         replicator.flush(LONG)
         held = replicator.status()
         assert held.roll_overs <= before.roll_overs + 1  # one may have been under way
         assert held.wal_frame_count > 10 * 20
-        assert replicator.status().durable_txid >= scene.total()  # it is durable all the same
-        reader.go_on()
-        assert reader.says() == seen
+        assert replicator.status().durable_txid >= deployment.total()  # it is durable all the same
+        reader.resume()
+        assert reader.read_line() == seen
         reader.finish()
 
         def rolled_over():
-            scene.write(commits=1)
+            deployment.write(commits=1)
             replicator.flush(LONG)
             return replicator.status().roll_overs > held.roll_overs
 
         wait_for(rolled_over)
-        scene.write(commits=1)
+        deployment.write(commits=1)
         replicator.flush(LONG)
         assert replicator.status().wal_frame_count < held.wal_frame_count
-    scene.exact()
+    deployment.check_exact()
 
 
-def test_a_transaction_beyond_the_page_cache(scene):
+def test_a_transaction_beyond_the_page_cache(deployment):
     """64 MiB in one transaction, which spills frames into the log before its commit, rewrites
     them there and undoes some, arrive as one transaction or not at all."""
-    scene.begin()
-    with scene.replicating() as replicator:
-        scene.write(commits=20)
+    deployment.create()
+    with deployment.replicating() as replicator:
+        deployment.write(commits=20)
         before = replicator.flush(LONG).txid
-        scene.write(large=64 * MIB)
+        deployment.write(large=64 * MIB)
         position = replicator.flush(LONG)
         assert position.txid == before + 1
-        scene.write(commits=20)
+        deployment.write(commits=20)
         replicator.flush(LONG)
-    copy, _ = scene.restore(txid=before)
-    scene.prefix_holds(copy, at_least={1: 21})
-    copy, _ = scene.restore(txid=position.txid)
-    scene.prefix_holds(copy, at_least={1: 22})
-    scene.exact()
+    copy, _ = deployment.restore(txid=before)
+    deployment.check_commits(copy, at_least={1: 21})
+    copy, _ = deployment.restore(txid=position.txid)
+    deployment.check_commits(copy, at_least={1: 22})
+    deployment.check_exact()
 
 
-def test_a_backlog_cut_in_pieces(scene, monkeypatch):
+def test_a_backlog_cut_in_pieces(deployment, monkeypatch):
     """Captures that always stop short of the log's end, while the application checkpoints as
     it likes: no page is lost between two logs."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 128 << 10)
     monkeypatch.setattr(reading, "HOLD_BYTES", 0)
-    scene.begin()
-    with scene.replicating(segment_max_bytes=128 << 10) as replicator:
+    deployment.create()
+    with deployment.replicating(segment_max_bytes=128 << 10) as replicator:
         for _ in range(15):
-            scene.write(writers=2, commits=60, truncate_every=20, autocheckpoint=50)
+            deployment.write(writers=2, commits=60, truncate_every=20, autocheckpoint=50)
         replicator.flush(LONG)
-        assert replicator.status().txid >= scene.total()  # and nothing was merely caught up
+        assert replicator.status().txid >= deployment.total()  # and nothing was merely caught up
         assert replicator.metrics.get("catch_ups") == 0
-    scene.exact()
+    deployment.check_exact()
 
 
-def test_large_transactions_among_small_ones(scene, short_logs):
+def test_large_transactions_among_small_ones(deployment, short_logs):
     """Spilling transactions of two writers, between the commits of a third."""
-    scene.begin()
-    with scene.replicating() as replicator:
-        small = scene.start(1, commits=400, rate=400)
+    deployment.create()
+    with deployment.replicating() as replicator:
+        small = deployment.start(1, commits=400, rate=400)
         for writer in (2, 3, 2, 3):
-            scene.start(writer, large=6 * MIB).finish()
+            deployment.start(writer, large=6 * MIB).finish()
             replicator.flush(LONG)
         small.finish()
         replicator.flush(LONG)
-    scene.exact()
+    deployment.check_exact()

@@ -6,8 +6,8 @@ every commit that any writer knows of.
 
 import pytest
 
-from tests.helpers.live import LONG, Scene
-from tests.helpers.replication import wait_for
+from tests.helpers.deployment import Deployment
+from tests.helpers.replication import LONG, wait_for
 
 WAYS = {
     "one writer": {"commits": 8000},
@@ -41,91 +41,91 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_in_the_library(scene, way):
+def test_in_the_library(deployment, way):
     """A replicator in another process than the writers loses no page and no commit; no writer
     meets an error. Only what is committed in the very moment in which SQLite removes the log,
     because nobody has the database open, is caught up as one transaction."""
-    scene.begin(**WAYS[way])
-    with scene.replicating() as replicator:
+    deployment.create(**WAYS[way])
+    with deployment.replicating() as replicator:
         wait_for(lambda: replicator.status().txid)
-        scene.write(**WAYS[way])
+        deployment.write(**WAYS[way])
         position = replicator.flush(LONG)
         status = replicator.status()
         assert status.durable_txid == status.txid == position.txid
-        assert status.txid >= scene.total() or replicator.metrics.get("catch_ups")
-    assert scene.exact().txid == position.txid
+        assert status.txid >= deployment.total() or replicator.metrics.get("catch_ups")
+    assert deployment.check_exact().txid == position.txid
 
 
-def test_before_the_database_exists(scene):
+def test_before_the_database_exists(deployment):
     """A replicator that is there first takes up the database as it appears, under writes."""
-    with scene.replicating() as replicator:
-        scene.write(writers=3, commits=500)
+    with deployment.replicating() as replicator:
+        deployment.write(writers=3, commits=500)
         replicator.flush(LONG)
-    scene.exact()
+    deployment.check_exact()
 
 
-def test_in_the_middle_of_writes(scene):
+def test_in_the_middle_of_writes(deployment):
     """A replicator that starts while writers run takes its first snapshot without stopping
     them, and follows from there."""
-    scene.write(commits=3000)
-    writers = [scene.start(n, commits=3000, rate=2000) for n in (1, 2)]
-    with scene.replicating() as replicator:
+    deployment.write(commits=3000)
+    writers = [deployment.start(n, commits=3000, rate=2000) for n in (1, 2)]
+    with deployment.replicating() as replicator:
         for writer in writers:
             writer.finish()
         replicator.flush(LONG)
         assert replicator.status().txid > 1
-    scene.exact()
+    deployment.check_exact()
 
 
-def test_each_flush_covers_what_was_committed_before_it(scene):
+def test_each_flush_covers_what_was_committed_before_it(deployment):
     """Under writes, each flush() returns a position whose restore holds every commit that had
     returned before the call; and the same position, asked for by txid, stays that."""
-    with scene.replicating() as replicator:
-        writer = scene.start(commits=1500, rate=1000)
+    with deployment.replicating() as replicator:
+        writer = deployment.start(commits=1500, rate=1000)
         promised = []
         while writer.running:
-            before = scene.committed()
+            before = deployment.committed()
             promised.append((replicator.flush(LONG).txid, before))
         writer.finish()
         replicator.flush(LONG)
     for txid, before in promised[:: max(1, len(promised) // 10)]:
         if before:
-            copy, report = scene.restore(txid=txid)
+            copy, report = deployment.restore(txid=txid)
             assert report.txid == txid
-            scene.prefix_holds(copy, at_least=before)
-    scene.exact()
+            deployment.check_commits(copy, at_least=before)
+    deployment.check_exact()
 
 
 @pytest.mark.parametrize("roll_over", [20, 1000])
-def test_as_a_sidecar(scene, roll_over):
+def test_as_a_sidecar(deployment, roll_over):
     """The same for a process of its own with a directory as the store; SIGTERM ends it with 0
     once everything is there, also what no flush asked for."""
-    scene.begin()
-    sidecar = scene.sidecar(roll_over=roll_over)
+    deployment.create()
+    sidecar = deployment.sidecar(roll_over=roll_over)
     sidecar.until_following()
-    scene.write(writers=3, commits=1000, truncate_every=40)
-    assert scene.flush() >= scene.total()
-    scene.write(writers=2, commits=100)
+    deployment.write(writers=3, commits=1000, truncate_every=40)
+    assert deployment.flush() >= deployment.total()
+    deployment.write(writers=2, commits=100)
     assert sidecar.stop() == 0
-    scene.exact()
+    deployment.check_exact()
 
 
 def test_as_a_sidecar_on_s3(seaweed_credentials, prefix, tmp_path):
     """The same with a real S3 server, reached by credentials in the environment."""
-    scene = Scene(
+    deployment = Deployment(
         tmp_path,
         url=f"s3://{seaweed_credentials.bucket}",
         endpoint_url=seaweed_credentials.endpoint_url,
         prefix=prefix,
     )
     try:
-        scene.begin()
-        sidecar = scene.sidecar()
+        deployment.create()
+        sidecar = deployment.sidecar()
         sidecar.until_following()
-        scene.write(writers=3, commits=1000, truncate_every=40)
-        assert scene.flush() >= scene.total()
-        scene.write(writers=2, commits=100)
+        deployment.write(writers=3, commits=1000, truncate_every=40)
+        assert deployment.flush() >= deployment.total()
+        deployment.write(writers=2, commits=100)
         assert sidecar.stop() == 0
-        scene.exact()
+        deployment.check_exact()
     finally:
-        scene.leave()
+        deployment.close()

@@ -13,14 +13,14 @@ from replicator.recovery.api import restore
 from replicator.store.directory import DirectoryStore
 from replicator.system.watch import Lookout
 from tests.helpers.counting import CountingStore
-from tests.helpers.live import LONG
-from tests.helpers.replication import ObedientStore, wait_for
+from tests.helpers.replication import LONG, HookedStore, wait_for
 from tests.programs import workload
 
 
 @pytest.fixture
-def store(scene):
-    return ObedientStore(DirectoryStore(scene.directory / "store"))
+def hooked(deployment):
+    """The store of the deployment, with hooks."""
+    return HookedStore(DirectoryStore(deployment.directory / "store"))
 
 
 def silence_events(monkeypatch):
@@ -29,52 +29,52 @@ def silence_events(monkeypatch):
 
 
 @pytest.mark.parametrize("events", [True, False], ids=["with events", "without events"])
-def test_a_lone_commit_reaches_the_store(scene, monkeypatch, events):
+def test_a_lone_commit_reaches_the_store(deployment, monkeypatch, events):
     """Nobody flushes, and nothing else happens: the commit gets there by itself."""
     if not events:
         silence_events(monkeypatch)
-    scene.begin()
-    with scene.replicating(poll_interval=0.05, sync_interval=0.2) as replicator:
+    deployment.create()
+    with deployment.replicating(poll_interval=0.05, sync_interval=0.2) as replicator:
         replicator.flush(LONG)
-        wal = scene.directory / "store" / "app.db" / "wal"
+        wal = deployment.directory / "store" / "app.db" / "wal"
         for _ in range(3):
             known = set(wal.iterdir())
-            scene.write(commits=1)
+            deployment.write(commits=1)
             wait_for(
                 lambda known=known: {p for p in wal.iterdir() if p.name.endswith(".zst")} - known
             )
-            copy, _ = scene.restore()
-            scene.prefix_holds(copy, at_least=scene.committed())
+            copy, _ = deployment.restore()
+            deployment.check_commits(copy, at_least=deployment.committed())
         wait_for(lambda: replicator.status().lag_bytes == 0)
-    scene.exact()
+    deployment.check_exact()
 
 
-def test_idle_costs_no_request(scene, store):
+def test_idle_costs_no_request(deployment, hooked):
     """Once everything is durable, however often the capture looks, the store is not asked."""
-    scene.begin()
-    with scene.replicating(store=store, poll_interval=0.01) as replicator:
-        scene.write(commits=50)
+    deployment.create()
+    with deployment.replicating(store=hooked, poll_interval=0.01) as replicator:
+        deployment.write(commits=50)
         replicator.flush(LONG)
-        calls, rounds = len(store.calls), replicator.metrics.get("wake_ups")
+        calls, rounds = len(hooked.calls), replicator.metrics.get("wake_ups")
         wait_for(lambda: replicator.metrics.get("wake_ups") >= rounds + 100)
-        assert store.calls[calls:] == []
-        scene.write(commits=1)
+        assert hooked.calls[calls:] == []
+        deployment.write(commits=1)
         replicator.flush(LONG)
-        assert [method for method, _ in store.calls[calls:]] == ["put"]
-    scene.exact()
+        assert [method for method, _ in hooked.calls[calls:]] == ["put"]
+    deployment.check_exact()
 
 
-def test_a_steady_stream_costs_one_request_per_cut(scene, store):
+def test_a_steady_stream_costs_one_request_per_cut(deployment, hooked):
     """Each segment is one PUT, and nothing else is asked."""
-    scene.begin()
-    with scene.replicating(store=store) as replicator:
+    deployment.create()
+    with deployment.replicating(store=hooked) as replicator:
         replicator.flush(LONG)
-        calls, segments = len(store.calls), replicator.metrics.get("segments")
-        scene.write(writers=2, commits=300, rate=500)
+        calls, segments = len(hooked.calls), replicator.metrics.get("segments")
+        deployment.write(writers=2, commits=300, rate=500)
         replicator.flush(LONG)
-        assert {method for method, _ in store.calls[calls:]} == {"put"}
-        assert len(store.calls) - calls == replicator.metrics.get("segments") - segments
-    scene.exact()
+        assert {method for method, _ in hooked.calls[calls:]} == {"put"}
+        assert len(hooked.calls) - calls == replicator.metrics.get("segments") - segments
+    deployment.check_exact()
 
 
 def locks(database):
@@ -91,53 +91,53 @@ def locks(database):
     return found
 
 
-def test_the_application_in_the_same_process_is_left_alone(scene):
+def test_the_application_in_the_same_process_is_left_alone(deployment):
     """In the application's own process: its locks are the same after start, flush, snapshot,
     restore, status and stop (O5); its tables are its own; no connection but its own ever wrote;
     its read transaction goes on."""
-    connection = workload.open_database(str(scene.path))
+    connection = workload.open_database(str(deployment.path))
     connection.executescript(workload.SCHEMA)
-    scene.write(commits=20)
+    deployment.write(commits=20)
     schema = connection.execute("SELECT * FROM sqlite_master ORDER BY 2").fetchall()
     version = connection.execute("PRAGMA data_version").fetchone()
     connection.execute("BEGIN")
     seen = connection.execute("SELECT count(*) FROM done").fetchone()
-    before = locks(scene.path)
+    before = locks(deployment.path)
     assert before
-    replicator = scene.replicator(cache_dir=scene.directory / "cache")
+    replicator = deployment.replicator(cache_dir=deployment.directory / "cache")
     for _ in range(2):
         replicator.start()
         for ask in (
             lambda: replicator.flush(LONG),
             lambda: replicator.snapshot(LONG),
-            lambda: replicator.restore(output=scene.directory / "copy.db", overwrite=True),
+            lambda: replicator.restore(output=deployment.directory / "copy.db", overwrite=True),
             replicator.status,
         ):
             ask()
-            assert before <= locks(scene.path)
+            assert before <= locks(deployment.path)
         replicator.stop()
-        assert locks(scene.path) == before
+        assert locks(deployment.path) == before
     assert connection.execute("SELECT count(*) FROM done").fetchone() == seen
     connection.execute("COMMIT")
     assert connection.execute("PRAGMA data_version").fetchone() == version
     assert connection.execute("SELECT * FROM sqlite_master ORDER BY 2").fetchall() == schema
     connection.close()
-    scene.exact()
+    deployment.check_exact()
 
 
-def test_writers_in_the_same_process(scene):
+def test_writers_in_the_same_process(deployment):
     """Threads of the application write beside the replicator in one process, each with its own
     connections that come and go."""
-    workload.main(workload.parse([str(scene.path), str(scene.log(1)), "--commits", "1"]))
-    with scene.replicating() as replicator:
+    workload.main(workload.parse([str(deployment.path), str(deployment.log(1)), "--commits", "1"]))
+    with deployment.replicating() as replicator:
         threads = [
             threading.Thread(
                 target=workload.main,
                 args=[
                     workload.parse(
                         [
-                            str(scene.path),
-                            str(scene.log(n)),
+                            str(deployment.path),
+                            str(deployment.log(n)),
                             "--writer",
                             str(n),
                             "--commits",
@@ -157,46 +157,46 @@ def test_writers_in_the_same_process(scene):
         for thread in threads:
             thread.join()
         replicator.flush(LONG)
-    assert scene.committed() == {1: 301, 2: 300}
-    scene.exact()
+    assert deployment.committed() == {1: 301, 2: 300}
+    deployment.check_exact()
 
 
-def test_what_is_flushed_can_be_restored_while_it_is_replicated(scene, store):
+def test_what_is_flushed_can_be_restored_while_it_is_replicated(deployment, hooked):
     """Restores beside a running replicator, under writes: each is a state that was committed."""
-    scene.begin()
-    counting = CountingStore(DirectoryStore(scene.directory / "store"))
-    with scene.replicating(store=store) as replicator:
-        writer = scene.start(commits=600, rate=600)
+    deployment.create()
+    counting = CountingStore(DirectoryStore(deployment.directory / "store"))
+    with deployment.replicating(store=hooked) as replicator:
+        writer = deployment.start(commits=600, rate=600)
         last = 0
         while writer.running:
-            before = scene.committed()
+            before = deployment.committed()
             promised = replicator.flush(LONG).txid
-            copy = scene.directory / f"live-{promised}.db"
+            copy = deployment.directory / f"live-{promised}.db"
             report = restore(store=counting, prefix="app.db", output=copy, overwrite=True)
             assert report.txid >= promised >= last
             last = report.txid
-            scene.prefix_holds(copy, at_least=before)
+            deployment.check_commits(copy, at_least=before)
             copy.unlink()
         writer.finish()
         replicator.flush(LONG)
-    scene.exact()
+    deployment.check_exact()
 
 
-def test_an_outage_is_survived(scene, store):
+def test_an_outage_is_survived(deployment, hooked):
     """The store goes away under writes; no writer notices, and once it is back everything that
     was committed meanwhile arrives, transaction by transaction."""
-    scene.begin()
-    with scene.replicating(store=store) as replicator:
+    deployment.create()
+    with deployment.replicating(store=hooked) as replicator:
         replicator.flush(LONG)
         for _ in range(3):
-            store.go_away()
-            writer = scene.start(commits=300)
+            hooked.go_away()
+            writer = deployment.start(commits=300)
             writer.finish()
             with pytest.raises(ReplicatorError):
                 replicator.flush(0.2)
-            store.come_back()
+            hooked.come_back()
             replicator.flush(LONG)
-            assert replicator.status().txid >= scene.total()
-    scene.exact()
-    with contextlib.closing(sqlite3.connect(scene.path)) as connection:
+            assert replicator.status().txid >= deployment.total()
+    deployment.check_exact()
+    with contextlib.closing(sqlite3.connect(deployment.path)) as connection:
         assert workload.violations(connection) == []

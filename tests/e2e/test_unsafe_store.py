@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.helpers.command import Desk
+from tests.helpers.command_line import CommandLine
 from tests.helpers.proxy import FaultProxy
 from tests.helpers.replication import App
 
@@ -19,7 +19,7 @@ async def unconditional(exchange):
 
 
 @pytest.fixture
-def lying_desk(moto_server, tmp_path):
+def unsafe_cli(moto_server, tmp_path):
     """A user whose server verifies no signature, so that nobody notices the missing header."""
     proxy = FaultProxy(moto_server)
     proxy.fault(unconditional, method="PUT", times=None)
@@ -29,52 +29,52 @@ def lying_desk(moto_server, tmp_path):
         "AWS_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    desk = Desk(
+    cli = CommandLine(
         tmp_path,
         SimpleNamespace(
             endpoint_url=proxy.url, access_key="a", secret_key="b", environment=lambda: environment
         ),
     )
-    desk.proxy = proxy
-    yield desk
-    desk.leave()
+    cli.proxy = proxy
+    yield cli
+    cli.close()
     proxy.stop()
 
 
-def objects(desk):
-    with contextlib.closing(desk.store()) as store:
+def objects(cli):
+    with contextlib.closing(cli.store()) as store:
         return [info.key for info in store.list("")]
 
 
-def test_a_store_that_lies_is_refused(lying_desk):
+def test_a_store_that_lies_is_refused(unsafe_cli):
     """Exit code 6, with figures and a hint, and nothing was left in the bucket; doctor agrees."""
-    with App(lying_desk.home / "app.db") as app:
+    with App(unsafe_cli.home / "app.db") as app:
         app.insert()
-        sidecar = lying_desk.sidecar(app.path)
+        sidecar = unsafe_cli.sidecar(app.path)
         assert sidecar.wait() == 6
-        assert "4 of 4 writers to one key were told that they alone created it" in sidecar.said
-        assert "--allow-unsafe-store" in sidecar.said
-        assert objects(lying_desk) == []
-        done = lying_desk.call("doctor", app.path, *lying_desk.place)
+        assert "4 of 4 writers to one key were told that they alone created it" in sidecar.output
+        assert "--allow-unsafe-store" in sidecar.output
+        assert objects(unsafe_cli) == []
+        done = unsafe_cli.call("doctor", app.path, *unsafe_cli.bucket_options)
         assert done.code == 1
         assert "16 winners of 16" in done.out
 
 
 @pytest.mark.parametrize("how", ["option", "variable"])
-def test_a_store_that_lies_is_used_when_told_so(lying_desk, how):
+def test_a_store_that_lies_is_used_when_told_so(unsafe_cli, how):
     """With a warning at each start; the backup is good, for there is one writer."""
     option = ("--allow-unsafe-store",) if how == "option" else ()
     variable = {} if how == "option" else {"REPLICATOR_ALLOW_UNSAFE_STORE": "1"}
-    with App(lying_desk.home / "app.db") as app:
+    with App(unsafe_cli.home / "app.db") as app:
         for _ in range(2):
             app.insert()
-            sidecar = lying_desk.sidecar(app.path, *option, **variable)
+            sidecar = unsafe_cli.sidecar(app.path, *option, **variable)
             sidecar.until_following()
             assert sidecar.stop() == 0
-            assert "allow_unsafe_store" in sidecar.said
+            assert "allow_unsafe_store" in sidecar.output
         image = app.image()
-    assert lying_desk.proxy.count("PUT", "/probe/") == 4
-    output = lying_desk.home / "restored.db"
-    done = lying_desk.call("restore", *lying_desk.place, "--output", output)
+    assert unsafe_cli.proxy.count("PUT", "/probe/") == 4
+    output = unsafe_cli.home / "restored.db"
+    done = unsafe_cli.call("restore", *unsafe_cli.bucket_options, "--output", output)
     assert done.code == 0, done.err
     assert output.read_bytes() == image

@@ -12,7 +12,6 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from replicator.archive.keys import Keys
 from replicator.format.database import PageHashes
@@ -342,22 +341,3 @@ def busy_bucket(directory, store=None, *, page_size=4096, **options):
     bucket.insert(3)
     bucket.cut()
     return bucket
-
-
-@pytest.fixture
-def bucket(tmp_path):
-    directory = tmp_path / "source"
-    directory.mkdir()
-    built = busy_bucket(directory)
-    yield built
-    built.close()
-
-
-@pytest.fixture
-def empty_bucket(tmp_path):
-    """A database of one table, its snapshot and its marker at txid 1."""
-    directory = tmp_path / "source"
-    directory.mkdir()
-    built = BucketBuilder(directory)
-    yield built
-    built.close()

@@ -25,7 +25,7 @@ from replicator.replicator import SqliteReplicator
 from replicator.system.clock import now_ms
 from replicator.upload import uploader as upload
 from tests.helpers.files import StrikingFiles
-from tests.helpers.replication import LONG, App, ObedientStore, config_for, image_of
+from tests.helpers.replication import LONG, App, HookedStore, config_for, image_of
 from tests.helpers.store_faults import MINUTE_MS
 
 SOON = 0.1  # seconds after which a flush is given up and asked for again
@@ -129,7 +129,7 @@ class Life:
         self.place, self.files = place, StrikingFiles(name_of)
         self.app = App(place / "app.db")
         self.app.insert(5)
-        self.store = ObedientStore()
+        self.store = HookedStore()
         self.ear = Ear()
         self.refused = []
         self._tick = threading.Event()
@@ -179,7 +179,7 @@ class Life:
         self.flush()
         self.mine.stop()
 
-    def leave(self):
+    def close(self):
         self.files.clear()
         with contextlib.suppress(ReplicatorError):
             self.mine.stop()

@@ -1,6 +1,6 @@
 """A disk that loses its power: every state in which a recorded stream of calls may leave it.
 
-`Disk` plays the stream (see power_trace.py) call by call, and `Disk.cut` makes one of the states
+`Disk` plays the stream (see syscall_trace.py) call by call, and `Disk.cut` makes one of the states
 that a power cut at this instant may leave behind. What counts as durable is what POSIX promises,
 no more: content by fsync or fdatasync of the file, names by fsync of the directory. Of everything
 later any subset survives, in any order; writes survive in part, sector by sector, and where a file

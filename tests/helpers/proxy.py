@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that spoils requests by script, and counts them all.
+"""A proxy in front of an S3 server that counts all requests and spoils some by script.
 
     fault_proxy.fault(status(503), method="PUT", times=None)
     fault_proxy.fault(drop_answer, method="PUT", path="wal/")
@@ -14,8 +14,6 @@ import struct
 import threading
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
-
-import pytest
 
 
 class Reset(Exception):
@@ -291,11 +289,3 @@ def _cut(writer):
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
     writer.transport.abort()
-
-
-@pytest.fixture
-def fault_proxy(seaweed):
-    """A `FaultProxy` in front of the real server."""
-    proxy = FaultProxy(seaweed.endpoint_url)
-    yield proxy
-    proxy.stop()

@@ -1,6 +1,6 @@
-"""What tests of the way out share: an application's database, a store that obeys, a restore.
+"""An application's database, a store that follows hooks, and a restore, for tests of replication.
 
-Nothing here looks inside the project; the images come from a reader of the log of its own.
+The helpers use public names of the project only; `image_of` reads the WAL with a reader of its own.
 """
 
 import contextlib
@@ -18,15 +18,26 @@ from replicator.store.base import Store
 from replicator.store.memory import MemoryStore
 from tests.helpers.bucket import plain_state
 
-LONG = 60.0  # seconds after which a test is stuck; nothing is ever timed against it
+LONG = 100.0  # seconds after which a test is stuck; nothing is ever timed against it
 
 
 class App:
-    """An application's connection to its database."""
+    """An application's connection to its database. ``timeout`` is in seconds."""
 
-    def __init__(self, path, *, page_size=4096, autocheckpoint=0, mode="WAL", cache_pages=2000):
+    def __init__(
+        self,
+        path,
+        *,
+        page_size=4096,
+        autocheckpoint=0,
+        mode="WAL",
+        cache_pages=2000,
+        timeout=5.0,
+    ):
         self.path = Path(path)
-        self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.db = sqlite3.connect(
+            path, timeout=timeout, isolation_level=None, check_same_thread=False
+        )
         for pragma in (
             f"page_size={page_size}",
             f"journal_mode={mode}",
@@ -64,7 +75,7 @@ class App:
 
 
 def image_of(path):
-    """The committed database, put together without SQLite and without any lock."""
+    """The committed database, assembled without SQLite and without any lock."""
     log = Path(f"{path}-wal")
     # The file is read by a descriptor that stays open: closing it would drop the locks of
     # every connection that this process has to the database.
@@ -87,11 +98,11 @@ def frames_in(batches):
             yield pgno, commit, bytes(batch.data[n * size + 24 : (n + 1) * size])
 
 
-class ObedientStore(Store):
-    """A store in front of another that does what a test says.
+class HookedStore(Store):
+    """A store that forwards to another and runs the hooks of a test around each call.
 
-    ``before(method, key)`` runs ahead of each call, ``after(method, key)`` once it took effect;
-    either may raise or block. ``calls`` lists (method, key).
+    ``before(method, key)`` runs before each call, ``after(method, key)`` once it took effect;
+    both may raise or block. ``calls`` lists (method, key).
     """
 
     def __init__(self, inner=None):
@@ -154,10 +165,10 @@ class ObedientStore(Store):
     def close(self):
         pass
 
-    # what a test says
+    # faults
 
     def go_away(self, *folders):
-        """Every request fails (about keys that contain one of ``folders``, if given)."""
+        """Makes every request fail, or only those whose key contains one of ``folders``."""
 
         def before(method, key):
             if not folders or any(folder in key for folder in folders):
@@ -200,17 +211,17 @@ def replicating(path, store, **settings):
 
 
 def restored(store, directory, **options):
-    """(report, bytes) of a restore from nothing but the store."""
+    """(report, bytes) of a restore that reads the store only."""
     output = Path(directory) / f"restored-{len(os.listdir(directory))}.db"
     report = restore(store=store, prefix=options.pop("prefix", "app.db"), output=output, **options)
     return report, output.read_bytes()
 
 
-def wait_for(condition):
-    """Return once ``condition()`` is true; the loop fails only when a test is stuck."""
+def wait_for(condition, interval=0.005):
+    """Returns the value of ``condition()`` once it is true; fails only when a test is stuck."""
     tick = threading.Event()
-    for _ in range(int(LONG / 0.005)):
-        if condition():
-            return
-        tick.wait(0.005)
-    raise AssertionError("it never came true")
+    for _ in range(int(LONG / interval)):
+        if value := condition():
+            return value
+        tick.wait(interval)
+    raise AssertionError("the condition never became true")

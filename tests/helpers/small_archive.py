@@ -1,12 +1,10 @@
-"""A small bucket that holds one of each kind of object, for tests that damage all of it.
+"""A small archive that holds one of each kind of object, for tests that damage all of it.
 
-`Small.outcome` compares every file that a restore makes with an image from a reader of the log of
-its own, so a wrong file never passes for success.
+`SmallArchive.outcome` compares every file that a restore makes with an image that an independent
+reader of the WAL assembled, so a wrong file never counts as success.
 """
 
 from dataclasses import dataclass
-
-import pytest
 
 from replicator import restore
 from replicator.archive.keys import parse_key
@@ -18,7 +16,7 @@ from tests.helpers.bucket import BucketBuilder
 
 @dataclass(frozen=True)
 class Step:
-    """What a log object is good for, as the test knows it from writing it."""
+    """The transactions that a log object advances by, as the test knows from writing it."""
 
     key: str
     generation: str
@@ -27,8 +25,8 @@ class Step:
     divisible: bool = True
 
 
-class Small:
-    """A bucket of every kind of object, and a place to restore to."""
+class SmallArchive:
+    """An archive of every kind of object, and a path to restore to."""
 
     def __init__(self, directory, *, merged):
         (directory / "source").mkdir(parents=True)
@@ -73,7 +71,7 @@ class Small:
         self.steps.append(Step(key, self.built.generation, last - inserts + 1, last))
 
     def _merge(self):
-        """Two merges in the place of their segments."""
+        """Replaces segments by two merges."""
         older, newer = self.steps[1:3], self.steps[-2:]
         for kept, make, gone in (
             (True, self._merge_older, older),
@@ -98,6 +96,7 @@ class Small:
         self.store.put(key, body, metadata=metadata, if_absent=False)
 
     def mend(self, *keys):
+        """Puts the original objects back."""
         for key in keys:
             if key in self.saved:
                 self.put(key, self.saved[key][0])
@@ -115,7 +114,7 @@ class Small:
         return hashes.checksum
 
     def snapshot_of(self, txid, generation, image):
-        """A snapshot that says of itself what its name says, with any image inside."""
+        """Writes a snapshot whose header agrees with its name, with any image inside."""
         newest, self.built.txid = self.built.txid, txid
         self.built.snapshot(image=image, generation=generation)
         self.built.txid = newest
@@ -138,13 +137,14 @@ class Small:
         return report
 
     def exact(self, target, **options):
-        """A restore that must succeed, at the very transaction."""
+        """Runs a restore that must succeed and reach exactly that transaction."""
         found = self.outcome(target, **options)
         assert not isinstance(found, ReplicatorError), (target, found)
         assert found.txid == (self.newest if target is None else target)
 
     def named(self, key, target, where):
-        """A restore that must name the object: it fails, or others stood in for it exactly."""
+        """Runs a restore that must name the object: in its error, or in the report of an exact
+        restore that used other objects instead."""
         found = self.outcome(target)
         assert named_by(found) == key, (key, target, where, found)
         if isinstance(found, DamageError):
@@ -153,8 +153,9 @@ class Small:
             assert target in (None, found.txid)
 
     def needs(self):
-        """(object, newest target that reads all of it): asked of a store in which that object
-        is rubbish. Markers hold no data; only what begins with their generation asks them."""
+        """{object: target that reads all of it}, found by restores from a store in which that
+        object is rubbish. Markers hold no data; only targets at the start of their generation
+        read them."""
         found = {}
         for key in self.saved:
             self.put(key, b"rubbish" * 9)
@@ -165,10 +166,11 @@ class Small:
         assert found.keys() == self.saved.keys()
         return found
 
-    # ---------------------------------------------------------- what can be had without an object
+    # ------------------------------------------------------------------ reach without an object
 
     def reach(self, target, gone):
-        """The newest transaction ≤ target without those objects, by trying every way; 0: none."""
+        """The newest transaction ≤ target without those objects, found by trying every path; 0 if
+        there is none."""
         limit = self.newest if target is None else target
         steps = [step for step in self.steps if step.key not in gone]
         best = 0
@@ -197,11 +199,3 @@ def _furthest(steps, snapshot, limit):
                 elif step.divisible and here < limit:
                     here = limit
     return here
-
-
-@pytest.fixture(params=["segments", "merges"])
-def each(request, tmp_path):
-    """Both buckets: with segments alone, and with merges in the place of some."""
-    built = Small(tmp_path, merged=request.param == "merges")
-    yield built
-    built.built.close()

@@ -1,7 +1,7 @@
 """Stores to test on: memory, a directory, moto in process, a real SeaweedFS.
 
-One server per worker process for the whole run, one bucket in it, and for each test a prefix
-nobody else uses (`prefix`).
+Each worker process runs one server of each kind with one bucket for the whole run; every test has
+a prefix of its own (`prefix`).
 """
 
 import secrets
@@ -12,6 +12,7 @@ from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from replicator.store.s3 import S3Store
 from replicator.testing import SeaweedServer
+from tests.helpers.replication import HookedStore
 
 
 @pytest.fixture
@@ -23,6 +24,12 @@ def prefix():
 @pytest.fixture
 def memory_store():
     return MemoryStore()
+
+
+@pytest.fixture
+def store(memory_store):
+    """A store in memory with hooks: a test observes, delays or fails its calls."""
+    return HookedStore(memory_store)
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def moto_store(moto_server):
 
 @pytest.fixture(scope="session")
 def seaweed(clean_environment):
-    """A running :class:`SeaweedServer`; whoever pauses or kills it starts one of their own."""
+    """A running :class:`SeaweedServer`; a test that pauses or kills a server starts its own."""
     with SeaweedServer() as server:
         yield server
 

@@ -19,7 +19,7 @@ from replicator import SqliteReplicator, restore
 from replicator.engine import capture_thread as pipeline
 from replicator.errors import LocalIOError, NotDurable
 from replicator.upload import uploader as upload
-from tests.helpers.replication import LONG, App, ObedientStore, config_for, image_of
+from tests.helpers.replication import LONG, App, HookedStore, config_for, image_of
 
 SIZE = 16 << 20
 PAGE = 4096
@@ -36,7 +36,7 @@ class Place:
             ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", self.cache], check=True
         )
         self.app = App(directory / "app.db")
-        self.store = ObedientStore()
+        self.store = HookedStore()
         self.replicator = SqliteReplicator(
             config_for(directory / "app.db", cache_dir=self.cache, max_cache_bytes=1 << 30),
             store=self.store,

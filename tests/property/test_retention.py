@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.retention.prune import plan_prune
-from tests.helpers.replication import ObedientStore
+from tests.helpers.replication import HookedStore
 from tests.helpers.retention import HOUR, KEYS
 from tests.helpers.retention_story import (
     Pruning,
@@ -59,7 +59,7 @@ def test_a_restore_that_runs_meanwhile_succeeds(story, retention, seed):
         possible = restorable(past.store, past.txid)
         pruning = Pruning(past, retention, 0)
         expected = promised(past, retention, past.now_ms, possible, pruning.plan.decision)
-        store = ObedientStore(past.store)
+        store = HookedStore(past.store)
         store.before = lambda *_: [pruning.step() for _ in range(rng.randint(0, 2))]
         for txid in some(rng, expected, 3):
             assert past.restored(Path(name), txid, store=store) == past.images[txid]

@@ -1,13 +1,29 @@
-"""What unit tests of several folders use; each folder has an ``app`` of its own."""
+"""Fixtures of unit tests in several folders; fixtures of one folder are in its own conftest."""
 
 import pytest
 
+from replicator.cache.cache import Cache
 from replicator.sqlite.live import LiveDatabase
 
 
 @pytest.fixture
 def database(app):
-    """The door to the application's database, which waits for nobody for long."""
+    """The replicator's connection to the application's database, with a short busy timeout."""
     database = LiveDatabase(app.path, busy_timeout=0.1)
     yield database
     database.close()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """An empty cache."""
+    with Cache.open(tmp_path / "cache") as cache:
+        yield cache
+
+
+@pytest.fixture
+def out(tmp_path):
+    """An empty directory for restored databases."""
+    directory = tmp_path / "out"
+    directory.mkdir()
+    return directory

@@ -29,7 +29,7 @@ from replicator.system.watch import Lookout
 from tests.helpers.replication import (
     LONG,
     App,
-    ObedientStore,
+    HookedStore,
     config_for,
     image_of,
     replicating,
@@ -52,7 +52,7 @@ def app(path):
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from replicator.archive.keys import Keys
 from replicator.cli.history import show
 from replicator.inspect.history import history
 from replicator.store.base import ObjectInfo
-from tests.helpers.replication import LONG, App, ObedientStore, replicating
+from tests.helpers.replication import LONG, App, HookedStore, replicating
 
 KEYS = Keys("app.db")
 
@@ -23,7 +23,7 @@ def app(tmp_path):
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 def live(app, store, *, commits=3, **settings):

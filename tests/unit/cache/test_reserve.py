@@ -5,7 +5,7 @@ import pytest
 from replicator import SqliteReplicator
 from replicator.cache.cache import RESERVE_BYTES
 from replicator.system.files import Files
-from tests.helpers.replication import LONG, App, ObedientStore, config_for, restored, wait_for
+from tests.helpers.replication import LONG, App, HookedStore, config_for, restored, wait_for
 
 
 class SmallDisk(Files):
@@ -31,7 +31,7 @@ def app(tmp_path):
 
 @pytest.fixture
 def replicator(app, disk):
-    with SqliteReplicator(config_for(app.path), store=ObedientStore(), files=disk) as replicator:
+    with SqliteReplicator(config_for(app.path), store=HookedStore(), files=disk) as replicator:
         replicator.flush(LONG)
         yield replicator
 

@@ -11,7 +11,7 @@ from replicator.cache.cache import Offered
 from replicator.cache.squash import TooLarge, squash, squashable
 from replicator.errors import DamageError, GapError, NotDurable
 from replicator.model import Kind
-from tests.helpers.replication import App, ObedientStore, replicating, restored, wait_for
+from tests.helpers.replication import App, HookedStore, replicating, restored, wait_for
 
 LONG = 60.0
 CACHE = 4 << 20
@@ -25,7 +25,7 @@ def app(tmp_path):
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 def busy(app, replicator, rounds):

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from replicator.errors import NotDurable, StoreUnavailable
-from tests.helpers.replication import App, ObedientStore, replicating, restored, wait_for
+from tests.helpers.replication import App, HookedStore, replicating, restored, wait_for
 
 LONG = 60.0
 
@@ -20,7 +20,7 @@ def app(tmp_path):
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 def everything(cache):

@@ -12,7 +12,7 @@ from replicator.errors import DiskFull, LocalIOError
 from replicator.upload.uploader import Uploader
 from tests.helpers.disk_faults import name_of
 from tests.helpers.files import StrikingFiles
-from tests.helpers.replication import LONG, App, ObedientStore, config_for, wait_for
+from tests.helpers.replication import LONG, App, HookedStore, config_for, wait_for
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def replicator(tmp_path, monkeypatch, files):
     it meets trouble."""
     monkeypatch.setattr(pipeline, "FIRST_PAUSE", 0.002)
     monkeypatch.setattr(pipeline, "LONGEST_PAUSE", 0.002)
-    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=ObedientStore(), files=files)
+    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=HookedStore(), files=files)
     with App(tmp_path / "app.db") as app:
         app.insert()
         made.start()
@@ -87,7 +87,7 @@ def test_what_was_recorded_before_the_disk_failed_is_sent(tmp_path, monkeypatch)
         reload(self)
 
     monkeypatch.setattr(Uploader, "reload", failing)
-    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=ObedientStore())
+    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=HookedStore())
     with App(tmp_path / "app.db") as app:
         app.insert()
         made.start()

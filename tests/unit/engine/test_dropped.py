@@ -2,13 +2,13 @@
 
 import threading
 
-from tests.helpers.replication import LONG, App, ObedientStore, replicating, restored, wait_for
+from tests.helpers.replication import LONG, App, HookedStore, replicating, restored, wait_for
 
 
 def test_a_segment_that_is_being_sent_is_not_replaced(tmp_path):
     """Whoever drops it waits for the answer first: else the store would come to hold it, and
     what was captured in its place would find its key taken by "another writer"."""
-    store, sent, go_on = ObedientStore(), threading.Event(), threading.Event()
+    store, sent, go_on = HookedStore(), threading.Event(), threading.Event()
 
     def before(method, key):
         if method == "put" and "wal/" in key:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from replicator.store import timeouts as watched
-from tests.helpers.replication import App, ObedientStore, replicating, restored, wait_for
+from tests.helpers.replication import App, HookedStore, replicating, restored, wait_for
 
 LONG = 60.0
 
@@ -36,7 +36,7 @@ class Swallowing:
 
 def test_an_append_without_an_answer_is_no_secret(app, tmp_path, caplog):
     """Status, error and log tell while it hangs; nothing is lost, nothing is restarted."""
-    store = ObedientStore()
+    store = HookedStore()
     with replicating(app.path, store) as replicator:
         replicator.flush(LONG)
         swallowing = Swallowing(store, "wal/")
@@ -54,7 +54,7 @@ def test_an_append_without_an_answer_is_no_secret(app, tmp_path, caplog):
 
 def test_a_store_that_never_answers_at_the_start_is_no_secret(app, tmp_path, caplog):
     """The very first request hangs."""
-    store = ObedientStore()
+    store = HookedStore()
     swallowing = Swallowing(store, "")
     with replicating(app.path, store) as replicator:
         wait_for(lambda: "no answer from" in (replicator.status().last_error or ""))
@@ -68,7 +68,7 @@ def test_a_store_that_never_answers_at_the_start_is_no_secret(app, tmp_path, cap
 def test_nothing_in_the_bucket_is_all_of_it_behind(app, tmp_path):
     """Before the first snapshot is there, the lag is the database, and it grows older."""
     app.insert(50)
-    store = ObedientStore()
+    store = HookedStore()
     store.go_away()
     with replicating(app.path, store) as replicator:
         wait_for(lambda: replicator.status().state == "stalled")

@@ -3,7 +3,7 @@
 import pytest
 
 from replicator.errors import NotDurable
-from tests.helpers.replication import LONG, App, ObedientStore, replicating, restored
+from tests.helpers.replication import LONG, App, HookedStore, replicating, restored
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def app(tmp_path):
 
 def begun(app):
     """A store that has a generation's first snapshot; its marker is in the cache still."""
-    store = ObedientStore()
+    store = HookedStore()
     store.go_away("wal/0")
     with replicating(app.path, store) as replicator, pytest.raises(NotDurable):
         replicator.flush(0.5)
@@ -30,7 +30,7 @@ def lose(store):
 
 
 @pytest.mark.parametrize(
-    "after", [lose, lambda _: ObedientStore()], ids=["the bucket was emptied", "another bucket"]
+    "after", [lose, lambda _: HookedStore()], ids=["the bucket was emptied", "another bucket"]
 )
 def test_a_marker_without_its_snapshot_is_not_appended(app, tmp_path, after):
     """Between two starts the snapshot went: the generation begins anew, and is restorable."""

@@ -16,7 +16,7 @@ from replicator.sqlite.live import wal_path
 from tests.helpers.replication import (
     LONG,
     App,
-    ObedientStore,
+    HookedStore,
     image_of,
     replicating,
     restored,
@@ -31,7 +31,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from replicator.errors import Fenced, NotDurable, ObjectExists
 from tests.helpers.replication import (
     LONG,
     App,
-    ObedientStore,
+    HookedStore,
     image_of,
     replicating,
     replicator_for,
@@ -34,7 +34,7 @@ def app(path):
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_being_fenced_ends_every_wait(path, app, other, store, state):
     if state == "waiting":
         path.unlink()
     wait_for(lambda: replicator.status().state == state)
-    with replicating(other.path, ObedientStore(store.inner), take_over=True) as holder:
+    with replicating(other.path, HookedStore(store.inner), take_over=True) as holder:
         holder.flush(LONG)
     store.come_back()
     wait_for(lambda: replicator.failed)
@@ -232,7 +232,7 @@ def test_a_take_over_claims_the_log_first(path, app, other, store, out):
 
 def test_a_claim_is_tried_again_at_the_new_end(path, app, other, store):
     """The holder appended between the question and the claim: the claim goes behind that."""
-    with replicating(other.path, ObedientStore(store.inner)) as holder:
+    with replicating(other.path, HookedStore(store.inner)) as holder:
         holder.flush(LONG)
         beaten = []
 
@@ -248,7 +248,7 @@ def test_a_claim_is_tried_again_at_the_new_end(path, app, other, store):
 
 def test_a_claim_whose_answer_was_lost_is_not_lost(path, app, other, store):
     """The store took it, and says on the second try that the key is taken: by ourselves."""
-    with replicating(other.path, ObedientStore(store.inner)) as holder:
+    with replicating(other.path, HookedStore(store.inner)) as holder:
         head = holder.flush(LONG)
 
     def after(method, key):
@@ -264,7 +264,7 @@ def test_a_claim_whose_answer_was_lost_is_not_lost(path, app, other, store):
 @pytest.mark.parametrize("flag", [True, False])
 def test_a_take_over_that_was_interrupted_goes_on(path, app, other, store, out, flag):
     """Stopped between the two steps: the next start, ordered again or not, claims no more."""
-    with replicating(other.path, ObedientStore(store.inner)) as holder:
+    with replicating(other.path, HookedStore(store.inner)) as holder:
         head = holder.flush(LONG)
     store.go_away("snapshots/0")
     with replicating(path, store, take_over=True) as replicator:
@@ -293,7 +293,7 @@ def test_the_order_in_an_empty_bucket_is_a_first_start(path, app, store, out):
 
 def test_a_take_over_is_given_up_when_told(path, app, other, store):
     """The claim does not race on for ever against somebody who is always quicker."""
-    with replicating(other.path, ObedientStore(store.inner)) as holder:
+    with replicating(other.path, HookedStore(store.inner)) as holder:
         holder.flush(LONG)
         tries = []
 

@@ -13,7 +13,7 @@ from replicator.store.base import ObjectInfo
 from tests.helpers.replication import (
     LONG,
     App,
-    ObedientStore,
+    HookedStore,
     image_of,
     replicating,
     replicator_for,
@@ -36,7 +36,7 @@ def app(path):
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 @pytest.fixture

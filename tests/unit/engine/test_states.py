@@ -24,7 +24,7 @@ from replicator.system.files import Files
 from tests.helpers.replication import (
     LONG,
     App,
-    ObedientStore,
+    HookedStore,
     replicating,
     replicator_for,
     wait_for,
@@ -37,7 +37,7 @@ class Desk:
     def __init__(self, directory, monkeypatch, cleanup):
         self.path = directory / "app.db"
         self.patch, self.cleanup = monkeypatch, cleanup
-        self.store = ObedientStore()
+        self.store = HookedStore()
         self.app = None
         self.settings = {}
         self.gates = []
@@ -110,7 +110,7 @@ def store_away_at_the_start(desk):
 def fenced(desk):
     desk.follow()
     other = desk.path.with_name("other.db")
-    with App(other), replicating(other, ObedientStore(desk.store.inner), take_over=True) as taker:
+    with App(other), replicating(other, HookedStore(desk.store.inner), take_over=True) as taker:
         taker.flush(LONG)
     desk.app.insert()
     wait_for(lambda: desk.replicator.failed)

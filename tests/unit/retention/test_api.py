@@ -3,7 +3,7 @@
 import pytest
 
 from replicator.system.clock import now_ms
-from tests.helpers.replication import LONG, App, ObedientStore, replicating, restored, wait_for
+from tests.helpers.replication import LONG, App, HookedStore, replicating, restored, wait_for
 
 HOUR = 3_600_000
 MERGES, SEGMENTS = "app.db/merged/1/", "app.db/wal/"
@@ -39,7 +39,7 @@ def commits(app, replicator, count):
 def test_merges_come_out_of_the_cache(tmp_path, path):
     """Not one GET; the segments go once they are merged, the newest stays, each transaction can
     be restored, and the log goes on after a restart as if nothing had happened."""
-    store = ObedientStore()
+    store = HookedStore()
     with App(path) as app:
         with replicating(path, store) as replicator:
             replicator.flush(LONG)
@@ -66,7 +66,7 @@ def test_merges_come_out_of_the_cache(tmp_path, path):
 
 def test_nothing_is_merged_or_pruned_unless_wanted(path):
     """``keep`` off: there is no such thread."""
-    store = ObedientStore()
+    store = HookedStore()
     with App(path), replicating(path, store, keep=False) as replicator:
         replicator.flush(LONG)
         assert replicator._parts.keeper is None
@@ -77,7 +77,7 @@ def test_trouble_with_the_past_is_in_the_status(path, monkeypatch):
     """And does not make the present unhealthy."""
     monkeypatch.setattr("replicator.retention.worker.TICK", 0.001)
     monkeypatch.setattr("replicator.retention.worker.BEGIN_MS", 0)
-    store = ObedientStore()
+    store = HookedStore()
     store.go_away("merged/")
     with App(path) as app, replicating(path, store) as replicator:
         replicator.flush(LONG)
@@ -89,7 +89,7 @@ def test_trouble_with_the_past_is_in_the_status(path, monkeypatch):
 
 def test_segments_that_left_the_cache_are_fetched(tmp_path, path):
     """The same merge comes out of the store."""
-    store = ObedientStore()
+    store = HookedStore()
     with App(path) as app, replicating(path, store) as replicator:
         replicator.flush(LONG)
         commits(app, replicator, 5)

@@ -10,7 +10,7 @@ from replicator.archive.inventory import PinnedPoint, doubtful
 from replicator.errors import AccessDenied, ConfigError, ReplicatorError
 from replicator.model import Kind, Retention
 from replicator.retention.prune import Pruner, plan_prune
-from tests.helpers.replication import ObedientStore
+from tests.helpers.replication import HookedStore
 from tests.helpers.retention import DAY, HOUR, KEYS, SECOND, AgedStore, Past
 from tests.helpers.retention_story import lived, restorable
 
@@ -57,7 +57,7 @@ def test_sources_go_only_with_a_merge_that_is_proved(merged):
     """With metadata, by one HEAD a merge; where the merge vanished they stay."""
     plan = planned(merged, Retention())
     assert [v.stands_in for v in plan.decision.deletions] == [KEYS.merged(1, 2, 4)] * 3
-    store = ObedientStore(merged.store)
+    store = HookedStore(merged.store)
     done = applied(merged, plan, store)
     assert len(done.deleted) == 3
     assert store.keys("head") == [KEYS.merged(1, 2, 4)]
@@ -114,7 +114,7 @@ def test_a_refusal_ends_the_deletions(merged):
         if method == "delete":
             raise AccessDenied("no")
 
-    store = ObedientStore(merged.store)
+    store = HookedStore(merged.store)
     store.before = before
     done = applied(merged, planned(merged, Retention()), store)
     assert done.deleted == ()
@@ -150,7 +150,7 @@ def test_a_segment_that_vanished_meanwhile_is_left_out(past):
     past.snapshot()
     past.insert(1)
     past.wait(2 * DAY)
-    store = ObedientStore(past.store)
+    store = HookedStore(past.store)
 
     def before(method, key):
         if method == "head" and key == KEYS.wal(3):

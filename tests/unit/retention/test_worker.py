@@ -13,7 +13,7 @@ from replicator.model import Kind, Retention
 from replicator.retention import worker as module
 from replicator.retention.merge import Source
 from replicator.retention.worker import Keeper
-from tests.helpers.replication import ObedientStore, wait_for
+from tests.helpers.replication import HookedStore, wait_for
 from tests.helpers.retention import DAY, HOUR, KEYS, MINUTE, SECOND, Past
 from tests.helpers.retention_story import restorable
 
@@ -29,7 +29,7 @@ def past(tmp_path):
 
 @pytest.fixture
 def store(past):
-    return ObedientStore(past.store)
+    return HookedStore(past.store)
 
 
 def busy(past, keeping, count, every=SECOND, step=MINUTE):
@@ -157,7 +157,7 @@ def test_a_foreign_object_at_the_key_of_a_merge(past):
     past.store.put(key, foreign, metadata=past.store.head(past.keys("wal/")[1]).metadata)
     past.store.delete(key)
     keeping = past.keeping(rules=FOREVER)
-    store = ObedientStore(past.store)
+    store = HookedStore(past.store)
     keeping.store = store
 
     def before(method, put):
@@ -366,7 +366,7 @@ def test_sources_stay_when_their_merge_vanished(past, store):
 
 def test_a_bucket_that_keeps_versions_is_told_of_once(past, store, monkeypatch, caplog):
     """Deletions go on; they only cost no less than before."""
-    monkeypatch.setattr(ObedientStore, "keeps_versions", True)
+    monkeypatch.setattr(HookedStore, "keeps_versions", True)
     keeping = past.keeping(store=store, rules=FOREVER)
     keeping.step(past.now_ms)
     busy(past, keeping, 120, every=10 * SECOND)

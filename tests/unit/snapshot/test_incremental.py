@@ -26,7 +26,7 @@ from replicator.snapshot.multipart import Piece, copied_from, cut
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.stream import Differs, ship_snapshot
 from replicator.sqlite.live import LiveDatabase
-from tests.helpers.replication import LONG, App, ObedientStore, image_of, replicating, restored
+from tests.helpers.replication import LONG, App, HookedStore, image_of, replicating, restored
 
 GENERATION = "01900000-0000-7000-8000-000000000001"
 KEYS = Keys("app.db")
@@ -53,7 +53,7 @@ class Shop:
         self.directory = directory
         self.app = App(directory / "app.db")
         self.app.insert(2000, 900)
-        self.store = ObedientStore()
+        self.store = HookedStore()
         self.sources = Sources(self.store)
         self.cache = Cache.open(directory / "cache")
         self.unfinished = Unfinished(self.cache, self.store, KEYS)

@@ -17,7 +17,7 @@ from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
 from replicator.snapshot.stream import Differs, ship_snapshot
 from replicator.sqlite.live import LiveDatabase
-from tests.helpers.replication import App, ObedientStore, image_of
+from tests.helpers.replication import App, HookedStore, image_of
 
 KEY = "app.db/snapshots/x.sqlite.zst"
 GENERATION = "01900000-0000-7000-8000-000000000001"
@@ -45,7 +45,7 @@ def test_when_a_snapshot_is_due(age, log_bytes, due):
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 @pytest.fixture

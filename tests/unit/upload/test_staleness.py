@@ -12,7 +12,7 @@ from replicator.upload import staleness as freshness
 from replicator.upload.staleness import LONGEST, Freshness, read_clocks
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, content
-from tests.helpers.replication import LONG, ObedientStore, wait_for
+from tests.helpers.replication import LONG, HookedStore, wait_for
 
 KEYS = Keys("app.db")
 FOREIGN = {
@@ -24,7 +24,7 @@ FOREIGN = {
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from replicator.cache.cache import Cache
 from replicator.errors import AccessDenied, StoreUnavailable, StoreUnsafe
 from replicator.store.memory import MemoryStore
 from replicator.upload.store_check import RACERS, require_conditional_put
-from tests.helpers.replication import LONG, App, ObedientStore, config_for, replicating, restored
+from tests.helpers.replication import LONG, App, HookedStore, config_for, replicating, restored
 
 PROBES = "app.db/probe/"
 
@@ -29,7 +29,7 @@ def ask(tmp_path, cache):
     """Ask whether a store is to be trusted; how many requests that took."""
 
     def ask(store, *, anew=False, **settings):
-        spied = ObedientStore(store)
+        spied = HookedStore(store)
         try:
             require_conditional_put(
                 config_for(tmp_path / "app.db", **settings), spied, spied, cache, anew=anew
@@ -112,7 +112,7 @@ def test_a_store_on_which_nobody_wins_is_refused(ask):
 @pytest.mark.parametrize("error", [AccessDenied("403"), StoreUnavailable("503")])
 def test_a_bucket_that_forbids_deletes_is_fine(tmp_path, cache, error):
     """The probe stays, where no reader looks."""
-    store = ObedientStore()
+    store = HookedStore()
 
     def before(method, key):
         if method == "delete":
@@ -126,7 +126,7 @@ def test_a_bucket_that_forbids_deletes_is_fine(tmp_path, cache, error):
 
 def test_trouble_is_no_verdict(tmp_path, cache):
     """A store that is away has not lied; it is asked again."""
-    store = ObedientStore()
+    store = HookedStore()
     store.go_away()
     config = config_for(tmp_path / "app.db")
     with pytest.raises(StoreUnavailable):
@@ -136,7 +136,7 @@ def test_trouble_is_no_verdict(tmp_path, cache):
 
 def test_a_replicator_refuses_a_store_that_lies(tmp_path):
     """Before anything else is written: the bucket stays empty, whoever waits is told."""
-    store = ObedientStore(Lying())
+    store = HookedStore(Lying())
     with App(tmp_path / "app.db") as app:
         app.insert()
         with replicating(app.path, store) as replicator:
@@ -152,7 +152,7 @@ def test_a_replicator_refuses_a_store_that_lies(tmp_path):
 
 def test_a_replicator_that_may_goes_on_with_it(tmp_path):
     """One writer alone is safe even there."""
-    store = ObedientStore(Lying())
+    store = HookedStore(Lying())
     (tmp_path / "out").mkdir()
     with App(tmp_path / "app.db") as app:
         app.insert(5)
@@ -164,7 +164,7 @@ def test_a_replicator_that_may_goes_on_with_it(tmp_path):
 
 def test_a_second_start_makes_no_such_request(tmp_path):
     """Nor does a rejoin."""
-    store = ObedientStore()
+    store = HookedStore()
     with App(tmp_path / "app.db") as app:
         for _ in range(2):
             app.insert()

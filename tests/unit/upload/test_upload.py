@@ -14,7 +14,7 @@ from replicator.upload import uploader as upload
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, commit, content, record
 from tests.helpers.files import FailingFiles
-from tests.helpers.replication import LONG, ObedientStore, wait_for
+from tests.helpers.replication import LONG, HookedStore, wait_for
 
 QUICK = RetryPolicy(first=0.001, cap=0.002, deadline=None)
 
@@ -27,7 +27,7 @@ def quick_retries(monkeypatch):
 
 @pytest.fixture
 def store():
-    return ObedientStore()
+    return HookedStore()
 
 
 @pytest.fixture
@@ -578,7 +578,7 @@ def test_a_real_full_disk_under_the_ledger_is_survived(tmp_path, store, lost):
     for at in range(1, 25):
         files = FailingFiles(at=0)
         directory = tmp_path / str(at)
-        fresh = ObedientStore()
+        fresh = HookedStore()
         with Cache.open(directory, files) as cache:
             add(cache, 1)
             uploader = Uploader(

@@ -39,7 +39,7 @@ from replicator.store.memory import MemoryStore
 from replicator.system.files import Files
 from replicator.verify.drill import drill, drill_at
 from tests.helpers.bucket import BucketBuilder
-from tests.helpers.replication import ObedientStore
+from tests.helpers.replication import HookedStore
 
 KEYS = Keys("app.db")
 
@@ -91,7 +91,7 @@ def test_without_a_record_the_bucket_is_only_read(bucket, scratch):
 
 def test_a_record_that_is_refused_is_told_and_no_failure(bucket, scratch):
     """The restore was proved all the same."""
-    store = ObedientStore(bucket.store)
+    store = HookedStore(bucket.store)
 
     def before(method, key):
         if method == "put":
@@ -159,7 +159,7 @@ def test_room_is_asked_for_before_anything_is_fetched(bucket, scratch):
         def disk_free(self, path):
             return 1000
 
-    store = ObedientStore(bucket.store)
+    store = HookedStore(bucket.store)
     with pytest.raises(DiskFull, match="a drill needs"):
         drill(store, "app.db", scratch=scratch, files=Full())
     assert len(store.keys("get")) <= 2  # what the plan rests on
@@ -229,7 +229,7 @@ def test_two_notes_of_one_millisecond_are_two():
 
 def test_a_store_that_forbids_deletes_keeps_all_of_them():
     """Adding still works."""
-    store = ObedientStore()
+    store = HookedStore()
 
     def before(method, key):
         if method == "delete":

@@ -34,7 +34,7 @@ from replicator.verify import drill as drill_module
 from replicator.verify import monitor as guard_module
 from replicator.verify.latest import _require_link, prove_present
 from replicator.verify.monitor import Guard, Levers
-from tests.helpers.replication import ObedientStore, wait_for
+from tests.helpers.replication import HookedStore, wait_for
 
 KEYS = Keys("app.db")
 LONG = 60
@@ -45,7 +45,7 @@ class Desk:
 
     def __init__(self, bucket, tmp_path, **options):
         self.bucket = bucket
-        self.store = ObedientStore(bucket.store)
+        self.store = HookedStore(bucket.store)
         self.metrics = Metrics()
         self.asked = []
         self.durable = bucket.txid
@@ -99,7 +99,7 @@ def last_segment(bucket):
 
 def test_a_sound_present_is_proved_without_a_disk(bucket):
     """Exactly the objects of a restore's plan are read, each to its end."""
-    store = ObedientStore(bucket.store)
+    store = HookedStore(bucket.store)
     assert prove_present(store, "app.db", at_least=bucket.txid) == bucket.txid
     bodies = {key for key in store.keys("get") if "/wal/" in key}
     assert bodies <= {bucket.keys.wal(15), bucket.keys.wal(16)}

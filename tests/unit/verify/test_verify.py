@@ -24,7 +24,7 @@ from replicator.verify import objects as content
 from replicator.verify.objects import said_by_metadata
 from replicator.verify.verify import listed, verify, verify_at
 from tests.helpers.bucket import BucketBuilder
-from tests.helpers.replication import ObedientStore
+from tests.helpers.replication import HookedStore
 
 
 def look(bucket, **options):
@@ -370,7 +370,7 @@ def test_objects_that_vanish_while_we_look_are_listed_again(empty_bucket):
         empty_bucket.insert()
         empty_bucket.cut()
     empty_bucket.merge(2, 4)
-    store, key = ObedientStore(empty_bucket.store), empty_bucket.keys.wal(3)
+    store, key = HookedStore(empty_bucket.store), empty_bucket.keys.wal(3)
 
     def before(method, name):
         if (method, name) == ("head", key):
@@ -383,7 +383,7 @@ def test_objects_that_vanish_while_we_look_are_listed_again(empty_bucket):
 
 def test_an_object_that_vanishes_while_it_is_read_is_named(bucket):
     """It was there for the listing and for the HEAD; a snapshot as well as a segment."""
-    store = ObedientStore(bucket.store)
+    store = HookedStore(bucket.store)
     for key in (bucket.keys.wal(4), bucket.keys.snapshot(14, bucket.generation)):
         asked = []
 

@@ -1,28 +1,25 @@
-"""A live database for the tests of replication end to end: its writers, its store, its restores.
+"""A live database for end-to-end tests: its writer processes, its replicator, store and restores.
 
-`Scene` is one database with processes that write to it (see workload.py) and a directory as the
-store. It never opens the database while a replicator runs in this process: closing any
-descriptor of the file would drop the locks on it. The source is read once everything else ended.
+`Deployment` is one database with processes that write to it (see workload.py) and a directory as
+the store. It never opens the database while a replicator runs in this process, because closing any
+descriptor of the file would drop the locks on it; `source` may be called once all others ended.
 """
 
 import contextlib
 import json
-import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
-from tests.helpers.command import Sidecar
+from tests.helpers.command_line import Sidecar
+from tests.helpers.replication import LONG
 from tests.programs import workload
 
-LONG = 100.0  # seconds after which a test is stuck; nothing is ever timed against it
 WORKLOAD = Path(__file__).parents[1] / "programs" / "workload.py"
-# `replicator run` with another length at which a log is let go; 1000 would be the default.
-SHORT_LOG = """
+# `replicator run` with another length at which the WAL is rolled over; the default is 1000 frames.
+RUN_WITH_SHORT_WAL = """
 import sys
 import replicator.capture.holds
 replicator.capture.holds.ROLL_OVER_FRAMES = int(sys.argv.pop(1))
@@ -31,8 +28,8 @@ sys.exit(main())
 """
 
 
-class Process:
-    """One process of the application. Whatever it says on stderr is an error it got."""
+class ApplicationProcess:
+    """One process of the application. It writes only errors to stderr."""
 
     def __init__(self, database, log, number, options, *, stdin=subprocess.DEVNULL):
         self.number = number
@@ -55,7 +52,7 @@ class Process:
         return self.process.poll() is None
 
     def finish(self):
-        """It ends by itself, unharmed."""
+        """Waits for its regular end; it must have met no error."""
         assert self.process.wait(LONG) == 0, self.errors.read_text()
         assert self.errors.read_text() == ""
 
@@ -63,35 +60,37 @@ class Process:
         self.process.kill()
         self.process.wait(LONG)
 
-    def says(self):
+    def read_line(self):
+        """The next line that the process prints."""
         return self.process.stdout.readline()
 
-    def go_on(self):
+    def resume(self):
+        """Sends the line on which a holding reader waits."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
 
 class LiveSidecar(Sidecar):
-    """``replicator run`` as a process, with logs of any length."""
+    """``replicator run`` as a process that rolls the WAL over after ``roll_over`` frames."""
 
     def __init__(self, arguments, db, log, roll_over):
         self.db, self.log = db, log
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SHORT_LOG, str(roll_over), "run", *arguments],
+                [sys.executable, "-c", RUN_WITH_SHORT_WAL, str(roll_over), "run", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
             )
 
     def kill(self):
-        """SIGKILL: no flush, no farewell."""
+        """SIGKILL: without a flush or any clean-up."""
         self.process.kill()
         self.process.wait(LONG)
 
 
-class Scene:
-    """One database, its application, its store."""
+class Deployment:
+    """One database, its application processes, its replicator and its store."""
 
     def __init__(self, directory, *, url=None, endpoint_url=None, prefix="app.db"):
         self.directory = directory
@@ -114,21 +113,23 @@ class Scene:
         return self._process({"writer": writer, "seed": writer} | options, writer)
 
     def reader(self):
-        """A process with a long read transaction, and the receipts that it sees."""
+        """A process with a long read transaction, and the line that counts the receipts in it."""
         reader = self._process({"hold": True}, 0, stdin=subprocess.PIPE)
-        return reader, reader.says()
+        return reader, reader.read_line()
 
     def _process(self, options, writer, **more):
-        started = Process(self.path, self.log(writer), len(self.processes), options, **more)
+        started = ApplicationProcess(
+            self.path, self.log(writer), len(self.processes), options, **more
+        )
         self.processes.append(started)
         return started
 
-    def begin(self, *, page_size=4096, **others):
-        """The database as it is made, with one commit in it."""
+    def create(self, *, page_size=4096, **others):
+        """Creates the database, with one commit in it."""
         self.write(commits=1, page_size=page_size)
 
     def write(self, writers=1, **options):
-        """Writer processes side by side, from their beginning to their end."""
+        """Runs concurrent writer processes to their end."""
         for process in self.start_all(writers, **options):
             process.finish()
 
@@ -136,7 +137,7 @@ class Scene:
         return [self.start(writer, **options) for writer in range(1, writers + 1)]
 
     def committed(self):
-        """Of each writer, the last transaction whose COMMIT had returned."""
+        """The last transaction of each writer whose COMMIT returned."""
         found = {}
         for log in self.directory.glob("commits-*"):
             if log.suffix == "" and (lines := log.read_text().splitlines()):
@@ -145,7 +146,7 @@ class Scene:
         return found
 
     def total(self):
-        """How many transactions the application knows to be committed."""
+        """The number of transactions that the application knows to be committed."""
         return sum(self.committed().values())
 
     # the replicator
@@ -165,7 +166,7 @@ class Scene:
             replicator.stop()
 
     def sidecar(self, *options, roll_over=1000):
-        """A process that runs ``replicator run``. ``roll_over`` in frames makes logs short."""
+        """A process that runs ``replicator run``; ``roll_over`` is in frames."""
         log = self.directory / f"sidecar-{len(self.sidecars)}.log"
         arguments = [
             str(self.path),
@@ -184,7 +185,7 @@ class Scene:
         return started
 
     def flush(self):
-        """`replicator flush`, and the txid that it reports durable."""
+        """Runs ``replicator flush``; returns the txid that it reports durable."""
         done = subprocess.run(
             [sys.executable, "-m", "replicator", "flush", str(self.path), "--json"],
             capture_output=True,
@@ -195,16 +196,16 @@ class Scene:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)["txid"]
 
-    # the way back
+    # restores
 
     def restore(self, *, store=None, **options):
-        """(path, report) of a restore from the store alone."""
+        """(path, report) of a restore that reads the store only."""
         self._restores += 1
         output = self.directory / f"restored-{self._restores}.db"
-        place = {"store": store} if store else {"url": self.url, "endpoint_url": self.endpoint_url}
-        return output, restore(output=output, prefix=self.prefix, **place, **options)
+        source = {"store": store} if store else {"url": self.url, "endpoint_url": self.endpoint_url}
+        return output, restore(output=output, prefix=self.prefix, **source, **options)
 
-    def prefix_holds(self, copy, *, at_least):
+    def check_commits(self, copy, *, at_least):
         """O2: exactly the transactions 1 … k of each writer, k no less than ``at_least``."""
         with contextlib.closing(sqlite3.connect(copy)) as connection:
             assert workload.violations(connection) == []
@@ -212,19 +213,20 @@ class Scene:
                 assert workload.last_committed(connection, writer) >= seq, f"writer {writer}"
 
     def source(self):
-        """The bytes of the database with all of its log in it; only when all others ended."""
+        """The bytes of the database after a full checkpoint; only when all others ended."""
         with contextlib.closing(sqlite3.connect(self.path)) as connection:
             assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
         return self.path.read_bytes()
 
-    def exact(self, *, store=None):
-        """O1 and O2: the store alone gives back the source page by page, and all commits."""
+    def check_exact(self, *, store=None):
+        """O1 and O2: a restore from the store equals the source page by page, with all commits."""
         copy, report = self.restore(store=store)
         assert_same_pages(copy.read_bytes(), self.source())
-        self.prefix_holds(copy, at_least=self.committed())
+        self.check_commits(copy, at_least=self.committed())
         return report
 
-    def leave(self):
+    def close(self):
+        """Kills the processes that still run."""
         for process in [*self.processes, *self.sidecars]:
             if process.process.poll() is None:
                 process.process.kill()
@@ -232,7 +234,7 @@ class Scene:
 
 
 def assert_same_pages(data, source):
-    """Bytes, with the pages that differ named."""
+    """Compares bytes; the error names the pages that differ."""
     if data == source:
         return
     size = int.from_bytes(source[16:18], "big")
@@ -245,29 +247,3 @@ def assert_same_pages(data, source):
         f"{len(data)} bytes restored, {len(source)} in the source; "
         f"pages that differ: {differing[:20]} ({len(differing)})"
     )
-
-
-@pytest.fixture
-def scene(tmp_path):
-    scene = Scene(tmp_path)
-    yield scene
-    scene.leave()
-
-
-@pytest.fixture
-def scenes(tmp_path):
-    """``scenes(times, most)`` yields (scene, how often) until ``times`` is used up: a fresh
-    database each, so that none grows for hours. A scene that went well is removed."""
-
-    def fresh(times, most=100):
-        for number, first in enumerate(range(0, times, most)):
-            directory = tmp_path / f"scene-{number}"
-            directory.mkdir()
-            scene = Scene(directory)
-            try:
-                yield scene, min(most, times - first)
-            finally:
-                scene.leave()
-            shutil.rmtree(directory)
-
-    return fresh

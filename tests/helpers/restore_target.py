@@ -1,4 +1,4 @@
-"""Where a restore goes: an old database whose rows lie in its log only, or nothing."""
+"""The target of a restore: an old database whose rows are in its WAL only, or nothing."""
 
 import contextlib
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def old_database(place):
-    """One whose rows are in its log only, as a killed application leaves it."""
+    """Makes a database whose rows are in its WAL only, as a killed application leaves it."""
     with contextlib.closing(sqlite3.connect(place / "app.db", isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("CREATE TABLE old(x)")
@@ -18,7 +18,7 @@ def old_database(place):
 
 
 def old_rows(place):
-    """Asked of a copy, for asking folds the log."""
+    """The number of old rows, read from a copy, because reading checkpoints the WAL."""
     copy = place.with_name(place.name + "-copy")
     shutil.copytree(place, copy)
     with contextlib.closing(sqlite3.connect(copy / "app.db")) as db:
@@ -27,12 +27,12 @@ def old_rows(place):
     return found
 
 
-def target_is_whole(place, newest, *, old):
-    """The old database with its log, or none where none was; or the new one without a log."""
+def check_target(place, newest, *, old):
+    """Checks that ``place`` holds the new database without a WAL, or the old one with its WAL
+    (no database where none was)."""
     target = place / "app.db"
     if target.exists() and target.read_bytes() == newest:
         assert not (place / "app.db-wal").exists()
-        assert place.joinpath("app.db").stat().st_size == len(newest)
     elif old:
         assert old_rows(place) == 3
     else:

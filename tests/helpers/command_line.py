@@ -1,7 +1,7 @@
-"""The command line as a user meets it: processes, a bucket of one's own on a real server.
+"""Runs the command line in processes, with a bucket on a real server.
 
-`Desk` is one user: an environment with credentials, a bucket, a home directory. Every output
-that passes through it is searched for tracebacks.
+`CommandLine` is one user: an environment with credentials, a bucket, a home directory. It searches
+all output of the processes for tracebacks.
 """
 
 import contextlib
@@ -11,17 +11,13 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from replicator.errors import NotRunning
 from replicator.sidecar.control import ask
 from replicator.store.s3 import S3Store
-
-LONG = 60.0  # seconds after which a test is stuck; nothing is ever timed against it
+from tests.helpers.replication import LONG, wait_for
 
 
 @dataclass(frozen=True)
@@ -43,22 +39,14 @@ class Done:
         return json.loads(self.err.splitlines()[-1])
 
 
-def wait_for(condition):
-    """Poll until the condition holds; its value."""
-    deadline = time.monotonic() + LONG
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come to pass")
-
-
 def free_of_tracebacks(text):
+    """``text``, which must hold no traceback."""
     assert "Traceback" not in text, text
     return text
 
 
 def cache_of(db):
+    """The cache directory that a replicator of ``db`` uses by default."""
     return db.with_name(f".{db.name}-replicator")
 
 
@@ -82,24 +70,25 @@ class Sidecar:
         return self.process.pid
 
     @property
-    def said(self):
+    def output(self):
+        """All that the process has written so far."""
         return free_of_tracebacks(self.log.read_text())
 
     def status(self):
-        """None while nobody answers."""
+        """None while no sidecar answers."""
         with contextlib.suppress(NotRunning):
             return ask(cache_of(self.db), {"command": "status"})
         return None
 
     def until(self, condition):
-        """Wait until the status satisfies the condition; the status."""
+        """Waits until the status satisfies the condition; returns the status."""
 
         def met():
-            assert self.process.poll() is None, self.said
+            assert self.process.poll() is None, self.output
             status = self.status()
             return status if status is not None and condition(status) else None
 
-        return wait_for(met)
+        return wait_for(met, interval=0.02)
 
     def until_following(self):
         return self.until(lambda status: status["state"] == "following" and status["healthy"])
@@ -110,7 +99,7 @@ class Sidecar:
     def wait(self):
         """The exit code."""
         code = self.process.wait(LONG)
-        free_of_tracebacks(self.said)
+        free_of_tracebacks(self.output)
         return code
 
     def stop(self):
@@ -137,8 +126,8 @@ class Sidecar:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Desk:
-    """One user at one machine, with a bucket."""
+class CommandLine:
+    """One user on one machine, with a bucket of their own unless one is given."""
 
     def __init__(self, home, server, *, bucket=None, endpoint_url=None):
         self.home, self.server = home, server
@@ -156,7 +145,7 @@ class Desk:
                 store.create_bucket()
 
     def store(self):
-        """For the test to look into the bucket."""
+        """A store through which the test reads the bucket."""
         return S3Store(
             self.bucket,
             endpoint_url=self.server.endpoint_url,
@@ -164,11 +153,16 @@ class Desk:
         )
 
     @property
-    def place(self):
-        return ("--bucket", self.bucket, "--endpoint-url", self.endpoint_url)
+    def bucket_options(self):
+        """The options that name the bucket."""
+        return self.options_through(self.endpoint_url)
+
+    def options_through(self, endpoint_url):
+        """The same, with another way to the server."""
+        return ("--bucket", self.bucket, "--endpoint-url", endpoint_url)
 
     def call(self, *arguments, cwd=None, timeout=LONG, **environment):
-        """Run one command to its end."""
+        """Runs one command to its end."""
         done = subprocess.run(
             [sys.executable, "-m", "replicator", *map(str, arguments)],
             capture_output=True,
@@ -182,9 +176,13 @@ class Desk:
         free_of_tracebacks(done.stdout + done.stderr)
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def sidecar(self, db, *options, place=None, command=(), **environment):
-        """Start one; it ends with the desk at the latest."""
-        arguments = [str(db), *(self.place if place is None else place), *map(str, options)]
+    def sidecar(self, db, *options, bucket_options=None, command=(), **environment):
+        """Starts a sidecar; `close` ends it at the latest."""
+        arguments = [
+            str(db),
+            *(self.bucket_options if bucket_options is None else bucket_options),
+            *map(str, options),
+        ]
         if command:
             arguments += ["--", *map(str, command)]
         log = self.home / f"sidecar-{len(self._sidecars)}.log"
@@ -197,16 +195,9 @@ class Desk:
         path.mkdir(parents=True)
         return path
 
-    def leave(self):
+    def close(self):
+        """Kills the sidecars that still run."""
         for sidecar in self._sidecars:
             if sidecar.process.poll() is None:
                 sidecar.process.kill()
                 sidecar.process.wait()
-
-
-@pytest.fixture
-def desk(seaweed, tmp_path):
-    """A user with an empty bucket of their own on the real server."""
-    desk = Desk(tmp_path, seaweed)
-    yield desk
-    desk.leave()

@@ -1,7 +1,7 @@
-"""strace: every system call of one thread counted, or one of them made fatal.
+"""Counts every system call of one thread with strace, or makes one of them fatal.
 
-The processes come from cycle.py, which lets a thread wait until strace has attached to it. So the
-count begins at the thread's first step, and no other thread's calls are among them.
+cycle.py starts the processes and lets a thread wait until strace has attached to it. So the count
+begins at the thread's first step and includes no call of another thread.
 """
 
 import contextlib
@@ -15,10 +15,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 CYCLE = Path(__file__).parents[1] / "programs" / "cycle.py"
-# All that changes a file, a name, or a lock; what merely looks leaves the same state behind.
+# The calls that change a file, a name or a lock; a call that only reads leaves the same state.
 CALLS = (
     "openat",
     "close",
@@ -42,7 +40,7 @@ CALLS = (
 )
 
 
-class Stage:
+class ThreadTracer:
     """Starts processes of cycle.py and traces one thread of each."""
 
     def __init__(self):
@@ -55,7 +53,7 @@ class Stage:
         )
 
     def run(self, act, place, role=None, *options):
-        """The exit code of a process that does ``act``; strace attaches to its thread ``role``
+        """The exit code of a process that performs ``act``; strace attaches to its thread ``role``
         with ``options``."""
         if role is not None:
             os.mkfifo(place / "go")
@@ -87,7 +85,7 @@ class Stage:
         return tracer
 
     def counts(self, act, place):
-        """(role, call) → how often, from one run for each thread in a fresh copy of ``place``."""
+        """{(role, call): count}, from one run per thread in a fresh copy of ``place``."""
         roles = self._roles(act, fresh(place, "roles"))
         found = Counter()
         for number, role in enumerate(roles):
@@ -107,17 +105,17 @@ class Stage:
         return roles
 
     def killed(self, act, place, role, call, nth):
-        """Whether it was killed right before that call."""
+        """True if the process was killed right before that call."""
         code = self.run(act, place, role, *_inject(call, "signal=SIGKILL", nth))
         assert code in (-9, 0), (place / "errors").read_text()
         return code == -9
 
     def failed(self, act, place, role, call, nth, error):
-        """The exit code of a process to whom that call answered ``error``."""
+        """The exit code of a process in which that call returned ``error``."""
         return self.run(act, place, role, *_inject(call, f"error={error}", nth))
 
-    def leave(self):
-        """Also of a process that hangs, which is a child of the maker."""
+    def close(self):
+        """Kills the maker and its children, also those that hang."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.maker.pid, signal.SIGKILL)
         self.maker.communicate()
@@ -128,25 +126,17 @@ def _inject(call, what, nth):
 
 
 def fresh(place, name):
-    """A copy of a directory beside it."""
+    """A copy of a directory, in the same parent."""
     copy = place.with_name(name)
     shutil.copytree(place, copy)
     return copy
 
 
 def reason_to_skip():
+    """Why strace cannot be used on this machine; empty if it can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     done = subprocess.run(
         ["strace", "-o", "/dev/null", "true"], capture_output=True, check=False, text=True
     )
     return f"strace may not trace here: {done.stderr.strip()}" if done.returncode else ""
-
-
-@pytest.fixture
-def stage():
-    if reason := reason_to_skip():
-        pytest.skip(reason)
-    made = Stage()
-    yield made
-    made.leave()
