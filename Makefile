@@ -44,8 +44,9 @@ bench: $(STAMP) ## measure beside Litestream; ARGS=--quick takes two to three mi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(STAMP) ## write docs/cli.md from the command line
+docs: $(STAMP) ## write the generated parts of docs
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_metrics.py
 
 clean: ## remove what this file made
 	rm -rf $(VENV) .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

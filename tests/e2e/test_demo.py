@@ -1,8 +1,11 @@
 """The demo is the product in one command: it must work for whoever tries it first."""
 
 import json
+import re
 import subprocess
 import sys
+
+from tests.helpers import docs
 
 
 def demo(*options):
@@ -39,3 +42,24 @@ def test_the_demo_tells_its_story():
         "SIGKILL",
     ):
         assert words in done.stdout
+    for line in told_in_the_docs():
+        assert line in without_figures(done.stdout), line
+
+
+def without_figures(text):
+    """The text, with 0 for each figure and unit, for they differ from run to run."""
+    return re.sub(r"[\d,.]*\d(?: (?:ms|s|B|KiB|MiB)\b)?", "0", text)
+
+
+def told_in_the_docs():
+    """The labels, titles and commands that docs/demo.md and README show of the demo."""
+    for page in ("docs/demo.md", "README.md"):
+        for block in docs.blocks(docs.TOP / page, "console"):
+            for line in without_figures(block.text).splitlines():
+                indented = re.match(r"  ([a-z]+(?: [a-z]+)?)  ", line)
+                if indented:
+                    yield indented[0]
+                elif line and not re.match(r"[ ●]|\$ make|restored", line):
+                    yield line
+                elif line.startswith(("  $ replicator", "  ✓")):
+                    yield line[:40]

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import replicator
-from replicator.retention.merge import Source, merge_all
 
 TOP = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
@@ -195,119 +193,6 @@ def test_the_example_application_runs(tmp_path):
     process.terminate()
     out, _ = process.communicate(timeout=30)
     assert (process.returncode, out.split()[-1]) == (0, "readings")
-
-
-# ------------------------------------------------------------------------------- docs
-
-
-def pages() -> list[Path]:
-    return [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
-
-
-def shell_lines(page: Path) -> list[str]:
-    """Lines of shell blocks, without prompt; the rest of a capture is output."""
-    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [line.removeprefix("$ ").strip() for line in lines]
-
-
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_every_command_in_the_docs_exists(page):
-    """`replicator x --y` parses up to its options, `make z` has a target."""
-    import typer
-
-    from replicator.cli import app
-
-    commands = typer.main.get_command(app).commands
-    targets = re.findall(r"^([a-z]+):", (TOP / "Makefile").read_text(), re.MULTILINE)
-    for line in shell_lines(page):
-        words = line.split(" -- ")[0].split()
-        if words[:1] == ["replicator"] and not words[1].startswith("-"):
-            assert words[1] in commands, line
-            known = {name for each in commands[words[1]].params for name in each.opts}
-            flags = {word.split("=")[0] for word in words[2:] if word.startswith("-")}
-            assert flags <= known | {"--help"}, line
-        if words[:1] == ["make"]:
-            assert set(words[1:]) <= set(targets), line
-
-
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_every_link_between_pages_leads_somewhere(page):
-    """Relative links name files that exist."""
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), target
-
-
-def test_the_page_on_the_command_line_is_the_command_line():
-    """docs/cli.md is what docs/generate_cli.py writes; run it after a change."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("generate_cli", TOP / "docs/generate_cli.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert (TOP / "docs/cli.md").read_text() == module.render()
-
-
-def test_the_page_on_configuration_names_every_setting():
-    """Each field of the config, with its variable, is in docs/configuration.md."""
-    import dataclasses
-
-    page = (TOP / "docs/configuration.md").read_text()
-    fields = [
-        field.name for field in dataclasses.fields(replicator.SqliteReplicatorConfig) if field.init
-    ]
-    missing = [
-        name
-        for name in fields
-        if f"`{name}`" not in page or f"`REPLICATOR_{name.upper()}`" not in page
-    ]
-    assert missing == []
-
-
-def merge_segments(directory, first, last, *, gone):
-    """What the keeper does with the segments of these transactions; some of them are gone."""
-    objects = sorted((directory / "wal").iterdir())[first - 1 : last]
-    merge = merge_all(
-        [
-            Source(path.name, first + at, first + at, path.read_bytes)
-            for at, path in enumerate(objects)
-        ],
-        created_by="tests",
-        level=3,
-    )
-    assert (merge.summary.header.first_txid, merge.summary.trailer.last_txid) == (first, last)
-    target = directory / f"merged/1/{first:016x}-{last:016x}.wal.zst"
-    target.parent.mkdir(parents=True)
-    target.write_bytes(merge.body)
-    for txid in gone:
-        objects[txid - first].unlink()
-
-
-@pytest.mark.skipif(
-    not shutil.which("zstd") or not shutil.which("sqlite3"),
-    reason="the recovery by hand needs the tools zstd and sqlite3",
-)
-def test_the_recovery_by_hand_in_the_readme_works(tmp_path):
-    """With two snapshots, a merge that begins before the second, what it stands for partly
-    pruned, and segments after it, the script arrives at the newest state."""
-    database, store = tmp_path / "app.db", tmp_path / "store"
-    store.mkdir()
-    config = replicator.SqliteReplicatorConfig(db_path=database, url=f"file://{store}")
-    connection = sqlite3.connect(database, isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("CREATE TABLE t (x)")
-    with replicator.SqliteReplicator(config) as running:
-        for number in range(8):
-            connection.execute("INSERT INTO t VALUES (?)", (number,))
-            running.flush(snapshot=number == 4)
-    connection.close()
-    merge_segments(store / "app.db", 3, 8, gone=range(4, 7))
-    (script,) = re.findall(r"```bash\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
-    subprocess.run(["bash", "-euc", script], cwd=store / "app.db", check=True)
-    restored = sqlite3.connect(store / "app.db" / "restored.db")
-    assert [row for (row,) in restored.execute("SELECT x FROM t")] == list(range(8))
-    restored.close()
-    assert len(list((store / "app.db" / "snapshots").iterdir())) == 2
 
 
 # ------------------------------------------------------------------------------ checks
