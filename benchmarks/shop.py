@@ -16,9 +16,10 @@ from statistics import fmean, linear_regression
 import numpy as np
 
 from replicator.archive.keys import Keys
-from replicator.format.database import PageHashes
-from replicator.format.objects import ObjectHeader
-from replicator.format.segment import SegmentEncoder, SnapshotEncoder
+from replicator.format.object_header import ObjectHeader
+from replicator.format.page_hashes import HashChange, PageHashes
+from replicator.format.segment import SegmentEncoder
+from replicator.format.snapshot_blocks import SnapshotEncoder, compress_block
 from replicator.format.wal import Rebaser, parse_header, scan
 from replicator.model import Kind, WalPosition
 from replicator.retention.merge import Source, merge_all, merge_newest
@@ -110,7 +111,9 @@ class Shop:
         rebaser = Rebaser(base)
         payload = rebaser.header + rebaser.feed(data, frames, frames.committed)
         before, first = self.hashes.checksum, self.txid + 1
-        self.hashes.apply(frames, frames.committed, data)
+        change = HashChange(self.hashes)
+        change.add(frames, frames.committed, data)
+        change.apply()
         ends = np.flatnonzero(frames.commits[: frames.committed]) + 1
         encoder = SegmentEncoder(replace(HEADER, first_txid=first), level=3)
         body = encoder.start() + encoder.write(payload)
@@ -131,8 +134,8 @@ class Shop:
         self.checkpoint()
         size = 0
         with self.path.open("rb") as file:
-            while raw := file.read(SnapshotEncoder.FRAME_BYTES):
-                size += SnapshotEncoder.compress(raw, 3).size
+            while raw := file.read(SnapshotEncoder.BLOCK_BYTES):
+                size += compress_block(raw, 3).size
         return size
 
 

@@ -28,7 +28,7 @@ from replicator.format.envelope import (
     read_header,
     read_tail,
 )
-from replicator.format.objects import ObjectFacts, parse_metadata
+from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.model import Kind
 from replicator.store.base import Store
 from replicator.store.retry import persistently

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from replicator.archive.keys import Keys
 from replicator.errors import ObjectMissing
-from replicator.format.objects import ObjectFacts, parse_metadata
+from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.model import Kind
 from replicator.store.base import Metadata, Store
 

@@ -32,7 +32,7 @@ from replicator.archive.keys import (
 )
 from replicator.errors import ConfigError, ObjectMissing, ReplicatorError
 from replicator.format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
-from replicator.format.objects import ObjectFacts, parse_metadata
+from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.store.base import ObjectInfo, Store
 
 NOTE_LIMIT = 64 * 1024  # bytes of a note worth reading

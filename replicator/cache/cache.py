@@ -36,7 +36,7 @@ from replicator.cache.ledger import (
 )
 from replicator.cache.page_hashes import HashBase
 from replicator.errors import DamageError, DiskFull, LedgerDamaged, LocalIOError, ReplicatorError
-from replicator.format.database import PageHashes
+from replicator.format.page_hashes import PageHashes
 from replicator.system.files import Files, InFile, OutFile
 
 __all__ = ["Cache", "LedgerDamaged", "Offered", "SegmentRecord", "Status"]

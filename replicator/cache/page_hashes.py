@@ -15,8 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from replicator.errors import LocalIOError
-from replicator.format.changes import replay
-from replicator.format.database import PageHashes
+from replicator.format.page_hashes import PageHashes, replay
 from replicator.model import DatabaseState
 from replicator.system.files import Files
 

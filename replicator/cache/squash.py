@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from replicator.cache.cache import Cache, SegmentRecord
 from replicator.errors import ReplicatorError
-from replicator.format import segment as objects
-from replicator.format.newest import newest_images
+from replicator.format.latest_pages import newest_images
+from replicator.format.object_header import ObjectHeader, Summary
 from replicator.format.payload import Chunk, decode_frames
+from replicator.format.segment import SegmentDecoder, SegmentEncoder
 from replicator.model import Kind
 
 READ_BYTES = 1 << 20
@@ -55,7 +56,7 @@ def squash(
     then all is as before.
     """
     first, last = records[0], records[-1]
-    header = objects.ObjectHeader(
+    header = ObjectHeader(
         kind=Kind.MERGE_NEWEST,
         generation=first.generation,
         first_txid=first.first_txid,
@@ -64,7 +65,7 @@ def squash(
         created_ms=max(created_ms, last.commit_ms),
         created_by=created_by,
     )
-    encoder = objects.SegmentEncoder(header, level=level)
+    encoder = SegmentEncoder(header, level=level)
     file = cache.create_segment()
     try:
         file.write(encoder.start())
@@ -92,7 +93,7 @@ def squash(
     return record
 
 
-def _record(summary: objects.Summary, first: SegmentRecord, last: SegmentRecord) -> SegmentRecord:
+def _record(summary: Summary, first: SegmentRecord, last: SegmentRecord) -> SegmentRecord:
     return replace(
         last,
         first_txid=first.first_txid,
@@ -111,7 +112,7 @@ def _record(summary: objects.Summary, first: SegmentRecord, last: SegmentRecord)
 def _chunks(cache: Cache, records: Sequence[SegmentRecord]) -> Iterator[Chunk]:
     """Every frame of the segments, oldest first."""
     for record in records:
-        decoder = objects.SegmentDecoder(record.key)
+        decoder = SegmentDecoder(record.key)
         yield from decode_frames(decoder, _bytes(cache, record))
         decoder.finish()
 

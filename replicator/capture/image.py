@@ -12,7 +12,7 @@ from typing import Self
 from replicator.capture.reader import WalReader, no_wal, same_wal
 from replicator.errors import ContinuityLost
 from replicator.format.database import lock_page
-from replicator.format.placement import Placement
+from replicator.format.latest_pages import FrameIndex
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE
 from replicator.model import WalPosition
 from replicator.sqlite.live import LiveDatabase, WalFile, wal_path
@@ -30,7 +30,7 @@ class Image:
     def __init__(self, database: LiveDatabase, position: WalPosition | None = None) -> None:
         self._database = database
         self._log = WalFile(wal_path(database.path), database.files)
-        self._placement = Placement()
+        self._placement = FrameIndex()
         try:
             self.page_size = database.header().page_size
             self.position = self._settle(position)
@@ -44,7 +44,7 @@ class Image:
         try:
             return self._read_log(position)
         except ContinuityLost:
-            self._placement = Placement()
+            self._placement = FrameIndex()
             return self._read_log(position)
 
     def _read_log(self, position: WalPosition | None) -> WalPosition:
@@ -71,7 +71,7 @@ class Image:
         data = self._from_file(first_pgno, count)
         overlaid = self._placement.within(first_pgno, count)
         if overlaid and not self._put_over(data, first_pgno, overlaid):
-            self._placement = Placement()
+            self._placement = FrameIndex()
             return self.read(first_pgno, count)
         return data
 

@@ -19,10 +19,10 @@ from replicator.capture.commit_times import Seen, WalObservations, commit_times
 from replicator.capture.image import Image
 from replicator.capture.reader import CHUNK_BYTES, Committed, WalReader
 from replicator.errors import ContinuityLost
-from replicator.format import segment as objects
 from replicator.format.buffers import U32, page_numbers
-from replicator.format.changes import HashChange
-from replicator.format.database import PageHashes
+from replicator.format.object_header import ObjectHeader, Summary
+from replicator.format.page_hashes import HashChange, PageHashes
+from replicator.format.segment import SegmentEncoder, generation_marker
 from replicator.format.wal import FrameBuilder, Rebaser, scan, transaction_ends
 from replicator.model import DatabaseState, Kind, WalPosition
 
@@ -89,9 +89,9 @@ class Cutter:
         self.hashes = hashes
         self.head = head
 
-    def describe(self, kind: Kind, generation: str, first_txid: int) -> objects.ObjectHeader:
+    def describe(self, kind: Kind, generation: str, first_txid: int) -> ObjectHeader:
         """The header of an object that this writer makes now."""
-        return objects.ObjectHeader(
+        return ObjectHeader(
             kind=kind,
             generation=generation,
             first_txid=first_txid,
@@ -148,7 +148,7 @@ class Cutter:
         self.hashes = hashes
         self.head = replace(self.head, generation=generation)
         header = self.describe(Kind.GENERATION, generation, self.head.txid + 1)
-        data, summary = objects.generation_marker(header, state=hashes.state)
+        data, summary = generation_marker(header, state=hashes.state)
         file = self._cache.create_segment()
         try:
             file.write(data)
@@ -171,7 +171,7 @@ class Cutter:
         reason: str = "",
     ) -> SegmentRecord:
         header = self.describe(kind, self.head.generation, self.head.txid + 1)
-        encoder = objects.SegmentEncoder(header, level=level, far=far)
+        encoder = SegmentEncoder(header, level=level, far=far)
         file = self._cache.create_segment()
         before = self.hashes.checksum
         try:
@@ -202,7 +202,7 @@ class Cutter:
         return max(self._clock_ms(), self.head.commit_ms)
 
     def _record(
-        self, summary: objects.Summary, end: WalPosition, before: int, raw_bytes: int, reason: str
+        self, summary: Summary, end: WalPosition, before: int, raw_bytes: int, reason: str
     ) -> SegmentRecord:
         header, trailer = summary.header, summary.trailer
         now = self._clock_ms()

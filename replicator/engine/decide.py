@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from replicator.format.objects import ObjectFacts
+from replicator.format.object_header import ObjectFacts
 from replicator.model import DatabaseState
 
 

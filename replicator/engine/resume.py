@@ -20,8 +20,8 @@ from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.decide import Decision, Facts, LocalFacts, RemoteFacts, Way, decide, state_of
 from replicator.engine.session import Session
 from replicator.errors import Cancelled, Fenced, LocalIOError, ObjectMissing
-from replicator.format.database import PageHashes
-from replicator.format.objects import ObjectFacts
+from replicator.format.object_header import ObjectFacts
+from replicator.format.page_hashes import PageHashes
 from replicator.metrics import Metrics
 from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.snapshot.base import Sources

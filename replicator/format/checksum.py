@@ -1,10 +1,10 @@
-"""The checksum of SQLite's log, as arithmetic on arrays.
+"""The checksum of SQLite's WAL, as arithmetic on arrays.
 
 One step over a pair of words (a, b) is ``s0' = s0 + s1 + a``, ``s1' = s0 + 2*s1 + a + b``
 modulo 2**32: linear. Over n pairs it is ``M**n`` applied to the seed plus a weighted sum of the
-words, where ``M = [[1, 1], [1, 2]]`` and all weights are Fibonacci numbers. So the part of every
-frame that depends on its bytes is two dot products with constant vectors, and the part that
-depends on the frame before it is one multiplication by a constant 2x2 matrix.
+words, where ``M = [[1, 1], [1, 2]]`` and all weights are Fibonacci numbers. So the part of each
+checksum that depends on the frame's bytes is two dot products with constant vectors, and the part
+that depends on the previous frame is one multiplication by a constant 2x2 matrix.
 
 Owns only that arithmetic. Source: SQLite documentation, "WAL-mode File Format", section
 "Checksum Algorithm".
@@ -18,19 +18,17 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from replicator.format.buffers import U32, Buffer
+from replicator.format.buffers import U32, Buffer, Flags
 
 Checksum: TypeAlias = tuple[int, int]
-Flags: TypeAlias = npt.NDArray[np.bool_]
 
 _MASK = 0xFFFFFFFF
-_HEADER_WORDS = 6  # of a frame header; the first two are summed, salts and checksum are not
+_HEADER_WORDS = 6  # of a frame header; the sum covers the first two, not salts and checksum
 
 
 def plain_checksum(data: Buffer, big_endian: bool, seed: Checksum = (0, 0)) -> Checksum:
-    """The definition, one pair at a time. For the few bytes of a log's header."""
+    """The definition, one pair at a time. For the few bytes of a WAL's header."""
     s0, s1 = seed
     for a, b in struct.iter_unpack(">2I" if big_endian else "<2I", data):
         s0 = (s0 + s1 + a) & _MASK
@@ -42,8 +40,9 @@ def plain_checksum(data: Buffer, big_endian: bool, seed: Checksum = (0, 0)) -> C
 class FrameSums:
     """The constants for frames of one page size.
 
-    ``first`` and ``second`` are the weights of every word of a frame (0 for those that are not
-    summed); ``matrix`` is the transpose of M**n (itself: M is symmetric), uint32[2, 2].
+    ``first`` and ``second`` are the weights of every word of a frame (0 for the words that the
+    sum does not cover). ``matrix`` is the transpose of M**n (equal to it: M is symmetric),
+    uint32[2, 2].
     """
 
     first: U32
@@ -59,10 +58,10 @@ class FrameSums:
         return FrameSums(_spread(fib[summed - 1 :: -1]), _spread(fib[summed:0:-1]), matrix)
 
     def data_sums(self, words: U32, big_endian: bool) -> U32:
-        """What each frame's bytes add to the chain: uint32[frames, 2].
+        """The contribution of each frame's bytes to the chain: uint32[frames, 2].
 
-        ``words`` is uint32[frames, words] as they lie in memory. ``einsum`` reaches 27 GB/s
-        here where ``dot`` reaches 11: only it has a SIMD loop for uint32.
+        ``words`` is uint32[frames, words] in their order in memory. ``einsum`` reaches 27 GB/s
+        here and ``dot`` 11: only ``einsum`` has a SIMD loop for uint32.
         """
         words = words.view(">u4" if big_endian else "<u4").astype(np.uint32, copy=False)
         sums = np.empty((len(words), 2), np.uint32)
@@ -71,9 +70,9 @@ class FrameSums:
         return sums
 
     def verify(self, words: U32, stored: U32, seed: Checksum, big_endian: bool) -> Flags:
-        """For each frame, whether its checksum continues the *stored* one before it.
+        """For each frame, True if its checksum continues the *stored* one of the frame before.
 
-        Up to and including the first False this equals verifying the computed chain.
+        Up to and including the first False, the result equals that of the computed chain.
         """
         before = np.empty_like(stored)
         before[:1] = seed
@@ -103,6 +102,6 @@ def _fibonacci(count: int) -> U32:
 
 
 def _spread(weights: U32) -> U32:
-    """Weights of the summed words, with zeros where the salts and the checksum lie."""
+    """Weights of the summed words, with zeros for the salts and the checksum."""
     skipped = np.zeros(_HEADER_WORDS - 2, np.uint32)
     return np.concatenate([weights[:2], skipped, weights[2:]])

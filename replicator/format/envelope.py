@@ -1,8 +1,8 @@
 """The bytes around an object's payload: header frame, trailer frame, seek table.
 
-All three are zstd skippable frames, so that stock tools pass over them. Each is covered by a
-checksum of its own, and refused (DamageError, naming the object) when a single bit differs.
-Integers are little-endian. The byte-exact description is in docs/format.md.
+All three are zstd skippable frames, which stock tools ignore. Each has its own checksum; a
+single wrong bit raises ``DamageError``, which names the object. Integers are little-endian.
+docs/format.md describes every byte. Owns these bytes; refuses the payload, and any I/O.
 Source: RFC 8878, "Skippable Frames"; "Zstandard Seekable Format" 0.1.1.
 """
 
@@ -20,10 +20,10 @@ from xxhash import xxh64_intdigest
 from replicator.errors import DamageError
 from replicator.format import zstd
 from replicator.format.buffers import Buffer
-from replicator.format.objects import (
+from replicator.format.object_header import (
     DIGESTS,
     FORMAT_VERSION,
-    FrameDigests,
+    BlockDigests,
     ObjectHeader,
     Trailer,
     format_version,
@@ -32,9 +32,9 @@ from replicator.format.objects import (
 from replicator.format.wal import valid_page_size
 from replicator.model import Kind
 
-HEADER_LIMIT = 256  # bytes that hold any header frame
-TAIL_LIMIT = 64 * 1024  # bytes at the end worth asking for first
-MAX_TAIL = 256 * 1024 * 1024  # a longer tail is not believed: 3.5 TiB of database
+HEADER_LIMIT = 256  # no header frame is longer, bytes
+TAIL_LIMIT = 64 * 1024  # bytes of the first request for the end of an object
+MAX_TAIL = 256 * 1024 * 1024  # a longer tail is damage: it would describe 3.5 TiB of database
 
 _HEADER_NIBBLE, _TRAILER_NIBBLE, _SEEK_NIBBLE = 0xA, 0xB, 0xE
 _HEADER = struct.Struct("<4sBBH16s16sQQII")
@@ -52,7 +52,8 @@ Number = TypeVar("Number", np.uint32, np.uint64)
 
 @dataclass(frozen=True, slots=True)
 class SeekEntry:
-    """One data frame of a snapshot: where it lies, and where its pages lie in the database."""
+    """One block of a snapshot, in bytes: ``offset`` and ``compressed`` size in the object,
+    ``raw_offset`` and ``raw`` size in the database."""
 
     offset: int
     compressed: int
@@ -62,8 +63,8 @@ class SeekEntry:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The end of an object. ``trailer_offset`` is where the trailer frame begins; ``seek``
-    lists the data frames of a snapshot in order, None for any other kind."""
+    """The end of an object. ``trailer_offset`` is the offset of the trailer frame. ``seek``
+    lists the blocks of a snapshot in order; None for any other kind."""
 
     kind: Kind
     trailer: Trailer
@@ -71,8 +72,9 @@ class Tail:
     seek: tuple[SeekEntry, ...] | None
 
 
-def damaged(key: str, what: str) -> DamageError:
-    return DamageError(f"{key}: {what}", key=key)
+def damaged(key: str, reason: str, code: str = "") -> DamageError:
+    """The error for the object ``key``; docs/errors.md lists the codes."""
+    return DamageError(f"{key}: {reason}", key=key, code=code)
 
 
 def encode_header(header: ObjectHeader) -> bytes:
@@ -96,28 +98,28 @@ def encode_header(header: ObjectHeader) -> bytes:
 
 
 def _sealed(nibble: int, content: bytes, end: bytes) -> bytes:
-    """A skippable frame whose content is followed by the XXH64 of all before, then ``end``."""
+    """A skippable frame: ``content``, the XXH64 of all bytes so far, then ``end``."""
     frame = zstd.skippable_frame(nibble, content + bytes(_SUM.size) + end)
     at = len(frame) - len(end) - _SUM.size
     return frame[:at] + _SUM.pack(xxh64_intdigest(frame[:at])) + end
 
 
 def read_header(data: Buffer, key: str) -> tuple[ObjectHeader, int]:
-    """The header of an object from its first bytes (HEADER_LIMIT of them, or the whole object),
-    and the offset where its data frames begin."""
+    """The header of an object, and the offset of its data. ``data`` are the first HEADER_LIMIT
+    bytes, or the whole object."""
     length = zstd.parse_skippable(data, _HEADER_NIBBLE)
     if length is None:
-        raise damaged(key, "does not begin like an object of a replicator")
+        raise damaged(key, "it does not begin with a replicator's header", code="not_an_object")
     if not _HEADER.size + 16 <= length <= min(len(data), HEADER_LIMIT):
-        raise damaged(key, "its header has an impossible length")
+        raise damaged(key, "its header has an impossible length", code="contradiction")
     frame = bytes(data[:length])
     _check_sum(frame[: -_SUM.size], frame[-_SUM.size :], key, "header")
     return _parse_header(frame[zstd.SKIPPABLE_HEADER_SIZE : -_SUM.size], key), length
 
 
-def _check_sum(covered: Buffer, stored: Buffer, key: str, what: str) -> None:
+def _check_sum(covered: Buffer, stored: Buffer, key: str, part: str) -> None:
     if xxh64_intdigest(covered) != _SUM.unpack(stored)[0]:
-        raise damaged(key, f"the checksum of its {what} does not match")
+        raise damaged(key, f"the checksum of its {part} does not match", code="checksum_mismatch")
 
 
 def _parse_header(content: bytes, key: str) -> ObjectHeader:
@@ -127,7 +129,7 @@ def _parse_header(content: bytes, key: str) -> ObjectHeader:
     _check_format(magic == _HEADER_MAGIC, version, kind, key)
     created_by = content[_HEADER.size :]
     if len(created_by) != length or not valid_page_size(page_size):
-        raise damaged(key, "its header contradicts itself")
+        raise damaged(key, "its header contradicts itself", code="contradiction")
     return ObjectHeader(
         Kind(kind),
         str(uuid.UUID(bytes=generation)),
@@ -141,7 +143,7 @@ def _parse_header(content: bytes, key: str) -> ObjectHeader:
 
 def _check_format(ours: bool, version: int, kind: int, key: str) -> None:
     if not ours:
-        raise damaged(key, "was not written by a replicator")
+        raise damaged(key, "it was not written by a replicator", code="not_an_object")
     if kind not in set(Kind) or not known_version(version, Kind(kind)):
         _newer(key, version)
 
@@ -150,13 +152,14 @@ def _newer(key: str, version: int) -> NoReturn:
     raise DamageError(
         f"{key}: a newer replicator wrote it (format {version})",
         key=key,
+        code="newer_format",
         hint="upgrade this replicator, then try again",
     )
 
 
 def encode_trailer(kind: Kind, trailer: Trailer) -> bytes:
-    index = _encode_index(trailer) if trailer.frames is None else encode_digests(trailer.frames)
-    version = FORMAT_VERSION if trailer.frames is None else format_version(kind)
+    index = _encode_index(trailer) if trailer.blocks is None else encode_digests(trailer.blocks)
+    version = FORMAT_VERSION if trailer.blocks is None else format_version(kind)
     first = trailer.first_commit_ms or 0
     content = (
         _TRAILER.pack(
@@ -193,9 +196,9 @@ def _encode_index(trailer: Trailer) -> bytes:
     return zstd.compress_frame(planes, 3) if planes else b""
 
 
-def encode_digests(frames: FrameDigests) -> bytes:
-    """The index of a snapshot: nothing that would compress."""
-    return _SUM.pack(frames.sent_ms) + frames.packed
+def encode_digests(digests: BlockDigests) -> bytes:
+    """The index of a snapshot. Digests do not compress."""
+    return _SUM.pack(digests.sent_ms) + digests.packed
 
 
 def _planes(numbers: np.ndarray[tuple[int], np.dtype[Number]]) -> bytes:
@@ -212,8 +215,8 @@ def _from_planes(planes: bytes, kind: type[Number]) -> list[int]:
 def read_tail(tail: Buffer, size: int, key: str) -> Tail | int:
     """The trailer (and seek table) from the last bytes of an object of ``size`` bytes.
 
-    ``tail`` is the whole object or at least its last TAIL_LIMIT bytes. Returns the number of
-    bytes needed instead when those do not hold all of it.
+    ``tail`` is the whole object or at least its last TAIL_LIMIT bytes. If these do not contain
+    all of it, returns the number of bytes that do.
     """
     tail = memoryview(tail)
     seek_length = _seek_length(tail)
@@ -223,7 +226,7 @@ def read_tail(tail: Buffer, size: int, key: str) -> Tail | int:
     end = len(tail) - seek_length
     _, length, magic = _END.unpack(tail[end - _END.size : end])
     if magic != _END_MAGIC:
-        raise damaged(key, "does not end like an object of a replicator")
+        raise damaged(key, "it does not end with a replicator's trailer", code="not_an_object")
     needed = _checked(seek_length + length, size, key)
     if needed > len(tail):
         return needed
@@ -232,12 +235,12 @@ def read_tail(tail: Buffer, size: int, key: str) -> Tail | int:
 
 def _checked(needed: int, size: int, key: str) -> int:
     if needed > min(size, MAX_TAIL):
-        raise damaged(key, "it is shorter than its trailer says")
+        raise damaged(key, "it is shorter than its trailer and seek table", code="truncated")
     return needed
 
 
 def _seek_length(tail: memoryview) -> int:
-    """Bytes of the seek table at the end, 0 when there is none."""
+    """Bytes of the seek table at the end, 0 if there is none."""
     if len(tail) < _FOOTER.size:
         return 0
     count, _, magic = _FOOTER.unpack(tail[-_FOOTER.size :])
@@ -250,16 +253,20 @@ def _parse_tail(frame: memoryview, seek: memoryview, size: int, key: str) -> Tai
     if zstd.parse_skippable(frame, _TRAILER_NIBBLE) != len(frame) or (
         len(frame) < zstd.SKIPPABLE_HEADER_SIZE + _TRAILER.size + _END.size
     ):
-        raise damaged(key, "its trailer has an impossible length")
+        raise damaged(key, "its trailer has an impossible length", code="contradiction")
     at = len(frame) - _END.size
     _check_sum(frame[:at], frame[at : at + _SUM.size], key, "trailer")
     kind, trailer = _parse_trailer(bytes(frame[zstd.SKIPPABLE_HEADER_SIZE : at]), key)
     offset = size - len(seek) - len(frame)
     if trailer.seek_xxh64 != (xxh64_intdigest(seek) if seek else 0):
-        raise damaged(key, "the checksum of its seek table does not match")
+        raise damaged(
+            key, "the checksum of its seek table does not match", code="checksum_mismatch"
+        )
     entries = _parse_seek_table(seek, size, key) if seek else None
-    if trailer.frames is not None and len(trailer.frames) != len(entries or ()):
-        raise damaged(key, "its trailer does not list the frames of its seek table")
+    if trailer.blocks is not None and len(trailer.blocks) != len(entries or ()):
+        raise damaged(
+            key, "its trailer does not list the blocks of its seek table", code="contradiction"
+        )
     return Tail(kind, trailer, offset, entries)
 
 
@@ -284,7 +291,7 @@ def _parse_trailer(content: bytes, key: str) -> tuple[Kind, Trailer]:
     _check_format(magic == _TRAILER_MAGIC, version, kind, key)
     index = content[_TRAILER.size :]
     if len(index) != index_size:
-        raise damaged(key, "its trailer contradicts itself")
+        raise damaged(key, "its trailer contradicts itself", code="contradiction")
     digests = _parse_digests(index, key) if version > FORMAT_VERSION else None
     frames, commit_times = _parse_index(
         index if digests is None else b"", commits, times, first_ms, key
@@ -303,10 +310,10 @@ def _parse_trailer(content: bytes, key: str) -> tuple[Kind, Trailer]:
     )
 
 
-def _parse_digests(index: bytes, key: str) -> FrameDigests:
+def _parse_digests(index: bytes, key: str) -> BlockDigests:
     if len(index) % DIGESTS != _SUM.size:
-        raise damaged(key, "its trailer contradicts itself")
-    return FrameDigests(_SUM.unpack_from(index)[0], index[_SUM.size :])
+        raise damaged(key, "its trailer contradicts itself", code="contradiction")
+    return BlockDigests(_SUM.unpack_from(index)[0], index[_SUM.size :])
 
 
 def _parse_index(
@@ -316,18 +323,18 @@ def _parse_index(
     try:
         planes = zstd.decompress_frame(index, size) if index else b""
     except DamageError as error:
-        raise damaged(key, str(error)) from error
+        raise damaged(key, str(error), error.code) from error
     if len(planes) != size:
-        raise damaged(key, "its index of transactions has a wrong length")
+        raise damaged(key, "its index of transactions has a wrong length", code="contradiction")
     steps = _from_planes(planes[split:], np.uint64)
     frames = _from_planes(planes[:split], np.uint32)
     return tuple(frames), tuple(accumulate(steps, initial=first_ms)) if times else ()
 
 
-def encode_seek_table(frames: list[tuple[int, int]]) -> bytes:
-    """The seek table for frames of (compressed, raw) bytes, skippable ones with raw 0."""
-    entries = np.array(frames, "<u4").tobytes()
-    return zstd.skippable_frame(_SEEK_NIBBLE, entries + _FOOTER.pack(len(frames), 0, _SEEK_MAGIC))
+def encode_seek_table(sizes: list[tuple[int, int]]) -> bytes:
+    """The seek table for zstd frames of (compressed, raw) bytes; raw is 0 for a skippable one."""
+    entries = np.array(sizes, "<u4").tobytes()
+    return zstd.skippable_frame(_SEEK_NIBBLE, entries + _FOOTER.pack(len(sizes), 0, _SEEK_MAGIC))
 
 
 def _parse_seek_table(seek: memoryview, size: int, key: str) -> tuple[SeekEntry, ...]:
@@ -338,5 +345,5 @@ def _parse_seek_table(seek: memoryview, size: int, key: str) -> tuple[SeekEntry,
             entries.append(SeekEntry(offset, compressed, raw_offset, raw))
         offset, raw_offset = offset + compressed, raw_offset + raw
     if offset + len(seek) != size:
-        raise damaged(key, "its length is not the one its seek table gives")
+        raise damaged(key, "its length does not match its seek table", code="contradiction")
     return tuple(entries)

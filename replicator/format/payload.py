@@ -1,12 +1,13 @@
 """The frames inside an object whose payload is a WAL file, in chunks and verified.
 
-Owns: the way from an object's bytes to whole frames in bounded memory. Refuses: to believe a
-frame that does not continue the chain of checksums.
+Owns the decoding of an object's bytes into whole frames in bounded memory. Refuses a frame that
+does not continue the chain of checksums.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from replicator.format.envelope import damaged
 from replicator.format.segment import SegmentDecoder
@@ -15,16 +16,20 @@ from replicator.model import WalPosition
 
 CHUNK_BYTES = 4 * 1024 * 1024
 
-Chunk = tuple[bytes, Frames]  # whole frames, and what a scan says of them
+Chunk: TypeAlias = tuple[bytes, Frames]  # whole frames, and their scan
 
 
-def decode_frames(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[Chunk]:
-    """The frames of an object in chunks; every frame must verify (``DamageError``). Half a frame
-    at the end is for the decoder to refuse, which knows the length of the payload; the caller
-    ends with ``decoder.finish()``."""
+def decode_frames(
+    decoder: SegmentDecoder, source: Iterator[bytes], *, chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[Chunk]:
+    """The frames of an object in chunks of about ``chunk_bytes``.
+
+    Every frame must verify (``DamageError``). A partial frame at the end is left to the decoder,
+    which knows the length of the payload: the caller must call ``decoder.finish()``.
+    """
     position = None
     buffer = bytearray()
-    for more in _payload(decoder, source):
+    for more in _payload(decoder, source, chunk_bytes):
         buffer += more
         if position is None:
             position = _start(decoder, bytes(buffer[:HEADER_SIZE]))
@@ -37,6 +42,7 @@ def decode_frames(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[
             raise damaged(
                 decoder.key,
                 f"frame {position.frame + frames.count + 1} does not continue its checksums",
+                code="checksum_mismatch",
             )
         del buffer[:whole]
         position = frames.position(position, frames.count)
@@ -46,19 +52,19 @@ def decode_frames(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[
 def _start(decoder: SegmentDecoder, data: bytes) -> WalPosition:
     header = parse_header(data)
     if header is None or decoder.header is None or (header.page_size != decoder.header.page_size):
-        raise damaged(decoder.key, "its payload does not begin like a WAL")
+        raise damaged(decoder.key, "its payload is not a WAL", code="contradiction")
     return header.start()
 
 
-def _payload(decoder: SegmentDecoder, source: Iterator[bytes]) -> Iterator[bytes]:
-    """Decompressed bytes in pieces worth scanning; only the last may be small."""
+def _payload(decoder: SegmentDecoder, source: Iterator[bytes], least_bytes: int) -> Iterator[bytes]:
+    """Decompressed bytes in pieces of at least ``least_bytes``, except for the last."""
     held: list[bytes] = []
     size = 0
     for data in source:
         for piece in decoder.pieces(data):
             held.append(piece)
             size += len(piece)
-            if size >= CHUNK_BYTES:
+            if size >= least_bytes:
                 yield b"".join(held)
                 held, size = [], 0
     yield b"".join(held)

@@ -1,39 +1,41 @@
-"""SQLite's write-ahead log as values: header, frames, and the scan that decides what is committed.
+"""SQLite's WAL as values: header, frames, and the scan that finds the committed ones.
 
-Owns the layout of a WAL and the rule for a valid frame. Refuses to know where the bytes come
-from, which of them were already captured, and anything about objects or compression.
+Owns the layout of a WAL, the rule for a valid frame, and the rule for the frames whose images
+survive. Refuses to know the source of the bytes, which of them were captured before, and
+anything about objects or compression.
 Source: SQLite documentation, "WAL-mode File Format".
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from replicator.format.buffers import U32, Buffer, Indexes
-from replicator.format.checksum import Checksum, Flags, FrameSums, plain_checksum
+from replicator.format.buffers import U32, Buffer, Flags, Indexes
+from replicator.format.checksum import Checksum, FrameSums, plain_checksum
 from replicator.model import WalPosition
 
 HEADER_SIZE = 32
 FRAME_HEADER_SIZE = 24
 
-_MAGIC = 0x377F0682  # the lowest bit tells the byte order of the checksum words: 1 is big
+_MAGIC = 0x377F0682  # the lowest bit is the byte order of the checksum words: 1 is big-endian
 _VERSION = 3007000
 _HEADER = struct.Struct(">8I")
 _HEADER_FIELDS = struct.Struct(">6I")
 _FRAME_HEADER = struct.Struct(">6I")
 
-# Frames are verified in blocks of this many bytes, so that the second dot product finds the
-# block in the processor's cache and a big-endian log needs only a small swapped copy.
-_BLOCK_BYTES = 256 * 1024
+# Frames are verified in batches of this many bytes, so that the second dot product finds the
+# batch in the processor's cache and a big-endian WAL needs only a small swapped copy.
+_BATCH_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class WalHeader:
-    """The first 32 bytes of a log. ``big_endian`` is the byte order of the checksum words."""
+    """The first 32 bytes of a WAL. ``big_endian`` is the byte order of the checksum words."""
 
     page_size: int
     sequence: int
@@ -71,15 +73,15 @@ def _header_fields(header: WalHeader) -> bytes:
 
 
 def parse_header(data: Buffer) -> WalHeader | None:
-    """The header, or None where SQLite would treat the log as empty (too short, foreign,
-    half written)."""
+    """The header, or None if SQLite would treat the WAL as empty (too short, foreign, or
+    partly written)."""
     if len(data) < HEADER_SIZE:
         return None
     magic, version, page_size, sequence, salt1, salt2, *checksum = _HEADER.unpack_from(data)
     if magic & ~1 != _MAGIC or version != _VERSION or not valid_page_size(page_size):
         return None
     big_endian = bool(magic & 1)
-    if plain_checksum(data[:24], big_endian) != tuple(checksum):
+    if plain_checksum(data[: _HEADER_FIELDS.size], big_endian) != tuple(checksum):
         return None
     return WalHeader(page_size, sequence, salt1, salt2, (checksum[0], checksum[1]), big_endian)
 
@@ -101,6 +103,13 @@ def frame_header(data: Buffer) -> tuple[int, int, int, int, Checksum]:
     return pgno, commit, salt1, salt2, (checksum[0], checksum[1])
 
 
+class Sizes(NamedTuple):
+    """Database sizes in pages that a run of frames commits: the last, and the smallest."""
+
+    last: int
+    smallest: int
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Frames:
     """The valid frames at the start of the scanned bytes.
@@ -117,28 +126,64 @@ class Frames:
     checksums: U32
 
     def position(self, base: WalPosition, n: int | None = None) -> WalPosition:
-        """The place after ``n`` frames (default: after the last commit) beyond ``base``."""
+        """The position ``n`` frames (default: up to the last commit) after ``base``."""
         n = self.committed if n is None else n
         if n == 0:
             return base
         return replace(base, frame=base.frame + n, checksum=_pair(self.checksums[n - 1]))
 
+    def sizes(self, count: int) -> Sizes | None:
+        """The sizes that the first ``count`` frames commit; None if none of them commits.
+
+        A page beyond the smallest size was cut off. An image from before that commit belongs
+        to no later state, even if the database grows over the page's number again.
+        """
+        sizes = self.commits[:count]
+        sizes = sizes[sizes != 0]
+        return Sizes(int(sizes[-1]), int(sizes.min())) if len(sizes) else None
+
+    def after(self, count: int) -> Frames:
+        """The frames after the first ``count``."""
+        return Frames(
+            self.count - count,
+            max(0, self.committed - count),
+            self.pages[count:],
+            self.commits[count:],
+            self.checksums[count:],
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Frames]) -> Frames:
+        """Frames of consecutive pieces of one WAL, as one scan of all pieces would give them."""
+        commits = np.concatenate([part.commits for part in parts])
+        return Frames(
+            sum(part.count for part in parts),
+            _committed(commits),
+            np.concatenate([part.pages for part in parts]),
+            commits,
+            np.concatenate([part.checksums for part in parts]),
+        )
+
+
+def _committed(commits: U32) -> int:
+    """Number of frames up to and including the last commit."""
+    ends = np.flatnonzero(commits)
+    return int(ends[-1]) + 1 if len(ends) else 0
+
 
 def scan(data: Buffer, base: WalPosition) -> Frames:
-    """The valid prefix of ``data``, whose first byte is the one right after ``base``.
+    """The valid prefix of ``data``, whose first byte follows ``base`` directly.
 
-    A frame is valid when it carries the salts of ``base``, a page number, and a checksum that
-    continues the chain; the first one that does not ends the prefix, as it does in SQLite. A
+    A frame is valid if it has the salts of ``base``, a page number, and a checksum that
+    continues the chain. The first invalid frame ends the prefix, as it does in SQLite. A
     partial frame at the end is ignored.
     """
     headers, valid = _valid_prefix(data, base)
     headers = headers[:valid]
     commits = headers[:, 1]
-    ends = np.flatnonzero(commits)
-    committed = int(ends[-1]) + 1 if len(ends) else 0
     return Frames(
         valid,
-        committed,
+        _committed(commits),
         np.ascontiguousarray(headers[:, 0]),
         np.ascontiguousarray(commits),
         np.ascontiguousarray(headers[:, 4:]),
@@ -146,13 +191,13 @@ def scan(data: Buffer, base: WalPosition) -> Frames:
 
 
 def _valid_prefix(data: Buffer, base: WalPosition) -> tuple[U32, int]:
-    """Frame headers as native uint32[frames, 6], and how many frames are valid."""
+    """Frame headers as native uint32[frames, 6], and the number of valid frames."""
     words = _words(data, base.page_size)
     headers = words[:, :6].view(">u4").astype(np.uint32)
     plausible = (headers[:, 0] != 0) & (headers[:, 2] == base.salt1) & (headers[:, 3] == base.salt2)
     candidates = _true_prefix(plausible)
     sums = FrameSums.of(base.page_size)
-    step = max(1, _BLOCK_BYTES // (base.page_size + FRAME_HEADER_SIZE))
+    step = max(1, _BATCH_BYTES // (base.page_size + FRAME_HEADER_SIZE))
     seed = base.checksum
     for first in range(0, candidates, step):
         last = min(first + step, candidates)
@@ -165,7 +210,7 @@ def _valid_prefix(data: Buffer, base: WalPosition) -> tuple[U32, int]:
 
 
 def _words(data: Buffer, page_size: int) -> U32:
-    """Whole frames as uint32[frames, words], as they lie in memory, without a copy."""
+    """Whole frames as uint32[frames, words] in their order in memory, without a copy."""
     width = (page_size + FRAME_HEADER_SIZE) // 4
     frames = len(data) // (4 * width)
     return np.frombuffer(data, np.uint32, frames * width).reshape(frames, width)
@@ -180,7 +225,7 @@ def newest(frames: Frames, count: int) -> tuple[U32, Indexes]:
     """Page numbers (ascending) and the index of the newest frame of each, among the first
     ``count`` frames.
 
-    A page that a later commit cut off is left out: its image belongs to no state at the end.
+    A page that a later commit cut off is left out: its image belongs to no final state.
     """
     pgnos, back = np.unique(frames.pages[:count][::-1], return_index=True)
     indexes = count - 1 - back
@@ -195,23 +240,24 @@ def _smallest_later_size(commits: U32) -> U32:
 
 
 def rewritten(runs: Iterable[Frames]) -> bool:
-    """Whether a sixteenth of the frames, or more, hold pages that others of them hold too."""
+    """True if at least a sixteenth of the frames hold a page that another of them holds too."""
     pages = [frames.pages for frames in runs]
     count = sum(map(len, pages))
     return bool(count) and 16 * (count - len(np.unique(np.concatenate(pages)))) >= count
 
 
 def transaction_ends(frames: Frames, count: int) -> list[int]:
-    """After how many frames each transaction ends, among the first ``count`` frames."""
+    """For each transaction within the first ``count`` frames, the number of frames up to its
+    end."""
     ends: list[int] = (np.flatnonzero(frames.commits[:count]) + 1).tolist()
     return ends
 
 
 class Rebaser:
-    """Turns consecutive frames of a log into the frames of a self-contained WAL file.
+    """Turns consecutive frames of a WAL into the frames of a self-contained WAL file.
 
-    The frames keep pages, salts and byte order; only the checksum chain is carried over to the
-    new header, which takes arithmetic per frame, not per byte.
+    The frames keep pages, salts and byte order. Only the checksum chain moves to the new
+    header, which takes arithmetic per frame, not per byte.
     """
 
     def __init__(self, base: WalPosition, *, sequence: int = 0) -> None:
@@ -227,8 +273,8 @@ class Rebaser:
         self._sums = FrameSums.of(base.page_size)
 
     def feed(self, data: Buffer, frames: Frames, count: int) -> bytes:
-        """The re-based bytes of the first ``count`` frames of ``data``; ``frames`` is their
-        scan, which must continue where the call before ended."""
+        """The re-based bytes of the first ``count`` frames of ``data``. ``frames`` is their
+        scan, which must start at the end of the previous call."""
         size = count * (self.position.page_size + FRAME_HEADER_SIZE)
         if count == 0:
             return b""
@@ -246,7 +292,7 @@ class Rebaser:
 
 
 class FrameBuilder:
-    """Makes a WAL file from page images. ``position`` is the end of what was built."""
+    """Makes a WAL file from page images. ``position`` is the end of the frames built so far."""
 
     def __init__(self, page_size: int, *, salts: tuple[int, int], big_endian: bool = False) -> None:
         header = new_header(page_size, salts=salts, big_endian=big_endian)
@@ -274,8 +320,8 @@ class FrameBuilder:
         return self._seal(words)
 
     def carry(self, data: Buffer) -> bytes:
-        """The whole frames in ``data``, which may come from any log of the same page size:
-        pages, their numbers and commits stay."""
+        """Frames with the pages, page numbers and commits of the whole frames in ``data``,
+        which may come from any WAL of the same page size."""
         words = _words(data, self.position.page_size).copy()
         if not len(words):
             return b""
@@ -283,7 +329,7 @@ class FrameBuilder:
         return self._seal(words)
 
     def _seal(self, words: U32) -> bytes:
-        """Frames with their checksums, and on to their end."""
+        """Write the checksums into the frames, and move ``position`` to their end."""
         base = self.position
         sums = self._sums.data_sums(words, base.big_endian)
         checksums = self._sums.chain(sums, base.checksum)

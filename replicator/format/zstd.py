@@ -1,7 +1,7 @@
 """Zstandard frames: the only module that compresses or decompresses.
 
-Contexts are not safe to share between threads, so each thread keeps its own. Output is bounded
-everywhere: damaged or hostile input costs an error, not the memory of the machine.
+Threads must not share a context, so each thread keeps its own. All output is bounded: damaged or
+hostile input causes an error and does not exhaust the machine's memory.
 Source: RFC 8878 (frames, skippable frames).
 """
 
@@ -16,7 +16,7 @@ import zstandard
 from replicator.errors import DamageError
 from replicator.format.buffers import Buffer
 
-MAX_WINDOW_LOG = 27  # what every decoder must accept, and all that `zstd -d` takes unasked
+MAX_WINDOW_LOG = 27  # every decoder must accept it; `zstd -d` needs an option for more
 
 _SKIPPABLE = struct.Struct("<II")
 _SKIPPABLE_MAGIC = 0x184D2A50  # the lowest four bits are free
@@ -31,7 +31,7 @@ _local = threading.local()
 
 
 def compress_frame(data: Buffer, level: int) -> bytes:
-    """One frame with content size and content checksum. Lets other threads run meanwhile."""
+    """One frame with content size and content checksum. Releases the GIL."""
     compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("by_level", {})
     if level not in compressors:
         compressors[level] = zstandard.ZstdCompressor(level, write_checksum=True)
@@ -39,14 +39,20 @@ def compress_frame(data: Buffer, level: int) -> bytes:
 
 
 def decompress_frame(data: Buffer, max_size: int) -> bytes:
-    """The content of exactly one frame, which says that it holds at most ``max_size`` bytes."""
+    """The content of exactly one frame, which must declare at most ``max_size`` bytes."""
     try:
         size = zstandard.get_frame_parameters(data).content_size
-        if size > max_size:  # an unknown size is the largest number
-            raise DamageError(f"zstd frame announces {size} bytes where at most {max_size} fit")
+        if size > max_size:  # zstd gives the largest number for an unknown size
+            raise DamageError(
+                f"zstd frame declares {size} bytes, more than {max_size}", code="undecodable"
+            )
         return _decompressor().decompress(data, max_output_size=max_size, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise DamageError(f"zstd frame does not decompress: {error}") from error
+        raise _undecodable(error) from error
+
+
+def _undecodable(error: zstandard.ZstdError) -> DamageError:
+    return DamageError(f"zstd frame does not decompress: {error}", code="undecodable")
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:
@@ -57,18 +63,18 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     return decompressor
 
 
-class FrameCompressor:
+class StreamCompressor:
     """Compresses a stream of unknown length into one frame with a content checksum.
 
-    The hash table decides how far back an earlier version of a page is found. With the few
-    entries that a low level has by itself it is forgotten after two or three megabytes of what
-    does not compress: 35 MB of log from rows of random bytes became 13.6 MB at level 3, and 7.6
-    with ``_FAR_HASH_LOG``. zstd's own long-distance matching takes off 3 % more, for half as
-    much CPU again at level 3 and twice as much at level 1.
+    The size of the hash table limits the distance at which zstd finds an earlier version of a
+    page. With the few default entries of a low level, zstd forgets it after two or three
+    megabytes of incompressible data: 35 MB of WAL from rows of random bytes became 13.6 MB at
+    level 3, and 7.6 MB with ``_FAR_HASH_LOG``. zstd's own long-distance matching saves 3 % more,
+    for half as much CPU again at level 3 and twice as much at level 1.
     """
 
     def __init__(self, level: int, window_log: int, *, far: bool = True) -> None:
-        """``far``: earlier versions of pages may lie as far back as the window reaches."""
+        """``far``: earlier versions of pages may be as far back as the window reaches."""
         parameters = zstandard.ZstdCompressionParameters.from_level(
             level, window_log=window_log, write_checksum=True
         )
@@ -86,7 +92,7 @@ class FrameCompressor:
 
 
 class StreamDecompressor:
-    """Decompresses one frame given in pieces. ``rest`` is what followed the frame."""
+    """Decompresses one frame given in pieces. ``rest`` holds the bytes after the frame."""
 
     def __init__(self) -> None:
         self._stream = zstandard.ZstdDecompressor(
@@ -110,19 +116,20 @@ class StreamDecompressor:
         try:
             piece = self._stream.decompress(data)
         except zstandard.ZstdError as error:
-            raise DamageError(f"zstd frame does not decompress: {error}") from error
+            raise _undecodable(error) from error
         if self._stream.eof:
             self.finished, self.rest = True, self._stream.unused_data
         return piece
 
 
 def skippable_frame(nibble: int, content: bytes) -> bytes:
-    """A frame that every zstd decoder skips. ``nibble`` (0 … 15) tells its use."""
+    """A frame that every zstd decoder skips. ``nibble`` (0 … 15) identifies its use."""
     return _SKIPPABLE.pack(_SKIPPABLE_MAGIC | nibble, len(content)) + content
 
 
 def parse_skippable(data: Buffer, nibble: int) -> int | None:
-    """The length of the whole frame ``data`` begins with; None if it is none of that use."""
+    """The length of the skippable frame at the start of ``data``; None if ``data`` does not
+    begin with one of that use."""
     if len(data) < SKIPPABLE_HEADER_SIZE:
         return None
     magic, length = _SKIPPABLE.unpack_from(data)

@@ -29,7 +29,7 @@ from replicator.archive.reachable import Ranges, reached
 from replicator.archive.records import PROVEN, newest
 from replicator.archive.spans import Listing, log_spans
 from replicator.errors import NoBackup
-from replicator.format.objects import ObjectFacts, parse_metadata
+from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.store.base import ObjectInfo, Store, StoreTarget
 from replicator.store.registry import open_store
 from replicator.store.retry import RetryingStore, RetryPolicy

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from replicator.format.changes import HashChange
-from replicator.format.database import PageHashes
-from replicator.format.overlay import checksum_of_pages
+from replicator.format.page_hashes import HashChange, PageHashes, checksum_of_pages
 from replicator.format.payload import CHUNK_BYTES
 from replicator.model import DatabaseState
 from replicator.recovery.segment import Segment

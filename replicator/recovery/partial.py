@@ -28,7 +28,7 @@ from pathlib import Path
 
 from replicator.errors import LocalIOError
 from replicator.format.buffers import U64
-from replicator.format.overlay import pack_hashes, unpack_hashes
+from replicator.format.page_hashes import pack_hashes, unpack_hashes
 from replicator.system.files import DirLock, Files, OutFile
 from replicator.system.pagefile import remove_directory
 

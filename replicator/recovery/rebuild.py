@@ -16,7 +16,7 @@ from replicator.archive.keys import MergedKey
 from replicator.archive.spans import OPEN_END, Known, Plan, Span
 from replicator.errors import DamageError, DiskFull
 from replicator.format.envelope import damaged
-from replicator.format.overlay import Overlay, runs
+from replicator.format.latest_pages import Overlay, runs
 from replicator.model import DatabaseState
 from replicator.recovery.checksum import checksum_of, hash_file, state_at_end
 from replicator.recovery.fetch import RANGE_BYTES, Fetcher

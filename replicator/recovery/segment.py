@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from replicator.format.envelope import damaged
-from replicator.format.objects import ObjectHeader, Trailer
-from replicator.format.overlay import join, tail
+from replicator.format.object_header import ObjectHeader, Trailer
 from replicator.format.payload import Chunk, decode_frames
 from replicator.format.segment import SegmentDecoder
 from replicator.format.wal import FRAME_HEADER_SIZE, Frames, transaction_ends
@@ -45,7 +44,7 @@ class Segment:
         for data, frames in again:
             skip = min(max(0, start - at), frames.count)
             if skip < frames.count:
-                yield at + skip, data[skip * width :], tail(frames, skip)
+                yield at + skip, data[skip * width :], frames.after(skip)
             at += frames.count
 
     def committed_at(self, txid: int) -> int | None:
@@ -73,7 +72,7 @@ def load_segment(key: str, source: Source, *, in_memory: int | None = None) -> S
         elif kept is not None:
             kept.append((data, frames))
     summary = decoder.finish()
-    joined = join(scans)
+    joined = Frames.joined(scans)
     index = tuple(accumulate(summary.trailer.commit_frames))
     _check(key, summary.trailer, joined, index)
     chunks = None if kept is None else tuple(kept)

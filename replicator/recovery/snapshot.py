@@ -17,9 +17,9 @@ from typing import Self
 from replicator.archive.keys import SnapshotKey
 from replicator.format.buffers import U64
 from replicator.format.envelope import SeekEntry, Tail, damaged, read_header
-from replicator.format.overlay import Overlay, page_hashes
-from replicator.format.segment import decode_frame
-from replicator.format.snapshot_blocks import DataProof
+from replicator.format.latest_pages import Overlay
+from replicator.format.page_hashes import page_hashes
+from replicator.format.snapshot_blocks import SnapshotProof, decode_block
 from replicator.model import Kind
 from replicator.recovery.fetch import RANGE_BYTES, Fetcher
 from replicator.recovery.partial import Partial
@@ -122,7 +122,7 @@ class SnapshotLoader:
         """Do it all, yielding bytes as they are dealt with; the last value comes after the
         object's SHA-256 were compared. ``kept`` is what :meth:`Partial.load` found."""
         self._kept = kept
-        proof = DataProof(self._tail, self._item.key)
+        proof = SnapshotProof(self._tail, self._item.key)
         whole = True
         with _Syncs(self._file, self._fetcher) as syncs:
             for done in self._fetcher.in_order(
@@ -184,7 +184,7 @@ class SnapshotLoader:
         )
 
     def _write_frame(self, data: memoryview, entry: SeekEntry) -> U64:
-        image = decode_frame(data, entry, self._item.key)
+        image = decode_block(data, entry, self._item.key)
         first = self._first_pgno(entry)
         for offset, run in self._overlay.open_runs(first, image, zeros=bool(self._kept)):
             self._file.pwrite(run, offset)

@@ -14,8 +14,8 @@ from itertools import pairwise
 from replicator.archive.inventory import DIVISIBLE
 from replicator.errors import ReplicatorError
 from replicator.format.envelope import damaged
-from replicator.format.newest import newest_images
-from replicator.format.objects import ObjectHeader, Summary, Trailer
+from replicator.format.latest_pages import newest_images
+from replicator.format.object_header import ObjectHeader, Summary, Trailer
 from replicator.format.payload import Chunk, decode_frames
 from replicator.format.segment import SegmentDecoder, SegmentEncoder
 from replicator.format.wal import HEADER_SIZE, FrameBuilder

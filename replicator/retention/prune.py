@@ -15,7 +15,7 @@ from replicator.archive.keys import Keys
 from replicator.archive.listing import learn, read_facts, take_inventory
 from replicator.archive.records import THINNED, note
 from replicator.errors import AccessDenied, ObjectMissing
-from replicator.format.objects import ObjectFacts, parse_metadata
+from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.model import Kind, Retention
 from replicator.retention.policy import Decision, Verdict, decide
 from replicator.store.base import Store

@@ -18,7 +18,7 @@ from replicator.archive.inventory import EVERY_TRANSACTION, Inventory, LogItem
 from replicator.archive.keys import Keys
 from replicator.archive.listing import judged, list_pins, list_snapshots, read_facts, take_inventory
 from replicator.errors import DamageError, ObjectExists, ObjectMissing, ReplicatorError
-from replicator.format.objects import ObjectFacts, parse_metadata
+from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.metrics import Metrics
 from replicator.model import Retention
 from replicator.retention.merge import Content, Merge, Source, Unmergeable, merge_all, merge_newest

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from replicator.errors import DamageError, ObjectMissing, ReplicatorError
 from replicator.format.envelope import TAIL_LIMIT, SeekEntry, Tail, read_tail
-from replicator.format.objects import FrameDigests
-from replicator.format.snapshot_blocks import Frame
+from replicator.format.object_header import BlockDigests
+from replicator.format.snapshot_blocks import Block
 from replicator.store.base import ObjectInfo, Store
 
 OLDEST = 7 * 24 * 3600 * 1000  # ms
@@ -35,17 +35,17 @@ class Source:
 
     info: ObjectInfo
     entries: tuple[SeekEntry, ...]
-    digests: FrameDigests
+    digests: BlockDigests
 
     @property
     def sent_ms(self) -> int:
         return self.digests.sent_ms
 
-    def frame(self, number: int, raw: int, pages_sha256: bytes) -> Frame | None:
+    def frame(self, number: int, raw: int, pages_sha256: bytes) -> Block | None:
         """Frame ``number``, if these are its pages."""
         if number >= len(self.entries) or self.digests.pages(number) != pages_sha256:
             return None
-        return Frame(self.entries[number].compressed, raw, self.digests.frame(number), pages_sha256)
+        return Block(self.entries[number].compressed, raw, self.digests.block(number), pages_sha256)
 
 
 class Sources:
@@ -65,7 +65,7 @@ class Sources:
         except (DamageError, ObjectMissing) as error:
             log.info("%s is no source for the next snapshot: %s", key, error)
             return None
-        digests = tail.trailer.frames
+        digests = tail.trailer.blocks
         if digests is None or not 0 <= now_ms - digests.sent_ms < OLDEST:
             return None
         return Source(info, tail.seek or (), digests)

@@ -27,7 +27,7 @@ from replicator.errors import (
     StoreUnavailable,
     UploadMissing,
 )
-from replicator.format.segment import Summary
+from replicator.format.object_header import Summary
 from replicator.snapshot.base import Source, SourceUnusable
 from replicator.snapshot.resume import Begun, Unfinished
 from replicator.store.base import Part, Store

@@ -16,8 +16,8 @@ from replicator.capture.image import Image
 from replicator.capture.segmenter import Cutter
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import Cancelled, ChangedOutside, CopyRefused, NotDurable, ReplicatorError
-from replicator.format.database import PageHashes
-from replicator.format.objects import ObjectHeader
+from replicator.format.object_header import ObjectHeader
+from replicator.format.page_hashes import PageHashes
 from replicator.metrics import Metrics
 from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.snapshot.base import Source, Sources, SourceUnusable

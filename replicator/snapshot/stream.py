@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from replicator.capture.image import Image
 from replicator.errors import Cancelled, ObjectExists, ObjectMissing, StoreUnavailable
-from replicator.format.database import PageHashes
-from replicator.format.segment import ObjectHeader, SnapshotEncoder, Summary
-from replicator.format.snapshot_blocks import Frame, compress
+from replicator.format.object_header import ObjectHeader, Summary
+from replicator.format.page_hashes import PageHashes
+from replicator.format.snapshot_blocks import Block, SnapshotEncoder, compress_block
 from replicator.snapshot.base import Source, SourceUnusable
 from replicator.snapshot.multipart import Differs, PartStream
 from replicator.snapshot.resume import Begun, Unfinished
@@ -128,12 +128,12 @@ class _Frames:
 
     def __post_init__(self) -> None:
         self.hashes = PageHashes(self.image.page_size)
-        self.step = max(1, SnapshotEncoder.FRAME_BYTES // self.image.page_size)
+        self.step = max(1, SnapshotEncoder.BLOCK_BYTES // self.image.page_size)
 
-    def all(self, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Frame]]:
+    def all(self, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Block]]:
         """Each with its number, from 0; every page of the image is read and hashed."""
 
-        def begin(number: int) -> Future[Frame]:
+        def begin(number: int) -> Future[Block]:
             if cancelled():
                 raise Cancelled("the snapshot was given up because the replicator stops")
             data = self._read(number)
@@ -147,15 +147,17 @@ class _Frames:
         """The bytes of frames of the source. ``SourceUnusable`` if today's compressor, or its
         level, makes others of the same pages."""
 
-        def begin(number: int) -> Future[Frame]:
-            return self.pool.submit(compress, self._read(number), self.level, known.pages(number))
+        def begin(number: int) -> Future[Block]:
+            return self.pool.submit(
+                compress_block, self._read(number), self.level, known.pages(number)
+            )
 
         if not numbers:
             return
         assert self.source is not None
         known = self.source.digests
         for number, frame in zip(numbers, _overlapping(begin, numbers), strict=True):
-            if frame.sha256 != known.frame(number):
+            if frame.sha256 != known.block(number):
                 raise SourceUnusable(f"frame {number} is made in another way today")
             yield frame.data
 
@@ -163,17 +165,17 @@ class _Frames:
         first = number * self.step + 1
         return self.image.read(first, min(self.step, self.image.pages + 1 - first))
 
-    def _frame(self, number: int, data: bytearray) -> Frame:
+    def _frame(self, number: int, data: bytearray) -> Block:
         digest = hashlib.sha256(data).digest()
         found = self.source and self.source.frame(number, len(data), digest)
-        return found or compress(data, self.level, digest)
+        return found or compress_block(data, self.level, digest)
 
 
 def _overlapping(
-    begin: Callable[[int], Future[Frame]], numbers: list[int] | range
-) -> Iterator[Frame]:
+    begin: Callable[[int], Future[Block]], numbers: list[int] | range
+) -> Iterator[Block]:
     """The results in order, while a few more are being made."""
-    waiting: deque[Future[Frame]] = deque()
+    waiting: deque[Future[Block]] = deque()
     for number in numbers:
         waiting.append(begin(number))
         if len(waiting) > 2 * COMPRESSORS:

@@ -10,7 +10,7 @@ from replicator.archive.keys import Keys, MergedKey, SnapshotKey, WalKey, parse_
 from replicator.cache.cache import Cache, SegmentRecord
 from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing
 from replicator.format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
-from replicator.format.objects import ObjectFacts, ObjectHeader, Trailer, parse_metadata
+from replicator.format.object_header import ObjectFacts, ObjectHeader, Trailer, parse_metadata
 from replicator.format.segment import generation_marker
 from replicator.model import DatabaseState, Kind
 from replicator.store.base import ObjectInfo, Store

@@ -13,7 +13,7 @@ from replicator.archive.keys import SnapshotKey
 from replicator.archive.spans import Plan, Span
 from replicator.errors import DamageError, GapError
 from replicator.format.envelope import damaged
-from replicator.format.objects import ObjectFacts
+from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.progress import Meter
 from replicator.recovery.recovery import Recovery

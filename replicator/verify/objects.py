@@ -15,11 +15,10 @@ from functools import partial
 from replicator.archive.catalog import Catalog, first_txid
 from replicator.archive.keys import MergedKey, SnapshotKey, WalKey
 from replicator.errors import DamageError
-from replicator.format.database import PageHashes
 from replicator.format.envelope import HEADER_LIMIT, SeekEntry, Tail, damaged, read_header
-from replicator.format.objects import ObjectFacts, ObjectHeader, Trailer, parse_metadata
-from replicator.format.segment import decode_frame
-from replicator.format.snapshot_blocks import DataProof
+from replicator.format.object_header import ObjectFacts, ObjectHeader, Trailer, parse_metadata
+from replicator.format.page_hashes import PageHashes
+from replicator.format.snapshot_blocks import SnapshotProof, decode_block
 from replicator.model import Kind
 from replicator.recovery.fetch import RANGE_BYTES, WINDOW_BYTES, Fetcher
 from replicator.recovery.segment import load_segment
@@ -171,7 +170,7 @@ def prove_snapshot(
     if limit is not None and limit < item.size:
         yield from _prove_some(fetcher, item, groups, limit, seed)
         return
-    hashes, proof = PageHashes(page_size), DataProof(tail, item.key)
+    hashes, proof = PageHashes(page_size), SnapshotProof(tail, item.key)
     for size, data, raw in fetcher.in_order(
         (_held(group), partial(_group, fetcher, item, group)) for group in groups
     ):
@@ -232,7 +231,7 @@ def _group(
             length,
             data,
             [
-                decode_frame(view[entry.offset - start :][: entry.compressed], entry, item.key)
+                decode_block(view[entry.offset - start :][: entry.compressed], entry, item.key)
                 for entry in entries
             ],
         )

@@ -28,7 +28,7 @@ from replicator.errors import (
     ObjectMissing,
     ReplicatorError,
 )
-from replicator.format.objects import ObjectFacts
+from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.progress import Meter, Progress
 from replicator.store.base import Store, StoreTarget

@@ -17,7 +17,7 @@ from replicator import SqliteReplicator, restore
 from replicator.archive.inventory import LogItem
 from replicator.archive.keys import MergedKey, parse_key
 from replicator.errors import GapError
-from replicator.format.objects import parse_metadata
+from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
 from replicator.model import Retention
 from replicator.retention.worker import Keeping

@@ -9,18 +9,15 @@ import pytest
 
 from replicator import restore
 from replicator.archive.inventory import LogItem
-from replicator.format.database import PageHashes
-from replicator.format.objects import parse_metadata
-from replicator.format.segment import (
-    ObjectHeader,
-    SegmentEncoder,
-    SnapshotEncoder,
-    generation_marker,
-)
+from replicator.format.object_header import ObjectHeader, parse_metadata
+from replicator.format.page_hashes import PageHashes
+from replicator.format.segment import SegmentEncoder, generation_marker
+from replicator.format.snapshot_blocks import SnapshotEncoder, compress_block
 from replicator.format.wal import FrameBuilder
 from replicator.metrics import Metrics
 from replicator.model import Kind, Retention
 from replicator.retention.worker import Keeping
+from tests.helpers.page_hashes import set_pages
 from tests.helpers.replication import HookedStore
 from tests.helpers.retention import HOUR, KEYS, SECOND, AgedStore
 from tests.plugins.scoreboard import effort
@@ -49,7 +46,7 @@ class Writer:
 
     def _begin(self):
         encoder = SnapshotEncoder(self._header(Kind.SNAPSHOT, 1))
-        body = encoder.start() + encoder.add(encoder.compress(bytes(self.image), 1))
+        body = encoder.start() + encoder.add(compress_block(bytes(self.image), 1))
         rest, summary = encoder.finish(last_txid=1, state=self.hashes.state)
         self.store.put(KEYS.snapshot(1, self.generation), body + rest, metadata=summary.metadata())
         self._put(*generation_marker(self._header(Kind.GENERATION, 1), state=self.hashes.state))
@@ -61,7 +58,7 @@ class Writer:
         pages = self.rng.randbytes(PAGE * len(pgnos))
         for at, pgno in enumerate(pgnos.tolist()):
             self.image[(pgno - 1) * PAGE : pgno * PAGE] = pages[at * PAGE : (at + 1) * PAGE]
-        self.hashes.set_pages(pgnos, pages, pages=PAGES)
+        set_pages(self.hashes, pgnos, pages, pages=PAGES)
         builder = FrameBuilder(PAGE, salts=(1, self.txid))
         encoder = SegmentEncoder(self._header(Kind.SEGMENT, self.txid), level=1)
         body = encoder.start() + encoder.write(builder.header)

@@ -16,7 +16,7 @@ from replicator.errors import (
     ObjectMissing,
     StoreUnavailable,
 )
-from replicator.format.overlay import pack_hashes, page_hashes
+from replicator.format.page_hashes import pack_hashes, page_hashes
 from replicator.recovery import snapshot
 from replicator.recovery.api import find_databases
 from replicator.store.base import StoreTarget
@@ -190,7 +190,7 @@ def test_short_answers_are_fetched_again_or_named(bucket, tmp_path):
 def test_a_header_bit_on_the_way(empty_bucket, tmp_path, monkeypatch):
     """A flip that every frame's own checksum misses (here: in a foreign place) is caught by
     the SHA-256 of the whole, and the snapshot is fetched once more."""
-    monkeypatch.setattr(snapshot, "decode_frame", _lenient(snapshot.decode_frame))
+    monkeypatch.setattr(snapshot, "decode_block", _lenient(snapshot.decode_block))
     key = empty_bucket.keys.snapshot(1, empty_bucket.generation)
     tail = []
 

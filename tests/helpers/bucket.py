@@ -14,17 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from replicator.archive.keys import Keys
-from replicator.format.database import PageHashes
-from replicator.format.segment import (
-    ObjectHeader,
-    SegmentEncoder,
-    SnapshotEncoder,
-    decode_segment,
-    generation_marker,
-)
+from replicator.format.object_header import ObjectHeader
+from replicator.format.page_hashes import PageHashes
+from replicator.format.segment import SegmentEncoder, decode_segment, generation_marker
+from replicator.format.snapshot_blocks import SnapshotEncoder, compress_block
 from replicator.format.wal import FrameBuilder, Rebaser, parse_header, scan
 from replicator.model import DatabaseState, Kind
 from replicator.store.memory import MemoryStore
+from tests.helpers.page_hashes import apply_frames
 
 EPOCH_MS = 1_700_000_000_000
 
@@ -132,7 +129,7 @@ class BucketBuilder:
         first, last = self.first, self.first + len(per_commit) - 1
         assert last == self.txid
         before = self._hashes.checksum
-        self._hashes.apply(frames, count, data)
+        apply_frames(self._hashes, frames, count, data)
         key = self.keys.wal(first)
         body, summary = self.encode(
             kind,
@@ -163,11 +160,11 @@ class BucketBuilder:
         hashes = PageHashes(self.page_size)
         hashes.extend(1, image)
         encoder = SnapshotEncoder(self._header(Kind.SNAPSHOT, self.txid, generation))
-        step = frame_bytes or SnapshotEncoder.FRAME_BYTES
+        step = frame_bytes or SnapshotEncoder.BLOCK_BYTES
         body = encoder.start()
         for at in range(0, len(image), step):
             raw = image[at : at + step]
-            body += encoder.add(encoder.compress(raw, 1))
+            body += encoder.add(compress_block(raw, 1))
         rest, summary = encoder.finish(last_txid=self.txid, state=hashes.state)
         self.put(key, body + rest, summary.metadata() if metadata else None)
         return key

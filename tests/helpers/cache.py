@@ -3,7 +3,7 @@
 import hashlib
 
 from replicator.cache.cache import SegmentRecord
-from replicator.format.database import PageHashes
+from replicator.format.page_hashes import PageHashes
 from replicator.model import DatabaseState, Kind, WalPosition
 
 PAGE_SIZE = 512

@@ -6,7 +6,7 @@ from replicator import restore
 from replicator.archive.inventory import LogItem
 from replicator.archive.keys import Keys
 from replicator.archive.listing import ask
-from replicator.format.objects import parse_metadata
+from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
 from replicator.model import Retention
 from replicator.retention.worker import Keeping

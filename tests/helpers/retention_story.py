@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from replicator.archive.catalog import Catalog, known_from
 from replicator.errors import GapError, NoBackup
-from replicator.format.objects import parse_metadata
+from replicator.format.object_header import parse_metadata
 from replicator.model import Retention
 from replicator.recovery.plan import plan
 from replicator.retention.prune import Pruner, plan_prune

@@ -6,15 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from replicator.format.segment import (
-    ObjectHeader,
-    SegmentEncoder,
-    SnapshotEncoder,
-    decode_segment,
-    decode_snapshot,
-    generation_marker,
-    read_header,
-)
+from replicator.format.envelope import read_header
+from replicator.format.object_header import ObjectHeader
+from replicator.format.segment import SegmentEncoder, decode_segment, generation_marker
+from replicator.format.snapshot_blocks import SnapshotEncoder, compress_block, decode_snapshot
 from replicator.format.wal import FrameBuilder
 from replicator.model import DatabaseState, Kind
 
@@ -66,7 +61,7 @@ def small_snapshot(frame_pages=4):
     out = encoder.start()
     for at in range(0, len(raw), frame_pages * 512):
         part = raw[at : at + frame_pages * 512]
-        out += encoder.add(encoder.compress(part, 3))
+        out += encoder.add(compress_block(part, 3))
     rest, summary = encoder.finish(last_txid=5, state=STATE)
     return out + rest, summary, raw
 

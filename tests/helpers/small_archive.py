@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from replicator import restore
 from replicator.archive.keys import parse_key
 from replicator.errors import DamageError, NoBackup, ReplicatorError
-from replicator.format.database import PageHashes
+from replicator.format.page_hashes import PageHashes
 from replicator.model import Kind
 from tests.helpers.bucket import BucketBuilder
 

@@ -32,7 +32,7 @@ from replicator.errors import (
     StoreUnavailable,
     StoreUnsafe,
 )
-from replicator.format.segment import SnapshotEncoder
+from replicator.format.snapshot_blocks import SnapshotEncoder
 from replicator.metrics import Metrics
 from replicator.recovery import fetch, rebuild
 from replicator.retention.api import keeper_for
@@ -97,7 +97,7 @@ def hurried():
         for module, size in ((snapshot, 32), (upload, 32)):
             patch.setattr(module, "PART_BYTES", size * KIB)
         patch.setattr(snapshot, "COPY_PART_BYTES", 32 * KIB)
-        patch.setattr(SnapshotEncoder, "FRAME_BYTES", 16 * KIB)
+        patch.setattr(SnapshotEncoder, "BLOCK_BYTES", 16 * KIB)
         for module, name in (
             (upload, "SINGLE_PUT_BYTES"),
             (fetch, "RANGE_BYTES"),

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
-from replicator.format.database import PageHashes, lock_page
+from replicator.format.database import lock_page
+from replicator.format.page_hashes import PageHashes
 from replicator.format.wal import FrameBuilder, parse_header, scan
+from tests.helpers.page_hashes import apply_frames, set_pages
 
 PAGE_SIZE = 65536
 LOCK = lock_page(PAGE_SIZE)
@@ -73,7 +75,7 @@ def test_apply_is_every_transaction_in_turn(runs):
         body = memoryview(log)[32:]
         frames = scan(body, parse_header(log).start())
         assert frames.committed == frames.count == sum(len(writes) for writes, _ in run)
-        hashes.apply(frames, frames.count, body)
+        apply_frames(hashes, frames, frames.count, body)
     pages = in_turn(itertools.chain.from_iterable(runs))
     assert hashes.checksum == definition(pages) ^ BASE.checksum
     assert hashes.pages == (max(pages) if pages else SHIFT)
@@ -92,8 +94,8 @@ def test_set_pages_is_a_new_size_and_new_images(steps):
     for writes, size in steps:
         inside = {n + SHIFT: image(fill) for n, fill in writes.items() if n <= size}
         pages = grown_or_cut(pages, size + SHIFT) | inside
-        hashes.set_pages(
-            np.array(list(inside), np.uint32), b"".join(inside.values()), pages=size + SHIFT
+        set_pages(
+            hashes, np.array(list(inside), np.uint32), b"".join(inside.values()), pages=size + SHIFT
         )
         assert hashes.checksum == definition(pages) ^ BASE.checksum
 

@@ -7,9 +7,10 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replicator.format.database import PageHashes
+from replicator.format.page_hashes import PageHashes
 from replicator.format.wal import HEADER_SIZE, Rebaser, parse_header, scan
 from tests.helpers.oracle_wal import Source, overlay, read_wal, rewrite_big_endian, sqlite_image
+from tests.helpers.page_hashes import apply_frames
 
 OPERATIONS = st.lists(
     st.sampled_from(
@@ -150,7 +151,7 @@ def test_hashes_follow_the_log(data):
         while rest.committed:
             ends = (np.flatnonzero(rest.commits) + 1).tolist()
             count = data.draw(st.sampled_from(ends))
-            hashes.apply(rest, count, body)
+            apply_frames(hashes, rest, count, body)
             position = rest.position(position, count)
             body = body[count * header.frame_size :]
             rest = scan(body, position)

@@ -8,7 +8,7 @@ import pytest
 
 from replicator.cache import page_hashes as hashes_module
 from replicator.cache.cache import Cache
-from replicator.format.changes import HashChange, replay
+from replicator.format.page_hashes import HashChange, replay
 from replicator.format.wal import HEADER_SIZE, FrameBuilder, parse_header, scan
 from tests.helpers.cache import PAGE_SIZE, add, hashes_of, page, record
 from tests.helpers.files import FailingFiles

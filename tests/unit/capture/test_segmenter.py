@@ -12,7 +12,7 @@ from replicator.capture.reader import WalReader
 from replicator.capture.segmenter import Cutter, Head
 from replicator.engine.resume import hash_image
 from replicator.errors import LocalIOError, ReplicatorError
-from replicator.format.database import PageHashes
+from replicator.format.page_hashes import PageHashes
 from replicator.format.segment import decode_segment
 from replicator.model import DatabaseState, Kind
 from replicator.sqlite.live import LiveDatabase

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from replicator.engine.decide import Facts, LocalFacts, RemoteFacts, Way, decide, state_of
-from replicator.format.objects import ObjectFacts
+from replicator.format.object_header import ObjectFacts
 from replicator.model import DatabaseState, Kind
 
 NAMES = (

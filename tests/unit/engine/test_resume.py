@@ -8,7 +8,7 @@ import pytest
 from replicator.engine import resume as join
 from replicator.engine.resume import hash_image, new_generation
 from replicator.errors import Cancelled, StoreUnavailable
-from replicator.format.database import PageHashes
+from replicator.format.page_hashes import PageHashes
 from replicator.store.base import ObjectInfo
 from tests.helpers.replication import (
     LONG,

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from replicator.format.database import PageHashes
-from replicator.format.segment import decode_segment, decode_snapshot, parse_metadata
+from replicator.format.object_header import parse_metadata
+from replicator.format.page_hashes import PageHashes
+from replicator.format.segment import decode_segment
+from replicator.format.snapshot_blocks import decode_snapshot
 from replicator.model import Kind
 from tests.helpers.oracle_wal import sqlite_image
 
@@ -51,14 +53,14 @@ def test_they_restore_to_the_same_database(tmp_path, name):
 
 
 def test_a_snapshot_of_format_2_reads_as_it_was_written():
-    """The same database as that of format 1, with the digests of its frames beside it."""
+    """The same database as that of format 1, with the digests of its blocks."""
     facts = json.loads((NEWER / "facts.json").read_text())
     data = (NEWER / "snapshot.zst").read_bytes()
     summary, payload = decode_snapshot(data, "snapshot")
     assert payload == decoded("snapshot")[1]
     assert summary.metadata() == facts["metadata"] | {"sha256": hashlib.sha256(data).hexdigest()}
     assert parse_metadata(facts["metadata"]).sha256 == ""
-    frames = summary.trailer.frames
-    assert frames.sent_ms == facts["sent-ms"]
-    assert [frames.frame(n).hex() for n in range(len(frames))] == facts["frames"]
-    assert [frames.pages(n).hex() for n in range(len(frames))] == facts["pages"]
+    blocks = summary.trailer.blocks
+    assert blocks.sent_ms == facts["sent-ms"]
+    assert [blocks.block(n).hex() for n in range(len(blocks))] == facts["frames"]
+    assert [blocks.pages(n).hex() for n in range(len(blocks))] == facts["pages"]

@@ -12,9 +12,10 @@ import pytest
 from xxhash import xxh64_intdigest
 
 from replicator.archive.keys import Keys
-from replicator.format import segment
-from replicator.format.database import PageHashes
-from replicator.format.objects import ObjectHeader
+from replicator.format.object_header import ObjectHeader
+from replicator.format.page_hashes import PageHashes
+from replicator.format.segment import SegmentEncoder, generation_marker
+from replicator.format.snapshot_blocks import SnapshotEncoder, compress_block
 from replicator.format.wal import HEADER_SIZE, Rebaser, parse_header, scan, transaction_ends
 from replicator.model import Kind
 from tests.helpers.oracle_wal import Source, overlay, read_wal
@@ -63,11 +64,11 @@ class Bucket:
         return hashes.state
 
     def snapshot(self, generation, txid, image):
-        encoder = segment.SnapshotEncoder(self.header(Kind.SNAPSHOT, generation, txid))
+        encoder = SnapshotEncoder(self.header(Kind.SNAPSHOT, generation, txid))
         out = encoder.start()
         for at in range(0, len(image), 16 * 1024):  # small frames, so that there are several
             part = image[at : at + 16 * 1024]
-            out += encoder.add(encoder.compress(part, 3))
+            out += encoder.add(compress_block(part, 3))
         self.write(
             KEYS.snapshot(txid, generation),
             out + encoder.finish(last_txid=txid, state=self.state(image))[0],
@@ -79,7 +80,7 @@ class Bucket:
         self.txid += 1
         image = self.image()
         self.snapshot(generation, self.txid, image)
-        marker, _ = segment.generation_marker(
+        marker, _ = generation_marker(
             self.header(Kind.GENERATION, generation, self.txid), state=self.state(image)
         )
         self.write(KEYS.wal(self.txid), marker)
@@ -101,7 +102,7 @@ class Bucket:
         payload, commits = self.capture()
         assert commits
         first, self.txid = self.txid + 1, self.txid + len(commits)
-        encoder = segment.SegmentEncoder(self.header(kind, self.generation, first), level=3)
+        encoder = SegmentEncoder(self.header(kind, self.generation, first), level=3)
         out = encoder.start() + encoder.write(payload)
         rest, _ = encoder.finish(
             last_txid=self.txid,

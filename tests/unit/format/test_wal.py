@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from replicator.format.wal import (
     FRAME_HEADER_SIZE,
     HEADER_SIZE,
     FrameBuilder,
+    Frames,
     Rebaser,
     frame_header,
     new_header,
@@ -29,6 +32,7 @@ from tests.helpers.oracle_wal import (
     spilled_and_rolled_back,
     sqlite_image,
 )
+from tests.helpers.sample_wals import PAGE, TRANSACTIONS, build
 
 SALTS = (0xDEADBEEF, 7)
 
@@ -310,3 +314,43 @@ def test_pages_count_as_rewritten_from_a_sixteenth_on(again, answer):
         runs.append(scan(body, base))
     assert rewritten(runs) is answer
     assert rewritten([]) is False
+
+
+@given(TRANSACTIONS, st.data())
+def test_scans_join_and_split(transactions, data):
+    """Scanning in pieces and joining equals scanning at once; the rest is after the head."""
+    body, plain = build(transactions)
+    start = new_header(PAGE, salts=(1, 2)).start()
+    whole = scan(body, start)
+    at = data.draw(st.integers(0, whole.count))
+    head = scan(body[: at * (PAGE + 24)], start)
+    rest = scan(body[at * (PAGE + 24) :], head.position(start, at))
+    joined, after = Frames.joined([head, rest]), whole.after(at)
+    assert (
+        (joined.count, joined.committed)
+        == (whole.count, whole.committed)
+        == (len(plain), len(plain))
+    )
+    assert joined.pages.tolist() == whole.pages.tolist()
+    assert joined.commits.tolist() == whole.commits.tolist()
+    assert (after.count, after.pages.tolist()) == (rest.count, rest.pages.tolist())
+    assert after.committed == rest.committed
+
+
+def test_sizes_are_those_that_commits_leave():
+    """The last and the smallest; None among frames that commit nothing."""
+    builder = FrameBuilder(512, salts=SALTS)
+    start = builder.position
+    body = b"".join(
+        builder.feed(np.array([1, 2], np.uint32), pages(2, 512), commit=size) for size in (5, 3, 4)
+    )
+    frames = scan(body, start)
+    assert [frames.sizes(count) for count in range(7)] == [
+        None,
+        None,
+        (5, 5),
+        (5, 5),
+        (3, 3),
+        (3, 3),
+        (4, 3),
+    ]

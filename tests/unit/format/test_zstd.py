@@ -8,6 +8,7 @@ import pytest
 
 from replicator.errors import DamageError
 from replicator.format import zstd
+from tests.helpers.errors import raises
 
 TEXT = random.Random(1).randbytes(3000) * 3
 
@@ -35,15 +36,15 @@ def test_a_frame_round_trip(level):
 def test_a_frame_larger_than_allowed_is_refused_unread():
     """Its header tells; 100 MB of zeros behind it are never made."""
     bomb = zstd.compress_frame(bytes(10**8), 1)
-    with pytest.raises(DamageError, match="announces 100000000 bytes where at most 99999999"):
+    with raises(DamageError, "undecodable"):
         zstd.decompress_frame(bomb, 10**8 - 1)
 
 
 def test_a_frame_that_does_not_tell_its_size_is_refused():
     """Streams are for StreamDecompressor."""
-    compressor = zstd.FrameCompressor(3, 20)
+    compressor = zstd.StreamCompressor(3, 20)
     frame = compressor.compress(TEXT) + compressor.finish()
-    with pytest.raises(DamageError, match="announces"):
+    with raises(DamageError, "undecodable"):
         zstd.decompress_frame(frame, 10**9)
 
 
@@ -67,7 +68,7 @@ def test_a_damaged_frame_is_refused(damage):
 @pytest.mark.parametrize("pieces", [1, 1000, 10**6])
 def test_a_stream_round_trip(pieces):
     """In pieces of any size; what follows the frame is kept apart."""
-    compressor = zstd.FrameCompressor(3, 24)
+    compressor = zstd.StreamCompressor(3, 24)
     frame = b"".join(compressor.compress(TEXT) for _ in range(3)) + compressor.finish()
     decompressor, out = stream(frame + b"tail" * 500, pieces)
     assert out == TEXT * 3 == stock(frame)
@@ -79,7 +80,7 @@ def test_old_versions_of_a_page_are_found_far_back():
     """Pages that repeat up to 12 MiB later, in another order, cost a seventh at most."""
     rng = random.Random(2)
     pages = [rng.randbytes(4096) for _ in range(1500)]
-    compressor = zstd.FrameCompressor(3, 24)
+    compressor = zstd.StreamCompressor(3, 24)
     once = compressor.compress(b"".join(pages))
     rng.shuffle(pages)
     twice = once + compressor.compress(b"".join(pages)) + compressor.finish()
@@ -92,7 +93,7 @@ def test_nearby_versions_are_found_without_looking_far():
     pages = b"".join(rng.randbytes(100) + bytes(924) for _ in range(500)) * 3
     sizes = []
     for far in (True, False):
-        compressor = zstd.FrameCompressor(3, 24, far=far)
+        compressor = zstd.StreamCompressor(3, 24, far=far)
         frame = compressor.compress(pages) + compressor.finish()
         assert stock(frame) == pages
         sizes.append(len(frame))
@@ -101,7 +102,7 @@ def test_nearby_versions_are_found_without_looking_far():
 
 def test_a_stream_comes_in_bounded_pieces():
     """300 MB of zeros fit in a few kB; no piece is larger than 32 MiB."""
-    compressor = zstd.FrameCompressor(3, 20)
+    compressor = zstd.StreamCompressor(3, 20)
     bomb = b"".join(compressor.compress(bytes(10**7)) for _ in range(30)) + compressor.finish()
     assert len(bomb) < 50_000
     sizes = [len(piece) for piece in zstd.StreamDecompressor().feed(bomb)]
@@ -115,16 +116,16 @@ def test_a_stream_that_wants_a_huge_window_is_refused():
     frame = struct.pack("<IBB", 0xFD2FB528, 0, (27 - 10) << 3) + empty_block
     assert b"".join(zstd.StreamDecompressor().feed(frame)) == b""
     frame = struct.pack("<IBB", 0xFD2FB528, 0, (28 - 10) << 3) + empty_block
-    with pytest.raises(DamageError, match="does not decompress"):
+    with raises(DamageError, "undecodable"):
         list(zstd.StreamDecompressor().feed(frame))
 
 
 def test_a_damaged_stream_is_refused():
     """By its checksum, at the latest."""
-    compressor = zstd.FrameCompressor(3, 20)
+    compressor = zstd.StreamCompressor(3, 20)
     frame = bytearray(compressor.compress(TEXT) + compressor.finish())
     frame[-1] ^= 1
-    with pytest.raises(DamageError, match="does not decompress"):
+    with raises(DamageError, "undecodable"):
         stream(bytes(frame), 100)
 
 

@@ -9,7 +9,7 @@ from replicator.archive.inventory import PinnedPoint
 from replicator.archive.keys import Keys, SnapshotKey, WalKey, parse_key
 from replicator.archive.listing import pin
 from replicator.errors import GapError, NoBackup
-from replicator.format.objects import ObjectFacts
+from replicator.format.object_header import ObjectFacts
 from replicator.inspect.history import history, summarise, telling
 from replicator.model import Kind
 from replicator.store.base import ObjectInfo

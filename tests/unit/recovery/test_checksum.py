@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from replicator.format.database import lock_page
-from replicator.format.overlay import checksum_of_pages
+from replicator.format.page_hashes import checksum_of_pages
 from replicator.recovery.checksum import checksum_of, hash_file
 from replicator.recovery.partial import Partial
 from replicator.system.files import Files

@@ -11,7 +11,8 @@ import pytest
 from replicator import restore
 from replicator.errors import DamageError, GapError
 from replicator.format.envelope import encode_trailer
-from replicator.format.segment import SegmentEncoder, SnapshotEncoder, decode_segment
+from replicator.format.segment import SegmentEncoder, decode_segment
+from replicator.format.snapshot_blocks import SnapshotEncoder, compress_block
 from replicator.format.wal import FrameBuilder, new_header
 from replicator.model import DatabaseState, Kind
 from replicator.recovery import snapshot as snapshot_module
@@ -78,7 +79,7 @@ def test_a_frame_that_breaks_the_chain(forge, tmp_path):
 
 def test_a_payload_that_is_no_log(forge, tmp_path):
     key = forge(payload=b"x" * len(forge.payload))
-    fails(forge.bucket, tmp_path / "o", "does not begin like a WAL", key)
+    fails(forge.bucket, tmp_path / "o", "its payload is not a WAL", key)
 
 
 def test_a_payload_of_another_page_size(forge, tmp_path):
@@ -86,7 +87,7 @@ def test_a_payload_of_another_page_size(forge, tmp_path):
     count = (4096 + 24) // 8
     log = new_header(512, salts=(1, 2)).encode() + bytes(8 * count)
     key = forge(payload=log, per_commit=(1,))
-    fails(forge.bucket, tmp_path / "o", "does not begin like a WAL", key)
+    fails(forge.bucket, tmp_path / "o", "its payload is not a WAL", key)
 
 
 def test_a_log_that_ends_inside_a_transaction(forge, tmp_path):
@@ -144,7 +145,7 @@ def forged_snapshot(bucket, *, header=None, frames=None, last=None, tamper=lambd
     encoder = SnapshotEncoder(header or bucket._header(Kind.SNAPSHOT, bucket.txid))
     body = encoder.start()
     for raw in frames or [image]:
-        body += encoder.add(encoder.compress(raw, 1))
+        body += encoder.add(compress_block(raw, 1))
     rest, summary = encoder.finish(last_txid=last or bucket.txid, state=bucket._hashes.state)
     bucket.store.put(key, tamper(body) + rest, metadata=summary.metadata(), if_absent=False)
     return key

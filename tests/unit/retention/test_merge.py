@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from replicator.errors import DamageError
-from replicator.format.objects import ObjectHeader
+from replicator.format.object_header import ObjectHeader
 from replicator.format.segment import decode_segment
 from replicator.model import DatabaseState, Kind
 from replicator.retention.merge import Source, Unmergeable, merge_all, merge_newest

@@ -8,7 +8,7 @@ import pytest
 from replicator.archive.inventory import PinnedPoint
 from replicator.archive.listing import pin
 from replicator.errors import AccessDenied, StoreUnavailable
-from replicator.format.objects import parse_metadata
+from replicator.format.object_header import parse_metadata
 from replicator.model import Kind, Retention
 from replicator.retention import worker as module
 from replicator.retention.merge import Source

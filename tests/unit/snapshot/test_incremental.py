@@ -18,7 +18,9 @@ from replicator.errors import (
     ReplicatorError,
     StoreUnavailable,
 )
-from replicator.format.segment import ObjectHeader, SnapshotEncoder, decode_snapshot, read_tail
+from replicator.format.envelope import read_tail
+from replicator.format.object_header import ObjectHeader
+from replicator.format.snapshot_blocks import SnapshotEncoder, decode_snapshot
 from replicator.model import Kind
 from replicator.snapshot import stream as snapshot
 from replicator.snapshot.base import OLDEST, Sources, SourceUnusable
@@ -43,7 +45,7 @@ def small_sizes(monkeypatch):
     """A hundredth of the real ones, so that two megabytes are a large database."""
     monkeypatch.setattr(snapshot, "PART_BYTES", PART)
     monkeypatch.setattr(snapshot, "COPY_PART_BYTES", PART)
-    monkeypatch.setattr(SnapshotEncoder, "FRAME_BYTES", FRAME)
+    monkeypatch.setattr(SnapshotEncoder, "BLOCK_BYTES", FRAME)
 
 
 class Shop:
@@ -252,7 +254,7 @@ def test_no_byte_is_copied_for_longer_than_a_week(shop):
         shop.change(1000)
         assert shop.ship(txid, source, created_ms=now).copied_bytes
         tail = read_tail(data := shop.store.inner.get(key(txid)), len(data), key(txid))
-        assert tail.trailer.frames.sent_ms == 1000
+        assert tail.trailer.blocks.sent_ms == 1000
     assert now + day == 1000 + OLDEST
     shop.ship(txid + 1, created_ms=now + day)
     assert shop.source(txid + 1, now + 2 * day) is not None

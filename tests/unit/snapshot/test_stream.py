@@ -8,8 +8,9 @@ from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
 from replicator.capture.image import Image
 from replicator.errors import Cancelled, ObjectExists, ReplicatorError, StoreUnavailable
-from replicator.format.database import PageHashes
-from replicator.format.segment import ObjectHeader, SnapshotEncoder, parse_metadata
+from replicator.format.object_header import ObjectHeader, parse_metadata
+from replicator.format.page_hashes import PageHashes
+from replicator.format.snapshot_blocks import compress_block
 from replicator.format.zstd import decompress_frame
 from replicator.model import Kind
 from replicator.snapshot import stream as snapshot
@@ -248,7 +249,7 @@ def test_a_snapshot_is_given_up_between_blocks(image, store, ship):
 def test_frames_decompress_one_by_one():
     """Each block is a frame of its own: that is what lets a restore fetch pages by range."""
     raw = bytes(range(256)) * 16
-    assert decompress_frame(SnapshotEncoder.compress(raw, 3).data, len(raw)) == raw
+    assert decompress_frame(compress_block(raw, 3).data, len(raw)) == raw
     assert json.loads(json.dumps(len(raw))) == 4096
 
 

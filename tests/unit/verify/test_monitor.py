@@ -25,7 +25,7 @@ from replicator.errors import (
     ReplicatorError,
     StoreUnavailable,
 )
-from replicator.format.objects import ObjectFacts
+from replicator.format.object_header import ObjectFacts
 from replicator.format.segment import SegmentEncoder, decode_segment
 from replicator.metrics import Metrics
 from replicator.model import DatabaseState, Kind

@@ -12,7 +12,7 @@ from replicator.archive.keys import Keys, WalKey
 from replicator.archive.records import DAMAGED, THINNED, note, notes
 from replicator.errors import ConfigError, GapError, NoBackup, ObjectMissing, ReplicatorError
 from replicator.format.envelope import encode_digests, encode_trailer, read_tail
-from replicator.format.segment import parse_metadata
+from replicator.format.object_header import parse_metadata
 from replicator.model import Kind
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.progress import Meter
@@ -306,11 +306,11 @@ def test_a_list_of_pages_that_are_not_there_is_damage(bucket):
     header = body[: read_tail(body, len(body), key).seek[0].offset]
 
     def change(trailer):
-        packed = trailer.frames.packed
-        frames = replace(trailer.frames, packed=packed[:32] + bytes(32) + packed[64:])
+        packed = trailer.blocks.packed
+        frames = replace(trailer.blocks, packed=packed[:32] + bytes(32) + packed[64:])
         return replace(
             trailer,
-            frames=frames,
+            blocks=frames,
             data_sha256=hashlib.sha256(header + encode_digests(frames)).digest(),
         )
 

@@ -1,7 +1,7 @@
-"""What an object says about itself, as values.
+"""The facts in an object's header, in its trailer and in the store's metadata, as values.
 
-Owns the facts in the header, the trailer and the store's metadata of an object, not their bytes
-(see :mod:`.envelope`) and not its payload (see :mod:`.segment`).
+Owns these facts and the metadata. Refuses their bytes (see :mod:`.envelope`) and the payload (see
+:mod:`.segment` and :mod:`.snapshot_blocks`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from replicator.model import Kind
 
 FORMAT_VERSION = 1  # of everything but snapshots
 SNAPSHOT_VERSION = 2
-DIGESTS = 64  # bytes a data frame: SHA-256 of the frame, SHA-256 of the pages in it
+DIGESTS = 64  # bytes a block: SHA-256 of its compressed bytes, SHA-256 of its pages
 
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -35,11 +35,13 @@ class ObjectHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameDigests:
-    """What a snapshot tells of its data frames, so that each can be proved alone, and be
-    recognised by the next snapshot. ``sent_ms``: no byte of the object left a replicator
-    before that; later than the object's creation it cannot be. ``packed`` holds ``DIGESTS``
-    bytes for each frame, in order."""
+class BlockDigests:
+    """The digests of a snapshot's blocks. They prove each block alone, and let the next snapshot
+    recognise it.
+
+    ``sent_ms``: no byte of the object left a replicator before that time, which cannot be later
+    than the object's creation. ``packed`` holds ``DIGESTS`` bytes for each block, in order.
+    """
 
     sent_ms: int
     packed: bytes
@@ -47,12 +49,12 @@ class FrameDigests:
     def __len__(self) -> int:
         return len(self.packed) // DIGESTS
 
-    def frame(self, number: int) -> bytes:
-        """SHA-256 of the bytes of data frame ``number``, from 0."""
+    def block(self, number: int) -> bytes:
+        """SHA-256 of the compressed bytes of block ``number``, from 0."""
         return self.packed[number * DIGESTS :][: DIGESTS // 2]
 
     def pages(self, number: int) -> bytes:
-        """SHA-256 of the pages in it."""
+        """SHA-256 of the pages in block ``number``."""
         return self.packed[number * DIGESTS :][DIGESTS // 2 : DIGESTS]
 
 
@@ -60,10 +62,10 @@ class FrameDigests:
 class Trailer:
     """Known after the payload.
 
-    ``data_sha256`` is the SHA-256 of every byte of the object before the trailer, or where it
-    has ``frames``, of its header and these; ``payload_bytes`` counts what decompresses from it.
-    ``seek_xxh64`` is the XXH64 of the seek table behind the trailer of a snapshot, else 0.
-    ``commit_frames`` are the frames of each transaction, where the object keeps every one,
+    ``data_sha256`` is the SHA-256 of every byte of the object before the trailer; if there are
+    ``blocks``, of the header and their digests. ``payload_bytes`` counts the decompressed bytes.
+    ``seek_xxh64`` is the XXH64 of the seek table after the trailer of a snapshot, else 0.
+    ``commit_frames`` are the frames of each transaction if the object keeps every transaction,
     else ``()``; ``commit_times_ms`` never decrease.
     """
 
@@ -76,7 +78,7 @@ class Trailer:
     seek_xxh64: int
     commit_frames: tuple[int, ...]
     commit_times_ms: tuple[int, ...]
-    frames: FrameDigests | None = None  # of snapshots from version 2 on
+    blocks: BlockDigests | None = None  # of snapshots from version 2 on
 
     @property
     def first_commit_ms(self) -> int | None:
@@ -89,8 +91,10 @@ class Trailer:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished object: ``size`` in bytes and ``sha256`` in hex are those of the whole. Who
-    made a snapshot may never have seen all of it, and gives "" for the latter."""
+    """A finished object. ``size`` (bytes) and ``sha256`` (hex) cover the whole object.
+
+    ``sha256`` is "" for a snapshot whose encoder did not see all of its bytes.
+    """
 
     header: ObjectHeader
     trailer: Trailer
@@ -98,12 +102,12 @@ class Summary:
     sha256: str
 
     def metadata(self) -> dict[str, str]:
-        """The metadata the store keeps beside the object, for when a HEAD suffices."""
+        """The metadata for the store, which a HEAD request returns."""
         header, trailer = self.header, self.trailer
         times = {"first-time": trailer.first_commit_ms, "last-time": trailer.last_commit_ms}
         return (
             {
-                "format": str(FORMAT_VERSION if trailer.frames is None else SNAPSHOT_VERSION),
+                "format": str(FORMAT_VERSION if trailer.blocks is None else SNAPSHOT_VERSION),
                 "kind": header.kind.name.lower().replace("_", "-"),
                 "generation": header.generation,
                 "first-txid": str(header.first_txid),
@@ -122,7 +126,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """What :meth:`Summary.metadata` says. Times are None where the object has no commit."""
+    """The content of :meth:`Summary.metadata`. Times are None for an object without a commit."""
 
     kind: Kind
     generation: str
@@ -137,21 +141,21 @@ class ObjectFacts:
     last_commit_ms: int | None
     sha256: str
     writer: str
-    last_event: int = 0  # txid of the newest catch-up or marker before it; 0: not told
+    last_event: int = 0  # txid of the newest catch-up or marker before it; 0: unknown
 
 
 def format_version(kind: Kind) -> int:
-    """The version that objects of a kind are written in."""
+    """The format version of new objects of a kind."""
     return SNAPSHOT_VERSION if kind is Kind.SNAPSHOT else FORMAT_VERSION
 
 
 def known_version(version: int, kind: Kind) -> bool:
-    """Whether objects of a kind can be read in that version."""
+    """True if this program can read objects of a kind in that version."""
     return FORMAT_VERSION <= version <= format_version(kind)
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> ObjectFacts | None:
-    """None when the metadata is absent, incomplete or of a version of the format not known."""
+    """The facts; None if the metadata is absent, incomplete or of an unknown format version."""
     fields = {name.lower(): value for name, value in metadata.items()}
     try:
         facts = _facts(fields)
