@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.place import ROOT
 from benchmarks.systems.base import System
 from replicator.errors import NotRunning
-from replicator.sidecar.control import ask
+from replicator.sidecar.control_client import ask
 
 
 class Replicator(System):

@@ -35,6 +35,7 @@ from replicator.cli import (
 )
 from replicator.cli import open as open_
 from replicator.errors import ConfigError, ReplicatorError
+from replicator.sidecar.launch import Start, run_here
 
 __all__ = ["app", "call", "ended"]
 
@@ -95,13 +96,17 @@ def wants_json(args: Sequence[str]) -> bool:
     return "--json" in ours or os.environ.get("REPLICATOR_JSON", "").lower() in ("1", "true", "yes")
 
 
-def call(args: Sequence[str]) -> int:
-    """Run one command line and return its exit code; errors are reported on stderr."""
+def call(args: Sequence[str], start: Start = run_here) -> int:
+    """Run one command line and return its exit code; errors are reported on stderr.
+
+    ``replicator run`` passes its request to ``start``.
+    """
     try:
         code = typer.main.get_command(_asked_for(args)).main(
             list(args) or ["--help"],
             prog_name="replicator",
             standalone_mode=False,
+            obj=start,
         )
     except _UsageError as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "replicator")

@@ -127,7 +127,7 @@ class Demo:
                 if self.status().last_snapshot is not None:
                     return
             time.sleep(0.1)
-        raise ReplicatorError("the sidecar does not get going", hint=self.last_words())
+        raise ReplicatorError("the sidecar did not start", hint=self.last_words())
 
     def write(self, seconds: float) -> subprocess.Popen[bytes]:
         self.title("An application writes as fast as it can")

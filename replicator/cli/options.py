@@ -225,7 +225,7 @@ def named(db: Path | None) -> Path:
 
 
 def around(db: Path | None, cmd: list[str] | None, context: typer.Context) -> list[str] | None:
-    """The command beside --config: its first word stands where the database would."""
+    """The command with --config: its first word takes the position of the database."""
     if db is None:
         return None
     if str(context.get_parameter_source("db")).endswith("ENVIRONMENT"):
@@ -235,7 +235,7 @@ def around(db: Path | None, cmd: list[str] | None, context: typer.Context) -> li
         )
     if shutil.which(db) is None:
         raise ConfigError(
-            f"{db} is no command, and beside --config no database is named",
+            f"{db} is not found in PATH, and --config allows no database here",
             hint="name the database in the file, or write -- before a command",
         )
     return [str(db), *(cmd or ())]

@@ -87,7 +87,7 @@ def command(
     """
     from replicator.system import process
 
-    process.one_arena()  # of 1 GB: 120 MB instead of 136 to 160 MB at the peak
+    process.use_one_arena()  # of 1 GB: 120 MB instead of 136 to 160 MB at the peak
     with process.one_blas_thread():
         from replicator import restore
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from replicator.cli import options
-from replicator.sidecar import launch
+from replicator.sidecar.launch import RunRequest
 
 
 def command(
@@ -156,12 +157,12 @@ def command(
         keep_monthly=keep_monthly,
         keep_snapshots=keep_snapshots,
     )
-    if config is not None:
-        from replicator.config.file import ConfigFile
-
-        file = ConfigFile.load(config, **given)
-        return launch.begin("run_fleet", file, options.around(db, cmd, context), as_json=as_json)
-    from replicator.config.settings import SqliteReplicatorConfig
-
-    one = SqliteReplicatorConfig.from_env(db_path=options.named(db), **given)
-    return launch.begin("run_sidecar", one, cmd or None, as_json=as_json)
+    if config is None:
+        cmd = cmd or None
+        given["db_path"] = options.named(db)
+    else:
+        cmd = options.around(db, cmd, context)
+    code: int = context.obj(
+        RunRequest(given, os.fspath(config) if config else None, cmd, as_json=as_json)
+    )
+    return code

@@ -40,11 +40,11 @@ class Answer:
 def ask(db: Path, cache_dir: Path | None, request: dict[str, Any]) -> dict[str, Any]:
     """The sidecar's answer to one request; the library's errors otherwise."""
     from replicator.config.settings import SqliteReplicatorConfig
-    from replicator.sidecar.control import ask as ask_daemon
+    from replicator.sidecar.control_client import ask as ask_sidecar
 
     # only the place of the cache is of interest, and it does not depend on the store
     config = SqliteReplicatorConfig(db_path=db, cache_dir=cache_dir, url="file:///")
-    return ask_daemon(config.cache, request)
+    return ask_sidecar(config.cache, request)
 
 
 def ask_all(file: Path, request: dict[str, Any]) -> list[Answer]:
@@ -52,11 +52,11 @@ def ask_all(file: Path, request: dict[str, Any]) -> list[Answer]:
     from concurrent.futures import ThreadPoolExecutor
 
     from replicator.config.file import ConfigFile
-    from replicator.sidecar.control import ask as ask_daemon
+    from replicator.sidecar.control_client import ask as ask_sidecar
 
     def one(config: SqliteReplicatorConfig) -> Answer:
         try:
-            answer: dict[str, Any] = ask_daemon(config.cache, request)
+            answer: dict[str, Any] = ask_sidecar(config.cache, request)
         except ReplicatorError as error:
             return Answer(str(config.database), config.target.url, error=error)
         return Answer(str(config.database), config.target.url, answer)

@@ -1,1 +1,1 @@
-"""The process beside an application: its databases, its control socket, its child command."""
+"""The sidecar process: its databases, their control sockets, and the command it runs."""

@@ -1,9 +1,8 @@
-"""Several databases in one process: each with its own replicator, none in the way of another.
+"""The databases of one process: one or many, each with its own replicator.
 
-Owns: which databases there are (those that appear later too), their starts, and why one is not
-replicated. What concerns one database only (fenced, wrong settings, a file that is no database)
-never stops the others: it is said in the log, in that database's status, and at the end. Refuses:
-signals and exit codes, which are the daemon's.
+Owns: the databases (those that appear later too), when they start, are checked and retried, the
+last flush of all, and what they share. Refuses: signals, exit codes and the command, which the
+daemon owns.
 """
 
 from __future__ import annotations
@@ -11,170 +10,135 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
 from replicator.config.file import ConfigFile, Search
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.shared import SharedResources
-from replicator.errors import (
-    AlreadyRunning,
-    ConfigError,
-    DatabaseUnusable,
-    NotDurable,
-    RefusedError,
-    ReplicatorError,
-)
-from replicator.replicator import SqliteReplicator
-from replicator.sidecar.control import ControlSocket, Reception
+from replicator.errors import NotDurable, ReplicatorError
+from replicator.sidecar.control_server import ControlServer
+from replicator.sidecar.member import Member
 from replicator.system import process
 
-LOOK = 1.0  # seconds between two looks at the members
-SEARCH = 5.0  # seconds between two searches for new databases
-AGAIN = 30.0  # seconds until a start that failed is tried once more
-STARTS = 4  # at once
-ENDS = 64  # last flushes at once; they mostly wait
-POLL = 0.2
-STORED = ("uploaded_bytes", "snapshots", "merges")  # what leaves memory to give back
+STARTS = 4  # databases that start or are restored at the same time
+FLUSHES = 64  # last flushes at the same time; they mostly wait
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-class Member:
-    """One database of a fleet."""
+@dataclass(frozen=True, slots=True)
+class SidecarTimes:
+    """Intervals and limits of a sidecar, in seconds."""
 
-    def __init__(
-        self, config: SqliteReplicatorConfig, shared: SharedResources, reception: Reception
-    ) -> None:
-        self.config = config
-        self.replicator = SqliteReplicator(config, shared=shared)
-        self.error: ReplicatorError | None = None  # why it is not replicated
-        self.started = False
-        self.again_at = 0.0  # when to try once more (monotonic)
-        self._reception = reception
-        self._door: ControlSocket | None = None
+    final_flush: float = 30.0  # to make the rest durable before the end
+    poll: float = 0.2  # between two checks whether a wait was cancelled
+    join_poll: float = 0.02  # between two checks whether a restored database continues its archive
+    check: float = 1.0  # between two checks for failures: at 0.2 s, half of the idle CPU
+    search: float = 5.0  # between two searches for new databases
+    retry: float = 30.0  # until a start that failed is tried again
+    # Between two checks whether memory can be returned. Memory that is returned under steady writes
+    # is cleared and mapped again for the next segment: at 1 s, a tenth of their CPU.
+    trim: float = 5.0
 
-    @property
-    def lost(self) -> bool:
-        """Whether only a person can mend it."""
-        if self.started:
-            return self.error is not None
-        foreseen = isinstance(self.error, (ConfigError, RefusedError))
-        return foreseen and not isinstance(self.error, DatabaseUnusable)
 
-    def start(self) -> None:
-        """Never raises: why it did not work is :attr:`error`."""
-        try:
-            self.replicator.start()
-        except ReplicatorError as error:
-            self._failed(error)
-        except Exception as defect:
-            log.exception("%s: a defect", self.config.database)
-            self._failed(ReplicatorError(f"defect at the start: {defect!r}"))
-        else:
-            self.started, self.error = True, None
-            log.info("following %s, backing up to %s", self.config.database, self.config.target.url)
-        self._open_door()
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """The databases that a sidecar replicates."""
 
-    def _failed(self, error: ReplicatorError) -> None:
-        if str(error) != str(self.error or ""):
-            log.error("%s is not replicated: %s", self.config.database, error)
-        self.error, self.again_at = error, time.monotonic() + AGAIN
+    configs: Sequence[SqliteReplicatorConfig]
+    search: Search | None  # finds databases that appear later; None: none will
+    independent: bool  # a failure of one stops neither the others nor the process
 
-    def _open_door(self) -> None:
-        """Whoever asks for the status hears why there is none, too."""
-        if self._door is not None or isinstance(self.error, AlreadyRunning):
-            return  # the other replicator answers there
-        try:
-            door = ControlSocket(self.config.cache, self.replicator, self._reception)
-            door.__enter__()
-        except (OSError, ReplicatorError) as error:
-            log.warning("%s: no command will be answered: %s", self.config.database, error)
-        else:
-            self._door = door
+    @classmethod
+    def single(cls, config: SqliteReplicatorConfig) -> Databases:
+        """One database; its failure ends the process."""
+        return cls([config], None, independent=False)
 
-    def look(self) -> None:
-        """Notice when replication failed for good."""
-        failed = self.replicator.failed
-        if failed is not None and self.error is None:
-            self.error = failed
-            log.error("%s is not replicated any more: %s", self.config.database, failed)
-
-    def flush(self, until: float, given_up: Callable[[], bool]) -> None:
-        """The last one; what could not be made durable is :attr:`error`."""
-        self.look()
-        if not self.started and self.error is None:
-            self.error = NotDurable(f"{self.config.database} was not looked at yet")
-        while self.error is None:
-            try:
-                self.replicator.flush(POLL)
-                return
-            except NotDurable as error:
-                if given_up() or time.monotonic() >= until:
-                    self.error = error
-            except ReplicatorError as error:
-                self.error = error
-
-    def stop(self) -> None:
-        if self._door is not None:
-            self._door.__exit__(None, None, None)
-        self.replicator.stop()
+    @classmethod
+    def in_file(cls, file: ConfigFile) -> Databases:
+        """Those of a file. ``ConfigError`` if two would share an archive or a cache."""
+        search = Search(file)
+        configs, clashes = search.look()
+        for clash in clashes:
+            raise clash
+        return cls(configs, search if file.has_patterns else None, independent=True)
 
 
 class Fleet:
-    """The databases of a file. A context manager: it starts them, and stops them at the end."""
+    """Replicates databases from :meth:`start` until the end of its context."""
 
-    def __init__(self, file: ConfigFile) -> None:
-        """``ConfigError`` when two databases would share a place, or an entry cannot work."""
-        self._file = file
-        self._search = Search(file)
-        found, clashes = self._search.look()
-        for clash in clashes:
-            raise clash
+    def __init__(self, databases: Databases, times: SidecarTimes) -> None:
+        self.independent = databases.independent
+        self._search = databases.search
+        self._times = times
         self._shared = SharedResources()
-        self._reception = Reception()
-        self.members = [self._member(config) for config in found]
+        self._server = ControlServer()
+        self.members = [self._member(config) for config in databases.configs]
         self._starts = ThreadPoolExecutor(STARTS, "replicator-start")
         self._starting: set[Member] = set()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="replicator-fleet", daemon=True)
-        self._search_at = time.monotonic() + SEARCH
-        self._stored = 0.0
+        self._search_at = time.monotonic() + times.search
+        self._trim_at = time.monotonic() + times.trim
+        self._uploads = 0.0  # of all members, when memory was returned last
 
     def _member(self, config: SqliteReplicatorConfig) -> Member:
-        return Member(config, self._shared, self._reception)
+        return Member(config, self._shared, self._server)
 
     def restore_missing(self, *, everything: bool) -> list[Member]:
-        """Restore the named databases that are missing: those set to ``auto_restore``, or all.
-        The members that were; with ``everything`` it raises what a restore raises, because an
-        application must not begin anew over a backup."""
+        """Restore the databases that are missing, and return those that were restored.
+
+        All of them with ``everything`` (an application must not start anew over a backup), else
+        those with the setting ``auto_restore``. The error of a restore is raised, unless the
+        databases are independent and ``everything`` is not set: then it is logged.
+        """
+        strict = everything or not self.independent
+
+        def restore(member: Member) -> bool:
+            try:
+                return member.restore()
+            except ReplicatorError as error:
+                if strict:
+                    raise
+                log.error("%s could not be restored: %s", member.config.database, error)
+                return False
+
         wanted = [
             member
             for member in self.members
             if (everything or member.config.auto_restore) and not member.config.database.exists()
         ]
-        with ThreadPoolExecutor(STARTS, "replicator-restore") as pool:
-            done = pool.map(lambda member: _restored(member, strict=everything), wanted)
-            return [member for member, restored in zip(wanted, done, strict=True) if restored]
+        restored = _each(restore, wanted, threads=STARTS)
+        return [member for member, done in zip(wanted, restored, strict=True) if done]
 
     def start(self) -> None:
-        """Begin with every database; :meth:`wait_started` tells when each was tried."""
+        """Start every database. Independent ones start in threads, see :meth:`wait_ready`; the
+        error of another one is raised here."""
         for member in self.members:
-            self._begin(member)
+            if self.independent:
+                self._begin(member)
+            else:
+                member.start()
         self._thread.start()
 
-    def wait_started(self, given_up: Callable[[float], bool]) -> None:
-        """Return once each has been tried, or ``given_up(seconds)`` says so."""
-        while self._starting and not given_up(POLL):
-            pass
+    def wait_ready(self, restored: Iterable[Member], cancelled: Callable[[float], bool]) -> None:
+        """Wait for the first start of each database, until ``cancelled(seconds)`` is true.
 
-    def wait_joined(self, members: Iterable[Member], given_up: Callable[[float], bool]) -> None:
-        """Let nobody write to restored databases before they proved to be where their logs end:
-        then they continue these, and need no new snapshot."""
-        for member in members:
-            while member.replicator.status().state == "starting" and not given_up(POLL / 10):
+        The ``restored`` ones must also be known to be where their archives end. A write before that
+        would make them differ: the archive would not continue, and would need a new snapshot.
+        """
+        while self._starting and not cancelled(self._times.poll):
+            pass
+        for member in restored:
+            while member.replicator.status().state == "starting" and not cancelled(
+                self._times.join_poll
+            ):
                 pass
 
     def _begin(self, member: Member) -> None:
@@ -186,66 +150,88 @@ class Fleet:
         def start() -> None:
             try:
                 if not self._ended.is_set():
-                    member.start()
+                    member.try_start(self._times.retry)
             finally:
                 self._starting.discard(member)
 
         self._starts.submit(start)
 
     @property
-    def hopeless(self) -> bool:
-        """Whether nothing is replicated, nor ever will be without a person."""
-        return all(member.lost for member in self.members) and not self._file.has_patterns
+    def failed(self) -> bool:
+        """True if nothing is replicated, and only a person can change that."""
+        return self._search is None and all(member.failed for member in self.members)
 
     def _run(self) -> None:
-        while not self._ended.wait(LOOK):
+        while not self._ended.wait(self._times.check):
             try:
-                self.look()
+                self.check()
             except ReplicatorError as error:
                 log.error("%s", error)
             except Exception:
-                log.exception("the fleet met a defect")
+                log.exception("unexpected error (bug) while checking the databases")
 
-    def look(self) -> None:
-        """What is to be done now and then: notice failures, try again, find new databases."""
+    def check(self) -> None:
+        """The periodic work: notice failures, retry starts, find new databases, return memory."""
         now = time.monotonic()
         for member in self.members:
             if member.started:
-                member.look()
-            elif not member.lost and now >= member.again_at:
+                member.check()
+            elif not member.failed and now >= member.retry_at:
                 self._begin(member)
-        if self._file.has_patterns and now >= self._search_at:
-            self._search_at = now + SEARCH
-            self._find()
-        self._tidy()
+        if self._search is not None and now >= self._search_at:
+            self._search_at = now + self._times.search
+            self._add_new(self._search)
+        if now >= self._trim_at:
+            self._trim_at = now + self._times.trim
+            self._trim_heap()
 
-    def _find(self) -> None:
-        found, clashes = self._search.look()
+    def _add_new(self, search: Search) -> None:
+        found, clashes = search.look()
         for clash in clashes:
             log.error("%s; it is not replicated", clash)
         for config in found:
-            log.info("found %s", config.database)
+            log.info("found a new database: %s", config.database)
             member = self._member(config)
             self.members.append(member)
             self._begin(member)
 
-    def _tidy(self) -> None:
-        """Give memory back after uploads: glibc would keep the buffers of a burst for ever."""
-        stored = sum(
-            member.replicator.metrics.get(name) for member in self.members for name in STORED
-        )
-        if stored != self._stored:
-            process.give_back()
-            self._stored = stored
+    def _trim_heap(self) -> None:
+        """Return memory after uploads: glibc would keep the buffers of a burst for ever."""
+        uploads = sum(member.uploads for member in self.members)
+        if uploads != self._uploads:
+            process.trim_heap()
+            self._uploads = uploads
 
-    def flush(self, seconds: float, given_up: Callable[[], bool]) -> list[Member]:
-        """Make everything durable within the time, all databases at once; the members for which
-        that did not come true, in the order of the file, each with its error."""
+    def flush(self, cancelled: Callable[[], bool]) -> list[Member]:
+        """Make everything durable within ``final_flush`` seconds, or until ``cancelled()``.
+
+        Returns the databases for which that failed, in their order, each with its error.
+        """
         self._ended.set()
-        until = time.monotonic() + seconds
-        with ThreadPoolExecutor(ENDS, "replicator-flush") as pool:
-            list(pool.map(lambda member: member.flush(until, given_up), self.members))
+        until = time.monotonic() + self._times.final_flush
+        late = self._flush(self.members)
+        if late:
+            log.info(
+                "not everything is uploaded yet; trying for %.0f s at most, and a second signal "
+                "ends at once",
+                self._times.final_flush,
+            )
+        while late and not cancelled() and time.monotonic() < until:
+            late = self._flush(list(late))
+        for member, error in late.items():
+            member.error = error
         return [member for member in self.members if member.error is not None]
+
+    def _flush(self, members: Sequence[Member]) -> dict[Member, NotDurable]:
+        """One attempt each; those for which a further one may succeed."""
+        errors = _each(lambda member: member.flush(self._times.poll), members, threads=FLUSHES)
+        late = {}
+        for member, error in zip(members, errors, strict=True):
+            if isinstance(error, NotDurable) and member.started:
+                late[member] = error
+            else:
+                member.error = error
+        return late
 
     def __enter__(self) -> Self:
         return self
@@ -255,30 +241,17 @@ class Fleet:
         if self._thread.is_alive():
             self._thread.join()
         self._starts.shutdown(cancel_futures=True)
-        with ThreadPoolExecutor(ENDS, "replicator-stop") as pool:
-            list(pool.map(Member.stop, self.members))
-        self._reception.stop()
+        _each(Member.stop, self.members, threads=FLUSHES)
+        self._server.close()
         self._shared.close()
 
 
-def _restored(member: Member, *, strict: bool) -> bool:
-    config = member.config
-    log.info("%s does not exist; looking for its backup in %s", config.database, config.target.url)
-    try:
-        report = member.replicator.restore(if_missing=True)
-    except ReplicatorError as error:
-        if strict:
-            raise
-        log.error("%s could not be restored: %s", config.database, error)
-        return False
-    if report is None:
-        log.info("there is none; %s may be made anew", config.database)
-    elif report.objects:
-        log.info(
-            "restored %s to txid %d in %.1f s; proved by %s",
-            report.output,
-            report.txid,
-            report.seconds,
-            report.verified,
-        )
-    return report is not None and report.objects > 0
+def _each(work: Callable[[Member], T], members: Sequence[Member], *, threads: int) -> list[T]:
+    """The results of ``work`` for each member, made in ``threads`` threads.
+
+    One member needs none: a signal then interrupts the work.
+    """
+    if len(members) < 2:
+        return [work(member) for member in members]
+    with ThreadPoolExecutor(threads, "replicator-each") as pool:
+        return list(pool.map(work, members))

@@ -1,60 +1,88 @@
-"""How a sidecar begins: its command line is read in a process apart.
+"""Starts a sidecar: a child process parses its command line.
 
-Owns the two ways to run a function of the daemon: right here, or in the process that waits for
-its arguments. What parses options takes 19 MB and 0.13 s. A sidecar would keep the memory for
-months; so a child parses, and goes, while its parent loads what the sidecar needs.
+Owns: the parsed request, and its way from the child to the process that runs it. The modules that
+parse options take 19 MB and 0.13 s. A sidecar would keep that memory for months, so a child
+parses and ends, while its parent loads the modules of replication.
 """
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
-import pickle
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 from replicator.system import process
 
-_waiting: list[int] = []  # in the child: the pipe to the process that waits
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A parsed command line of ``replicator run``."""
+
+    settings: dict[str, Any]  # those of the command line, typed: bytes, seconds, switches, text
+    config_file: str | None = None  # the TOML file of several databases
+    command: list[str] | None = None  # the command to run, None: until a signal
+    as_json: bool = False  # log lines and errors are JSON
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=os.fspath)  # a path becomes text
+
+    @classmethod
+    def from_json(cls, text: str) -> RunRequest:
+        return cls(**json.loads(text))
 
 
-def begin(name: str, *args: Any, **kwargs: Any) -> int:
-    """Call a function of the daemon, here or in the process that waits; its exit code."""
-    if not _waiting:
-        return _call(name, args, kwargs)
-    with os.fdopen(_waiting.pop(), "wb") as pipe:
-        pickle.dump((name, args, kwargs), pipe)
-    return 0
+Start: TypeAlias = Callable[[RunRequest], int]  # runs a request, or passes it on; the exit code
 
 
-def apart(parse: Callable[[], int]) -> int:
-    """Let ``parse`` decide in a child what is to :func:`begin`, and do that here; the exit code,
-    which is that of ``parse`` where nothing is to begin."""
+def run_here(request: RunRequest) -> int:
+    """Run the sidecar in this process, which an application may share; its exit code."""
+    _load()
+    from replicator.sidecar import daemon
+
+    return daemon.run(request)
+
+
+def launch(parse: Callable[[Start], int]) -> int:
+    """Run the sidecar that ``parse`` passes to its argument; the exit code.
+
+    ``parse`` runs in a child process. Its exit code is returned if it passes no request.
+    """
+    outcome = _parse_in_child(parse)
+    if isinstance(outcome, int):
+        return outcome
+    process.claim()
+    return run_here(outcome)
+
+
+def _parse_in_child(parse: Callable[[Start], int]) -> RunRequest | int:
+    """The request that ``parse`` passed on in a child process, else its exit code."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.close(reader)
-        _waiting.append(writer)
-        sys.exit(parse())
+        sys.exit(parse(lambda request: _send(writer, request)))
     os.close(writer)
-    _daemon()
-    with os.fdopen(reader, "rb") as pipe:
-        told = pipe.read()
+    _load()  # while the child parses
+    with os.fdopen(reader, encoding="ascii") as pipe:
+        text = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code or not told:
+    if code or not text:
         return 128 - code if code < 0 else code
-    process.claim()
-    return _call(*pickle.loads(told))  # noqa: S301 - from our own child
+    return RunRequest.from_json(text)
 
 
-def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    code: int = getattr(_daemon(), name)(*args, **kwargs)
-    return code
+def _send(writer: int, request: RunRequest) -> int:
+    with os.fdopen(writer, "w", encoding="ascii") as pipe:
+        pipe.write(request.to_json())
+    return 0
 
 
-def _daemon() -> Any:
-    process.one_arena()
-    process.large_apart()
+def _load() -> None:
+    """Import the modules of replication, with settings of the heap that keep them small."""
+    process.use_one_arena()
+    process.release_large_buffers()
     with process.one_blas_thread():
-        return importlib.import_module("replicator.sidecar.daemon")
+        import replicator.sidecar.daemon  # noqa: F401

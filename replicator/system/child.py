@@ -1,7 +1,8 @@
-"""Waiting for a command of the user's, in such a way that no signal waits with us.
+"""Waits for a child process without delaying the handlers of signals.
 
-Owns the wait. The kernel may give a signal to any thread, and Python handles it in the main one,
-which a plain ``waitpid`` keeps asleep: what should have been handed on then ends nothing.
+Owns the wait. The kernel may deliver a signal to any thread, but Python runs its handler in the
+main thread. There a plain ``waitpid`` keeps sleeping, and a handler that should forward the signal
+to the child does not run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import threading
 
 
 def wait_for(child: subprocess.Popen[bytes]) -> int:
-    """The exit code of ``child``, negative for a signal; handlers of signals run meanwhile."""
+    """The exit code of ``child``, ``-N`` if signal N ended it. Handlers of signals run during the
+    wait, except in a thread other than the main one."""
     if threading.current_thread() is not threading.main_thread():
         return child.wait()
     try:

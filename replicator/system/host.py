@@ -1,6 +1,6 @@
-"""Facts about the machine: the SQLite library in use and the file system under a path.
+"""Facts about the machine: the SQLite library in use and the file system of a path.
 
-Owns the knowledge of which versions and file systems are trouble. Changes nothing.
+Owns: which SQLite versions and file systems are unsafe. Refuses to change anything.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """The file system that holds a path; type and mount point, "unknown" where unnamed."""
+    """The file system of a path: its type and mount point; type "unknown" if not known."""
 
     kind: str
     mount: str
 
     @property
     def is_network(self) -> bool:
-        """Whether SQLite's locks and shared memory cannot be relied on there."""
+        """True if SQLite's locks and shared memory are not reliable on it."""
         return self.kind in _NETWORK
 
 
 def process_label() -> str:
-    """What people who read it elsewhere may call us: ``process 17 on web-1``; plain ASCII."""
+    """A name of this process for readers on other hosts: ``process 17 on web-1``; ASCII."""
     name = socket.gethostname().encode("ascii", "replace").decode()
     return f"process {os.getpid()} on {name[:64]}"
 
 
 def sqlite_version() -> tuple[int, int, int]:
-    """Version of the SQLite library that this process uses."""
+    """The version of the SQLite library that this process uses."""
     return sqlite3.sqlite_version_info
 
 
 def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
-    """Whether a checkpoint that overlaps a reset of the log can lose frames.
+    """True if a checkpoint that overlaps a reset of the WAL can lose frames.
 
     Source: SQLite release notes of 3.51.3 (3.7.0 … 3.51.2 affected), backported to 3.44.6
     and 3.50.7.
@@ -73,7 +73,7 @@ def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
 
 
 def file_system(path: Path, mounts: Path = _MOUNTS) -> FileSystem:
-    """The file system under a path, from the kernel's mount table (proc(5), mountinfo)."""
+    """The file system of a path, from the kernel's mount table (proc(5), mountinfo)."""
     try:
         lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:

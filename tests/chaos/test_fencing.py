@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from replicator.errors import ReplicatorError
-from replicator.sidecar.control import ask
+from replicator.sidecar.control_client import ask
 from tests.helpers.command_line import cache_of
 from tests.helpers.deployment import Deployment, assert_same_pages
 from tests.helpers.replication import LONG, wait_for

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from replicator.sidecar.control import ask
+from replicator.sidecar.control_client import ask
 from tests.helpers.command_line import cache_of
 from tests.helpers.replication import LONG, wait_for
 from tests.plugins.scoreboard import effort

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from replicator.errors import ReplicatorError
-from replicator.sidecar.control import ask
+from replicator.sidecar.control_client import ask
 from tests.helpers.command_line import cache_of
 from tests.plugins.scoreboard import effort
 from tests.programs import workload

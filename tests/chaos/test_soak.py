@@ -15,7 +15,7 @@ import pytest
 
 from replicator.errors import ReplicatorError
 from replicator.recovery.api import restore
-from replicator.sidecar.control import ask
+from replicator.sidecar.control_client import ask
 from tests.helpers.command_line import cache_of
 from tests.helpers.deployment import Deployment, assert_same_pages
 from tests.helpers.proxy import corrupt_request, delay, drop_answer, hang, reset, status

@@ -13,7 +13,7 @@ import pytest
 from replicator import restore
 from replicator.archive.keys import Keys
 from replicator.errors import NotRunning
-from replicator.sidecar.control import ask
+from replicator.sidecar.control_client import ask
 from tests.helpers.replication import LONG, App, image_of, wait_for
 
 COUNT = 20
@@ -106,7 +106,7 @@ def test_twenty_databases_survive_a_kill_each_to_the_page(home, start_fleet, sea
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=LONG)
     assert process.returncode == 6, errors
-    assert f"{COUNT} of {COUNT + 1} databases are in their buckets" in errors
+    assert f"{COUNT} of {COUNT + 1} databases are fully uploaded" in errors
     for path in [*paths[:-1], new]:
         output = home / f"restored-{path.name}"
         restore(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.errors import NotRunning
-from replicator.sidecar.control import ask
+from replicator.sidecar.control_client import ask
 from replicator.store.s3 import S3Store
 from tests.helpers.replication import LONG, wait_for
 

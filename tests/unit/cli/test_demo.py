@@ -85,7 +85,7 @@ def test_a_sidecar_that_does_not_start_is_an_error_with_its_last_words(demo, mon
     """The log of the sidecar is in the temporary directory, which is about to go."""
     (demo.home / "sidecar.log").write_text("one\ntwo\nthree\nfour\n")
     monkeypatch.setattr(demo_command, "_PATIENCE", 0.2)
-    with pytest.raises(ReplicatorError, match="does not get going") as caught:
+    with pytest.raises(ReplicatorError, match="did not start") as caught:
         demo.until_following()
     assert caught.value.hint == "two / three / four"
 

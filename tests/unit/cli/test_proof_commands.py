@@ -12,7 +12,7 @@ from replicator.cli import sidecar
 from replicator.cli import status as status_command
 from replicator.inspect.diff import DiffReport, Point
 from replicator.replicator import _nothing
-from replicator.sidecar.control import ControlSocket
+from tests.helpers.control import answering
 from tests.helpers.replication import wait_for
 
 
@@ -134,7 +134,7 @@ def test_verify_has_the_sidecar_repair_the_present(run, backup, tmp_path, db):
     spoil(tmp_path, 4)
     replicator = SqliteReplicator(SqliteReplicatorConfig(db_path=db, url=backup))
     replicator.start()
-    with ControlSocket(replicator.config.cache, replicator):
+    with answering(replicator.config.cache, replicator):
         code, out, _ = run("verify", "--url", backup, "--data", "--database", db)
         assert code == 3
         assert "repaired by a new snapshot: from transaction 4 on" in out
@@ -198,7 +198,7 @@ def test_a_drill_that_worked_is_told_to_the_sidecar(run, backup, db):
     """So that its status knows the proof."""
     replicator = SqliteReplicator(SqliteReplicatorConfig(db_path=db, url=backup))
     replicator.start()
-    with ControlSocket(replicator.config.cache, replicator):
+    with answering(replicator.config.cache, replicator):
         assert run("drill", "--url", backup, "--database", db)[0] == 0
         wait_for(lambda: replicator.status().last_proven_txid == 4)
     replicator.stop()

@@ -16,8 +16,7 @@ from replicator.cli import status as status_command
 from replicator.errors import NotDurable
 from replicator.metrics import Metrics
 from replicator.model import Position, ReplicationStatus
-from replicator.sidecar import launch
-from replicator.sidecar.control import ControlSocket
+from tests.helpers.control import answering
 
 WELL = ReplicationStatus(
     running=True,
@@ -98,7 +97,7 @@ def sidecar(db):
     replicator = Replicator()
     directory = Path(db).with_name(".app.db-replicator")
     directory.mkdir()
-    with ControlSocket(directory, replicator):
+    with answering(directory, replicator):
         yield replicator
 
 
@@ -183,7 +182,7 @@ def test_the_cache_directory_can_be_elsewhere(run, tmp_path):
     """--cache-dir names the place of the socket, whatever the database."""
     elsewhere = tmp_path / "cache"
     elsewhere.mkdir()
-    with ControlSocket(elsewhere, Replicator()):
+    with answering(elsewhere, Replicator()):
         assert run("status", "/nowhere/x.db", "--cache-dir", str(elsewhere))[0] == 0
 
 
@@ -253,7 +252,7 @@ def test_all_databases_of_a_file_are_flushed(run, many, sidecar):
     [
         (["flush"], "no database is named"),
         (["run"], "no database is named"),
-        (["run", "x.db", "--config", "{many}"], "x.db is no command"),
+        (["run", "x.db", "--config", "{many}"], "x.db is not found in PATH"),
     ],
 )
 def test_a_database_or_a_file_is_named(run, many, arguments, words):
@@ -271,13 +270,34 @@ def test_a_database_of_the_environment_is_no_command(run, many, monkeypatch):
     assert "unset REPLICATOR_DB_PATH" in err
 
 
-def test_a_file_of_databases_is_what_the_daemon_is_given(run, many, monkeypatch):
+def requested(*arguments):
+    """The request that ``replicator run`` passes on."""
+    requests = []
+    assert cli.call(["run", *arguments], lambda request: requests.append(request) or 0) == 0
+    (request,) = requests
+    return request
+
+
+def test_run_requests_the_databases_of_a_file(many):
     """With the command, its first word included, and the options of the command line."""
-    begun = []
-    monkeypatch.setattr(launch, "begin", lambda *args, **options: begun.append(args) or 0)
-    assert run("run", "--config", many, "--sync-interval", "3s", "--", "true", "x")[0] == 0
-    ((name, file, command),) = begun
-    assert (name, command) == ("run_fleet", ["true", "x"])
-    assert [config.sync_interval for config in file.configs()] == [3.0, 3.0]
-    assert run("run", "--config", many)[0] == 0
-    assert begun[1][2] is None
+    request = requested("--config", many, "--sync-interval", "3s", "--", "true", "x")
+    assert (request.config_file, request.command) == (many, ["true", "x"])
+    assert request.settings == {"sync_interval": 3.0}
+    assert requested("--config", many).command is None
+
+
+def test_run_requests_a_single_database(db):
+    """Each option is typed: bytes, seconds, switches, paths."""
+    request = requested(
+        db, "--bucket", "b", "--max-cache-bytes", "2MiB", "--drill-scratch", "/tmp", "--no-keep",
+        "--json",
+    )  # fmt: skip
+    assert (request.config_file, request.command, request.as_json) == (None, None, True)
+    assert request.settings == {
+        "db_path": Path(db),
+        "bucket": "b",
+        "max_cache_bytes": 2 << 20,
+        "drill_scratch": Path("/tmp"),
+        "keep": False,
+    }
+    assert requested(db, "--bucket", "b", "--", "true", "x").command == ["true", "x"]

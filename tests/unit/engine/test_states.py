@@ -19,8 +19,9 @@ from replicator import cli
 from replicator import replicator as replicator_module
 from replicator.errors import DiskFull, NotDurable
 from replicator.replicator import MIRRORED
-from replicator.sidecar.control import ControlSocket, ask
+from replicator.sidecar.control_client import ask
 from replicator.system.files import Files
+from tests.helpers.control import answering
 from tests.helpers.replication import (
     LONG,
     App,
@@ -50,7 +51,7 @@ class Desk:
         self.replicator = replicator_for(self.path, self.store, **self.settings)
         self.replicator.start()
         self.cleanup.callback(self.replicator.stop)
-        self.cleanup.enter_context(ControlSocket(self.replicator.config.cache, self.replicator))
+        self.cleanup.enter_context(answering(self.replicator.config.cache, self.replicator))
 
     def follow(self):
         self.open()

@@ -1,4 +1,4 @@
-"""Several databases in one process: none in the way of another, and each error said."""
+"""Several databases in one process: none stops another, and each error is reported."""
 
 import logging
 import sqlite3
@@ -11,10 +11,11 @@ import pytest
 from replicator import restore
 from replicator.archive.keys import Keys
 from replicator.config.file import ConfigFile
+from replicator.engine.resume import Joiner
+from replicator.engine.shared import JOINS
 from replicator.errors import AlreadyRunning, ConfigError, NotDurable, NotRunning, StoreUnavailable
-from replicator.sidecar import fleet as module
-from replicator.sidecar.control import ask
-from replicator.sidecar.fleet import Fleet
+from replicator.sidecar.control_client import ask
+from replicator.sidecar.fleet import Databases, Fleet, SidecarTimes
 from replicator.store.directory import DirectoryStore
 from replicator.system.locks import ReplicatorLock
 from tests.helpers.replication import LONG, App, image_of, wait_for
@@ -22,15 +23,13 @@ from tests.helpers.replication import LONG, App, image_of, wait_for
 NAMED = '[[database]]\npath = "{}"\n'
 
 
-@pytest.fixture
-def bucket(tmp_path):
-    (tmp_path / "bucket").mkdir()
-    return tmp_path / "bucket"
+QUICK = SidecarTimes(final_flush=LONG, check=0.01, search=0.01, retry=0.01)
+PATIENT = SidecarTimes(final_flush=LONG)
 
 
 @pytest.fixture
 def file(tmp_path, bucket):
-    """A file about these paths, with databases in the place of those that have no wildcard."""
+    """A file of these paths; databases exist at those without a wildcard."""
 
     def file(*paths, top="", missing=()):
         for path in paths:
@@ -45,11 +44,8 @@ def file(tmp_path, bucket):
     return file
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """The fleet looks all the time."""
-    for name in ("LOOK", "SEARCH", "AGAIN"):
-        monkeypatch.setattr(module, name, 0.01)
+def fleet_of(file, times=PATIENT):
+    return Fleet(Databases.in_file(file), times)
 
 
 def make(path):
@@ -69,12 +65,12 @@ def asked(path, command="status"):
 
 def started(fleet):
     fleet.start()
-    fleet.wait_started(lambda seconds: threading.Event().wait(seconds))
+    fleet.wait_ready([], lambda seconds: threading.Event().wait(seconds))
     return fleet
 
 
-def ended(fleet, seconds=LONG):
-    return fleet.flush(seconds, lambda: False)
+def ended(fleet):
+    return fleet.flush(lambda: False)
 
 
 def assert_restores(bucket, path, out):
@@ -83,10 +79,10 @@ def assert_restores(bucket, path, out):
 
 
 def test_every_database_is_replicated_and_answers_for_itself(file, bucket, tmp_path):
-    """One process, and each has its place, its cache and its socket; all is durable at the
+    """One process; each database has its own archive, cache and socket, and is durable at the
     end."""
     paths = [tmp_path / f"{name}.db" for name in "abcde"]
-    with started(Fleet(file(*(path.name for path in paths)))) as fleet:
+    with started(fleet_of(file(*(path.name for path in paths)))) as fleet:
         for path in paths:
             write(path)
             asked(path, "flush")
@@ -100,8 +96,8 @@ def test_every_database_is_replicated_and_answers_for_itself(file, bucket, tmp_p
 
 
 def test_a_further_database_takes_two_threads(file):
-    """One captures, one uploads; all else is shared."""
-    with started(Fleet(file(*(f"{n}.db" for n in range(12))))) as fleet:
+    """One captures, one uploads; the other threads are shared."""
+    with started(fleet_of(file(*(f"{n}.db" for n in range(12))))) as fleet:
         for member in fleet.members:
             member.replicator.flush(LONG)
         names = [thread.name.partition(":")[0] for thread in threading.enumerate()]
@@ -111,11 +107,11 @@ def test_a_further_database_takes_two_threads(file):
 
 
 def test_one_that_is_no_database_does_not_stop_the_others(file, tmp_path, caplog):
-    """The log says it, its own status says it, and so does the end."""
+    """The log, its own status and the last flush report the error."""
     caplog.set_level(logging.INFO)
     settings = file("a.db", "bad.db", missing=["bad.db"])
     (tmp_path / "bad.db").write_bytes(b"no database, and long enough to tell" * 10)
-    with started(Fleet(settings)) as fleet:
+    with started(fleet_of(settings)) as fleet:
         asked(tmp_path / "a.db", "flush")
         status = asked(tmp_path / "bad.db")
         assert (status["state"], status["healthy"]) == ("failed", False)
@@ -126,13 +122,13 @@ def test_one_that_is_no_database_does_not_stop_the_others(file, tmp_path, caplog
     assert "bad.db is not replicated" in caplog.text
 
 
-def test_what_could_not_start_is_tried_again(file, tmp_path, bucket, quick):
-    """A file that becomes a database, a lock that is given back: no restart is needed."""
+def test_a_start_that_failed_is_retried(file, tmp_path):
+    """A file that becomes a database, a lock that is released: no restart is needed."""
     settings = file("a.db", "b.db", missing=["a.db"])
     (tmp_path / "a.db").write_bytes(b"no database, and long enough to tell" * 10)
     taken = ReplicatorLock(tmp_path / "b.db", tmp_path / ".b.db-replicator")
     taken.acquire()
-    with started(Fleet(settings)) as fleet:
+    with started(fleet_of(settings, QUICK)) as fleet:
         wait_for(lambda: isinstance(fleet.members[1].error, AlreadyRunning))
         assert not (tmp_path / ".b.db-replicator" / "control.sock").exists()
         (tmp_path / "a.db").unlink()
@@ -142,40 +138,40 @@ def test_what_could_not_start_is_tried_again(file, tmp_path, bucket, quick):
         assert ended(fleet) == []
 
 
-def test_one_that_is_fenced_does_not_stop_the_others(file, tmp_path, bucket, quick, caplog):
-    """The others go on, what failed is said once, and the end says it again."""
-    with started(Fleet(file("a.db", "b.db"))) as fleet:
+def test_one_that_is_fenced_does_not_stop_the_others(file, tmp_path, bucket, caplog):
+    """The log reports the failure once, and the last flush reports it again."""
+    with started(fleet_of(file("a.db", "b.db"), QUICK)) as fleet:
         asked(tmp_path / "a.db", "flush")
         DirectoryStore(bucket).put(Keys("a.db").wal(2), b"somebody else's")
         write(tmp_path / "a.db")
         wait_for(lambda: fleet.members[0].error is not None)
-        assert not fleet.hopeless
+        assert not fleet.failed
         assert asked(tmp_path / "a.db")["state"] == "failed"
         write(tmp_path / "b.db")
         assert asked(tmp_path / "b.db", "flush")["txid"] == 2
         (left,) = ended(fleet)
     assert left.error.exit_code == 6
-    assert caplog.text.count("a.db is not replicated any more") == 1
+    assert caplog.text.count(f"replication of {tmp_path / 'a.db'} failed") == 1
 
 
-def test_without_anybody_left_there_is_no_hope(file, tmp_path, bucket, quick):
-    """Then the process ends by itself; not while databases may still appear."""
-    with started(Fleet(file("a.db"))) as fleet:
+def test_a_fleet_has_failed_when_all_its_databases_have(file, tmp_path, bucket):
+    """The process then ends, but not while databases may still appear."""
+    with started(fleet_of(file("a.db"), QUICK)) as fleet:
         asked(tmp_path / "a.db", "flush")
         DirectoryStore(bucket).put(Keys("a.db").wal(2), b"somebody else's")
         write(tmp_path / "a.db")
-        wait_for(lambda: fleet.hopeless)
-    with Fleet(file("x/*.db")) as fleet:
-        assert not fleet.hopeless
+        wait_for(lambda: fleet.failed)
+    with fleet_of(file("x/*.db")) as fleet:
+        assert not fleet.failed
 
 
-def test_a_database_that_appears_is_followed(file, tmp_path, bucket, quick):
-    """And one that would share a place is refused, without harm to the others."""
+def test_a_database_that_appears_is_followed(file, tmp_path, bucket):
+    """One that would share an archive is refused, without harm to the others."""
     (tmp_path / "t" / "more").mkdir(parents=True)
-    with started(Fleet(file("a.db", "t/**/*.db"))) as fleet:
+    with started(fleet_of(file("a.db", "t/**/*.db"), QUICK)) as fleet:
         make(tmp_path / "t" / "b.db")
         wait_for(lambda: len(fleet.members) == 2)
-        make(tmp_path / "t" / "a.db")  # whose place a.db has
+        make(tmp_path / "t" / "a.db")  # would share the archive of a.db
         make(tmp_path / "t" / "more" / "c.db")
         wait_for(lambda: len(fleet.members) == 3)
         wait_for(lambda: all(member.started for member in fleet.members))
@@ -189,8 +185,8 @@ def test_a_database_that_appears_is_followed(file, tmp_path, bucket, quick):
 
 
 def test_a_database_that_vanishes_is_waited_for(file, tmp_path):
-    """As with a single one: what was captured is durable, and nothing is wrong at the end."""
-    with started(Fleet(file("a.db", "b.db"))) as fleet:
+    """As a single one: all captured transactions are durable, and the end is without error."""
+    with started(fleet_of(file("a.db", "b.db"))) as fleet:
         asked(tmp_path / "a.db", "flush")
         for path in tmp_path.glob("a.db*"):
             path.unlink()
@@ -198,23 +194,24 @@ def test_a_database_that_vanishes_is_waited_for(file, tmp_path):
         assert ended(fleet) == []
 
 
-def test_a_store_that_is_away_is_not_waited_for_longer_than_allowed(file, tmp_path, bucket):
-    """Whatever the number of databases, the end is bounded, and names each that is late."""
-    with started(Fleet(file("a.db", "b.db", "c.db"))) as fleet:
+def test_the_last_flush_without_the_store_is_bounded(file, tmp_path, bucket):
+    """For any number of databases, and it returns each that is late."""
+    times = SidecarTimes(final_flush=0)
+    with started(fleet_of(file("a.db", "b.db", "c.db"), times)) as fleet:
         for name in "abc":
             asked(tmp_path / f"{name}.db", "flush")
         bucket.rename(tmp_path / "away")
         write(tmp_path / "a.db")
         write(tmp_path / "c.db")
         wait_for(lambda: asked(tmp_path / "a.db")["pending_segments"])
-        late = ended(fleet, 0.0)
+        late = ended(fleet)
         assert [type(member.error) for member in late] == [NotDurable, NotDurable]
         assert [member.config.database.name for member in late] == ["a.db", "c.db"]
 
 
 def test_missing_databases_are_restored_first(file, tmp_path, bucket):
-    """Those that ask for it, or all before an application starts; the others stay missing."""
-    with started(Fleet(file("a.db", "b.db"))) as fleet:
+    """Those set to auto_restore, or all before an application starts; the rest stay missing."""
+    with started(fleet_of(file("a.db", "b.db"))) as fleet:
         assert ended(fleet) == []
     images = {name: image_of(tmp_path / name) for name in ("a.db", "b.db")}
     for path in [*tmp_path.glob("?.db*"), *tmp_path.glob(".?.db-replicator/*.db*")]:
@@ -222,105 +219,131 @@ def test_missing_databases_are_restored_first(file, tmp_path, bucket):
     text = (tmp_path / "r.toml").read_text() + "auto_restore = true\n"  # of the last entry
     (tmp_path / "r.toml").write_text(text)
     settings = ConfigFile.load(tmp_path / "r.toml", {})
-    with Fleet(settings) as fleet:
+    with fleet_of(settings) as fleet:
         (restored,) = fleet.restore_missing(everything=False)
         assert restored.config.database.read_bytes() == images["b.db"]
         assert not (tmp_path / "a.db").exists()
         (restored,) = fleet.restore_missing(everything=True)
         assert restored.config.database.read_bytes() == images["a.db"]
         started(fleet)
-        fleet.wait_joined(fleet.members, lambda seconds: threading.Event().wait(seconds))
+        fleet.wait_ready(fleet.members, lambda seconds: threading.Event().wait(seconds))
         assert {member.replicator.status().txid for member in fleet.members} == {1}
 
 
-def test_a_restore_that_fails_keeps_an_application_from_beginning_anew(file, tmp_path, bucket):
-    """Without one, it is said, and the others go on."""
+def test_a_restore_that_fails_stops_an_application_from_a_new_start(file, tmp_path, bucket):
+    """Without an application the error is logged, and the other databases are replicated."""
     settings = file("a.db", "b.db", top="auto_restore = true", missing=["b.db"])
     bucket.rename(tmp_path / "away")
-    with Fleet(settings) as fleet:
+    with fleet_of(settings) as fleet:
         assert fleet.restore_missing(everything=False) == []
         with pytest.raises((StoreUnavailable, ConfigError)):
             fleet.restore_missing(everything=True)
 
 
 def test_entries_that_cannot_work_together_stop_the_start(file, tmp_path):
-    """Before anything was touched: a person has to say which is right."""
+    """Before any of them is touched: a person has to decide which is right."""
     (tmp_path / "x").mkdir()
     with pytest.raises(ConfigError, match=r"x/a\.db"):
-        Fleet(file("a.db", "x/a.db"))
+        Databases.in_file(file("a.db", "x/a.db"))
 
 
-def test_a_defect_at_a_start_concerns_one_database(file, tmp_path, monkeypatch, caplog):
-    """Even what nobody foresaw."""
-    real = module.SqliteReplicator.start
+def test_a_bug_at_a_start_concerns_one_database(file):
+    """Its error has no class of its own, and the other databases are replicated."""
 
-    def start(replicator):
-        if replicator.config.database.name == "a.db":
-            raise RuntimeError("made to fail")
-        real(replicator)
+    def fail():
+        raise RuntimeError("made to fail")
 
-    monkeypatch.setattr(module.SqliteReplicator, "start", start)
-    with started(Fleet(file("a.db", "b.db"))) as fleet:
+    with fleet_of(file("a.db", "b.db")) as fleet:
+        fleet.members[0].replicator.start = fail
+        started(fleet)
         (left,) = ended(fleet)
+    assert left is fleet.members[0]
     assert "made to fail" in str(left.error)
 
 
-def test_a_defect_of_the_fleet_does_not_end_it(file, monkeypatch, quick, caplog):
-    """It looks again."""
-    looks, again = [], threading.Event()
+class FailingFleet(Fleet):
+    """Its first two checks fail."""
 
-    def look(fleet):
-        looks.append(1)
-        if len(looks) < 3:
-            raise (ConfigError("foreseen"), RuntimeError("not foreseen"))[len(looks) - 1]
-        again.set()
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.errors = [ConfigError("foreseen"), RuntimeError("not foreseen")]
+        self.checked = threading.Event()
 
-    monkeypatch.setattr(Fleet, "look", look)
-    with started(Fleet(file("a.db"))):
-        assert again.wait(LONG)
+    def check(self):
+        if self.errors:
+            raise self.errors.pop(0)
+        self.checked.set()
+
+
+def test_a_bug_in_a_check_does_not_end_the_checks(file, caplog):
+    """The log reports it, and the next check follows."""
+    with started(FailingFleet(Databases.in_file(file("a.db")), QUICK)) as fleet:
+        assert fleet.checked.wait(LONG)
     assert "foreseen" in caplog.text
-    assert "the fleet met a defect" in caplog.text
+    assert "unexpected error (bug)" in caplog.text
 
 
-def test_what_was_not_reached_before_the_end_is_not_durable(file):
-    """A signal during the start: nothing is claimed of what was not looked at."""
-    fleet = Fleet(file("a.db"))
-    with fleet:
-        (left,) = fleet.flush(0.0, lambda: True)
+def test_a_database_that_was_not_started_before_the_end_is_not_durable(file):
+    """A signal during the start: nothing is known of the databases that were not started."""
+    with fleet_of(file("a.db")) as fleet:
+        (left,) = fleet.flush(lambda: True)
         assert isinstance(left.error, NotDurable)
         fleet.start()
     assert not left.started
 
 
-def test_a_refusal_at_the_last_flush_is_that_members_own(file, monkeypatch):
-    """It is not tried again, and its class is kept: it decides the exit code."""
-    with started(Fleet(file("a.db", "b.db"))) as fleet:
+def test_a_refusal_at_the_last_flush_is_not_retried(file):
+    """Its class is kept: it decides the exit code."""
+    with started(fleet_of(file("a.db", "b.db"))) as fleet:
 
         def refuse(timeout):
             raise StoreUnavailable("made to fail")
 
-        monkeypatch.setattr(fleet.members[0].replicator, "flush", refuse)
+        fleet.members[0].replicator.flush = refuse
         (left,) = ended(fleet)
     assert (left, left.error.exit_code) == (fleet.members[0], 5)
 
 
-def test_a_socket_that_cannot_be_had_does_not_stop_replication(file, monkeypatch, caplog):
-    """Commands are not answered then, and that is said."""
+def test_a_single_database_that_cannot_start_raises(file):
+    """The process ends then, instead of a retry."""
+    (config,) = file("a.db").configs()
+    taken = ReplicatorLock(config.database, config.cache)
+    taken.acquire()
+    with Fleet(Databases.single(config), QUICK) as fleet, pytest.raises(AlreadyRunning):
+        fleet.start()
+    taken.release()
 
-    def refuse(self):
-        raise OSError("no room")
 
-    monkeypatch.setattr(module.ControlSocket, "__enter__", refuse)
-    with started(Fleet(file("a.db"))) as fleet:
+def test_a_control_socket_that_cannot_be_opened_does_not_stop_replication(file, tmp_path, caplog):
+    """The log warns that commands get no answer."""
+    settings = file("a.db")
+    (tmp_path / ".a.db-replicator" / "control.sock").mkdir(parents=True)
+    with started(fleet_of(settings)) as fleet:
         assert ended(fleet) == []
-    assert "no command will be answered: no room" in caplog.text
+    assert "commands get no answer" in caplog.text
 
 
-def test_no_more_starts_at_once_than_allowed(file, monkeypatch):
+def test_one_database_needs_no_further_threads(file):
+    """Start, restore and last flush run in the caller, where a signal interrupts them."""
+    (config,) = file("a.db").configs()
+    threads = []
+    with Fleet(Databases.single(config), PATIENT) as fleet:
+        real = fleet.members[0].replicator.flush
+
+        def flush(timeout):
+            threads.append(threading.current_thread())
+            return real(timeout)
+
+        fleet.members[0].replicator.flush = flush
+        fleet.start()
+        assert ended(fleet) == []
+        names = {thread.name for thread in threading.enumerate()}
+    assert set(threads) == {threading.current_thread()}
+    assert not [name for name in names if name.startswith(("replicator-start", "replicator-each"))]
+
+
+def test_no_more_databases_join_at_once_than_allowed(file, monkeypatch):
     """Five hundred databases must not take five hundred snapshots at once."""
-    from replicator.engine import shared
-    from replicator.engine.resume import Joiner
-
     now, most, lock = [0], [0], threading.Lock()
     real = Joiner.join
 
@@ -336,6 +359,6 @@ def test_no_more_starts_at_once_than_allowed(file, monkeypatch):
                 now[0] -= 1
 
     monkeypatch.setattr(Joiner, "join", join)
-    with started(Fleet(file(*(f"{n}.db" for n in range(12))))) as fleet:
+    with started(fleet_of(file(*(f"{n}.db" for n in range(12))))) as fleet:
         assert ended(fleet) == []
-    assert most[0] <= shared.JOINS
+    assert most[0] <= JOINS

@@ -1,4 +1,4 @@
-"""The memory of a process of our own: what the C library and numpy are told."""
+"""The memory of a process that runs only the replicator: settings of the C library and numpy."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ import pytest
 
 from replicator.system import process
 
-GIVES_BACK = """
+TRIMS = """
 import ctypes
 from pathlib import Path
 from replicator.system import process
@@ -17,7 +17,7 @@ from replicator.system import process
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-process.one_arena()
+process.use_one_arena()
 malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
 malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 free.argtypes = [ctypes.c_void_p]
@@ -27,11 +27,11 @@ for block in blocks:
 for block in blocks[:-1]:  # the last keeps the end of the heap where it is
     free(block)
 before = resident()
-process.give_back()
+process.trim_heap()
 print(before - resident())
 """
 STAYS_APART = (
-    GIVES_BACK.replace("one_arena()", "large_apart()").partition("blocks =")[0]
+    TRIMS.replace("use_one_arena()", "release_large_buffers()").partition("blocks =")[0]
     + """
 large = []
 for _ in range(2):  # the second time glibc would take it from the heap
@@ -66,7 +66,7 @@ def run(code):
 @pytest.mark.skipif(not has_trim, reason="the C library is not glibc")
 def test_free_memory_goes_back():
     """What lies free below the end of the heap, 32 MiB here, is the system's again."""
-    assert int(run(GIVES_BACK)[0]) > 16 << 20
+    assert int(run(TRIMS)[0]) > 16 << 20
 
 
 @pytest.mark.skipif(not has_trim, reason="the C library is not glibc")
@@ -92,6 +92,6 @@ def test_the_users_own_setting_comes_back(monkeypatch):
 def test_a_library_without_these_functions_is_no_error(monkeypatch):
     """Elsewhere than on glibc the heap is left as it is."""
     monkeypatch.setattr(process.ctypes, "CDLL", lambda _: object())
-    process.one_arena()
-    process.large_apart()
-    process.give_back()
+    process.use_one_arena()
+    process.release_large_buffers()
+    process.trim_heap()

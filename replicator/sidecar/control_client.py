@@ -1,0 +1,81 @@
+"""The client of a control socket: asks the sidecar that replicates a database.
+
+Owns: the path of the socket, one request, and its reply (a JSON line each way). Imports nothing of
+replication, so that a command and an application's process can ask at little cost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from replicator.errors import LocalIOError, NotRunning, ReplicatorError, from_dict
+
+SOCKET_NAME = "control.sock"
+LONGEST_DIRECTORY = 90  # bytes: a socket's address fits 108, with the name and a final zero
+IMMEDIATE = ("status", "metrics", "proofs")  # requests that the sidecar answers at once
+ANSWER_TIMEOUT = 10.0  # seconds after which a sidecar that owes an immediate answer hangs
+
+
+def ask(
+    cache_dir: Path, request: dict[str, Any], *, answer_timeout: float = ANSWER_TIMEOUT
+) -> dict[str, Any]:
+    """Send one request to the sidecar that uses ``cache_dir``, and return its answer.
+
+    ``request`` has the key ``command`` and, for the commands that wait, ``timeout`` in seconds.
+    ``answer_timeout`` (seconds) limits the wait for an immediate answer. Raises ``NotRunning``,
+    or the error that the sidecar raised.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    if request["command"] in IMMEDIATE:
+        connection.settimeout(answer_timeout)
+    try:
+        reply = _exchange(connection, cache_dir, request)
+    except TimeoutError as error:
+        raise ReplicatorError(
+            f"the sidecar in {cache_dir} does not answer",
+            hint="read its log; a restart may be necessary",
+            code="sidecar_hangs",
+        ) from error
+    except (OSError, ValueError, LocalIOError) as error:
+        raise NotRunning(f"no sidecar answers in {cache_dir}", path=cache_dir) from error
+    finally:
+        connection.close()
+    if "error" in reply:
+        raise from_dict(reply["error"])
+    answer: dict[str, Any] = reply["answer"]
+    return answer
+
+
+def _exchange(connection: socket.socket, cache_dir: Path, request: dict[str, Any]) -> Any:
+    with socket_path(cache_dir) as path:
+        connection.connect(str(path))
+    connection.sendall(json.dumps(request).encode() + b"\n")
+    return json.loads(connection.makefile("rb").readline())
+
+
+@contextlib.contextmanager
+def socket_path(directory: Path) -> Iterator[Path]:
+    """The path of the control socket in ``directory``, short enough for a socket's address.
+
+    A long path is reached through a descriptor of its directory; ``LocalIOError`` if that cannot
+    be opened.
+    """
+    if len(os.fsencode(directory)) < LONGEST_DIRECTORY:
+        yield directory / SOCKET_NAME
+        return
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LocalIOError(
+            f"cannot open {directory}: {error.strerror}", path=directory, errno=error.errno
+        ) from error
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}") / SOCKET_NAME
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,199 @@
+"""The control socket: requests of commands, and their answers."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from replicator.errors import AlreadyRunning, ConfigError, NotDurable, NotRunning, ReplicatorError
+from replicator.sidecar.control_client import ask, socket_path
+from replicator.sidecar.control_server import ControlServer
+from replicator.store.memory import MemoryStore
+from tests.helpers.control import answering
+from tests.helpers.replication import LONG, replicator_for
+
+
+@pytest.fixture(params=["short", "long"])
+def served(request, tmp_path, app):
+    """A replicator and its control socket, also below a path longer than a socket's address."""
+    cache = tmp_path / ("c" if request.param == "short" else "long-" * 30)
+    replicator = replicator_for(app.path, MemoryStore(), cache_dir=cache)
+    replicator.start()
+    with answering(replicator.config.cache, replicator):
+        yield replicator
+    replicator.stop()
+
+
+def test_every_request_has_its_answer(served, app):
+    """status, flush, snapshot and metrics: the values that the library returns."""
+    cache = served.config.cache
+    position = ask(cache, {"command": "flush", "timeout": LONG})
+    assert position["txid"] == ask(cache, {"command": "status"})["durable_txid"]
+    app.insert()
+    position = ask(cache, {"command": "flush", "timeout": LONG, "snapshot": True})
+    assert ask(cache, {"command": "snapshot", "timeout": LONG}) == {"txid": position["txid"]}
+    figures = ask(cache, {"command": "metrics"})
+    assert figures["snapshots"] == 2
+    assert figures["durable_txid"] == position["txid"]
+    assert set(ask(cache, {"command": "status"})) == set(served.status().__slots__)
+
+
+def test_errors_come_back_as_what_they_are(served, app):
+    """Class, message, hint, code and values cross the socket."""
+    served._parts.uploader.die(NotDurable("not today", hint="tomorrow", code="late", txid=7))
+    app.insert()
+    with pytest.raises(NotDurable, match="not today") as caught:
+        ask(served.config.cache, {"command": "flush", "timeout": LONG})
+    assert (caught.value.hint, caught.value.code) == ("tomorrow", "late")
+    assert (caught.value.txid, caught.value.durable_txid) == (7, None)
+
+
+def raw(cache, line):
+    connection = socket.socket(socket.AF_UNIX)
+    with contextlib.closing(connection):
+        with socket_path(cache) as path:
+            connection.connect(str(path))
+        connection.sendall(line)
+        connection.shutdown(socket.SHUT_WR)
+        return connection.makefile("rb").readline()
+
+
+def repr_short(value):
+    return repr(value)[:30]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\n",
+        b"what?\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"command": "stop"}\n',
+        b'{"command": ["status"]}\n',
+        b"\xff\xfe\n",
+        b'"status"\n',
+        b"null\n",
+        b"",
+        b'{"command": "flush", "timeout": "soon"}\n',
+        b'{"command": "snapshot", "timeout": {}}\n',
+        b'{"command": "flush", "timeout": true}\n',
+        b"[" * 60_000 + b"\n",
+    ],
+    ids=repr_short,
+)
+def test_an_invalid_request_is_answered(served, line):
+    """One line with the error, and the next request is served."""
+    reply = json.loads(raw(served.config.cache, line))
+    assert reply["error"] == ConfigError("the request is not understood").to_dict()
+    with pytest.raises(ConfigError):
+        ask(served.config.cache, {"command": "nonsense"})
+    assert ask(served.config.cache, {"command": "status"})["running"]
+
+
+def test_a_client_may_leave_early(served):
+    """Before its request, or before its answer: the next request is served."""
+    for line in (b"", b'{"command": "status"}\n'):
+        connection = socket.socket(socket.AF_UNIX)
+        with socket_path(served.config.cache) as path:
+            connection.connect(str(path))
+        connection.sendall(line)
+        connection.close()
+    assert ask(served.config.cache, {"command": "status"})["running"]
+
+
+class FailingListener:
+    """A listening socket whose first two accepts fail."""
+
+    def __init__(self, listener):
+        self._listener = listener
+        self._errors = [BlockingIOError(), OSError("too many open files")]
+        self.setblocking, self.fileno = listener.setblocking, listener.fileno
+
+    def accept(self):
+        if self._errors:
+            raise self._errors.pop(0)
+        return self._listener.accept()
+
+
+def test_an_accept_that_failed_is_retried(tmp_path):
+    """For want of descriptors, for example: the client is served later."""
+    served = threading.Event()
+
+    def answer(connection):
+        connection.close()
+        served.set()
+
+    with (
+        contextlib.closing(ControlServer(accept_retry=0)) as server,
+        socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        failing = FailingListener(listener)
+        server.add(failing, answer)
+        client.connect(str(tmp_path / "socket"))
+        assert served.wait(LONG)
+        server.remove(failing)
+
+
+@pytest.mark.parametrize("name", ["empty", "stale", "missing", "missing-" * 20])
+def test_no_sidecar_answers(tmp_path, name):
+    """No directory, no socket, or a stale one: NotRunning with a hint, for any length of path."""
+    for existing in ("empty", "stale"):
+        (tmp_path / existing).mkdir()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "stale" / "control.sock"))
+    with pytest.raises(NotRunning) as caught:
+        ask(tmp_path / name, {"command": "status"})
+    assert caught.value.path == str(tmp_path / name)
+    assert "replicator run" in caught.value.hint
+
+
+def test_a_sidecar_that_hangs(tmp_path):
+    """An immediate answer that does not come is an error of its own: it runs, but it hangs."""
+    hanging = socket.socket(socket.AF_UNIX)
+    hanging.bind(str(tmp_path / "control.sock"))
+    hanging.listen()
+    with pytest.raises(ReplicatorError) as caught:
+        ask(tmp_path, {"command": "status"}, answer_timeout=0.05)
+    assert caught.value.code == "sidecar_hangs"
+    hanging.close()
+
+
+def test_an_unknown_error_is_still_an_error(tmp_path, app):
+    """A class that the client does not know becomes the root of the tree."""
+
+    class Odd(ReplicatorError):
+        pass
+
+    replicator = replicator_for(app.path, MemoryStore())
+    replicator.start()
+
+    def odd(*args, **options):
+        raise Odd("odd", hint="even")
+
+    replicator.flush = odd
+    with answering(replicator.config.cache, replicator):
+        with pytest.raises(ReplicatorError, match="odd") as caught:
+            ask(replicator.config.cache, {"command": "flush"})
+        assert type(caught.value) is ReplicatorError
+    replicator.stop()
+
+
+def test_a_socket_ends_with_its_owner(served):
+    """A second one takes over the name; after its end no sidecar answers."""
+    cache = served.config.cache
+    with answering(cache, served):
+        assert ask(cache, {"command": "status"})["running"]
+    with pytest.raises(NotRunning):
+        ask(cache, {"command": "status"})
+    assert not Path(cache, "control.sock").exists()
+    second = replicator_for(served.config.database, MemoryStore(), cache_dir=cache)
+    with pytest.raises(AlreadyRunning, match=str(os.getpid())):
+        second.start()
