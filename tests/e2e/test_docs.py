@@ -36,9 +36,9 @@ def reader(tmp_path):
 
 
 def bash(script, directory, environment):
-    """Run a script that ends at the first failure; its output."""
+    """Run a script that ends at the first failure; its output. Its directory is ``directory``."""
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
+        ["bash", "-euo", "pipefail", "-c", script.replace("/tmp/quick-start", str(directory))],
         cwd=directory,
         env=environment,
         capture_output=True,
@@ -66,12 +66,6 @@ def steps(page):
         )
 
 
-def in_background(lines):
-    """The lines as a script that waits for the sidecar, as a reader does before going on."""
-    at = lines.index("replicator run app.db &")
-    return "\n".join([*lines[: at + 1], FOLLOWING, *lines[at + 1 :]])
-
-
 def test_the_quick_start_works_as_it_is_written(reader, tmp_path):
     """Every `sh` line from the database to the drill, in order. The server is this test's own,
     so its address and keys replace those of the page; installing is left to the reader."""
@@ -80,7 +74,7 @@ def test_the_quick_start_works_as_it_is_written(reader, tmp_path):
         if heading[:2] not in ("1.", "2."):
             lines += typed
     assert sum(line.startswith("replicator ") for line in lines) >= 10
-    out = bash(in_background(lines), tmp_path, reader | {"REPLICATOR_BUCKET": "backups"})
+    out = bash("\n".join(lines), tmp_path, reader | {"REPLICATOR_BUCKET": "backups"})
     assert "healthy" in out
     assert "Ada\nGrace" in out  # before.db
     assert out.count("Grace\n") >= 2  # and app.db, restored
@@ -112,7 +106,7 @@ def test_the_quick_start_works_with_a_directory(tmp_path):
         for line in typed
         if heading[:2] in ("3.", "4.", "6.")
     ]
-    assert bash(in_background(lines), tmp_path, environment).endswith("Ada\nGrace\n")
+    assert bash("\n".join(lines), tmp_path, environment).endswith("Ada\nGrace\n")
 
 
 def test_the_commands_of_the_readme_work(reader, tmp_path):

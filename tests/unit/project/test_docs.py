@@ -37,7 +37,19 @@ FOREIGN_OPTIONS = {"--help", "--only", "--strict"}  # the last two: of other pro
 PAGES = docs.pages()
 WRITTEN = [page for page in PAGES if docs.name(page) not in docs.GENERATED]
 # Programs in shell blocks that are not this project's; each is checked as far as it can be.
-PROGRAMS = {".", "docker", "export", "kill", "mkdir", "pip", "pytest", "python3", "rm", "wait"}
+PROGRAMS = {
+    ".",
+    "cd",
+    "docker",
+    "export",
+    "kill",
+    "mkdir",
+    "pip",
+    "pytest",
+    "python3",
+    "rm",
+    "wait",
+}
 VARIABLES = {
     "REPLICATOR_DATABASE",  # set by `open` for its command
     "REPLICATOR_CHAOS",  # these two: for the tests
@@ -75,6 +87,8 @@ def test_every_command_in_a_block_exists(page, monkeypatch):
                     assert (target, args[:5]) == ("bench", "ARGS="), line
                     monkeypatch.setattr(sys, "argv", ["benchmarks", *shlex.split(args[5:])])
                     benchmarks.parse()
+            case ["until", *condition, "do", "sleep", "1;", "done"]:
+                parse([word.rstrip(";") for word in condition], line)
             case ["sqlite3", *_]:
                 assert len(words) == 3, line
             case ["weed", "mini", *given]:
