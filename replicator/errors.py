@@ -18,7 +18,8 @@
     ├── LocalIOError             7   local_io              a local file operation failed
     │   ├── DiskFull             7   disk_full             the local disk has no space left
     │   ├── TargetExists         7   target_exists         a file occupies the restore's output
-    │   └── LedgerDamaged        7   ledger_damaged        the cache's ledger cannot be trusted
+    │   ├── LedgerDamaged        7   ledger_damaged        the cache's ledger cannot be trusted
+    │   └── LedgerTooNew         7   ledger_too_new        a newer version wrote the ledger
     ├── AlreadyRunning           8   already_running       another process has the lock
     ├── NoBackup                 9   no_backup             the archive is empty
     ├── NotRunning               1   not_running           no sidecar answers for the database
@@ -294,7 +295,7 @@ class LocalIOError(ReplicatorError):
     """``path`` is the file or directory, ``errno`` the number the system gave."""
 
     exit_code = 7
-    values = ("path", "errno")
+    values: ClassVar[tuple[str, ...]] = ("path", "errno")
     code = "local_io"
 
     def __init__(
@@ -323,6 +324,29 @@ class TargetExists(LocalIOError):
 class LedgerDamaged(LocalIOError):
     default_hint = "a damaged ledger is set aside, and the cache starts empty"
     code = "ledger_damaged"
+
+
+class LedgerTooNew(LocalIOError):
+    """The ledger at ``path`` has format ``found``; this version knows formats up to ``known``."""
+
+    default_hint = "start the newer version again; the ledger was not changed"
+    values = ("path", "errno", "found", "known")
+    code = "ledger_too_new"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        found: int | None = None,
+        known: int | None = None,
+        path: object = "",
+        errno: int | None = None,
+        hint: str = "",
+        code: str = "",
+    ) -> None:
+        super().__init__(message, path=path, errno=errno, hint=hint, code=code)
+        self.found = found
+        self.known = known
 
 
 class AlreadyRunning(ReplicatorError):

@@ -22,7 +22,9 @@ from typing import Any, Self, TypeAlias
 
 from replicator._version import __version__
 from replicator.archive.keys import Keys
-from replicator.cache.cache import Cache, SegmentRecord
+from replicator.cache.cache import Cache
+from replicator.cache.limits import CacheLimits
+from replicator.cache.records import SegmentRecord
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.capture_thread import Pipeline
 from replicator.engine.resume import Joiner
@@ -41,6 +43,7 @@ from replicator.system.locks import ReplicatorLock
 from replicator.upload.uploader import Uploader
 from replicator.verify.monitor import Guard, Levers
 
+CACHE_LIMITS = CacheLimits()
 SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
 MIRRORED = (
@@ -227,7 +230,7 @@ class _Parts:
         limits = shared.endpoint(config.target)
         keys = Keys(config.target.prefix)
         self.metrics = metrics
-        self.cache = Cache.open(config.cache, files)
+        self.cache = Cache.open(config.cache, files, CACHE_LIMITS)
         self._seen: _Seen = [], None, 0
         self.store = WatchedStore(
             shared.stores.open(config.target) if store is None else store,

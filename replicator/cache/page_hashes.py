@@ -21,9 +21,6 @@ from replicator.system.files import Files
 
 HEAD = struct.Struct(">8sQ8s")  # magic, txid, check over both
 MAGIC = b"RPLPAGE1"
-# Changes may grow to the size of the base, so that rewriting it costs no more than they did;
-# below this many bytes it is not worth three syncs.
-LEAST_CHANGES = 4 << 20
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +28,10 @@ log = logging.getLogger(__name__)
 class HashBase:
     """The array as it was after one txid, in one file."""
 
-    def __init__(self, path: Path, files: Files) -> None:
+    def __init__(self, path: Path, files: Files, least_changes: int) -> None:
+        """Changes below ``least_changes`` bytes are not worth writing the base anew."""
         self.path = path
+        self._least_changes = least_changes
         self._files = files
         self._size = 0  # as it was saved or loaded last
 
@@ -60,7 +59,7 @@ class HashBase:
 
     def limit(self) -> int:
         """Bytes of changes from which on the base should be written anew."""
-        return max(LEAST_CHANGES, self._size)
+        return max(self._least_changes, self._size)
 
     def replayed(
         self, txid: int, state: DatabaseState, changes: Callable[[int, int], list[bytes]]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 
-from replicator.cache.cache import Cache, Offered, SegmentRecord
+from replicator.cache.cache import Cache, Offered
+from replicator.cache.records import SegmentRecord
 from replicator.cache.squash import TooLarge, squash, squashable
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import CacheFull, DamageError

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from replicator.cache.cache import Cache, SegmentRecord
+from replicator.cache.cache import Cache
+from replicator.cache.records import SegmentRecord
 from replicator.errors import ReplicatorError
 from replicator.format.latest_pages import newest_images
 from replicator.format.object_header import ObjectHeader, Summary
@@ -34,7 +35,7 @@ def squashable(waiting: Sequence[SegmentRecord]) -> list[SegmentRecord]:
     takes it next."""
     run: list[SegmentRecord] = []
     for record in reversed(waiting[1:]):
-        if record.attempts or record.kind not in SQUASHABLE:
+        if record.delivery.attempts or record.kind not in SQUASHABLE:
             break
         run.append(record)
     return run[::-1] if len(run) > 1 else []

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from replicator.archive.keys import Keys
-from replicator.cache.cache import Cache, SegmentRecord
+from replicator.cache.cache import Cache
+from replicator.cache.records import SegmentRecord
 from replicator.capture.commit_times import Seen, WalObservations, commit_times
 from replicator.capture.image import Image
 from replicator.capture.reader import CHUNK_BYTES, Committed, WalReader

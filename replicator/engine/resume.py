@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from replicator.archive.keys import Keys
-from replicator.cache.cache import Cache, SegmentRecord, Status
+from replicator.cache.cache import Cache
 from replicator.cache.quota import CacheQuota
+from replicator.cache.records import Delivery, Fact, SegmentRecord, Status
 from replicator.capture.holds import WalHolds
 from replicator.capture.image import Image
 from replicator.capture.reader import WalReader, no_wal, wal_contains
@@ -40,7 +41,6 @@ from replicator.upload.store_check import require_conditional_put
 from replicator.upload.uploader import Uploader
 
 HASH_BYTES = 4 << 20  # one read of the database while its pages are hashed
-CLAIM = "claim"  # the txid at which this cache claimed the log of another writer
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Joiner:
         """Forget the waiting segments from ``first_txid`` on; but the first may be in the store
         already, if only the answer to an attempt was lost, and then it is durable."""
         record = next((r for r in self.cache.pending() if r.first_txid >= first_txid), None)
-        if record is not None and record.attempts and self._is_stored(record):
+        if record is not None and record.delivery.attempts and self._is_stored(record):
             self.cache.uploading(record.first_txid)
             self.cache.uploaded(record.first_txid, clock.now_ms())
             self.uploader.reload()
@@ -141,7 +141,7 @@ class Joiner:
                 Facts(
                     LocalFacts(
                         same_page_size=database.header().page_size == record.end.page_size,
-                        same_file=self.cache.get("database") == _identity(database),
+                        same_file=self.cache.get(Fact.DATABASE) == _identity(database),
                         wal_contains_position=wal_contains(database.wal, record.end),
                         hashes_trusted=hashes is not None,
                         remote_lost=self.remote_lost,
@@ -278,12 +278,12 @@ class Joiner:
             )
             if claimed is not None:
                 self.cache.adopt(_record_of(claimed, self.keys, no_wal(head.page_size)))
-                self.cache.put(CLAIM, str(claimed.last_txid))
+                self.cache.put(Fact.CLAIM, str(claimed.last_txid))
                 return claimed, holder
         raise Cancelled("the replicator stops")
 
     def _claimed(self, txid: int) -> bool:
-        return self.cache.get(CLAIM) == str(txid)
+        return self.cache.get(Fact.CLAIM) == str(txid)
 
     def _begin(
         self,
@@ -362,7 +362,7 @@ class Joiner:
         anchored: bool = True,
     ) -> Session:
         self._require_trust()
-        self.cache.put("database", _identity(database))
+        self.cache.put(Fact.DATABASE, _identity(database))
         reader = WalReader(database.wal, position, anchored=anchored)
         follower = WalHolds(database, reader, hold, self.metrics)
         snapshots = Snapshots(
@@ -445,5 +445,5 @@ def _record_of(head: ObjectFacts, keys: Keys, end: WalPosition) -> SegmentRecord
         commit_ms=head.last_commit_ms or head.created_ms,
         created_ms=head.created_ms,
         metadata={"last-event": str(head.last_event)},
-        status=Status.UPLOADED,
+        delivery=Delivery(status=Status.UPLOADED),
     )

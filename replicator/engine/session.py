@@ -7,8 +7,9 @@ import random
 import time
 from contextlib import AbstractContextManager, nullcontext
 
-from replicator.cache.cache import Cache, SegmentRecord
+from replicator.cache.cache import Cache
 from replicator.cache.quota import CacheQuota
+from replicator.cache.records import SegmentRecord
 from replicator.capture.holds import ROLL_OVER_FRAMES, WalHolds, long_wal
 from replicator.capture.image import Image
 from replicator.capture.reader import Committed, WalReader, frame_size

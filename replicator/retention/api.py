@@ -15,7 +15,8 @@ from replicator.archive import listing
 from replicator.archive.inventory import SEGMENTS, LogItem, PinnedPoint
 from replicator.archive.keys import Keys
 from replicator.archive.locate import opened
-from replicator.cache.cache import Cache, SegmentRecord
+from replicator.cache.cache import Cache
+from replicator.cache.records import SegmentRecord
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import GapError
 from replicator.metrics import Metrics
@@ -94,7 +95,7 @@ def _item(record: SegmentRecord) -> LogItem:
         record.first_txid,
         record.last_txid,
         record.size,
-        record.uploaded_ms or record.created_ms,
+        record.delivery.uploaded_ms or record.created_ms,
         record.commit_ms,
         record.kind,
         record.generation,

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 
 from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
+from replicator.cache.records import Fact
 from replicator.errors import ReplicatorError
 from replicator.store.base import Store
-
-FACT = "snapshot upload"
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +52,17 @@ class Unfinished:
 
     def _read(self) -> Begun | None:
         try:
-            return Begun(**json.loads(self._cache.get(FACT) or "null"))
+            return Begun(**json.loads(self._cache.get(Fact.SNAPSHOT_UPLOAD) or "null"))
         except (TypeError, ValueError):
             return None
 
     def note(self, begun: Begun) -> None:
         """An upload begins; to be called before its first part is sent."""
-        self._cache.put(FACT, json.dumps(asdict(begun)))
+        self._cache.put(Fact.SNAPSHOT_UPLOAD, json.dumps(asdict(begun)))
 
     def forget(self) -> None:
         """The upload ended."""
-        self._cache.put(FACT, "")
+        self._cache.put(Fact.SNAPSHOT_UPLOAD, "")
 
     def give_up(self) -> None:
         """Hand the parts back to the store, as far as it answers."""

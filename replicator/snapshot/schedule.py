@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from replicator.archive.keys import Keys, SnapshotKey, parse_key
 from replicator.cache.cache import Cache
+from replicator.cache.records import Fact
 from replicator.capture.image import Image
 from replicator.capture.segmenter import Cutter
 from replicator.config.settings import SqliteReplicatorConfig
@@ -143,7 +144,7 @@ class Snapshots:
 
     def _remembered(self) -> SnapshotFacts | None:
         try:
-            return SnapshotFacts(**json.loads(self._cache.get("snapshot") or "null"))
+            return SnapshotFacts(**json.loads(self._cache.get(Fact.SNAPSHOT) or "null"))
         except (TypeError, ValueError):
             return None
 
@@ -159,7 +160,7 @@ class Snapshots:
         """The newest snapshot is this one, whoever took it."""
         self.last = facts
         self._log_bytes = sum(r.size for r in self._cache.records(facts.txid + 1))
-        self._cache.put("snapshot", json.dumps(asdict(facts)))
+        self._cache.put(Fact.SNAPSHOT, json.dumps(asdict(facts)))
 
     def took(self, facts: SnapshotFacts, shipped: Shipped) -> None:
         """A snapshot is in the store."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from replicator.archive.keys import Keys, MergedKey, SnapshotKey, WalKey, parse_key
-from replicator.cache.cache import Cache, SegmentRecord
+from replicator.cache.cache import Cache
+from replicator.cache.records import SegmentRecord
 from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing
 from replicator.format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
 from replicator.format.object_header import ObjectFacts, ObjectHeader, Trailer, parse_metadata

@@ -11,12 +11,12 @@ import json
 import logging
 
 from replicator.cache.cache import Cache
+from replicator.cache.records import Fact
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import StoreUnsafe
 from replicator.store import probe
 from replicator.store.base import Store
 
-FACT = "store"  # in the ledger: which store was proved, and how many of its racers won
 RACERS = 4  # enough for a store that looks first and writes then; doctor takes more time
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def require_conditional_put(
     winners = None if anew else _remembered(cache, place)
     if winners is None or (winners != 1 and not config.allow_unsafe_store):
         winners = probe.race_conditional_put(store, config.target.prefix, RACERS, patient=patient)
-        cache.put(FACT, json.dumps([place, winners]))
+        cache.put(Fact.STORE_CHECK, json.dumps([place, winners]))
     if winners == 1:
         return
     told = (
@@ -54,5 +54,5 @@ def require_conditional_put(
 
 def _remembered(cache: Cache, place: list[str | None]) -> int | None:
     """How many won when this very store was asked; None: it was not."""
-    known, winners = json.loads(cache.get(FACT) or "[null, null]")
+    known, winners = json.loads(cache.get(Fact.STORE_CHECK) or "[null, null]")
     return int(winners) if known == place else None

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from replicator.archive.keys import Keys
-from replicator.cache.cache import Cache, SegmentRecord
+from replicator.cache.cache import Cache
+from replicator.cache.records import SegmentRecord
 from replicator.errors import (
     DamageError,
     Fenced,
@@ -336,9 +337,9 @@ class Uploader:
             self._cache.failed(record.first_txid, str(error), clock.now_ms())
         except ReplicatorError as trouble:  # the ledger's disk is in trouble too
             log.warning("the failure could not be recorded: %s", trouble)
-        self._fail(error, record.attempts)
+        self._fail(error, record.delivery.attempts)
         self._metrics.add("failed_uploads")  # only now, for the status has to say why
-        self._rest(error, record.attempts)
+        self._rest(error, record.delivery.attempts)
 
     def _fail(self, error: ReplicatorError, attempt: int) -> None:
         """Say so, in the log the first time and at each doubling."""
@@ -405,15 +406,19 @@ class Uploader:
 
     def _resume(self, record: SegmentRecord) -> tuple[str, int, dict[int, Part]]:
         """The upload to go on with: an earlier one as the store confirms it, or a new one."""
-        if record.upload_id is not None:
+        if record.delivery.upload_id is not None:
             try:
-                parts = self._store.list_parts(record.key, record.upload_id)
+                parts = self._store.list_parts(record.key, record.delivery.upload_id)
             except UploadMissing:
                 log.info(
                     "the multipart upload of txid %d is gone; starting over", record.first_txid
                 )
             else:
-                return record.upload_id, record.part_size, {p.number: p for p in parts}
+                return (
+                    record.delivery.upload_id,
+                    record.delivery.part_size,
+                    {p.number: p for p in parts},
+                )
         part_size = max(PART_BYTES, -(-record.size // 9000))
         upload_id = self._store.begin_upload(record.key, metadata=record.metadata)
         self._cache.progress(record.first_txid, upload_id, part_size)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from replicator.engine import resume as join
+from replicator.cache.records import Fact
 from replicator.errors import Fenced, ReplicatorError, StoreUnavailable
 from replicator.snapshot import stream as snapshot
 from replicator.store.memory import MemoryStore
@@ -279,7 +279,7 @@ class World:
                 lambda: (
                     len(self.claims()) > claims
                     and self.claims()[-1].metadata["first-txid"]
-                    == taker.replicator._parts.cache.get(join.CLAIM)
+                    == taker.replicator._parts.cache.get(Fact.CLAIM)
                 )
             )
             taker.stop()

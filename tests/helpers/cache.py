@@ -1,12 +1,14 @@
 """Segments for tests of the cache: small, and with every field different from its default."""
 
+import dataclasses
 import hashlib
 
-from replicator.cache.cache import SegmentRecord
+from replicator.cache.records import Delivery, SegmentRecord
 from replicator.format.page_hashes import PageHashes
 from replicator.model import DatabaseState, Kind, WalPosition
 
 PAGE_SIZE = 512
+DELIVERY = {field.name for field in dataclasses.fields(Delivery)}
 
 
 def content(first, last=None):
@@ -14,7 +16,7 @@ def content(first, last=None):
 
 
 def record(first, last=None, *, data=None, **values):
-    """A record whose numbers all follow from its txids."""
+    """A record whose numbers all follow from its txids; ``values`` may be of its delivery."""
     last = last or first
     data = content(first, last) if data is None else data
     settings = {
@@ -26,6 +28,7 @@ def record(first, last=None, *, data=None, **values):
         "first_commit_ms": 1000 + first, "commit_ms": 1000 + last, "created_ms": 2000 + last,
         "metadata": {"kind": "segment", "note": "é\n"},
     }  # fmt: skip
+    settings["delivery"] = Delivery(**{k: values.pop(k) for k in DELIVERY & set(values)})
     return SegmentRecord(**settings | values)
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from replicator import replicator as parts
 from replicator import restore
-from replicator.cache import page_hashes as hashes
+from replicator.cache.limits import CacheLimits
 from replicator.capture import holds as tail
 from replicator.engine import capture_thread as pipeline
 from replicator.engine import session
@@ -96,7 +97,7 @@ def short_ways():
     with pytest.MonkeyPatch.context() as patch:
         for module in (tail, session):
             patch.setattr(module, "ROLL_OVER_FRAMES", 40)
-        patch.setattr(hashes, "LEAST_CHANGES", 400)
+        patch.setattr(parts, "CACHE_LIMITS", CacheLimits(least_changes=400))
         for module, name in (
             (upload, "SINGLE_PUT_BYTES"),
             (fetch, "RANGE_BYTES"),

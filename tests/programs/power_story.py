@@ -14,11 +14,11 @@ import sqlite3
 import sys
 from pathlib import Path
 
-import replicator.cache.cache
-import replicator.cache.page_hashes
 import replicator.capture.holds
 import replicator.engine.session
+import replicator.replicator
 from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator.cache.limits import CacheLimits
 from replicator.errors import StoreUnavailable
 from replicator.store.directory import DirectoryStore
 
@@ -70,8 +70,7 @@ def commit(db, seq, size):
 def shorten_everything():
     """Whatever takes a thousand commits in real life happens within a few here."""
     replicator.capture.holds.ROLL_OVER_FRAMES = replicator.engine.session.ROLL_OVER_FRAMES = 40
-    replicator.cache.page_hashes.LEAST_CHANGES = 400
-    replicator.cache.cache.KEEP_SEGMENTS = 12
+    replicator.replicator.CACHE_LIMITS = CacheLimits(least_changes=400, keep_segments=12)
 
 
 def replicator_of(place, store):

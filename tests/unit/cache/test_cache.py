@@ -10,9 +10,10 @@ import threading
 
 import pytest
 
-from replicator.cache import cache as cache_module
-from replicator.cache.cache import Cache, Offered, Status
+from replicator.cache.cache import Cache, Offered
+from replicator.cache.limits import CacheLimits
 from replicator.cache.page_hashes import HashBase
+from replicator.cache.records import Delivery, Fact, Status
 from replicator.errors import DamageError, DiskFull, LedgerDamaged, LocalIOError
 from replicator.model import Kind
 from tests.helpers.cache import add, commit, content, record, upload
@@ -57,15 +58,15 @@ def test_a_new_cache_is_empty(cache):
 def test_records_and_bytes_survive_reopening(cache):
     """Every field of a record, every byte of a segment, every fact."""
     written = [add(cache, 1, 5), add(cache, 6, values={"kind": Kind.CATCH_UP})]
-    cache.put("database", "1:2")
-    cache.put("database", "3:4 ü")
+    cache.put(Fact.DATABASE, "1:2")
+    cache.put(Fact.DATABASE, "3:4 ü")
     writer = cache.writer
     with reopened(cache) as cache:
         assert cache.records() == cache.pending() == written
         assert [cache.read(r) for r in written] == [content(1, 5), content(6)]
         assert cache.writer == writer
-        assert cache.get("database") == "3:4 ü"
-        assert cache.get("nothing") is None
+        assert cache.get(Fact.DATABASE) == "3:4 ü"
+        assert cache.get(Fact.CLAIM) is None
         assert cache.recovered == []
         with cache.open_segment(written[0]) as file:
             assert file.pread(7, 0) == b"segment"
@@ -86,9 +87,9 @@ def test_a_segment_is_synced_before_its_row(directory):
 
 def test_the_ledger_commits_durably(cache):
     """synchronous = FULL: a commit of the ledger survives a power cut."""
-    (found,) = cache._ledger._run("PRAGMA synchronous")
+    (found,) = cache._ledger._file.run("PRAGMA synchronous")
     assert found == (2,)
-    (found,) = cache._ledger._run("PRAGMA journal_mode")
+    (found,) = cache._ledger._file.run("PRAGMA journal_mode")
     assert found == ("wal",)
 
 
@@ -97,7 +98,7 @@ def test_durable_is_the_contiguous_acknowledged_prefix(cache):
     for txid in range(1, 6):
         add(cache, txid)
     assert cache.durable() is None
-    assert upload(cache, 1).status is Status.UPLOADED
+    assert upload(cache, 1).delivery.status is Status.UPLOADED
     upload(cache, 3)
     assert cache.durable().last_txid == 1
     assert txids(cache.pending()) == [2, 4, 5]
@@ -113,16 +114,17 @@ def test_durable_is_the_contiguous_acknowledged_prefix(cache):
 def test_the_way_of_one_segment(cache):
     """Attempts are counted, errors and upload ids kept until they are settled."""
     add(cache, 1)
-    assert cache.uploading(1).attempts == 1
-    assert cache.progress(1, "id-1", 8 << 20).part_size == 8 << 20
-    failed = cache.failed(1, "503 slow down", 12345)
+    assert cache.uploading(1).delivery.attempts == 1
+    assert cache.progress(1, "id-1", 8 << 20).delivery.part_size == 8 << 20
+    failed = cache.failed(1, "503 slow down", 12345).delivery
     assert (failed.status, failed.last_error) == (Status.PENDING, "503 slow down")
     assert (failed.next_attempt_ms, failed.upload_id) == (12345, "id-1")
-    assert cache.uploading(1).attempts == 2
-    done = cache.uploaded(1, 777)
+    assert cache.uploading(1).delivery.attempts == 2
+    record = cache.uploaded(1, 777)
+    done = record.delivery
     assert (done.status, done.uploaded_ms, done.attempts) == (Status.UPLOADED, 777, 2)
     assert done.upload_id is done.last_error is None
-    assert cache.head() == done
+    assert cache.head() == record
     assert done.acknowledged
 
 
@@ -132,7 +134,7 @@ def test_an_attempt_of_a_dead_process_waits_again(cache):
     cache.uploading(1)
     cache.progress(1, "id-1", 5)
     with reopened(cache) as cache:
-        waiting = cache.next_pending()
+        waiting = cache.next_pending().delivery
         assert waiting.status is Status.PENDING
         assert (waiting.attempts, waiting.upload_id, waiting.part_size) == (1, "id-1", 5)
 
@@ -149,7 +151,7 @@ def test_an_answer_about_a_dropped_segment_acknowledges_nothing(cache):
     assert cache.progress(1, "x", 5) is None
     assert cache.uploading(7) is None
     assert cache.durable() is None
-    assert cache.next_pending().attempts == 0
+    assert cache.next_pending().delivery.attempts == 0
 
 
 def test_merged_segments_stay_durable(cache):
@@ -160,7 +162,7 @@ def test_merged_segments_stay_durable(cache):
         upload(cache, txid)
     cache.merged(1, 2)
     cache.merged(3, 9)
-    status = [r.status for r in cache.records()]
+    status = [r.delivery.status for r in cache.records()]
     assert status == [Status.MERGED, Status.MERGED, Status.MERGED, Status.PENDING]
     assert cache.durable().last_txid == 3
 
@@ -241,7 +243,7 @@ def test_only_untouched_waiting_segments_are_replaced(cache):
     for chosen in ([records[0]], [records[1], records[2]]):
         with pytest.raises(Offered):
             add(cache, chosen[0].first_txid, chosen[-1].last_txid, replaces=chosen)
-    stale = dataclasses.replace(records[2], last_error="x")
+    stale = dataclasses.replace(records[2], delivery=Delivery(last_error="x"))
     for first, last, chosen in (
         (3, 4, [stale]),
         (3, 4, records[2:3]),
@@ -315,17 +317,16 @@ def test_trim_removes_the_oldest_acknowledged_files(cache):
         assert txids(cache.records()) == [8]
 
 
-def test_trim_bounds_the_number_of_segments(cache, monkeypatch):
+def test_trim_bounds_the_number_of_segments(directory):
     """Tiny segments would fill the directory long before they fill the disk."""
-    monkeypatch.setattr(cache_module, "KEEP_SEGMENTS", 3)
-    monkeypatch.setattr(cache_module, "TRIM_BATCH", 2)
-    for txid in range(1, 12):
-        add(cache, txid)
-        upload(cache, txid)
-    assert cache.trim(1 << 30) == sum(len(content(txid)) for txid in range(1, 9))
-    assert txids(r for r in cache.records() if r.stored) == [9, 10, 11]
-    assert cache.durable().last_txid == 11
-    assert cache.trim(1 << 30) == 0
+    with Cache.open(directory, limits=CacheLimits(keep_segments=3, trim_batch=2)) as cache:
+        for txid in range(1, 12):
+            add(cache, txid)
+            upload(cache, txid)
+        assert cache.trim(1 << 30) == sum(len(content(txid)) for txid in range(1, 9))
+        assert txids(r for r in cache.records() if r.stored) == [9, 10, 11]
+        assert cache.durable().last_txid == 11
+        assert cache.trim(1 << 30) == 0
 
 
 def test_a_lost_file_in_the_middle_leaves_no_hole_in_the_log(cache):
@@ -455,27 +456,27 @@ def test_a_replaced_ledger_is_noticed(cache):
     shutil.copy(path, path.with_suffix(".copy"))
     os.replace(path.with_suffix(".copy"), path)
     with pytest.raises(LocalIOError, match="removed or replaced"):
-        cache.put("a", "b")
+        cache.put(Fact.DATABASE, "b")
 
 
 def test_a_full_disk_is_disk_full(cache):
     """SQLite's own limit stands for the disk's: the ledger reports it as such and recovers."""
-    cache._ledger._run("PRAGMA max_page_count = 10")
+    cache._ledger._file.run("PRAGMA max_page_count = 10")
     with pytest.raises(DiskFull, match=r"state\.db: database or disk is full"):
-        cache.put("big", "x" * 100_000)
-    cache._ledger._run("PRAGMA max_page_count = 10000")
-    cache.put("big", "x" * 100_000)
+        cache.put(Fact.DATABASE, "x" * 100_000)
+    cache._ledger._file.run("PRAGMA max_page_count = 10000")
+    cache.put(Fact.DATABASE, "x" * 100_000)
 
 
 def test_a_ledger_that_somebody_locks_is_an_error_of_its_own(cache):
     """Busy is not damage: nothing is set aside for it."""
-    cache._ledger._run("PRAGMA busy_timeout = 0")
+    cache._ledger._file.run("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(cache.directory / "state.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(LocalIOError, match="database is locked"):
-        cache.put("a", "b")
+        cache.put(Fact.DATABASE, "b")
     other.close()
-    cache.put("a", "b")
+    cache.put(Fact.DATABASE, "b")
 
 
 def test_a_closed_cache_refuses(cache):
@@ -538,7 +539,7 @@ def test_a_disk_that_refuses_is_not_damage(directory):
 def test_hashes_that_cannot_be_read_are_told(tmp_path, caplog):
     """They cost a scan or a snapshot, which somebody may wonder about."""
     files = StrikingFiles(name_of)
-    base = HashBase(tmp_path / "pages.xxh", files)
+    base = HashBase(tmp_path / "pages.xxh", files, least_changes=0)
     assert base.load() is None
     assert caplog.text == ""
     (tmp_path / "pages.xxh").write_bytes(b"hashes")

@@ -10,7 +10,8 @@ import os
 
 import pytest
 
-from replicator.cache.cache import Cache, Status
+from replicator.cache.cache import Cache
+from replicator.cache.records import Fact, Status
 from replicator.errors import DiskFull, LocalIOError
 from tests.helpers.cache import add, hashes_of, record
 from tests.helpers.files import (
@@ -55,7 +56,7 @@ STEPS = (
     lambda cache: cache.uploading(1),
     lambda cache: cache.progress(1, "id", 7),
     lambda cache: cache.uploaded(1, 99),
-    lambda cache: cache.put("database", "1:2"),
+    lambda cache: cache.put(Fact.DATABASE, "1:2"),
     lambda cache: cache.uploading(2),
     lambda cache: cache.failed(2, "503", 5),
     lambda cache: cache.uploading(2),
@@ -73,19 +74,24 @@ STEPS = (
 
 def view(cache):
     """All that a cache remembers; attempts of a dead process wait again."""
-    records = [
-        dataclasses.replace(r, status=Status.PENDING) if r.status is Status.UPLOADING else r
-        for r in cache.records()
-    ]
+    records = [settled(r) for r in cache.records()]
     base = cache._base.load()
     for waiting in cache.pending():
         cache.read(waiting)
     return (
         records,
-        cache.get("database"),
+        cache.get(Fact.DATABASE),
         base and (base[0], base[1].state),
         cache._ledger.changes(base[0] if base else 0, 99),
     )
+
+
+def settled(record):
+    """The record after its process ended: an attempt waits again."""
+    if record.delivery.status is not Status.UPLOADING:
+        return record
+    delivery = dataclasses.replace(record.delivery, status=Status.PENDING)
+    return dataclasses.replace(record, delivery=delivery)
 
 
 def perform(directory, files, done):

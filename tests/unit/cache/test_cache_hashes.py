@@ -6,8 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from replicator.cache import page_hashes as hashes_module
 from replicator.cache.cache import Cache
+from replicator.cache.limits import CacheLimits
+from replicator.errors import LocalIOError
 from replicator.format.page_hashes import HashChange, replay
 from replicator.format.wal import HEADER_SIZE, FrameBuilder, parse_header, scan
 from tests.helpers.cache import PAGE_SIZE, add, hashes_of, page, record
@@ -165,18 +166,18 @@ def test_an_adopted_head_finds_the_hashes_that_were_saved_for_it(cache):
     assert cache.load_hashes(7).to_bytes() == hashes.to_bytes()
 
 
-def test_a_base_is_due_when_the_changes_outgrew_it(cache, monkeypatch):
+def test_a_base_is_due_when_the_changes_outgrew_it(tmp_path):
     """Rewriting the array costs no more than the changes did, so it is never rewritten often."""
-    monkeypatch.setattr(hashes_module, "LEAST_CHANGES", 100)
-    assert not cache.hashes_due()
-    add(cache, 1, change=b"x" * 101)
-    assert cache.hashes_due()
-    cache.save_hashes(1, hashes_of(50))
-    assert not cache.hashes_due()
-    add(cache, 2, change=b"x" * 401)
-    assert not cache.hashes_due()
-    add(cache, 3, change=b"x" * 401)
-    assert cache.hashes_due()
+    with Cache.open(tmp_path / "cache", limits=CacheLimits(least_changes=100)) as cache:
+        assert not cache.hashes_due()
+        add(cache, 1, change=b"x" * 101)
+        assert cache.hashes_due()
+        cache.save_hashes(1, hashes_of(50))
+        assert not cache.hashes_due()
+        add(cache, 2, change=b"x" * 401)
+        assert not cache.hashes_due()
+        add(cache, 3, change=b"x" * 401)
+        assert cache.hashes_due()
 
 
 def test_a_save_that_fails_keeps_the_old_base(tmp_path, cache):
@@ -188,6 +189,6 @@ def test_a_save_that_fails_keeps_the_old_base(tmp_path, cache):
     files = FailingFiles(0)
     with Cache.open(cache.directory, files) as cache:
         files.at = len(files.log) + 3
-        with pytest.raises(hashes_module.LocalIOError):
+        with pytest.raises(LocalIOError):
             cache.save_hashes(1, hashes)
         assert cache.load_hashes(1).to_bytes() == hashes.to_bytes()

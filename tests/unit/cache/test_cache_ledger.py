@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.cache.cache import Cache
-from replicator.cache.ledger import Ledger, from_row, to_row
+from replicator.cache.ledger import Ledger
+from replicator.cache.records import Fact
+from replicator.cache.schema import delivery_of, delivery_row, record_of, segment_row
 from replicator.errors import LedgerDamaged, LocalIOError
 from replicator.model import Kind
 from replicator.system.files import Files
@@ -23,7 +25,8 @@ def fill(directory):
         for txid in range(1, 6):
             add(cache, txid, change=b"change" * txid)
         upload(cache, 1)
-        cache.put("database", "1:2")
+        cache.put(Fact.DATABASE, "1:2")
+        cache.put(Fact.CLAIM, "3")
         return cache.records()
 
 
@@ -48,7 +51,7 @@ def change_rows(directory, sql):
 
 def assert_set_aside(directory, reason, number=1):
     with Cache.open(directory) as cache:
-        assert cache.head() is cache.get("database") is None
+        assert cache.head() is cache.get(Fact.DATABASE) is None
         assert reason in cache.recovered[0]
         assert "set aside" in cache.recovered[0]
         assert os.listdir(directory / "segments") == []
@@ -71,7 +74,8 @@ def test_a_record_survives_its_row(txid, kind, stored, text):
         uploaded_ms=txid,
         metadata={"k": text or ""},
     )
-    assert from_row(to_row(before)) == before
+    delivery = delivery_of(delivery_row(txid, before.delivery))
+    assert record_of(segment_row(before), delivery) == before
 
 
 @pytest.mark.parametrize("garbage", [
@@ -113,7 +117,14 @@ def test_a_deleted_ledger_is_reported(directory, with_log):
 
 
 @pytest.mark.parametrize(("sql", "reason"), [
-    ("UPDATE segment SET status = 3 WHERE first_txid = 2", "segment 2 does not match"),
+    ("UPDATE delivery SET status = 3 WHERE first_txid = 2", "delivery of 2 does not match"),
+    ("DELETE FROM delivery WHERE first_txid = 2", "delivery of 2 does not match"),
+    ("UPDATE delivery SET destination = 'x' WHERE first_txid = 2", "delivery of 2 does not"),
+    ("UPDATE delivery SET first_txid = 9 WHERE first_txid = 5", "delivery of 5 does not"),
+    ("DELETE FROM segment WHERE first_txid = 5", "delivery has no segment"),
+    ("DELETE FROM destination", "destination 'primary' is missing"),
+    ("UPDATE destination SET first_txid = 3", "destination 'primary' does not match"),
+    ("UPDATE destination_fact SET value = '9'", "fact 'claim' of primary does not match"),
     ("UPDATE segment SET checksum = '0000000000000000'", "segment 1 does not match"),
     ("UPDATE segment SET first_txid = 9 WHERE first_txid = 5", "segment 9 does not match"),
     ("UPDATE segment SET check_sum = NULL WHERE first_txid = 5", "segment 5 does not match"),
@@ -134,8 +145,8 @@ def test_a_row_that_changed_is_noticed(directory, sql, reason):
 def test_an_acknowledgement_is_never_made_by_a_flipped_bit(directory, filled):
     """Each bit of the one byte that says how far a segment got."""
     for status in (1, 3, 4, 0, 6, 10, 18, 34, 66):
-        if status != filled[1][1].status:
-            change_rows(directory, f"UPDATE segment SET status = {status} WHERE first_txid = 2")
+        if status != filled[1][1].delivery.status:
+            change_rows(directory, f"UPDATE delivery SET status = {status} WHERE first_txid = 2")
             with pytest.raises(LedgerDamaged):
                 Ledger(directory / "state.db", Files())
 
@@ -165,7 +176,7 @@ def test_any_flipped_bit_or_truncation_is_harmless_or_noticed(filled, tmp_path, 
             assert cache.records() == []
         else:
             assert cache.records() == records
-            assert cache.get("database") == "1:2"
+            assert cache.get(Fact.DATABASE) == "1:2"
         cache.load_hashes(5)
 
 

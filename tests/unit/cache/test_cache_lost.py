@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from replicator.cache.cache import Cache
+from replicator.cache.records import Fact
 from replicator.errors import LedgerDamaged, LocalIOError
 from tests.helpers.cache import add, content, upload
 from tests.helpers.files import FailingFiles
@@ -30,7 +31,7 @@ def test_an_older_copy_in_the_ledgers_place_is_not_believed(cache, tmp_path):
     writer = cache.writer
     cache.reopen()
     assert cache.head() is None
-    assert cache.writer == cache.get("writer") == writer
+    assert cache.writer == cache.get(Fact.WRITER) == writer
     assert (cache.directory / "state.db.corrupt-1").exists()
     assert list((cache.directory / "segments").iterdir()) == []
     record = add(cache, 3)

@@ -3,9 +3,11 @@
 import pytest
 
 from replicator import SqliteReplicator
-from replicator.cache.cache import RESERVE_BYTES
+from replicator.cache.limits import DEFAULT_LIMITS
 from replicator.system.files import Files
 from tests.helpers.replication import LONG, App, HookedStore, config_for, restored, wait_for
+
+RESERVE = DEFAULT_LIMITS.reserve_bytes
 
 
 class SmallDisk(Files):
@@ -38,12 +40,12 @@ def replicator(app, disk):
 
 def test_no_segment_is_kept_that_leaves_less(app, replicator, disk, tmp_path):
     """It is refused, and said so, until there is room again."""
-    disk.free = RESERVE_BYTES - 1
+    disk.free = RESERVE - 1
     app.insert()
     wait_for(lambda: "no space left" in str(replicator.status().last_error))
     assert not replicator.status().healthy
     assert not replicator.status().pending_segments
-    disk.free = RESERVE_BYTES
+    disk.free = RESERVE
     replicator.flush(LONG)
     assert restored(replicator._given_store, tmp_path)[1] == app.image()
 
@@ -55,6 +57,6 @@ def test_what_is_in_the_store_gives_way(app, replicator, disk):
     cache, room = replicator._parts.cache, replicator._parts.joiner.room
     assert room.half_is_free()
     assert cache.usage() > 100_000
-    disk.free = RESERVE_BYTES - 50_000
+    disk.free = RESERVE - 50_000
     assert room.half_is_free()
     assert cache.usage() == 0

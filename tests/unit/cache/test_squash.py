@@ -8,6 +8,7 @@ import pytest
 
 from replicator.cache import quota as room
 from replicator.cache.cache import Offered
+from replicator.cache.records import Delivery
 from replicator.cache.squash import TooLarge, squash, squashable
 from replicator.errors import DamageError, GapError, NotDurable
 from replicator.model import Kind
@@ -71,6 +72,10 @@ def test_an_outage_longer_than_the_cache_loses_no_commit(app, store, tmp_path):
     report, image = restored(store, tmp_path)
     assert report.txid == last.txid
     assert image == app.image()
+
+
+def path_in(cache, record):
+    return cache.directory / "segments" / record.file_name
 
 
 def segments_size(replicator):
@@ -148,7 +153,7 @@ def test_a_damaged_segment_found_while_squashing_is_captured_anew(app, store, tm
         cache = replicator._parts.cache
         while len(cache.pending()) < 4:
             busy(app, replicator, 1)
-        victim = cache._path(cache.pending()[2])
+        victim = path_in(cache, cache.pending()[2])
         data = bytearray(victim.read_bytes())
         data[len(data) // 2] ^= 1
         victim.write_bytes(data)
@@ -207,7 +212,7 @@ def test_only_segments_that_were_never_offered_are_squashed(app, store):
     assert squashable(waiting) == waiting[1:]
     assert squashable(waiting[:2]) == []
     assert squashable([]) == []
-    offered = [*waiting[:2], replace(waiting[2], attempts=1), *waiting[2:]]
+    offered = [*waiting[:2], replace(waiting[2], delivery=Delivery(attempts=1)), *waiting[2:]]
     assert squashable(offered) == waiting[2:]
     marker = replace(waiting[2], kind=Kind.GENERATION)
     assert squashable([*waiting[:2], marker, *waiting[2:]]) == waiting[2:]
@@ -240,7 +245,7 @@ def test_damage_names_the_object(app, store):
         busy(app, replicator, 3)
         cache = replicator._parts.cache
         records = squashable(cache.pending())
-        cache._path(records[1]).write_bytes(b"")
+        path_in(cache, records[1]).write_bytes(b"")
         with pytest.raises(DamageError) as caught:
             squash(cache, records, created_by="test", created_ms=1, level=1, most_bytes=CACHE)
         assert caught.value.key == records[1].key

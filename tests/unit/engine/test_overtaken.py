@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from replicator.engine import resume as join
+from replicator.cache.records import Fact
 from replicator.errors import Fenced, NotDurable, ObjectExists
 from tests.helpers.replication import (
     LONG,
@@ -268,7 +268,7 @@ def test_a_take_over_that_was_interrupted_goes_on(path, app, other, store, out, 
         head = holder.flush(LONG)
     store.go_away("snapshots/0")
     with replicating(path, store, take_over=True) as replicator:
-        wait_for(lambda: replicator._parts.cache.get(join.CLAIM))
+        wait_for(lambda: replicator._parts.cache.get(Fact.CLAIM))
         with pytest.raises(NotDurable):
             replicator.flush(0.05)
     store.come_back()

@@ -6,6 +6,7 @@ import pytest
 
 from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
+from replicator.cache.records import Fact
 from replicator.capture.image import Image
 from replicator.errors import Cancelled, ObjectExists, ReplicatorError, StoreUnavailable
 from replicator.format.object_header import ObjectHeader, parse_metadata
@@ -363,5 +364,5 @@ def test_a_store_that_does_not_list_uploads_is_no_hindrance(store, unfinished, i
 def test_a_damaged_note_is_none(unfinished, tmp_path):
     """What is not a note of ours is not gone on with."""
     for text in ("", "{", "[1]", '{"key": 1}'):
-        unfinished._cache.put("snapshot upload", text)
+        unfinished._cache.put(Fact.SNAPSHOT_UPLOAD, text)
         assert unfinished.find(5) is None

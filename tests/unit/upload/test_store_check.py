@@ -3,6 +3,7 @@
 import pytest
 
 from replicator.cache.cache import Cache
+from replicator.cache.records import Fact
 from replicator.errors import AccessDenied, StoreUnavailable, StoreUnsafe
 from replicator.store.memory import MemoryStore
 from replicator.upload.store_check import RACERS, require_conditional_put
@@ -121,7 +122,7 @@ def test_a_bucket_that_forbids_deletes_is_fine(tmp_path, cache, error):
     store.before = before
     require_conditional_put(config_for(tmp_path / "app.db"), store, store, cache, anew=False)
     assert [info.key.startswith(PROBES) for info in store.inner.list("")] == [True]
-    assert cache.get("store")
+    assert cache.get(Fact.STORE_CHECK)
 
 
 def test_trouble_is_no_verdict(tmp_path, cache):
@@ -131,7 +132,7 @@ def test_trouble_is_no_verdict(tmp_path, cache):
     config = config_for(tmp_path / "app.db")
     with pytest.raises(StoreUnavailable):
         require_conditional_put(config, store, store, cache, anew=False)
-    assert cache.get("store") is None
+    assert cache.get(Fact.STORE_CHECK) is None
 
 
 def test_a_replicator_refuses_a_store_that_lies(tmp_path):

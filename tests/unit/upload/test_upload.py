@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from replicator.archive.keys import Keys
-from replicator.cache.cache import Cache, Status
+from replicator.cache.cache import Cache
+from replicator.cache.records import Status
 from replicator.errors import AccessDenied, Fenced, NotDurable, ReplicatorError, StoreUnavailable
 from replicator.metrics import Metrics
 from replicator.model import Kind
@@ -152,10 +153,10 @@ def test_a_refusal_is_retried_until_it_recovers(store, cache, uploader):
     store.before = before
     add(cache, 1)
     uploader.start()
-    wait_for(lambda: cache.pending()[0].attempts > 2)
+    wait_for(lambda: cache.pending()[0].delivery.attempts > 2)
     assert isinstance(uploader.failing, AccessDenied)
     assert uploader.newest_failure[1] == "expired"
-    assert cache.pending()[0].last_error == "expired"
+    assert cache.pending()[0].delivery.last_error == "expired"
     assert uploader.dead is None
     refuse.clear()
     uploader.wait_durable(1, LONG)
@@ -267,7 +268,7 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
         first.stop()
         cache.close()
         cache = Cache.open(tmp_path / "cache")
-    confirmed = len(store.inner.list_parts(key(1), cache.pending()[0].upload_id))
+    confirmed = len(store.inner.list_parts(key(1), cache.pending()[0].delivery.upload_id))
     assert 0 < confirmed < 10
     store.come_back()
     sent = len(store.keys("put_part"))
@@ -566,7 +567,7 @@ def test_a_ledger_in_trouble_is_survived(store, cache, uploader, monkeypatch, na
     uploader.wait_durable(2, LONG)
     assert failures == []
     assert appended(store) == [1, 2]
-    assert {r.status for r in cache.records()} == {Status.UPLOADED}
+    assert {r.delivery.status for r in cache.records()} == {Status.UPLOADED}
 
 
 class DiskTrouble(ReplicatorError):

@@ -1,0 +1,140 @@
+"""The open SQLite file of the ledger: statements, transactions, and their errors.
+
+Owns: the connection to ``state.db`` and the translation of SQLite's errors. A content that
+cannot be trusted is ``LedgerDamaged``; a full disk is ``DiskFull``; what else the disk refuses
+is ``LocalIOError``. Refuses: to know any table.
+
+Not safe to share between threads; the cache holds one lock around it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from replicator.cache.schema import Row, check_sum, insert
+from replicator.errors import DiskFull, LedgerDamaged, LocalIOError
+from replicator.system.files import Files, about
+
+# Result codes (sqlite.org/rescode.html) that are about the content, not about the disk.
+DAMAGE = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_SCHEMA,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_CONSTRAINT,
+    }
+)
+
+
+class LedgerFile:
+    """The open ``state.db``. Every statement passes through ``files.system``."""
+
+    def __init__(self, path: Path, files: Files) -> None:
+        """Open or create; ``LedgerDamaged`` when the file is no SQLite database."""
+        self.path = path
+        self._files = files
+        self._paths = (path, path.with_name(path.name + "-wal"))
+        self._identities: list[tuple[int, int]] = []
+        with self._mapped():
+            self._db = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=5.0
+            )
+        try:
+            self.run("PRAGMA journal_mode = WAL")
+            self.run("PRAGMA synchronous = FULL")
+            self.run("PRAGMA cell_size_check = ON")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    def run(self, sql: str, parameters: Row = ()) -> list[Row]:
+        """Runs one statement and returns all its rows."""
+        with self._mapped():
+            return self._files.system(self._execute, sql, parameters)
+
+    def number(self, sql: str, *parameters: object) -> int:
+        """The single number that a query returns; 0 for NULL."""
+        return int(self.run(sql, parameters)[0][0] or 0)
+
+    def put(self, table: str, *values: object) -> None:
+        """Inserts or replaces one row of a table, with its check."""
+        self.run(insert(table, len(values)), (*values, check_sum(values)))
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One durable commit around the block, or none."""
+        self.check_identity()
+        self.run("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.run("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            raise
+
+    def remember_identity(self) -> None:
+        """From now on the file and its WAL must keep their inodes."""
+        with about(self.path):
+            self._identities = [_identity(path) for path in self._paths]
+
+    def check_identity(self) -> None:
+        """``LedgerDamaged`` if the file or its WAL was removed or replaced: SQLite would accept
+        writes to it, but no process could read them."""
+        if not self._identities:
+            return  # still being opened
+        with contextlib.suppress(OSError):
+            if [_identity(path) for path in self._paths] == self._identities:
+                return
+        raise LedgerDamaged(
+            f"{self.path}: the ledger was removed or replaced while in use", path=self.path
+        )
+
+    def verify(self, values: Row, check: object, name: str) -> None:
+        """``LedgerDamaged`` unless ``check`` is the check of the row ``name``."""
+        if check_sum(values) != check:
+            raise self.damaged(f"{name} does not match its checksum")
+
+    def damaged(self, reason: str) -> LedgerDamaged:
+        return LedgerDamaged(f"{self.path}: the ledger is damaged: {reason}", path=self.path)
+
+    def _execute(self, sql: str, parameters: Row) -> list[Row]:
+        return self._db.execute(sql, parameters).fetchall()
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Turns SQLite's errors into ours."""
+        try:
+            with about(self.path):
+                yield
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: sqlite3.Error) -> LocalIOError:
+        # The errors of Python's binding have no code: the use of a closed ledger, or text in a
+        # row that is not UTF-8.
+        if isinstance(error, sqlite3.ProgrammingError):
+            return LedgerDamaged(f"{self.path}: {str(error).lower()}", path=self.path)
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        if code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
+            return self.damaged(str(error))
+        kind = DiskFull if code & 0xFF == sqlite3.SQLITE_FULL else LocalIOError
+        return kind(f"{self.path}: {str(error).lower()}", path=self.path)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and inode."""
+    facts = os.stat(path)
+    return facts.st_dev, facts.st_ino
