@@ -43,6 +43,7 @@ PROGRAMS = {
     "docker",
     "export",
     "kill",
+    "ls",
     "mkdir",
     "pip",
     "pytest",
