@@ -15,7 +15,7 @@ import replicator
 from replicator import errors
 from replicator.errors import GapError, LocalIOError, ReplicatorError, from_dict
 
-DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
+DOCS = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 SAMPLES = {
     "errno": 28,
     "pid": 4711,
@@ -81,7 +81,7 @@ def test_the_tree_in_the_docstring_is_the_tree():
 
 
 def test_the_page_on_errors_lists_every_class_with_its_code_and_values():
-    """A row of docs/errors.md for each class: class, code, exit code, values."""
+    """A row of docs/exit-codes.md for each class: class, code, exit code, values."""
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\d) \| (.*?) \|", DOCS.read_text(), re.MULTILINE)
     assert {name: (code, int(exit_code), tuple(re.findall(r"`(\w+)`", values)))
             for name, code, exit_code, values in rows} == {
@@ -90,7 +90,7 @@ def test_the_page_on_errors_lists_every_class_with_its_code_and_values():
 
 
 def test_every_refined_code_is_documented():
-    """A code that a raise site gives is in docs/errors.md, and is not the code of a class."""
+    """A code that a raise site gives is in docs/exit-codes.md, and is not the code of a class."""
     sources = [path.read_text() for path in Path(replicator.__path__[0]).rglob("*.py")]
     found = {code for text in sources for code in re.findall(r'\bcode="([^"]+)"', text)}
     classes = {each.code for each in all_errors()}
