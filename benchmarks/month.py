@@ -48,22 +48,23 @@ HEAD = f"""# A month at ten small transactions a second
 
 Made by `python -m benchmarks.month`. Nine of ten transactions insert an order, one changes any
 order; one segment a second, thirty days. **Sizes are measured** (an hour of real transactions
-through the encoders and merges of this project); **the month is computed** from them: here by the
-real policy (`replicator/retention/policy.py`), asked every six hours; for Litestream by its
-documented rules, nothing of it was run:
+through the encoders and merges of this project). **The month is computed** from them: for the
+replicator by its real policy (`replicator/retention/policy.py`), asked every six hours; for
+Litestream by its documented rules, without running it:
 
 - one LTX file a second, compactions every 30 s, 5 min and 1 h, a snapshot every 24 h;
 - by default snapshots are kept 24 h, and the compacted levels since the oldest one (between one
   and two days; 1.5 is taken), level 0 for 5 minutes. "7 days" is a retention of 168 h;
-- a file takes {cost.LTX_FACTOR} times our bytes for the newest images of the same pages (measured
-  on other small transactions, see `replicator/cost.py`; with another factor its gigabytes change
-  in proportion);
+- a file takes {cost.LTX_FACTOR} times the replicator's bytes for the newest images of the same
+  pages (measured on other small transactions, see `replicator/inspect/cost.py`; with another
+  factor its gigabytes change in proportion);
 - {cost.LTX_LISTS_PER_HOUR} LIST requests an hour were measured of it while idle. Parts of its
-  large uploads are not counted; ours are.
+  large uploads are not counted; those of the replicator are.
 
 GB are 10⁹ bytes at the end of the month. The bill is US dollars a month, storage + requests, at
-the list prices of `replicator/cost.py`, no free tier. **Retention is compared like for like, row
-by row; the defaults promise different things**: here far more of the past, for more bytes.
+the list prices of `replicator/inspect/cost.py`, no free tier. **Retention is compared like for
+like, row by row; the defaults promise different things**: the replicator keeps far more restore
+points, for more bytes.
 """
 RESULT = Path(__file__).with_name("results") / "month.md"
 
@@ -236,7 +237,9 @@ def table(known: Sequence[Sizes], *, days: int = DAYS, step_hours: int = 6) -> l
     ]
     lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 2)]
     for kept, name, promise in ((1, "1 day", "1 day"), (7, "7 days", "7 days")):
-        lines.append(row(f"here, {name}", f"every transaction of {promise}", ours[name].usage))
+        lines.append(
+            row(f"replicator, {name}", f"every transaction of {promise}", ours[name].usage)
+        )
         default = " (its defaults)" if kept == 1 else ""
         lines.append(
             row(
@@ -254,14 +257,14 @@ def table(known: Sequence[Sizes], *, days: int = DAYS, step_hours: int = 6) -> l
         )
     lines.append(
         row(
-            "here, defaults",
+            "replicator, defaults",
             "every transaction of 7 days, hours of 30, days of 90",
             ours["defaults"].usage,
         )
     )
     lines += [
         "",
-        "| here, at the end of the month, GB | defaults | 7 days | 1 day |",
+        "| replicator, at the end of the month, GB | defaults | 7 days | 1 day |",
         "|---|---:|---:|---:|",
     ]
     for kind in ("snapshots", "5-minute merges", "hourly merges", "segments"):

@@ -185,6 +185,14 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
             assert anchor in docs.anchors(target), f"{path}#{anchor}"
 
 
+@by_page
+def test_every_file_named_in_the_text_exists(page):
+    """A code span with a path of the project names a file or a folder."""
+    for code in docs.inline_code(page):
+        if re.fullmatch(r"(replicator|tests|benchmarks|docs|minio)/[\w./-]+", code):
+            assert (TOP / code).exists(), code
+
+
 def test_a_broken_anchor_would_be_noticed(tmp_path):
     """The check above can fail, and anchors are those of GitHub."""
     page = tmp_path / "page.md"
