@@ -40,6 +40,7 @@ from replicator.store.timeouts import WatchedStore
 from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.locks import ReplicatorLock
+from replicator.system.paths import wal_path
 from replicator.upload.uploader import Uploader
 from replicator.verify.monitor import Guard, Levers
 
@@ -279,7 +280,7 @@ class _Parts:
             interval=config.drill_interval,
             bandwidth=config.drill_bandwidth,
             files=files,
-            errands=shared.errands,
+            scheduler=shared.scheduler,
         )
         self.keeper = (
             keeper_for(
@@ -291,7 +292,7 @@ class _Parts:
                 durable_txid=lambda: self.uploader.durable_txid,
                 pause=self._pause,
                 on_trouble=self.guard.suspect,
-                errands=shared.errands,
+                scheduler=shared.scheduler,
             )
             if config.keep
             else None
@@ -461,7 +462,7 @@ def _scratch(config: SqliteReplicatorConfig, cache: Cache) -> Path:
 def _unsaved_bytes(config: SqliteReplicatorConfig) -> int:
     """Size of a database of which nothing is in the bucket yet, with its log."""
     total = 0
-    for path in (config.database, config.database.with_name(f"{config.database.name}-wal")):
+    for path in (config.database, wal_path(config.database)):
         with contextlib.suppress(OSError):
             total += path.stat().st_size
     return total

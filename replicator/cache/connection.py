@@ -18,6 +18,7 @@ from pathlib import Path
 from replicator.cache.schema import Row, check_sum, insert
 from replicator.errors import DiskFull, LedgerDamaged, LocalIOError
 from replicator.system.files import Files, about
+from replicator.system.paths import wal_path
 
 # Result codes (sqlite.org/rescode.html) that are about the content, not about the disk.
 DAMAGE = frozenset(
@@ -40,7 +41,7 @@ class LedgerFile:
         """Open or create; ``LedgerDamaged`` when the file is no SQLite database."""
         self.path = path
         self._files = files
-        self._paths = (path, path.with_name(path.name + "-wal"))
+        self._paths = (path, wal_path(path))
         self._identities: list[tuple[int, int]] = []
         with self._mapped():
             self._db = sqlite3.connect(

@@ -19,6 +19,7 @@ from replicator.cache.segment_files import SegmentFiles
 from replicator.cache.trimming import release
 from replicator.errors import LedgerDamaged, LocalIOError
 from replicator.system.files import Files
+from replicator.system.paths import wal_path
 
 SMALLEST = 512  # SQLite takes a file that has no page for a database that is new
 
@@ -38,7 +39,7 @@ def open_ledger(directory: Path, files: Files, repairs: list[str]) -> Ledger:
         except LedgerDamaged as error:
             _report(repairs, f"{error}; it was set aside")
         set_aside(path, files)
-    elif files.listdir(directory / "segments") or files.exists(f"{path}-wal"):
+    elif files.listdir(directory / "segments") or files.exists(wal_path(path)):
         _report(repairs, f"{path}: the ledger was missing; the cache starts empty")
         set_aside(path, files)
     return Ledger(path, files)

@@ -28,13 +28,13 @@ from typing import Any
 
 from replicator.config.settings import PARSERS, SWITCHED, SqliteReplicatorConfig, settings_of
 from replicator.errors import ConfigError
+from replicator.system.paths import SIDE_SUFFIXES
 
 KNOWN = frozenset(
     field.name for field in dataclasses.fields(SqliteReplicatorConfig) if field.init
 ) - {"db_path"}
 OWN = frozenset({"cache_dir"})  # what no two databases can share
 LOCAL_PATHS = ("cache_dir", "drill_scratch")  # relative to the file, as the databases are
-BESIDE = ("-wal", "-shm", "-journal")  # what SQLite puts beside a database
 WILD = "*?["
 
 Settings = dict[str, Any]
@@ -61,7 +61,7 @@ class Entry:
             return
         fixed = _fixed_part(self.path)
         for found in sorted(glob.glob(self.path, recursive=True)):
-            if found not in known and not found.endswith(BESIDE) and os.path.isfile(found):
+            if found not in known and not found.endswith(SIDE_SUFFIXES) and os.path.isfile(found):
                 yield found, os.path.relpath(found, fixed)
 
 

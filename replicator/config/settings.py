@@ -18,7 +18,7 @@ from typing import Any, get_args
 from replicator.errors import ConfigError
 from replicator.model import Retention
 from replicator.store.base import Checksums, StoreTarget
-from replicator.system.locks import cache_beside
+from replicator.system.paths import cache_directory
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -193,7 +193,7 @@ class SqliteReplicatorConfig:
 
     def _cache(self) -> Path:
         if self.cache_dir is None:
-            return cache_beside(self.database)
+            return cache_directory(self.database)
         if not os.fspath(self.cache_dir):
             raise ConfigError("cache_dir: is empty")
         return Path(self.cache_dir).expanduser().resolve()

@@ -38,7 +38,7 @@ from replicator.metrics import Metrics
 from replicator.snapshot.schedule import Request
 from replicator.sqlite.live import LiveDatabase, identity
 from replicator.system import clock
-from replicator.system.watch import Watcher
+from replicator.system.watch import Watch
 from replicator.upload.uploader import Uploader
 
 TICK = 0.1  # seconds between two looks while something has to be done soon
@@ -82,7 +82,7 @@ class Pipeline:
         self._wake = threading.Event()
         uploader.on_trouble = self._wake.set
         self._unannounced = False  # what wakes us is a change that no file event told of
-        self._watcher: Watcher | None = None
+        self._watch: Watch | None = None
         self._stopping = threading.Event()
         self._settled = threading.Event()  # opened, waiting or failed: start() may return
         self._requests: list[Future[int]] = []
@@ -102,7 +102,7 @@ class Pipeline:
     @property
     def looked(self) -> float:
         """When the log was last known to hold nothing unnoticed (monotonic)."""
-        return max(self._looked, self._watcher.checked if self._watcher is not None else 0.0)
+        return max(self._looked, self._watch.checked if self._watch is not None else 0.0)
 
     def start(self) -> None:
         """Begin; raises at once when the database cannot be followed."""
@@ -294,20 +294,20 @@ class Pipeline:
         self.session = session  # and it stays for those who ask for the status
         self._looked = time.monotonic()
         self.state = "following"
-        watcher = Watcher(self._shared.lookout, self._config.database, self._changed)
-        self._watcher = watcher
+        watch = Watch(self._shared.file_watcher, self._config.database, self._changed)
+        self._watch = watch
         try:
-            self._capture_until_stopped(session, watcher)
+            self._capture_until_stopped(session, watch)
         finally:
-            self._watcher = None
-            watcher.stop()
+            self._watch = None
+            watch.stop()
             session.close()
 
     def _changed(self, announced: bool) -> None:
         self._unannounced = not announced
         self._wake.set()
 
-    def _capture_until_stopped(self, session: Session, watcher: Watcher) -> None:
+    def _capture_until_stopped(self, session: Session, watch: Watch) -> None:
         woken = True
         while not self._stopping.is_set():
             if self._uploader.dead is not None:
@@ -321,7 +321,7 @@ class Pipeline:
             self._looked = time.monotonic()
             more = session.look(hinted=woken)
             self._serve(session, more=more)
-            woken = self._sleep(session, watcher, in_vain=woken and not more)
+            woken = self._sleep(session, watch, in_vain=woken and not more)
         session.look(hinted=True)  # once more: is it still the same file?
         session.capture()
 
@@ -346,7 +346,7 @@ class Pipeline:
         for request in requests:
             request.set_result(session.head.txid)
 
-    def _sleep(self, session: Session, watcher: Watcher, *, in_vain: bool) -> bool:
+    def _sleep(self, session: Session, watch: Watch, *, in_vain: bool) -> bool:
         """Wait for the next look; whether something woke us before the time was over.
 
         ``in_vain``: what woke us was no commit, such as a connection that closed. They may come
@@ -358,10 +358,10 @@ class Pipeline:
         if session.busy:
             timeout = min(session.calm(), CALM_TICK) or TICK
         else:
-            watcher.arm()
+            watch.arm()
             timeout = session.poll_interval
             if session.at_rest:  # then somebody else looks at the files every so often
-                timeout = watcher.rest(timeout)
+                timeout = watch.rest(timeout)
             if session.look(hinted=True):
                 return True
         woken = self._wake.wait(timeout)

@@ -35,7 +35,7 @@ from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.host import process_label
 from replicator.system.limiter import CapacityLimiter
-from replicator.system.restore_marker import remove_note, restored_txid
+from replicator.system.restore_marker import remove_restore_marker, restored_txid
 from replicator.upload.fencing import author, claim, facts_of, head_entry, remote_head
 from replicator.upload.store_check import require_conditional_put
 from replicator.upload.uploader import Uploader
@@ -89,7 +89,7 @@ class Joiner:
         self._announce()
         self.because = ""
         try:
-            remove_note(self.config.database, self.files)
+            remove_restore_marker(self.config.database, self.files)
         except LocalIOError as error:
             log.warning("%s; the next start will speak of that restore again", error)
         return session

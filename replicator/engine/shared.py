@@ -13,8 +13,8 @@ from typing import Self
 from replicator.store.base import StoreTarget
 from replicator.store.pool import SharedStores
 from replicator.system.limiter import CapacityLimiter
-from replicator.system.scheduler import Errands
-from replicator.system.watch import Lookout
+from replicator.system.scheduler import Scheduler
+from replicator.system.watch import FileWatcher
 
 CAPTURES = 4  # cuts at once: compressing one takes tens of megabytes, and there are few cores
 JOINS = 4  # databases at once that compare themselves with their archive, or take a snapshot
@@ -35,10 +35,10 @@ class SharedResources:
 
     def __init__(self) -> None:
         self.stores = SharedStores()
-        self.lookout = Lookout()
-        self.errands = Errands()
+        self.file_watcher = FileWatcher()
+        self.scheduler = Scheduler()
         # A scheduler of its own: it reports calls that hang, also in the threads of the other.
-        self.alarms = Errands("replicator-attention", most=1)
+        self.alarms = Scheduler("replicator-attention", most=1)
         self.captures = CapacityLimiter(CAPTURES)
         self._endpoints: dict[str, EndpointLimits] = {}
         self._lock = threading.Lock()
@@ -50,8 +50,8 @@ class SharedResources:
             return self._endpoints.setdefault(name, EndpointLimits())
 
     def close(self) -> None:
-        self.lookout.stop()
-        self.errands.stop()
+        self.file_watcher.stop()
+        self.scheduler.stop()
         self.alarms.stop()
         self.stores.close()
 

@@ -73,7 +73,7 @@ class Tail:
 
 
 def damaged(key: str, reason: str, code: str = "") -> DamageError:
-    """The error for the object ``key``; docs/errors.md lists the codes."""
+    """The error for the object ``key``; docs/exit-codes.md lists the codes."""
     return DamageError(f"{key}: {reason}", key=key, code=code)
 
 

@@ -29,8 +29,8 @@ from pathlib import Path
 from replicator.errors import LocalIOError
 from replicator.format.buffers import U64
 from replicator.format.page_hashes import pack_hashes, unpack_hashes
-from replicator.system.files import DirLock, Files, OutFile
-from replicator.system.pagefile import remove_directory
+from replicator.system.files import Files, OutFile
+from replicator.system.locks import DirLock
 
 _VERSION = 1
 _PIECE = 1 << 16  # of the notes, which grow by 11 bytes for each page
@@ -112,7 +112,7 @@ class Partial:
             self._close()
             for name in self._files.listdir(self.directory):
                 self._files.unlink(self.directory / name)
-            remove_directory(self.directory, self._files)
+            self._files.remove_directory(self.directory)
         except LocalIOError as error:
             log.warning(
                 "%s; nothing needs it any more: remove what is left of %s by hand",

@@ -28,10 +28,10 @@ from pathlib import Path
 
 from replicator.errors import LocalIOError, TargetExists
 from replicator.recovery.partial import Partial
-from replicator.sqlite.check import fold_log, in_use, openers, side_files
+from replicator.sqlite.check import checkpoint_wal, in_use, openers
 from replicator.system.files import Files
-from replicator.system.pagefile import take_over_mode
-from replicator.system.restore_marker import leave_note, remove_note
+from replicator.system.paths import side_files
+from replicator.system.restore_marker import remove_restore_marker, write_restore_marker
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +65,15 @@ def publish(
     """Steps 2 to 7. ``note`` tells a replicator where in the log the file stands."""
     check_target(output, overwrite=overwrite)
     if files.exists(output):
-        take_over_mode(output, partial.database, files)
-        fold_log(output)
+        files.copy_mode(output, partial.database)
+        checkpoint_wal(output)
     for side in side_files(output):
         files.rename(side, partial.directory / f"replaced{side.name.removeprefix(output.name)}")
     files.sync_directory(output.parent)
-    remove_note(output, files)
+    remove_restore_marker(output, files)
     files.rename(partial.database, output)
     try:
-        leave_note(output, note, files)
+        write_restore_marker(output, note, files)
     except LocalIOError as error:
         log.warning("%s; so a replicator cannot tell that the database was restored", error)
     partial.remove()

@@ -27,7 +27,7 @@ from replicator.retention.prune import Plan, Pruned, Pruner, plan_prune, settle
 from replicator.retention.worker import Keeper, Keeping
 from replicator.store.base import Store, StoreTarget
 from replicator.system import clock
-from replicator.system.scheduler import Errands
+from replicator.system.scheduler import Scheduler
 
 __all__ = [
     "KeptPoint",
@@ -58,7 +58,7 @@ def keeper_for(
     durable_txid: Callable[[], int],
     pause: Callable[[float], None],
     on_trouble: Callable[[str], object],
-    errands: Errands,
+    scheduler: Scheduler,
 ) -> Keeper:
     """What merges and prunes while ``config`` is replicated; not started yet."""
     keeping = Keeping(
@@ -74,7 +74,7 @@ def keeper_for(
         on_trouble=on_trouble,
         pause=partial(pause, 0.0),
     )
-    return Keeper(keeping, clock.now_ms, errands)
+    return Keeper(keeping, clock.now_ms, scheduler)
 
 
 def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequence[LogItem]:

@@ -25,7 +25,7 @@ from replicator.retention.merge import Content, Merge, Source, Unmergeable, merg
 from replicator.retention.prune import Plan, Pruner, settle
 from replicator.retention.schedule import Run, due_runs, next_due_ms
 from replicator.store.base import Store
-from replicator.system.scheduler import Errand, Errands
+from replicator.system.scheduler import Scheduler, Task
 
 MERGE_GRACE_MS = 5 * 60_000
 PRUNE_MS = 3_600_000
@@ -47,7 +47,7 @@ Appended = Callable[[int], Sequence[LogItem]]
 
 @dataclass(slots=True)
 class Keeping:
-    """One database's past, step by step; the errand around it is :class:`Keeper`."""
+    """One database's past, step by step; the task around it is :class:`Keeper`."""
 
     store: Store
     keys: Keys
@@ -355,28 +355,28 @@ def _same(facts: ObjectFacts, generation: str, merge: Merge) -> bool:
 
 
 class Keeper:
-    """The errand. ``clock_ms`` tells the time; ``errands`` runs it, beside those of others, by
+    """The task. ``clock_ms`` tells the time; ``scheduler`` runs it, beside those of others, by
     default in a thread of its own."""
 
     def __init__(
-        self, keeping: Keeping, clock_ms: Callable[[], int], errands: Errands | None = None
+        self, keeping: Keeping, clock_ms: Callable[[], int], scheduler: Scheduler | None = None
     ) -> None:
         self._keeping = keeping
         self._clock_ms = clock_ms
-        self._errands = errands or Errands("replicator-keep")
-        self._own_errands = errands is None
-        self._errand: Errand | None = None
+        self._scheduler = scheduler or Scheduler("replicator-keep")
+        self._own_scheduler = scheduler is None
+        self._task: Task | None = None
         self._pause = FIRST_PAUSE
         self.trouble: ReplicatorError | None = None
 
     def start(self) -> None:
-        self._errand = self._errands.add(self._turn)
+        self._task = self._scheduler.add(self._turn)
 
     def stop(self) -> None:
-        if self._errand is not None:
-            self._errand.stop()
-        if self._own_errands:
-            self._errands.stop()
+        if self._task is not None:
+            self._task.stop()
+        if self._own_scheduler:
+            self._scheduler.stop()
 
     @property
     def waits(self) -> str | None:

@@ -1,9 +1,9 @@
-"""Two databases at rest, compared by their tables.
+"""Compares two databases by their tables.
 
-Owns: the SQL. Rows are matched by rowid, in WITHOUT ROWID tables by primary key, and compared
+Owns the SQL. Rows are matched by rowid, in WITHOUT ROWID tables by primary key, and compared
 column by column, type and bytes, so that 1 and 1.0, or ``a`` and ``A`` in a column that ignores
-case, differ. Memory is SQLite's page cache, whatever the size of a table: a join walks one table
-and looks rows up in the other. Neither file is written.
+case, differ. The memory is SQLite's page cache for tables of any size: a join walks one table and
+looks up rows in the other. Refuses to write either file; no process may do so.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import quote
 
 from replicator.errors import DamageError, ReplicatorError
+from replicator.sqlite.connect import UNREADABLE, connect, immutable_uri, primary_code
 
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
-_UNREADABLE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _OURS = "name NOT LIKE 'sqlite~_%' ESCAPE '~'"
 
 
@@ -34,8 +33,10 @@ class SchemaChange:
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
-    """Rows that are only in the newer database, only in the older one, or not the same in both.
-    ``note`` says what to know of the figures, or why there are none (they are None then)."""
+    """Rows that are only in the newer database, only in the older one, or different in both.
+
+    ``note`` qualifies the figures, or explains why there are none (they are None then).
+    """
 
     table: str
     inserted: int | None
@@ -45,13 +46,15 @@ class TableChange:
 
 
 class Comparison:
-    """``old`` and ``new`` are files that nobody writes to. Use it as a context manager.
-    ``DamageError`` when SQLite cannot read one."""
+    """Compares the files ``old`` and ``new``, which no process writes. A context manager.
+
+    ``DamageError`` if SQLite cannot read one of them.
+    """
 
     def __init__(self, old: Path, new: Path) -> None:
-        self._connection = sqlite3.connect(_uri(old), uri=True, isolation_level=None)
+        self._connection = connect(immutable_uri(old))
         with _named():
-            self._connection.execute("ATTACH ? AS new", (_uri(new),))
+            self._connection.execute("ATTACH ? AS new", (immutable_uri(new),))
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +63,7 @@ class Comparison:
         self._connection.close()
 
     def schema(self) -> list[SchemaChange]:
-        """What was created, dropped or altered, by kind and name."""
+        """The objects that were created, dropped or altered, by kind and name."""
         with _named():
             old, new = self._objects("main"), self._objects("new")
         changes = []
@@ -79,7 +82,7 @@ class Comparison:
         return {(kind, name): (sql,) for kind, name, sql in rows}
 
     def tables(self) -> Iterator[TableChange]:
-        """Every table whose rows differ, by name; virtual ones by the tables they rest on."""
+        """Every table whose rows differ, by name; for a virtual table, the tables that store it."""
         with _named():
             old, new = self._stored("main"), self._stored("new")
         for name in sorted(old | new):
@@ -102,8 +105,8 @@ class Comparison:
                 return TableChange(name, 0, self._count("main", name), 0, "dropped")
             return self._compare_rows(name)
         except sqlite3.Error as error:
-            if _code(error) in _UNREADABLE:
-                raise DamageError(f"table {name}: {error}") from error
+            if primary_code(error) in UNREADABLE:
+                raise DamageError(f"table {name}: {error}", code="malformed_database") from error
             return TableChange(name, None, None, None, f"cannot be compared: {error}")
 
     def _compare_rows(self, name: str) -> TableChange:
@@ -129,11 +132,11 @@ class Comparison:
         return int(count)
 
     def _columns(self, side: str, name: str) -> list[str]:
-        """Of those that are stored; a generated column follows from the others."""
+        """The stored columns; a generated column follows from the others."""
         return [row[1] for row in self._info(side, name)]
 
     def _key(self, side: str, name: str) -> list[str]:
-        """What tells rows apart, quoted; empty where nothing does."""
+        """The columns that identify a row, quoted; empty if there are none."""
         info = self._info(side, name)
         names = {row[1].lower() for row in info}
         for rowid in _ROWID_NAMES:
@@ -149,7 +152,7 @@ class Comparison:
 
 
 def _differs(columns: list[str]) -> str:
-    """Whether rows ``a`` and ``b`` are not the same in ``columns``, type and bytes."""
+    """SQL that is true if rows ``a`` and ``b`` differ in type or bytes of ``columns``."""
     if not columns:
         return "0"
     old = [f"a.{_quoted(column)} COLLATE BINARY" for column in columns]
@@ -163,19 +166,13 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _uri(path: Path) -> str:
-    return f"file:{quote(str(path))}?mode=ro&immutable=1"
-
-
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
+    """Translate SQLite's errors."""
     try:
         yield
     except sqlite3.Error as error:
-        kind = DamageError if _code(error) in _UNREADABLE else ReplicatorError
-        raise kind(f"the databases cannot be compared: {error}") from error
-
-
-def _code(error: sqlite3.Error) -> int:
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF
+        message = f"the databases cannot be compared: {error}"
+        if primary_code(error) in UNREADABLE:
+            raise DamageError(message, code="malformed_database") from error
+        raise ReplicatorError(message) from error

@@ -1,14 +1,14 @@
-"""The one door to the user's live database: holds, passive checkpoints, the raw files.
+"""The only access to the user's live database: holds, passive checkpoints, the raw files.
 
-Owns every SQLite connection to that database and every read of its bytes. Refuses to write:
-there is no statement here that changes a table. The only pragmas issued are the switch to WAL
-mode (asked for once, when it is not on yet), passive checkpoints, and, when nobody else has the
-database open, the one that empties the log as SQLite does at a last close.
+Owns every SQLite connection to that database and every read of its bytes. Refuses to change a
+table. The only pragmas are the switch to WAL mode (once, if the database is in another mode) and
+passive checkpoints. If no other connection has the database open, SQLite may also empty and remove
+the WAL, as it does at every last close.
 
 POSIX locks belong to the process: closing any descriptor of the database file would drop
-SQLite's locks on it, so raw reads go through :func:`replicator.system.files.database_reader`,
-which opens it once per inode and never closes it. ``-shm`` is never opened here. Opening and
-closing ``-wal`` is harmless, for no locks live there.
+SQLite's locks on it, so raw reads use :func:`replicator.system.files.database_reader`, which
+opens the file once per inode and never closes it. This module never opens ``-shm``. Opening and
+closing ``-wal`` is harmless, because SQLite takes no locks on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from typing import TypeAlias
 
 from replicator.errors import (
     DatabaseBusy,
@@ -36,19 +36,20 @@ from replicator.errors import (
 )
 from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.format.wal import HEADER_SIZE, WalHeader, parse_header
+from replicator.sqlite.connect import database_uri, primary_code
 from replicator.system import process
-from replicator.system.files import Files, RawFile, database_reader, local_error
+from replicator.system.files import LOCAL, Files, RawFile, database_reader, local_error
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
-SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # whoever has a WAL database open locks one of these
+SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # a connection to a WAL database locks one of these
 FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
 
-Stamp = tuple[int, int]  # when a file was written last (ns), and its size
+Stamp: TypeAlias = tuple[int, int]  # modification time (ns) and size of a file
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Answer of a passive checkpoint: frames in the WAL and frames copied, -1 if unknown."""
+    """The result of a passive checkpoint: frames in the WAL and frames copied, -1 if unknown."""
 
     busy: bool  # another checkpoint is running
     frames: int
@@ -60,12 +61,12 @@ def wal_path(database: Path) -> Path:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """(device, inode) of the file, None when there is none or it has no bytes yet."""
-    found = _facts(path)
+    """(device, inode) of the file; None if there is none, or it is empty."""
+    found = _stat(path)
     return (found.st_dev, found.st_ino) if found is not None else None
 
 
-def _facts(path: Path) -> os.stat_result | None:
+def _stat(path: Path) -> os.stat_result | None:
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -76,10 +77,10 @@ def _facts(path: Path) -> os.stat_result | None:
 
 
 def connect(path: Path, *, timeout: float, mode: str = "rw") -> sqlite3.Connection:
-    """A connection that creates nothing and is used by one thread at a time."""
+    """A connection that creates nothing. One thread uses it at a time."""
     try:
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode={mode}",
+            database_uri(path, f"mode={mode}"),
             uri=True,
             timeout=timeout,
             isolation_level=None,
@@ -87,35 +88,40 @@ def connect(path: Path, *, timeout: float, mode: str = "rw") -> sqlite3.Connecti
             cached_statements=8,
         )
     except sqlite3.Error as error:
-        raise DatabaseUnusable(f"cannot open {path}: {error}") from error
-    if sys.version_info >= (3, 12):  # leave the log alone when we close last
+        raise DatabaseUnusable(f"cannot open {path}: {error}", path=path) from error
+    if sys.version_info >= (3, 12):  # our last close must not checkpoint or remove the WAL
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
     return connection
 
 
-def _translate(path: Path, error: sqlite3.Error) -> ReplicatorError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+def database_error(path: Path, error: sqlite3.Error) -> ReplicatorError:
+    """The error of :mod:`replicator.errors` for an error of SQLite about the database."""
+    code = primary_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DatabaseBusy(f"{path} is locked: {error}")
+        return DatabaseBusy(f"{path} is locked: {error}", path=path)
     if code == sqlite3.SQLITE_NOTADB:
         return not_a_database(path)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return read_only(path)
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL):
-        return LocalIOError(f"{path}: {error}")
-    return DatabaseUnusable(f"{path}: {error}")
+        return LocalIOError(f"{path}: {error}", path=path)
+    return DatabaseUnusable(f"{path}: {error}", path=path)
 
 
 def not_a_database(path: Path) -> DatabaseUnusable:
     return DatabaseUnusable(
         f"{path} is not a SQLite database, or it is encrypted",
-        hint="name a plain SQLite file; an encrypted one (SQLCipher, SEE) cannot be followed",
+        path=path,
+        code="not_a_database",
+        hint="name a plain SQLite file; an encrypted one (SQLCipher, SEE) cannot be replicated",
     )
 
 
 def read_only(path: Path) -> DatabaseUnusable:
     return DatabaseUnusable(
         f"{path} is read-only, and a reader of a WAL database must be able to lock it",
+        path=path,
+        code="database_read_only",
         hint="give this user write permission to the file and its directory (chmod u+w)",
     )
 
@@ -123,15 +129,17 @@ def read_only(path: Path) -> DatabaseUnusable:
 def exclusive(path: Path) -> DatabaseUnusable:
     return DatabaseUnusable(
         f"{path} stays locked by another process, most likely in EXCLUSIVE locking mode",
+        path=path,
+        code="database_locked",
         hint="let the application use PRAGMA locking_mode=NORMAL, or end its long transaction",
     )
 
 
 class Hold:
-    """A connection that can hold one read transaction open.
+    """A connection that can keep one read transaction open.
 
-    It is a read-only one, so that its close, even as the last one of all, copies nothing into
-    the database file: that may be another one by then.
+    The connection is read-only. So even the last close of all copies nothing into the database
+    file, which may have been replaced by then.
     """
 
     def __init__(self, path: Path, *, timeout: float) -> None:
@@ -145,7 +153,7 @@ class Hold:
             self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         except sqlite3.Error as error:
             self.end()
-            raise _translate(self._path, error) from error
+            raise database_error(self._path, error) from error
 
     def end(self) -> None:
         if self._connection.in_transaction:
@@ -158,21 +166,22 @@ class Hold:
 class LiveDatabase:
     """One open database file, as long as the path still names the same inode."""
 
-    def __init__(
-        self, path: Path, *, busy_timeout: float = 5.0, files: Files | None = None
-    ) -> None:
-        """Check the file and switch it to WAL mode if it is not; ``DatabaseUnusable``."""
+    def __init__(self, path: Path, *, busy_timeout: float = 5.0, files: Files = LOCAL) -> None:
+        """Check the file, and switch it to WAL mode if needed. ``DatabaseUnusable``.
+
+        ``busy_timeout`` is in seconds.
+        """
         self.path = path
-        self.files = files or Files()
+        self.files = files
         self._timeout = busy_timeout
         _check_permissions(path)
         self.raw: RawFile = database_reader(path, self.files)
         self.identity = identity(path)
         self.switched = False
-        header = self.header()  # before any connection: a foreign file is told apart first
-        self._checkpointer = connect(path, timeout=busy_timeout)
+        header = self.header()  # before any connection, to recognise a foreign file first
+        self._checkpointer = self._connect(busy_timeout)
         self._locker: sqlite3.Connection | None = None
-        self._locking = threading.RLock()  # whoever asks for the write lock, or holds it
+        self._locking = threading.RLock()  # of the one that wants the write lock
         self._idle_holds: list[Hold] = []
         self._holds: list[Hold] = []
         self.wal = WalFile(wal_path(path), self.files)
@@ -185,12 +194,15 @@ class LiveDatabase:
             raise
 
     def header(self) -> DatabaseHeader:
-        """The database file's own header, as it lies on disk."""
+        """The database file's header on disk."""
         data = self.raw.pread(HEADER_BYTES, 0)
         header = parse_database_header(data)
         if header is None:
             raise not_a_database(self.path)
         return header
+
+    def _connect(self, timeout: float) -> sqlite3.Connection:
+        return connect(self.path, timeout=timeout)
 
     def _switch_to_wal(self) -> None:
         try:
@@ -200,6 +212,8 @@ class LiveDatabase:
         if mode != "wal":
             raise DatabaseUnusable(
                 f"{self.path} cannot be switched to WAL mode (it stays in {mode} mode)",
+                path=self.path,
+                code="wal_mode_refused",
                 hint="its file system must support shared memory; network file systems do not",
             )
         self.switched = True
@@ -211,22 +225,23 @@ class LiveDatabase:
             raise self._explain(error) from error
 
     def _explain(self, error: sqlite3.Error) -> ReplicatorError:
-        found = _translate(self.path, error)
+        found = database_error(self.path, error)
         return exclusive(self.path) if isinstance(found, DatabaseBusy) else found
 
     def check_identity(self) -> Stamp:
-        """``DatabaseReplaced`` when the path names another file, or none, by now."""
-        found = _facts(self.path)
+        """``DatabaseReplaced`` if the path names another file now, or none."""
+        found = _stat(self.path)
         if found is None or (found.st_dev, found.st_ino) != self.identity:
-            raise DatabaseReplaced(f"{self.path} was replaced or deleted")
+            raise DatabaseReplaced(f"{self.path} was replaced or deleted", path=self.path)
         return found.st_mtime_ns, found.st_size
 
     def alone(self) -> bool:
-        """Whether nobody else has the database open; False where that cannot be known.
+        """True if no other connection has the database open; False also if that is unknown.
 
-        Another process shows by its lock, whatever its name space; another connection of this
-        process by its descriptor (SQLite keeps even those of closed connections for as long as
-        anybody here holds a lock, so beside such an application the answer stays False).
+        A lock reveals another process, also one in another namespace. A descriptor reveals
+        another connection of this process. SQLite keeps the descriptors of closed connections as
+        long as a connection of the process holds a lock, so with such an application in the same
+        process the answer stays False.
         """
         if not sys.platform.startswith("linux"):
             return False
@@ -236,27 +251,27 @@ class LiveDatabase:
             kind, *_ = FLOCK.unpack(fcntl.fcntl(self.raw.fileno(), fcntl.F_GETLK, ask))
             if kind != fcntl.F_UNLCK:
                 return False
-            # counting takes 30 ms where 500 databases are open
+            # counting takes 30 ms with 500 open databases
             return process.claimed() or self._descriptors() == ours
-        except OSError:  # no descriptor left, say
+        except OSError:  # for example without a free descriptor
             return False
 
     def _descriptors(self) -> int:
-        """How often this process has the database file open."""
+        """Number of this process's descriptors of the database file."""
         found = 0
         for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):  # the one of the listing itself, for example
+            with contextlib.suppress(OSError):  # for example that of the listing itself
                 facts = os.fstat(int(name))
                 found += (facts.st_dev, facts.st_ino) == self.identity
         return found
 
     def reopen_after_last_close(self) -> None:
-        """Close everything, so that SQLite removes the log as it does at a last close, and open
-        the database again. Every hold is gone then.
+        """Close every connection, so that SQLite removes the WAL at the last close, and open the
+        database again. Every hold has ended then.
 
-        What a log leaves behind would be taken for the log of whatever file is put in the place
-        of the database next; without us the application's last close removes it. Somebody who
-        came meanwhile keeps the log.
+        If another file later replaces the database, SQLite would read a leftover WAL into it.
+        Without a replicator, the application's last close removes the WAL. A connection that
+        another process opened in the meantime keeps it.
         """
         for connection in (*self._holds, self._locker):
             if connection is not None:
@@ -267,11 +282,11 @@ class LiveDatabase:
         self._checkpointer.close()
         self.wal.close()
         self.check_identity()
-        self._checkpointer = connect(self.path, timeout=self._timeout)
+        self._checkpointer = self._connect(self._timeout)
         self._probe()
 
     def hold(self) -> Hold:
-        """Open a read transaction; give it back with :meth:`release`."""
+        """Begin a read transaction; end it with :meth:`release`."""
         hold = (
             self._idle_holds.pop() if self._idle_holds else Hold(self.path, timeout=self._timeout)
         )
@@ -288,24 +303,25 @@ class LiveDatabase:
             self._idle_holds.append(hold)
 
     def checkpoint(self) -> Checkpoint:
-        """One passive checkpoint: never waits, never makes anybody wait."""
+        """One passive checkpoint. It never waits and blocks no other connection."""
         try:
             row = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            raise _translate(self.path, error) from error
+            raise database_error(self.path, error) from error
         return Checkpoint(busy=bool(row[0]), frames=row[1], copied=row[2])
 
     @contextlib.contextmanager
     def write_lock(self, *, patience: float) -> Iterator[bool]:
-        """Hold the write lock inside the block; yields False if it was not had in time (s).
+        """Hold the write lock in the block. Yields False if it is not free within ``patience``
+        seconds.
 
-        Asked for without SQLite's busy handler, whose growing sleeps would lose every race
-        against a writer that never pauses. Another thread that asks waits for the end of the block.
+        Does not use SQLite's busy handler, whose growing sleeps would lose every race against a
+        writer that never pauses. Another thread that calls this waits for the end of the block.
         """
         with self._locking:
             if self._locker is None:
-                self._locker = connect(self.path, timeout=0)
-            if self._locker.in_transaction:  # held already, further out
+                self._locker = self._connect(timeout=0)
+            if self._locker.in_transaction:  # an outer block of this thread holds it
                 yield True
                 return
             taken = self._take_lock(self._locker, time.monotonic() + patience)
@@ -320,8 +336,8 @@ class LiveDatabase:
             try:
                 locker.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if not isinstance(_translate(self.path, error), DatabaseBusy):
-                    raise _translate(self.path, error) from error
+                if not isinstance(database_error(self.path, error), DatabaseBusy):
+                    raise database_error(self.path, error) from error
                 if time.monotonic() >= until:
                     return False
                 time.sleep(0.0002)
@@ -329,8 +345,7 @@ class LiveDatabase:
                 return True
 
     def close(self) -> None:
-        """Close every connection, the holds last. The raw descriptor stays, see the module's
-        text."""
+        """Close every connection, the holds last. The raw descriptor stays open, see above."""
         for hold in self._holds:
             hold.end()
         for connection in (self._locker, self._checkpointer):
@@ -345,15 +360,15 @@ class LiveDatabase:
 class WalFile:
     """The ``-wal`` file, re-opened whenever its path names another inode."""
 
-    def __init__(self, path: Path, files: Files | None = None) -> None:
+    def __init__(self, path: Path, files: Files = LOCAL) -> None:
         self.path = path
-        self._files = files or Files()
-        self.replaced = False  # whether the file was ever another one, or gone, after it was there
+        self._files = files
+        self.replaced = False  # True if the file was ever replaced or removed after it was opened
         self._descriptor: int | None = None
         self._identity: tuple[int, int] | None = None
 
     def refresh(self) -> os.stat_result | None:
-        """Follow the path to the file it names now; None when there is none."""
+        """Open the file that the path names now. Returns its status; None if there is none."""
         try:
             found = self._files.system(os.stat, self.path)
             if self._identity != (found.st_dev, found.st_ino):
@@ -372,7 +387,7 @@ class WalFile:
         return found
 
     def header(self) -> WalHeader | None:
-        """The log's header; None when the log is empty."""
+        """The WAL's header; None if the WAL is empty."""
         return parse_header(self.read(HEADER_SIZE, 0))
 
     def read(self, size: int, offset: int) -> bytes:
@@ -397,6 +412,6 @@ def _check_permissions(path: Path) -> None:
         raise local_error(error, path) from error
     if not stat.S_ISREG(mode):
         raise not_a_database(path)
-    marked = not mode & 0o222  # root may write anyway, but somebody meant it
+    marked = not mode & 0o222  # root can write it anyway, but the mode is deliberate
     if marked or not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK):
         raise read_only(path)

@@ -17,7 +17,7 @@ from typing import TypeVar
 from replicator.errors import StoreUnavailable
 from replicator.store.base import ObjectInfo, Part, Store
 from replicator.store.wrapper import StoreWrapper
-from replicator.system.scheduler import Errand, Errands
+from replicator.system.scheduler import Scheduler, Task
 
 T = TypeVar("T")
 
@@ -40,13 +40,13 @@ class WatchedStore(StoreWrapper):
         store: Store,
         on_overdue: Callable[[StoreUnavailable], None],
         *,
-        alarms: Errands | None = None,
+        alarms: Scheduler | None = None,
         patience: float = PATIENCE,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """``alarms`` runs the alarm, beside those of others; by default in a thread of its own."""
         super().__init__(store)
-        self._alarms = alarms or Errands("replicator-attention", most=1)
+        self._alarms = alarms or Scheduler("replicator-attention", most=1)
         self._own_alarms = alarms is None
         self._on_overdue = on_overdue
         self._patience = patience
@@ -56,7 +56,7 @@ class WatchedStore(StoreWrapper):
         self._told: set[int] = set()
         self._count = 0
         self._closed = False
-        self._alarm: Errand | None = None
+        self._alarm: Task | None = None
         self._set = False  # the alarm will look by itself
 
     @property

@@ -1,4 +1,4 @@
-"""The wall clock, in the unit that the format uses."""
+"""The wall clock, in the unit of the format. Refuses to measure durations: the clock may jump."""
 
 from __future__ import annotations
 

@@ -1,20 +1,19 @@
-"""The one door to the local file system.
+"""The only access to the local file system.
 
-Owns: every open, write, sync, rename and lock of a local file, and the order that makes a
-file durable (write, fsync, rename, fsync of the directory). Refuses: to know what the bytes
-mean, to repeat a failed fsync (the kernel forgets what it could not write), and to close a
-database file once it is open, because that would drop the process's SQLite locks on it.
+Owns every open, write, sync and rename of a local file, and the order that makes a file durable
+(write, fsync, rename, fsync of the directory). Refuses to know the meaning of the bytes, to
+repeat a failed fsync (the kernel drops the pages it could not write), and to close a database
+file once it is open, because that would drop the process's SQLite locks on it.
 
-Every system call passes through :meth:`Files.system`, so one method is the fault seam.
-``OSError`` becomes ``DiskFull`` (ENOSPC, EDQUOT) or ``LocalIOError``; the message names the
-path.
+Every system call passes through :meth:`Files.system`, so a test injects faults in one method.
+``OSError`` becomes ``DiskFull`` (ENOSPC, EDQUOT) or ``LocalIOError``, which carry the path and
+the error number.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -23,31 +22,31 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import ParamSpec, Self, TypeAlias, TypeVar
 
-from replicator.errors import AlreadyRunning, DiskFull, LocalIOError
+from replicator.errors import DiskFull, LocalIOError
+from replicator.format.buffers import Buffer
 
 StrPath: TypeAlias = str | os.PathLike[str]
-Buffer: TypeAlias = bytes | bytearray | memoryview
 P = ParamSpec("P")
 T = TypeVar("T")
 
 READ_SIZE = 1 << 20
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-# What file systems answer that cannot sync a directory; there is nothing to make durable then.
+# Errors of file systems that cannot sync a directory; they need no sync either.
 NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 log = logging.getLogger(__name__)
 
 
 def local_error(error: OSError, path: StrPath) -> LocalIOError:
-    """The error of this project for an ``OSError`` about ``path``."""
+    """The :class:`LocalIOError` for an ``OSError`` about ``path``."""
     kind = DiskFull if error.errno in NO_SPACE else LocalIOError
     reason = (error.strerror or str(error)).lower()
-    return kind(f"{os.fspath(path)}: {reason}")
+    return kind(f"{os.fspath(path)}: {reason}", path=os.fspath(path), errno=error.errno)
 
 
 @contextlib.contextmanager
 def about(path: StrPath) -> Iterator[None]:
-    """Turns an ``OSError`` of the block into one of ours that names ``path``."""
+    """Turn an ``OSError`` in the block into a :class:`LocalIOError` about ``path``."""
     try:
         yield
     except OSError as error:
@@ -62,13 +61,13 @@ class Files:
         return call(*args, **kwargs)
 
     def create(self, path: StrPath) -> OutFile:
-        """A new, empty file to write; an old one of that name is replaced."""
+        """A new, empty file to write. Replaces an existing file of that name."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with about(path):
             return OutFile(self, Path(path), self.system(os.open, path, flags, 0o600))
 
     def publish(self, draft: OutFile, final: StrPath) -> None:
-        """Give ``draft`` its final name, durably, replacing what has that name."""
+        """Give ``draft`` its final name, durably. Replaces an existing file of that name."""
         draft.sync()
         draft.close()
         with about(final):
@@ -109,7 +108,7 @@ class Files:
             return file.pread(file.size(), 0)
 
     def sha256(self, path: StrPath) -> str:
-        """Of the whole file, as hex; memory stays small."""
+        """SHA-256 of the whole file, as hex. Uses little memory."""
         digest = hashlib.sha256()
         for piece in self.pieces(path, READ_SIZE):
             digest.update(piece)
@@ -128,7 +127,7 @@ class Files:
         self.sync_directory(Path(new).parent)
 
     def unlink(self, path: StrPath, *, missing_ok: bool = False) -> None:
-        """Remove a name. Not durable by itself: what comes back after a crash is removed again."""
+        """Remove a name. Not durable: the caller removes a file that is back after a crash."""
         with about(path):
             try:
                 self.system(os.unlink, path)
@@ -145,10 +144,23 @@ class Files:
         with about(target):
             try:
                 self.system(os.mkdir, target, 0o700)
-            except FileExistsError:  # somebody made it since, which is fine, or it is a file
+            except FileExistsError:  # another process made it since, which is fine, or it is a file
                 if not target.is_dir():
                     raise
         self.sync_directory(target.parent)
+
+    def remove_directory(self, path: StrPath) -> None:
+        """Remove an empty directory."""
+        with about(path):
+            self.system(os.rmdir, path)
+
+    def copy_mode(self, source: StrPath, target: StrPath) -> None:
+        """Give ``target`` the permissions of ``source``, and its owner if that is permitted."""
+        with about(target):
+            facts = self.system(os.stat, source)
+            self.system(os.chmod, target, facts.st_mode & 0o7777)
+            with contextlib.suppress(PermissionError):
+                self.system(os.chown, target, facts.st_uid, facts.st_gid)
 
     def listdir(self, path: StrPath) -> list[str]:
         with about(path):
@@ -166,6 +178,10 @@ class Files:
         with about(path):
             facts = self.system(os.statvfs, path)
         return facts.f_bavail * facts.f_frsize
+
+
+LOCAL = Files()
+"""The local file system without injected faults."""
 
 
 class OutFile:
@@ -199,17 +215,17 @@ class OutFile:
             os.close(fd)
 
     def discard(self) -> None:
-        """Close and remove the file; for cleaning up, so it never raises."""
+        """Close and remove the file. Never raises, because callers clean up with it."""
         self.close()
         try:
             self._files.unlink(self.path, missing_ok=True)
         except LocalIOError as error:
-            log.warning("%s; the temporary file stays for now", error)
+            log.warning("%s; the temporary file was not removed", error)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
         if self._failed:
-            raise LocalIOError(f"{self.path}: an earlier write failed")
+            raise LocalIOError(f"{self.path}: an earlier write failed", path=self.path)
         try:
             with about(self.path):
                 yield
@@ -227,7 +243,7 @@ class RawFile:
         self._fd = fd
 
     def fileno(self) -> int:
-        """For questions about the file's locks; never close it."""
+        """The descriptor, for questions about the file's locks. Never close it."""
         return self._fd
 
     def pread(self, n: int, offset: int) -> bytes:
@@ -239,7 +255,7 @@ class RawFile:
         return data + self.pread(n - len(data), offset + len(data))
 
     def preadinto(self, buffer: Buffer, offset: int) -> int:
-        """Fill ``buffer`` from ``offset``; the count read, short only at the end of the file."""
+        """Fill ``buffer`` from ``offset``. Returns the bytes read: fewer only at the file's end."""
         rest = memoryview(buffer).cast("B")
         total = 0
         while rest:
@@ -263,7 +279,7 @@ class RawFile:
 
 
 class InFile(RawFile):
-    """A file opened for reading that is closed by its user."""
+    """A file opened for reading; the caller closes it."""
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -281,14 +297,13 @@ _databases: dict[tuple[int, int], int] = {}
 _databases_lock = threading.Lock()
 
 
-def database_reader(path: StrPath, files: Files | None = None) -> RawFile:
+def database_reader(path: StrPath, files: Files = LOCAL) -> RawFile:
     """Raw reads of a database file, by one descriptor per inode for the life of the process.
 
     Closing any descriptor of a file drops all POSIX locks of the process on it, SQLite's
     included (sqlite.org, "How To Corrupt An SQLite Database File", 2.2), so none is closed.
-    The open descriptor also keeps the inode's number from being used again.
+    The open descriptor also prevents that the system reuses the inode's number.
     """
-    files = files or Files()
     with _databases_lock, about(path):
         facts = files.system(os.stat, path)
         identity = facts.st_dev, facts.st_ino
@@ -301,72 +316,7 @@ def _open_database(path: StrPath, files: Files) -> tuple[int, int]:
     fd = files.system(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
     facts = os.fstat(fd)
     identity = facts.st_dev, facts.st_ino
-    # A known inode is met here when the path was replaced since the stat. The second
-    # descriptor stays open and unused: closing it is what must not happen.
+    # The inode is known here if the path was replaced since the stat. The second descriptor
+    # stays open and unused, because it must not be closed.
     _databases.setdefault(identity, fd)
     return identity
-
-
-class DirLock:
-    """At most one holder per directory, among processes and within one.
-
-    ``flock`` on ``{directory}/lock``: the kernel lets go when the holder dies, however it
-    dies. The descriptor is close-on-exec, so a child process that is run does not hold it.
-    """
-
-    def __init__(self, directory: StrPath, files: Files | None = None) -> None:
-        self.path = Path(directory) / "lock"
-        self._files = files or Files()
-        self._fd = -1
-
-    def acquire(self) -> None:
-        """Take the lock; ``AlreadyRunning`` names the pid of the holder."""
-        self._files.mkdir(self.path.parent)
-        with about(self.path):
-            while not self._try():
-                pass
-
-    def release(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.release()
-
-    def _try(self) -> bool:
-        """One attempt; False when the file was removed between opening and locking it."""
-        fd = self._files.system(os.open, self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            self._files.system(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not self._is_current(fd):
-                os.close(fd)
-                return False
-            self._files.system(os.ftruncate, fd, 0)
-            self._files.system(os.pwrite, fd, str(os.getpid()).encode(), 0)
-        except BlockingIOError as error:
-            holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
-            os.close(fd)
-            raise self._already_running(holder) from error
-        except BaseException:
-            os.close(fd)
-            raise
-        self._fd = fd
-        return True
-
-    def _is_current(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(fd), self._files.system(os.stat, self.path))
-        except FileNotFoundError:
-            return False
-
-    def _already_running(self, holder: str) -> AlreadyRunning:
-        who = f"process {holder}" if holder else "another process"
-        return AlreadyRunning(
-            f"{who} already works with {self.path.parent}",
-            hint="stop it first, or give this replicator its own --cache-dir and database",
-        )

@@ -1,49 +1,115 @@
-"""One replicator per cache directory and per database, whatever cache directory each was given.
+"""Locks between processes: one holder per directory, and one replicator per database.
 
-Both locks are files of their own, never the database: closing any descriptor of that would drop
-SQLite's locks on it. Two names of one database that no symbolic link joins (a hard link, a bind
-mount of the single file) escape the second lock; then the log in the bucket has the last word.
+Owns the lock files, which are never the database: closing any descriptor of that would drop
+SQLite's locks on it. Refuses to break a lock. Two names of one database that no symbolic link
+joins (a hard link, a bind mount of the single file) have two locks; then only the fencing in the
+archive stops the second replicator.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 from pathlib import Path
+from typing import Self
 
-from replicator.errors import LocalIOError
-from replicator.system.files import DirLock, Files
+from replicator.errors import AlreadyRunning, LocalIOError
+from replicator.system.files import LOCAL, Files, StrPath, about
+from replicator.system.paths import cache_directory
 
 log = logging.getLogger(__name__)
 
 
-def cache_beside(database: Path) -> Path:
-    """The cache directory of a database when none is named; it follows the database."""
-    return database.with_name(f".{database.name}-replicator")
+class DirLock:
+    """At most one holder per directory, among processes and within one.
+
+    ``flock`` on ``{directory}/lock``: the kernel releases it when the holder dies for any
+    reason. The descriptor is close-on-exec, so a child process does not hold it.
+    """
+
+    def __init__(self, directory: StrPath, files: Files = LOCAL) -> None:
+        self.path = Path(directory) / "lock"
+        self._files = files
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Take the lock. ``AlreadyRunning`` has the pid of the holder, if it is known."""
+        self._files.mkdir(self.path.parent)
+        with about(self.path):
+            while not self._try():
+                pass
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def _try(self) -> bool:
+        """One attempt. False if the file was removed between opening and locking it."""
+        fd = self._files.system(os.open, self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._files.system(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_current(fd):
+                os.close(fd)
+                return False
+            self._files.system(os.ftruncate, fd, 0)
+            self._files.system(os.pwrite, fd, str(os.getpid()).encode(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise self._already_running(holder) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        return True
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), self._files.system(os.stat, self.path))
+        except FileNotFoundError:
+            return False
+
+    def _already_running(self, holder: str) -> AlreadyRunning:
+        who = f"process {holder}" if holder else "another process"
+        return AlreadyRunning(
+            f"{who} already works with {self.path.parent}",
+            pid=int(holder) if holder.isdigit() else None,
+            path=self.path.parent,
+            hint="stop it first, or give this replicator its own --cache-dir and database",
+        )
 
 
 class ReplicatorLock:
-    """Held from :meth:`acquire` to :meth:`release`, or to the end of the process."""
+    """One replicator per cache directory and per database. Held from :meth:`acquire` to
+    :meth:`release`, or to the end of the process."""
 
-    def __init__(self, database: Path, cache: Path, files: Files | None = None) -> None:
-        beside = cache_beside(database)
+    def __init__(self, database: Path, cache: Path, files: Files = LOCAL) -> None:
+        default = cache_directory(database)
         self._cache = DirLock(cache, files)
-        self._beside = DirLock(beside, files) if beside != cache else None
+        self._database = DirLock(default, files) if default != cache else None
 
     def acquire(self) -> None:
-        """``AlreadyRunning`` names the process that works with the cache or the database.
+        """``AlreadyRunning`` names the process that uses the cache or the database.
 
-        Where nothing can be written beside the database it cannot be followed either, which is
-        for others to say.
+        A read-only directory of the database is no error here: opening the database reports it.
         """
         self._cache.acquire()
-        if self._beside is None or not self._beside.path.parent.parent.is_dir():
+        if self._database is None or not self._database.path.parent.parent.is_dir():
             return
         try:
-            self._beside.acquire()
+            self._database.acquire()
         except LocalIOError as error:
             log.warning(
-                "%s; so a replicator that is given another cache directory would not be noticed",
-                error,
+                "%s; a second replicator with another cache directory would not be detected", error
             )
         except BaseException:
             self.release()
@@ -51,5 +117,5 @@ class ReplicatorLock:
 
     def release(self) -> None:
         self._cache.release()
-        if self._beside is not None:
-            self._beside.release()
+        if self._database is not None:
+            self._database.release()

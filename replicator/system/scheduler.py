@@ -1,7 +1,7 @@
-"""Work that is due now and then, for many, in a few threads that come and go.
+"""A small elastic thread pool for periodic tasks.
 
-Owns the threads, and when each errand is run next. Refuses: to know what the work is, and to run
-one errand twice at the same time.
+Owns the threads and the time of each task's next run. Refuses to know the work, and to run one
+task twice at the same time.
 """
 
 from __future__ import annotations
@@ -12,40 +12,76 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
-MOST = 16  # threads at once; what waits for a store that hangs must not keep the others waiting
-LINGER = 5.0  # seconds that a thread without work stays while another one watches the clock
-AFTER_DEFECT = 60.0
+MOST_THREADS = 16  # so that tasks that wait for a hanging store do not delay the others
+LINGER = 5.0  # seconds that a thread without work stays while another one waits for the next task
+AFTER_FAILURE = 60.0  # seconds until a task runs again after an unexpected error
 
 Work: TypeAlias = Callable[[], float | None]
-"""Does what is due; seconds until the next time, None: not before somebody wakes it."""
+"""Does the work that is due. Returns the seconds until the next run; None: only after a wake."""
 
 log = logging.getLogger(__name__)
 
 
-class Errands:
-    """Threads are started when there is work for them; :meth:`stop` ends them all."""
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A handle on one periodic task; made by :meth:`Scheduler.add`."""
 
-    def __init__(self, name: str = "replicator-errand", *, most: int = MOST) -> None:
+    wake: Callable[[], None]
+    """Run the task now, or once more if it is running."""
+    stop: Callable[[], None]
+    """Never run the task again. Returns after the current run. The task itself must not call it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """The state of one task; the scheduler's lock guards it."""
+
+    work: Work
+    ticket: int = 0  # of the valid element of the heap, 0: none
+    running: bool = False
+    woken: bool = False  # while it ran
+    stopped: bool = False
+
+
+class Scheduler:
+    """Starts threads as tasks become due, up to ``most``; :meth:`stop` ends them all.
+
+    Within a pool, at most one thread without work stays for good, to wait for the next task; a
+    second one ends after ``linger`` seconds.
+    """
+
+    def __init__(
+        self,
+        name: str = "replicator-task",
+        *,
+        most: int = MOST_THREADS,
+        linger: float = LINGER,
+        after_failure: float = AFTER_FAILURE,
+    ) -> None:
         self._name = name
         self._most = most
+        self._linger = linger
+        self._after_failure = after_failure
         self._changed = threading.Condition()
-        self._due: list[tuple[float, int, Errand]] = []
+        self._due: list[tuple[float, int, _Entry]] = []
         self._tickets = itertools.count(1)
         self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._stopped = False
 
-    def add(self, work: Work, *, delay: float | None = 0.0) -> Errand:
-        """Run ``work`` after ``delay`` seconds (None: once it is woken), then as it says."""
-        errand = Errand(self, work)
+    def add(self, work: Work, *, delay: float | None = 0.0) -> Task:
+        """Run ``work`` after ``delay`` seconds (None: after a wake), then as ``work`` asks."""
+        entry = _Entry(work)
         with self._changed:
-            self._schedule(errand, delay)
-        return errand
+            self._schedule(entry, delay)
+        return Task(partial(self._wake, entry), partial(self._stop_one, entry))
 
     def stop(self) -> None:
-        """Begin nothing more, and wait for what is being done."""
+        """Start no further run, and wait for the current ones."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -53,33 +89,38 @@ class Errands:
         for thread in threads:
             thread.join()
 
-    # ---------------------------------------------------------------- for errands
+    @property
+    def thread_count(self) -> int:
+        with self._changed:
+            return len(self._threads)
 
-    def _schedule(self, errand: Errand, delay: float | None) -> None:
-        """With the lock held. What was scheduled before does not count any more."""
-        errand._ticket = 0  # noqa: SLF001 - the two classes are one
-        if delay is None or errand._stopped or self._stopped:  # noqa: SLF001
+    # ---------------------------------------------------------------- for tasks
+
+    def _wake(self, entry: _Entry) -> None:
+        with self._changed:
+            entry.woken = entry.running
+            if not entry.running:
+                self._schedule(entry, 0.0)
+
+    def _stop_one(self, entry: _Entry) -> None:
+        with self._changed:
+            entry.stopped = True
+            entry.ticket = 0
+            self._changed.wait_for(lambda: not entry.running)
+
+    def _schedule(self, entry: _Entry, delay: float | None) -> None:
+        """Replace the entry's next run. The caller holds the lock."""
+        entry.ticket = 0
+        if delay is None or entry.stopped or self._stopped:
             return
-        errand._ticket = next(self._tickets)  # noqa: SLF001
-        heapq.heappush(self._due, (time.monotonic() + delay, errand._ticket, errand))  # noqa: SLF001
-        self._reinforce()
-
-    def _wake(self, errand: Errand) -> None:
-        with self._changed:
-            errand._again = errand._running  # noqa: SLF001
-            if not errand._running:  # noqa: SLF001
-                self._schedule(errand, 0.0)
-
-    def _end(self, errand: Errand) -> None:
-        with self._changed:
-            errand._stopped = True  # noqa: SLF001
-            errand._ticket = 0  # noqa: SLF001
-            self._changed.wait_for(lambda: not errand._running)  # noqa: SLF001
+        entry.ticket = next(self._tickets)
+        heapq.heappush(self._due, (time.monotonic() + delay, entry.ticket, entry))
+        self._start_worker()
 
     # ---------------------------------------------------------------- the threads
 
-    def _reinforce(self) -> None:
-        """See that somebody watches the clock while the others work."""
+    def _start_worker(self) -> None:
+        """Make sure that one thread waits for the next task while the others work."""
         if self._idle:
             self._changed.notify_all()
         elif self._due and len(self._threads) < self._most:
@@ -90,66 +131,46 @@ class Errands:
     def _serve(self) -> None:
         with self._changed:
             while not self._stopped:
-                errand = self._next()
-                if errand is not None:
-                    self._run(errand)
-                elif not self._rest():
+                entry = self._next()
+                if entry is not None:
+                    self._run(entry)
+                elif not self._wait():
                     break
             self._threads.discard(threading.current_thread())
 
-    def _next(self) -> Errand | None:
-        """The errand that is due, None while none is."""
+    def _next(self) -> _Entry | None:
+        """The entry that is due, None if there is none."""
         while self._due:
-            when, ticket, errand = self._due[0]
-            if ticket == errand._ticket and when > time.monotonic():  # noqa: SLF001
+            when, ticket, entry = self._due[0]
+            if ticket == entry.ticket and when > time.monotonic():
                 return None
             heapq.heappop(self._due)
-            if ticket == errand._ticket:  # noqa: SLF001
-                return errand
+            if ticket == entry.ticket:
+                return entry
         return None
 
-    def _rest(self) -> bool:
-        """Wait for the next one; False: this thread is not needed."""
+    def _wait(self) -> bool:
+        """Wait for the next task. Returns False if this thread is superfluous."""
         until = self._due[0][0] - time.monotonic() if self._due else None
         alone = not self._idle
         self._idle += 1
-        heard = self._changed.wait(until if alone else LINGER)
+        notified = self._changed.wait(until if alone else self._linger)
         self._idle -= 1
-        return heard or alone or not self._idle
+        return notified or alone or not self._idle
 
-    def _run(self, errand: Errand) -> None:
-        """Called with the lock held, which is let go while the errand runs."""
-        errand._running = True  # noqa: SLF001
-        self._reinforce()
+    def _run(self, entry: _Entry) -> None:
+        """Run the work without the lock. The caller holds it before and after."""
+        entry.running = True
+        self._start_worker()
         self._changed.release()
         try:
-            delay = errand._work()  # noqa: SLF001
+            delay = entry.work()
         except Exception:
-            log.exception("an errand met a defect")
-            delay = AFTER_DEFECT
+            log.exception("unexpected error (bug) in a periodic task")
+            delay = self._after_failure
         finally:
             self._changed.acquire()
-            errand._running = False  # noqa: SLF001
-        again, errand._again = errand._again, False  # noqa: SLF001
-        self._schedule(errand, 0.0 if again else delay)
+            entry.running = False
+        woken, entry.woken = entry.woken, False
+        self._schedule(entry, 0.0 if woken else delay)
         self._changed.notify_all()
-
-
-class Errand:
-    """One piece of work; made by :meth:`Errands.add`."""
-
-    def __init__(self, errands: Errands, work: Work) -> None:
-        self._errands = errands
-        self._work = work
-        self._ticket = 0  # of the entry that counts, 0: none
-        self._running = False
-        self._again = False  # it was woken while it ran
-        self._stopped = False
-
-    def wake(self) -> None:
-        """Run it now, or once more if it is running."""
-        self._errands._wake(self)  # noqa: SLF001
-
-    def stop(self) -> None:
-        """Never run it again; returns once it does not run. Not from within."""
-        self._errands._end(self)  # noqa: SLF001

@@ -1,4 +1,7 @@
-"""A directory for a while: made for one piece of work, gone afterwards."""
+"""A temporary directory for one piece of work.
+
+Owns its creation and its removal. Refuses to know its content.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from replicator.system.files import Files, about
+from replicator.system.files import LOCAL, Files, about
 
 
 @contextlib.contextmanager
-def scratch_directory(parent: Path | None, files: Files | None = None) -> Iterator[Path]:
-    """A new directory in ``parent`` (default: the system's temporary directory)."""
-    place = parent or Path(tempfile.gettempdir())
-    directory = place / f"replicator-{secrets.token_hex(8)}"
-    with about(place):
-        (files or Files()).system(os.mkdir, directory, 0o700)
+def scratch_directory(parent: Path | None, files: Files = LOCAL) -> Iterator[Path]:
+    """A new directory in ``parent`` (default: the system's temporary directory), removed at the
+    end of the block."""
+    parent = parent or Path(tempfile.gettempdir())
+    directory = parent / f"replicator-{secrets.token_hex(8)}"
+    with about(parent):
+        files.system(os.mkdir, directory, 0o700)
     try:
         yield directory
     finally:

@@ -1,18 +1,18 @@
-"""Looking after database files: one thread hears of changes and looks by itself, for everybody.
+"""Notices changes of database files: one thread for all databases of the process.
 
-File events are hints: something may have been committed, look now. They come through inotify,
-from one watch on the database and one on its log, and are not relied upon: network and container
-mounts are silent, limits run out. What is relied upon is stat(2): as long as device, inode, size
-and modification time of both files stay what they were, nothing was written. So a database at
-rest costs two stats a second, and nobody wakes for it.
+File events are hints: there may be a commit, so capture now. They come through inotify, from one
+watch on the database and one on its WAL. The replicator does not rely on them, because network and
+container mounts send none, and limits run out. It relies on stat(2): as long as device, inode,
+size and modification time of both files are unchanged, nothing was written. So an idle database
+costs two stats a second and wakes no other thread.
 
-Owns: the one inotify instance and the one thread of a :class:`Lookout`. Refuses: to raise, and to
-open the database: inotify takes a path, whereas watchdog's kqueue back end opens and closes the
-files, which would drop the process's SQLite locks. So there is no other back end than inotify,
-and of watchdog only its door to the system calls is used.
+Owns the one inotify instance and the one thread of a :class:`FileWatcher`. Refuses to raise, and to
+open the database. Inotify takes a path, but watchdog's kqueue back end opens and closes the files,
+which would drop the process's SQLite locks. So inotify is the only back end, and watchdog provides
+only its bindings of the system calls.
 
 A watch fires once and is gone until it is armed again: thousands of commits a second cost one
-event. Arming costs two system calls; neighbours in the directory cost nothing.
+event. Arming costs two system calls; other files in the directory cost nothing.
 """
 
 from __future__ import annotations
@@ -24,34 +24,45 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
-SETTLED = 2.0  # seconds; file systems tell times in steps of at most that
-LONG_REST = 30.0  # seconds after which even a database whose files stay the same is looked at
+from replicator.system.paths import wal_path
+
+SETTLED = 2.0  # seconds; no file system has coarser modification times
+LONG_REST = 30.0  # seconds after which a database is captured although its files are unchanged
 EVENT = struct.Struct("iIII")  # struct inotify_event of inotify(7), before its name
 EVENTS_BYTES = 65536
 
-Seen = tuple[tuple[int, ...], ...]
+FileStates: TypeAlias = tuple[tuple[int, ...], ...]
 
 
-class Lookout:
-    """The thread; it is started with the first watch that needs it. :meth:`stop` ends it."""
+class FileWatcher:
+    """The thread, which starts with the first watch that needs it. :meth:`stop` ends it.
 
-    def __init__(self) -> None:
+    ``settled`` is the time in seconds that files must stay unchanged before a comparison can be
+    trusted. ``monotonic`` is the clock.
+    """
+
+    def __init__(
+        self, *, settled: float = SETTLED, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.settled = settled
+        self.monotonic = monotonic
         self._lock = threading.Lock()
-        self._calls: Any = None  # watchdog's module, None as long as there is no instance
+        self._calls: Any = None  # watchdog's module, None without an inotify instance
         self._inotify = -1
-        self._armed: dict[int, Watcher] = {}  # by watch descriptor
-        self._resting: dict[float, set[Watcher]] = {}  # by seconds between two looks
-        self._beats: dict[float, float] = {}  # when each of these is next (monotonic)
-        self._planned = 0.0  # when the thread looks next (monotonic)
+        self._armed: dict[int, Watch] = {}  # by watch descriptor
+        self._idle: dict[float, set[Watch]] = {}  # by seconds between two comparisons
+        self._next: dict[float, float] = {}  # time of each interval's next comparison (monotonic)
+        self._planned = 0.0  # time of the thread's next comparison (monotonic)
         self._poller = select.poll()
         self._signal = -1, -1
         self._thread: threading.Thread | None = None
         self._stopped = False
 
     def stop(self) -> None:
-        """End the thread; watches are silent from here on."""
+        """End the thread. No watch calls ``wake`` afterwards."""
         with self._lock:
             self._stopped = True
             self._nudge()
@@ -62,48 +73,48 @@ class Lookout:
                 os.close(descriptor)
             self._inotify = -1
 
-    # ---------------------------------------------------------------- for watchers
+    # ---------------------------------------------------------------- for watches
 
-    def _arm(self, watcher: Watcher, paths: tuple[str, ...]) -> bool:
-        """Whether the next change of each of the files will be heard."""
+    def arm(self, watch: Watch, paths: tuple[str, ...]) -> bool:
+        """Ask for an event at the next change of the files. False if one of them gives none."""
         with self._lock:
             if self._stopped or not self._open():
                 return False
-            heard = True
+            complete = True
             for path in paths:
                 descriptor = self._calls.inotify_add_watch(
                     self._inotify, os.fsencode(path), self._mask
                 )
-                heard = heard and descriptor >= 0
+                complete = complete and descriptor >= 0
                 if descriptor >= 0:
-                    self._armed[descriptor] = watcher
-            return heard
+                    self._armed[descriptor] = watch
+            return complete
 
-    def _rest(self, watcher: Watcher, interval: float) -> None:
-        """Look at the watcher's files every ``interval`` seconds until they changed."""
+    def compare_every(self, watch: Watch, interval: float) -> None:
+        """Compare the watch's files every ``interval`` seconds, until they change."""
         with self._lock:
             if self._stopped:
                 return
             self._begin()
-            group = self._resting.setdefault(interval, set())
-            group.add(watcher)
-            now = time.monotonic()
+            group = self._idle.setdefault(interval, set())
+            group.add(watch)
+            now = self.monotonic()
             if len(group) == 1:
-                self._beats[interval] = now + interval
-            if self._beats[interval] < self._planned:
+                self._next[interval] = now + interval
+            if self._next[interval] < self._planned:
                 self._nudge()
 
-    def _forget(self, watcher: Watcher) -> None:
+    def forget(self, watch: Watch) -> None:
         with self._lock:
-            for group in self._resting.values():
-                group.discard(watcher)
-            for descriptor in [d for d, each in self._armed.items() if each is watcher]:
+            for group in self._idle.values():
+                group.discard(watch)
+            for descriptor in [d for d, each in self._armed.items() if each is watch]:
                 del self._armed[descriptor]
-                with contextlib.suppress(Exception):  # it fired at the same moment
+                with contextlib.suppress(Exception):  # it fired at the same time
                     self._calls.inotify_rm_watch(self._inotify, descriptor)
 
     def _open(self) -> bool:
-        """Have an inotify instance. Whatever is in the way, hints are not worth an error."""
+        """Create the inotify instance if needed. False if that fails: hints are optional."""
         if self._calls is not None:
             return True
         try:
@@ -140,12 +151,12 @@ class Lookout:
         for descriptor in self._signal:
             os.set_blocking(descriptor, False)
         self._poller.register(self._signal[0], select.POLLIN)
-        self._thread = threading.Thread(target=self._run, name="replicator-lookout", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="replicator-watch", daemon=True)
         self._thread.start()
 
     def _nudge(self) -> None:
         if self._thread is not None:
-            with contextlib.suppress(BlockingIOError):  # it is full: the thread will wake anyway
+            with contextlib.suppress(BlockingIOError):  # a full pipe wakes the thread anyway
                 os.write(self._signal[1], b"!")
 
     def _run(self) -> None:
@@ -154,139 +165,140 @@ class Lookout:
             if self._signal[0] in ready:
                 os.read(self._signal[0], EVENTS_BYTES)
             if self._inotify in ready:
-                self._hear()
-            self._look()
+                self._read_events()
+            self._compare()
 
     def _pause(self) -> float | None:
-        """Milliseconds until the next look, None: until somebody nudges."""
+        """Milliseconds until the next comparison; None: until a nudge."""
         with self._lock:
-            beats = [at for interval, at in self._beats.items() if self._resting[interval]]
-            self._planned = min(beats, default=float("inf"))
-        return max(0.0, 1000 * (self._planned - time.monotonic())) + 1 if beats else None
+            times = [at for interval, at in self._next.items() if self._idle[interval]]
+            self._planned = min(times, default=float("inf"))
+        return max(0.0, 1000 * (self._planned - self.monotonic())) + 1 if times else None
 
-    def _hear(self) -> None:
-        """Wake those whose files changed; each once."""
+    def _read_events(self) -> None:
+        """Report each watch that fired, once."""
         with contextlib.suppress(OSError):
             data = os.read(self._inotify, EVENTS_BYTES)
             at = 0
             while at + EVENT.size <= len(data):
                 descriptor, _, _, size = EVENT.unpack_from(data, at)
                 at += EVENT.size + size
-                for watcher in self._spent(descriptor):
-                    watcher.heard()
+                for watch in self._fired(descriptor):
+                    watch.fired()
 
-    def _spent(self, descriptor: int) -> list[Watcher]:
-        """Whose watch fired; everybody's when the kernel dropped events (descriptor -1)."""
+    def _fired(self, descriptor: int) -> list[Watch]:
+        """The watch of a descriptor; every watch if the kernel dropped events (-1)."""
         with self._lock:
             if descriptor < 0:
-                everybody = list(self._armed.values())
+                every = list(self._armed.values())
                 self._armed.clear()
-                return everybody
-            watcher = self._armed.pop(descriptor, None)
-            return [watcher] if watcher is not None else []
+                return every
+            watch = self._armed.pop(descriptor, None)
+            return [watch] if watch is not None else []
 
-    def _look(self) -> None:
-        """Compare the files of those at rest whose time has come."""
-        now = time.monotonic()
+    def _compare(self) -> None:
+        """Compare the files of the idle databases that are due."""
+        now = self.monotonic()
         with self._lock:
             due = [
                 interval
-                for interval, at in self._beats.items()
-                if at <= now and self._resting[interval]
+                for interval, at in self._next.items()
+                if at <= now and self._idle[interval]
             ]
-            watchers = [watcher for interval in due for watcher in self._resting[interval]]
+            watches = [watch for interval in due for watch in self._idle[interval]]
             for interval in due:
-                self._beats[interval] = now + interval
-        changed = [watcher for watcher in watchers if not watcher.unchanged(now)]
+                self._next[interval] = now + interval
+        changed = [watch for watch in watches if not watch.unchanged(now)]
         if not changed:
             return
         with self._lock:
-            for group in self._resting.values():
+            for group in self._idle.values():
                 group.difference_update(changed)
-        for watcher in changed:
-            watcher.found()
+        for watch in changed:
+            watch.found_changed()
 
 
-class Watcher:
-    """What a :class:`Lookout` knows of one database.
+class Watch:
+    """The watch on the files of one database.
 
-    ``wake`` is called from its thread, must be quick and must not call back: with True when an
-    event told of a change (once per :meth:`arm`), or that somebody who could have changed a file
-    closed it; with False when the files were found changed although no event told (once per
-    :meth:`rest`).
+    Calls ``wake`` from the watcher's thread, with True after an event (once per :meth:`arm`),
+    with False when a comparison found a change without an event (once per :meth:`rest`). An
+    event is a change, or that a process closed a file that it could have written. ``wake`` must
+    be quick and must not call the watch.
     """
 
     def __init__(
-        self, lookout: Lookout, database: str | os.PathLike[str], wake: Callable[[bool], None]
+        self, watcher: FileWatcher, database: str | os.PathLike[str], wake: Callable[[bool], None]
     ) -> None:
-        path = os.path.realpath(database)
-        self._lookout = lookout
-        self._paths = path, f"{path}-wal"
+        path = Path(os.path.realpath(database))
+        self._watcher = watcher
+        self._paths = str(path), str(wal_path(path))
         self._wake = wake
         self._waiting = False  # for an event
         self._resting = False
-        self._seen: Seen | None = None
-        self._since = 0.0  # when the files were first seen as they are (monotonic)
+        self._seen: FileStates | None = None
+        self._since = 0.0  # time of the first look at the files as they are (monotonic)
         self._stopped = False
         self.active = False
-        """Whether the last :meth:`arm` worked. False: only looking finds changes."""
+        """True if the last :meth:`arm` worked. If not, only comparisons find changes."""
         self.checked = 0.0
-        """When the files of a database at rest were last found unchanged (monotonic)."""
+        """Time of the last comparison that found an idle database unchanged (monotonic)."""
 
     def arm(self) -> None:
-        """Hear of the next change. Does nothing while armed; without inotify, nothing at all."""
+        """Ask for an event at the next change. Does nothing while armed, or without inotify."""
         if self._stopped or (self._waiting and self.active):
             return
         self._waiting = True
-        self.active = self._lookout._arm(self, self._paths)  # noqa: SLF001 - the two are one
+        self.active = self._watcher.arm(self, self._paths)
 
     def rest(self, interval: float) -> float:
-        """Call it before the last look at the log: seconds that may pass before the next one.
+        """The seconds that may pass before the next capture. Call it before the last look at
+        the WAL.
 
-        Within these, ``wake`` is called at the latest ``interval`` seconds after the files
-        changed. Not before they have been the same for a while: a change right after another
-        one may leave size and time as they were.
+        Within that time, the watch calls ``wake`` at most ``interval`` seconds after a change.
+        That needs files that have not changed for a while: a change directly after another one
+        may keep size and time.
         """
-        seen, now = _facts(self._paths), time.monotonic()
+        seen, now = _file_states(self._paths), self._watcher.monotonic()
         if seen != self._seen:
             self._seen, self._since = seen, now
-        if not self.active or now - self._since < SETTLED:
+        if not self.active or now - self._since < self._watcher.settled:
             return interval
         self._resting = True
-        self._lookout._rest(self, interval)  # noqa: SLF001
+        self._watcher.compare_every(self, interval)
         return max(interval, LONG_REST)
 
     def stop(self) -> None:
-        """Be silent for good."""
+        """Never call ``wake`` again."""
         self._stopped, self._waiting, self.active = True, False, False
-        self._lookout._forget(self)  # noqa: SLF001
+        self._watcher.forget(self)
 
-    # ---------------------------------------------------------------- from the lookout's thread
+    # ---------------------------------------------------------------- in the watcher's thread
 
     def unchanged(self, now: float) -> bool:
-        """Whether the files are as :meth:`rest` saw them."""
-        same = _facts(self._paths) == self._seen
+        """True if the files are as :meth:`rest` saw them."""
+        same = _file_states(self._paths) == self._seen
         if same:
             self.checked = now
         return same
 
-    def heard(self) -> None:
+    def fired(self) -> None:
         if self._waiting:
             self._waiting = self._resting = False
-            self._tell(event=True)
+            self._call(event=True)
 
-    def found(self) -> None:
+    def found_changed(self) -> None:
         if self._resting:
             self._resting = False
-            self._tell(event=False)
+            self._call(event=False)
 
-    def _tell(self, *, event: bool) -> None:
-        with contextlib.suppress(Exception):  # the thread must live on for the others
+    def _call(self, *, event: bool) -> None:
+        with contextlib.suppress(Exception):  # the thread serves other watches
             self._wake(event)
 
 
-def _facts(paths: tuple[str, ...]) -> Seen:
-    """What changes with every write to the files: () for one that is not there."""
+def _file_states(paths: tuple[str, ...]) -> FileStates:
+    """Device, inode, size and modification time of each file; () for a missing one."""
     found: list[tuple[int, ...]] = []
     for path in paths:
         try:

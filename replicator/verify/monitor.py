@@ -1,11 +1,11 @@
 """The guard of a running replicator: it proves on time, and keeps *now* restorable.
 
-One errand, which rests unless a drill is due or somebody suspects something. A drill is a
+One task, which rests unless a drill is due or somebody suspects something. A drill is a
 restore to scratch, read slowly; an idle database whose newest transaction is proven is left in
 peace. When the present cannot be restored, the guard has a snapshot taken, and if that does not
 do, a new generation begun; it believes neither until every byte was read back.
 
-Owns: that errand, the newest proof, and the trouble nobody could mend. Refuses: to touch the
+Owns: that task, the newest proof, and the trouble nobody could mend. Refuses: to touch the
 database or its log, which it asks others to do through :class:`Levers`.
 """
 
@@ -37,7 +37,7 @@ from replicator.store.base import Store
 from replicator.store.retry import Clock, RetryingStore, RetryPolicy
 from replicator.system import clock
 from replicator.system.files import Files
-from replicator.system.scheduler import Errand, Errands
+from replicator.system.scheduler import Scheduler, Task
 from replicator.verify.drill import drill
 from replicator.verify.latest import prove_present
 
@@ -80,10 +80,10 @@ class Guard:
         interval: float = 0.0,
         bandwidth: int = 0,
         files: Files | None = None,
-        errands: Errands | None = None,
+        scheduler: Scheduler | None = None,
     ) -> None:
         """``interval`` in seconds, 0: no drills; ``bandwidth`` in bytes a second, 0: any.
-        ``scratch`` is a directory of the guard's own, emptied at the start; ``errands`` runs it,
+        ``scratch`` is a directory of the guard's own, emptied at the start; ``scheduler`` runs it,
         beside those of others, by default in a thread of its own."""
         self._keys = keys
         self._levers = levers
@@ -100,9 +100,9 @@ class Guard:
         self._not_before = 0.0  # monotonic: no drill until then
         self._read_notes = False
         self._newest = 0  # the transaction that was proved last without a drill
-        self._errands = errands or Errands("replicator-guard")
-        self._own_errands = errands is None
-        self._errand: Errand | None = None
+        self._scheduler = scheduler or Scheduler("replicator-guard")
+        self._own_scheduler = scheduler is None
+        self._task: Task | None = None
         self.proven: ProofKey | None = None
         self.trouble: Trouble | None = None
 
@@ -115,14 +115,14 @@ class Guard:
 
     def start(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)  # what a kill in the middle left
-        self._errand = self._errands.add(self._turn)
+        self._task = self._scheduler.add(self._turn)
 
     def stop(self) -> None:
         self._stopping.set()
-        if self._errand is not None:
-            self._errand.stop()
-        if self._own_errands:
-            self._errands.stop()
+        if self._task is not None:
+            self._task.stop()
+        if self._own_scheduler:
+            self._scheduler.stop()
         self._refuse(Cancelled("the replicator stopped"))
 
     def suspect(self, reason: str) -> Future[Repair]:
@@ -143,10 +143,10 @@ class Guard:
         self._wake()
 
     def _wake(self) -> None:
-        if self._errand is not None:
-            self._errand.wake()
+        if self._task is not None:
+            self._task.wake()
 
-    # ------------------------------------------------------------------------------ the errand
+    # ------------------------------------------------------------------------------ the task
 
     def _turn(self) -> float | None:
         """Do what is to be done now; seconds until the next look, None: until somebody calls."""

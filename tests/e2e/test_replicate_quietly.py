@@ -11,7 +11,7 @@ import pytest
 from replicator.errors import ReplicatorError
 from replicator.recovery.api import restore
 from replicator.store.directory import DirectoryStore
-from replicator.system.watch import Lookout
+from replicator.system.watch import FileWatcher
 from tests.helpers.counting import CountingStore
 from tests.helpers.replication import LONG, HookedStore, wait_for
 from tests.programs import workload
@@ -25,7 +25,7 @@ def hooked(deployment):
 
 def silence_events(monkeypatch):
     """The file system tells nothing: only polls wake the capture."""
-    monkeypatch.setattr(Lookout, "_open", lambda lookout: False)
+    monkeypatch.setattr(FileWatcher, "_open", lambda watcher: False)
 
 
 @pytest.mark.parametrize("events", [True, False], ids=["with events", "without events"])

@@ -12,8 +12,9 @@ import pytest
 
 from replicator import restore
 from replicator.errors import AlreadyRunning, ConfigError, DiskFull, LocalIOError, TargetExists
-from replicator.system.files import DirLock, Files
-from replicator.system.restore_marker import note_path
+from replicator.system.files import Files
+from replicator.system.locks import DirLock
+from replicator.system.paths import restore_marker_path
 from tests.helpers.bucket import commit_ms
 from tests.helpers.counting import CountingStore
 
@@ -68,7 +69,7 @@ def test_parents_are_made_and_nothing_else_is_left(bucket, output):
 def test_the_record_says_where_the_file_stands(bucket, output):
     """A replicator finds generation, txid and checksum of what was restored."""
     report = go(bucket, output, txid=9)
-    assert json.loads(note_path(output).read_bytes()) == {
+    assert json.loads(restore_marker_path(output).read_bytes()) == {
         "generation": report.generation,
         "txid": 9,
         "pages": report.pages,

@@ -25,9 +25,10 @@ from replicator.engine.decide import Facts, LocalFacts, decide
 from replicator.errors import DatabaseUnusable
 from replicator.format.envelope import HEADER_LIMIT, read_header, read_tail
 from replicator.model import Kind
-from replicator.sqlite.live import WalFile, wal_path
+from replicator.sqlite.live import WalFile
 from replicator.store.directory import DirectoryStore
 from replicator.system.files import Files
+from replicator.system.paths import wal_path
 from replicator.upload.fencing import facts_of, log_after
 from replicator.verify.verify import verify
 from tests.helpers.power_disk import write_tree

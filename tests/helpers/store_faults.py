@@ -41,7 +41,7 @@ from replicator.store import retry
 from replicator.store.memory import MemoryStore
 from replicator.store.retry import RetryPolicy
 from replicator.store.timeouts import WatchedStore
-from replicator.system.scheduler import Errands
+from replicator.system.scheduler import Scheduler
 from replicator.testing import (
     FaultyStore,
     RecordingStore,
@@ -290,7 +290,7 @@ class Life:
             durable_txid=lambda: self.replicator.status().durable_txid,
             pause=lambda _: None,
             on_trouble=lambda _: None,
-            errands=Errands(),
+            scheduler=Scheduler(),
         )._keeping
         for minutes in (20, 40, 120):
             at_ms = time.time_ns() // 1_000_000 + minutes * MINUTE_MS

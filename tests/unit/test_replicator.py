@@ -25,7 +25,7 @@ from replicator.errors import (
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from replicator.system.files import Files
-from replicator.system.watch import Lookout
+from replicator.system.watch import FileWatcher
 from tests.helpers.replication import (
     LONG,
     App,
@@ -65,7 +65,7 @@ def out(tmp_path):
 @pytest.fixture
 def no_events(monkeypatch):
     """The file system tells nothing: only polls and requests wake the capture."""
-    monkeypatch.setattr(Lookout, "_open", lambda lookout: False)
+    monkeypatch.setattr(FileWatcher, "_open", lambda watcher: False)
 
 
 def assert_restores(store, out, image, **options):

@@ -9,8 +9,9 @@ from replicator.capture import commit_times as module
 from replicator.capture.commit_times import WalObservations, commit_times
 from replicator.capture.reader import WalReader, no_wal
 from replicator.format.segment import decode_segment
-from replicator.sqlite.live import WalFile, wal_path
+from replicator.sqlite.live import WalFile
 from replicator.store.memory import MemoryStore
+from replicator.system.paths import wal_path
 from tests.helpers.replication import App, replicating, wait_for
 
 TICK_MS = 10  # a file's modification time may be that old: the kernel takes it from its last tick

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from replicator.capture import reader as reading
 from replicator.capture.reader import WalReader, no_wal, wal_contains
 from replicator.errors import ContinuityLost
-from replicator.sqlite.live import WalFile, wal_path
+from replicator.sqlite.live import WalFile
+from replicator.system.paths import wal_path
 from tests.helpers.oracle_wal import overlay, read_wal
 from tests.helpers.replication import App, frames_in
 

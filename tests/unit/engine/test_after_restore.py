@@ -7,7 +7,8 @@ import pytest
 
 from replicator import restore
 from replicator.store.memory import MemoryStore
-from replicator.system.restore_marker import note_path, restored_txid
+from replicator.system.paths import restore_marker_path
+from replicator.system.restore_marker import restored_txid
 from tests.helpers.disk_faults import name_of
 from tests.helpers.files import StrikingFiles
 from tests.helpers.replication import App, replicating, restored
@@ -48,7 +49,7 @@ def test_the_newest_state_goes_on_without_a_snapshot(past, path, tmp_path):
         position = replicator.flush(LONG)
     assert position.generation == last.generation
     assert position.txid == last.txid + 1
-    assert not note_path(path).exists()
+    assert not restore_marker_path(path).exists()
     assert restored(store, tmp_path)[1] == app.image()
 
 
@@ -86,6 +87,6 @@ def test_an_older_state_is_the_next_transaction(past, path, tmp_path, caplog, ca
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"txid": "soon"}', '{"tx": 1}'])
 def test_a_note_that_says_nothing_is_none(path, text):
     """Whatever lies there, it explains or it does not; nothing depends on it."""
-    note_path(path).parent.mkdir()
-    note_path(path).write_text(text)
+    restore_marker_path(path).parent.mkdir()
+    restore_marker_path(path).write_text(text)
     assert restored_txid(path) is None

@@ -12,7 +12,7 @@ import pytest
 from replicator.capture import backpressure as brake_module
 from replicator.capture import holds as tail_module
 from replicator.engine import session as session_module
-from replicator.sqlite.live import wal_path
+from replicator.system.paths import wal_path
 from tests.helpers.replication import (
     LONG,
     App,

@@ -102,7 +102,7 @@ def test_a_further_database_takes_two_threads(file):
             member.replicator.flush(LONG)
         names = [thread.name.partition(":")[0] for thread in threading.enumerate()]
     assert names.count("replicator-capture") == names.count("replicator-upload") == 12
-    assert names.count("replicator-lookout") == names.count("replicator-control") == 1
+    assert names.count("replicator-watch") == names.count("replicator-control") == 1
     assert names.count("replicator-attention") <= 1
 
 

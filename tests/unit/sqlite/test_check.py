@@ -1,4 +1,4 @@
-"""SQLite's checks on files at rest, and folding the log of one that gives way."""
+"""SQLite's checks of a finished file, and the checkpoint of one that is replaced."""
 
 import os
 import sqlite3
@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from replicator.errors import DamageError, LocalIOError, ReplicatorError, TargetExists
-from replicator.sqlite.check import check_database, fold_log, openers, side_files
+from replicator.sqlite.check import check_database, checkpoint_wal, openers
+from replicator.system.paths import side_files
+from tests.helpers.errors import raises
 
 
 @pytest.fixture
@@ -38,24 +40,23 @@ def test_damage_is_quoted(database):
     body[4096 * 5 : 4096 * 6] = bytes(4096)
     database.write_bytes(body)
     for full in (True, False):
-        with pytest.raises(DamageError, match="_check found: "):
+        with raises(DamageError, "malformed_database"):
             check_database(database, full=full)
 
 
 def test_no_database_is_damage(tmp_path):
     path = tmp_path / "x.db"
     path.write_bytes(b"rubbish " * 1000)
-    with pytest.raises(DamageError, match="quick_check failed: file is not a database"):
+    with raises(DamageError, "malformed_database"):
         check_database(path, full=False)
 
 
 def test_what_cannot_be_checked_is_no_damage(tmp_path):
-    with pytest.raises(ReplicatorError, match="unable to open") as error:
+    with raises(ReplicatorError):
         check_database(tmp_path / "missing.db", full=False)
-    assert not isinstance(error.value, DamageError)
 
 
-def test_folding_keeps_every_row(database):
+def test_the_checkpoint_keeps_every_row(database):
     """Rows that are only in the log are in the file afterwards, and the log is gone."""
     connection = sqlite3.connect(database, isolation_level=None)
     connection.execute("PRAGMA wal_autocheckpoint=0")
@@ -66,7 +67,7 @@ def test_folding_keeps_every_row(database):
     database.write_bytes(saved[0])
     log.write_bytes(saved[1])
     assert side_files(database) == [log]
-    assert fold_log(database)
+    assert checkpoint_wal(database)
     assert side_files(database) == []
     alone = database.with_name("alone.db")
     alone.write_bytes(database.read_bytes())
@@ -75,24 +76,24 @@ def test_folding_keeps_every_row(database):
     connection.close()
 
 
-def test_folding_refuses_what_is_open(database):
+def test_the_checkpoint_refuses_an_open_database(database):
     """Any other connection that has read is enough."""
     connection = sqlite3.connect(database)
     connection.execute("SELECT 1 FROM t").fetchone()
-    with pytest.raises(TargetExists, match="open in another connection"):
-        fold_log(database)
+    with raises(TargetExists, "target_in_use", path=str(database)):
+        checkpoint_wal(database)
     connection.close()
-    assert fold_log(database)
+    assert checkpoint_wal(database)
 
 
-def test_folding_leaves_what_it_cannot_read(tmp_path):
+def test_the_checkpoint_leaves_an_unreadable_file(tmp_path):
     """No database: nothing to fold, nothing changed."""
     path = tmp_path / "x.db"
     path.write_bytes(b"rubbish " * 1000)
-    assert not fold_log(path)
+    assert not checkpoint_wal(path)
     assert path.read_bytes() == b"rubbish " * 1000
-    with pytest.raises(LocalIOError, match="cannot fold"):
-        fold_log(tmp_path / "missing" / "x.db")
+    with raises(LocalIOError, path=str(tmp_path / "missing" / "x.db")):
+        checkpoint_wal(tmp_path / "missing" / "x.db")
 
 
 def test_openers_of_nothing(tmp_path):

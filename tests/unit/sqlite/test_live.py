@@ -1,12 +1,14 @@
 """The door to the live database: locks, refusals, and that nothing is changed behind it."""
 
 import errno
+import fcntl
 import os
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,10 @@ from replicator.errors import (
     LocalIOError,
     ReplicatorError,
 )
-from replicator.sqlite import live as sqlite
-from replicator.sqlite.live import Hold, LiveDatabase, WalFile, connect, identity, wal_path
+from replicator.sqlite.live import Hold, LiveDatabase, WalFile, connect, database_error, identity
+from replicator.system import process
+from replicator.system.paths import wal_path
+from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, App, image_of
 
 
@@ -199,7 +203,7 @@ def test_a_write_lock_that_is_not_had_in_time_is_no_failure(app, database):
 def test_the_write_lock_is_had_once_the_writer_lets_go(app, database, monkeypatch):
     """It is tried again and again until it is had."""
     app.run("BEGIN IMMEDIATE")
-    monkeypatch.setattr(sqlite.time, "sleep", lambda _: app.db.in_transaction and app.run("COMMIT"))
+    monkeypatch.setattr(time, "sleep", lambda _: app.db.in_transaction and app.run("COMMIT"))
     with database.write_lock(patience=LONG) as taken:
         assert taken
 
@@ -250,9 +254,13 @@ def test_an_application_in_our_own_process_is_seen_too(app, database):
 
 def test_in_a_process_of_our_own_no_descriptors_are_counted(others, path, monkeypatch):
     """With hundreds of databases that is dear; a lock of another process still shows."""
-    monkeypatch.setattr(sqlite.process, "_claimed", True)
-    monkeypatch.setattr(LiveDatabase, "_descriptors", lambda self: pytest.fail("counted"))
-    database = LiveDatabase(path, busy_timeout=0.1)
+    monkeypatch.setattr(process, "_claimed", True)
+
+    class Counting(LiveDatabase):
+        def _descriptors(self):
+            pytest.fail("counted")
+
+    database = Counting(path, busy_timeout=0.1)
     assert not database.alone()
     let_go(others)
     assert database.alone()
@@ -263,7 +271,7 @@ def test_where_it_cannot_be_known_we_are_never_alone(others, path, monkeypatch):
     """Other systems have another struct flock and no /proc."""
     let_go(others)
     database = LiveDatabase(path, busy_timeout=0.1)
-    monkeypatch.setattr(sqlite.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert not database.alone()
     database.close()
 
@@ -278,7 +286,7 @@ def test_what_cannot_be_asked_is_no_yes(others, path, monkeypatch, call):
     let_go(others)
     database = LiveDatabase(path, busy_timeout=0.1)
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite.os if call == "listdir" else sqlite.fcntl, call, fail)
+        patch.setattr(os if call == "listdir" else fcntl, call, fail)
         assert not database.alone()
     assert database.alone()
     database.close()
@@ -344,7 +352,7 @@ def test_stepping_aside_from_a_file_that_went_meanwhile(others, path):
 def test_what_is_no_database_is_refused_and_left_alone(path, content):
     """Empty, short, random (encrypted) and foreign files: an error with a hint, no change."""
     path.write_bytes(content)
-    with pytest.raises(DatabaseUnusable, match="not a SQLite database") as caught:
+    with raises(DatabaseUnusable, "not_a_database", path=str(path)) as caught:
         LiveDatabase(path)
     assert "encrypted" in str(caught.value)
     assert caught.value.hint
@@ -388,7 +396,7 @@ def test_an_empty_file_is_no_database_yet(path):
 def test_a_path_that_cannot_be_looked_at_is_a_local_error(path):
     """Anything but "no such file" is a failure, not an absence."""
     path.touch()
-    with pytest.raises(LocalIOError, match="not a directory"):
+    with raises(LocalIOError, errno=errno.ENOTDIR):
         identity(path / "below")
 
 
@@ -397,7 +405,7 @@ def test_a_read_only_file_is_refused(path):
     with App(path) as app:
         app.insert()
     path.chmod(0o444)
-    with pytest.raises(DatabaseUnusable, match="read-only") as caught:
+    with raises(DatabaseUnusable, "database_read_only", path=str(path)) as caught:
         LiveDatabase(path)
     assert "chmod" in caught.value.hint
 
@@ -411,7 +419,7 @@ def test_what_this_user_may_not_write_is_refused(path, monkeypatch, name):
     wrong = path if name == "app.db" else path.parent
     works = os.access
     monkeypatch.setattr(os, "access", lambda where, mode: where != wrong and works(where, mode))
-    with pytest.raises(DatabaseUnusable, match="read-only"):
+    with raises(DatabaseUnusable, "database_read_only", path=str(path)):
         LiveDatabase(path)
 
 
@@ -459,7 +467,7 @@ def test_exclusive_locking_by_another_process_is_refused(path, statements):
         app.insert()
     holder = held_elsewhere(path, statements)
     try:
-        with pytest.raises(DatabaseUnusable, match="EXCLUSIVE") as caught:
+        with raises(DatabaseUnusable, "database_locked", path=str(path)) as caught:
             LiveDatabase(path, busy_timeout=0.05)
         assert "locking_mode=NORMAL" in caught.value.hint
     finally:
@@ -501,7 +509,7 @@ def test_each_answer_of_sqlite_becomes_a_decision(path, code, kind):
     """Result codes (sqlite.org/rescode.html), extended ones included, map to one class each."""
     error = sqlite3.OperationalError("said so")
     error.sqlite_errorcode = code
-    found = sqlite._translate(path, error)
+    found = database_error(path, error)
     assert type(found) is kind
     assert str(path) in str(found)
 
@@ -546,25 +554,30 @@ def test_a_rollback_journal_is_switched_once_and_said(path, mode):
         assert app.db.execute("SELECT count(*) FROM t").fetchone() == (4,)
 
 
-def test_a_database_that_cannot_be_switched_is_refused(path, monkeypatch):
-    """Where WAL mode is not to be had, that is the message."""
+class Stubborn:
+    """A connection to a database that stays in DELETE mode."""
+
+    def __init__(self, real):
+        self._real = real
+
+    def execute(self, sql):
+        return self._real.execute(sql.replace("=WAL", "=DELETE"))
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+
+def test_a_database_that_cannot_be_switched_is_refused(path):
+    """A file system without shared memory has its own code."""
+
+    class StubbornDatabase(LiveDatabase):
+        def _connect(self, timeout):
+            return Stubborn(super()._connect(timeout))
+
     with App(path, mode="DELETE") as app:
         app.insert()
-    refusing = connect
-
-    class Stubborn:
-        def __init__(self, *args, **options):
-            self._real = refusing(*args, **options)
-
-        def execute(self, sql):
-            return self._real.execute(sql.replace("=WAL", "=DELETE"))
-
-        def __getattr__(self, name):
-            return getattr(self._real, name)
-
-    monkeypatch.setattr(sqlite, "connect", Stubborn)
-    with pytest.raises(DatabaseUnusable, match="stays in delete mode"):
-        LiveDatabase(path)
+    with raises(DatabaseUnusable, "wal_mode_refused", path=str(path)):
+        StubbornDatabase(path)
 
 
 # ------------------------------------------------------------------------------ other files
@@ -649,12 +662,12 @@ def test_the_log_file_follows_its_path(tmp_path):
 def test_a_log_that_cannot_be_read_is_a_local_error(tmp_path):
     """A failure is not an absence."""
     (tmp_path / "file").touch()
-    with pytest.raises(LocalIOError, match="a directory"):
+    with raises(LocalIOError):
         WalFile(tmp_path / "file" / "below").refresh()
     (tmp_path / "dir-wal").mkdir()
     log = WalFile(tmp_path / "dir-wal")
     log.refresh()
-    with pytest.raises(LocalIOError, match="a directory"):
+    with raises(LocalIOError):
         log.read(10, 0)
     log.close()
 

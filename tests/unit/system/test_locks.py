@@ -1,12 +1,108 @@
-"""One replicator per cache directory and per database."""
+"""One holder per directory, and one replicator per cache directory and per database."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from replicator.errors import AlreadyRunning, LocalIOError
-from replicator.system import locks as lock_module
-from replicator.system.files import DirLock
-from replicator.system.locks import ReplicatorLock, cache_beside
-from tests.helpers.files import FailingFiles
+from replicator.system.files import Files
+from replicator.system.locks import DirLock, ReplicatorLock
+from replicator.system.paths import cache_directory
+from tests.helpers.errors import raises
+from tests.helpers.files import CountingFiles, FailingFiles
+
+HOLDER = """
+import sys
+from replicator.system.locks import DirLock
+lock = DirLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def start_holder(directory):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_lock_names_its_holder_and_ends_with_it(tmp_path):
+    """The second comer learns the pid; a killed holder leaves nothing behind."""
+    with start_holder(tmp_path / "cache") as holder:
+        with raises(AlreadyRunning, pid=holder.pid, path=str(tmp_path / "cache")):
+            DirLock(tmp_path / "cache").acquire()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with DirLock(tmp_path / "cache") as lock:
+            assert lock.path.read_text() == str(os.getpid())
+
+
+def test_lock_excludes_within_one_process_and_can_be_taken_again(tmp_path):
+    """Two replicators in one process are two replicators."""
+    first, second = DirLock(tmp_path), DirLock(tmp_path)
+    first.acquire()
+    with raises(AlreadyRunning, pid=os.getpid()):
+        second.acquire()
+    first.release()
+    first.release()
+    with second:
+        pass
+
+
+def test_lock_is_not_inherited_by_a_child(tmp_path):
+    """A command that outlives the replicator must not keep its lock."""
+    lock = DirLock(tmp_path)
+    lock.acquire()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as child:
+        lock.release()
+        with DirLock(tmp_path):
+            assert child.poll() is None
+        child.stdin.close()
+
+
+def test_lock_of_a_holder_without_a_pid(tmp_path):
+    """A holder that has not written its pid yet is still a holder."""
+    with open(tmp_path / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with raises(AlreadyRunning, pid=None):
+            DirLock(tmp_path).acquire()
+
+
+def test_lock_on_a_file_that_was_removed_is_taken_again(tmp_path):
+    """A lock on a file without a name excludes nobody: the one with the name counts."""
+
+    class Removing(CountingFiles):
+        def act(self, number, call, args, kwargs):
+            if call is fcntl.flock and self.names().count("flock") == 1:
+                os.unlink(tmp_path / "lock")
+            return call(*args, **kwargs)
+
+    files = Removing()
+    with DirLock(tmp_path, files) as lock:
+        assert lock.path.exists()
+    assert files.names().count("flock") == 2
+
+
+def test_lock_that_fails_leaks_no_descriptor(tmp_path):
+    """flock itself may fail (ENOLCK on network file systems)."""
+    before = len(os.listdir("/proc/self/fd"))
+    with raises(LocalIOError, errno=errno.ENOLCK):
+        DirLock(tmp_path, FailingFiles(2, errno.ENOLCK)).acquire()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# ReplicatorLock
 
 
 @pytest.fixture
@@ -19,7 +115,7 @@ def test_one_database_has_one_replicator_whatever_its_cache(tmp_path, database):
     """Two cache directories do not make two databases; the next one may when the first ends."""
     first = ReplicatorLock(database, tmp_path / "one")
     first.acquire()
-    for cache in (tmp_path / "two", cache_beside(database)):
+    for cache in (tmp_path / "two", cache_directory(database)):
         second = ReplicatorLock(database, cache)
         with pytest.raises(AlreadyRunning):
             second.acquire()
@@ -42,7 +138,7 @@ def test_two_databases_in_one_directory_are_apart(database):
     """Neither their default caches nor their locks meet."""
     for name in ("one.db", "two.db"):
         path = database.with_name(name)
-        ReplicatorLock(path, cache_beside(path)).acquire()
+        ReplicatorLock(path, cache_directory(path)).acquire()
 
 
 def test_nothing_is_made_where_no_database_can_be(tmp_path):
@@ -52,22 +148,17 @@ def test_nothing_is_made_where_no_database_can_be(tmp_path):
     assert not database.parent.exists()
 
 
-def test_a_directory_that_refuses_is_no_reason_to_stop(tmp_path, database, monkeypatch):
-    """Read-only or full beside the database: following it will say what is wrong."""
-    failing = DirLock(cache_beside(database), FailingFiles(at=1))
-    with pytest.raises(LocalIOError):
-        failing.acquire()
-    lock = ReplicatorLock(database, tmp_path / "cache")
-    monkeypatch.setattr(lock_module.DirLock, "acquire", _refusing(lock_module.DirLock.acquire))
-    lock.acquire()
-    with pytest.raises(LocalIOError):
-        ReplicatorLock(database, cache_beside(database)).acquire()
+class ReadOnlyDefault(Files):
+    """The default cache directory cannot be made, nor anything in it."""
+
+    def system(self, call, /, *args, **kwargs):
+        if any(isinstance(arg, Path) and ".app.db-replicator" in arg.parts for arg in args):
+            raise OSError(errno.EROFS, "read-only file system")
+        return super().system(call, *args, **kwargs)
 
 
-def _refusing(acquire):
-    def refuse(self):
-        if self.path.parent.name.startswith("."):
-            raise LocalIOError("read-only")
-        acquire(self)
-
-    return refuse
+def test_a_read_only_directory_of_the_database_is_no_reason_to_stop(tmp_path, database):
+    """Opening the database reports it; a read-only cache directory is an error."""
+    ReplicatorLock(database, tmp_path / "cache", ReadOnlyDefault()).acquire()
+    with raises(LocalIOError, path=str(cache_directory(database)), errno=errno.EROFS):
+        ReplicatorLock(database, cache_directory(database), ReadOnlyDefault()).acquire()

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from replicator.errors import LocalIOError
-from replicator.system.files import Files
-from replicator.system.pagefile import PageFile, remove_directory, take_over_mode
+from replicator.system.files import LOCAL, Files
+from replicator.system.pagefile import PageFile
+from tests.helpers.errors import raises
 
 
 class Short(Files):
@@ -48,10 +49,10 @@ def test_reopening_keeps_the_content(tmp_path):
 
 
 def test_errors_name_the_path(tmp_path):
-    with pytest.raises(LocalIOError, match="missing"):
+    with raises(LocalIOError, path=str(tmp_path / "missing" / "f")):
         PageFile(tmp_path / "missing" / "f")
-    with pytest.raises(LocalIOError, match="missing"):
-        remove_directory(tmp_path / "missing", Files())
+    with raises(LocalIOError, path=str(tmp_path / "missing")):
+        LOCAL.remove_directory(tmp_path / "missing")
 
 
 def test_permissions_are_taken_over(tmp_path):
@@ -66,5 +67,5 @@ def test_permissions_are_taken_over(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     old.touch(0o600)
     new.touch(0o644)
-    take_over_mode(old, new, Unprivileged())
+    Unprivileged().copy_mode(old, new)
     assert new.stat().st_mode & 0o777 == 0o600

@@ -1,24 +1,23 @@
-"""system/scheduler.py: work that is due now and then, in threads that come and go."""
+"""system/scheduler.py: periodic tasks in a small elastic thread pool."""
 
 import threading
 
 import pytest
 
-from replicator.system import scheduler as module
-from replicator.system.scheduler import Errands
+from replicator.system.scheduler import MOST_THREADS, Scheduler
 
 LONG = 60.0
 
 
 @pytest.fixture
-def errands():
-    errands = Errands()
-    yield errands
-    errands.stop()
+def scheduler():
+    scheduler = Scheduler()
+    yield scheduler
+    scheduler.stop()
 
 
 class Work:
-    """Says when it wants to run again, and lets a test wait for its runs."""
+    """Asks for its next run after given delays, and lets a test wait for its runs."""
 
     def __init__(self, *delays):
         self.delays = list(delays)
@@ -34,28 +33,28 @@ class Work:
         assert self._ran.acquire(timeout=LONG)
 
 
-def test_an_errand_runs_when_it_says(errands):
+def test_a_task_runs_after_the_delays_it_asks_for(scheduler):
     """At once, then after its own delays, then only when it is woken."""
     work = Work(0.0, 0.01)
-    errand = errands.add(work)
+    task = scheduler.add(work)
     for _ in range(3):
         work.ran()
-    errand.wake()
+    task.wake()
     work.ran()
     assert work.runs == 4
 
 
-def test_one_that_waits_to_be_woken_takes_no_thread(errands):
-    """Nothing is due, so nobody has to watch the clock."""
+def test_a_task_that_waits_for_a_wake_takes_no_thread(scheduler):
+    """Nothing is due, so no thread waits for it."""
     before = threading.active_count()
     work = Work()
-    errand = errands.add(work, delay=None)
+    task = scheduler.add(work, delay=None)
     assert threading.active_count() == before
-    errand.wake()
+    task.wake()
     work.ran()
 
 
-def test_a_wake_while_it_runs_is_not_lost(errands):
+def test_a_wake_while_it_runs_is_not_lost(scheduler):
     """It runs once more, and never twice at the same time."""
     entered, go, second = threading.Event(), threading.Event(), threading.Event()
 
@@ -65,51 +64,51 @@ def test_a_wake_while_it_runs_is_not_lost(errands):
         entered.set()
         assert go.wait(LONG)
 
-    errand = errands.add(work)
+    task = scheduler.add(work)
     assert entered.wait(LONG)
-    errand.wake()
-    errand.wake()
+    task.wake()
+    task.wake()
     assert not second.is_set()
     go.set()
     assert second.wait(LONG)
 
 
-def test_one_that_hangs_keeps_no_other_one_waiting(errands):
-    """A further thread watches the clock, up to a bound."""
-    go, hang = threading.Event(), threading.Barrier(module.MOST, timeout=LONG)
+def test_a_task_that_hangs_delays_no_other(scheduler):
+    """A further thread starts, up to a limit."""
+    go, hang = threading.Event(), threading.Barrier(MOST_THREADS, timeout=LONG)
 
     def work():
         if hang.wait() == 0:
             go.set()
 
-    for _ in range(module.MOST):
-        errands.add(work)
+    for _ in range(MOST_THREADS):
+        scheduler.add(work)
     assert go.wait(LONG)
 
 
-def test_threads_that_are_not_needed_end(monkeypatch):
-    """But for one, if something is due some day."""
-    monkeypatch.setattr(module, "LINGER", 0.01)
-    errands = Errands()
-    gate = threading.Barrier(4, timeout=LONG)
+def test_superfluous_threads_end():
+    """All but one, if something is due later."""
+    scheduler = Scheduler(linger=0.01)
+    gate, runs = threading.Barrier(4, timeout=LONG), Work()
 
     def work():
         gate.wait()
+        runs()
         return 3600.0
 
     for _ in range(4):
-        errands.add(work)
+        scheduler.add(work)
     tick = threading.Event()
     for _ in range(int(LONG / 0.01)):
-        if len(errands._threads) == 1 and gate.n_waiting == 0 and len(errands._due) == 4:
+        if scheduler.thread_count == 1 and runs.runs == 4:
             break
         tick.wait(0.01)
-    assert len(errands._threads) == 1
-    errands.stop()
-    assert not errands._threads
+    assert scheduler.thread_count == 1
+    scheduler.stop()
+    assert not scheduler.thread_count
 
 
-def test_a_stopped_errand_has_ended(errands):
+def test_a_stopped_task_has_ended(scheduler):
     """Stop waits for the run under way; no wake starts another."""
     entered, go = threading.Event(), threading.Event()
     ended = []
@@ -120,20 +119,20 @@ def test_a_stopped_errand_has_ended(errands):
         ended.append(True)
         return 0.0
 
-    errand = errands.add(work)
+    task = scheduler.add(work)
     assert entered.wait(LONG)
     threading.Timer(0.01, go.set).start()
-    errand.stop()
+    task.stop()
     assert ended == [True]
-    errand.wake()
-    errand.stop()
+    task.wake()
+    task.stop()
     assert ended == [True]
-    assert errands._next() is None
+    assert scheduler._next() is None
 
 
-def test_a_defect_ends_neither_the_errand_nor_the_thread(errands, monkeypatch):
-    """It is tried again, later."""
-    monkeypatch.setattr(module, "AFTER_DEFECT", 0.01)
+def test_an_unexpected_error_ends_neither_the_task_nor_the_thread():
+    """The task runs again, later."""
+    scheduler = Scheduler(after_failure=0.01)
     again = threading.Event()
     tries = []
 
@@ -143,16 +142,17 @@ def test_a_defect_ends_neither_the_errand_nor_the_thread(errands, monkeypatch):
             raise RuntimeError("made to fail")
         again.set()
 
-    errands.add(work)
+    scheduler.add(work)
     assert again.wait(LONG)
+    scheduler.stop()
 
 
 def test_nothing_begins_after_the_end():
     """Neither what was due nor what comes."""
-    errands = Errands()
+    scheduler = Scheduler()
     work = Work()
-    errands.add(work, delay=3600.0)
-    errands.stop()
-    errands.add(work)
-    errands.stop()
+    scheduler.add(work, delay=3600.0)
+    scheduler.stop()
+    scheduler.add(work)
+    scheduler.stop()
     assert work.runs == 0
