@@ -1,9 +1,9 @@
-"""Any transaction, by number and by time, over a life with everything in it.
+"""Any transaction, by number and by time, over a history with everything in it.
 
-A real database followed by real replicators on a clock of ours, half a minute between commits:
-VACUUM, shrinking, gaps that are caught up, a take-over by another host, snapshots, and merges at
-every level with what they stand for pruned away. Each state is recorded when it is committed;
-whatever is asked for afterwards must be that, page by page.
+Real replicators follow a real database on a simulated clock, with half a minute between commits:
+VACUUM, shrinking, gaps with catch-ups, take-overs by another host, snapshots, and merges at every
+level whose segments are pruned. The test records each state at its commit; every restore
+afterwards must give that state, page by page.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ TARGETS = effort(60, 1000)
 APART_MS = 31_000  # between two commits
 
 
-class Life:
-    """One log, written by one host after another, and what it was after each flush."""
+class RecordedHistory:
+    """One archive, written by several hosts in turn, and its state after each flush."""
 
     def __init__(self, directory, rng, store):
         self.directory, self.rng, self.store = directory, rng, store
-        self.states = []  # (txid, when it was committed, SHA-256 of the image)
+        self.states = []  # (txid, commit time in ms, SHA-256 of the image)
         self.hosts = 0
         self.reopen(directory / "app.db", take_over=False)
         self.events = dict.fromkeys(("vacuum", "shrink", "gap", "take-over", "restart"), 0)
@@ -71,7 +71,7 @@ class Life:
         self.replicator.flush(LONG)
 
     def commit(self):
-        """One transaction at the present, flushed and recorded; then time goes on."""
+        """Commits, flushes and records one transaction; then the clock advances."""
         kind = self.rng.random()
         if kind < 0.7:
             self.app.insert(self.rng.randint(1, 5), self.rng.choice((30, 300, 2000)))
@@ -107,7 +107,7 @@ class Life:
         self.follow()
 
     def gap(self):
-        """Commits that nobody followed, and a log that is gone."""
+        """Commits without a replicator, and a truncated WAL."""
         self.replicator.stop()
         self.app.insert(3, 500)
         self.app.insert(3, 500)
@@ -116,7 +116,7 @@ class Life:
         self.record()
 
     def take_over(self):
-        """Another host has a copy of the database that misses the newest commit."""
+        """Another host takes over with a copy of the database that lacks the newest commit."""
         self.hosts += 1
         there = self.directory / f"host-{self.hosts}"
         there.mkdir()
@@ -146,7 +146,7 @@ class Life:
         return found
 
     def keep(self):
-        """What the keeper of a running replicator would have done by now."""
+        """Runs the retention work that a running replicator would have done by now."""
         self.keeping.step(self.store.now_ms)
         while self.keeping.step(self.store.now_ms):
             pass
@@ -165,50 +165,58 @@ class Life:
 
 
 @pytest.fixture
-def life(tmp_path, monkeypatch, seed):
-    """Everything that asks for the time is told that of the store."""
+def history(tmp_path, monkeypatch, seed):
+    """A history in which all code reads the clock of the store."""
     store = AgedStore()
     monkeypatch.setattr("replicator.system.clock.now_ms", lambda: store.now_ms)
-    life = Life(tmp_path, random.Random(seed), store)
-    yield life
-    life.replicator.stop()
+    history = RecordedHistory(tmp_path, random.Random(seed), store)
+    yield history
+    history.replicator.stop()
 
 
 def text(ms):
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
+def restored(history, output, **target):
+    return restore(store=history.store, prefix="app.db", output=output, overwrite=True, **target)
+
+
 @pytest.mark.timeout(120 + COMMITS)
-def test_any_transaction(life, tmp_path, seed, scoreboard):
-    """Random targets by txid and by time, each equal to the state recorded then; outside of the
-    window an error that names it."""
+def test_any_transaction(history, tmp_path, seed, scoreboard):
+    """Restores of random targets by txid and by time equal the recorded states; a target outside
+    of the window is an error."""
     rng = random.Random(seed)
     for number in range(COMMITS):
-        life.commit()
+        history.commit()
         if number % (COMMITS // 20) == COMMITS // 40:
-            life.event()
+            history.event()
         if number % 20 == 19:
-            life.keep()
-    life.end()
-    assert {1, 2} <= life.levels()
+            history.keep()
+    history.end()
+    assert {1, 2} <= history.levels()
     output = tmp_path / "out.db"
     for number in range(TARGETS):
-        at = rng.randrange(len(life.states))
-        txid, when, digest = life.states[at]
+        at = rng.randrange(len(history.states))
+        txid, when, digest = history.states[at]
         if number % 2:
-            following = life.states[at + 1][1] if at + 1 < len(life.states) else when + APART_MS
+            following = (
+                history.states[at + 1][1] if at + 1 < len(history.states) else when + APART_MS
+            )
             wish = {"timestamp": text(rng.choice((when, rng.randrange(when, following))))}
         else:
             wish = {"txid": txid}
-        report = restore(store=life.store, prefix="app.db", output=output, overwrite=True, **wish)
+        report = restore(
+            store=history.store, prefix="app.db", output=output, overwrite=True, **wish
+        )
         assert report.txid == txid, wish
         assert hashlib.sha256(output.read_bytes()).hexdigest() == digest, wish
-    for wish in ({"txid": life.states[-1][0] + 10}, {"timestamp": "2001-01-01"}):
+    for wish in ({"txid": history.states[-1][0] + 10}, {"timestamp": "2001-01-01"}):
         with pytest.raises(GapError):
-            restore(store=life.store, prefix="app.db", output=output, overwrite=True, **wish)
-    objects = len(list(life.store.list("app.db/wal/")))
+            restored(history, output, **wish)
+    objects = len(list(history.store.list("app.db/wal/")))
     scoreboard(
         "any transaction, by txid and by time",
-        f"{TARGETS} targets over {len(life.states)} commits, {life.events}, merges at "
-        f"levels {sorted(life.levels())}, {objects} segments left: all page-exact",
+        f"{TARGETS} targets over {len(history.states)} commits, {history.events}, merges at "
+        f"levels {sorted(history.levels())}, {objects} segments left: all page-exact",
     )

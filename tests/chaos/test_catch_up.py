@@ -1,4 +1,4 @@
-"""What a gap costs: the pages that changed, not the database."""
+"""A catch-up after a gap uploads the changed pages only, not the database."""
 
 import contextlib
 import random
@@ -36,7 +36,7 @@ def fill(path):
 
 
 def change_one_in_a_hundred(path, rng):
-    """Rows all over the file, with bytes that do not compress; nothing of it stays in a log."""
+    """Updates rows across the file with incompressible bytes, and truncates the WAL."""
     with opened(path) as connection:
         rows = connection.execute("SELECT max(id) FROM t").fetchone()[0]
         connection.execute("BEGIN")
@@ -58,8 +58,8 @@ def stored(deployment):
 
 @pytest.mark.timeout(effort(120, 1200))
 def test_a_catch_up_ships_only_the_pages_that_differ(deployment, seed, scoreboard):
-    """1 % of the pages changed while nobody followed: less than 3 % of the database goes out,
-    no snapshot, no new generation, and the result is the source to the byte."""
+    """After 1 % of the pages changed without a replicator, the catch-up uploads less than 3 % of
+    the database, without a snapshot or a new generation, and a restore equals the source."""
     rng = random.Random(seed)
     fill(deployment.path)
     size = deployment.path.stat().st_size
@@ -78,6 +78,6 @@ def test_a_catch_up_ships_only_the_pages_that_differ(deployment, seed, scoreboar
     assert_same_pages(copy.read_bytes(), deployment.source())
     shutil.rmtree(deployment.directory)  # gigabytes, in the full run
     scoreboard(
-        "catch-up after 1 % of the pages changed while we were away",
+        "catch-up after 1 % of the pages changed without a replicator",
         f"{size / MIB:,.0f} MiB database, {sent / MIB:.2f} MiB sent: {sent / size:.2%}",
     )

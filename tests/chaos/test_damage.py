@@ -1,8 +1,8 @@
-"""Every bit of every object flipped; every object removed, cut short, swapped, doubled.
+"""Damage to every object: each bit flipped, each object removed, truncated, swapped or copied.
 
-For every object of the small bucket there is a target that needs it: there, damage is found and
-the object named. For the other targets the restore is exact all the same. A wrong file never comes
-with success, which `SmallArchive.outcome` checks at each of the restores.
+For every object of the small archive there is a target that needs it: a restore to that target
+finds the damage and names the object. Restores to other targets are exact. `SmallArchive.outcome`
+checks after each restore that success never comes with a wrong file.
 """
 
 import random
@@ -18,7 +18,7 @@ FLIPS, OLDER_FLIPS, OTHERS = effort(750, None), effort(150, None), effort(250, N
 
 
 def some(rng, cases, count):
-    """All of them in the full version, else a sample."""
+    """All cases in the full version, otherwise a sample."""
     return cases if count is None else rng.sample(cases, min(count, len(cases)))
 
 
@@ -30,7 +30,7 @@ def flipped(body, bit):
 
 @pytest.mark.timeout(effort(100, 3600))
 def test_every_flipped_bit(archive, seed, scoreboard):
-    """Wherever the object is needed, it is named. Wherever it is not, the file is exact."""
+    """A restore that needs the object names it; every other restore is exact."""
     rng = random.Random(seed)
     needs = archive.needs()
     bits = [(key, bit) for key in needs for bit in range(8 * len(archive.saved[key][0]))]
@@ -59,8 +59,8 @@ def test_every_flipped_bit(archive, seed, scoreboard):
 
 @pytest.mark.timeout(effort(100, 3600))
 def test_older_state_in_place_of_a_damaged_one(archive, seed, scoreboard):
-    """With --allow-older the newest state that can be proved comes back, and what was lost is
-    counted; the newest is found here by trying every way without that object."""
+    """With --allow-older a restore gives the newest provable state and counts the lost
+    transactions; the test finds that state by trying every path without the object."""
     rng = random.Random(seed)
     cases = [
         (key, target, byte)
@@ -84,7 +84,7 @@ def test_older_state_in_place_of_a_damaged_one(archive, seed, scoreboard):
 
 @pytest.mark.timeout(effort(100, 1800))
 def test_every_length(archive, seed, scoreboard):
-    """An object cut short anywhere, or with bytes behind it, is named."""
+    """A restore names an object that is truncated anywhere or has bytes appended."""
     rng = random.Random(seed)
     needs = archive.needs()
     cases = [
@@ -111,7 +111,7 @@ def test_every_length(archive, seed, scoreboard):
 
 
 def test_every_removal(archive, scoreboard):
-    """Any object gone, any target: the exact state by another way, or a gap that says so."""
+    """Without any one object, each target is exact by another path, or a gap that names it."""
     exact = gaps = 0
     for key in archive.saved:
         archive.store.delete(key)
@@ -137,12 +137,12 @@ def test_every_removal(archive, scoreboard):
 
 
 def _end_without(small, key):
-    """Where the log seems to end: what nothing speaks of any more nobody can miss."""
+    """The apparent end of the log: no object refers to transactions after it."""
     return max(step.last for step in small.steps if step.key != key)
 
 
 def _speaks_of(message, first, last):
-    """Whether the error names a missing transaction, or what stands in the way of it."""
+    """True if the error names a missing transaction, or the obstacle before it."""
     return any(
         word in message
         for word in (
@@ -157,7 +157,7 @@ def _speaks_of(message, first, last):
 
 @pytest.mark.timeout(effort(100, 1800))
 def test_every_swap(archive, seed, scoreboard):
-    """Each object in each other's place, with either's metadata or none: named, or not needed."""
+    """Each object under the key of each other one, with any metadata: named, or not needed."""
     rng = random.Random(seed)
     needs = archive.needs()
     cases = [
@@ -185,14 +185,14 @@ def test_every_swap(archive, seed, scoreboard):
         assert isinstance(found, ERRORS) or target in (None, found.txid), (key, other, target)
         archive.mend(key)
     scoreboard(
-        f"objects in each other's place in a bucket of {archive.kind}",
+        f"objects swapped in a bucket of {archive.kind}",
         f"{len(tried)} swaps, {detected} named as damage, {len(tried) - detected} as a "
         "gap, 0 wrong files",
     )
 
 
-def places(small):
-    """Keys at which no object lies, and a copy may turn up."""
+def free_keys(small):
+    """Keys without an object, at which a copy may appear."""
     keys = small.built.keys
     free = [keys.wal(txid) for txid in range(1, small.newest + 3)]
     free += [
@@ -210,35 +210,35 @@ def places(small):
 
 @pytest.mark.timeout(effort(100, 1800))
 def test_every_copy(archive, seed, scoreboard):
-    """A copy of any object under any other name: the state is exact, or the copy is named."""
+    """With a copy of any object under any other key, a restore is exact or names the copy."""
     rng = random.Random(seed)
     cases = [
-        (key, place, target)
+        (key, key_of_copy, target)
         for key in archive.saved
-        for place in places(archive)
+        for key_of_copy in free_keys(archive)
         for target in archive.targets
     ]
     exact = 0
-    for key, place, target in (tried := some(rng, cases, OTHERS)):
-        archive.store.put(place, *archive.saved[key][:1], metadata=archive.saved[key][1])
+    for key, key_of_copy, target in (tried := some(rng, cases, OTHERS)):
+        archive.store.put(key_of_copy, *archive.saved[key][:1], metadata=archive.saved[key][1])
         found = archive.outcome(target)
         if isinstance(found, ReplicatorError):
             if isinstance(found, DamageError):
-                assert found.key == place, (key, place, target, found)
-            else:  # an object far out speaks of transactions that nobody has
-                assert place == archive.built.keys.wal(archive.newest + 2), (
+                assert found.key == key_of_copy, (key, key_of_copy, target, found)
+            else:  # a key behind a hole implies transactions that do not exist
+                assert key_of_copy == archive.built.keys.wal(archive.newest + 2), (
                     key,
-                    place,
+                    key_of_copy,
                     target,
                     found,
                 )
                 assert f"transactions {archive.newest + 1} are missing" in str(found)
             archive.exact(target, allow_older=True)
         else:
-            assert target in (None, found.txid), (key, place, target)
-            assert target or found.txid == archive.newest, (key, place)
+            assert target in (None, found.txid), (key, key_of_copy, target)
+            assert target or found.txid == archive.newest, (key, key_of_copy)
             exact += 1
-        archive.store.delete(place)
+        archive.store.delete(key_of_copy)
     scoreboard(
         f"objects under a second name in a bucket of {archive.kind}",
         f"{len(tried)} copies, {exact} restores exact, {len(tried) - exact} named the "

@@ -1,6 +1,6 @@
-"""What a store says beside an object is a hint: damaged, swapped or lost, it changes nothing.
+"""Metadata of objects is only a hint: damaged, swapped or lost, it never changes a restore.
 
-And an object in an older version of itself, whole and consistent, is not taken for the newer one.
+An older, consistent version of an object is not accepted for the newer one either.
 """
 
 import random
@@ -41,7 +41,7 @@ def spoilt(archive, key, rng):
 
 
 def wish(archive, rng):
-    """A target, by number or by time, and the transaction that it means."""
+    """A transaction, and a target by number or by time that selects it."""
     target = rng.choice(archive.targets)
     if target is None or rng.random() < 0.5:
         return target or archive.newest, {"target": target}
@@ -50,8 +50,8 @@ def wish(archive, rng):
 
 @pytest.mark.timeout(effort(100, 3600))
 def test_damaged_metadata(archive, seed, scoreboard):
-    """Any field of the metadata of up to three objects damaged, any target, by txid or by time:
-    the restore is exact, for the objects themselves prove what they are."""
+    """With damaged metadata of up to three objects, a restore to any target, by txid or by time,
+    is exact, because the objects prove their own content."""
     rng = random.Random(seed)
     for _ in range(TRIES):
         keys = rng.sample(list(archive.saved), rng.randint(1, 3))
@@ -71,7 +71,8 @@ def test_damaged_metadata(archive, seed, scoreboard):
 
 @pytest.mark.timeout(effort(100, 3600))
 def test_flips_under_damaged_metadata(archive, seed, scoreboard):
-    """A flipped bit in an object and damaged metadata beside others: named, or exact."""
+    """With a flipped bit in one object and damaged metadata of others, a restore names the object
+    or is exact."""
     rng = random.Random(seed)
     named = 0
     for _ in range(TRIES // 2):
@@ -97,7 +98,7 @@ def test_flips_under_damaged_metadata(archive, seed, scoreboard):
 
 
 def shortened(archive, key):
-    """The segment as it would be with its first transaction alone; None if it has but one."""
+    """The segment with its first transaction only; None if it has only one."""
     summary, payload = decode_segment(archive.saved[key][0], key)
     header, trailer = summary.header, summary.trailer
     if len(trailer.commit_frames) < 2:
@@ -122,8 +123,8 @@ def shortened(archive, key):
 
 
 def test_older_segments(archive):
-    """A shorter, consistent version in the place of a segment: what it lacks is named as
-    missing, all before it and all after the next snapshot is restored."""
+    """With a shorter, consistent version of a segment, the missing transactions are named, and all
+    before them and after the next snapshot are restored."""
     tried = 0
     for step in archive.steps:
         older = shortened(archive, step.key)
@@ -143,11 +144,11 @@ def _check_shortened(archive, step, target):
     best, merge = (
         archive.reach(target, {step.key}),
         "merged/" in step.key,
-    )  # which name their end
+    )  # merge keys contain their end
     if best == step.first - 1 and not merge and target != best:
         best = step.first
     found = archive.outcome(target)
-    last = step.last == archive.newest and not merge  # nobody else speaks of what it lost
+    last = step.last == archive.newest and not merge  # no other object refers to the lost ones
     if target == best or (target is None and (best == archive.newest or last)):
         assert getattr(found, "txid", found) == best, (step, target, found)
     else:
@@ -155,7 +156,7 @@ def _check_shortened(archive, step, target):
 
 
 def test_older_snapshots(archive):
-    """A snapshot whose content is an earlier state: never restored, by whatever metadata."""
+    """A snapshot whose content is another state is never restored, with any metadata."""
     for key in [key for key in archive.saved if "snapshots/" in key]:
         txid = int(key.split("/")[-1][:16], 16)
         generation = key[-len(".sqlite.zst") - 36 : -len(".sqlite.zst")]

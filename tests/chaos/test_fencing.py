@@ -1,8 +1,8 @@
-"""Two writers and one log, as real processes: one history goes on, the other stops and says why.
+"""Two sidecar processes on one archive: one continues, the other is fenced and names the holder.
 
-A host is a directory with a database, its cache and its sidecar. Hosts share a prefix, on a
-directory or on a real S3 server. After every story the store alone gives back, page by page,
-the database of the host that holds the log.
+A host is a directory with a database, its cache and its sidecar. Hosts share a prefix, in a
+directory or on a real S3 server. At the end of each test a restore from the store equals, page by
+page, the database of the host that holds the archive.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ FENCED, RUNNING_ALREADY = 6, 8
 TURNS = effort(2, 40)
 
 
-class Host(Deployment):
-    """A deployment whose name is that of a writer, so that its transactions tell it apart."""
+class SidecarHost(Deployment):
+    """A deployment with its own writer number, so that its transactions are distinguishable."""
 
-    def __init__(self, directory, writer, **place):
+    def __init__(self, directory, writer, **store):
         directory.mkdir()
-        super().__init__(directory, **place)
+        super().__init__(directory, **store)
         self.writer = writer
         self.sidecar_now = None
 
@@ -52,36 +52,36 @@ class Host(Deployment):
         return self
 
     def durable(self):
-        """Its txid."""
+        """Flushes; returns the durable txid."""
         return ask(cache_of(self.path), {"command": "flush", "timeout": LONG})["txid"]
 
     def end(self):
         assert self.sidecar_now.stop() == 0, self.sidecar_now.output
 
-    def is_fenced(self, *by):
-        """It ends by itself, with its own exit code, and names who holds the log."""
+    def check_fenced(self, *by):
+        """Checks that the sidecar ended with the exit code of fencing and named the holder."""
         assert self.sidecar_now.wait() == FENCED, self.sidecar_now.output
-        said = self.sidecar_now.output
+        output = self.sidecar_now.output
         here = socket.gethostname()
-        assert any(f"process {host.sidecar_now.pid} on {here}" in said for host in by)
-        assert "holds the log at" in said
-        assert "hint: find out which database is the right one" in said
-        assert "--take-over" in said
+        assert any(f"process {host.sidecar_now.pid} on {here}" in output for host in by)
+        assert "holds the log at" in output
+        assert "hint: find out which database is the right one" in output
+        assert "--take-over" in output
 
-    def is_the_log(self):
-        """The store alone gives back this host's database, and nothing of any other."""
+    def check_archive(self):
+        """Checks that a restore gives this host's database, and nothing of another host."""
         self.durable()
         self.end()
         return self.check_exact()
 
     def at(self, txid):
-        """What the log was after ``txid``, restored."""
+        """The path of a restore of ``txid``."""
         copy, report = self.restore(txid=txid)
         assert report.txid == txid
         return copy
 
     def copy_to(self, other):
-        """The whole volume, while nobody writes to it."""
+        """Copies the whole volume; no process may write to it."""
         shutil.copytree(
             self.directory,
             other.directory,
@@ -91,12 +91,14 @@ class Host(Deployment):
 
 
 class Hosts:
-    def __init__(self, directory, **place):
-        self._directory, self._place = directory, place
+    def __init__(self, directory, **store):
+        self._directory, self._store = directory, store
         self.all = []
 
     def new(self):
-        host = Host(self._directory / f"host-{len(self.all) + 1}", len(self.all) + 1, **self._place)
+        host = SidecarHost(
+            self._directory / f"host-{len(self.all) + 1}", len(self.all) + 1, **self._store
+        )
         self.all.append(host)
         return host
 
@@ -104,14 +106,14 @@ class Hosts:
 @pytest.fixture
 def hosts(request, tmp_path):
     """Hosts with a prefix of their own."""
-    place = {"prefix": f"app-{secrets.token_hex(4)}"}
+    store = {"prefix": f"app-{secrets.token_hex(4)}"}
     if request.param == "directory":
         (tmp_path / "bucket").mkdir()
-        place |= {"url": f"file://{tmp_path / 'bucket'}"}
+        store |= {"url": f"file://{tmp_path / 'bucket'}"}
     else:
         server = request.getfixturevalue("seaweed_credentials")
-        place |= {"url": f"s3://{server.bucket}", "endpoint_url": server.endpoint_url}
-    hosts = Hosts(tmp_path, **place)
+        store |= {"url": f"s3://{server.bucket}", "endpoint_url": server.endpoint_url}
+    hosts = Hosts(tmp_path, **store)
     yield hosts
     for host in hosts.all:
         host.close()
@@ -135,7 +137,7 @@ first_on_a_server = on(*effort(["seaweed"], ["directory", "seaweed"]))
     [((), ()), ((), ("--cache-dir", "other")), (("--cache-dir", "one"), ("--cache-dir", "other"))],
 )
 def test_two_sidecars_on_one_database(hosts, tmp_path, caches, monkeypatch):
-    """The second one is refused at once, whatever cache directory it was given."""
+    """A second sidecar is refused at once, with any cache directory."""
     monkeypatch.chdir(tmp_path)
     host = hosts.new()
     host.commit()
@@ -154,7 +156,7 @@ def test_two_sidecars_on_one_database(hosts, tmp_path, caches, monkeypatch):
 
 @on_a_directory
 def test_two_hosts_on_one_prefix(hosts):
-    """A host with another database and no record: whoever appends second stops."""
+    """A host with another database takes the archive; the first host stops at its next append."""
     one, two = hosts.new(), hosts.new()
     one.commit()
     one.follow().durable()
@@ -162,14 +164,14 @@ def test_two_hosts_on_one_prefix(hosts):
     two.follow().durable()
     assert "goes on from here with another database" in two.sidecar_now.output
     one.commit()
-    one.is_fenced(two)
+    one.check_fenced(two)
     two.commit()
-    two.is_the_log()
+    two.check_archive()
 
 
 @first_on_a_server
 def test_a_zombie_wakes_up(hosts):
-    """Stopped for a while, replaced by another host from its backup; then it goes on."""
+    """A host is paused, another host restores its backup and continues; the first is fenced."""
     one, two = hosts.new(), hosts.new()
     one.commit()
     txid = one.follow().durable()
@@ -180,16 +182,16 @@ def test_a_zombie_wakes_up(hosts):
     two.follow()
     assert two.durable() > txid
     one.sidecar_now.signal(signal.SIGCONT)
-    one.is_fenced(two)
+    one.check_fenced(two)
     two.commit()
-    two.is_the_log()
+    two.check_archive()
     one.check_commits(two.at(txid), at_least={1: 3})
 
 
 @on_a_server
 def test_a_zombie_whose_upload_was_half_sent(hosts, fault_proxy):
-    """Half of an append is with the server when the log is taken over; the other half comes
-    later, and changes nothing."""
+    """A take-over happens while the server has half of an append; the other half arrives later
+    and changes nothing."""
     one, two = hosts.new(), hosts.new()
     half, rest = threading.Event(), threading.Event()
 
@@ -216,15 +218,15 @@ def test_a_zombie_whose_upload_was_half_sent(hosts, fault_proxy):
     two.commit()
     two.follow("--take-over").durable()
     rest.set()
-    one.is_fenced(two)
+    one.check_fenced(two)
     two.commit()
-    two.is_the_log()
+    two.check_archive()
 
 
 @first_on_a_directory
 @pytest.mark.parametrize("way", ["restore", "take over"])
 def test_a_stale_disk(hosts, way):
-    """An older copy of a volume comes back: it is refused, and both ways out work."""
+    """A host with an older copy of a volume is refused; restore and take-over both work then."""
     one, old = hosts.new(), hosts.new()
     one.commit()
     one.follow().durable()
@@ -248,13 +250,13 @@ def test_a_stale_disk(hosts, way):
         old.follow("--take-over")
         assert old.durable() > txid
     old.commit()
-    old.is_the_log()
+    old.check_archive()
     one.check_commits(old.at(txid), at_least={1: 6})
 
 
 @on_a_directory
 def test_a_stale_cache_beside_a_current_database(hosts):
-    """The cache directory alone is older: the database proves itself, and its log goes on."""
+    """With an older cache and a current database, the same generation continues."""
     host = hosts.new()
     host.commit()
     host.follow().durable()
@@ -268,7 +270,7 @@ def test_a_stale_cache_beside_a_current_database(hosts):
     shutil.move(host.directory / "older", cache_of(host.path))
     host.follow()
     host.commit()
-    report = host.is_the_log()
+    report = host.check_archive()
     assert report.generation == before.generation
     assert report.snapshot_txid == before.snapshot_txid
 
@@ -276,8 +278,8 @@ def test_a_stale_cache_beside_a_current_database(hosts):
 @first_on_a_directory
 @pytest.mark.parametrize("waiting", effort([True], [True, False]))
 def test_a_copied_volume(hosts, waiting):
-    """Cache and writer id are the same in both copies, and even the segments that wait: what
-    they share is appended once, then one of them stops."""
+    """Two copies share cache, writer id and pending segments: the shared segments are appended
+    once, then one of the copies is fenced."""
     one, two = hosts.new(), hosts.new()
     one.commit()
     one.follow().durable()
@@ -298,10 +300,10 @@ def test_a_copied_volume(hosts, waiting):
         list(pool.map(_flush_or_fail, (one, two)))
     wait_for(lambda: [host for host in (one, two) if not _alive(host)])
     loser, winner = (one, two) if _alive(two) else (two, one)
-    loser.is_fenced(winner)
+    loser.check_fenced(winner)
     assert "with a copy of this cache" in loser.sidecar_now.output
     winner.commit()
-    winner.is_the_log()
+    winner.check_archive()
 
 
 def _flush_or_fail(host):
@@ -318,8 +320,8 @@ def _alive(host):
 
 @first_on_a_server
 def test_a_take_over_from_a_host_that_goes_on_writing(hosts):
-    """It wins although the other appends all the time, the other stops, and what it had been
-    told to be durable is restored by its txid for ever."""
+    """A take-over succeeds although the holder appends all the time. The holder is fenced, and
+    every transaction that was reported durable stays restorable by its txid."""
     one, two = hosts.new(), hosts.new()
     one.commit()
     one.follow()
@@ -329,17 +331,17 @@ def test_a_take_over_from_a_host_that_goes_on_writing(hosts):
     before = one.committed()
     txid = one.durable()
     two.run("--take-over")
-    one.is_fenced(two)
+    one.check_fenced(two)
     writer.kill()
     two.sidecar_now.until_following()
     two.commit()
-    two.is_the_log()
+    two.check_archive()
     one.check_commits(two.at(txid), at_least=before)
 
 
 @on_a_directory
 def test_two_take_overs_at_once(hosts):
-    """One of them holds the log in the end, and the other and the first holder stop."""
+    """After two concurrent take-overs one host holds the archive; the others are fenced."""
     one, two, three = (hosts.new() for _ in range(3))
     for host in (one, two, three):
         host.commit()
@@ -353,17 +355,17 @@ def test_two_take_overs_at_once(hosts):
         _flush_or_fail(host)
     wait_for(lambda: sum(map(_alive, (two, three))) == 1)
     winner, loser = (two, three) if _alive(two) else (three, two)
-    loser.is_fenced(winner)
+    loser.check_fenced(winner)
     one.commit()
-    one.is_fenced(two, three)
-    winner.is_the_log()
+    one.check_fenced(two, three)
+    winner.check_archive()
 
 
 @on_a_directory
 @pytest.mark.timeout(120 + 20 * TURNS)
 def test_hosts_that_sleep_take_turns(hosts, seed, scoreboard):
-    """Stopped at a random moment under load, taken over from, woken up: it ends, every time, and
-    what it had been told to be durable is restored by its txid."""
+    """A holder is paused at a random moment under load, another host takes over, and the holder
+    resumes: it is fenced every time, and its durable transactions stay restorable by txid."""
     rng = random.Random(seed)
     holder, other = hosts.new(), hosts.new()
     holder.commit()
@@ -380,12 +382,12 @@ def test_hosts_that_sleep_take_turns(hosts, seed, scoreboard):
         other.commit()
         other.durable()
         holder.sidecar_now.signal(signal.SIGCONT)
-        holder.is_fenced(other)
+        holder.check_fenced(other)
         writer.kill()
         holder.check_commits(other.at(txid), at_least=promised)
         holder, other = other, holder
     total = sum(host.total() for host in hosts.all)
-    holder.is_the_log()
+    holder.check_archive()
     scoreboard(
         "hosts stopped by SIGSTOP, taken over from and woken up",
         f"{TURNS} takeovers, {total} commits, 0 mixtures",
@@ -394,7 +396,7 @@ def test_hosts_that_sleep_take_turns(hosts, seed, scoreboard):
 
 @on_a_directory
 def test_a_take_over_with_the_cache_lost(hosts):
-    """Nothing is known here, and the other host is gone: the order is enough."""
+    """A take-over works after the cache was lost and the other host is gone."""
     one, two = hosts.new(), hosts.new()
     one.commit()
     txid = one.follow().durable()
@@ -406,5 +408,5 @@ def test_a_take_over_with_the_cache_lost(hosts):
     shutil.rmtree(cache_of(two.path))
     two.commit()
     two.follow("--take-over")
-    two.is_the_log()
+    two.check_archive()
     assert_same_pages(two.at(txid).read_bytes(), old)

@@ -1,8 +1,8 @@
-"""Every access to the local disk fails, by the call: for lack of space, by an I/O error, in part.
+"""Faults at every call to the local disk: no space, an I/O error, or a short write.
 
-One life of a replicator, or one restore, is recorded through the one door to the file system; in
-each run one of its calls is struck, once or until somebody cleared the disk. The application works
-on undisturbed, whoever asks is told, and without a restart it all ends in the bucket.
+`Files` records the calls of one scenario of a replicator, or of one restore. In each run a fault
+strikes one of these calls, once or until the test clears the disk. The application meets no error,
+status and exceptions report the fault, and without a restart all data reaches the bucket.
 """
 
 import random
@@ -14,65 +14,73 @@ from replicator import restore
 from replicator.errors import LocalIOError
 from replicator.system.files import Files
 from tests.helpers.bucket import BucketBuilder
-from tests.helpers.disk_faults import KINDS, Life, name_of, names_it, short_ways, strikes
+from tests.helpers.disk_faults import (
+    KINDS,
+    DiskScenario,
+    name_of,
+    names_trouble,
+    small_limits,
+    strikes,
+)
 from tests.helpers.files import StrikingFiles
 from tests.helpers.restore_target import check_target, old_database
 from tests.plugins.scoreboard import effort
 
 RUNS, RESTORES = effort(2, None), effort(3, None)
-OFTEN = 40  # of the calls of a kind that only look, so many; a poll repeats them without end
+OFTEN = 40  # calls of each reading kind; polls repeat them without end
 TIMES = pytest.mark.parametrize("lasting", [False, True], ids=["once", "until cleared"])
 
 
 @pytest.fixture(scope="module")
-def calls(tmp_path_factory):
-    """How often each kind of call is made in a life without faults."""
-    life = Life(tmp_path_factory.mktemp("recorded") / "life")
+def disk_calls(tmp_path_factory):
+    """The number of calls of each kind in a scenario without faults."""
+    scenario = DiskScenario(tmp_path_factory.mktemp("recorded") / "scenario")
     try:
-        with short_ways():
-            life.live()
-        life.check()
-        return life.files.seen
+        with small_limits():
+            scenario.run()
+        scenario.check()
+        return scenario.files.seen
     finally:
-        life.close()
+        scenario.close()
 
 
 @TIMES
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.timeout(effort(240, 4 * 3600))
-def test_every_call_of_a_life(tmp_path, calls, seed, scoreboard, kind, lasting):
-    """Struck once or until cleared: told while it lasts, no restart, nothing lost."""
+def test_every_call_of_a_scenario(tmp_path, disk_calls, seed, scoreboard, kind, lasting):
+    """A fault of any call, once or until cleared, is reported while it lasts; the replicator
+    recovers without a restart and loses nothing."""
     rng = random.Random(f"{seed} {kind} {lasting}")
-    planned = strikes(calls, kind, rng, often=OFTEN, most=RUNS)
-    met = told = 0
+    planned = strikes(disk_calls, kind, rng, often=OFTEN, most=RUNS)
+    met = reported = 0
     wrong = []
     for point, nth in planned:
-        life = Life(tmp_path / "life")
-        life.files.strike(point, nth, KINDS[kind], lasting=lasting)
+        scenario = DiskScenario(tmp_path / "scenario")
+        scenario.files.strike(point, nth, KINDS[kind], lasting=lasting)
         try:
-            with short_ways():
-                life.live()
-            life.check()
-        except Exception as error:  # noqa: BLE001 - all that is wrong is shown at the end
-            wrong.append((point, nth, repr(error), life.lies, life.ear.heard, life.refused))
+            with small_limits():
+                scenario.run()
+            scenario.check()
+        except Exception as error:  # noqa: BLE001 - the end of the test shows all errors
+            wrong.append((point, nth, repr(error), scenario.reports()))
         finally:
-            life.close()
-        met += life.files.struck > 0
-        told += life.files.struck > 0 and life.is_told()
+            scenario.close()
+        met += scenario.files.struck > 0
+        reported += scenario.files.struck > 0 and scenario.is_reported()
     assert not wrong, "\n".join(map(str, wrong))
     scoreboard(
-        f"every local call of a life x {kind}, {'until cleared' if lasting else 'once'}",
-        f"{len(planned)} of {calls.total()} calls of {len(calls)} kinds struck: {met} met "
-        f"it, {told} told, 0 lost, all recovered by themselves, all copies exact",
+        f"every local call of a scenario x {kind}, {'until cleared' if lasting else 'once'}",
+        f"{len(planned)} of {disk_calls.total()} calls of {len(disk_calls)} kinds struck: {met} "
+        f"met it, {reported} reported, 0 lost, all recovered without a restart, all copies exact",
     )
 
 
 # ------------------------------------------------------------------------------------ restore
 
 
-class Return:
-    """A bucket with a snapshot of many parts, a segment that is spooled, and small ones; and a
-    target beside it, with an old database."""
+class RestoreScenario:
+    """An archive with a snapshot of many parts, a segment that is spooled, and small ones; and a
+    target with an old database."""
 
     def __init__(self, place):
         self.place = place
@@ -96,8 +104,8 @@ class Return:
         )
 
     def struck(self, files):
-        """The error of a first attempt, or None; whether the new database was there all the
-        same; and how many parts the second one, on a disk in order, needed not fetch again."""
+        """(error of a first attempt or None, True if the target has the new database all the same,
+        number of parts that a second attempt without faults did not fetch again)."""
         target = self.place / "target"
         shutil.copytree(self.place / "template", target)
         try:
@@ -117,26 +125,27 @@ class Return:
 
 
 def parts_in(directory):
-    """How many parts of the snapshot an attempt left there."""
+    """The number of snapshot parts that an attempt left there."""
     if not (directory / "parts").exists() or not (directory / "database").exists():
         return 0
     return (directory / "parts").read_bytes().count(b"\n") - 1
 
 
 @pytest.fixture(scope="module")
-def way_back(tmp_path_factory):
-    with short_ways():
-        yield Return(tmp_path_factory.mktemp("bucket"))
+def restore_scenario(tmp_path_factory):
+    """One archive and target for all faults of a restore."""
+    with small_limits():
+        yield RestoreScenario(tmp_path_factory.mktemp("bucket"))
 
 
 @TIMES
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.timeout(effort(240, 4 * 3600))
-def test_every_call_of_a_restore(way_back, seed, scoreboard, kind, lasting):
-    """It succeeds, or it ends with exit code 7, the old database whole and what was fetched kept;
-    with the disk in order the next attempt goes on from there, and the copy is exact."""
+def test_every_call_of_a_restore(restore_scenario, seed, scoreboard, kind, lasting):
+    """A restore succeeds, or ends with exit code 7 and leaves the old database whole and the
+    fetched parts; the next attempt without faults resumes from them, and the copy is exact."""
     recorded = StrikingFiles(name_of)
-    assert way_back.struck(recorded) == (None, True, 0)
+    assert restore_scenario.struck(recorded) == (None, True, 0)
     rng = random.Random(f"{seed} {kind} {lasting}")
     planned = strikes(recorded.seen, kind, rng, often=None, most=RESTORES)
     refused = resumed = 0
@@ -144,10 +153,10 @@ def test_every_call_of_a_restore(way_back, seed, scoreboard, kind, lasting):
         files = StrikingFiles(name_of)
         files.strike(point, nth, KINDS[kind], lasting=lasting)
         try:
-            error, there, kept = way_back.struck(files)
+            error, there, kept = restore_scenario.struck(files)
             if error is not None:
                 assert error.exit_code == 7
-                assert names_it(error)
+                assert names_trouble(error)
                 assert kind != "short write"
             assert there == (error is None) or point[1] == "directory"  # the last sync failed
         except BaseException as wrong:
@@ -157,7 +166,7 @@ def test_every_call_of_a_restore(way_back, seed, scoreboard, kind, lasting):
         resumed += kept > 0
     scoreboard(
         f"every local call of a restore x {kind}, {'until cleared' if lasting else 'once'}",
-        f"{len(planned)} of {recorded.seen.total()} calls of {len(recorded.seen)} kinds "
-        f"struck: {refused} refused with exit 7, the target whole; {resumed} went on from "
-        "what was fetched; all exact in the end",
+        f"{len(planned)} of {recorded.seen.total()} disk_calls of {len(recorded.seen)} kinds "
+        f"struck: {refused} refused with exit 7, the target whole; {resumed} resumed from "
+        "fetched parts; all exact in the end",
     )

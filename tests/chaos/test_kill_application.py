@@ -1,4 +1,4 @@
-"""kill −9 of the application, alone or together with the replicator."""
+"""SIGKILL of the application, alone or together with the replicator."""
 
 import random
 
@@ -20,7 +20,7 @@ WRITERS = (
 
 
 def kill_under_way(deployment, rng, *others, **options):
-    """Start two writers, let them commit some, kill them and ``others``."""
+    """Starts two writers, lets them commit, and kills them and ``others``."""
     before = deployment.total()
     writers = [deployment.start(n, seed=rng.randrange(1 << 30), **options) for n in (1, 2)]
     some = before + rng.randint(20, 400)
@@ -30,7 +30,7 @@ def kill_under_way(deployment, rng, *others, **options):
 
 
 def kill_in_transaction(writer, lag_bytes):
-    """Kill it once frames of its one large transaction are seen in the log."""
+    """Kills the writer once frames of its one large transaction are in the WAL."""
     wait_for(lambda: lag_bytes() > 1 << 20 or not writer.running)
     writer.kill()
 
@@ -46,8 +46,8 @@ def kill_in_transaction(writer, lag_bytes):
     ids=str,
 )
 def test_writers_killed(deployment, options):
-    """Writers die in transactions and checkpoints, others go on where they were; the replica
-    follows through it without losing its place."""
+    """Writers die in transactions and checkpoints, others continue; the replicator follows
+    without a new generation, and the archive is exact."""
     rng = random.Random(7)
     deployment.create()
     with deployment.replicating() as replicator:
@@ -76,8 +76,8 @@ def kill_somehow(deployment, rng, sidecar):
 
 @pytest.mark.timeout(120 + 20 * ALONE)
 def test_application_killed(deployments, seed, scoreboard):
-    """The application dies again and again while the sidecar goes on: after each death a flush
-    makes all that was acknowledged restorable, and no generation begins for that reason."""
+    """The application dies repeatedly under a running sidecar: after each death a flush makes all
+    acknowledged commits restorable, and no new generation begins."""
     rng = random.Random(seed)
     commits = 0
     for deployment, kills in deployments(ALONE):
@@ -101,8 +101,8 @@ def test_application_killed(deployments, seed, scoreboard):
 
 @pytest.mark.timeout(120 + 30 * BOTH)
 def test_both_killed(deployments, seed, scoreboard):
-    """Application and sidecar die together, SQLite recovers the log, whoever is back first;
-    all commits are replicated in the end, and those flushed are never missing."""
+    """Application and sidecar die together, and SQLite recovers the WAL whichever starts first;
+    all commits are replicated in the end, and flushed ones are never missing."""
     rng = random.Random(seed)
     commits = 0
     for deployment, kills in deployments(BOTH):
@@ -128,7 +128,7 @@ def test_both_killed(deployments, seed, scoreboard):
 
 
 def restored_with(deployment, txid, commits):
-    """The store alone gives back at least that."""
+    """Checks that a restore gives at least that txid and those commits."""
     copy, report = deployment.restore()
     assert report.txid >= txid
     deployment.check_commits(copy, at_least=commits)

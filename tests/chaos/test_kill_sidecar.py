@@ -1,7 +1,6 @@
-"""kill −9 of the sidecar, at any moment: what it called durable is in the store.
+"""SIGKILL of the sidecar at any moment: transactions that it reported durable are in the store.
 
-The seed of what is random is printed when the test fails, so that it can be repeated as far as
-processes can.
+A failed test prints its seed, so that it can be repeated as far as processes allow.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ KILLS = effort(10, 700)
 
 
 def test_flush_then_kill_twenty_times(deployment):
-    """A commit, a flush, kill −9: the commit is restored from the store, each of 20 times."""
+    """After a commit, a flush and SIGKILL the commit is restored from the store, 20 times."""
     connection = workload.open_database(deployment.path)
     connection.executescript(workload.SCHEMA)
     rng = random.Random(1)
@@ -38,8 +37,8 @@ def test_flush_then_kill_twenty_times(deployment):
     deployment.check_exact()
 
 
-class Chaos:
-    """Writers that go on, sidecars that are killed, and what was reported durable so far."""
+class KilledSidecars:
+    """Writers that continue, sidecars that are killed, and the reports of durability so far."""
 
     def __init__(self, deployment, rng):
         self.deployment, self.rng = deployment, rng
@@ -78,14 +77,14 @@ class Chaos:
             self.durable = max(self.durable, status["durable_txid"])
 
     def flush(self):
-        """What had been committed before is promised once the answer is there."""
+        """Flushes; its answer promises all commits before it."""
         before = self.deployment.committed()
         answer = ask(cache_of(self.deployment.path), {"command": "flush"})
         self.durable = max(self.durable, answer["txid"])
         self.promised |= before
 
     def run_until_its_end(self, sidecar):
-        """Let the sidecar live for a while, then kill it; which moment is met?"""
+        """Lets the sidecar run until a random moment, then kills it."""
         moment = self.rng.choice(("start", "follow", "follow", "flush", "flushed"))
         if moment == "start":
             time.sleep(self.rng.uniform(0, 0.8))
@@ -111,7 +110,7 @@ class Chaos:
                     waiting.result()
 
     def check(self):
-        """The store alone gives back all that was reported durable."""
+        """Checks that a restore gives all transactions that were reported durable."""
         copy, report = self.deployment.restore()
         if report is None:
             assert self.durable == 0
@@ -122,7 +121,7 @@ class Chaos:
         copy.unlink()
 
     def end(self):
-        """The writers end unharmed, a last sidecar makes all of it durable."""
+        """The writers end without an error, and a last sidecar makes all commits durable."""
         for writer in self.writers.values():
             writer.finish()
         sidecar = self.deployment.sidecar()
@@ -140,23 +139,23 @@ class Chaos:
 
 @pytest.mark.timeout(120 + 20 * KILLS)
 def test_kill_9_at_random_moments(deployments, seed, scoreboard):
-    """Under writers that go on, sidecars are killed while they start, follow, flush and take
-    snapshots. After each kill a restore brings back at least what was reported durable; in the
-    end the store holds the source page by page, and any transaction on the way."""
+    """Sidecars are killed while they start, follow, flush and take snapshots, under concurrent
+    writers. After each kill a restore gives at least the transactions reported durable; in the
+    end the store holds the source page by page, and every transaction before."""
     rng = random.Random(seed)
     commits = transactions = generations = 0
     for deployment, kills in deployments(KILLS):
-        chaos = Chaos(deployment, rng)
+        run = KilledSidecars(deployment, rng)
         deployment.create()
         for _ in range(kills):
-            chaos.keep_writing()
-            chaos.run_until_its_end(chaos.sidecar())
-            chaos.check()
-        chaos.end()
+            run.keep_writing()
+            run.run_until_its_end(run.sidecar())
+            run.check()
+        run.end()
         deployment.check_exact()
-        commits += sum(chaos.promised.values())
-        transactions += chaos.durable
-        generations += len(chaos.generations)
+        commits += sum(run.promised.values())
+        transactions += run.durable
+        generations += len(run.generations)
     scoreboard(
         "kill -9 of the sidecar under load",
         f"{KILLS} kills, {commits} commits acknowledged in {transactions} transactions, "

@@ -1,7 +1,7 @@
 """A kill, or an I/O error, at every system call of one capture–upload cycle and of one restore.
 
-The calls of each thread are counted first, then each is made fatal in a run of its own. What the
-process had said before is held against what the store alone gives back; a new start goes on.
+The tests first count the calls of each thread; then each run makes one of them fatal. Afterwards
+a restore from the store must agree with the reports of the process, and a new start continues.
 """
 
 import contextlib
@@ -33,22 +33,22 @@ def points(counts, sample, rng, calls=None):
 
 
 class CycleDirectory:
-    """What one process left behind."""
+    """The files and reports that the processes of one run left."""
 
     def __init__(self, directory):
         self.directory = directory
         self.database = directory / "app.db"
         (directory / "store").mkdir(parents=True)
 
-    def said(self, word):
-        """The last number said after ``word``; 0 if it was never said."""
-        said = self.directory / "said"
-        lines = said.read_text() if said.exists() else ""
+    def reported(self, word):
+        """The last number reported after ``word``; 0 if there is none."""
+        reports = self.directory / "said"
+        lines = reports.read_text() if reports.exists() else ""
         found = re.findall(rf"^{word} (\d+)$", lines, re.MULTILINE)
         return int(found[-1]) if found else 0
 
     def restored(self):
-        """(rows, bytes) of a restore from the store alone; (0, b"") when there is no backup."""
+        """(rows, bytes) of a restore from the store; (0, b"") when it holds no backup."""
         output = self.directory / "restored.db"
         report = restore(
             url=f"file://{self.directory}/store", prefix="app.db", output=output, verify="full"
@@ -62,27 +62,29 @@ class CycleDirectory:
         return rows, image
 
     def check_store(self):
-        """What was reported durable is in the store, whole transactions, nothing made up."""
+        """Transactions that were reported durable are in the store; it holds only whole ones."""
         rows, _ = self.restored()
-        assert rows >= self.said("durable")
-        assert rows <= self.said("committed") + 3  # a commit may take effect before it is told
+        assert rows >= self.reported("durable")
+        assert (
+            rows <= self.reported("committed") + 3
+        )  # a commit may take effect before it is reported
 
     def check_application(self):
-        """The database is whole, with every commit that the application was told of."""
-        if self.database.exists() or self.said("committed"):
-            assert prefix_of(self.database) >= self.said("committed")
+        """The database is whole, with every commit that returned."""
+        if self.database.exists() or self.reported("committed"):
+            assert prefix_of(self.database) >= self.reported("committed")
 
     def check_end(self):
-        """After a new start all is in the store, page by page."""
+        """After a new start the store holds the database page by page."""
         rows, image = self.restored()
-        assert rows == self.said("durable") == self.said("committed")
+        assert rows == self.reported("durable") == self.reported("committed")
         with contextlib.closing(sqlite3.connect(self.database)) as db:
             assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
         assert image == self.database.read_bytes()
 
 
 def prefix_of(path):
-    """How many rows the database holds, which must be exactly those from 1 on."""
+    """The number of rows, which must be exactly 1 to that number."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             return 0
@@ -94,26 +96,26 @@ def prefix_of(path):
 
 
 def ended(place, tracer, point):
-    """All that must hold after a process ended in whatever way, and after a new start."""
+    """Checks all invariants after a process ended in any way, and after a new start."""
     try:
         place.check_store()
         place.check_application()
         assert tracer.run("go on", place.directory) == 0, (place.directory / "errors").read_text()
         place.check_end()
     except BaseException as error:
-        error.add_note(f"at {point}, in {place.directory}: {place.said('durable')} durable")
+        error.add_note(f"at {point}, in {place.directory}: {place.reported('durable')} durable")
         raise
     shutil.rmtree(place.directory)
 
 
 @pytest.mark.timeout(effort(120, 7200))
 def test_kill_at_every_call_of_a_cycle(tracer, tmp_path, seed, scoreboard):
-    """Start, join, commits, cuts, appends, roll-over, trim, snapshot, end: killed before any of
-    their calls, what was durable is in the store, the application's database is whole, and a new
-    start on the same cache goes on to the last page."""
+    """A kill before any call of a cycle (start, commits, cuts, appends, roll-over, trim, snapshot,
+    end) keeps durable transactions in the store and the application's database whole, and a new
+    start on the same cache replicates every page."""
     whole = CycleDirectory(tmp_path / "whole")
     assert tracer.run("cycle", whole.directory) == 0
-    assert whole.said("rolled") >= 1
+    assert whole.reported("rolled") >= 1
     ended(whole, tracer, "no point")
     counts = tracer.counts("cycle", CycleDirectory(tmp_path / "empty").directory)
     chosen = points(counts, KILLS, random.Random(seed))
@@ -133,9 +135,8 @@ def test_kill_at_every_call_of_a_cycle(tracer, tmp_path, seed, scoreboard):
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.timeout(effort(120, 7200))
 def test_error_at_every_call_of_a_cycle(tracer, tmp_path, seed, scoreboard, error):
-    """From any call that makes something durable, those of the ledger's SQLite among them:
-    whatever was acknowledged all the same is in the store; a refusal is an exit code of ours, and
-    never a traceback."""
+    """An error of any call that makes something durable, also in the ledger's SQLite, loses no
+    acknowledged transaction; a refusal is an exit code and never a traceback."""
     counts = tracer.counts("cycle", CycleDirectory(tmp_path / "empty").directory)
     ours = {key: count for key, count in counts.items() if key[0] != "app 1"}
     chosen = points(ours, FAULTS, random.Random(seed), FAILING)
@@ -161,8 +162,8 @@ def test_error_at_every_call_of_a_cycle(tracer, tmp_path, seed, scoreboard, erro
 @pytest.mark.timeout(effort(120, 7200))
 @pytest.mark.parametrize("old", [True, False], ids=["over an old one", "anew"])
 def test_kill_at_every_call_of_a_restore(tracer, stored_archive, tmp_path, seed, scoreboard, old):
-    """Killed before any call, the target is the old database or the new one, whole; a second
-    restore goes on from the parts that were proved, and leaves nothing behind."""
+    """After a kill before any call, the target is the whole old or the whole new database; a second
+    restore resumes from the proved parts and leaves no other file."""
     template = tmp_path / "place"
     template.mkdir()
     if old:
@@ -172,7 +173,7 @@ def test_kill_at_every_call_of_a_restore(tracer, stored_archive, tmp_path, seed,
     wanted = RESTORE_KILLS or len(every)
     newest = stored_archive.images[stored_archive.txid]
     killed = resumed = 0
-    # What a thread of the pool has to do differs from run to run, so not every call comes again.
+    # The work of a thread of the pool differs from run to run, so not every call occurs again.
     for number, point in enumerate(every):
         if killed == wanted:
             break

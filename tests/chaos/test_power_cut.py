@@ -1,10 +1,10 @@
-"""The power fails: whatever was not synced is dropped, torn, or kept, in any order.
+"""Power cuts: every write that was not synced is dropped, torn, or kept, in any order.
 
-strace records all that one process writes while it starts, captures, uploads, trims, saves hashes,
+strace records all writes of one process while it starts, captures, uploads, trims, saves hashes,
 squashes, takes snapshots, ends and starts again; the application and the ledger of the cache are
-SQLite databases in the same stream. Of every state that a power cut may leave on this disk, beside
-a store that goes on, some are made and started on. See syscall_trace.py,
-power_disk.py, power_story.py and power_check.py.
+SQLite databases in the same stream. The test makes some of the states that a power cut may leave
+on this disk (the store stays intact), checks each, and starts a replicator on some. See
+syscall_trace.py, power_disk.py, power_cut_workload.py and power_check.py.
 """
 
 import os
@@ -25,14 +25,14 @@ from tests.plugins.scoreboard import effort
 
 STATES = effort(220, 12_000)  # different ones
 STARTED = effort(10, 3)  # a replicator is started on one of so many
-COMMITS = effort(6, 14)  # in each of two of three lives
+COMMITS = effort(6, 14)  # in each of two of three runs
 WORKERS, AHEAD = effort(1, 2), 20
-STORY = Path(__file__).parents[1] / "programs" / "power_story.py"
+WORKLOAD = Path(__file__).parents[1] / "programs" / "power_cut_workload.py"
 
 
 @pytest.fixture
-def scratch(tmp_path):
-    """In memory where there is room: nothing here has to survive."""
+def ram_directory(tmp_path):
+    """A directory in memory if it has space, because nothing here has to survive."""
     shared = Path("/dev/shm")
     if not os.access(shared, os.W_OK) or shutil.disk_usage(shared).free < 1 << 29:
         yield tmp_path
@@ -42,30 +42,31 @@ def scratch(tmp_path):
 
 
 @pytest.fixture
-def place(scratch):
+def workload_directory(ram_directory):
+    """The directory of the recorded process; skips where strace may not trace."""
     if reason := reason_to_skip():
         pytest.skip(reason)
-    place = scratch / "place"
-    (place / "store").mkdir(parents=True)
-    return place
+    workload_directory = ram_directory / "workload_directory"
+    (workload_directory / "store").mkdir(parents=True)
+    return workload_directory
 
 
 @pytest.fixture
 def workers():
-    """Processes of their own, for each database that was ever open leaves a descriptor."""
+    """Separate processes, because each database that was ever open leaves a descriptor."""
     with get_context("spawn").Pool(WORKERS, maxtasksperchild=60) as pool:
         yield pool
 
 
-class States:
-    """Different states, drawn at instants all over the stream."""
+class PowerCutStates:
+    """Different states, drawn at instants across the whole stream."""
 
     def __init__(self, disk, instants, rng):
         self.disk, self.instants, self.rng = disk, instants, rng
         self.seen = set()
 
     def __iter__(self):
-        """(number of the call after which the power failed, state, store, what was reported)."""
+        """(number of the call after which the power failed, state, store, reports)."""
         for instant in self.disk.play():
             missing = (STATES - len(self.seen)) / max(1, self.instants)
             self.instants -= 1
@@ -81,18 +82,18 @@ class States:
 
 
 @pytest.mark.timeout(effort(240, 6 * 3600))
-def test_power_cuts(place, scratch, workers, seed, scoreboard):
-    """On every state the cache opens, knows all that it ever sent, and calls nothing durable that
-    is not. On some the replicator starts beside the application: what was reported durable is
-    restored by its txid, and after a flush the store holds the database page by page."""
-    calls = record(STORY, place, str(COMMITS))
-    facts = os.stat(place / "app.db")
-    states = States(
-        Disk(place, calls), sum(1 for _ in Disk(place, calls).play()), random.Random(seed)
-    )
+def test_power_cuts(workload_directory, ram_directory, workers, seed, scoreboard):
+    """In every state the cache opens, knows every segment it ever sent, and reports nothing durable
+    that is not stored. In some states a replicator starts with the application: transactions
+    that were reported durable are restored by txid, and after a flush the store holds the
+    database page by page."""
+    calls = record(WORKLOAD, workload_directory, str(COMMITS))
+    facts = os.stat(workload_directory / "app.db")
+    instants = sum(1 for _ in Disk(workload_directory, calls).play())
+    states = PowerCutStates(Disk(workload_directory, calls), instants, random.Random(seed))
     stored, ways, started = StoredLog(), Counter(), []
     for instant, state, store, reported in states:
-        ways[checked(scratch / "one", state, stored(store), reported, instant)] += 1
+        ways[checked(ram_directory / "one", state, stored(store), reported, instant)] += 1
         if len(states.seen) % STARTED == 0:
             started.append(
                 (
@@ -105,12 +106,12 @@ def test_power_cuts(place, scratch, workers, seed, scoreboard):
                             reported,
                             [facts.st_dev, facts.st_ino],
                             seed + len(states.seen),
-                            str(scratch),
+                            str(ram_directory),
                         ),
                     ),
                 )
             )
-            if len(started) > AHEAD:  # so that not all of them wait in memory
+            if len(started) > AHEAD:  # so that not all of them are in memory
                 started[-AHEAD][1].wait()
     for instant, done in started:
         assert done.get() is None, f"after call {instant}: {done.get()}"
@@ -124,24 +125,24 @@ def test_power_cuts(place, scratch, workers, seed, scoreboard):
     )
 
 
-def checked(place, state, log, reported, instant):
-    shutil.rmtree(place, ignore_errors=True)
-    write_tree(place, {"": None}, state)
+def checked(workload_directory, state, log, reported, instant):
+    shutil.rmtree(workload_directory, ignore_errors=True)
+    write_tree(workload_directory, {"": None}, state)
     try:
-        return check_cache(place, log, reported)
+        return check_cache(workload_directory, log, reported)
     except BaseException as error:
         error.add_note(f"the power failed after call {instant}")
         raise
 
 
-def test_the_disk_ends_as_the_real_one(place):
-    """All calls kept, the model holds what the file system holds: none of them is missed."""
-    disk = Disk(place, record(STORY, place, "2"))
+def test_the_disk_ends_as_the_real_one(workload_directory):
+    """If all calls survive, the model equals the file system, so it misses no call."""
+    disk = Disk(workload_directory, record(WORKLOAD, workload_directory, "2"))
     for _ in disk.play():
         pass
     found = disk.everything()
     real = {
-        str(path.relative_to(place)): None if path.is_dir() else path.read_bytes()
-        for path in place.rglob("*")
+        str(path.relative_to(workload_directory)): None if path.is_dir() else path.read_bytes()
+        for path in workload_directory.rglob("*")
     }
     assert {path: data for path, data in found.items() if not path.endswith("-shm")} == real

@@ -1,4 +1,4 @@
-"""Merging and pruning over many random pasts: nothing that is kept is ever out of reach."""
+"""Merging and pruning of many random archives never make a kept transaction unrestorable."""
 
 import math
 import random
@@ -6,91 +6,95 @@ import random
 import pytest
 
 from replicator.model import Retention
-from tests.helpers.replication import HookedStore
-from tests.helpers.retention import DAY, HOUR, MINUTE
-from tests.helpers.retention_story import (
-    Pruning,
-    lived,
+from tests.helpers.random_archives import (
+    SteppedPrune,
+    grown_archive,
     promised,
     random_rules,
-    random_story,
+    random_steps,
     restorable,
-    some,
+    sample,
 )
+from tests.helpers.replication import HookedStore
+from tests.helpers.retention import DAY, HOUR, MINUTE
 from tests.plugins.scoreboard import effort
 
 
 @pytest.mark.timeout(3600)
 def test_random_pasts(tmp_path, seed, scoreboard):
-    """Rules change, time goes on, prunes are killed at random deletions, restores run at the
-    same time: each kept point has a way at every crash point, and those tried are exact."""
+    """While rules change, time advances, prunes are killed at random deletions and restores run,
+    each kept transaction is restorable at every crash point, and sampled restores are exact."""
     histories, crash_points, restores, deleted = effort(25, 1000), 0, 0, 0
     for number in range(histories):
         rng = random.Random(f"{seed}-{number}")
-        past = lived(tmp_path, random_story(rng), merging=rng.random() < 0.8)
+        archive = grown_archive(tmp_path, random_steps(rng), merging=rng.random() < 0.8)
         for _ in range(2):
-            possible = restorable(past.store, past.txid)
-            pruning = Pruning(past, random_rules(rng), rng.choice([0, HOUR]))
-            expected = promised(past, pruning.rules, past.now_ms, possible, pruning.plan.decision)
+            possible = restorable(archive.store, archive.txid)
+            pruning = SteppedPrune(archive, random_rules(rng), rng.choice([0, HOUR]))
+            expected = promised(
+                archive, pruning.rules, archive.now_ms, possible, pruning.plan.decision
+            )
             kill_at = rng.randint(0, len(pruning.left)) if rng.random() < 0.5 else 0
-            store = HookedStore(past.store)
+            store = HookedStore(archive.store)
             store.before = lambda *_, p=pruning, r=rng: [p.step() for _ in range(r.randint(0, 1))]
-            for txid in some(rng, expected, 2):
-                assert past.restored(tmp_path, txid, store=store) == past.images[txid]
+            for txid in sample(rng, expected, 2):
+                assert archive.restored(tmp_path, txid, store=store) == archive.images[txid]
                 restores += 1
             while len(pruning.left) > kill_at:
                 pruning.step()
                 crash_points += 1
-                assert expected <= restorable(past.store, past.txid), f"{seed}-{number}"
+                assert expected <= restorable(archive.store, archive.txid), f"{seed}-{number}"
             deleted += pruning.deleted
-            for txid in some(rng, expected, 2):
-                assert past.restored(tmp_path, txid) == past.images[txid]
+            for txid in sample(rng, expected, 2):
+                assert archive.restored(tmp_path, txid) == archive.images[txid]
                 restores += 1
-            past.wait(rng.choice([MINUTE, HOUR, DAY, 5 * DAY]))
-        past.close()
-        past.bucket.path.unlink()
+            archive.wait(rng.choice([MINUTE, HOUR, DAY, 5 * DAY]))
+        archive.close()
+        archive.bucket.path.unlink()
     assert deleted
     scoreboard(
-        "retention: random pasts and rules, killed prunes, restores meanwhile",
-        f"{histories} pasts, {deleted} deletions, {crash_points} crash points, "
-        f"{restores} restores exact, 0 out of reach",
+        "retention: random archives and rules, killed prunes, concurrent restores",
+        f"{histories} archives, {deleted} deletions, {crash_points} crash points, "
+        f"{restores} restores exact, 0 unrestorable",
     )
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The process was killed."""
 
 
 @pytest.mark.timeout(3600)
-def test_a_keeper_killed_at_every_request(tmp_path, seed, scoreboard):
-    """Before each request and right after each took effect: the next keeper goes on, and every
-    transaction can be restored at every such moment."""
+def test_a_worker_killed_at_every_request(tmp_path, seed, scoreboard):
+    """A retention worker is killed before each request and right after it took effect: the next
+    worker continues, and every transaction is restorable at each of these moments."""
     rng = random.Random(seed)
-    past = lived(tmp_path, random_story(rng), merging=False)
+    archive = grown_archive(tmp_path, random_steps(rng), merging=False)
     for _ in range(effort(14, 40)):
-        past.insert(1)
-        past.wait(20_000)
-    past.wait(2 * HOUR)
-    before = {key: (past.store.get(key), past.store.head(key)) for key in list(past.keys())}
-    expected, kills, at = restorable(past.store, past.txid), 0, 0
+        archive.insert(1)
+        archive.wait(20_000)
+    archive.wait(2 * HOUR)
+    before = {
+        key: (archive.store.get(key), archive.store.head(key)) for key in list(archive.keys())
+    }
+    expected, kills, at = restorable(archive.store, archive.txid), 0, 0
     finished = False
     while not finished:
-        refill(past, before)
-        finished = not killed_at(past, at, expected)
+        refill(archive, before)
+        finished = not killed_at(archive, at, expected)
         kills += not finished
         at += 1
-    for txid in some(rng, expected, effort(10, 100)):
-        assert past.restored(tmp_path, txid) == past.images[txid]
-    past.close()
+    for txid in sample(rng, expected, effort(10, 100)):
+        assert archive.restored(tmp_path, txid) == archive.images[txid]
+    archive.close()
     scoreboard(
-        "keeper killed before and after every request of merging and pruning",
-        f"{kills} kills, 0 of {len(expected)} transactions out of reach",
+        "retention worker killed before and after every request of merging and pruning",
+        f"{kills} kills, 0 of {len(expected)} transactions unrestorable",
     )
 
 
-def killed_at(past, at, expected):
-    """Whether the keeper was killed at that moment; the next one ends what it began."""
-    store, count = HookedStore(past.store), 0
+def killed_at(archive, at, expected):
+    """True if the worker was killed at that moment; then the next one completes its work."""
+    store, count = HookedStore(archive.store), 0
 
     def moment(*_):
         nonlocal count
@@ -101,28 +105,28 @@ def killed_at(past, at, expected):
     store.before = store.after = moment
     rules = Retention(every_transaction=math.inf)
     try:
-        work(past, past.keeping(store=store, rules=rules))
+        work(archive, archive.keeping(store=store, rules=rules))
     except Killed:
-        assert expected <= restorable(past.store, past.txid)
-        work(past, past.keeping(rules=rules))
-        assert expected <= restorable(past.store, past.txid)
+        assert expected <= restorable(archive.store, archive.txid)
+        work(archive, archive.keeping(rules=rules))
+        assert expected <= restorable(archive.store, archive.txid)
         return True
-    assert expected <= restorable(past.store, past.txid)
+    assert expected <= restorable(archive.store, archive.txid)
     return False
 
 
-def work(past, keeping):
-    keeping.begin(past.now_ms)
-    while keeping.step(past.now_ms):
+def work(archive, keeping):
+    keeping.begin(archive.now_ms)
+    while keeping.step(archive.now_ms):
         pass
 
 
-def refill(past, objects):
-    """The bucket as it was."""
-    for key in list(past.keys()):
-        past.store.delete(key)
-    now_ms = past.store.now_ms
+def refill(archive, objects):
+    """Restores the objects of the bucket."""
+    for key in list(archive.keys()):
+        archive.store.delete(key)
+    now_ms = archive.store.now_ms
     for key, (body, info) in objects.items():
-        past.store.now_ms = info.modified_ms
-        past.store.put(key, body, metadata=info.metadata)
-    past.store.now_ms = now_ms
+        archive.store.now_ms = info.modified_ms
+        archive.store.put(key, body, metadata=info.metadata)
+    archive.store.now_ms = now_ms

@@ -1,4 +1,4 @@
-"""A day at one PUT a second, merged as it goes: what a restore plans at its end."""
+"""A day at one PUT a second with concurrent merges: the requests of a restore at its end."""
 
 import random
 import uuid
@@ -27,7 +27,7 @@ SIZE = PAGE * PAGES
 
 
 class Writer:
-    """A database of sixteen pages, of which each transaction writes two."""
+    """Writes the archive of a database of sixteen pages; each transaction changes two."""
 
     def __init__(self, store, seed):
         self.store, self.rng = store, random.Random(seed)
@@ -89,8 +89,8 @@ class Writer:
 
 @pytest.mark.timeout(3600)
 def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
-    """At most a few hundred GETs and two or three LISTs, for the newest state and for any; what
-    is restored is exact, and nothing but the newest minutes is left as segments."""
+    """A restore to any state needs at most a few hundred GETs and two or three LISTs and is exact;
+    only the newest minutes remain as segments."""
     store = AgedStore()
     writer = Writer(store, seed)
     keeping = Keeping(

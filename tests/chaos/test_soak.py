@@ -1,8 +1,8 @@
-"""A long run: mixed load, a random fault every few seconds, live restores checked by content.
+"""A long run under mixed load with a random fault every few seconds and live restores.
 
-The real server behind a proxy that misbehaves; writers that are killed and come back; sidecars
-that are killed, stopped, paused, and robbed of files. What a flush promised is in every restore
-after it, and neither memory nor files nor descriptors grow.
+A proxy with faults is in front of the real server; writers are killed and restarted; sidecars are
+killed, stopped, paused, and lose files. Every restore holds the transactions that a flush
+promised before, and neither memory nor files nor descriptors grow.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ NETWORK = {
 
 
 class Soak:
-    """The load, the sidecar of the moment, and what was promised so far."""
+    """The load, the current sidecar, and the promises of flushes so far."""
 
     def __init__(self, deployment, server, proxy, rng):
         self.deployment, self.server, self.proxy, self.rng = deployment, server, proxy, rng
@@ -77,7 +77,7 @@ class Soak:
     # faults
 
     def strike(self):
-        """One fault, for a while; then all is as it should be."""
+        """Applies one fault for a while and removes it."""
         kind = self.rng.choice(
             (
                 *NETWORK,
@@ -94,11 +94,11 @@ class Soak:
         self.faults += 1
         if kind in NETWORK:
             self.proxy.fault(NETWORK[kind], times=None)
-            self.rest(3)
+            self.pause_test(3)
             self.proxy.heal()
         elif kind == "down":
             self.proxy.down()
-            self.rest(3)
+            self.pause_test(3)
             self.proxy.up()
         else:
             {
@@ -110,7 +110,7 @@ class Soak:
                 "hashes damaged": self.damage_hashes,
             }[kind]()
 
-    def rest(self, most):
+    def pause_test(self, most):
         time.sleep(self.rng.uniform(0, most))
 
     def kill(self):
@@ -118,13 +118,13 @@ class Soak:
         self.start()
 
     def stop(self):
-        """SIGTERM: 0, or 5 with what is missing told; or it had not begun to listen yet."""
+        """SIGTERM: exit code 0, or 5 with missing transactions, or before the handler was set."""
         assert self.sidecar.stop() in (0, 5, -signal.SIGTERM)
         self.start()
 
     def pause(self):
         self.sidecar.signal(signal.SIGSTOP)
-        self.rest(2)
+        self.pause_test(2)
         self.sidecar.signal(signal.SIGCONT)
 
     def kill_writer(self):
@@ -140,10 +140,10 @@ class Soak:
         with contextlib.suppress(FileNotFoundError):
             os.truncate(cache_of(self.deployment.path) / "pages.xxh", 100)
 
-    # what must hold
+    # invariants
 
     def check(self):
-        """Promise something if the sidecar answers, then restore past the proxy."""
+        """Flushes if the sidecar answers, then restores directly from the server."""
         with contextlib.suppress(ReplicatorError):
             before = self.deployment.committed()
             self.durable = ask(cache_of(self.deployment.path), {"command": "flush"})["txid"]
@@ -165,7 +165,7 @@ class Soak:
         self.footprint()
 
     def footprint(self):
-        """Memory (MiB), descriptors and cache files now."""
+        """Records memory (MiB), descriptors and cache files."""
         with contextlib.suppress(FileNotFoundError, AssertionError):
             descriptors = len(os.listdir(f"/proc/{self.sidecar.pid}/fd"))
             self.footprints.append((self.sidecar.rss() >> 20, descriptors, len(self.cache_files())))
@@ -175,7 +175,7 @@ class Soak:
         return list(os.scandir(directory)) if directory.exists() else []
 
     def end(self):
-        """Nothing is in the way any more: all of it becomes durable, page by page."""
+        """Without faults everything becomes durable, page by page."""
         for writer in self.writers.values():
             writer.process.wait(LONG)
         self.proxy.heal()
@@ -192,7 +192,7 @@ class Soak:
 
 @pytest.mark.timeout(SECONDS * 2 + 240)
 def test_soak(seaweed_credentials, fault_proxy, tmp_path, prefix, seed, scoreboard):
-    """Until the time is over: a fault, a check. Then calm, and the source page by page."""
+    """Alternates faults and checks; at the end a restore equals the source page by page."""
     rng = random.Random(seed)
     server = seaweed_credentials
     deployment = Deployment(

@@ -1,7 +1,7 @@
-"""Every call to the store × everything that can become of it, through one whole life.
+"""Every kind of fault at every call to the store in one scenario.
 
-A life without faults tells where the store is called; it is played again for each place and
-each fault (see fix_life.py).
+A run without faults lists the calls; the scenario runs again for each sampled call and fault (see
+tests/helpers/store_faults.py).
 """
 
 import random
@@ -9,62 +9,66 @@ from collections import Counter
 
 import pytest
 
-from tests.helpers.store_faults import FOREIGN, RAISED, Fault, hurried, played
+from tests.helpers.store_faults import ALLOWED_ERRORS, FOREIGN, Fault, play, small_limits
 from tests.plugins.scoreboard import effort
 
-SAMPLE = effort(2, None)  # places of each fault; None: all of them
+SAMPLE = effort(2, None)  # calls for each fault; None: all of them
 PARTS = ("put_part", "copy_part", "list_parts", "complete_upload")
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    """Where the store is called in a life without faults."""
-    with hurried():
-        yield played(tmp_path_factory.mktemp("life") / "life").places
+def call_sites(tmp_path_factory):
+    """The calls to the store in a scenario without faults."""
+    with small_limits():
+        yield play(tmp_path_factory.mktemp("scenario") / "scenario").call_sites
 
 
-def sample(places, seed, name):
-    return places if SAMPLE is None else random.Random(f"{seed} {name}").sample(places, SAMPLE)
+def sample(call_sites, seed, name):
+    return (
+        call_sites if SAMPLE is None else random.Random(f"{seed} {name}").sample(call_sites, SAMPLE)
+    )
 
 
 @pytest.mark.timeout(120 + 10 * (SAMPLE or 200))
-@pytest.mark.parametrize("name", RAISED)
-def test_every_call(tmp_path, places, seed, scoreboard, name):
-    """Nothing acknowledged is lost, no wrong bytes pass for a database, somebody is told while
-    a fault lasts, and afterwards all of it gets into the bucket."""
-    fit = [place for place in places if name != "upload gone" or place.call in PARTS]
+@pytest.mark.parametrize("name", ALLOWED_ERRORS)
+def test_every_call(tmp_path, call_sites, seed, scoreboard, name):
+    """With a fault at any call, no acknowledged transaction is lost, no restore gives wrong bytes,
+    the fault is reported while it lasts, and afterwards all data reaches the bucket."""
+    fit = [
+        call_site for call_site in call_sites if name != "upload gone" or call_site.call in PARTS
+    ]
     chosen = sample(fit, seed, name)
     outcomes, orphans = Counter(), 0
-    for place in chosen:
-        life = played(tmp_path / "life", Fault(place, name))
-        outcomes += life.outcomes
-        orphans += len(life.inner.list_uploads(""))
-    told = ", ".join(f"{kind} {count}" for kind, count in sorted(outcomes.items()))
+    for call_site in chosen:
+        scenario = play(tmp_path / "scenario", Fault(call_site, name))
+        outcomes += scenario.outcomes
+        orphans += len(scenario.inner.list_uploads(""))
+    raised = ", ".join(f"{kind} {count}" for kind, count in sorted(outcomes.items()))
     scoreboard(
         f"every store call x {name}",
         f"{len(chosen)} of {len(fit)} calls, 0 lost, "
-        f"0 silent, {orphans} orphans; raised: {told or 'nothing'}",
+        f"0 silent, {orphans} orphans; raised: {raised or 'nothing'}",
     )
 
 
 @pytest.mark.timeout(120 + 10 * (SAMPLE or 20))
-def test_every_append_that_comes_too_late(tmp_path, places, seed, scoreboard):
-    """Where another writer's object stands at our key, whenever it got there, it stays; nothing
-    is appended behind it, and everybody is told who holds the log. What was durable stays so."""
+def test_every_append_to_a_taken_key(tmp_path, call_sites, seed, scoreboard):
+    """An object of another writer at our next key stays, nothing is appended after it, and the
+    error names the holder. Durable transactions stay restorable."""
     fit = [
-        place
-        for place in places
-        if place.folder == "wal/"
-        and place.step != "take_over"
-        and place.call in {"put", "complete_upload"}
+        call_site
+        for call_site in call_sites
+        if call_site.folder == "wal/"
+        and call_site.step != "take_over"
+        and call_site.call in {"put", "complete_upload"}
     ]
     chosen = sample(fit, seed, "taken")
-    for place in chosen:
-        life = played(tmp_path / "life", Fault(place, "taken"))
-        assert life.fenced.exit_code == 6
-        assert "process 7 on elsewhere" in str(life.fenced)
-        assert life.inner.get(place.key) == FOREIGN[0]
-        assert [info.key for info in life.inner.list("app.db/wal/")][-1] == place.key
+    for call_site in chosen:
+        scenario = play(tmp_path / "scenario", Fault(call_site, "taken"))
+        assert scenario.fenced.exit_code == 6
+        assert "process 7 on elsewhere" in str(scenario.fenced)
+        assert scenario.inner.get(call_site.key) == FOREIGN[0]
+        assert [info.key for info in scenario.inner.list("app.db/wal/")][-1] == call_site.key
     scoreboard(
         "every append x a key that another writer took",
         f"{len(chosen)} of {len(fit)} appends: exit 6 and a name, 0 overwritten",

@@ -1,9 +1,9 @@
-"""Hosts that take one log over from another, again and again, at any moment: never a mixture.
+"""Hosts take an archive over from each other at random moments; a restore is never a mixture.
 
-Each host writes its name and a running number, and remembers its database, byte for byte, after
-each commit. So whatever a restore brings back is a recorded state of one host, or a mixture.
-Hosts are paused inside a call of the store, as a process is that is stopped, and go on when
-others hold the log; clocks jump by an hour.
+Each host writes its name and a running number, and records its database, byte for byte, after
+each commit. So every restore is a recorded state of one host, or a mixture. Hosts are paused
+inside a call of the store, as a stopped process is, and resume when others hold the archive;
+clocks jump by an hour.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ from tests.helpers.replication import (
     restored,
     wait_for,
 )
-from tests.helpers.retention import Past
+from tests.helpers.retention import AgedArchive
 from tests.plugins.scoreboard import effort
 
 TAKE_OVERS = effort(10, 200)
 HOUR = 3_600_000
 UPLOADS = [("put", "snapshots/"), ("begin_upload", "snapshots/")]
 BIG = 300_000  # bytes of a transaction that goes in parts here
-# Where a holder is paused when somebody takes its log over: before or after which call. Or it
-# is not: it stands still, or goes on writing all the time.
+# The call before or after which a holder is paused during a take-over; None: the holder is idle;
+# "writing": it commits all the time.
 PAUSES = [
     ("before", "put", "wal/"),
     ("after", "put", "wal/"),
@@ -56,8 +56,8 @@ PAUSES = [
 ]
 
 
-class Pausing(HookedStore):
-    """The shared store as one host sees it: one call of its choice takes until it is released."""
+class PausableStore(HookedStore):
+    """The shared store as one host sees it; one selected call blocks until it is released."""
 
     def __init__(self, inner, rng):
         super().__init__(inner)
@@ -71,7 +71,7 @@ class Pausing(HookedStore):
         self.released.clear()
         self._place = place
 
-    def go_on(self):
+    def release(self):
         self._place = None
         self.released.set()
 
@@ -84,7 +84,7 @@ class Pausing(HookedStore):
             self.entered.set()
             assert self.released.wait(LONG)
         elif self._rng.random() < 0.05:
-            time.sleep(self._rng.uniform(0, 0.01))  # a pause like any other
+            time.sleep(self._rng.uniform(0, 0.01))  # a short random pause
 
     def _call(self, method, key, *args, **options):
         self._meet("before", method, key)
@@ -94,11 +94,11 @@ class Pausing(HookedStore):
 
 
 class Host:
-    """A machine with a database of its own and, now and then, a replicator."""
+    """A machine with its own database and, at times, a replicator."""
 
-    def __init__(self, world, number):
-        self.world, self.name = world, f"host-{number}"
-        self.directory = world.directory / self.name
+    def __init__(self, cluster, number):
+        self.cluster, self.name = cluster, f"host-{number}"
+        self.directory = cluster.directory / self.name
         self.directory.mkdir()
         self.path = self.directory / "app.db"
         self.app = self.replicator = None
@@ -125,30 +125,30 @@ class Host:
 
     def _record(self):
         self.now = hashlib.sha256(image_of(self.path)).hexdigest()
-        self.world.states.setdefault(self.now, f"{self.name}, {self.seq}")
+        self.cluster.states.setdefault(self.now, f"{self.name}, {self.seq}")
 
     def start(self, *, refused=(), **settings):
         if self.app is None:
             self.open()
-        self.store = Pausing(self.world.store, self.world.rng)
+        self.store = PausableStore(self.cluster.store, self.cluster.rng)
         self.store.refused = refused
         self.replicator = replicator_for(self.path, self.store, snapshot_interval=1800, **settings)
         self.replicator.start()
 
     def flush(self):
-        """Everything so far is promised, and must be what this txid restores for ever."""
+        """Flushes and records the state that this txid must restore from now on."""
         txid = self.replicator.flush(LONG).txid
-        self.world.promised[txid] = self.now
+        self.cluster.promised[txid] = self.now
         return txid
 
     def stop(self):
-        self.store.go_on()
+        self.store.release()
         self.replicator.stop()
         self.replicator = None
 
     @contextlib.contextmanager
     def writing(self):
-        """Commits without a pause, beside whatever happens."""
+        """Commits continuously in a thread."""
         done = threading.Event()
 
         def write():
@@ -164,9 +164,9 @@ class Host:
                 done.set()
                 writer.result(LONG)
 
-    def is_fenced(self):
-        """It finds out at its next append, at the latest."""
-        self.store.go_on()
+    def check_fenced(self):
+        """Checks that the host is fenced at its next append at the latest."""
+        self.store.release()
         self.commit()
         with pytest.raises(Fenced, match="holds the log at"):
             self.flush()
@@ -176,20 +176,20 @@ class Host:
         self.stop()
 
     def become(self, other):
-        """A copy of another machine that is off: database, cache, writer id."""
+        """Becomes a copy of another stopped machine: database, cache, writer id."""
         self._clear()
         shutil.copytree(other.directory, self.directory)
-        self.seq += 1000  # its commits are told from those of its twin by their name
+        self.seq += 1000  # the host name distinguishes its commits from those of its twin
         self.open()
 
     def restore(self):
-        """The database as the bucket has it, and whatever cache is left."""
+        """Replaces the database by a restore; the cache stays."""
         if self.app is not None:
             self.app.close()
             self.app = None
         for file in self.directory.glob("app.db*"):
             file.unlink()
-        _, data = restored(self.world.store, self.world.out)
+        _, data = restored(self.cluster.store, self.cluster.out)
         self.path.write_bytes(data)
         self.open()
 
@@ -202,14 +202,14 @@ class Host:
         shutil.rmtree(self.directory)
 
 
-class World:
+class Cluster:
     def __init__(self, directory, rng):
         self.directory, self.rng = directory, rng
         self.out = directory / "out"
         self.out.mkdir()
         self.store = RecordingStore(MemoryStore())
-        self.states = {}  # digest of a database: the host that was in this state first
-        self.promised = {}  # txid: digest of the database when a flush said that it is durable
+        self.states = {}  # digest of a database: the host that first had this state
+        self.promised = {}  # txid: digest of the database when a flush reported it durable
         self.zombies = []
         self.died = 0
         self.hosts = [Host(self, number) for number in range(4)]
@@ -218,7 +218,7 @@ class World:
         return [host for host in self.hosts if host.replicator is None]
 
     def check(self):
-        """The newest state, and older ones, are states that one host was in."""
+        """Checks that the newest and some older states are recorded states of one host."""
         newest, digest = self._restored(None)
         assert newest >= max(self.promised)
         assert digest in self.states, f"txid {newest} is a mixture"
@@ -236,7 +236,7 @@ class World:
         return report.txid, hashlib.sha256(data).hexdigest()
 
     def pause(self, holder):
-        """Bring the holder to a random moment of its work."""
+        """Brings the holder to a random moment of its work."""
         pause = self.rng.choice(PAUSES)
         if pause in (None, "writing"):
             return pause
@@ -251,7 +251,7 @@ class World:
         return pause
 
     def prepare(self, taker):
-        """What the taker has: what it was left with, a restored database, no cache."""
+        """Prepares the taker: its old files, a restored database, or no cache."""
         if self.promised and self.rng.random() < 0.5:
             taker.restore()
         if self.rng.random() < 0.3:
@@ -266,12 +266,12 @@ class World:
                 taker.commit(self.rng.choice((100, 1000, BIG)))
             taker.flush()
         self.zombies.append(holder)
-        if self.rng.random() < 0.6:  # else it sleeps on while others come and go
+        if self.rng.random() < 0.6:  # else it stays paused during later take-overs
             self.wake_up()
         return taker
 
     def _take(self, taker):
-        """At one go, or dying between the two steps of it; then a plain start goes on."""
+        """Takes over at once, or stops between the two steps; then a plain start continues."""
         if self.rng.random() < 0.2:
             claims = len(self.claims())
             taker.start(take_over=True, refused=UPLOADS)
@@ -296,19 +296,19 @@ class World:
 
     def wake_up(self):
         for zombie in self.zombies:
-            zombie.is_fenced()
+            zombie.check_fenced()
         self.zombies = []
 
     def race(self, holder, takers):
-        """Several at once: one of them, or nobody else, holds the log in the end."""
+        """Several hosts take over concurrently; exactly one of them holds the archive then."""
         with ThreadPoolExecutor(len(takers)) as pool:
             list(pool.map(lambda host: host.start(take_over=True), takers))
         self.zombies.append(holder)
         return self.survivor(takers)
 
     def clone(self, holder, twin):
-        """A volume is copied, and both copies go on with one cache and one writer id."""
-        if self.rng.random() < 0.5:  # then segments wait in what is copied
+        """A volume is copied, and both copies run with the same cache and writer id."""
+        if self.rng.random() < 0.5:  # then the copy has pending segments
             holder.store.refused = [("put", "wal/")]
         holder.commit()
         with contextlib.suppress(ReplicatorError):
@@ -320,7 +320,7 @@ class World:
         return self.survivor([holder, twin])
 
     def grow_old(self):
-        """Hours later all of it was merged, and what merges stand for is gone; how many."""
+        """Merges and prunes as if hours had passed; returns the number of merges."""
         kept = Kept(self.store)
         kept.now_ms = time.time_ns() // 1_000_000
         keeping = kept.keeping()
@@ -344,8 +344,8 @@ class World:
         return alive[0]
 
 
-class Kept(Past):
-    """The bucket as a keeper meets it."""
+class Kept(AgedArchive):
+    """The input of a retention worker for an existing bucket."""
 
     now_ms = 0
 
@@ -354,7 +354,7 @@ class Kept(Past):
 
 
 class JumpingClock:
-    """Now and then an hour ahead or behind, for everybody who asks then."""
+    """A clock that is sometimes up to an hour ahead or behind."""
 
     def __init__(self, rng):
         self._rng, self._offset = rng, 0
@@ -366,7 +366,7 @@ class JumpingClock:
 
 
 @pytest.fixture
-def world(tmp_path, seed, monkeypatch):
+def cluster(tmp_path, seed, monkeypatch):
     rng = random.Random(seed)
     clock = JumpingClock(random.Random(seed + 1))
     monkeypatch.setattr("replicator.system.clock.now_ms", clock)
@@ -374,47 +374,47 @@ def world(tmp_path, seed, monkeypatch):
     monkeypatch.setattr(upload, "PART_BYTES", 1 << 16)
     monkeypatch.setattr(snapshot, "PART_BYTES", 1 << 16)
     monkeypatch.setattr(snapshot, "COPY_PART_BYTES", 1 << 16)
-    world = World(tmp_path, rng)
-    yield world
-    for host in world.hosts:
+    cluster = Cluster(tmp_path, rng)
+    yield cluster
+    for host in cluster.hosts:
         if host.replicator is not None:
             host.stop()
 
 
 @pytest.mark.timeout(120 + 10 * TAKE_OVERS)
-def test_take_overs_at_random_moments(world, scoreboard):
-    """After each one the log goes on with exactly one host, the others find out at their next
-    append and say who holds it, and every txid restores what it always did."""
+def test_take_overs_at_random_moments(cluster, scoreboard):
+    """After each take-over exactly one host continues the archive, the others are fenced at their
+    next append and name the holder, and every txid restores the same state as before."""
     taken = {"alone": 0, "at once": 0, "copies": 0}
-    holder = world.hosts[0]
+    holder = cluster.hosts[0]
     holder.start()
     holder.flush()
     while taken["alone"] + taken["at once"] < TAKE_OVERS or not taken["copies"]:
-        kind = world.rng.choice(["alone"] * 6 + ["at once", "copies"])
-        if len(world.free()) < 2:
-            world.wake_up()
-        takers = world.rng.sample(world.free(), 2)
+        kind = cluster.rng.choice(["alone"] * 6 + ["at once", "copies"])
+        if len(cluster.free()) < 2:
+            cluster.wake_up()
+        takers = cluster.rng.sample(cluster.free(), 2)
         if kind == "alone":
-            holder = world.take_over(holder, takers[0])
+            holder = cluster.take_over(holder, takers[0])
         elif kind == "at once":
-            holder = world.race(holder, takers)
+            holder = cluster.race(holder, takers)
         else:
-            holder = world.clone(holder, takers[0])
+            holder = cluster.clone(holder, takers[0])
         taken[kind] += 1
         holder.commit()
         holder.flush()
-        world.check()
-    world.wake_up()
-    world.check()
+        cluster.check()
+    cluster.wake_up()
+    cluster.check()
     holder.stop()
-    merges = world.grow_old()
-    assert verify(world.store, "app.db", data=True).exit_code == 0
-    for txid in world.rng.sample(sorted(world.promised), min(20, len(world.promised))):
-        assert world._restored(txid)[1] == world.promised[txid]
+    merges = cluster.grow_old()
+    assert verify(cluster.store, "app.db", data=True).exit_code == 0
+    for txid in cluster.rng.sample(sorted(cluster.promised), min(20, len(cluster.promised))):
+        assert cluster._restored(txid)[1] == cluster.promised[txid]
     scoreboard(
         "two writers on one prefix with random pauses and clock jumps",
         f"{taken['alone'] + taken['at once']} takeovers ({taken['at once']} by two hosts "
-        f"at once, {world.died} by one that died half-way), {taken['copies']} copied "
-        f"volumes, {len(world.promised)} flushes, {len(world.states)} states, {merges} "
+        f"at once, {cluster.died} by one that died half-way), {taken['copies']} copied "
+        f"volumes, {len(cluster.promised)} flushes, {len(cluster.states)} states, {merges} "
         "merges, 0 mixtures",
     )

@@ -1,7 +1,7 @@
-"""What a fixed piece of work may cost: requests, objects and bytes, which no machine changes.
+"""The budget of a fixed piece of work: requests, objects and bytes, which no machine changes.
 
-Seconds are for ``make bench``. Here the transactions, their contents and the moments of capture
-are given, so that a figure above its budget is a change of the code and of nothing else.
+``make bench`` measures seconds. Here the transactions, their contents and the moments of capture
+are fixed, so that only a change of the code can move a figure above its budget.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from tests.helpers.replication import LONG, App, HookedStore, replicating
 
 ROWS = 8000
 LINE = "the quick brown fox jumps over the lazy dog; "
-HOUR = 3600.0  # an interval that never ends in a test: cuts happen where the test asks for them
+HOUR = 3600.0  # an interval that never ends in a test: only a flush cuts a segment
 
 
 class CountedStore(HookedStore):
-    """Counts what goes up and comes down, by method."""
+    """Counts requests by method, and bytes sent and received."""
 
     def __init__(self):
         super().__init__()
@@ -47,7 +47,7 @@ class CountedStore(HookedStore):
             self.down += down
 
     def spent(self):
-        """Requests by method, and bytes, since the last time it was asked."""
+        """Requests by method, and bytes, since the last call of this method."""
         with self._sums:
             methods = [method for method, _ in self.calls]
             found = {method: methods.count(method) for method in sorted(set(methods))}
@@ -80,7 +80,7 @@ class Bank(App):
         return self.chance.randbytes(200) + (LINE * 5).encode()[:200]
 
     def transactions(self, count):
-        """As pgbench has them."""
+        """Transactions in the manner of pgbench."""
         for _ in range(count):
             account, amount = self.chance.randrange(ROWS), self.chance.randrange(1000)
             self.run("BEGIN")
@@ -110,14 +110,14 @@ def counted():
 
 @contextlib.contextmanager
 def begun(bank, counted):
-    """A replicator that has everything so far in the store."""
+    """A replicator that has uploaded everything so far."""
     with replicating(bank.path, counted, sync_interval=HOUR) as replicator:
         replicator.flush(LONG)
         yield replicator
 
 
 def in_steps(bank, replicator, steps, each):
-    """Captures of ``each`` transactions. The very first is due at once, so it has to be one."""
+    """``steps`` captures of ``each`` transactions. The first capture is due at once."""
     for _ in range(steps):
         bank.transactions(each)
         replicator.flush(LONG)
@@ -145,8 +145,8 @@ def test_a_lone_commit(bank, counted):
 
 
 def test_transactions(bank, counted):
-    """A thousand transactions in twenty captures, with roll-overs among them: one request each,
-    0.155 of the bytes of the log, and as many objects as captures."""
+    """A thousand transactions in twenty captures, with roll-overs: one request each, 0.155 of the
+    bytes of the WAL, and as many objects as captures."""
     with begun(bank, counted) as replicator:
         in_steps(bank, replicator, 1, 1)
         counted.spent()
@@ -160,9 +160,9 @@ def test_transactions(bank, counted):
     assert len(list(counted.inner.list(""))) == objects + 20
 
 
-def test_what_is_committed_while_the_log_is_let_go_costs_no_request(bank, counted, monkeypatch):
-    """Each checkpoint of a roll-over meets another commit, as under steady writes: still one
-    segment, one request."""
+def test_commits_during_a_roll_over_cost_no_request(bank, counted, monkeypatch):
+    """A commit during each checkpoint of a roll-over, as under steady writes, still makes one
+    segment and one request."""
     checkpoint, meanwhile = LiveDatabase.checkpoint, iter(range(3))
 
     def slow(database):
@@ -182,8 +182,8 @@ def test_what_is_committed_while_the_log_is_let_go_costs_no_request(bank, counte
         assert counted.spent()["put"] == 1
 
 
-def test_nothing(bank, counted):
-    """Fifty flushes with nothing to capture: nothing is asked of the store."""
+def test_empty_flushes(bank, counted):
+    """Fifty flushes with nothing to capture make no request."""
     with begun(bank, counted) as replicator:
         in_steps(bank, replicator, 1, 1)
         counted.spent()
@@ -193,8 +193,8 @@ def test_nothing(bank, counted):
 
 
 def test_a_restart_after_changes(bank, counted):
-    """One page in a hundred changed, and the log is gone: what is sent is a fortieth of the
-    database at most, in one request, and nothing is read but what says where the log ends."""
+    """After changes to one page in a hundred and a truncated WAL, a restart sends at most a 40th of
+    the database in one request, and reads only the end of the archive."""
     with begun(bank, counted) as replicator:
         in_steps(bank, replicator, 1, 1)
     bank.db.execute("UPDATE account SET body = ? WHERE id % 900 = 1", (bank.body(),))

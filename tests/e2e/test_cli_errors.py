@@ -1,6 +1,6 @@
-"""Everything that can be wrong with a command has a message, a hint and an exit code of its own.
+"""Every error of a command has its own message, hint and exit code.
 
-One backup serves all tests of a restore; none of them changes it, but for damage to a copy.
+All tests of a restore share one backup; none changes it, and damage is done to a copy.
 """
 
 import os
@@ -85,7 +85,7 @@ def existing(path):
 
 
 def test_wrong_bucket(backup, existing):
-    """2, and the advice is about the bucket."""
+    """Exit code 2 with a hint about the bucket."""
     done = backup.call(
         "restore",
         "--bucket",
@@ -103,7 +103,7 @@ def test_wrong_bucket(backup, existing):
 
 @pytest.mark.parametrize("key", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
 def test_wrong_key(backup, existing, key):
-    """6, and the advice is about the key; a refusal is never taken for an empty bucket."""
+    """Exit code 6 with a hint about the key; a refusal never counts as an empty bucket."""
     done = backup.call(
         "restore", *backup.bucket_options, "--overwrite", cwd=existing.parent, **{key: "mistyped"}
     )
@@ -114,7 +114,7 @@ def test_wrong_key(backup, existing, key):
 
 
 def test_no_credentials(backup, existing):
-    """6 as well: nothing in the environment, nothing in the home directory."""
+    """Exit code 6 without credentials in the environment and the home directory."""
     done = backup.call(
         "restore",
         *backup.bucket_options,
@@ -129,7 +129,7 @@ def test_no_credentials(backup, existing):
 
 
 def test_no_backup(cli, existing):
-    """9 for an empty bucket and for a prefix that holds nothing."""
+    """Exit code 9 for an empty bucket and for an empty prefix."""
     for options in ((), ("--prefix", "other.db")):
         done = cli.call(
             "restore", *cli.bucket_options, *options, "--overwrite", cwd=existing.parent
@@ -140,7 +140,7 @@ def test_no_backup(cli, existing):
 
 
 def test_existing_target(backup, existing):
-    """7 without --overwrite, and the hint names it."""
+    """Exit code 7 without --overwrite, and the hint names the option."""
     done = backup.call("restore", *backup.bucket_options, cwd=existing.parent)
     assert done.code == 7
     assert f"{existing} exists" in done.err
@@ -149,7 +149,7 @@ def test_existing_target(backup, existing):
 
 
 def test_overwriting_what_is_in_use(backup, tmp_path):
-    """7 even with --overwrite while a process has the old database open."""
+    """Exit code 7 even with --overwrite while a process has the old database open."""
     with App(tmp_path / "app.db") as app:
         before = app.path.read_bytes()
         done = backup.call("restore", *backup.bucket_options, "--overwrite", cwd=tmp_path)
@@ -159,7 +159,7 @@ def test_overwriting_what_is_in_use(backup, tmp_path):
 
 
 def test_overwriting_a_database(backup, tmp_path):
-    """0 with --overwrite, and the old log is not mixed with the new database."""
+    """Exit code 0 with --overwrite, and the old WAL is removed."""
     with App(tmp_path / "app.db") as app:
         app.insert(5)
     done = backup.call(
@@ -171,7 +171,7 @@ def test_overwriting_a_database(backup, tmp_path):
 
 
 def test_unknown_transaction(backup, existing):
-    """4, and the message says what can be restored."""
+    """Exit code 4, and the message names the restorable transactions."""
     (history,) = backup.call("history", *backup.bucket_options, "--json").json
     done = backup.call(
         "restore", *backup.bucket_options, "--overwrite", "--txid", 999, cwd=existing.parent
@@ -183,7 +183,7 @@ def test_unknown_transaction(backup, existing):
 
 @pytest.mark.parametrize("when", ["2001-01-01", "2999-01-01T00:00:00Z"])
 def test_a_time_outside_of_the_log(backup, existing, when):
-    """4 for a time before the first transaction or in the future, with the window."""
+    """Exit code 4 for a time before the first transaction or in the future."""
     done = backup.call(
         "restore", *backup.bucket_options, "--overwrite", "--timestamp", when, cwd=existing.parent
     )
@@ -193,7 +193,7 @@ def test_a_time_outside_of_the_log(backup, existing, when):
 
 
 def test_two_databases(cli, existing):
-    """2 without --prefix, with both names; with it, the one that is meant."""
+    """Exit code 2 and both names without --prefix; with it, the selected database."""
     for name in ("one.db", "two.db"):
         with App(cli.home / name) as app:
             sidecar = cli.sidecar(app.path)
@@ -209,7 +209,7 @@ def test_two_databases(cli, existing):
 
 @pytest.mark.parametrize("kind", ["snapshots", "wal"])
 def test_damaged_object(backup, cli, existing, kind):
-    """3, naming the object; the file that is there stays."""
+    """Exit code 3 and the name of the object; the existing file stays."""
     source, copy = backup.store(), cli.store()
     keys = [item.key for item in source.list("app.db/")]
     victim = max(key for key in keys if f"/{kind}/" in key)
@@ -243,7 +243,7 @@ def test_damaged_object(backup, cli, existing, kind):
     ids=" ".join,
 )
 def test_usage(cli, arguments):
-    """2, one line of reason and a hint; with --json the same as a document."""
+    """Exit code 2, one line with the reason and a hint."""
     done = cli.call(*arguments)
     assert done.code == 2
     assert done.err.startswith("error: ")
@@ -252,7 +252,7 @@ def test_usage(cli, arguments):
 
 
 def test_errors_for_programs(cli):
-    """With --json an error is a document on stderr; stdout stays empty."""
+    """With --json an error is a JSON document on stderr; stdout stays empty."""
     done = cli.call("restore", *cli.bucket_options, "--json")
     assert done.out == ""
     assert (done.code, done.error["exit_code"], done.error["kind"]) == (9, 9, "NoBackup")
@@ -262,7 +262,7 @@ def test_errors_for_programs(cli):
 
 
 def test_a_second_sidecar(cli, app):
-    """8, naming the process that is at work; that one goes on."""
+    """Exit code 8 and the process id of the first sidecar, which continues."""
     first = cli.sidecar(app.path)
     first.until_following()
     done = cli.call("run", app.path, *cli.bucket_options)
@@ -273,7 +273,7 @@ def test_a_second_sidecar(cli, app):
 
 @pytest.mark.parametrize("command", [(), ("--", "true")], ids=["alone", "around"])
 def test_a_first_run_with_a_wrong_key(cli, app, command):
-    """6 soon, not a retry for ever: nothing was ever in the bucket, so the key never worked."""
+    """Exit code 6 without endless retries: the bucket is empty, so the key never worked."""
     done = cli.call(
         "run", app.path, *cli.bucket_options, *command, AWS_SECRET_ACCESS_KEY="mistyped"
     )
@@ -284,7 +284,7 @@ def test_a_first_run_with_a_wrong_key(cli, app, command):
 
 @pytest.mark.parametrize("command", [(), ("--", "true")], ids=["alone", "around"])
 def test_a_first_run_with_a_wrong_bucket(cli, app, command):
-    """2 soon, with the advice to create it."""
+    """Exit code 2 with a hint to create the bucket."""
     done = cli.call(
         "run", app.path, "--bucket", "no-such-bucket", "--endpoint-url", cli.endpoint_url, *command
     )
@@ -294,8 +294,8 @@ def test_a_first_run_with_a_wrong_bucket(cli, app, command):
 
 
 def test_two_machines_and_one_prefix(cli, app):
-    """The one that comes without a record of the log begins a generation and says so; the other
-    may append nothing any more and ends with 6. What it had made durable stays restorable."""
+    """A sidecar without a record of the archive begins a generation and logs it; the other one is
+    fenced and ends with exit code 6. Its durable transactions stay restorable."""
     first = cli.sidecar(app.path)
     first.until_following()
     app.insert(3)
@@ -315,8 +315,8 @@ def test_two_machines_and_one_prefix(cli, app):
 
 
 def test_sigterm_while_the_store_is_down(cli, app, fault_proxy):
-    """5, and the log says how much is not in the bucket and where it waits; the next run
-    brings it there."""
+    """Exit code 5, and the log names the transactions that are not uploaded and their directory;
+    the next run uploads them."""
     proxied = cli.options_through(fault_proxy.url)
     sidecar = cli.sidecar(app.path, bucket_options=proxied)
     sidecar.until_following()
@@ -341,7 +341,7 @@ def test_sigterm_while_the_store_is_down(cli, app, fault_proxy):
 
 
 def test_flush_while_the_store_is_down(cli, app, fault_proxy):
-    """`flush --timeout` ends with 5 instead of a promise."""
+    """`flush --timeout` ends with exit code 5."""
     proxied = cli.options_through(fault_proxy.url)
     sidecar = cli.sidecar(app.path, bucket_options=proxied)
     sidecar.until_following()
@@ -359,7 +359,7 @@ def test_flush_while_the_store_is_down(cli, app, fault_proxy):
 
 
 def test_not_a_database(cli):
-    """2: the file is left alone."""
+    """Exit code 2 for another file, which stays unchanged."""
     path = cli.home / "notes.txt"
     path.write_text("no database at all\n" * 50)
     done = cli.call("run", path, *cli.bucket_options)
@@ -369,7 +369,7 @@ def test_not_a_database(cli):
 
 
 def test_a_read_only_database(cli):
-    """2, with the remedy."""
+    """Exit code 2 with the remedy."""
     with App(cli.home / "app.db"):
         pass
     (cli.home / "app.db").chmod(0o444)
@@ -380,7 +380,7 @@ def test_a_read_only_database(cli):
 
 
 def test_an_exclusive_database(cli, app):
-    """2: whoever keeps the database to themselves cannot be followed."""
+    """Exit code 2 for an application that locks the database exclusively."""
     app.run("PRAGMA locking_mode=EXCLUSIVE", "INSERT INTO t(body) VALUES ('mine')")
     done = cli.call("run", app.path, *cli.bucket_options, REPLICATOR_BUSY_TIMEOUT="0.1s")
     assert done.code == 2
@@ -389,14 +389,14 @@ def test_an_exclusive_database(cli, app):
 
 
 def test_a_directory_is_no_database(cli):
-    """2, as for every other file that is none."""
+    """Exit code 2 for a directory."""
     done = cli.call("run", cli.directory("app.d"), *cli.bucket_options)
     assert done.code == 2
     assert "is not a SQLite database" in done.err
 
 
 def test_server_down(unanswered_restore):
-    """5 after some seconds of patience; the reason is said at once, before they are over."""
+    """Exit code 5 after some seconds of retries; the first failure is logged at once."""
     process, path = unanswered_restore
     first = process.stderr.readline().rstrip()
     rest = process.stderr.read()

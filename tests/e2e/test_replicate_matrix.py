@@ -1,7 +1,7 @@
-"""Live replication under every way an application may write, in the process and beside it.
+"""Live replication under each pattern of writes, in the library and as a sidecar.
 
-Each run ends the same way: after flush() the store alone gives back the source page by page, and
-every commit that any writer knows of.
+Each run ends the same way: after a flush a restore from the store equals the source page by page,
+with every commit that any writer knows of.
 """
 
 import pytest
@@ -42,9 +42,9 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_in_the_library(deployment, way):
-    """A replicator in another process than the writers loses no page and no commit; no writer
-    meets an error. Only what is committed in the very moment in which SQLite removes the log,
-    because nobody has the database open, is caught up as one transaction."""
+    """A replicator in another process than the writers loses no page and no commit, and no writer
+    meets an error. Only commits at the moment in which the last connection closes and SQLite
+    removes the WAL may be caught up as one transaction."""
     deployment.create(**WAYS[way])
     with deployment.replicating() as replicator:
         wait_for(lambda: replicator.status().txid)
@@ -57,7 +57,7 @@ def test_in_the_library(deployment, way):
 
 
 def test_before_the_database_exists(deployment):
-    """A replicator that is there first takes up the database as it appears, under writes."""
+    """A replicator that starts first follows the database once it appears, under writes."""
     with deployment.replicating() as replicator:
         deployment.write(writers=3, commits=500)
         replicator.flush(LONG)
@@ -65,8 +65,8 @@ def test_before_the_database_exists(deployment):
 
 
 def test_in_the_middle_of_writes(deployment):
-    """A replicator that starts while writers run takes its first snapshot without stopping
-    them, and follows from there."""
+    """A replicator that starts under writes takes its first snapshot without stopping the writers,
+    and follows from there."""
     deployment.write(commits=3000)
     writers = [deployment.start(n, commits=3000, rate=2000) for n in (1, 2)]
     with deployment.replicating() as replicator:
@@ -78,8 +78,8 @@ def test_in_the_middle_of_writes(deployment):
 
 
 def test_each_flush_covers_what_was_committed_before_it(deployment):
-    """Under writes, each flush() returns a position whose restore holds every commit that had
-    returned before the call; and the same position, asked for by txid, stays that."""
+    """Under writes, a restore of the position of each flush holds every commit that returned
+    before the call, and later restores of the same txid are the same."""
     with deployment.replicating() as replicator:
         writer = deployment.start(commits=1500, rate=1000)
         promised = []
@@ -98,8 +98,8 @@ def test_each_flush_covers_what_was_committed_before_it(deployment):
 
 @pytest.mark.parametrize("roll_over", [20, 1000])
 def test_as_a_sidecar(deployment, roll_over):
-    """The same for a process of its own with a directory as the store; SIGTERM ends it with 0
-    once everything is there, also what no flush asked for."""
+    """A sidecar with a directory as the store does the same; SIGTERM ends it with exit code 0 once
+    every commit is stored, also those after the last flush."""
     deployment.create()
     sidecar = deployment.sidecar(roll_over=roll_over)
     sidecar.until_following()
@@ -111,7 +111,7 @@ def test_as_a_sidecar(deployment, roll_over):
 
 
 def test_as_a_sidecar_on_s3(seaweed_credentials, prefix, tmp_path):
-    """The same with a real S3 server, reached by credentials in the environment."""
+    """A sidecar with a real S3 server and credentials in the environment does the same."""
     deployment = Deployment(
         tmp_path,
         url=f"s3://{seaweed_credentials.bucket}",

@@ -1,4 +1,4 @@
-"""Whatever happens to the objects, a restore never succeeds with a wrong file."""
+"""Damaged, swapped or missing objects never lead to a restore with a wrong file."""
 
 import random
 import sqlite3
@@ -17,10 +17,9 @@ ERRORS = (DamageError, GapError, NoBackup)
 
 
 @pytest.fixture
-def tiny(tmp_path):
-    """Few, small objects of every kind but merges."""
-    (tmp_path / "source").mkdir()
-    built = BucketBuilder(tmp_path / "source", page_size=512)
+def tiny_bucket(source_directory):
+    """A few small objects of every kind except merges."""
+    built = BucketBuilder(source_directory, page_size=512)
     built.insert(1, 10)
     built.cut()
     built.insert(1, 10)
@@ -50,7 +49,7 @@ def outcome(bucket, output, **options):
 
 
 def planned(bucket, output):
-    """The objects a restore of the newest state reads."""
+    """The objects that a restore of the newest state reads."""
     keys = [key for key in bucket.objects() if "snapshots/" in key]
     newest = max(keys)
     txid = int(newest.split("/")[-1][:16], 16)
@@ -67,87 +66,90 @@ def replace(bucket, key, body, metadata=None):
     bucket.store.put(key, body, metadata=metadata, if_absent=False)
 
 
-def test_every_flipped_bit_is_found_and_named(tiny, tmp_path):
-    """One flipped bit anywhere in an object that is read: the object is named, by the error, or
-    by the report where others stood in for it. Every byte is tried, with one of its bits."""
+def test_every_flipped_bit_is_found_and_named(tiny_bucket, tmp_path):
+    """A flipped bit anywhere in an object that is read: the error names the object, or the report
+    of an exact restore from other objects. The test flips one bit of every byte."""
     output = tmp_path / "out.db"
-    for key in planned(tiny, output):
-        body = tiny.store.get(key)
+    for key in planned(tiny_bucket, output):
+        body = tiny_bucket.store.get(key)
         for at in range(len(body)):
             bad = bytearray(body)
             bad[at] ^= 1 << at % 8
-            replace(tiny, key, bytes(bad))
-            found = outcome(tiny, output)
+            replace(tiny_bucket, key, bytes(bad))
+            found = outcome(tiny_bucket, output)
             assert named_by(found) == key, (key, at, found)
-        replace(tiny, key, body)
-    assert outcome(tiny, output).txid == tiny.txid
+        replace(tiny_bucket, key, body)
+    assert outcome(tiny_bucket, output).txid == tiny_bucket.txid
 
 
-def test_every_truncation_is_found_and_named(tiny, tmp_path):
-    """An object cut short at any byte is named."""
+def test_every_truncation_is_found_and_named(tiny_bucket, tmp_path):
+    """A restore names an object that is truncated at any byte."""
     output = tmp_path / "out.db"
-    for key in planned(tiny, output):
-        body = tiny.store.get(key)
+    for key in planned(tiny_bucket, output):
+        body = tiny_bucket.store.get(key)
         for size in range(len(body)):
-            replace(tiny, key, body[:size])
-            found = outcome(tiny, output)
+            replace(tiny_bucket, key, body[:size])
+            found = outcome(tiny_bucket, output)
             assert named_by(found) == key, (key, size, found)
-        replace(tiny, key, body)
+        replace(tiny_bucket, key, body)
 
 
-def test_appended_bytes_are_found(tiny, tmp_path):
+def test_appended_bytes_are_found(tiny_bucket, tmp_path):
+    """A restore names an object with appended bytes."""
     output = tmp_path / "out.db"
-    for key in planned(tiny, output):
-        body = tiny.store.get(key)
+    for key in planned(tiny_bucket, output):
+        body = tiny_bucket.store.get(key)
         for more in (b"\0", body, body[-100:]):
-            replace(tiny, key, body + more)
-            found = outcome(tiny, output)
+            replace(tiny_bucket, key, body + more)
+            found = outcome(tiny_bucket, output)
             assert named_by(found) == key, (key, found)
-        replace(tiny, key, body)
+        replace(tiny_bucket, key, body)
 
 
-def test_every_swap_is_found(tiny, tmp_path):
-    """Each object in each other's place, with and without its metadata: an error, or the exact
-    state (when the place is not read)."""
+def test_every_swap_is_found(tiny_bucket, tmp_path):
+    """Each object under the key of each other one, with and without its metadata: an error, or
+    the exact state (when the key is not read)."""
     output = tmp_path / "out.db"
-    keys = tiny.objects()
-    saved = {key: (tiny.store.get(key), tiny.store.head(key).metadata) for key in keys}
+    keys = tiny_bucket.objects()
+    saved = {
+        key: (tiny_bucket.store.get(key), tiny_bucket.store.head(key).metadata) for key in keys
+    }
     for key in keys:
         for other in keys:
             for metadata in (saved[other][1], saved[key][1], {}):
                 if other == key:
                     continue
-                replace(tiny, key, saved[other][0], metadata)
-                found = outcome(tiny, output)
-                if key in planned(tiny, output):
+                replace(tiny_bucket, key, saved[other][0], metadata)
+                found = outcome(tiny_bucket, output)
+                if key in planned(tiny_bucket, output):
                     assert isinstance(found, ERRORS) or key in found.avoided, (key, other)
                 else:
-                    assert isinstance(found, ERRORS) or found.txid == tiny.txid
-        replace(tiny, key, *saved[key])
-    assert outcome(tiny, output).txid == tiny.txid
+                    assert isinstance(found, ERRORS) or found.txid == tiny_bucket.txid
+        replace(tiny_bucket, key, *saved[key])
+    assert outcome(tiny_bucket, output).txid == tiny_bucket.txid
 
 
-def test_every_removal(tiny, tmp_path):
-    """Any object gone: the newest state by another way, the head that is left, or a gap that
-    names exactly what is missing."""
+def test_every_removal(tiny_bucket, tmp_path):
+    """Without any one object: the newest state by another path, the remaining head, or a gap that
+    names exactly the missing transactions."""
     output = tmp_path / "out.db"
-    for key in tiny.objects():
-        body, metadata = tiny.store.get(key), tiny.store.head(key).metadata
-        tiny.store.delete(key)
-        found = outcome(tiny, output)
-        if key == tiny.keys.wal(5):
+    for key in tiny_bucket.objects():
+        body, metadata = tiny_bucket.store.get(key), tiny_bucket.store.head(key).metadata
+        tiny_bucket.store.delete(key)
+        found = outcome(tiny_bucket, output)
+        if key == tiny_bucket.keys.wal(5):
             assert isinstance(found, GapError)
             assert "transactions 5 are missing" in str(found)
             assert "1…4" in str(found)
-        elif key == tiny.keys.wal(6):
-            assert found.txid == 5  # nobody can know that there was more
+        elif key == tiny_bucket.keys.wal(6):
+            assert found.txid == 5  # no object refers to the removed head
         else:
             assert found.txid == 6, (key, found)
-        tiny.store.put(key, body, metadata=metadata)
+        tiny_bucket.store.put(key, body, metadata=metadata)
 
 
 def test_every_pair_of_removals_is_exact_or_an_error(bucket, tmp_path):
-    """Any two objects gone, any target: an exact state or an error, never a wrong file."""
+    """Without any two objects, a restore to any target is exact or an error."""
     output = tmp_path / "out.db"
     keys = bucket.objects()
     draw = random.Random(7)
@@ -183,18 +185,18 @@ def test_random_flips_in_a_larger_bucket(bucket, tmp_path):
         replace(bucket, key, body)
 
 
-def test_a_segment_of_another_history(tiny, tmp_path):
-    """An intact segment of another database with the right txids and generation does not
-    join: the chain of database checksums breaks."""
-    key = tiny.keys.wal(5)
-    summary, payload = decode_segment(tiny.store.get(key), key)
+def test_a_segment_of_another_history(tiny_bucket, tmp_path):
+    """An intact segment of another database with the right txids and generation is rejected,
+    because the chain of database checksums breaks."""
+    key = tiny_bucket.keys.wal(5)
+    summary, payload = decode_segment(tiny_bucket.store.get(key), key)
     trailer = summary.trailer
     for before, after in (
         (trailer.checksum_before ^ 1, trailer.checksum_after),
         (trailer.checksum_before, trailer.checksum_after ^ 1),
     ):
-        state = type(tiny._hashes.state)(trailer.pages, after)
-        body, forged = tiny.encode(
+        state = type(tiny_bucket._hashes.state)(trailer.pages, after)
+        body, forged = tiny_bucket.encode(
             Kind.SEGMENT,
             5,
             5,
@@ -205,19 +207,19 @@ def test_a_segment_of_another_history(tiny, tmp_path):
             trailer.commit_times_ms,
         )
         for metadata in (forged.metadata(), summary.metadata()):
-            replace(tiny, key, body, metadata)
-            found = outcome(tiny, tmp_path / "out.db")
+            replace(tiny_bucket, key, body, metadata)
+            found = outcome(tiny_bucket, tmp_path / "out.db")
             assert isinstance(found, DamageError)
             assert "checksums differ" in str(found)
 
 
-def test_a_wrong_state_is_not_published(tiny, tmp_path):
-    """Objects that agree with each other but not with their own pages fail the proof."""
-    key = tiny.keys.wal(6)
-    summary, payload = decode_segment(tiny.store.get(key), key)
+def test_a_wrong_state_is_not_published(tiny_bucket, tmp_path):
+    """Objects that agree with each other but not with their own pages fail verification."""
+    key = tiny_bucket.keys.wal(6)
+    summary, payload = decode_segment(tiny_bucket.store.get(key), key)
     trailer = summary.trailer
-    state = type(tiny._hashes.state)(trailer.pages, trailer.checksum_after ^ 1)
-    body, forged = tiny.encode(
+    state = type(tiny_bucket._hashes.state)(trailer.pages, trailer.checksum_after ^ 1)
+    body, forged = tiny_bucket.encode(
         Kind.SEGMENT,
         6,
         6,
@@ -227,33 +229,33 @@ def test_a_wrong_state_is_not_published(tiny, tmp_path):
         trailer.commit_frames,
         trailer.commit_times_ms,
     )
-    replace(tiny, key, body, forged.metadata())
+    replace(tiny_bucket, key, body, forged.metadata())
     output = tmp_path / "out.db"
-    found = outcome(tiny, output)
+    found = outcome(tiny_bucket, output)
     assert isinstance(found, DamageError)
     assert "do not give the database the log describes" in str(found)
     assert not output.exists()
 
 
-def test_an_orphan_snapshot_is_not_trusted(tiny, tmp_path):
-    """A snapshot the log does not vouch for (other generation, or other content) is passed
-    over, at the head and in the middle."""
+def test_an_orphan_snapshot_is_not_trusted(tiny_bucket, tmp_path):
+    """A restore ignores a snapshot that the log does not confirm (another generation or other
+    content), at the head and in the middle."""
     other = "0" * 8 + "-0000-0000-0000-" + "f" * 12
-    image = bytes(len(tiny.images[6]))
-    orphan = tiny.snapshot(generation=other)
-    assert outcome(tiny, tmp_path / "out.db").snapshot_txid == 4
-    tiny.store.delete(orphan)
-    tiny.snapshot(generation=other, image=image)
-    assert outcome(tiny, tmp_path / "out.db").snapshot_txid == 4
-    tiny.snapshot(image=image)
-    assert outcome(tiny, tmp_path / "out.db").snapshot_txid == 4
-    tiny.txid += 1
-    tiny.snapshot(generation=other, image=image)
-    assert outcome(tiny, tmp_path / "out.db").txid == 6
+    image = bytes(len(tiny_bucket.images[6]))
+    orphan = tiny_bucket.snapshot(generation=other)
+    assert outcome(tiny_bucket, tmp_path / "out.db").snapshot_txid == 4
+    tiny_bucket.store.delete(orphan)
+    tiny_bucket.snapshot(generation=other, image=image)
+    assert outcome(tiny_bucket, tmp_path / "out.db").snapshot_txid == 4
+    tiny_bucket.snapshot(image=image)
+    assert outcome(tiny_bucket, tmp_path / "out.db").snapshot_txid == 4
+    tiny_bucket.txid += 1
+    tiny_bucket.snapshot(generation=other, image=image)
+    assert outcome(tiny_bucket, tmp_path / "out.db").txid == 6
 
 
 def test_a_generation_without_its_snapshot(bucket, tmp_path):
-    """Segments of a generation are never applied on the one before."""
+    """Segments of a generation are never applied to the one before."""
     bucket.store.delete(bucket.keys.snapshot(14, bucket.generation))
     found = outcome(bucket, tmp_path / "out.db")
     assert isinstance(found, GapError)
@@ -264,36 +266,41 @@ def test_a_generation_without_its_snapshot(bucket, tmp_path):
     assert (older.txid, older.lost_txids) == (13, 4)
 
 
-def test_older_after_damage(tiny, tmp_path):
-    """With --allow-older the newest provable state comes back, and what is lost is counted."""
+def test_older_after_damage(tiny_bucket, tmp_path):
+    """With --allow-older a restore gives the newest provable state and counts lost transactions."""
     output = tmp_path / "out.db"
-    expected = {tiny.keys.wal(6): 5, tiny.keys.wal(5): 4, tiny.keys.snapshot(4, tiny.generation): 6}
+    expected = {
+        tiny_bucket.keys.wal(6): 5,
+        tiny_bucket.keys.wal(5): 4,
+        tiny_bucket.keys.snapshot(4, tiny_bucket.generation): 6,
+    }
     for key, txid in expected.items():
-        body = tiny.store.get(key)
-        replace(tiny, key, body[:-1] + bytes([body[-1] ^ 1]))
-        assert named_by(outcome(tiny, output)) == key
-        found = outcome(tiny, output, allow_older=True)
+        body = tiny_bucket.store.get(key)
+        replace(tiny_bucket, key, body[:-1] + bytes([body[-1] ^ 1]))
+        assert named_by(outcome(tiny_bucket, output)) == key
+        found = outcome(tiny_bucket, output, allow_older=True)
         assert (found.txid, found.lost_txids) == (txid, 6 - txid), key
-        replace(tiny, key, body)
+        replace(tiny_bucket, key, body)
 
 
-def test_older_when_a_segment_before_the_target_is_gone(tiny, tmp_path):
-    tiny.store.delete(tiny.keys.wal(5))
-    found = outcome(tiny, tmp_path / "out.db", allow_older=True)
+def test_older_when_a_segment_before_the_target_is_gone(tiny_bucket, tmp_path):
+    """With --allow-older a restore stops before a missing segment."""
+    tiny_bucket.store.delete(tiny_bucket.keys.wal(5))
+    found = outcome(tiny_bucket, tmp_path / "out.db", allow_older=True)
     assert (found.txid, found.lost_txids) == (4, 2)
 
 
-def test_older_with_everything_damaged(tiny, tmp_path):
-    """When nothing can be proved the error says so; nothing is written."""
-    for key in tiny.objects():
-        replace(tiny, key, b"rubbish" * 20)
-    found = outcome(tiny, tmp_path / "out.db", allow_older=True)
+def test_older_with_everything_damaged(tiny_bucket, tmp_path):
+    """If no state can be proved, a restore fails and writes nothing."""
+    for key in tiny_bucket.objects():
+        replace(tiny_bucket, key, b"rubbish" * 20)
+    found = outcome(tiny_bucket, tmp_path / "out.db", allow_older=True)
     assert isinstance(found, ERRORS)
     assert not (tmp_path / "out.db").exists()
 
 
 def old_database(path):
-    """A database with rows in its log only, and its files' bytes."""
+    """Makes a database with rows in its WAL only; returns the bytes of its files."""
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("CREATE TABLE old(x)")
@@ -305,14 +312,16 @@ def old_database(path):
     return saved
 
 
-def test_overwrite_with_a_damaged_backup_loses_nothing(tiny, tmp_path):
-    """Whichever planned object is damaged or gone, at its front, middle or end: the old database
-    and its log are byte for byte what they were, and once the backup is mended it is replaced."""
+def test_overwrite_with_a_damaged_backup_loses_nothing(tiny_bucket, tmp_path):
+    """With any planned object damaged or gone, the old database and its WAL stay byte for byte;
+    once the backup is mended a restore replaces them."""
     output = tmp_path / "out.db"
     saved = old_database(output)
-    tiny.store.delete(tiny.keys.snapshot(1, tiny.generation))  # nothing stands in for the other
-    for key in planned(tiny, output):
-        body, metadata = tiny.store.get(key), tiny.store.head(key).metadata
+    tiny_bucket.store.delete(
+        tiny_bucket.keys.snapshot(1, tiny_bucket.generation)
+    )  # so that no other snapshot can be used
+    for key in planned(tiny_bucket, output):
+        body, metadata = tiny_bucket.store.get(key), tiny_bucket.store.head(key).metadata
         middle = len(body) // 2
         for bad in (
             b"rubbish" + body[7:],
@@ -322,16 +331,16 @@ def test_overwrite_with_a_damaged_backup_loses_nothing(tiny, tmp_path):
             None,
         ):
             if bad is None:
-                tiny.store.delete(key)
+                tiny_bucket.store.delete(key)
             else:
-                replace(tiny, key, bad, metadata)
-            if bad is None and key != tiny.keys.wal(5):
-                continue  # then the log ends before, or has no snapshot left
-            found = outcome_over(tiny, output)
+                replace(tiny_bucket, key, bad, metadata)
+            if bad is None and key != tiny_bucket.keys.wal(5):
+                continue  # then the log ends earlier, or has no snapshot
+            found = outcome_over(tiny_bucket, output)
             assert isinstance(found, (DamageError, GapError)), (key, found)
             assert {name: Path(f"{output}{name}").read_bytes() for name in saved} == saved
-        replace(tiny, key, body, metadata)
-    assert outcome(tiny, output).txid == tiny.txid
+        replace(tiny_bucket, key, body, metadata)
+    assert outcome(tiny_bucket, output).txid == tiny_bucket.txid
     assert not Path(f"{output}-wal").exists()
 
 
@@ -342,11 +351,10 @@ def outcome_over(bucket, output):
 
 
 @pytest.mark.parametrize("verify", ["quick", "full"])
-def test_overwrite_with_what_sqlite_finds_damaged_loses_nothing(tmp_path, verify):
-    """A backup that is exact, of a database that was damaged when it was made, is found by
-    SQLite's own check, and the old database stays."""
-    (tmp_path / "source").mkdir()
-    built = BucketBuilder(tmp_path / "source", page_size=512)
+def test_overwrite_with_a_corrupt_database_loses_nothing(source_directory, tmp_path, verify):
+    """SQLite's own check finds an exact backup of a database that was corrupt at its source, and
+    the old database stays."""
+    built = BucketBuilder(source_directory, page_size=512)
     for _ in range(8):
         built.insert(3, 100)
     built.run("PRAGMA writable_schema=ON", "UPDATE sqlite_schema SET rootpage = 3")

@@ -1,4 +1,4 @@
-"""A restored database equals, byte for byte, what an independent reader of the log gives."""
+"""A restored database equals, byte for byte, the image of an independent reader of the WAL."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ def every_txid(bucket, output, **options):
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 @pytest.mark.parametrize("auto_vacuum", [False, True])
 def test_every_transaction(tmp_path, page_size, auto_vacuum):
-    """Any txid can be restored: before and after a shrink, across generations, mid-segment."""
+    """Every txid can be restored: before and after a shrink, across generations, mid-segment."""
     (tmp_path / "source").mkdir()
     bucket = busy_bucket(tmp_path / "source", page_size=page_size, auto_vacuum=auto_vacuum)
     every_txid(bucket, tmp_path / "out.db")
@@ -43,7 +43,7 @@ def test_every_transaction(tmp_path, page_size, auto_vacuum):
 
 
 def test_the_newest_by_default(bucket, tmp_path):
-    """Without a target the newest transaction is restored, and the report says what it is."""
+    """Without a target the newest transaction is restored, and the report describes it."""
     report = restored(bucket, tmp_path / "out.db", verify="full")
     assert report.txid == bucket.txid
     assert report.committed_at == commit_ms(bucket.txid)
@@ -58,7 +58,7 @@ def test_the_newest_by_default(bucket, tmp_path):
 
 
 def test_merges_that_keep_every_transaction(empty_bucket, tmp_path):
-    """With segments merged and gone, every txid is still there."""
+    """After segments were merged and removed, every txid can be restored."""
     for _ in range(4):
         empty_bucket.insert(10)
         empty_bucket.insert(3)
@@ -70,7 +70,7 @@ def test_merges_that_keep_every_transaction(empty_bucket, tmp_path):
 
 
 def test_merges_of_newest_images(empty_bucket, tmp_path):
-    """Such a merge gives its end, also through a shrink, and nothing inside."""
+    """A merge of newest images gives its last txid, also through a shrink, and none inside."""
     empty_bucket.insert(200)
     empty_bucket.cut()
     empty_bucket.delete_all_and_shrink()
@@ -88,8 +88,8 @@ def test_merges_of_newest_images(empty_bucket, tmp_path):
 
 
 def test_squashed_segments(empty_bucket, tmp_path):
-    """A segment that says it holds several transactions as one step cannot be cut, though its
-    name does not tell."""
+    """A squashed segment holds several transactions as one step and cannot be cut, although its
+    key looks like any other."""
     empty_bucket.insert(5)
     empty_bucket.cut()
     for _ in range(3):
@@ -121,7 +121,7 @@ def test_a_snapshot_inside_a_merge(empty_bucket, tmp_path):
 
 
 def test_catch_up_segments(empty_bucket, tmp_path):
-    """A gap bridged by one transaction of the differing pages is part of the log."""
+    """A catch-up, one transaction of the differing pages after a gap, is part of the log."""
     empty_bucket.insert(5)
     empty_bucket.cut(kind=Kind.CATCH_UP)
     empty_bucket.insert(5)
@@ -130,7 +130,7 @@ def test_catch_up_segments(empty_bucket, tmp_path):
 
 
 def test_without_metadata(tmp_path):
-    """Objects describe themselves: metadata that a copy lost is not needed."""
+    """Objects without metadata, as after a copy, are sufficient."""
     (tmp_path / "source").mkdir()
     bucket = BucketBuilder(tmp_path / "source")
     for _ in range(3):
@@ -174,8 +174,8 @@ def test_snapshots_of_many_parts(tmp_path, monkeypatch):
 
 
 def test_syncs_on_the_way(empty_bucket, tmp_path, monkeypatch):
-    """The disk is given its work while the snapshot comes in, after every so many bytes; the
-    last sync comes after the last write and before the rename all the same."""
+    """A restore syncs after every so many bytes of the snapshot; the last sync still comes after
+    the last write and before the rename."""
     empty_bucket.insert(300)
     empty_bucket.cut()
     empty_bucket.snapshot(frame_bytes=4096)
@@ -190,8 +190,8 @@ def test_syncs_on_the_way(empty_bucket, tmp_path, monkeypatch):
 
 
 def test_a_sync_that_fails_on_the_way(empty_bucket, tmp_path, monkeypatch):
-    """What the kernel could not write is not synced again in the hope that it was: the restore
-    fails, and nothing gets the database's name."""
+    """After a failed sync the restore fails instead of syncing again, and nothing gets the name of
+    the database."""
     empty_bucket.insert(300)
     empty_bucket.cut()
     empty_bucket.snapshot(frame_bytes=4096)
@@ -203,7 +203,7 @@ def test_a_sync_that_fails_on_the_way(empty_bucket, tmp_path, monkeypatch):
 
 
 class FirstSyncFails(CountingFiles):
-    """The first sync after a page was written; every later one works."""
+    """Fails the first sync after a page was written; every later one works."""
 
     failed = False
 

@@ -1,4 +1,4 @@
-"""SIGKILL at any system call of a restore: the target is old or new, and a rerun completes."""
+"""After SIGKILL at any system call of a restore, the target is old or new; a rerun completes."""
 
 import subprocess
 import sys
@@ -43,8 +43,8 @@ for place in places:
 
 @pytest.mark.parametrize("old", [True, False])
 def test_killed_at_every_call(stored_archive, tmp_path, old):
-    """After each kill the place holds the whole old database (its log included) or the whole
-    new one without a log; restoring again gives the right file and leaves nothing behind."""
+    """After each kill the directory holds the whole old database with its WAL, or the whole new one
+    without a WAL; a second restore gives the right file and leaves no other."""
     places = [tmp_path / "places" / str(n) for n in range(1, 90)]
     for place in places:
         place.mkdir(parents=True)
@@ -70,15 +70,15 @@ def test_killed_at_every_call(stored_archive, tmp_path, old):
 
 
 def snapshot_gets(store, output):
-    """How often the second attempt asks for parts of a snapshot, and its report."""
+    """(number of GETs of the snapshot, report) of a restore."""
     counting = CountingStore(store)
     report = restore(store=counting, prefix="app.db", output=output)
     return sum("snapshots/" in key for method, key in counting.calls if method == "get"), report
 
 
 def test_a_killed_process_leaves_its_proved_parts(stored_archive, tmp_path, monkeypatch):
-    """Another process goes on from what a killed one had proved: it fetches less, and says that
-    those parts were hashed again."""
+    """Another process resumes from the parts that a killed one had proved: it fetches less, and
+    reports that it hashed those parts again."""
     monkeypatch.setattr("replicator.recovery.snapshot.RANGE_BYTES", 4096)  # a request for each part
     whole, _ = snapshot_gets(stored_archive.store, tmp_path / "whole.db")
     places = [tmp_path / "places" / str(n) for n in range(1, 60)]

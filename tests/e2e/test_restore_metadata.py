@@ -1,4 +1,4 @@
-"""Metadata beside an object saves requests; it decides nothing that the object would deny."""
+"""Metadata of objects saves requests; a restore believes only the objects themselves."""
 
 from dataclasses import replace
 
@@ -44,15 +44,15 @@ def go(bucket, tmp_path, **options):
     ],
     ids=str,
 )
-def test_a_marker_with_wrong_metadata_still_vouches(bucket, tmp_path, fields):
-    """The snapshot of a generation is used, whatever is said beside the marker."""
+def test_a_marker_with_wrong_metadata_still_confirms_its_snapshot(bucket, tmp_path, fields):
+    """A restore uses the snapshot of a generation with any metadata at the marker."""
     put(bucket, bucket.keys.wal(14), **fields)
     assert go(bucket, tmp_path).snapshot_txid == 14
     assert go(bucket, tmp_path, txid=14).snapshot_txid == 14
 
 
-def test_metadata_cannot_vouch_for_a_snapshot_alone(bucket, tmp_path):
-    """Where no segment follows that would prove the snapshot, the marker itself is asked."""
+def test_metadata_alone_cannot_confirm_a_snapshot(bucket, tmp_path):
+    """If no segment follows that would prove the snapshot, the restore reads the marker itself."""
     key = bucket.keys.snapshot(14, bucket.generation)
     bucket.store.delete(key)
     txid, bucket.txid = bucket.txid, 14
@@ -64,14 +64,16 @@ def test_metadata_cannot_vouch_for_a_snapshot_alone(bucket, tmp_path):
         go(bucket, tmp_path, txid=14)
 
 
-def test_a_voucher_that_is_no_log_object(bucket, tmp_path):
-    """A snapshot in the marker's place is damage, and so are bytes that it does not cover."""
+def test_a_marker_that_is_no_log_object(bucket, tmp_path):
+    """A snapshot under the marker's key is damage, and so are bytes outside of its checksum."""
     marker = bucket.keys.wal(14)
     body = bucket.store.get(marker)
     snapshot = bucket.store.get(bucket.keys.snapshot(14, bucket.generation))
     for bad in (snapshot, body[:100] + body):
         put(bucket, marker, body=bad)
-        assert go(bucket, tmp_path, txid=14).avoided == (marker,)  # the next segment vouches
+        assert go(bucket, tmp_path, txid=14).avoided == (
+            marker,
+        )  # the next segment confirms the snapshot
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_a_voucher_that_is_no_log_object(bucket, tmp_path):
     ids=str,
 )
 def test_wrong_times_lead_to_the_right_transaction(bucket, tmp_path, fields):
-    """The search by time goes by metadata, and is repeated without it where that misled."""
+    """The search by time uses metadata, and is repeated without it if the result is wrong."""
     for txid in (2, 4, 8, 12, 15, 16):
         key = bucket.keys.wal(txid)
         metadata = bucket.store.head(key).metadata if key in bucket.objects() else None
@@ -96,7 +98,7 @@ def test_wrong_times_lead_to_the_right_transaction(bucket, tmp_path, fields):
 
 
 def test_wrong_extent_in_a_plan(bucket, tmp_path):
-    """A gap that only metadata speaks of is none."""
+    """A gap that exists only in metadata is ignored."""
     put(bucket, bucket.keys.wal(16), last_txid="40")
     put(bucket, bucket.keys.wal(15), last_txid="15", generation=FOREIGN)
     assert go(bucket, tmp_path).txid == 17
@@ -106,8 +108,8 @@ def test_wrong_extent_in_a_plan(bucket, tmp_path):
 
 
 def test_losses_are_counted_to_the_end_of_the_log(bucket, tmp_path):
-    """What an older state lacks includes all transactions of the newest object, whose name
-    tells only where it begins."""
+    """The count of lost transactions includes all of the newest object, although its key contains
+    only the first one."""
     key = bucket.keys.snapshot(14, bucket.generation)
     body = bytearray(bucket.store.get(key))
     body[29] ^= 1
@@ -116,9 +118,9 @@ def test_losses_are_counted_to_the_end_of_the_log(bucket, tmp_path):
     assert (report.txid, report.lost_txids) == (13, 4)
 
 
-def test_a_damaged_object_that_only_metadata_spoke_for(bucket, tmp_path):
-    """A hint from the metadata of a damaged object ends in that object's name, and with
-    --allow-older in the newest state without it."""
+def test_a_damaged_object_with_wrong_metadata(bucket, tmp_path):
+    """A restore that follows metadata to a damaged object names that object, and with --allow-older
+    gives the newest state without it."""
     key = bucket.keys.wal(15)
     put(bucket, key, body=bucket.store.get(key)[:-1] + b"?", generation=FOREIGN)
     with pytest.raises(DamageError) as error:
@@ -133,8 +135,8 @@ def test_a_damaged_object_that_only_metadata_spoke_for(bucket, tmp_path):
 
 
 def test_older_in_place_of_a_damaged_point_in_time(bucket, tmp_path):
-    """With --allow-older a time that lies in a damaged object means the newest state before it,
-    and the loss counts what the metadata knows; without metadata the object is named."""
+    """With --allow-older a time inside a damaged object selects the newest state before it, and the
+    metadata gives the number of lost transactions; without metadata the error names the object."""
     key = bucket.keys.wal(16)
     put(bucket, key, body=bucket.store.get(key)[:-1] + b"?")
     for txid, lost in ((15, 0), (16, 1), (17, 2)):
@@ -150,8 +152,8 @@ def test_older_in_place_of_a_damaged_point_in_time(bucket, tmp_path):
     assert error.value.key == key
 
 
-def test_a_voucher_that_contradicts_itself(bucket, tmp_path):
-    """Header and trailer, each whole, must speak of the same object."""
+def test_a_marker_that_contradicts_itself(bucket, tmp_path):
+    """Header and trailer, each intact, must describe the same object."""
     marker = bucket.keys.wal(14)
     body = bucket.store.get(marker)
     tail = read_tail(body, len(body), marker)
@@ -161,8 +163,8 @@ def test_a_voucher_that_contradicts_itself(bucket, tmp_path):
         assert go(bucket, tmp_path, txid=14).avoided == (marker,)
 
 
-def test_a_voucher_cut_short_on_its_way(bucket, tmp_path):
-    """An answer that is too short is asked for again, then the object is named."""
+def test_a_truncated_answer_for_the_marker(bucket, tmp_path):
+    """A truncated answer is requested again; if it repeats, the object is named."""
     marker, left = bucket.keys.wal(14), []
 
     def answer(method, key, result):

@@ -1,4 +1,4 @@
-"""What happens to the place a database is restored to."""
+"""The target of a restore: refusals, overwriting, faults of the disk, and other files."""
 
 import contextlib
 import errno
@@ -21,6 +21,7 @@ from tests.helpers.counting import CountingStore
 
 @pytest.fixture
 def output(tmp_path):
+    """The path of the restored database, in a directory that does not exist."""
     return tmp_path / "place" / "app.db"
 
 
@@ -29,7 +30,7 @@ def go(bucket, output, **options):
 
 
 def old_database(path, *, rows=7, mode="WAL", pending=True):
-    """A database at ``path``; with ``pending`` its rows are in its log only."""
+    """Makes a database at ``path``; with ``pending`` its rows are in its WAL only."""
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     database = sqlite3.connect(path, isolation_level=None)
@@ -59,15 +60,15 @@ def names(directory):
 
 
 def test_parents_are_made_and_nothing_else_is_left(bucket, output):
-    """A missing directory is created; beside the file only the record is left."""
+    """A restore creates missing directories; it leaves only the file and its record."""
     deep = output.parent / "a" / "b" / "app.db"
     report = go(bucket, deep)
     assert report.output == str(deep)
     assert names(deep.parent) == [".app.db-replicator", "app.db"]
 
 
-def test_the_record_says_where_the_file_stands(bucket, output):
-    """A replicator finds generation, txid and checksum of what was restored."""
+def test_the_record_describes_the_restored_file(bucket, output):
+    """The record for the next replicator holds generation, txid and checksum of the restore."""
     report = go(bucket, output, txid=9)
     assert json.loads(restore_marker_path(output).read_bytes()) == {
         "generation": report.generation,
@@ -86,6 +87,7 @@ def test_default_output_is_the_name_of_the_database(bucket, tmp_path, monkeypatc
 
 
 def test_an_existing_file_is_refused(bucket, output):
+    """Without --overwrite an existing file is an error, and it stays."""
     old_database(output)
     before = output.read_bytes()
     with pytest.raises(TargetExists, match="exists") as error:
@@ -96,11 +98,11 @@ def test_an_existing_file_is_refused(bucket, output):
 
 
 def _away(method, key):
-    raise AssertionError("nothing needs to be asked")
+    raise AssertionError("no request is needed")
 
 
 def test_an_existing_file_is_enough_for_if_missing(bucket, output, monkeypatch):
-    """--if-missing leaves an existing file alone, asks the store nothing, and says so."""
+    """--if-missing leaves an existing file, makes no request, and reports that."""
     old_database(output)
     away = CountingStore(bucket.store, before=_away)
     report = restore(store=away, output=output, if_missing=True)
@@ -118,8 +120,8 @@ def test_an_existing_file_is_enough_for_if_missing(bucket, output, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["-wal", "-journal", "-shm"])
 def test_a_stray_log_is_refused(bucket, output, suffix):
-    """A log without its database may hold the only copy of something; --overwrite moves it
-    away, and the new file never meets it."""
+    """A WAL without its database may hold the only copy of transactions: it is refused, and
+    --overwrite removes it before the new file gets its name."""
     output.parent.mkdir()
     stray = output.with_name(output.name + suffix)
     stray.write_bytes(b"precious")
@@ -131,6 +133,7 @@ def test_a_stray_log_is_refused(bucket, output, suffix):
 
 
 def test_a_directory_is_refused(bucket, output):
+    """A directory at the target is an error, even with --overwrite."""
     output.mkdir(parents=True)
     with pytest.raises(TargetExists, match="is a directory"):
         go(bucket, output, overwrite=True)
@@ -138,7 +141,7 @@ def test_a_directory_is_refused(bucket, output):
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_overwrite(bucket, output, mode):
-    """The old database and its log give way together; permissions stay."""
+    """--overwrite replaces the old database together with its WAL; permissions stay."""
     old_database(output, mode=mode, pending=mode == "WAL")
     output.chmod(0o640)
     go(bucket, output, overwrite=True)
@@ -148,7 +151,7 @@ def test_overwrite(bucket, output, mode):
 
 
 def test_overwrite_what_is_no_database(bucket, output):
-    """A file SQLite cannot read is replaced too, and what lies beside it goes along."""
+    """--overwrite also replaces a file that SQLite cannot read, and its WAL."""
     output.parent.mkdir()
     output.write_bytes(b"not a database, but long enough to look at" * 100)
     output.with_name("app.db-wal").write_bytes(b"rubbish")
@@ -168,8 +171,8 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_a_database_open_elsewhere_is_refused(bucket, output, mode):
-    """An idle connection of another process is enough, even in rollback mode, where it holds
-    no lock; nothing was downloaded, nothing changed."""
+    """An idle connection of another process prevents --overwrite, even in rollback mode, where it
+    holds no lock; the database stays."""
     old_database(output, mode=mode, pending=False)
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(output)],
@@ -185,7 +188,7 @@ def test_a_database_open_elsewhere_is_refused(bucket, output, mode):
 
 
 def test_a_database_open_here_is_refused(bucket, output):
-    """A connection of this very process is found by its lock, at the last moment."""
+    """A connection of this process is found by its lock before the rename."""
     old_database(output, pending=False)
     database = sqlite3.connect(output)
     database.execute("SELECT count(*) FROM old").fetchall()
@@ -197,7 +200,7 @@ def test_a_database_open_here_is_refused(bucket, output):
 
 
 def test_symbolic_links_are_followed(bucket, output, tmp_path):
-    """The file a link points to is replaced, not the link."""
+    """A restore replaces the file that a symbolic link points to, not the link."""
     real = tmp_path / "elsewhere" / "real.db"
     old_database(real)
     output.parent.mkdir()
@@ -208,15 +211,15 @@ def test_symbolic_links_are_followed(bucket, output, tmp_path):
 
 
 def test_two_restores_do_not_meet(bucket, output):
-    """While one restore works on a target, another is told so."""
+    """A second restore to the same target is refused while the first one runs."""
     output.parent.mkdir()
     with DirLock(output.with_name(".app.db.restoring")), pytest.raises(AlreadyRunning):
         go(bucket, output)
 
 
-def test_what_is_left_of_a_restore_is_named(bucket, output, caplog):
-    """A disk that does not let the restore's directory go spoils nothing; a restore that leaves
-    nothing says nothing."""
+def test_a_directory_that_cannot_be_removed_is_logged(bucket, output, caplog):
+    """A restore succeeds although its directory cannot be removed, and logs that; a restore that
+    leaves nothing logs nothing."""
     output.parent.mkdir()
 
     class Sticky(Files):
@@ -235,7 +238,7 @@ def test_what_is_left_of_a_restore_is_named(bucket, output, caplog):
 
 
 def test_dry_run_writes_nothing(bucket, output):
-    """A dry run reports the plan, even where something stands in the way."""
+    """A dry run reports the plan, even if the target exists."""
     report = go(bucket, output, dry_run=True)
     assert (report.txid, report.objects, report.snapshot_txid) == (17, 3, 14)
     assert report.committed_at == commit_ms(17)
@@ -286,8 +289,8 @@ CALLS = [
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 def test_every_failing_system_call(bucket, output, call):
-    """Whichever call fails, the target is the old database with its rows or the new one, the
-    error is one of ours, and the next attempt succeeds."""
+    """After a failure of any system call the target is the old database with its rows or the new
+    one, the error is one of ours, and the next attempt succeeds."""
     for n in range(1, 60):
         old_database(output)
         files = Faulty(call, 28 if call is os.pwrite else 5, n)
@@ -306,7 +309,7 @@ def test_every_failing_system_call(bucket, output, call):
 
 
 def test_too_little_space_is_seen_before_the_work(bucket, output):
-    """The plan is compared with the free space."""
+    """A restore compares its plan with the free space before it starts."""
 
     class Full(Files):
         def disk_free(self, path):
@@ -318,6 +321,7 @@ def test_too_little_space_is_seen_before_the_work(bucket, output):
 
 
 def test_arguments_are_checked(bucket, output):
+    """Contradictory or invalid arguments are a ConfigError."""
     for options in (
         {"txid": 1, "timestamp": "now"},
         {"txid": 0},

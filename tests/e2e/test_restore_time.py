@@ -26,7 +26,7 @@ def txid_at(bucket, ms, output, **options):
 
 
 def test_around_every_commit(bucket, tmp_path):
-    """At a commit's millisecond it counts, one before it does not, one after it does."""
+    """A time selects a commit from its own millisecond on, and not one earlier."""
     out = tmp_path / "out.db"
     for txid in bucket.images:
         assert txid_at(bucket, commit_ms(txid), out) == txid
@@ -36,8 +36,7 @@ def test_around_every_commit(bucket, tmp_path):
 
 
 def test_outside_names_the_window(bucket, tmp_path):
-    """Before the first state and in the future there is nothing; the error says from when to
-    when there is."""
+    """A time before the first state or in the future is an error that names the window."""
     window = f"{to_text(commit_ms(1))} to {to_text(commit_ms(17))}"
     for ms in (EPOCH_MS, time.time_ns() // 1_000_000 + 10_000_000):
         with pytest.raises(GapError, match="outside of what can be restored") as error:
@@ -46,7 +45,7 @@ def test_outside_names_the_window(bucket, tmp_path):
 
 
 def test_now_and_datetimes(bucket, tmp_path):
-    """Words and datetimes mean the same as RFC 3339."""
+    """Words and datetimes are accepted like RFC 3339."""
     for when in ("now", "1 second ago", datetime.now(UTC)):
         report = restore(
             store=bucket.store,
@@ -59,7 +58,7 @@ def test_now_and_datetimes(bucket, tmp_path):
 
 
 def test_without_metadata(tmp_path):
-    """The objects themselves tell their times when the metadata is lost."""
+    """Without metadata the times come from the objects themselves."""
     (tmp_path / "source").mkdir()
     bucket = BucketBuilder(tmp_path / "source")
     for _ in range(4):
@@ -73,8 +72,8 @@ def test_without_metadata(tmp_path):
 
 
 def test_merged_times(empty_bucket, tmp_path):
-    """Merges that keep every transaction answer exactly; inside of others the last
-    transaction before them is the answer."""
+    """Merges that keep every transaction give exact results; a time inside another merge selects
+    the last transaction before it."""
     for _ in range(4):
         empty_bucket.insert()
         empty_bucket.insert()
@@ -87,7 +86,7 @@ def test_merged_times(empty_bucket, tmp_path):
 
 
 def test_bisection_asks_few(tmp_path):
-    """Of many segments only a logarithm's worth is asked for its times."""
+    """Of many segments only logarithmically many are read for their times."""
     (tmp_path / "source").mkdir()
     bucket = BucketBuilder(tmp_path / "source")
     for _ in range(64):

@@ -1,4 +1,4 @@
-"""A server that ignores If-None-Match, met from the command line."""
+"""A server that ignores If-None-Match is refused, or used with an explicit option."""
 
 import contextlib
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from tests.helpers.replication import App
 
 
 async def unconditional(exchange):
-    """The condition is lost on the way, as at proxies that pass on only headers they know."""
+    """Drops the condition, as proxies do that pass on only headers they know."""
     lines = exchange.head.split(b"\r\n")
     kept = [line for line in lines if not line.lower().startswith(b"if-none-match")]
     exchange.head = b"\r\n".join(kept)
@@ -20,7 +20,7 @@ async def unconditional(exchange):
 
 @pytest.fixture
 def unsafe_cli(moto_server, tmp_path):
-    """A user whose server verifies no signature, so that nobody notices the missing header."""
+    """A user whose server verifies no signature and so accepts requests without the header."""
     proxy = FaultProxy(moto_server)
     proxy.fault(unconditional, method="PUT", times=None)
     environment = {
@@ -46,8 +46,8 @@ def objects(cli):
         return [info.key for info in store.list("")]
 
 
-def test_a_store_that_lies_is_refused(unsafe_cli):
-    """Exit code 6, with figures and a hint, and nothing was left in the bucket; doctor agrees."""
+def test_an_unsafe_store_is_refused(unsafe_cli):
+    """Exit code 6 with figures and a hint, no object stays in the bucket, and doctor agrees."""
     with App(unsafe_cli.home / "app.db") as app:
         app.insert()
         sidecar = unsafe_cli.sidecar(app.path)
@@ -61,8 +61,8 @@ def test_a_store_that_lies_is_refused(unsafe_cli):
 
 
 @pytest.mark.parametrize("how", ["option", "variable"])
-def test_a_store_that_lies_is_used_when_told_so(unsafe_cli, how):
-    """With a warning at each start; the backup is good, for there is one writer."""
+def test_an_unsafe_store_is_used_on_request(unsafe_cli, how):
+    """The option gives a warning at each start; with one writer the backup is good."""
     option = ("--allow-unsafe-store",) if how == "option" else ()
     variable = {} if how == "option" else {"REPLICATOR_ALLOW_UNSAFE_STORE": "1"}
     with App(unsafe_cli.home / "app.db") as app:

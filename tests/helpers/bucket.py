@@ -1,9 +1,8 @@
-"""A bucket made from a real SQLite database with the format encoders, without a replicator.
+"""Builds an archive from a real SQLite database with the format encoders, without a replicator.
 
-``BucketBuilder`` runs transactions on a database in WAL mode, reads the real log, and writes
-segments, snapshots, generations and merges as the design says. Beside it, ``images`` holds the
-database after every txid, put together by a plain reader of the log that shares no code with
-the project.
+``BucketBuilder`` runs transactions on a database in WAL mode, reads the real WAL, and writes
+segments, snapshots, generations and merges as the design specifies. ``images`` holds the database
+after every txid, assembled by a plain reader of the WAL that shares no code with the project.
 """
 
 import sqlite3
@@ -27,12 +26,12 @@ EPOCH_MS = 1_700_000_000_000
 
 
 def commit_ms(txid):
-    """Made-up commit times: ten seconds apart."""
+    """Simulated commit times, ten seconds apart."""
     return EPOCH_MS + 10_000 * txid
 
 
 def plain_state(image, log):
-    """The database that SQLite would recover from an image and the log beside it."""
+    """The database that SQLite would recover from an image and its WAL."""
     if len(log) < 32:
         return image
     page_size = struct.unpack(">I", log[8:12])[0]
@@ -87,7 +86,7 @@ class BucketBuilder:
     def close(self):
         self._db.close()
 
-    # ------------------------------------------------------------------ what the user does
+    # ------------------------------------------------------------------ the application
 
     def run(self, *statements):
         """One transaction; returns its txid."""
@@ -112,7 +111,7 @@ class BucketBuilder:
         self.run("DELETE FROM t")
         return self.run("VACUUM")
 
-    # ------------------------------------------------------------- what the replicator does
+    # ------------------------------------------------------------- the replicator
 
     def cut(self, *, metadata=True, kind=Kind.SEGMENT, put=True):
         """Everything since the last cut as one segment; returns its key."""
@@ -192,7 +191,7 @@ class BucketBuilder:
             self._position = frames.position(header.start())
 
     def checkpoint(self):
-        """Nothing may be pending: the log begins anew."""
+        """Truncates the WAL; no transaction may be pending."""
         assert self.first == self.txid + 1
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._restart_log()

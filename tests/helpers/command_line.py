@@ -22,7 +22,7 @@ from tests.helpers.replication import LONG, wait_for
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str

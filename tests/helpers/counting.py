@@ -1,4 +1,4 @@
-"""A store in front of another: it counts requests, and does to answers what a test says."""
+"""A store that forwards to another, counts its requests and lets a test change the results."""
 
 import threading
 
@@ -42,7 +42,7 @@ class CountingStore(Store):
         self.calls.append(("close", ""))
 
     def put(self, *args, **options):
-        raise AssertionError("a restore writes nothing")
+        raise AssertionError("a restore must not write")
 
     delete = begin_upload = put_part = copy_part = list_parts = put
     complete_upload = abort_upload = list_uploads = put

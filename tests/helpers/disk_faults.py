@@ -1,7 +1,7 @@
-"""One whole life on a disk that may be struck: a database, its application, its replicator.
+"""Faults of the local disk in one scenario with a database, its application and its replicator.
 
-Every access to the disk goes through the one door to the file system, so a life without faults
-tells what can be struck (see StrikingFiles), and `strikes` makes a plan of it.
+Every access to the disk goes through `Files`, so a run without faults lists all calls that a fault
+can strike (see `StrikingFiles`), and `strikes` selects some of them.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from tests.helpers.replication import LONG, App, HookedStore, config_for, image_
 from tests.helpers.store_faults import MINUTE_MS
 
 SOON = 0.1  # seconds after which a flush is given up and asked for again
-SAMPLES = 20  # of the status while the disk is in trouble
+SAMPLES = 20  # of the status while the disk has a fault
 TROUBLE = ("disk is full", "disk i/o error", "no space left on device", "input/output error")
 KINDS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "short write": "short"}
 LOOKS = ("stat", "fstat", "listdir", "statvfs", "open", "pread", "preadv", "SELECT", "flock")
@@ -53,7 +53,7 @@ LOG = logging.getLogger("replicator")
 
 
 def name_of(path):
-    """What a path of a life is."""
+    """A short word for a path of a scenario."""
     name, parent = Path(path).name, Path(path).parent.name
     if parent == "segments":
         return "draft" if name.startswith("draft") else "segment"
@@ -61,15 +61,15 @@ def name_of(path):
 
 
 def applicable(point, kind):
-    """Whether a call can meet such trouble at all."""
+    """True if a call can meet such a fault at all."""
     if kind == "short write":
         return point[0] in StrikingFiles.WRITES
     return kind == "EIO" or point[0] not in LOOKS + FREES
 
 
 def strikes(seen, kind, rng, *, often, most):
-    """(point, n) of every call that can meet it: of those that only look ``often`` of each kind
-    (None: all); in the end ``most`` of them."""
+    """(point, n) of every call that can meet the fault: of each kind of reading call ``often``
+    (None: all), and in total at most ``most``."""
     found = [
         (point, nth)
         for point, count in sorted(seen.items())
@@ -86,14 +86,14 @@ def _numbers(point, count, rng, often):
     return sorted(rng.sample(every, min(often, count)))
 
 
-def names_it(text):
-    """Whether it speaks of the trouble, and not of the store that is away meanwhile."""
+def names_trouble(text):
+    """True if the text is about the disk's fault and not about the store, which is also away."""
     return any(word in str(text).lower() for word in TROUBLE)
 
 
 @contextlib.contextmanager
-def short_ways():
-    """All that takes thousands of commits, or seconds, elsewhere happens within a few here."""
+def small_limits():
+    """Limits so small that a few commits reach everything that usually takes thousands."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (tail, session):
             patch.setattr(module, "ROLL_OVER_FRAMES", 40)
@@ -110,20 +110,20 @@ def short_ways():
         yield
 
 
-class Ear(logging.Handler):
-    """What the log says of the trouble, as a warning or worse."""
+class LogCapture(logging.Handler):
+    """The warnings and errors of our logger that name the disk's fault."""
 
     def __init__(self):
         super().__init__(logging.WARNING)
-        self.heard = []
+        self.messages = []
 
     def emit(self, record):
-        if names_it(record.getMessage()):
-            self.heard.append(record.getMessage())
+        if names_trouble(record.getMessage()):
+            self.messages.append(record.getMessage())
 
 
-class Life:
-    """Each step ends with the disk in order again."""
+class DiskScenario:
+    """Each step ends with a disk without a fault."""
 
     def __init__(self, place):
         place.mkdir()
@@ -131,12 +131,12 @@ class Life:
         self.app = App(place / "app.db")
         self.app.insert(5)
         self.store = HookedStore()
-        self.ear = Ear()
+        self.captured = LogCapture()
         self.refused = []
         self._tick = threading.Event()
-        self.lies = []  # healthy while nothing could be made durable, or not a word of it
-        LOG.addHandler(self.ear)
-        LOG.propagate = False  # for who keeps the records of all lives keeps the lives
+        self.false_reports = []  # "healthy" while nothing became durable, or no report
+        LOG.addHandler(self.captured)
+        LOG.propagate = False  # a handler that keeps records would keep the scenarios alive
         self.mine = SqliteReplicator(
             config_for(
                 place / "app.db",
@@ -149,10 +149,10 @@ class Life:
             files=self.files,
         )
 
-    def live(self):
+    def run(self):
         """First start, cuts, a snapshot, merges; an outage with a squash, the end; a start on a
-        cache in which segments wait, a segment in parts, a roll-over; a log that was reset while
-        nobody followed it; a lost cache; a drill, the end."""
+        cache with pending segments, a segment in parts, a roll-over; a WAL that was reset while no
+        replicator ran; a lost cache; a drill, the end."""
         self.start()
         for _ in range(3):
             self.commit(3)
@@ -184,7 +184,7 @@ class Life:
         self.files.clear()
         with contextlib.suppress(ReplicatorError):
             self.mine.stop()
-        LOG.removeHandler(self.ear)
+        LOG.removeHandler(self.captured)
         LOG.propagate = True
         self.app.close()
         shutil.rmtree(self.place)
@@ -196,22 +196,22 @@ class Life:
         self.app.insert(*args, **options)
 
     def start(self):
-        self.patiently(lambda: self.mine._parts or self.mine.start())
+        self.retry_until_done(lambda: self.mine._parts or self.mine.start())
 
     def flush(self, **options):
-        self.patiently(lambda: self.mine.flush(SOON, **options), promised=True)
+        self.retry_until_done(lambda: self.mine.flush(SOON, **options), promised=True)
 
     def outage(self):
         """The store is away until the cache is full; then the process ends."""
         self.store.go_away("wal/")
         for _ in range(5):
             self.commit(300, size=500)
-            self.patiently(self._capture)
+            self.retry_until_done(self._capture)
         self.mine.stop()
         self.store.come_back()
 
     def _capture(self):
-        """Or not, if the cache is full of what waits for the store."""
+        """Captures, unless the cache is full of pending segments."""
         try:
             self.mine._parts.pipeline.capture_all().result(SOON)
         except TimeoutError:
@@ -219,9 +219,9 @@ class Life:
                 raise
 
     def past(self):
-        """Merge, from what lies in the cache, and prune what the merges stand for."""
+        """Merges from the segments in the cache, and prunes the merged segments."""
         for minutes in (20, 40, 120):
-            self.patiently(partial(self._keep, now_ms() + minutes * MINUTE_MS))
+            self.retry_until_done(partial(self._keep, now_ms() + minutes * MINUTE_MS))
 
     def _keep(self, at_ms):
         keeping = self.mine._parts.keeper._keeping
@@ -230,58 +230,64 @@ class Life:
             pass
 
     def drill(self):
-        self.patiently(self.mine._parts.guard._drill)
+        self.retry_until_done(self.mine._parts.guard._drill)
 
-    # what must hold meanwhile
+    # invariants under a fault
 
     @property
     def in_trouble(self):
         plan = self.files._plan
         return plan is not None and plan[3] and self.files.struck and plan[2] != "short"
 
-    def patiently(self, step, *, promised=False):
-        """Do it; once the trouble was met and told, clear the disk and do it again."""
+    def retry_until_done(self, step, *, promised=False):
+        """Runs ``step``; after a fault was reported, clears the disk and runs it again."""
         for _ in range(int(LONG / SOON)):
             try:
                 step()
                 done = True
             except (LocalIOError, NotDurable, TimeoutError) as error:
-                self.refused += [str(error)] if names_it(error) else []
+                self.refused += [str(error)] if names_trouble(error) else []
                 done = False
             if self.in_trouble:
-                self.endure(promised=promised and not done)
+                self.wait_for_report(promised=promised and not done)
             elif done:
                 return
-        raise AssertionError("it never came through")
+        raise AssertionError("the step never succeeded")
 
-    def endure(self, *, promised):
-        """Somebody is told while it lasts; ``promised``: a flush just failed, so whoever calls
-        it healthy now must be able to flush."""
-        if not self.at_length(self.is_told):
-            self.lies.append("silence")
-        if promised and self.at_length(lambda: self.mine.status().healthy, SAMPLES):
-            self.believe()
+    def wait_for_report(self, *, promised):
+        """Checks that the fault is reported while it lasts. After a failed flush (``promised``) a
+        status that is healthy requires that a flush works."""
+        if not self.becomes_true(self.is_reported):
+            self.false_reports.append("silence")
+        if promised and self.becomes_true(lambda: self.mine.status().healthy, SAMPLES):
+            self.check_health_claim()
         self.files.clear()
 
-    def at_length(self, condition, looks=1000):
-        """Whether it came true within so many looks."""
+    def becomes_true(self, condition, looks=1000):
+        """True if the condition became true within so many checks."""
         return any(condition() or self._tick.wait(0.005) for _ in range(looks))
 
-    def believe(self):
-        """The disk is still in trouble, but what is called healthy must work."""
+    def check_health_claim(self):
+        """A flush must work although the disk has a fault, because the status was healthy."""
         try:
             self.mine.flush(LONG / 10)
         except (LocalIOError, NotDurable) as error:
-            self.lies.append(f"healthy, and yet {error}")
+            self.false_reports.append(f"healthy, and yet {error}")
 
-    def is_told(self):
-        """Whether anybody hears of the trouble: from an exception, the log, or the status."""
-        return bool(self.ear.heard or self.refused or names_it(self.mine.status().last_error))
+    def is_reported(self):
+        """True if an exception, a log record or the status reports the fault."""
+        return bool(
+            self.captured.messages or self.refused or names_trouble(self.mine.status().last_error)
+        )
+
+    def reports(self):
+        """(false reports, log messages, refusals) so far, for the error of a failed test."""
+        return self.false_reports, self.captured.messages, self.refused
 
     def check(self):
-        """Nothing was lost, and the copy is exact."""
+        """Nothing was lost, and a restored copy is exact."""
         assert self.mine.failed is None
-        assert self.lies == []
+        assert self.false_reports == []
         image = image_of(self.app.path)
         output = self.place / "restored.db"
         report = restore(store=self.store.inner, prefix="app.db", output=output)

@@ -1,4 +1,4 @@
-"""File systems that fail: through the seam of system/files.py, at the call that a test names."""
+"""File systems that fail at the call that a test names, injected instead of `Files`."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ class CountingFiles(Files):
 
 
 class CrashingFiles(CountingFiles):
-    """Ends the process before call number ``at``: nothing that comes later takes effect."""
+    """Raises `Crash` before call number ``at``, so that no later call takes effect."""
 
     def __init__(self, at):
         super().__init__()
@@ -45,7 +45,7 @@ class CrashingFiles(CountingFiles):
 
 
 class KillingFiles(CountingFiles):
-    """As above, with SIGKILL; for a process of its own."""
+    """Kills the process with SIGKILL at call number ``at``; for use in a subprocess."""
 
     def __init__(self, at):
         super().__init__()
@@ -58,7 +58,7 @@ class KillingFiles(CountingFiles):
 
 
 class FailingFiles(CountingFiles):
-    """Call number ``at`` fails, once, for lack of space or with an I/O error."""
+    """Fails call number ``at`` once, with ENOSPC or an I/O error."""
 
     def __init__(self, at, code=errno.ENOSPC):
         super().__init__()
@@ -89,10 +89,10 @@ class TearingFiles(CountingFiles):
 
 
 class PowerCutFiles(CrashingFiles):
-    """Before call number ``at`` the power fails: what was not synced is as if never done.
+    """The power fails before call number ``at``: only synced changes survive.
 
-    Content that was not synced is gone; a name that was made, replaced or removed is as it was
-    until its directory is synced. SQLite's own files are left alone: it syncs for itself.
+    Content that was not synced is lost. A created, replaced or removed name reverts unless its
+    directory was synced. SQLite's own files stay as they are, because SQLite syncs them itself.
     """
 
     def __init__(self, at):
@@ -136,7 +136,7 @@ class PowerCutFiles(CrashingFiles):
         self.undo = [step for step in self.undo if os.path.dirname(step[1]) != directory]
 
     def cut(self):
-        """What the disk holds when the power is back."""
+        """Brings the disk into the state after the power cut."""
         for path in self.dirty.values():
             if os.path.exists(path):
                 os.truncate(path, 0)
@@ -150,12 +150,12 @@ class PowerCutFiles(CrashingFiles):
 
 
 class StrikingFiles(Files):
-    """Strikes calls with a fault until it is cleared. A call is known by what it does to what:
-    ``("write", "segment")``, ``("COMMIT", "ledger")``; ``seen`` counts them.
+    """Strikes calls with a fault until it is cleared. A point names the operation and its object,
+    as ``("write", "segment")`` or ``("COMMIT", "ledger")``; ``seen`` counts the calls per point.
 
-    ``strike(point, n, fault, lasting)`` waits for the n-th call of that kind, then fails it, and
-    if ``lasting`` all that such trouble would meet: of a full disk whatever needs space, of a bad
-    block every call of that kind, and short writes everywhere.
+    ``strike(point, n, fault, lasting)`` fails the n-th call of that point. A ``lasting`` fault
+    also strikes all later calls that it would affect: on a full disk every call that needs space,
+    with an I/O error every call of that point, with short writes every write.
     """
 
     GROWS = frozenset(
@@ -211,7 +211,7 @@ class StrikingFiles(Files):
             return doing, self._name_of(args[0])
         target = args[0]
         known = self._names.get(target) if isinstance(target, int) else self._name_of(target)
-        return call.__name__, known or "database"  # whose descriptor outlives its opener
+        return call.__name__, known or "database"  # its descriptor outlives its opener
 
     def _fault(self, point):
         with self._lock:
@@ -232,7 +232,7 @@ class StrikingFiles(Files):
 
 
 def injected(call, code):
-    """What a system call, or SQLite, answers with."""
+    """The error that a system call, or SQLite, would raise."""
     if call.__name__ != "_execute":
         return OSError(code, os.strerror(code))
     full = code == errno.ENOSPC

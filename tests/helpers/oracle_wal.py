@@ -1,4 +1,4 @@
-"""An independent reader of SQLite's log, and SQLite itself as a judge.
+"""An independent reader of SQLite's WAL, and SQLite itself as a judge.
 
 Nothing here uses the code under test: the checksum is the definition from SQLite's
 documentation, one pair of words at a time, and the pages are put together in a dictionary.
@@ -25,8 +25,8 @@ def plain_sum(data, big_endian, seed=(0, 0)):
 
 @dataclass
 class Reading:
-    """What a log holds: (pgno, commit, image) of its valid frames, those committed, and the
-    cumulative checksums."""
+    """The content of a WAL: (pgno, commit, image) of its valid frames, the number of committed
+    frames, and the cumulative checksums."""
 
     frames: list
     committed: int
@@ -145,7 +145,7 @@ class Source:
 
 
 def spilled_and_rolled_back(source, rng):
-    """A log with spilled frames, some of them rolled back, some rewritten in place."""
+    """A WAL with spilled frames, of which some were rolled back and some rewritten."""
     source.run("PRAGMA cache_size=4")
     source.run("BEGIN")
     source.insert(rng, source.page_size, 12)
@@ -160,7 +160,7 @@ def spilled_and_rolled_back(source, rng):
 
 
 def restarted_in_place(source, rng):
-    """A log restarted at its first frame, with the frames of the older log behind."""
+    """A WAL restarted at its first frame, with frames of the older WAL behind."""
     for _ in range(6):
         source.insert(rng, source.page_size // 2)
     source.checkpoint("RESTART")

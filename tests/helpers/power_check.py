@@ -1,4 +1,4 @@
-"""What must hold on a disk after a power cut, before anything starts on it and after it did."""
+"""Invariants of a disk after a power cut, before a replicator starts on it and after it has run."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from replicator.system.paths import wal_path
 from replicator.upload.fencing import facts_of, log_after
 from replicator.verify.verify import verify
 from tests.helpers.power_disk import write_tree
-from tests.programs.power_story import LONG, commit, open_database, replicator_of, rows
+from tests.programs.power_cut_workload import LONG, commit, open_database, replicator_of, rows
 
-OTHER_LIFE = 700  # bytes of a row that is committed after the power cut
+OTHER_SIZE = 700  # bytes of a row that is committed after the power cut
 EVERY_ONE = 0.05  # of the states, where each transaction is restored
 
 
@@ -46,7 +46,7 @@ class NoSync(Files):
 
 
 class StoredLog:
-    """What a store's tree holds of the log, read from the objects themselves."""
+    """Reads the log of a store's tree from the objects themselves."""
 
     def __init__(self):
         self._known = {}
@@ -72,8 +72,8 @@ class StoredLog:
 
 
 def check_cache(place, log, reported):
-    """The cache opens, knows all it ever sent, and calls nothing durable that is not; how the
-    log would go on."""
+    """The cache opens, knows every segment it ever sent, and reports nothing durable that is not
+    stored. Returns how the replicator would continue."""
     stored = {first: sha256 for first, _, sha256 in log}
     end = log[-1][1] if log else 0
     assert not reported or reported[-1][0] <= end, "reported durable, yet not in the store"
@@ -88,7 +88,9 @@ def check_cache(place, log, reported):
                 assert cache.intact(record)
                 assert stored.get(record.first_txid) in (None, record.sha256), "it would fork"
         head, durable = cache.head(), cache.durable()
-        assert (head.last_txid if head else 0) >= end, "the store has what the cache forgot"
+        assert (head.last_txid if head else 0) >= end, (
+            "the store has a segment that the cache does not know"
+        )
         assert (durable.last_txid if durable else 0) <= end
         return "first start" if head is None else _way(place, cache, head)
 
@@ -114,9 +116,9 @@ def _way(place, cache, head):
 
 
 def check_all(state, store, reported, identity, seed, scratch):
-    """Start on it, let it settle, restore; None, or what went wrong. For a process of its own.
+    """Starts a replicator on the state, writes, flushes and restores; runs in a subprocess.
 
-    ``identity`` is what the ledger knows the database file by.
+    ``identity`` is the identity of the database file in the ledger. Returns None, or a traceback.
     """
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         place = Path(directory)
@@ -127,14 +129,14 @@ def check_all(state, store, reported, identity, seed, scratch):
             join._identity = lambda database: known.get(database.identity, "another one")
         try:
             _check_all(place, reported, random.Random(seed))
-        except BaseException:  # noqa: BLE001 - told to whoever made the state
+        except BaseException:  # noqa: BLE001 - the caller reports it
             return traceback.format_exc()
     return None
 
 
 def _check_all(place, reported, rng):
     if _is_no_database(place / "app.db"):
-        assert not reported  # its creation was interrupted, before anybody followed it
+        assert not reported  # its creation was interrupted, before a replicator ran
         with pytest.raises(DatabaseUnusable):
             replicator_of(place, DirectoryStore(place / "store")).start()
         return
@@ -148,7 +150,7 @@ def _check_all(place, reported, rng):
         if db is None:
             db = open_database(place / "app.db")
             left = rows(db)
-        _go_on(mine, db, left, rng)
+        _continue(mine, db, left, rng)
         position = mine.flush(LONG)
         assert mine.status().durable_txid == position.txid
         assert mine.failed is None
@@ -160,8 +162,8 @@ def _check_all(place, reported, rng):
 
 
 def _is_no_database(path):
-    """Whether SQLite refuses what the power left of the application's own file. It is asked on a
-    copy, for it would change what the replicator is to find."""
+    """True if SQLite refuses the application's file after the power cut. SQLite opens a copy,
+    because it would change the files on which the replicator starts."""
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         for file in path.parent.glob(f"{path.name}*"):
             shutil.copy(file, directory)
@@ -173,12 +175,12 @@ def _is_no_database(path):
     return False
 
 
-def _go_on(mine, db, left, rng):
-    """What was committed last may be gone; the same numbers now mean other rows."""
+def _continue(mine, db, left, rng):
+    """Commits rows; the last commits may be lost, so the same numbers now have other content."""
     for seq in range(left + 1, left + 3):
         if rng.random() < 0.7:
             mine.flush(LONG)
-        commit(db, seq, OTHER_LIFE)
+        commit(db, seq, OTHER_SIZE)
 
 
 def _check_store(place, txid, left, reported, rng):
@@ -210,7 +212,9 @@ def _restore_points(store):
 
 def _restored(store, place, **options):
     output = place / "restored.db"
-    output.unlink(missing_ok=True)  # else whoever has it open is looked for, which takes long
+    output.unlink(
+        missing_ok=True
+    )  # else the restore searches for processes that use it, which takes long
     report = restore(store=store, prefix="app.db", output=output, **options)
     with contextlib.closing(sqlite3.connect(output)) as db:
         return report.txid, rows(db)

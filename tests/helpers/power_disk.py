@@ -1,10 +1,10 @@
 """A disk that loses its power: every state in which a recorded stream of calls may leave it.
 
 `Disk` plays the stream (see syscall_trace.py) call by call, and `Disk.cut` makes one of the states
-that a power cut at this instant may leave behind. What counts as durable is what POSIX promises,
-no more: content by fsync or fdatasync of the file, names by fsync of the directory. Of everything
-later any subset survives, in any order; writes survive in part, sector by sector, and where a file
-grew without its data there are zeros, or what lay on the disk before.
+that a power cut at this instant may leave behind. Durable is only what POSIX promises: content by
+fsync or fdatasync of the file, names by fsync of the directory. Of everything later any subset
+survives, in any order; writes survive in part, sector by sector, and where a file grew without its
+data the disk holds zeros or the old content of the block.
 
 Two things a file system does not do are left out: a rename is never torn in two, and a sector is
 never half old. The ``store`` is on another machine, where the power stays on.
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SECTOR = 512
-REST = 0xA5  # what a block held before it came to the file
+REST = 0xA5  # the old content of a block before the file got it
 
 
 @dataclass(eq=False)
@@ -185,7 +185,7 @@ class Disk:
             return False
         parent, name, local = found
         node, made = parent.current.get(name), False
-        if node is None:  # or whoever makes it in another thread has not returned yet
+        if node is None:  # or another thread creates it and has not returned yet
             node, made = Directory() if "O_DIRECTORY" in call.flags else File(), True
             parent.change(self.number, {name: node})
         if "O_TRUNC" in call.flags and isinstance(node, File):
@@ -317,14 +317,14 @@ class Disk:
         return found
 
     def reported(self):
-        """[(txid, rows)] that somebody was told to be durable by now."""
+        """[(txid, rows)] that the replicator has reported durable so far."""
         said = self.tree.current.get("said")
         lines = bytes(said.current).decode().splitlines() if said is not None else []
         return [tuple(map(int, line.split()[1:])) for line in lines]
 
 
 def digest(*trees):
-    """What tells one state from another."""
+    """A digest that distinguishes states."""
     found = hashlib.blake2b(digest_size=16)
     for tree in trees:
         for path, content in tree.items():

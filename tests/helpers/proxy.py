@@ -32,7 +32,7 @@ class Exchange:
     proxy: "FaultProxy"
     reader: asyncio.StreamReader  # from the client, and to it: for faults that work in pieces
     writer: asyncio.StreamWriter
-    status: int | None = field(default=None)  # what the server said, None when never asked
+    status: int | None = field(default=None)  # of the server, None if it was never asked
 
     @property
     def size(self):
@@ -70,7 +70,7 @@ async def hang(exchange):
 
 
 async def drop_answer(exchange):
-    """The server did what was asked; the client never hears of it."""
+    """The server performs the request; the client gets no answer."""
     await exchange.forward()
     raise Reset
 
@@ -160,8 +160,8 @@ class _Rule:
 
 
 class FaultProxy:
-    """``url`` stands in for ``upstream``. ``requests`` lists (method, path, server's status);
-    the status is None where the server was never asked."""
+    """``url`` replaces ``upstream``. ``requests`` lists (method, path, server's status); the status
+    is None where the server was never asked."""
 
     def __init__(self, upstream, *, tls=None, streaming=False):
         """``streaming``: the body is left to the fault, which reads it from ``reader``."""

@@ -1,11 +1,10 @@
-"""A bucket with a past: a database whose transactions and objects have made-up times."""
+"""An archive with a long history: its transactions and objects have simulated times."""
 
 from dataclasses import replace
 
 from replicator import restore
 from replicator.archive.inventory import LogItem
 from replicator.archive.keys import Keys
-from replicator.archive.listing import ask
 from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
 from replicator.model import Retention
@@ -18,7 +17,7 @@ KEYS = Keys("app.db")
 
 
 class AgedStore(MemoryStore):
-    """A store whose clock is ours."""
+    """A store in memory with a simulated clock."""
 
     def __init__(self):
         super().__init__()
@@ -30,8 +29,8 @@ class AgedStore(MemoryStore):
         self._objects[key] = replace(stored, info=replace(stored.info, modified_ms=self.now_ms))
 
 
-class Past:
-    """A database that lives through made-up time: ``insert``, ``cut`` and so on happen now."""
+class AgedArchive:
+    """A database and its archive in simulated time; ``insert``, ``cut`` and so on happen now."""
 
     def __init__(self, directory, store=None, **options):
         self.store = store if store is not None else AgedStore()
@@ -80,10 +79,10 @@ class Past:
     def close(self):
         self.bucket.close()
 
-    # ------------------------------------------------------------- what a keeper is given
+    # ------------------------------------------------------------- input of the retention worker
 
     def appended(self, since):
-        """What a cache would tell: the segments after ``since``, known for what they are."""
+        """The segments after ``since`` with their facts, as a cache would report them."""
         found = []
         for info in self.store.list(KEYS.wal_dir, start_after=KEYS.wal(since)):
             facts = parse_metadata(info.metadata) or parse_metadata(
@@ -116,14 +115,14 @@ class Past:
         )
 
     def keep(self, keeping):
-        """Let it work until nothing is left to do now."""
+        """Runs the worker until it has nothing left to do now."""
         keeping.step(self.now_ms)
         for _ in range(1000):
             if not keeping.step(self.now_ms):
                 return
-        raise AssertionError("it never ends")
+        raise AssertionError("the worker never finishes")
 
-    # ------------------------------------------------------------- what is left of it
+    # ------------------------------------------------------------- results
 
     def restored(self, directory, txid=None, store=None):
         output = directory / f"{txid}.db"
@@ -134,8 +133,3 @@ class Past:
 
     def keys(self, folder=""):
         return [info.key for info in self.store.list(f"app.db/{folder}")]
-
-
-def told(store, inventory):
-    """The inventory with every object asked."""
-    return inventory.with_items([ask(store, item) for item in inventory.log])

@@ -1,15 +1,14 @@
-"""One whole life of a replicator, and what can become of each call that it makes to its store.
+"""Faults of the store at each call of one scenario that covers the work of a replicator.
 
-`Life` is played step by step: snapshots and segments, whole and in parts, restarts, merges, a
-lost cache, a take-over, restores. The requests of a life without faults are the places where a
-`Fault` can strike. It lasts until somebody was told of it. Then the store is well again, and the
-same replicator has to bring everything into the bucket.
+`StoreScenario` runs its steps in order: snapshots and segments, whole and in parts, restarts,
+merges, a lost cache, a take-over, restores. Each request of a run without faults is a `CallSite`
+at which a `Fault` can strike. The fault lasts until the replicator or the caller has reported it.
+Then the store works again, and the same replicator must bring everything into the bucket.
 """
 
 import contextlib
 import logging
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
@@ -34,6 +33,7 @@ from replicator.errors import (
 )
 from replicator.format.snapshot_blocks import SnapshotEncoder
 from replicator.metrics import Metrics
+from replicator.recovery import api as restore_api
 from replicator.recovery import fetch, rebuild
 from replicator.retention.api import keeper_for
 from replicator.snapshot import stream as snapshot
@@ -57,12 +57,12 @@ from tests.helpers.replication import LONG, App, config_for, wait_for
 
 KIB, MINUTE_MS = 1 << 10, 60_000
 FOREIGN = (
-    b"of somebody else",
+    b"of another writer",
     {"writer": "01900000-0000-7000-8000-00000000000f", "host": "process 7 on elsewhere"},
 )
 FOLDERS = ("wal/", "merged/", "snapshots/", "probe/", "proofs/", "pins/", "metadata.json", "")
-# What each fault may end in for whoever called; most must be dealt with unseen.
-RAISED = {
+# The errors that each fault may raise in the caller; the replicator must handle most by retries.
+ALLOWED_ERRORS = {
     "error once": (),
     "answer lost": (),
     "hang": (),
@@ -74,23 +74,23 @@ RAISED = {
     "412": (ObjectExists, StoreUnavailable, StoreUnsafe),
     "412 once": (ObjectExists, StoreUnavailable),
 }
-BRIEF = ("error once", "answer lost", "hang", "412 once", "upload gone", "taken")
-# Nothing depends on these; a replicator may go on without them and without a word. (Of four
+ONE_SHOT = ("error once", "answer lost", "hang", "412 once", "upload gone", "taken")
+# Nothing depends on these; a replicator may continue without them and without a report. (Of four
 # racers three are refused anyway.)
-IDLE = {
+OPTIONAL = {
     ("delete", "probe/"),
     ("put", "probe/"),
     ("put", "metadata.json"),
     ("list_uploads", ""),
     ("list", "proofs/"),
 }
-# Without these a snapshot is sent as a whole, which is nothing to speak of.
+# Without these a snapshot is sent as a whole, which needs no report.
 UNCOPIED = {("copies", "copy_part"), ("copies", "get")}
 
 
 @contextlib.contextmanager
-def hurried():
-    """Pauses in milliseconds, and parts so small that little makes many."""
+def small_limits():
+    """Pauses in milliseconds, and part sizes so small that little data makes many parts."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (retry, upload):
             patch.setattr(module, "backoff", lambda *_: 0.002)
@@ -107,15 +107,17 @@ def hurried():
         for name in ("FIRST_PAUSE", "LONGEST_PAUSE"):
             patch.setattr(pipeline, name, 0.01)
         patch.setattr("replicator.replicator.SNAPSHOT_RETRIES", RetryPolicy(deadline=0.05))
-        patch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # records hold lives
-        patch.setattr(sys.modules["replicator.restore"], "PATIENCE", 0.05)
+        patch.setattr(
+            logging.root.manager, "disable", logging.CRITICAL
+        )  # records keep scenarios alive
+        patch.setattr(restore_api, "PATIENCE", 0.05)
         patch.setitem(WatchedStore.__init__.__kwdefaults__, "patience", 0.2)
         yield
 
 
 @dataclass(frozen=True)
-class Place:
-    """A call in the life: the ``nth`` of its name on such a key since the step began."""
+class CallSite:
+    """A call in the scenario: the ``nth`` of its name in ``folder`` since the step began."""
 
     step: str
     call: str
@@ -125,10 +127,10 @@ class Place:
 
 
 class Fault:
-    """What becomes of the call at a place, and of those after it until :meth:`mend`."""
+    """A fault of the call at ``call_site``, and of the calls after it until :meth:`mend`."""
 
-    def __init__(self, place, name):
-        self.place, self.name = place, name
+    def __init__(self, call_site, name):
+        self.call_site, self.name = call_site, name
         self.struck = threading.Event()
         self._hang = hanging()
 
@@ -136,7 +138,7 @@ class Fault:
         if self.name == "upload gone":
             return lambda proceed: (_abort_all(store), proceed())
         if self.name == "taken":
-            return lambda proceed: (_take(store, self.place.key), proceed())
+            return lambda proceed: (_take(store, self.call_site.key), proceed())
         reads = {
             ("truncated", "get"): truncated(7),
             ("corrupted", "get"): corrupted(-8),
@@ -150,25 +152,25 @@ class Fault:
             "412 once": raising(ObjectExists("412 by script")),
         }
         otherwise = raising(StoreUnavailable(f"{self.name} by script"))
-        return reads.get((self.name, self.place.call)) or answers.get(self.name, otherwise)
+        return reads.get((self.name, self.call_site.call)) or answers.get(self.name, otherwise)
 
-    def arm(self, life):
-        effect = self._effect(life.inner)
+    def arm(self, scenario):
+        effect = self._effect(scenario.inner)
 
         def strike(proceed):
             self.struck.set()
             return effect(proceed)
 
-        life.store.script(
-            self.place.call,
+        scenario.store.script(
+            self.call_site.call,
             strike,
-            nth=self.place.nth,
-            key=self.place.folder,
-            times=1 if self.name in BRIEF else None,
+            nth=self.call_site.nth,
+            key=self.call_site.folder,
+            times=1 if self.name in ONE_SHOT else None,
         )
 
-    def mend(self, life):
-        life.store.heal()
+    def mend(self, scenario):
+        scenario.store.heal()
         self._hang.released.set()
 
 
@@ -182,9 +184,9 @@ def _abort_all(store):
         store.abort_upload(found.key, found.upload_id)
 
 
-class Life:
-    """Steps are methods ``do_…``, which act once, and ``ask_…`` (or a flush), which wait for
-    what was done to be safe, and are asked again when they were told of a fault."""
+class StoreScenario:
+    """Each step has a method ``do_…`` that acts once, and a method ``ask_…`` (default: a flush)
+    that waits until the result is durable; it runs again after it raised a fault's error."""
 
     STEPS = (
         "begin",
@@ -209,15 +211,15 @@ class Life:
         self.store = FaultyStore(self.record)
         self.app = App(directory / "app.db")
         self.images = [self.app.image()]
-        self.safe = 0  # which of them the replicator last called durable
+        self.safe = 0  # the index of the image that the replicator last reported durable
         self.replicator = None
         self.cache, self.take_over = "cache-1", False
-        self.places, self.outcomes = [], Counter()
+        self.call_sites, self.outcomes = [], Counter()
         self.fenced = None
         self.keeping = None
         self._restores = 0
 
-    # ------------------------------------------------------------------ what happens
+    # ------------------------------------------------------------------ steps
 
     def commit(self, size=300):
         self.app.insert(1, size)
@@ -264,14 +266,14 @@ class Life:
         self.commit()
 
     def do_catch_up(self):
-        """The log is reset while nobody follows it."""
+        """The WAL is reset while no replicator follows it."""
         self.stop()
         self.commit()
         self.app.checkpoint("TRUNCATE")
         self.commit()
 
     def do_resume(self):
-        """The end of the process interrupts a large segment between two of its parts."""
+        """The process ends between two parts of a large segment."""
         self.store.script("put_part", raising(StoreUnavailable("away")), nth=3, times=None)
         self.commit(200 * KIB)
         with pytest.raises(NotDurable):
@@ -280,7 +282,7 @@ class Life:
         self.store.heal()
 
     def ask_past(self):
-        """Merge the segments and remove what the merges stand for, as if time had passed."""
+        """Merges the segments and prunes the merged ones, as if time had passed."""
         self.keeping = keeper_for(
             self.config(),
             self.store,
@@ -325,20 +327,20 @@ class Life:
         report = restore(store=store, prefix="app.db", output=output, **options)
         return report, output.read_bytes() if report else b""
 
-    # ------------------------------------------------------------------ what must hold
+    # ------------------------------------------------------------------ invariants
 
     def check(self, store, *, foreign=False):
-        """A restore gives one of the states that were committed, none older than what was
-        called durable; with something ``foreign`` at the log's end, up to there."""
+        """A restore gives a committed state, none older than the last one reported durable. With a
+        ``foreign`` object at the end of the archive the restore stops before it."""
         durable = self.replicator.status().durable_txid if self.replicator else 0
         safe = self.safe
         if foreign and not durable:
             return
         report, data = self._restored(store, **({"txid": durable} if foreign else {}))
         if report is None:
-            assert (safe, durable) == (0, 0), "what was called durable is gone"
+            assert (safe, durable) == (0, 0), "a state that was reported durable is gone"
             return
-        assert data in self.images, "a state that never was"
+        assert data in self.images, "a state that was never committed"
         newest = len(self.images) - 1 - self.images[::-1].index(data)
         assert newest >= safe, f"{safe - newest} commits were lost"
         assert report.txid >= durable
@@ -347,7 +349,7 @@ class Life:
         for step in self.STEPS:
             getattr(self, f"do_{step}", lambda: None)()
             before = len(self.record.requests)
-            mine = fault if fault is not None and fault.place.step == step else None
+            mine = fault if fault is not None and fault.call_site.step == step else None
             if mine is not None:
                 mine.arm(self)
             self._ask(getattr(self, f"ask_{step}", self.flush), mine)
@@ -364,12 +366,12 @@ class Life:
         for request in requests:
             folder = next(name for name in FOLDERS if name in request.key)
             seen[request.call, folder] += 1
-            self.places.append(
-                Place(step, request.call, folder, seen[request.call, folder], request.key)
+            self.call_sites.append(
+                CallSite(step, request.call, folder, seen[request.call, folder], request.key)
             )
 
     def _ask(self, ask, fault):
-        """Until it is answered. Whoever was told of a fault by an error asks once more."""
+        """Runs ``ask``; after an error that reports the fault it runs once more."""
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(ask)
             if fault is not None:
@@ -383,64 +385,64 @@ class Life:
             raise error
 
     def _watch(self, answer, fault):
-        """Wait until the call is through or somebody was told of the fault; then mend it."""
+        """Waits until the call returned or the fault was reported; then mends the store."""
         wait_for(lambda: answer.done() or fault.struck.is_set())
-        direct = fault.place.step in {"past", "restore", "history"}  # no status would tell
+        direct = fault.call_site.step in {"past", "restore", "history"}  # no status would report it
         if fault.name == "hang" and direct:
             assert not answer.done()
         else:
-            wait_for(lambda: answer.done() or (not direct and self._told()))
-        if fault.name not in BRIEF and answer.done() and answer.exception() is None:
-            place = fault.place
+            wait_for(lambda: answer.done() or (not direct and self._reported()))
+        if fault.name not in ONE_SHOT and answer.done() and answer.exception() is None:
+            call_site = fault.call_site
             assert (
-                self._told()
-                or (place.call, place.folder) in IDLE
-                or (place.step, place.call) in UNCOPIED
+                self._reported()
+                or (call_site.call, call_site.folder) in OPTIONAL
+                or (call_site.step, call_site.call) in UNCOPIED
             ), "silence"
         self.check(self.inner, foreign=fault.name == "taken")
         fault.mend(self)
 
-    def _told(self):
+    def _reported(self):
         refused = self.keeping is not None and self.keeping.refused
         return refused or (
             self.replicator is not None and self.replicator.status().last_error is not None
         )
 
     def _judge(self, error, fault):
-        """The caller was told: in the right words. Only a refusal ends a replicator, and only
-        before it had anything in the bucket; another start works."""
+        """Checks that the error fits the fault. Only a refusal ends a replicator, and only before
+        it has objects in the bucket; another start works."""
         self.outcomes[type(error).__name__] += 1
         if isinstance(error, Fenced):
             assert fault.name == "taken", error
             self.fenced = error
             return
-        allowed = RAISED[fault.name]
-        if fault.place.step == "past":  # the keeper's thread says so and tries again
+        allowed = ALLOWED_ERRORS[fault.name]
+        if fault.call_site.step == "past":  # the retention thread reports it and tries again
             allowed += (StoreUnavailable, ObjectMissing)
         assert isinstance(error, allowed), f"{error!r} for {fault.name}"
         if self.replicator is None or self.replicator.failed is not None:
             assert isinstance(error, RefusedError)
             assert error.exit_code == 6
-            assert fault.place.step in {"begin", "adopt", "take_over"}
+            assert fault.call_site.step in {"begin", "adopt", "take_over"}
             self.outcomes["refused at start"] += 1
             self.stop()
 
 
-def played(directory, fault=None):
-    """The life once through, its directory gone; what came of it."""
+def play(directory, fault=None):
+    """Runs the scenario once and removes its directory; returns the scenario."""
     directory.mkdir()
-    life = Life(directory)
+    scenario = StoreScenario(directory)
     try:
-        life.play(fault)
+        scenario.play(fault)
     except BaseException as error:
         if fault is not None:
-            error.add_note(f"{fault.name} at {fault.place}")
+            error.add_note(f"{fault.name} at {fault.call_site}")
         raise
     finally:
         if fault is not None:
-            fault.mend(life)
-        life.stop()
-        life.app.close()
-    assert fault is None or fault.struck.is_set(), fault.place
+            fault.mend(scenario)
+        scenario.stop()
+        scenario.app.close()
+    assert fault is None or fault.struck.is_set(), fault.call_site
     shutil.rmtree(directory)
-    return life
+    return scenario

@@ -1,4 +1,4 @@
-"""Isolation: what the machine happens to have in its environment reaches no test."""
+"""Isolates the tests from the environment of the machine."""
 
 import os
 
@@ -29,7 +29,7 @@ def clean_environment(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def clean_settings(clean_environment):
-    """For each test: what the test before it set in the environment is gone."""
+    """For each test: removes the variables that the previous test set."""
     with pytest.MonkeyPatch.context() as patch:
         for name in filter(_is_foreign, list(os.environ)):
             if name not in ("AWS_EC2_METADATA_DISABLED", "NO_PROXY"):

@@ -1,7 +1,7 @@
-"""The scoreboard: what the chaos tests claim and the figures they saw, printed after the run.
+"""The scoreboard: prints the claims of the chaos tests and their figures after the run.
 
-How hard they try is decided here too: a short version by default, all of it with
-``REPLICATOR_CHAOS=full``. ``REPLICATOR_SEED`` repeats a run as far as processes can.
+It also sets their effort: a short version by default, the full one with ``REPLICATOR_CHAOS=full``.
+``REPLICATOR_SEED`` repeats a run as far as processes allow.
 """
 
 import os
@@ -15,20 +15,20 @@ PROPERTY = "scoreboard"
 
 
 def effort(short, full):
-    """How often, how many or how long: by the kind of run."""
+    """The count or duration for this kind of run."""
     return full if FULL else short
 
 
 @pytest.fixture
 def seed():
-    """Of everything random in a test; printed when the test fails."""
+    """The seed of everything random in a test; a failed test prints it."""
     print(f"REPLICATOR_SEED={SEED}")  # noqa: T201
     return SEED
 
 
 @pytest.fixture
 def scoreboard(record_property):
-    """Call it with a claim and the figure seen; call it last, for a failed test has no line."""
+    """``scoreboard(claim, figure)`` adds a line; call it last, so that a failed test has none."""
 
     def note(claim, figure):
         record_property(PROPERTY, (claim, figure))

@@ -1,12 +1,12 @@
-"""Processes that live for one capture–upload cycle, or one restore, and may be killed in it.
+"""Processes that run one capture–upload cycle, or one restore, and may be killed in it.
 
     python cycle.py      reads requests, one line of JSON each; forks a process for each, so that
                          no interpreter has to start again
 
 A request is ``{"do": …, "place": DIRECTORY, "gate": ROLE or null}``. A role is one thread: its
-name and which one of that name it is. The thread of the ``gate`` says its number and waits until a
-byte comes through the FIFO ``go`` of the place, so that somebody can watch it from its first step.
-The end is told as ``{"code": …}``.
+name and a number among threads of that name. The thread of the ``gate`` answers its thread id and
+waits for a byte from the FIFO ``go`` in the directory, so that strace can follow it from its first
+step. The end is answered as ``{"code": …}``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
 from replicator.errors import ReplicatorError
 
 MAIN = "MainThread 1"
-SAID = 9  # the descriptor of a place's file ``said``
+SAID = 9  # the descriptor of the file ``said`` in the directory
 PAGE = 4096
 ROLL_OVER = 20  # frames
 CACHE = 1 << 20  # the smallest; a quarter of it is kept once acknowledged, then trimmed
@@ -38,7 +38,7 @@ LONG = 60.0
 
 
 class Gate:
-    """Lets every thread note its role, and one of them wait."""
+    """Makes every thread record its role, and one of them wait."""
 
     def __init__(self, place, role):
         self.place, self.role = place, role
@@ -64,8 +64,8 @@ def append(path, line):
         file.write(line + "\n")
 
 
-def tell(*words):
-    """What somebody outside now knows; a line that could not be written was not said."""
+def announce(*words):
+    """Reports a line to the outside; a line that cannot be written counts as not reported."""
     with contextlib.suppress(OSError):
         os.write(SAID, (" ".join(map(str, words)) + "\n").encode())
 
@@ -74,8 +74,8 @@ def say(value):
     os.write(1, json.dumps(value).encode() + b"\n")
 
 
-class App:
-    """The application, in a thread of its own: commits numbered rows, and says so."""
+class WriterThread:
+    """The application in its own thread: commits numbered rows and reports them."""
 
     def __init__(self, place):
         self.place = place
@@ -96,7 +96,7 @@ class App:
         try:
             self._serve(open_database(self.place / "app.db"))
         except sqlite3.Error as error:
-            tell("app", error)
+            announce("app", error)
             self.answers.put(None)
 
     def _serve(self, db):
@@ -108,7 +108,7 @@ class App:
                     last += 1
                     db.execute("INSERT INTO t VALUES (?, ?)", (last, content(last)))
                 db.execute("COMMIT")
-                tell("committed", last)
+                announce("committed", last)
             self.answers.put(last)
         db.close()
 
@@ -122,7 +122,7 @@ def open_database(path):
 
 
 def content(seq):
-    """Nothing that could be compressed, so that few rows fill the cache."""
+    """Incompressible bytes, so that few rows fill the cache."""
     return random.Random(seq).randbytes(30_000)
 
 
@@ -143,15 +143,15 @@ def replicator_of(place):
 
 def cycle(place):
     """Join, commits, cuts, appends, a roll-over, trims, a snapshot, the end."""
-    app = App(place)
+    app = WriterThread(place)
     app.commit()
     with_replicator(place, app, ((0, 0), (2, 1), (3, 2), (1, 1), (1, 3)))
     app.end()
 
 
-def go_on(place):
-    """What a new start does after a kill."""
-    app = App(place)
+def restart(place):
+    """A new start after a kill."""
+    app = WriterThread(place)
     with_replicator(place, app, ((1, 1), (1, 1)))
     app.end()
 
@@ -165,8 +165,8 @@ def with_replicator(place, app, steps):
             if last is None:
                 break
             mine.flush(LONG, snapshot=number == len(steps) - 1)
-            tell("durable", last)
-        tell("rolled", int(mine.metrics.get("roll_overs")))
+            announce("durable", last)
+        announce("rolled", int(mine.metrics.get("roll_overs")))
     finally:
         mine.stop()
 
@@ -175,10 +175,10 @@ def back(place):
     report = restore(
         url=f"file://{place.parent}/store", prefix="app.db", output=place / "app.db", overwrite=True
     )
-    tell("restored", report.txid)
+    announce("restored", report.txid)
 
 
-ACTS = {"cycle": cycle, "go on": go_on, "restore": back}
+ACTS = {"cycle": cycle, "go on": restart, "restore": back}
 
 
 def child(request):
@@ -190,7 +190,7 @@ def child(request):
     try:
         ACTS[request["do"]](place)
     except ReplicatorError as error:
-        tell("refused", error)
+        announce("refused", error)
         return error.exit_code
     except BaseException:  # noqa: BLE001 - it must end as a process of its own would
         traceback.print_exc()

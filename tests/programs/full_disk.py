@@ -1,9 +1,9 @@
-"""A life on a cache that really is full: in a process with a small file system of its own.
+"""A replicator whose cache is on a small file system that is really full.
 
     unshare -rm python full_disk.py DIRECTORY SEED ROUNDS
 
-Mounts 16 megabytes at the cache directory, fills them to the last pages again and again, and
-says what it saw as one line of JSON.
+Mounts 16 megabytes at the cache directory, fills them to the last pages repeatedly, and prints
+its figures as one line of JSON.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ PAGE = 4096
 SOON = 0.3
 
 
-class Place:
+class FullDisk:
     """A database on a disk with room, its cache on one of 16 megabytes."""
 
     def __init__(self, directory):
@@ -41,7 +41,7 @@ class Place:
             config_for(directory / "app.db", cache_dir=self.cache, max_cache_bytes=1 << 30),
             store=self.store,
         )
-        self.told = self.silent = 0
+        self.reported = self.silent = 0
 
     def fill(self, spare):
         """To the last byte, but for ``spare`` pages."""
@@ -59,14 +59,14 @@ class Place:
         return self.replicator.flush(timeout)
 
     def is_stuck(self):
-        """Whether a flush fails; whoever asks is told that the disk is full, all the time."""
+        """True if a flush fails; counts whether the status names the full disk at the same time."""
         try:
             self.flush(SOON)
         except (NotDurable, LocalIOError):
             status = self.replicator.status()
             words = str(status.last_error)
             known = "no space left" in words or "disk is full" in words or "i/o error" in words
-            self.told += known and not status.healthy
+            self.reported += known and not status.healthy
             self.silent += not (known and not status.healthy)
             return True
         return False
@@ -77,52 +77,52 @@ class Place:
         assert output.read_bytes() == image_of(self.app.path)
 
 
-def rounds(place, rng, count):
-    """The disk fills up, a few pages before a commit; room is made; all goes on by itself."""
+def rounds(full_disk, rng, count):
+    """The disk fills up a few pages before a commit; once it has space, replication recovers."""
     stuck = 0
     for _ in range(count):
-        place.fill(rng.randrange(24))
-        place.app.insert(rng.randrange(1, 60), 1000)
-        stuck += place.is_stuck()
-        place.empty()
-        place.flush()
-        place.check()
+        full_disk.fill(rng.randrange(24))
+        full_disk.app.insert(rng.randrange(1, 60), 1000)
+        stuck += full_disk.is_stuck()
+        full_disk.empty()
+        full_disk.flush()
+        full_disk.check()
     return stuck
 
 
-def outage(place):
-    """The store is away until the segments alone have filled the disk; it comes back, and nobody
-    makes room."""
-    place.store.go_away("wal/")
-    place.app.insert(600, 1000)
+def outage(full_disk):
+    """The store is away until the segments alone have filled the disk; it comes back, and the
+    replicator must recover although no other file is removed."""
+    full_disk.store.go_away("wal/")
+    full_disk.app.insert(600, 1000)
     for _ in range(16):
-        place.app.run("UPDATE t SET body = randomblob(1000)")
+        full_disk.app.run("UPDATE t SET body = randomblob(1000)")
         with contextlib.suppress(NotDurable):
-            place.flush(0.1)
-    free = os.statvfs(place.cache).f_bavail * PAGE
-    place.store.come_back()
-    place.flush()
-    place.check()
+            full_disk.flush(0.1)
+    free = os.statvfs(full_disk.cache).f_bavail * PAGE
+    full_disk.store.come_back()
+    full_disk.flush()
+    full_disk.check()
     return free
 
 
-def starts(place, rng, count):
+def starts(full_disk, rng, count):
     """On a full disk a start is refused, with its reason; with room it works."""
     refused = 0
     for _ in range(count):
-        place.replicator.stop()
-        place.fill(rng.randrange(24))
-        place.app.insert()
+        full_disk.replicator.stop()
+        full_disk.fill(rng.randrange(24))
+        full_disk.app.insert()
         try:
-            place.replicator.start()
+            full_disk.replicator.start()
         except LocalIOError:
             refused += 1
-            place.empty()
-            place.replicator.start()
+            full_disk.empty()
+            full_disk.replicator.start()
         else:
-            place.empty()
-        place.flush()
-        place.check()
+            full_disk.empty()
+        full_disk.flush()
+        full_disk.check()
     return refused
 
 
@@ -131,21 +131,21 @@ def main(directory, seed, count):
     pipeline.LONGEST_PAUSE = pipeline.FIRST_PAUSE = 0.02
     upload.backoff = lambda *_: 0.01
     rng = random.Random(seed)
-    place = Place(Path(directory))
-    place.replicator.start()
-    place.app.insert()
-    generation = place.flush().generation
-    stuck = rounds(place, rng, count)
-    refused = starts(place, rng, count // 4)
-    free = outage(place)
-    same = place.flush().generation == generation
-    place.replicator.stop()
+    full_disk = FullDisk(Path(directory))
+    full_disk.replicator.start()
+    full_disk.app.insert()
+    generation = full_disk.flush().generation
+    stuck = rounds(full_disk, rng, count)
+    refused = starts(full_disk, rng, count // 4)
+    free = outage(full_disk)
+    same = full_disk.flush().generation == generation
+    full_disk.replicator.stop()
     sys.stdout.write(
         json.dumps(
             {
                 "stuck": stuck,
-                "told": place.told,
-                "silent": place.silent,
+                "reported": full_disk.reported,
+                "silent": full_disk.silent,
                 "refused": refused,
                 "free": free,
                 "same": same,

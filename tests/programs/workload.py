@@ -1,13 +1,12 @@
 """A writer process with its own commit log, outside the database.
 
 Each transaction stores its sequence number and a hash over its rows; after COMMIT has returned,
-the number is appended to the log file. So whatever a restore brings back can be held against
-what was acknowledged: exactly the transactions 1 … k of each writer, and k no smaller than what
-was reported durable.
+the number is appended to the log file. So a test compares each restore with the acknowledged
+commits: exactly the transactions 1 … k of each writer, and k no smaller than the reported one.
 
     python workload.py DATABASE LOG [--writer N] [--rate TX/S] [--commits N] …
     python workload.py DATABASE LOG --large BYTES    one transaction of that size, then the end
-    python workload.py DATABASE LOG --hold           a reader: says what it sees, twice
+    python workload.py DATABASE LOG --hold           a reader: prints its view twice
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ def hold(path: str) -> None:
 
 
 def violations(connection: sqlite3.Connection) -> list[str]:
-    """What contradicts "exactly the transactions 1 … k of each writer", empty if nothing."""
+    """Each contradiction to "exactly the transactions 1 … k of each writer"."""
     found = []
     for writer, count, highest in connection.execute(
         "SELECT writer, count(*), max(seq) FROM done GROUP BY writer"
@@ -134,7 +133,7 @@ def last_committed(connection: sqlite3.Connection, writer: int) -> int:
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:
-    """The application's own TRUNCATE checkpoint, which gives up when somebody reads."""
+    """The application's own TRUNCATE checkpoint, which fails while a reader is active."""
     connection.execute("PRAGMA busy_timeout=5")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     connection.execute("PRAGMA busy_timeout=30000")

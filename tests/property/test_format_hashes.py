@@ -89,7 +89,7 @@ def test_apply_is_every_transaction_in_turn(runs):
     )
 )
 def test_set_pages_is_a_new_size_and_new_images(steps):
-    """Images within the new size take effect; what lies between is zeros."""
+    """Images within the new size take effect; all pages between are zeros."""
     hashes, pages = BASE.copy(), {}
     for writes, size in steps:
         inside = {n + SHIFT: image(fill) for n, fill in writes.items() if n <= size}

@@ -1,4 +1,4 @@
-"""Whatever part of a log is on disk, we see exactly the commits that SQLite sees."""
+"""From any part of a WAL our reader finds exactly the commits that SQLite recovers."""
 
 import random
 import struct
@@ -73,7 +73,7 @@ def test_prefixes_around_every_boundary(tmp_path, page_size, story, order):
 
 
 def test_left_over_frames_of_a_big_endian_log_do_not_count(tmp_path):
-    """After a restart in place the older frames behind end the chain in either byte order."""
+    """After a restart of the WAL the older frames behind end the chain in either byte order."""
     base, wal = recorded(tmp_path, 1024, restarted_in_place)
     valid = len(read_wal(wal).frames)
     kept = HEADER_SIZE + valid * 1048
@@ -85,7 +85,7 @@ def test_left_over_frames_of_a_big_endian_log_do_not_count(tmp_path):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_bit_flips_anywhere(tmp_path, order):
-    """One flipped bit costs us the same transactions as it costs SQLite, wherever it is."""
+    """One flipped bit anywhere costs us the same transactions as it costs SQLite."""
     base, wal = recorded(tmp_path, 512, two_commits)
     wal = ORDERS[order](wal)
     rng = random.Random(7)
@@ -106,7 +106,7 @@ def test_bit_flips_anywhere(tmp_path, order):
 
 
 def test_a_page_number_of_zero_ends_the_chain(tmp_path):
-    """SQLite stops at page 0 even where the checksum is right; so do we."""
+    """A frame of page 0 ends the chain even with a right checksum, as in SQLite."""
     base, wal = recorded(tmp_path, 512, two_commits)
     header = parse_header(wal)
     frame = bytearray(wal[HEADER_SIZE : header.offset(1)])

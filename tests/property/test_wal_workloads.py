@@ -1,4 +1,4 @@
-"""Random histories of a real database: what we read, re-base and hash stays what SQLite has."""
+"""Random histories of a real database: reading, re-basing and hashing agree with SQLite."""
 
 import random
 import tempfile
@@ -66,7 +66,7 @@ def perform(source, operation, rng):
 
 
 def history(directory, data):
-    """A database with a random past, its log truncated to nothing from time to time."""
+    """A database with a random history; some checkpoints truncate its WAL."""
     page_size = data.draw(st.sampled_from([512, 1024, 4096]))
     source = Source(
         directory,

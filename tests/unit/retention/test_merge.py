@@ -11,13 +11,13 @@ from replicator.format.segment import decode_segment
 from replicator.model import DatabaseState, Kind
 from replicator.retention.merge import Source, Unmergeable, merge_all, merge_newest
 from replicator.upload.fencing import claim, remote_head
-from tests.helpers.retention import KEYS, MINUTE, Past
+from tests.helpers.retention import KEYS, MINUTE, AgedArchive
 
 
 @pytest.fixture(params=[512, 4096])
 def past(tmp_path, request):
     """Inserts, a shrink, a vacuum and a growth over the hole, in segments of one to three."""
-    made = Past(tmp_path, page_size=request.param)
+    made = AgedArchive(tmp_path, page_size=request.param)
     for n in range(4):
         made.insert(30, cut=n % 2)
         made.wait(MINUTE)

@@ -10,16 +10,16 @@ from replicator.archive.inventory import PinnedPoint, doubtful
 from replicator.errors import AccessDenied, ConfigError, ReplicatorError
 from replicator.model import Kind, Retention
 from replicator.retention.prune import Pruner, plan_prune
+from tests.helpers.random_archives import grown_archive, restorable
 from tests.helpers.replication import HookedStore
-from tests.helpers.retention import DAY, HOUR, KEYS, SECOND, AgedStore, Past
-from tests.helpers.retention_story import lived, restorable
+from tests.helpers.retention import DAY, HOUR, KEYS, SECOND, AgedArchive, AgedStore
 
 NOTHING = Retention(every_transaction=0, hourly=0, daily=0, snapshots=1)
 
 
 @pytest.fixture
 def past(tmp_path):
-    made = Past(tmp_path, page_size=512)
+    made = AgedArchive(tmp_path, page_size=512)
     yield made
     made.close()
 
@@ -27,7 +27,7 @@ def past(tmp_path):
 @pytest.fixture
 def merged(tmp_path):
     """Six segments, five of them in a merge, and a snapshot."""
-    made = lived(tmp_path, [("insert", SECOND)] * 3 + [("snapshot", HOUR)], merging=False)
+    made = grown_archive(tmp_path, [("insert", SECOND)] * 3 + [("snapshot", HOUR)], merging=False)
     made.bucket.merge(2, 4)
     made.insert(1)
     made.wait(2 * HOUR)

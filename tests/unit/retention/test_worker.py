@@ -13,16 +13,16 @@ from replicator.model import Kind, Retention
 from replicator.retention import worker as module
 from replicator.retention.merge import Source
 from replicator.retention.worker import Keeper
+from tests.helpers.random_archives import restorable
 from tests.helpers.replication import HookedStore, wait_for
-from tests.helpers.retention import DAY, HOUR, KEYS, MINUTE, SECOND, Past
-from tests.helpers.retention_story import restorable
+from tests.helpers.retention import DAY, HOUR, KEYS, MINUTE, SECOND, AgedArchive
 
 FOREVER = Retention(every_transaction=inf)
 
 
 @pytest.fixture
 def past(tmp_path):
-    made = Past(tmp_path, page_size=512)
+    made = AgedArchive(tmp_path, page_size=512)
     yield made
     made.close()
 

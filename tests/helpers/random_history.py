@@ -1,5 +1,5 @@
-"""What a history is made of: an application with several connections, other databases to put in the
-place of its own, and an eye that needs neither SQLite nor locks.
+"""Parts of a random history: an application with several connections, other databases that replace
+its own, and a reader of database images that uses neither SQLite nor locks.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ ROWS = (
 )
 
 
-class Eye:
-    """Sees the committed database without SQLite and without any lock.
+class ImageReader:
+    """Reads the committed database without SQLite and without any lock.
 
     A descriptor of the database is closed only when nothing else has the file open: closing it
     would drop every lock that this process has on it.
@@ -39,8 +39,8 @@ class Eye:
             os.close(descriptor)
 
 
-class Application:
-    """Connections to one database; an error that it would have met without us is its own."""
+class ApplicationConnections:
+    """Connections to one database. It ignores errors that SQLite raises without a replicator."""
 
     def __init__(self, path):
         self.path = path
@@ -53,8 +53,8 @@ class Application:
         return self.connections[n % len(self.connections)]
 
     def open(self, page_size=4096):
-        """A connection more. SQLite may stumble over files that are deleted while another
-        connection of this process opens them; whoever deletes them waits for it to be over."""
+        """Opens one more connection. SQLite may fail on files that another connection of this
+        process deletes at the same time, so it retries."""
         for _ in range(1000):
             db = sqlite3.connect(self.path, isolation_level=None, timeout=LONG)
             with contextlib.suppress(sqlite3.OperationalError):
@@ -75,7 +75,7 @@ class Application:
         raise AssertionError("the database could not be opened")
 
     def run(self, db, *statements):
-        """False when somebody else was in the way."""
+        """True unless another connection held a lock."""
         try:
             for statement in statements:
                 db.execute(statement).fetchall()
@@ -89,7 +89,7 @@ class Application:
         return True
 
     def close(self):
-        """The last connection too, so that SQLite may remove the log."""
+        """Closes all connections, also the last one, so that SQLite may remove the WAL."""
         for db in [*self.connections, *([self.reader] if self.reader else [])]:
             db.close()
         self.connections, self.reader = [], None

@@ -1,8 +1,8 @@
-"""A bucket where each object in turn is damaged or gone: verify finds it, drill fails loudly, and
-the sidecar makes the present restorable again.
+"""Each object of an archive in turn is damaged or gone: verify finds it, drill fails, and the
+replicator makes the newest transaction restorable again.
 
-Every state is made by a live replicator: two generations, snapshots, segments. For each object
-and each kind of harm the newest transaction must be restorable afterwards, page by page.
+A live replicator makes the archive: two generations, snapshots, segments. For each object and each
+kind of damage the newest transaction must be restorable after the repair, page by page.
 """
 
 import random
@@ -25,7 +25,7 @@ def flipped(body, rng):
     return body[:at] + bytes([body[at] ^ 1 << rng.randrange(8)]) + body[at + 1 :]
 
 
-HARM = {
+DAMAGE = {
     "flipped": flipped,
     "cut": lambda body, rng: body[: rng.randrange(len(body))],
     "gone": lambda body, rng: None,
@@ -33,7 +33,7 @@ HARM = {
 
 
 def history(path, store):
-    """What a replicator leaves that ran, was away while the application wrote, and ran on."""
+    """The archive of a replicator that ran, stopped while the application wrote, and ran again."""
     with App(path) as app:
         with replicating(path, store) as replicator:
             for _ in range(3):
@@ -61,7 +61,7 @@ def objects(store):
 
 
 def is_found(store, key, last_txid):
-    """verify names the object, or, where it is gone, nothing was lost by that."""
+    """True if verify names the object, or if its absence loses no transaction."""
     report = verify(store, PREFIX, data=True, expected_txid=last_txid)
     if key in [finding.key for finding in report.findings]:
         return True
@@ -76,18 +76,18 @@ def copy_of(store):
     return copied
 
 
-def harmed(store, key, how, rng):
-    """A copy of the bucket in which one object is not what it was."""
+def damaged(store, key, how, rng):
+    """A copy of the bucket in which one object is damaged or gone."""
     copied = copy_of(store)
     body, metadata = copied.get(key), copied.head(key).metadata
     copied.delete(key)
-    if (spoilt := HARM[how](body, rng)) is not None:
+    if (spoilt := DAMAGE[how](body, rng)) is not None:
         copied.put(key, spoilt, metadata=metadata)
     return copied
 
 
 def drill_fails(store, scratch, last_txid):
-    """Whether the newest transaction is out of reach; never is that passed over."""
+    """True if the drill fails because the newest transaction cannot be restored."""
     try:
         report = drill(store, PREFIX, scratch=scratch)
     except (DamageError, GapError):
@@ -96,22 +96,22 @@ def drill_fails(store, scratch, last_txid):
 
 
 @pytest.mark.timeout(1200)
-def test_each_object_damaged_is_found_and_the_present_is_healed(tmp_path, seed, scoreboard):
-    """verify, drill and repair against every object of a bucket, one at a time; each case
-    begins with the same database, the same cache and the same bucket but for one object."""
+def test_each_damaged_object_is_found_and_repaired(tmp_path, seed, scoreboard):
+    """Runs verify, drill and repair against damage to each object; each case starts with the same
+    database, cache and bucket except for one object."""
     rng = random.Random(seed)
     origin, store = tmp_path / "origin", MemoryStore()
     origin.mkdir()
     history(origin / "app.db", store)
     last_txid = verify(store, PREFIX).head_txid
     keys = objects(store)
-    cases = [(key, how) for key in keys for how in HARM]
-    cases = effort([(key, rng.choice(list(HARM))) for key in keys], cases)
+    cases = [(key, how) for key in keys for how in DAMAGE]
+    cases = effort([(key, rng.choice(list(DAMAGE))) for key in keys], cases)
     found = failed = made = 0
     for number, (key, how) in enumerate(cases):
         here = tmp_path / f"case-{number}"
         shutil.copytree(origin, here)
-        bucket = harmed(store, key, how, rng)
+        bucket = damaged(store, key, how, rng)
         found += is_found(bucket, key, last_txid)
         fails = drill_fails(bucket, tmp_path, last_txid)
         with App(here / "app.db") as app:
@@ -127,7 +127,7 @@ def test_each_object_damaged_is_found_and_the_present_is_healed(tmp_path, seed, 
         shutil.rmtree(here)
     assert found == len(cases)
     scoreboard(
-        "each object harmed in turn: verify finds it, drill fails, the present is healed",
-        f"{len(cases)} harms to {len(keys)} objects: {found} found; {failed} left the "
-        f"present unrestorable, as many drills failed, {made} healed",
+        "each object damaged in turn: verify finds it, drill fails, repair works",
+        f"{len(cases)} damages to {len(keys)} objects: {found} found; {failed} made the newest "
+        f"transaction unrestorable, as many drills failed, {made} repaired",
     )

@@ -1,7 +1,6 @@
-"""What a restore asks of the store, and how it takes the answers."""
+"""The requests of a restore to its store, faults of the answers, and resumed restores."""
 
 import base64
-import importlib
 import json
 
 import pytest
@@ -17,7 +16,7 @@ from replicator.errors import (
     StoreUnavailable,
 )
 from replicator.format.page_hashes import pack_hashes, page_hashes
-from replicator.recovery import snapshot
+from replicator.recovery import api, snapshot
 from replicator.recovery.api import find_databases
 from replicator.store.base import StoreTarget
 from replicator.store.directory import DirectoryStore
@@ -34,7 +33,7 @@ def go(store, output, **options):
 
 
 def test_the_only_database_is_found(bucket, tmp_path):
-    """Without a prefix the one database of the bucket is meant, foreign objects or not."""
+    """Without a prefix the only database of the bucket is restored, also with foreign objects."""
     bucket.store.put("notes/readme.txt", b"foreign")
     report = go(bucket.store, tmp_path / "out.db", prefix="")
     assert report.txid == bucket.txid
@@ -71,9 +70,9 @@ def test_deep_folders_end_the_search():
     assert find_databases(store) == []
 
 
-def test_nothing_is_none(tmp_path):
-    """An empty bucket, a wrong prefix and a first upload that was cut short are "no backup",
-    which is neither an error nor a file."""
+def test_no_backup_is_none(tmp_path):
+    """An empty bucket, a wrong prefix and an interrupted first upload are "no backup", which is
+    neither an error nor a file."""
     store = MemoryStore()
     assert go(store, tmp_path / "out.db", prefix="") is None
     assert go(store, tmp_path / "out.db") is None
@@ -89,7 +88,7 @@ def test_nothing_is_none(tmp_path):
 @pytest.mark.parametrize("error", [AccessDenied, BucketMissing])
 @pytest.mark.parametrize("method", ["list", "folders", "head", "get"])
 def test_refusals_are_not_absence(bucket, tmp_path, error, method):
-    """Whatever call is refused, the refusal is reported; it never reads as "no backup"."""
+    """A refusal of any call is reported as such and never as "no backup"."""
 
     def before(name, key):
         if name == method:
@@ -101,7 +100,7 @@ def test_refusals_are_not_absence(bucket, tmp_path, error, method):
 
 
 def test_encrypted_objects_are_refused(bucket, tmp_path):
-    """Objects encrypted by something newer are named, not taken for foreign ones."""
+    """Encrypted objects are an error that names them; they do not count as foreign."""
     bucket.store.put(bucket.keys.wal(18) + ".age", b"secret")
     with pytest.raises(ConfigError, match="is encrypted"):
         go(bucket.store, tmp_path / "out.db")
@@ -111,7 +110,7 @@ def test_encrypted_objects_are_refused(bucket, tmp_path):
 
 
 def test_a_restore_asks_little(empty_bucket, tmp_path):
-    """Three LISTs, one HEAD, the snapshot's tail, and one GET an object."""
+    """A restore costs three LISTs, one HEAD, one GET of the snapshot's tail, and one per object."""
     for _ in range(10):
         empty_bucket.insert()
         empty_bucket.cut()
@@ -125,7 +124,7 @@ def test_a_restore_asks_little(empty_bucket, tmp_path):
 
 
 def test_a_fresh_generation_asks_no_more(bucket, tmp_path):
-    """Right after a generation began, its marker vouches for its snapshot."""
+    """Right after a generation began, its marker confirms its snapshot."""
     bucket.start_generation()
     store = CountingStore(bucket.store)
     assert go(store, tmp_path / "out.db").objects == 1
@@ -133,13 +132,14 @@ def test_a_fresh_generation_asks_no_more(bucket, tmp_path):
 
 
 def test_the_store_is_closed_only_if_it_was_opened(bucket, tmp_path):
+    """A restore leaves a store open that it was given."""
     store = CountingStore(bucket.store)
     go(store, tmp_path / "out.db")
     assert store.count("close") == 0
 
 
 def test_a_url(tmp_path):
-    """file:// names a directory; the prefix stands beside it, or there is one database."""
+    """A file:// URL names a directory; the prefix is a separate argument or found."""
     (tmp_path / "source").mkdir()
     (tmp_path / "store").mkdir()
     bucket = busy_bucket(tmp_path / "source", DirectoryStore(tmp_path / "store"))
@@ -156,11 +156,11 @@ def test_a_url(tmp_path):
     bucket.close()
 
 
-# -------------------------------------------------------------------------- troubled transport
+# -------------------------------------------------------------------------- transport faults
 
 
-def test_damage_on_the_way_is_fetched_again(bucket, tmp_path):
-    """The first answer for each object is corrupted; the second is good, and that suffices."""
+def test_damaged_answers_are_fetched_again(bucket, tmp_path):
+    """With a corrupted first answer for each object, the second request succeeds."""
     spoilt = set()
 
     def answer(method, key, result):
@@ -176,7 +176,7 @@ def test_damage_on_the_way_is_fetched_again(bucket, tmp_path):
 
 
 def test_short_answers_are_fetched_again_or_named(bucket, tmp_path):
-    """An answer that is cut short never counts as an object's end."""
+    """A truncated answer never counts as the object's end."""
     victim = bucket.keys.wal(16)
 
     def answer(method, key, result):
@@ -187,9 +187,9 @@ def test_short_answers_are_fetched_again_or_named(bucket, tmp_path):
     assert error.value.key == victim
 
 
-def test_a_header_bit_on_the_way(empty_bucket, tmp_path, monkeypatch):
-    """A flip that every frame's own checksum misses (here: in a foreign place) is caught by
-    the SHA-256 of the whole, and the snapshot is fetched once more."""
+def test_a_flip_that_block_checksums_miss(empty_bucket, tmp_path, monkeypatch):
+    """The SHA-256 of the whole catches a flip that the checksum of every block misses, and the
+    snapshot is fetched once more."""
     monkeypatch.setattr(snapshot, "decode_block", _lenient(snapshot.decode_block))
     key = empty_bucket.keys.snapshot(1, empty_bucket.generation)
     tail = []
@@ -208,7 +208,7 @@ def test_a_header_bit_on_the_way(empty_bucket, tmp_path, monkeypatch):
 
 
 def _lenient(decode):
-    """Decodes a frame without its checksum, as a flip of the checksum itself would need."""
+    """Decodes a block without its checksum, as if the flip were in the checksum."""
     good = {}
 
     def lenient(data, entry, key):
@@ -224,7 +224,7 @@ def _lenient(decode):
     return lenient
 
 
-def test_objects_that_vanish_meanwhile(empty_bucket, tmp_path):
+def test_objects_that_vanish_during_a_restore(empty_bucket, tmp_path):
     """A prune that merges and deletes between listing and reading costs another listing."""
     for _ in range(4):
         empty_bucket.insert()
@@ -298,7 +298,7 @@ def snapshot_gets(bucket, output, **options):
 
 
 def test_an_interrupted_restore_resumes(parted, tmp_path):
-    """What was fetched is not fetched again, though the log went on meanwhile."""
+    """A resumed restore does not fetch parts again, although the log has grown."""
     out = tmp_path / "out.db"
     whole, _ = snapshot_gets(parted, out)
     interrupted(parted, out, after=whole - 3)
@@ -311,7 +311,7 @@ def test_an_interrupted_restore_resumes(parted, tmp_path):
 
 
 def test_a_resumed_restore_through_a_shrink(parted, tmp_path):
-    """Pages of the first attempt that the database lost meanwhile do not come back."""
+    """Pages of the first attempt that the database has lost since do not come back."""
     out = tmp_path / "out.db"
     interrupted(parted, out, after=12)
     parted.delete_all_and_shrink()
@@ -321,7 +321,7 @@ def test_a_resumed_restore_through_a_shrink(parted, tmp_path):
 
 
 def test_kept_parts_are_hashed_again(parted, tmp_path):
-    """A kept page that changed on the disk is fetched again."""
+    """A resumed restore hashes kept parts again, and fetches those that changed on the disk."""
     out = tmp_path / "out.db"
     interrupted(parted, out, after=15)
     kept = tmp_path / ".out.db.restoring" / "database"
@@ -334,7 +334,7 @@ def test_kept_parts_are_hashed_again(parted, tmp_path):
 
 @pytest.mark.parametrize("notes", [b"", b"rubbish\n", b"[]\n", b'{"version": 0}\n'])
 def test_notes_that_cannot_be_read(parted, tmp_path, notes):
-    """Foreign or torn notes mean a fresh start."""
+    """With foreign or torn notes a restore starts afresh."""
     out = tmp_path / "out.db"
     interrupted(parted, out, after=15)
     path = tmp_path / ".out.db.restoring" / "parts"
@@ -353,9 +353,9 @@ def test_another_target_starts_afresh(parted, tmp_path):
     assert "earlier" not in snapshot_gets(parted, out, txid=3)[1].verified
 
 
-def test_kept_garbage_that_passes_is_started_afresh(parted, tmp_path):
-    """If a resumed file does not prove (here: page and noted hash were changed alike), it is
-    thrown away and rebuilt in the same call."""
+def test_forged_parts_are_discarded(parted, tmp_path):
+    """A resumed file that fails verification (here page and noted hash were both changed) is
+    discarded and rebuilt in the same call."""
     out = tmp_path / "out.db"
     interrupted(parted, out, after=15)
     kept, notes = (tmp_path / ".out.db.restoring" / name for name in ("database", "parts"))
@@ -376,7 +376,7 @@ def test_kept_garbage_that_passes_is_started_afresh(parted, tmp_path):
 
 def test_unreachable_store_is_reported(bucket, tmp_path, monkeypatch):
     """A store that never answers ends in StoreUnavailable after the deadline."""
-    monkeypatch.setattr(importlib.import_module("replicator.restore"), "PATIENCE", 0.05)
+    monkeypatch.setattr(api, "PATIENCE", 0.05)
 
     def before(method, key):
         raise StoreUnavailable("down")
@@ -386,7 +386,7 @@ def test_unreachable_store_is_reported(bucket, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*out.db*"))
 
 
-def test_progress_is_told(parted, tmp_path):
+def test_progress_is_reported(parted, tmp_path):
     """Phases come in order, bytes grow to the total, and every object is counted."""
     seen = []
     report = go(parted.store, tmp_path / "out.db", progress=seen.append)

@@ -1,4 +1,4 @@
-"""`replicator run DB -- CMD`: the command finds its database, and its end is our end."""
+"""`replicator run DB -- CMD`: the command gets its database, and its end ends the sidecar."""
 
 import os
 import signal
@@ -32,10 +32,11 @@ signal.pause()
 
 @pytest.fixture
 def note(cli):
+    """A file that the command writes."""
     return cli.home / "note"
 
 
-def around(cli, path, *command):
+def run_command(cli, path, *command):
     return cli.call("run", path, *cli.bucket_options, "--", *command)
 
 
@@ -45,8 +46,8 @@ def write(path, note, code=0):
 
 @pytest.mark.parametrize("code", [0, 7])
 def test_the_last_commit_of_the_command_is_in_the_bucket(cli, path, note, code):
-    """The command's exit code is ours, after everything it wrote was made durable."""
-    done = around(cli, path, *write(path, note, code))
+    """The sidecar ends with the command's exit code, after all its commits are durable."""
+    done = run_command(cli, path, *write(path, note, code))
     assert done.code == code, done.err
     assert f"is in s3://{cli.bucket}/app.db" in done.err
     assert cli.call("restore", *cli.bucket_options, "-o", "copy.db").code == 0
@@ -54,14 +55,14 @@ def test_the_last_commit_of_the_command_is_in_the_bucket(cli, path, note, code):
 
 
 def test_a_missing_database_is_restored_first(cli, path, note):
-    """A new machine with nothing but the bucket: the command goes on where it was, and so does
-    the log: no new generation and no new snapshot, although the command writes at once."""
-    assert around(cli, path, *write(path, note)).code == 0
+    """On a new machine with only the bucket, the command continues with its data, and the archive
+    continues without a new generation or snapshot, although the command writes at once."""
+    assert run_command(cli, path, *write(path, note)).code == 0
     image = image_of(path)
     for file in (path, *path.parent.glob("app.db-*")):
         file.unlink()
     cache_of(path).rename(cli.home / "lost cache")
-    done = around(cli, path, *write(path, note))
+    done = run_command(cli, path, *write(path, note))
     assert done.code == 0
     assert f"restored {path} to txid" in done.err
     assert "database checksum" in done.err
@@ -72,26 +73,26 @@ def test_a_missing_database_is_restored_first(cli, path, note):
 
 
 def test_an_existing_database_is_left_alone(cli, path, note):
-    """Nothing is restored over a database that is there."""
+    """A sidecar restores nothing over an existing database."""
     with App(path) as app:
         app.insert(4)
-    done = around(cli, path, *write(path, note))
+    done = run_command(cli, path, *write(path, note))
     assert done.code == 0
     assert "restored" not in done.err
     assert note.read_text().strip() == "5"
 
 
 def test_a_command_that_is_killed(cli, path, note):
-    """128+N, as a shell says it."""
-    done = around(
+    """The exit code is 128 + signal, as in a shell."""
+    done = run_command(
         cli, path, sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
     )
     assert done.code == 128 + signal.SIGKILL
 
 
 def test_a_command_that_does_not_exist(cli, path):
-    """2, with its name."""
-    done = around(cli, path, "no-such-program")
+    """The exit code is 2, and the message names the program."""
+    done = run_command(cli, path, "no-such-program")
     assert done.code == 2
     assert "cannot run no-such-program" in done.err
 
@@ -100,7 +101,8 @@ def test_a_command_that_does_not_exist(cli, path):
     ("program", "code"), [(SLEEP, 128 + signal.SIGTERM), (OBEY, 3)], ids=["dies of it", "obeys"]
 )
 def test_sigterm_goes_to_the_command(cli, path, note, program, code):
-    """It ends the command, in its own way; then comes the last flush, and we end as it did."""
+    """SIGTERM is passed to the command; after its end and a last flush the sidecar ends with its
+    exit code."""
     with App(path) as app:
         app.insert(3)
         sidecar = cli.sidecar(path, command=(sys.executable, "-c", program, str(note)))
@@ -115,28 +117,28 @@ def test_sigterm_goes_to_the_command(cli, path, note, program, code):
 
 
 def test_the_commands_output_is_its_own(cli, path):
-    """Its standard output passes through; what we say goes to standard error."""
-    done = around(cli, path, sys.executable, "-c", "print('hello')")
+    """The command's standard output passes through; the sidecar logs to standard error."""
+    done = run_command(cli, path, sys.executable, "-c", "print('hello')")
     assert done.code == 0
     assert done.out == "hello\n"
 
 
 def test_a_command_may_use_the_sidecar(cli, path, note):
-    """Within the command, `replicator flush` makes sure of what it just did."""
+    """Within the command, `replicator flush` makes its commits durable."""
     script = (
         f'"{sys.executable}" -c "import sqlite3; d = sqlite3.connect({str(path)!r}); '
         "d.execute('PRAGMA journal_mode=WAL'); d.execute('CREATE TABLE t(a)'); d.commit()\" "
         f'&& "{sys.executable}" -m replicator flush "{path}" --json'
     )
-    done = around(cli, path, "sh", "-c", script)
+    done = run_command(cli, path, "sh", "-c", script)
     assert done.code == 0, done.err
     assert done.json["txid"] >= 1
 
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "file"])
 def test_the_progress_of_a_restore(cli, path, terminal):
-    """On a terminal there is a bar that moves, drawn over; elsewhere plain lines without any
-    control sequence."""
+    """On a terminal a restore draws a moving bar; elsewhere it prints plain lines without control
+    sequences."""
     with App(path) as app:
         app.insert(3000, 1000)
         sidecar = cli.sidecar(path)
@@ -151,20 +153,20 @@ def test_the_progress_of_a_restore(cli, path, terminal):
         "-o",
         "copy.db",
     ]
-    code, said = (in_terminal if terminal else in_pipe)(
+    code, output = (in_terminal if terminal else in_pipe)(
         arguments, cli.home, {**cli.environment, "TERM": "xterm"}
     )
-    assert code == 0, said
-    assert "Traceback" not in said
-    assert "restored" in said
-    assert ("━" in said) is terminal
-    assert ("\x1b[" in said) is terminal
-    assert ("fetching the snapshot: " in said) is not terminal
+    assert code == 0, output
+    assert "Traceback" not in output
+    assert "restored" in output
+    assert ("━" in output) is terminal
+    assert ("\x1b[" in output) is terminal
+    assert ("fetching the snapshot: " in output) is not terminal
     assert (cli.home / "copy.db").read_bytes() == image_of(path)
 
 
 def in_terminal(arguments, cwd, environment):
-    """(exit code, everything that was shown) on a pseudo-terminal."""
+    """(exit code, output) of a command on a pseudo-terminal."""
     pid, terminal = os.forkpty()
     if pid == 0:
         try:
@@ -184,7 +186,7 @@ def in_terminal(arguments, cwd, environment):
 
 
 def in_pipe(arguments, cwd, environment):
-    """(exit code, everything that was said) into pipes."""
+    """(exit code, output) of a command with pipes."""
     done = subprocess.run(
         arguments, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )

@@ -1,8 +1,8 @@
-"""What applications and people do to a database behind our back, with real processes.
+"""Unexpected changes to a database by applications and users, with real processes.
 
-Each surprise happens while a sidecar runs and while it is stopped. Nobody does anything for the
-replicator then: it ends with the store giving back the source page by page, the state before the
-surprise stays restorable, and the log says what happened.
+Each change happens while a sidecar runs and while it is stopped. Without any help afterwards, a
+restore equals the source page by page, the state before the change stays restorable, and the
+sidecar logs the change.
 """
 
 import contextlib
@@ -65,11 +65,11 @@ def remove(deployment, *suffixes):
 
 
 def settled(deployment):
-    """Once the application has gone, its log is gone as well, or empty."""
+    """Waits until the WAL is gone or empty after the application closed the database."""
     wait_for(lambda: not deployment.wal.exists() or deployment.wal.stat().st_size == 0)
 
 
-# What happens; the application is not running then, as whoever does such things should see to.
+# The changes; the application does not run at that time.
 
 
 def renamed(deployment, older):
@@ -140,7 +140,7 @@ def last_connection_closes(deployment, older):
 
 
 def killed_in_a_transaction(deployment, older):
-    """Its log holds frames of a transaction that never ends."""
+    """The WAL holds frames of a transaction that never commits."""
     code = (
         "import sqlite3, os, signal; db = sqlite3.connect({!r}, isolation_level=None); "
         "db.execute('PRAGMA cache_size=3'); db.execute('BEGIN'); "
@@ -153,7 +153,7 @@ def killed_in_a_transaction(deployment, older):
 
 OVERWRITTEN = ("was (overwritten|replaced|removed)|malformed", "was reset|was changed outside")
 REPLACED = ("was (replaced|removed)", "another one")
-# What the log says: while it runs, while it is stopped; "" where nothing is to be said.
+# Patterns of the log: for a running sidecar, for a stopped one; "" where nothing is logged.
 SAID = {
     renamed: REPLACED,
     renamed_without_log: REPLACED,
@@ -182,8 +182,8 @@ CASES = [(when, surprise) for surprise in SAID for when in ("while it runs", "wh
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_surprise(deployment, when, surprise, scoreboard):
-    """The replica is right again by itself, earlier states stay what they were, and whoever
-    reads the log knows what happened."""
+    """The archive becomes exact again without help, earlier states stay restorable, and the log
+    names the change."""
     deployment.create()
     deployment.write(commits=40)
     sidecar = deployment.sidecar("--snapshot-interval", "1h", roll_over=20)
@@ -208,10 +208,10 @@ def test_a_surprise(deployment, when, surprise, scoreboard):
     assert_same_pages(copy.read_bytes(), now)
     copy, _ = deployment.restore(txid=before)
     assert_same_pages(copy.read_bytes(), was)
-    with connected(deployment.path) as db:  # it is the application's last word as well
+    with connected(deployment.path) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert re.search(SAID[surprise][when == "while it is stopped"], sidecar.output), sidecar.output
-    scoreboard(f"surprise {when}: {surprise.__name__}", "page-exact, by itself")
+    scoreboard(f"surprise {when}: {surprise.__name__}", "page-exact, without help")
 
 
 def image(deployment):
@@ -221,8 +221,8 @@ def image(deployment):
 
 
 def carry_on(path):
-    """The application comes back, makes what it misses, and works on; its connection must not
-    fail, nor wait for long."""
+    """The application comes back, creates missing tables and writes; its connection must not fail,
+    nor wait for long."""
     with connected(path, timeout=30) as db:
         db.execute("PRAGMA journal_mode=WAL").fetchall()
         db.executescript(workload.SCHEMA)
@@ -230,9 +230,9 @@ def carry_on(path):
             db.execute("INSERT INTO filler VALUES (randomblob(900))")
 
 
-def test_the_log_cannot_be_given_up_under_a_sidecar(deployment):
-    """While it runs, SQLite refuses to leave WAL mode, which is all the application sees; the
-    page size, which only another mode could change, stays."""
+def test_wal_mode_cannot_be_left_under_a_sidecar(deployment):
+    """While a sidecar runs, SQLite refuses to leave WAL mode, and so the page size stays; the
+    application sees nothing else."""
     deployment.create()
     sidecar = deployment.sidecar()
     sidecar.until_following()
@@ -248,9 +248,9 @@ def test_the_log_cannot_be_given_up_under_a_sidecar(deployment):
     deployment.check_exact()
 
 
-def test_an_exclusive_application_is_said_and_outlasted(deployment):
-    """A database that another process keeps to itself cannot be followed: the status and the
-    log say so and what to do, and once it is shared again, so is the replica right."""
+def test_an_exclusive_application_is_reported_and_outlasted(deployment):
+    """A database that another process locks exclusively cannot be followed: the status names the
+    reason, and once the lock is released, the archive becomes exact."""
     deployment.create()
     sidecar = deployment.sidecar()
     sidecar.until_following()
@@ -280,8 +280,8 @@ NAMES = ["käse ☕ 数据", "with space", "-rf", "per%20cent?#&'\""]
 @pytest.mark.parametrize("name", effort(NAMES[:1], NAMES))
 @pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a symbolic link"])
 def test_any_path(tmp_path, name, linked):
-    """Directories and symbolic links of any name: followed, flushed and restored as any other;
-    what lies beside the database lies beside the file itself."""
+    """Databases with any name, also through symbolic links, are followed, flushed and restored;
+    the cache is in the directory of the file itself."""
     home = tmp_path / name
     home.mkdir()
     (tmp_path / "store").mkdir()
@@ -293,7 +293,7 @@ def test_any_path(tmp_path, name, linked):
             deployment.path = tmp_path / f"{name}.db"
             deployment.path.symlink_to(real)
         sidecar = deployment.sidecar()
-        sidecar.db = real  # the cache lies beside the file itself
+        sidecar.db = real  # the cache is in the directory of the file itself
         sidecar.until_following()
         deployment.write(commits=20)  # by that name too
         assert deployment.flush() >= 21
@@ -306,8 +306,8 @@ def test_any_path(tmp_path, name, linked):
 
 @pytest.mark.parametrize("hours", [1, -1])
 def test_the_clock_jumps(tmp_path, monkeypatch, hours):
-    """An hour forth or back, and home again later: everything is captured and durable, the
-    times in the log never go back, and any time gives the last state at or before it."""
+    """The clock jumps by an hour and back: every commit is captured and durable, the times in the
+    archive never decrease, and a restore by time gives the last state at or before it."""
     real, jump = time.time_ns, [0]
     monkeypatch.setattr(time, "time_ns", lambda: real() + jump[0])
     monkeypatch.setattr(time, "time", lambda: (real() + jump[0]) / 1e9)
@@ -347,8 +347,8 @@ def locks(path):
 
 
 def test_no_operation_drops_a_lock_of_the_application(tmp_path):
-    """O5. A replicator in the application's own process: start, flush, snapshot, status, a look
-    at the files, a restore beside, stop. Each leaves the locks of an open read transaction."""
+    """O5: in the application's own process, every operation of a replicator (start, flush,
+    snapshot, status, doctor, restore, stop) leaves the locks of an open read transaction."""
     store, path = HookedStore(), tmp_path / "app.db"
     (tmp_path / "out").mkdir()
     with App(path) as app, App(path) as writer:
@@ -366,7 +366,7 @@ def test_no_operation_drops_a_lock_of_the_application(tmp_path):
             "snapshot": lambda: replicator.flush(LONG, snapshot=True),
             "status": replicator.status,
             "repair": lambda: replicator.repair(LONG),
-            "restore beside": lambda: restored(store, tmp_path / "out"),
+            "restore": lambda: restored(store, tmp_path / "out"),
             "doctor": lambda: list(check_database(path)),
             "stop": replicator.stop,
             "start again": replicator.start,

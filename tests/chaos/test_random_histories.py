@@ -1,10 +1,9 @@
-"""Random histories: whatever an application does to its database, and whatever becomes of the
-replicator meanwhile, the store gives back each state that a flush called durable.
+"""Random histories: each state that a flush reported durable can be restored from the store.
 
-One process plays all parts, so that each step is known: the application with several
-connections, people who move files about, the store that comes and goes, the replicator that is
-stopped and started. After each flush an independent reader puts the database together from its
-files; that image, under the txid that the flush returned, is what restores are held against.
+One process performs all steps, so that each is known: an application with several connections,
+users who move files, a store that goes away and comes back, a replicator that stops and starts.
+After each flush an independent reader assembles the database from its files; restores of the
+flushed txid must equal that image.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ from replicator.capture import holds as tail_module
 from replicator.engine import session as session_module
 from replicator.system import files
 from tests.helpers.deployment import assert_same_pages
-from tests.helpers.histories import ROWS, Application, Eye, other_database
+from tests.helpers.random_history import ROWS, ApplicationConnections, ImageReader, other_database
 from tests.helpers.replication import LONG, HookedStore, replicator_for
 from tests.plugins.scoreboard import SEED, effort
 
@@ -51,19 +50,19 @@ tally = {"histories": 0, "steps": 0, "restores": 0}
 
 
 class History(RuleBasedStateMachine):
-    """One history. Rules that need somebody to be there look for it themselves."""
+    """One history. Rules with preconditions check them themselves."""
 
     def __init__(self):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="history-"))
         self.path = self.directory / "app.db"
         self.store = HookedStore()
-        self.app, self.eye = Application(self.path), Eye(self.path)
+        self.app, self.image_reader = ApplicationConnections(self.path), ImageReader(self.path)
         self.replicator, self.images, self.times = None, {}, {}
         self.away, self.trace = False, []
         tally["histories"] += 1
 
-    # how it begins
+    # the beginning
 
     @initialize(
         page_size=st.sampled_from(PAGE_SIZES),
@@ -97,7 +96,7 @@ class History(RuleBasedStateMachine):
             self.replicator.stop()
         self.replicator = None
 
-    # what the application does
+    # the application
 
     @rule(
         who=st.integers(0, 2),
@@ -132,7 +131,7 @@ class History(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 2), undone=st.booleans())
     def spill(self, who, undone):
-        """A transaction beyond the page cache, some of it or all of it undone."""
+        """A transaction larger than the page cache, rolled back in part or as a whole."""
         self.step()
         many = "INSERT INTO t(body) " + ROWS.format(60, "randomblob(3000)")
         self.app.run(
@@ -175,7 +174,7 @@ class History(RuleBasedStateMachine):
         stay=st.booleans(),
     )
     def leave_wal_mode(self, page_size, mode, write, stay):
-        """Only while nobody else has it open; with a replicator there SQLite refuses."""
+        """Leaves WAL mode; SQLite refuses while a replicator has the database open."""
         self.step()
         self.app.close()
         with contextlib.closing(
@@ -201,7 +200,7 @@ class History(RuleBasedStateMachine):
 
     @precondition(lambda self: self.app.reader is not None)
     @rule()
-    def let_the_reader_go(self):
+    def release_the_reader(self):
         self.step()
         self.app.reader.close()
         self.app.reader = None
@@ -219,7 +218,7 @@ class History(RuleBasedStateMachine):
         if reopen:
             self.app.open()
 
-    # what people do to the files
+    # users who move files
 
     @rule(
         page_size=st.sampled_from(PAGE_SIZES),
@@ -228,7 +227,7 @@ class History(RuleBasedStateMachine):
         older=st.booleans(),
     )
     def replace(self, page_size, mode, how, older):
-        """Another database, or an older state of this one, in the place of this one."""
+        """Replaces the database by another one or by an older state of itself."""
         self.step()
         new = self.directory / "new.db"
         if older and self.images:
@@ -248,18 +247,18 @@ class History(RuleBasedStateMachine):
         os.replace(new, self.path)
 
     def by_copy(self, new):
-        """Not in the very moment of a checkpoint: pages of the log may go anywhere then."""
+        """Copies outside of a checkpoint: during one, pages of the WAL may go anywhere."""
         self.app.close()
         with COPYING:
             self.remove_side_files()
             subprocess.run(["cp", new, self.path], check=True)  # closing it here would drop locks
         if self.replicator is not None:
-            # In one process SQLite keeps the shared memory of the inode until nobody has it
-            # open; so the application waits until the replicator knows what happened.
+            # In one process SQLite keeps the shared memory of the inode while any connection is
+            # open; so the application waits until the replicator has seen the new file.
             self.replicator.flush(LONG)
 
     def by_backup(self, new):
-        """SQLite's own way, into the live database; it refuses another page size."""
+        """Copies with SQLite's backup API into the live database; it refuses another page size."""
         with (
             contextlib.closing(sqlite3.connect(new)) as source,
             contextlib.suppress(sqlite3.OperationalError),
@@ -271,14 +270,14 @@ class History(RuleBasedStateMachine):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
     @rule(page_size=st.sampled_from(PAGE_SIZES))
-    def delete_and_make_anew(self, page_size):
+    def delete_and_create(self, page_size):
         self.step()
         self.app.close()
         self.path.unlink()
         self.remove_side_files()
         self.app.open(page_size)
 
-    # what becomes of the replicator
+    # the replicator
 
     @precondition(lambda self: self.replicator is None)
     @rule(cache=st.sampled_from(("kept", "kept", "kept", "lost")), take_over=st.booleans())
@@ -291,7 +290,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.replicator is not None)
     @rule(flushed=st.booleans())
     def end(self, flushed):
-        """With or without a flush; without, it stands for a kill."""
+        """Stops the replicator with or without a flush; without one it acts like a kill."""
         self.step()
         if flushed and not self.away:
             self.flushed()
@@ -330,7 +329,7 @@ class History(RuleBasedStateMachine):
         self.away = False
         self.store.come_back()
 
-    # what is held against it
+    # checks
 
     def step(self):
         rule = sys._getframe(1)
@@ -341,9 +340,9 @@ class History(RuleBasedStateMachine):
         tally["steps"] += 1
 
     def flushed(self):
-        """What is durable now is, by any reader's account, the database as it is now."""
+        """Flushes, and records the image of the database under the durable txid."""
         txid = self.replicator.flush(LONG).txid
-        image, at = self.eye.image(), time.time_ns() // 1_000_000
+        image, at = self.image_reader.image(), time.time_ns() // 1_000_000
         while time.clock_gettime_ns(COARSE) // 1_000_000 <= at:
             pass  # files are stamped with the kernel's last tick, and commits by their file
         latest = max(self.images, default=0)
@@ -388,8 +387,8 @@ class History(RuleBasedStateMachine):
     def close(self):
         self.stop()
         self.app.close()
-        self.eye.close()
-        with files._databases_lock:  # nothing has them open any more
+        self.image_reader.close()
+        with files._databases_lock:  # no connection has them open now
             for descriptor in files._databases.values():
                 os.close(descriptor)
             files._databases.clear()
@@ -406,8 +405,8 @@ def alone(step):
 
 @pytest.mark.timeout(120 + 3 * HISTORIES)
 def test_random_histories(monkeypatch, scoreboard):
-    """Every flush of every history is restored page by page, and by its time; txids never go
-    back; the application meets nothing but a lock that SQLite itself would have shown it."""
+    """Every flush of every history is restored page by page, and by its time; txids never
+    decrease; the application meets no error except locks that SQLite itself reports."""
     print(f"REPLICATOR_SEED={SEED}")  # noqa: T201
     for module in (tail_module, session_module):
         monkeypatch.setattr(module, "ROLL_OVER_FRAMES", 1000)

@@ -1,4 +1,4 @@
-"""A transfer that a crash interrupted goes on on the real server, it does not start over."""
+"""An upload that a crash interrupted resumes on a real server and does not start over."""
 
 import contextlib
 
@@ -13,9 +13,9 @@ def parts_sent(proxy):
     return proxy.count("PUT", "partNumber=")
 
 
-def test_the_first_snapshot_goes_on_after_a_kill(proxied_cli, fault_proxy):
-    """kill -9 when half of the parts are there: the next start sends the others only, and the
-    restored database is the source."""
+def test_the_first_snapshot_resumes_after_a_kill(proxied_cli, fault_proxy):
+    """After SIGKILL with half of the parts uploaded, the next start sends the others only, and the
+    restored database equals the source."""
     db = proxied_cli.directory("app") / "app.db"
     with App(db, mode="DELETE") as app:
         app.insert(PARTS - 1, PART)  # incompressible: about one part each
@@ -23,7 +23,7 @@ def test_the_first_snapshot_goes_on_after_a_kill(proxied_cli, fault_proxy):
     source = db.read_bytes()
     fault_proxy.fault(hang, method="PUT", path="partNumber=", nth=4, times=None)
     sidecar = proxied_cli.sidecar(db)
-    wait_for(lambda: parts_sent(fault_proxy) >= 3)  # whatever follows gets no answer
+    wait_for(lambda: parts_sent(fault_proxy) >= 3)  # later parts get no answer
     sidecar.process.kill()
     sidecar.process.wait()
     fault_proxy.heal()

@@ -1,4 +1,4 @@
-"""The log while it is followed: let go again and again, bounded, and never at a reader's cost."""
+"""Roll-overs of the WAL under writes: it stays bounded, readers are safe, and no page is lost."""
 
 import contextlib
 import threading
@@ -14,15 +14,15 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def short_logs(monkeypatch):
-    """Logs are let go at 20 frames."""
+def short_wal(monkeypatch):
+    """Rolls the WAL over after 20 frames, without a pause between roll-overs."""
     for module in (tail_module, session_module):
         monkeypatch.setattr(module, "ROLL_OVER_FRAMES", 20)
     monkeypatch.setattr(session_module, "ROLL_OVER_PAUSE", 0.0)
 
 
 class HighWater:
-    """The largest size that the log file was seen at."""
+    """Polls the size of the WAL and keeps the largest."""
 
     def __init__(self, path):
         self._path, self.bytes = path, 0
@@ -55,8 +55,8 @@ class HighWater:
     ],
     ids=str,
 )
-def test_a_hundred_roll_overs(deployment, short_logs, options):
-    """However often the log is let go and picked up, each page and commit is captured."""
+def test_a_hundred_roll_overs(deployment, short_wal, options):
+    """Over a hundred roll-overs each page and commit is captured."""
     deployment.create(**options)
     with deployment.replicating() as replicator:
         while replicator.status().roll_overs < 100:
@@ -70,12 +70,12 @@ def test_a_hundred_roll_overs(deployment, short_logs, options):
 
 
 @pytest.mark.parametrize(("slowed", "stopped"), [(32, 96), (32, 32)])
-def test_the_log_stays_bounded_under_a_writer_that_never_pauses(
+def test_the_wal_stays_bounded_under_a_writer_that_never_pauses(
     deployment, monkeypatch, slowed, stopped
 ):
-    """The log file stays below 384 MiB while much more is written through it. Without
-    roll-over it would be as long as everything that was captured, since a pin is always held;
-    and a writer that is faster than the capture would double it with each one."""
+    """The WAL stays below 384 MiB while much more is written through it. Without roll-overs it
+    would grow to the size of all captured data, because a read mark is always held; and a writer
+    that is faster than the capture would double it with each one."""
     monkeypatch.setattr(session_module, "OVERRUN_BYTES", slowed * MIB)
     monkeypatch.setattr(session_module, "STOP_BYTES", stopped * MIB)
     deployment.create()
@@ -94,9 +94,9 @@ def test_the_log_stays_bounded_under_a_writer_that_never_pauses(
     deployment.check_exact()
 
 
-def test_a_long_reader_is_not_broken(deployment, short_logs):
-    """A reader that stays sees the same to its end, the log grows meanwhile as it would without
-    us, and is let go once the reader has left."""
+def test_a_long_reader_is_not_broken(deployment, short_wal):
+    """A long reader keeps its view to its end; the WAL grows as it would without a replicator, and
+    is rolled over once the reader has ended."""
     deployment.create()
     with deployment.replicating() as replicator:
         reader, seen = deployment.reader()
@@ -107,7 +107,7 @@ def test_a_long_reader_is_not_broken(deployment, short_logs):
         held = replicator.status()
         assert held.roll_overs <= before.roll_overs + 1  # one may have been under way
         assert held.wal_frame_count > 10 * 20
-        assert replicator.status().durable_txid >= deployment.total()  # it is durable all the same
+        assert replicator.status().durable_txid >= deployment.total()  # all of it is durable
         reader.resume()
         assert reader.read_line() == seen
         reader.finish()
@@ -125,8 +125,8 @@ def test_a_long_reader_is_not_broken(deployment, short_logs):
 
 
 def test_a_transaction_beyond_the_page_cache(deployment):
-    """64 MiB in one transaction, which spills frames into the log before its commit, rewrites
-    them there and undoes some, arrive as one transaction or not at all."""
+    """A transaction of 64 MiB, which spills frames into the WAL before its commit, rewrites them
+    and rolls some back, is replicated as one transaction."""
     deployment.create()
     with deployment.replicating() as replicator:
         deployment.write(commits=20)
@@ -144,8 +144,8 @@ def test_a_transaction_beyond_the_page_cache(deployment):
 
 
 def test_a_backlog_cut_in_pieces(deployment, monkeypatch):
-    """Captures that always stop short of the log's end, while the application checkpoints as
-    it likes: no page is lost between two logs."""
+    """Captures that always stop before the end of the WAL, under checkpoints of the application,
+    lose no page between two WALs."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", 128 << 10)
     monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     deployment.create()
@@ -153,12 +153,12 @@ def test_a_backlog_cut_in_pieces(deployment, monkeypatch):
         for _ in range(15):
             deployment.write(writers=2, commits=60, truncate_every=20, autocheckpoint=50)
         replicator.flush(LONG)
-        assert replicator.status().txid >= deployment.total()  # and nothing was merely caught up
+        assert replicator.status().txid >= deployment.total()  # without a catch-up
         assert replicator.metrics.get("catch_ups") == 0
     deployment.check_exact()
 
 
-def test_large_transactions_among_small_ones(deployment, short_logs):
+def test_large_transactions_among_small_ones(deployment, short_wal):
     """Spilling transactions of two writers, between the commits of a third."""
     deployment.create()
     with deployment.replicating() as replicator:

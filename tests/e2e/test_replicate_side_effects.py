@@ -1,4 +1,4 @@
-"""Replication that asks nothing of the application, of a client, or of an idle store."""
+"""Side effects of replication: none on the application, no request of an idle replicator."""
 
 import contextlib
 import os
@@ -24,13 +24,13 @@ def hooked(deployment):
 
 
 def silence_events(monkeypatch):
-    """The file system tells nothing: only polls wake the capture."""
+    """Disables file events, so that only polls wake the capture."""
     monkeypatch.setattr(FileWatcher, "_open", lambda watcher: False)
 
 
 @pytest.mark.parametrize("events", [True, False], ids=["with events", "without events"])
 def test_a_lone_commit_reaches_the_store(deployment, monkeypatch, events):
-    """Nobody flushes, and nothing else happens: the commit gets there by itself."""
+    """A single commit without a flush reaches the store."""
     if not events:
         silence_events(monkeypatch)
     deployment.create()
@@ -50,7 +50,7 @@ def test_a_lone_commit_reaches_the_store(deployment, monkeypatch, events):
 
 
 def test_idle_costs_no_request(deployment, hooked):
-    """Once everything is durable, however often the capture looks, the store is not asked."""
+    """Once everything is durable, a hundred rounds of the capture make no request."""
     deployment.create()
     with deployment.replicating(store=hooked, poll_interval=0.01) as replicator:
         deployment.write(commits=50)
@@ -65,7 +65,7 @@ def test_idle_costs_no_request(deployment, hooked):
 
 
 def test_a_steady_stream_costs_one_request_per_cut(deployment, hooked):
-    """Each segment is one PUT, and nothing else is asked."""
+    """Each segment costs one PUT and no other request."""
     deployment.create()
     with deployment.replicating(store=hooked) as replicator:
         replicator.flush(LONG)
@@ -79,8 +79,8 @@ def test_a_steady_stream_costs_one_request_per_cut(deployment, hooked):
 
 def locks(database):
     """(inode, kind, byte) of each POSIX lock of this process on the database and its index.
-    Neighbouring locks are one line in proc(5), so bytes are compared. A byte locked to the end
-    of the file, which SQLite never does, would be an error here."""
+    Neighbouring locks are one line in proc(5), so the function expands them to bytes. A lock to
+    the end of the file, which SQLite never sets, would be an error here."""
     inodes = {os.stat(f"{database}{suffix}").st_ino for suffix in ("", "-shm")}
     found = set()
     for line in Path("/proc/locks").read_text().splitlines():
@@ -92,9 +92,9 @@ def locks(database):
 
 
 def test_the_application_in_the_same_process_is_left_alone(deployment):
-    """In the application's own process: its locks are the same after start, flush, snapshot,
-    restore, status and stop (O5); its tables are its own; no connection but its own ever wrote;
-    its read transaction goes on."""
+    """A replicator in the application's own process keeps its locks through start, flush, snapshot,
+    restore, status and stop (O5), adds no table, writes nothing through another connection, and
+    leaves its read transaction intact."""
     connection = workload.open_database(str(deployment.path))
     connection.executescript(workload.SCHEMA)
     deployment.write(commits=20)
@@ -126,8 +126,8 @@ def test_the_application_in_the_same_process_is_left_alone(deployment):
 
 
 def test_writers_in_the_same_process(deployment):
-    """Threads of the application write beside the replicator in one process, each with its own
-    connections that come and go."""
+    """Threads of the application write in the process of the replicator, each with connections
+    that open and close."""
     workload.main(workload.parse([str(deployment.path), str(deployment.log(1)), "--commits", "1"]))
     with deployment.replicating() as replicator:
         threads = [
@@ -161,8 +161,8 @@ def test_writers_in_the_same_process(deployment):
     deployment.check_exact()
 
 
-def test_what_is_flushed_can_be_restored_while_it_is_replicated(deployment, hooked):
-    """Restores beside a running replicator, under writes: each is a state that was committed."""
+def test_restores_during_replication(deployment, hooked):
+    """Restores during replication under writes each give a committed state."""
     deployment.create()
     counting = CountingStore(DirectoryStore(deployment.directory / "store"))
     with deployment.replicating(store=hooked) as replicator:
@@ -183,8 +183,8 @@ def test_what_is_flushed_can_be_restored_while_it_is_replicated(deployment, hook
 
 
 def test_an_outage_is_survived(deployment, hooked):
-    """The store goes away under writes; no writer notices, and once it is back everything that
-    was committed meanwhile arrives, transaction by transaction."""
+    """The store goes away under writes; no writer meets an error, and once it is back all commits
+    of the outage are uploaded, transaction by transaction."""
     deployment.create()
     with deployment.replicating(store=hooked) as replicator:
         replicator.flush(LONG)

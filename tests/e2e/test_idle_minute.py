@@ -1,4 +1,4 @@
-"""A minute of nothing, in real time: no request, and hardly any work. Runs in ``make soak``."""
+"""An idle minute in real time costs no request and less than 1 % of a core (``make soak``)."""
 
 import time
 
@@ -34,7 +34,7 @@ def test_an_idle_minute_costs_nothing(cli, fault_proxy, capsys):
         quiet(sidecar)
         before, began = list(fault_proxy.requests), sidecar.cpu_seconds()
         assert before
-        time.sleep(MINUTE)  # the property is about time that passes
+        time.sleep(MINUTE)  # the property is about elapsed time
         spent = sidecar.cpu_seconds() - began
         with capsys.disabled():
             print(  # noqa: T201
@@ -46,5 +46,9 @@ def test_an_idle_minute_costs_nothing(cli, fault_proxy, capsys):
         app.insert(1)
         cli.call("flush", app.path)
         came = [kind for kind, *_ in fault_proxy.requests[len(before) :]]
-        assert sorted(came) == ["GET", "GET", "PUT"]  # after a minute it looks whose the log is
+        assert sorted(came) == [
+            "GET",
+            "GET",
+            "PUT",
+        ]  # after a minute it checks the holder of the archive
         assert sidecar.stop() == 0

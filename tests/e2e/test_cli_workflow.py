@@ -1,4 +1,4 @@
-"""The whole story on a real S3 server, each step by its command, for people and for programs."""
+"""A whole workflow on a real S3 server by its commands, in text and in JSON."""
 
 import signal
 import sqlite3
@@ -20,9 +20,9 @@ def sidecar(cli, app):
     return sidecar
 
 
-def test_backed_up_and_restored_by_the_bucket_alone(cli, app, sidecar):
-    """Write, stop by SIGTERM (0), and on another machine `restore --bucket` finds the one
-    database, says what it restored on which proof, and gives the very same bytes."""
+def test_backup_and_restore_from_the_bucket(cli, app, sidecar):
+    """After writes and SIGTERM (exit code 0), `restore --bucket` on another machine finds the only
+    database, reports the restored transaction and its proofs, and gives the same bytes."""
     for _ in range(30):
         app.insert(3)
     assert sidecar.stop() == 0
@@ -48,7 +48,7 @@ def test_backed_up_and_restored_by_the_bucket_alone(cli, app, sidecar):
 
 
 def test_a_restore_for_programs(cli, app, sidecar):
-    """With --json: one document on stdout, progress as JSON lines on stderr."""
+    """With --json a restore prints one document on stdout, and progress as JSON lines on stderr."""
     app.insert(3)
     flushed = cli.call("flush", app.path, "--json").json
     assert sidecar.stop() == 0
@@ -65,8 +65,8 @@ def test_a_restore_for_programs(cli, app, sidecar):
     assert (again.code, again.json["objects"]) == (0, 0)
 
 
-def test_flush_and_snapshot_keep_their_word(cli, app, sidecar):
-    """What `flush` and `snapshot` name is in the bucket when they return."""
+def test_flush_and_snapshot_are_durable(cli, app, sidecar):
+    """The transaction that `flush` or `snapshot` reports is in the bucket."""
     app.insert(3)
     flushed = cli.call("flush", app.path)
     assert flushed.code == 0
@@ -86,7 +86,7 @@ def test_flush_and_snapshot_keep_their_word(cli, app, sidecar):
 
 
 def test_status_of_a_healthy_sidecar(cli, app, sidecar):
-    """A verdict for people, every field for programs, and exit code 0."""
+    """`status` prints a verdict, with --json every field, and ends with exit code 0."""
     app.insert(3)
     txid = cli.call("flush", app.path, "--json").json["txid"]
     done = cli.call("status", app.path)
@@ -108,7 +108,7 @@ def test_status_of_a_healthy_sidecar(cli, app, sidecar):
 
 
 def test_status_without_a_sidecar(cli, app):
-    """No sidecar is an error that says how to start one, in both voices."""
+    """Without a sidecar the error names the command that starts one, in text and in JSON."""
     done = cli.call("status", app.path)
     assert done.code == 1
     assert "no sidecar answers" in done.err
@@ -118,8 +118,8 @@ def test_status_without_a_sidecar(cli, app):
     assert (done.code, done.error["kind"]) == (1, "NotRunning")
 
 
-def test_history_tells_what_can_be_restored(cli, app, sidecar):
-    """The window, its pieces, and every transaction of it can be asked for."""
+def test_history_lists_restorable_transactions(cli, app, sidecar):
+    """`history` lists the window and its generations, and a transaction of it can be restored."""
     cli.call("flush", app.path)
     for _ in range(3):
         app.insert()
@@ -140,8 +140,8 @@ def test_history_tells_what_can_be_restored(cli, app, sidecar):
     assert count == 21
 
 
-def test_doctor_finds_nothing_wrong(cli, app, sidecar):
-    """Every check passes on a real server, and nothing is left behind in the bucket."""
+def test_doctor_passes_on_a_good_server(cli, app, sidecar):
+    """Every check passes on a real server, and doctor leaves no object in the bucket."""
     before = [item.key for item in cli.store().list("")]
     done = cli.call("doctor", app.path, *cli.bucket_options)
     assert done.code == 0, done.out
@@ -154,7 +154,8 @@ def test_doctor_finds_nothing_wrong(cli, app, sidecar):
 
 
 def test_killed_and_started_again(cli, app, sidecar):
-    """SIGKILL, commits that nobody saw, a second start: everything is there, no new snapshot."""
+    """After SIGKILL and commits without a sidecar, a second start uploads everything without a new
+    snapshot."""
     sidecar.process.send_signal(signal.SIGKILL)
     assert sidecar.wait() == -signal.SIGKILL
     app.insert(5)
@@ -166,8 +167,8 @@ def test_killed_and_started_again(cli, app, sidecar):
     assert len(list(cli.store().list("app.db/snapshots/"))) == 1
 
 
-def test_ctrl_c_is_as_good_as_sigterm(cli, app, sidecar):
-    """SIGINT: everything is in the bucket, exit code 0."""
+def test_ctrl_c_ends_like_sigterm(cli, app, sidecar):
+    """After SIGINT everything is in the bucket, and the exit code is 0."""
     app.insert(4)
     image = image_of(app.path)
     sidecar.signal(signal.SIGINT)
@@ -177,7 +178,7 @@ def test_ctrl_c_is_as_good_as_sigterm(cli, app, sidecar):
 
 
 def test_everything_by_environment(cli, app):
-    """No option at all: bucket, endpoint and database come from REPLICATOR_…"""
+    """Bucket and endpoint come from REPLICATOR_… variables, without any option."""
     settings = {"REPLICATOR_BUCKET": cli.bucket, "REPLICATOR_ENDPOINT_URL": cli.endpoint_url}
     sidecar = cli.sidecar(app.path, bucket_options=(), **settings)
     sidecar.until_following()
@@ -187,8 +188,8 @@ def test_everything_by_environment(cli, app):
     assert (elsewhere / "app.db").read_bytes() == image_of(app.path)
 
 
-def test_waits_for_a_database_to_come(cli, app):
-    """A sidecar may be first; the database is followed once it is made."""
+def test_waits_for_a_database(cli, app):
+    """A sidecar may start first; it follows the database once it exists."""
     path = cli.home / "later.db"
     sidecar = cli.sidecar(path)
     sidecar.until(lambda status: status["state"] == "waiting")
@@ -203,7 +204,7 @@ def test_waits_for_a_database_to_come(cli, app):
 
 
 def test_help_names_every_command(cli):
-    """A new user finds everything by --help, and each command explains its options."""
+    """--help lists every command and the exit codes; each command explains its options."""
     done = cli.call("--help")
     assert done.code == 0
     for command in COMMANDS:

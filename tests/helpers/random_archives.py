@@ -1,7 +1,7 @@
-"""Random pasts, and what of them must come back: shared by the tests of retention.
+"""Random archives and the transactions that must stay restorable, for the tests of retention.
 
-The oracle of what can be restored is the planner of restores, given everything there is to know;
-the oracle of what must be kept is written here anew, from the rules alone.
+The oracle of restorable transactions is the planner of restores with complete facts. The oracle
+of transactions that must stay is written here again, from the rules alone.
 """
 
 import random
@@ -14,7 +14,7 @@ from replicator.format.object_header import parse_metadata
 from replicator.model import Retention
 from replicator.recovery.plan import plan
 from replicator.retention.prune import Pruner, plan_prune
-from tests.helpers.retention import DAY, HOUR, KEYS, MINUTE, SECOND, AgedStore, Past
+from tests.helpers.retention import DAY, HOUR, KEYS, MINUTE, SECOND, AgedArchive, AgedStore
 
 WAITS = (SECOND, 20 * SECOND, 4 * MINUTE, 20 * MINUTE, HOUR, 5 * HOUR, DAY, 3 * DAY, 9 * DAY)
 SPANS = (0, HOUR, 5 * HOUR, DAY, 4 * DAY, 12 * DAY, 40 * DAY, 10**9 * DAY)
@@ -35,7 +35,7 @@ STEPS = (
 )
 ROW = "INSERT INTO t(body) VALUES (randomblob(300))"
 
-stories = st.lists(
+step_lists = st.lists(
     st.tuples(st.sampled_from(STEPS), st.sampled_from(WAITS)), min_size=4, max_size=30
 )
 rules = st.builds(
@@ -53,7 +53,7 @@ rules = st.builds(
 )
 
 
-def random_story(rng):
+def random_steps(rng):
     return [(rng.choice(STEPS), rng.choice(WAITS)) for _ in range(rng.randint(4, 40))]
 
 
@@ -64,57 +64,57 @@ def random_rules(rng):
     )
 
 
-def lived(directory, story, *, merging=True):
-    """A past that went through all steps; merged on the way unless told otherwise."""
-    past = Past(directory, AgedStore(), page_size=512)
-    keeping = past.keeping(rules=Retention(every_transaction=float("inf")))
-    keeping.step(past.now_ms)
-    for step, wait in story:
-        live(past, step)
-        past.wait(wait)
+def grown_archive(directory, steps, *, merging=True):
+    """An archive after all steps, merged on the way unless ``merging`` is false."""
+    archive = AgedArchive(directory, AgedStore(), page_size=512)
+    keeping = archive.keeping(rules=Retention(every_transaction=float("inf")))
+    keeping.step(archive.now_ms)
+    for step, wait in steps:
+        apply_step(archive, step)
+        archive.wait(wait)
         if merging:
-            past.keep(keeping)
-    return past
+            archive.keep(keeping)
+    return archive
 
 
-def live(past, step):
-    """One thing that happens to a database or its replicator."""
+def apply_step(archive, step):
+    """Applies one step of a database or its replicator."""
     match step:
         case "insert":
-            past.insert(2)
+            archive.insert(2)
         case "rewrite":
-            past.run("UPDATE t SET body = randomblob(400) WHERE id % 2", ROW)
-            past.cut()
+            archive.run("UPDATE t SET body = randomblob(400) WHERE id % 2", ROW)
+            archive.cut()
         case "shrink":
-            past.run("DELETE FROM t WHERE id % 3 < 2", ROW)
-            past.run("VACUUM")
-            past.cut()
+            archive.run("DELETE FROM t WHERE id % 3 < 2", ROW)
+            archive.run("VACUUM")
+            archive.cut()
         case "batch":
-            past.insert(1, cut=False)
-            past.wait(SECOND)
-            past.insert(3)
+            archive.insert(1, cut=False)
+            archive.wait(SECOND)
+            archive.insert(3)
         case "squash":
-            past.insert(1, cut=False)
-            past.insert(1, cut=False)
-            past.bucket.squash()
+            archive.insert(1, cut=False)
+            archive.insert(1, cut=False)
+            archive.bucket.squash()
         case "snapshot":
-            past.snapshot()
+            archive.snapshot()
         case "generation":
-            past.start_generation()
+            archive.start_generation()
         case "orphan":
-            past.cut()
-            past.bucket.snapshot(
-                generation=f"00000000-0000-4000-8000-{past.now_ms:012x}", image=past.images[1]
+            archive.cut()
+            archive.bucket.snapshot(
+                generation=f"00000000-0000-4000-8000-{archive.now_ms:012x}", image=archive.images[1]
             )
         case "checkpoint":
-            past.bucket.checkpoint()
+            archive.bucket.checkpoint()
 
 
-# ---------------------------------------------------------------- what can be restored
+# ---------------------------------------------------------------- restorable transactions
 
 
 def listing_of(store):
-    """Everything a restore could learn by reading every object."""
+    """The listing with everything that a restore could learn from every object."""
     catalog = Catalog(store, "app.db")
     catalog.load(None, complete=True)
     for item in (*catalog.listing.wal, *catalog.listing.merged):
@@ -126,7 +126,7 @@ def listing_of(store):
 
 
 def restorable(store, head):
-    """Every txid to which a way leads."""
+    """Every txid that a restore can reach."""
     listing = listing_of(store)
     return {txid for txid in range(1, head + 1) if _leads(listing, txid)}
 
@@ -138,41 +138,42 @@ def _leads(listing, txid):
         return False
 
 
-def must_stay(past, retention, now_ms, possible):
-    """Txids that the rules promise, of those that are possible: within the window and at its
-    old edge every one, and the present."""
+def must_stay(archive, retention, now_ms, possible):
+    """The possible txids that the rules promise: all within the window and at its old edge, and the
+    newest."""
     edge = now_ms - 1000 * retention.every_transaction
-    older = [txid for txid, at_ms in past.times.items() if at_ms < edge]
+    older = [txid for txid, at_ms in archive.times.items() if at_ms < edge]
     since = max(older, default=1)
-    return {txid for txid in possible if txid >= since} | ({past.txid} & possible)
+    return {txid for txid in possible if txid >= since} | ({archive.txid} & possible)
 
 
-def promised(past, retention, now_ms, possible, decision):
+def promised(archive, retention, now_ms, possible, decision):
     points = {point.txid for point in decision.points}
     window = {txid for txid in possible if txid >= decision.window_from}
-    return must_stay(past, retention, now_ms, possible) | window | points
+    return must_stay(archive, retention, now_ms, possible) | window | points
 
 
-def periods(past, retention, now_ms, txids):
-    """Which hours and days (UTC) within the rules one of ``txids`` lies in."""
+def periods(archive, retention, now_ms, txids):
+    """The hours and days (UTC) within the rules that contain one of ``txids``."""
     found = set()
     for name, span, length in (("hour", retention.hourly, HOUR), ("day", retention.daily, DAY)):
         found |= {
-            (name, past.times[txid] // length)
+            (name, archive.times[txid] // length)
             for txid in txids
-            if txid in past.times and past.times[txid] // length * length >= now_ms - 1000 * span
+            if txid in archive.times
+            and archive.times[txid] // length * length >= now_ms - 1000 * span
         }
     return found
 
 
-class Pruning:
-    """A prune of a past that stops after each deletion."""
+class SteppedPrune:
+    """A prune that stops after each deletion."""
 
-    def __init__(self, past, retention, grace_ms):
-        self.store, self.rules, self.deleted = past.store, retention, 0
-        self.plan = plan_prune(past.store, KEYS, retention, past.now_ms, grace_ms=grace_ms)
+    def __init__(self, archive, retention, grace_ms):
+        self.store, self.rules, self.deleted = archive.store, retention, 0
+        self.plan = plan_prune(archive.store, KEYS, retention, archive.now_ms, grace_ms=grace_ms)
         self.left = list(self.plan.decision.deletions)
-        self._pruner = Pruner(past.store, KEYS)
+        self._pruner = Pruner(archive.store, KEYS)
 
     def step(self):
         if self.left:
@@ -184,6 +185,6 @@ class Pruning:
             self.step()
 
 
-def some(rng: random.Random, values, count):
+def sample(rng: random.Random, values, count):
     values = sorted(values)
     return rng.sample(values, min(count, len(values)))

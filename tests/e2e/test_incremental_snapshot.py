@@ -54,7 +54,7 @@ def large_app(proxied_cli):
 
 
 def change(app, first):
-    """One row in a hundred, all beside each other."""
+    """Changes a contiguous range of one row in a hundred."""
     rows = app.db.execute("SELECT max(id) FROM t").fetchone()[0] // 100
     app.run(f"UPDATE t SET body = {HALF_RANDOM} WHERE id BETWEEN {first} AND {first + rows}")
 
@@ -65,8 +65,7 @@ def snapshots(proxied_cli):
 
 
 def check(proxied_cli, app):
-    """The bucket alone gives the database back, no upload is left, and the newest snapshot,
-    by the stock tool, is one plain database."""
+    """A restore from the bucket equals the database, and no multipart upload is left."""
     out = proxied_cli.home / "out.db"
     done = proxied_cli.call(
         "restore", *proxied_cli.bucket_options, "--output", out, "--overwrite", "--json"
@@ -77,11 +76,9 @@ def check(proxied_cli, app):
         assert store.list_uploads("") == []
 
 
-def test_a_snapshot_costs_the_network_what_changed(
-    proxied_cli, part_counter, large_app, scoreboard
-):
-    """After a clustered change of one percent: the parts that hold the change, the first and
-    the last one are sent; all else is copied in the store."""
+def test_a_snapshot_sends_only_changed_parts(proxied_cli, part_counter, large_app, scoreboard):
+    """After a clustered change of one percent, a snapshot sends the changed parts, the first and
+    the last one; the store copies all others."""
     sidecar = proxied_cli.sidecar(large_app.path)
     sidecar.until_following()
     whole = snapshots(proxied_cli)[0].size
@@ -99,9 +96,9 @@ def test_a_snapshot_costs_the_network_what_changed(
     )
 
 
-def test_copies_go_on_after_a_kill(proxied_cli, fault_proxy, part_counter, large_app):
-    """kill -9 between two copies: the next start goes on with that upload, and the object is
-    the database."""
+def test_copies_resume_after_a_kill(proxied_cli, fault_proxy, part_counter, large_app):
+    """After SIGKILL between two copies the next start resumes that upload, and the object is the
+    database."""
     sidecar = proxied_cli.sidecar(large_app.path)
     sidecar.until_following()
     part_counter.forget()
@@ -126,8 +123,8 @@ def test_copies_go_on_after_a_kill(proxied_cli, fault_proxy, part_counter, large
 
 @pytest.mark.parametrize("fault", effort(["deleted"], ["deleted", "refused"]))
 def test_without_copies_all_of_it_is_sent(proxied_cli, part_counter, large_app, fault):
-    """The source is deleted in the middle, or the store does not know the request: the
-    snapshot is sent as a whole, and nobody has to do anything."""
+    """If the source is deleted during the copies, or the store does not support them, the snapshot
+    is sent as a whole without any help."""
     sidecar = proxied_cli.sidecar(large_app.path)
     sidecar.until_following()
     (first,) = snapshots(proxied_cli)

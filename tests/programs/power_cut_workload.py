@@ -1,9 +1,9 @@
-"""A process that lives through everything a replicator does, to be watched by strace.
+"""A process that goes through all work of a replicator while strace records it.
 
-    python power_story.py PLACE COMMITS
+    python power_cut_workload.py DIRECTORY COMMITS
 
-It says ``durable TXID ROWS`` in the file ``said`` of the place whenever it was told so. The store
-is a directory, ``store``; the power never fails there.
+It appends ``durable TXID ROWS`` to the file ``said`` of the directory after each flush. The store
+is a directory, ``store``, on which the power never fails.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def open_database(path):
 
 
 def body(seq, size):
-    """Nothing that could be compressed. ``size`` tells it apart from another life's."""
+    """Incompressible bytes; ``size`` distinguishes them from rows after a power cut."""
     return random.Random(seq * 100_003 + size).randbytes(size)
 
 
 def rows(db):
-    """How many rows there are, which must be exactly those from 1 on."""
+    """The number of rows, which must be exactly 1 to that number."""
     if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         return 0
     found = db.execute("SELECT seq, body FROM t ORDER BY seq").fetchall()
@@ -68,7 +68,7 @@ def commit(db, seq, size):
 
 
 def shorten_everything():
-    """Whatever takes a thousand commits in real life happens within a few here."""
+    """Limits so small that a few commits reach what usually takes a thousand."""
     replicator.capture.holds.ROLL_OVER_FRAMES = replicator.engine.session.ROLL_OVER_FRAMES = 40
     replicator.replicator.CACHE_LIMITS = CacheLimits(least_changes=400, keep_segments=12)
 
@@ -90,7 +90,7 @@ def replicator_of(place, store):
     )
 
 
-class Story:
+class PowerCutWorkload:
     def __init__(self, place, commits):
         self.commits = commits
         self.place = place
@@ -111,7 +111,7 @@ class Story:
         self.commit()
         self.live(self.first)
         self.live(self.outage)
-        self.commit()  # while nobody follows
+        self.commit()  # while no replicator runs
         self.live(self.first)
         self.db.close()
 
@@ -128,7 +128,7 @@ class Story:
             self.flush(mine, snapshot=number == self.commits // 2)
 
     def outage(self, mine):
-        """What waits is squashed, and everything goes out in the end."""
+        """Pending segments are squashed during an outage, and all are uploaded after it."""
         self.store.away = True
         for _ in range(24):
             self.commit(LARGE)
@@ -139,4 +139,4 @@ class Story:
 
 
 if __name__ == "__main__":
-    Story(Path(sys.argv[1]), int(sys.argv[2])).run()
+    PowerCutWorkload(Path(sys.argv[1]), int(sys.argv[2])).run()
