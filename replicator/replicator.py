@@ -194,7 +194,7 @@ class SqliteReplicator:
         if self._parts is not None and output.resolve() == self.config.database:
             raise ReplicatorError("the database is being replicated; stop first")
         return restore_from(
-            target=self.config.target, store=self._given_store, files=self._files, **options
+            address=self.config.address, store=self._given_store, files=self._files, **options
         )
 
     def status(self) -> ReplicationStatus:
@@ -228,13 +228,13 @@ class _Parts:
         self._own_shared = SharedResources() if shared is None else None
         shared = shared or self._own_shared
         assert shared is not None  # given, or our own
-        limits = shared.endpoint(config.target)
-        keys = Keys(config.target.prefix)
+        limits = shared.endpoint(config.address)
+        keys = Keys(config.address.prefix)
         self.metrics = metrics
         self.cache = Cache.open(config.cache, files, CACHE_LIMITS)
         self._seen: _Seen = [], None, 0
         self.store = WatchedStore(
-            shared.stores.open(config.target) if store is None else store,
+            shared.stores.open(config.address) if store is None else store,
             alarms=shared.alarms,
             on_overdue=lambda error: self.pipeline.warn(error),  # noqa: PLW0108 - made below
         )
@@ -396,7 +396,7 @@ class _Parts:
             and self._would_notice(head),
             state=self.pipeline.state if running else "stopped",
             database=str(config.database),
-            url=config.target.url,
+            url=config.address.url,
             generation=head.generation if head else "",
             txid=head.last_txid if head else 0,
             durable_txid=self.uploader.durable_txid,
@@ -490,7 +490,7 @@ def _nothing(config: SqliteReplicatorConfig) -> ReplicationStatus:
         healthy=False,
         state="stopped",
         database=str(config.database),
-        url=config.target.url,
+        url=config.address.url,
         generation="",
         txid=0,
         durable_txid=0,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from replicator.archive.catalog import find_databases
 from replicator.errors import ConfigError, NoBackup
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 from replicator.store.registry import open_store
 from replicator.store.retry import RetryingStore, RetryPolicy
 
@@ -15,18 +16,18 @@ PATIENCE = RetryPolicy(deadline=60.0, first_contact=10.0)  # seconds
 
 
 @contextlib.contextmanager
-def opened(target: StoreTarget) -> Iterator[tuple[Store, str]]:
+def opened(address: StoreAddress) -> Iterator[tuple[Store, str]]:
     """``NoBackup`` if there is no database, ``ConfigError`` if there are several to choose
     from."""
-    with contextlib.closing(open_store(target)) as store:
+    with contextlib.closing(open_store(address)) as store:
         patient = RetryingStore(store, PATIENCE)
-        yield patient, target.prefix or _the_only_one(patient, target)
+        yield patient, address.prefix or _the_only_one(patient, address)
 
 
-def _the_only_one(store: Store, target: StoreTarget) -> str:
+def _the_only_one(store: Store, address: StoreAddress) -> str:
     choices = find_databases(store)
     if not choices:
-        raise NoBackup(f"no backup at {target.url}", hint="check the bucket and the prefix")
+        raise NoBackup(f"no backup at {address.url}", hint="check the bucket and the prefix")
     if len(choices) > 1:
         raise ConfigError(
             f"the bucket holds {len(choices)} databases: {', '.join(choices)}",

@@ -68,7 +68,7 @@ def command(
     from replicator.inspect.cost import cost_at, own_prices
 
     report = cost_at(
-        options.target(bucket, prefix, url, endpoint_url, region, profile),
+        options.address(bucket, prefix, url, endpoint_url, region, profile),
         own_prices(gb_month=gb_month, put=put, listing=listing, get=get),
     )
     if as_json:

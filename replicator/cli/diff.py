@@ -45,7 +45,7 @@ def command(
 
     with progress.shown(as_json=as_json) as report_progress:
         report = diff_at(
-            options.target(bucket, prefix, url, endpoint_url, region, profile),
+            options.address(bucket, prefix, url, endpoint_url, region, profile),
             When.parse(since),
             When.parse(until),
             scratch=scratch,

@@ -47,7 +47,7 @@ def command(
     try:
         with progress.shown(as_json=as_json) as report_progress:
             report = drill_at(
-                options.target(bucket, prefix, url, endpoint_url, region, profile),
+                options.address(bucket, prefix, url, endpoint_url, region, profile),
                 assertions=assertions or (),
                 scratch=scratch,
                 txid=txid,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from replicator.archive.reachable import Ranges
     from replicator.inspect.history import History
     from replicator.inspect.transactions import Transaction
-    from replicator.store.base import StoreTarget
+    from replicator.store.address import StoreAddress
 
 
 def command(
@@ -46,11 +46,11 @@ def command(
     """
     from replicator.inspect.history import histories
 
-    target = options.target(bucket, prefix, url, endpoint_url, region, profile)
+    address = options.address(bucket, prefix, url, endpoint_url, region, profile)
     if transactions:
-        _commits(target, limit or None, as_json=as_json)
+        _commits(address, limit or None, as_json=as_json)
         return
-    found = histories(target)
+    found = histories(address)
     if as_json:
         output.emit_json([output.plain(each) for each in found])
     else:
@@ -58,11 +58,11 @@ def command(
             show(each)
 
 
-def _commits(target: StoreTarget, limit: int | None, *, as_json: bool) -> None:
+def _commits(address: StoreAddress, limit: int | None, *, as_json: bool) -> None:
     from replicator.archive.locate import opened
     from replicator.inspect.transactions import transactions
 
-    with opened(target) as (store, prefix):
+    with opened(address) as (store, prefix):
         rows = islice(transactions(store, prefix), limit)
         if as_json:
             output.emit_json([output.plain(row) for row in rows])

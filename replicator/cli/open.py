@@ -39,13 +39,13 @@ def command(
     """
     from replicator.inspect.open import When, opened_point, run_on, shell
 
-    target = options.target(bucket, prefix, url, endpoint_url, region, profile)
+    address = options.address(bucket, prefix, url, endpoint_url, region, profile)
     words = cmd or shell()  # before anything is fetched
     with contextlib.ExitStack() as stack:
         with progress.shown(as_json=as_json) as report_progress:
             path, report = stack.enter_context(
                 opened_point(
-                    target, When(txid, timestamp), scratch=scratch, progress=report_progress
+                    address, When(txid, timestamp), scratch=scratch, progress=report_progress
                 )
             )
         _announce(report)

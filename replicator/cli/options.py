@@ -14,7 +14,7 @@ import typer
 from replicator.errors import ConfigError
 
 if TYPE_CHECKING:
-    from replicator.store.base import StoreTarget
+    from replicator.store.address import StoreAddress
 
 
 def duration(text: str) -> float:
@@ -192,23 +192,23 @@ KeepSnapshots = Annotated[
 ]
 
 
-def target(
+def address(
     bucket: str,
     prefix: str,
     url: str,
     endpoint_url: str | None,
     region: str | None,
     profile: str | None,
-) -> StoreTarget:
+) -> StoreAddress:
     """The place a command speaks of when it names no database."""
-    from replicator.store.base import StoreTarget
+    from replicator.store.address import StoreAddress
 
     if bool(bucket) == bool(url):
         raise ConfigError(
             "name one place: a bucket or a url",
             hint="set --bucket NAME (and --prefix), or --url s3://bucket/prefix",
         )
-    return StoreTarget.parse(
+    return StoreAddress.parse(
         url or f"s3://{bucket}",
         prefix=prefix,
         endpoint_url=endpoint_url,

@@ -26,10 +26,10 @@ def command(
     """Keep a transaction restorable until it is unpinned; without TXID list what is pinned."""
     from replicator.retention.api import pin, pins
 
-    target = options.target(bucket, prefix, url, endpoint_url, region, profile)
+    address = options.address(bucket, prefix, url, endpoint_url, region, profile)
     if txid is not None:
-        pin(target, txid, note)
-    found = pins(target)
+        pin(address, txid, note)
+    found = pins(address)
     if as_json:
         output.emit_json([output.plain(each) for each in found])
     elif not found:

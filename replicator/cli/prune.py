@@ -51,8 +51,8 @@ def command(
             snapshots=keep_snapshots,
         )
     )
-    target = options.target(bucket, prefix, url, endpoint_url, region, profile)
-    plan, done = prune(target, rules, delete=yes)
+    address = options.address(bucket, prefix, url, endpoint_url, region, profile)
+    plan, done = prune(address, rules, delete=yes)
     if as_json:
         output.emit_json(document(plan, done))
     else:

@@ -58,8 +58,8 @@ def ask_all(file: Path, request: dict[str, Any]) -> list[Answer]:
         try:
             answer: dict[str, Any] = ask_sidecar(config.cache, request)
         except ReplicatorError as error:
-            return Answer(str(config.database), config.target.url, error=error)
-        return Answer(str(config.database), config.target.url, answer)
+            return Answer(str(config.database), config.address.url, error=error)
+        return Answer(str(config.database), config.address.url, answer)
 
     configs = ConfigFile.load(file).configs()
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -22,7 +22,7 @@ def command(
     """Unpin a transaction: the rules decide whether it stays."""
     from replicator.retention.api import unpin
 
-    unpin(options.target(bucket, prefix, url, endpoint_url, region, profile), txid)
+    unpin(options.address(bucket, prefix, url, endpoint_url, region, profile), txid)
     if as_json:
         output.emit_json({"unpinned": txid})
     else:

@@ -51,7 +51,7 @@ def command(
 
     with progress.shown(as_json=as_json) as report_progress:
         report = verify_at(
-            options.target(bucket, prefix, url, endpoint_url, region, profile),
+            options.address(bucket, prefix, url, endpoint_url, region, profile),
             data=data,
             sample=sample,
             progress=report_progress,

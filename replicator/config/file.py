@@ -160,8 +160,8 @@ class Search:
 
     def _take(self, entry: Entry, config: SqliteReplicatorConfig) -> ConfigError | None:
         """Give the database its place and its cache, unless somebody has them."""
-        target = config.target
-        place = (target.scheme, target.endpoint_url, target.bucket, target.path, target.prefix)
+        address = config.address
+        place = (address.scheme, address.endpoint_url, address.bucket, address.path, address.prefix)
         wanted = (config.database, ("cache", config.cache), place)
         for each in wanted:
             if each in self._taken:
@@ -281,6 +281,6 @@ def _clash(entry: Entry, config: SqliteReplicatorConfig, other: Path) -> ConfigE
         return ConfigError(f"{entry.name}: {other} is named twice")
     return ConfigError(
         f"{entry.name}: {config.database} and {other} would both be kept in "
-        f"{config.target.url}, or in one cache",
+        f"{config.address.url}, or in one cache",
         hint="give each a prefix of its own",
     )

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from replicator.errors import ConfigError
 from replicator.model import Retention
-from replicator.store.base import Checksums, StoreTarget
+from replicator.store.address import Checksums, StoreAddress
 from replicator.system.paths import cache_directory
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -151,7 +151,7 @@ class SqliteReplicatorConfig:
     """The database file: absolute, symlinks resolved once (SQLite names its WAL after that)."""
     cache: Path = dataclasses.field(init=False, repr=False, compare=False)
     """The cache directory: absolute."""
-    target: StoreTarget = dataclasses.field(init=False, repr=False, compare=False)
+    address: StoreAddress = dataclasses.field(init=False, repr=False, compare=False)
     """Where backups go, with the prefix that is in force."""
 
     def __post_init__(self) -> None:
@@ -162,7 +162,7 @@ class SqliteReplicatorConfig:
             raise ConfigError(f"checksums: {self.checksums!r} is unknown; it is {known}")
         object.__setattr__(self, "database", _database(os.fspath(self.db_path)))
         object.__setattr__(self, "cache", self._cache())
-        object.__setattr__(self, "target", self._target())
+        object.__setattr__(self, "address", self._address())
 
     @classmethod
     def from_env(
@@ -198,7 +198,7 @@ class SqliteReplicatorConfig:
             raise ConfigError("cache_dir: is empty")
         return Path(self.cache_dir).expanduser().resolve()
 
-    def _target(self) -> StoreTarget:
+    def _address(self) -> StoreAddress:
         if bool(self.bucket) == bool(self.url):
             given = "both a bucket and a url are" if self.bucket else "neither bucket nor url is"
             raise ConfigError(f"{given} set", hint="set one: --bucket NAME, or --url s3://…")
@@ -207,11 +207,11 @@ class SqliteReplicatorConfig:
                 f"bucket: {self.bucket!r} is not a bucket's name",
                 hint="a prefix has its own setting; for a whole address use --url",
             )
-        target = StoreTarget.parse(
+        address = StoreAddress.parse(
             self.url or f"s3://{self.bucket}", endpoint_url=self.endpoint_url,
             region=self.region, profile=self.profile, checksums=self.checksums,
         )  # fmt: skip
-        return dataclasses.replace(target, prefix=self._prefix(target.prefix))
+        return dataclasses.replace(address, prefix=self._prefix(address.prefix))
 
     def _prefix(self, of_url: str) -> str:
         own = self.prefix.strip("/")

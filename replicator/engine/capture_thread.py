@@ -74,7 +74,7 @@ class Pipeline:
     ) -> None:
         self._config = config
         self._shared = shared
-        self._joins = shared.endpoint(config.target).joins
+        self._joins = shared.endpoint(config.address).joins
         self._cache = cache
         self._uploader = uploader
         self._metrics = metrics
@@ -88,7 +88,7 @@ class Pipeline:
         self._requests: list[Future[int]] = []
         self._snapshot_requests: list[Request] = []
         self._lock = threading.Lock()
-        name = f"replicator-capture:{config.target.prefix}"  # what is logged tells whose it is
+        name = f"replicator-capture:{config.address.prefix}"  # what is logged tells whose it is
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._rejoin: ContinuityLost | None = None
         self._pause = FIRST_PAUSE

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import Self
 
-from replicator.store.base import StoreTarget
+from replicator.store.address import StoreAddress
 from replicator.store.pool import SharedStores
 from replicator.system.limiter import CapacityLimiter
 from replicator.system.scheduler import Scheduler
@@ -43,10 +43,10 @@ class SharedResources:
         self._endpoints: dict[str, EndpointLimits] = {}
         self._lock = threading.Lock()
 
-    def endpoint(self, target: StoreTarget) -> EndpointLimits:
-        """The limits of the target's endpoint."""
+    def endpoint(self, address: StoreAddress) -> EndpointLimits:
+        """The limits of the address's endpoint."""
         with self._lock:
-            name = target.endpoint_url or target.scheme
+            name = address.endpoint_url or address.scheme
             return self._endpoints.setdefault(name, EndpointLimits())
 
     def close(self) -> None:

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from replicator.archive.locate import opened
 from replicator.inspect.history import History, history
 from replicator.inspect.transactions import Transaction, transactions
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 
 DAY_MS, DAYS, GB = 86_400_000, 30, 10**9
 MOST_TRANSACTIONS = 200_000  # of the newest day; more than that are extrapolated
@@ -126,9 +127,9 @@ class CostReport:
     sources: tuple[str, ...]
 
 
-def cost_at(target: StoreTarget, prices: Iterable[Prices] = PRICES) -> CostReport:
-    """:func:`cost` of the database a target names, or of the only one there."""
-    with opened(target) as (store, prefix):
+def cost_at(address: StoreAddress, prices: Iterable[Prices] = PRICES) -> CostReport:
+    """:func:`cost` of the database an address names, or of the only one there."""
+    with opened(address) as (store, prefix):
         return cost(store, prefix, prices)
 
 

@@ -16,7 +16,8 @@ from replicator.inspect.open import When, restore_point
 from replicator.model import RestoreReport
 from replicator.recovery.progress import Progress
 from replicator.sqlite.compare import Comparison, SchemaChange, TableChange
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 from replicator.system.files import Files
 from replicator.system.scratch import scratch_directory
 
@@ -47,15 +48,15 @@ class DiffReport:
 
 
 def diff_at(
-    target: StoreTarget,
+    address: StoreAddress,
     since: When,
     until: When,
     *,
     scratch: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> DiffReport:
-    """:func:`diff` of the database a target names, or of the only one there."""
-    with opened(target) as (store, prefix):
+    """:func:`diff` of the database an address names, or of the only one there."""
+    with opened(address) as (store, prefix):
         return diff(store, prefix, since, until, scratch=scratch, progress=progress)
 
 

@@ -16,7 +16,8 @@ from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import DatabaseUnusable, LocalIOError, ReplicatorError
 from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.store import probe
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 from replicator.store.registry import open_store
 from replicator.system import host
 from replicator.system.files import Files, database_reader
@@ -40,7 +41,7 @@ def doctor(config: SqliteReplicatorConfig) -> Iterator[Check]:
     yield check_sqlite(host.sqlite_version())
     yield from check_database(config.database)
     yield check_space(config.cache, config.max_cache_bytes)
-    yield from check_store(config.target)
+    yield from check_store(config.address)
 
 
 def check_sqlite(version: tuple[int, int, int]) -> Check:
@@ -117,9 +118,9 @@ def check_space(cache: Path, wanted: int) -> Check:
     return Check("disk space", "ok", detail)
 
 
-def check_store(target: StoreTarget, store: Store | None = None) -> Iterator[Check]:
+def check_store(address: StoreAddress, store: Store | None = None) -> Iterator[Check]:
     """Reach the bucket, write to it, and race for one key; the first failure ends it."""
-    opened = store or open_store(target)
+    opened = store or open_store(address)
     try:
         for name, ask in (
             ("bucket", _reach),
@@ -127,7 +128,7 @@ def check_store(target: StoreTarget, store: Store | None = None) -> Iterator[Che
             ("append once", _race),
             ("large objects", _race_large),
         ):
-            answer = _answer(name, lambda ask=ask: ask(opened, target))  # type: ignore[misc]
+            answer = _answer(name, lambda ask=ask: ask(opened, address))  # type: ignore[misc]
             yield answer
             if answer.verdict == "fail":
                 return
@@ -136,18 +137,18 @@ def check_store(target: StoreTarget, store: Store | None = None) -> Iterator[Che
             opened.close()
 
 
-def _reach(store: Store, target: StoreTarget) -> Check:
-    probe.check_reachable(store, target.prefix)
-    return Check("bucket", "ok", f"{target.url} can be listed")
+def _reach(store: Store, address: StoreAddress) -> Check:
+    probe.check_reachable(store, address.prefix)
+    return Check("bucket", "ok", f"{address.url} can be listed")
 
 
-def _read_back(store: Store, target: StoreTarget) -> Check:
-    probe.check_readable_back(store, target.prefix)
+def _read_back(store: Store, address: StoreAddress) -> Check:
+    probe.check_readable_back(store, address.prefix)
     return Check("read back", "ok", "what is stored comes back unchanged, with its metadata")
 
 
-def _race(store: Store, target: StoreTarget) -> Check:
-    winners = probe.race_conditional_put(store, target.prefix, writers=RACERS)
+def _race(store: Store, address: StoreAddress) -> Check:
+    winners = probe.race_conditional_put(store, address.prefix, writers=RACERS)
     if winners == 1:
         return Check("append once", "ok", f"1 winner of {RACERS} writers to one key")
     return Check(
@@ -158,7 +159,7 @@ def _race(store: Store, target: StoreTarget) -> Check:
     )
 
 
-def _race_large(store: Store, target: StoreTarget) -> Check:
+def _race_large(store: Store, address: StoreAddress) -> Check:
     """Only a single transaction of more than 48 MiB compressed goes to the log in parts."""
     name, remedy = (
         "large objects",
@@ -167,9 +168,9 @@ def _race_large(store: Store, target: StoreTarget) -> Check:
             "two could both append one huge transaction"
         ),
     )
-    if not probe.completes_conditionally(store, target.prefix):
+    if not probe.completes_conditionally(store, address.prefix):
         return Check(name, "warn", "completing an upload replaces an object that exists", remedy)
-    winners = probe.race_conditional_complete(store, target.prefix, writers=RACERS)
+    winners = probe.race_conditional_complete(store, address.prefix, writers=RACERS)
     if winners == 1:
         return Check(name, "ok", f"1 winner of {RACERS} uploads to one key")
     return Check(name, "warn", f"{winners} winners of {RACERS} uploads to one key", remedy)

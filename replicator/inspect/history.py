@@ -30,7 +30,8 @@ from replicator.archive.records import PROVEN, newest
 from replicator.archive.spans import Listing, log_spans
 from replicator.errors import NoBackup
 from replicator.format.object_header import ObjectFacts, parse_metadata
-from replicator.store.base import ObjectInfo, Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import ObjectInfo, Store
 from replicator.store.registry import open_store
 from replicator.store.retry import RetryingStore, RetryPolicy
 
@@ -106,14 +107,14 @@ Entry = tuple[ParsedKey, ObjectInfo]
 Facts = Mapping[int, ObjectFacts]  # of segments whose HEAD was asked for, by first txid
 
 
-def histories(target: StoreTarget) -> list[History]:
-    """The history of the database a target names, or of every database in the bucket when it
+def histories(address: StoreAddress) -> list[History]:
+    """The history of the database an address names, or of every database in the bucket when it
     names none. ``NoBackup`` if there is none."""
-    with contextlib.closing(open_store(target)) as opened:
+    with contextlib.closing(open_store(address)) as opened:
         store = RetryingStore(opened, RETRIES)
-        prefixes = [target.prefix] if target.prefix else find_databases(store)
+        prefixes = [address.prefix] if address.prefix else find_databases(store)
         if not prefixes:
-            raise NoBackup(f"no backup at {target.url}", hint=_NOWHERE)
+            raise NoBackup(f"no backup at {address.url}", hint=_NOWHERE)
         return [
             history(store, prefix, url=f"{store.url.rstrip('/')}/{prefix}".rstrip("/"))
             for prefix in prefixes

@@ -25,7 +25,8 @@ from replicator.errors import ConfigError, NoBackup
 from replicator.model import RestoreReport
 from replicator.recovery.api import restore
 from replicator.recovery.progress import Progress
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 from replicator.system.child import wait_for
 from replicator.system.scratch import scratch_directory
 
@@ -74,15 +75,15 @@ def restore_point(
 
 @contextlib.contextmanager
 def opened_point(
-    target: StoreTarget,
+    address: StoreAddress,
     when: When,
     *,
     scratch: Path | None = None,
     progress: Listener | None = None,
 ) -> Iterator[tuple[Path, RestoreReport]]:
-    """A restore point of the database a target names as a read-only file, for a while."""
+    """A restore point of the database an address names as a read-only file, for a while."""
     with scratch_directory(scratch) as directory:
-        with opened(target) as (store, prefix):
+        with opened(address) as (store, prefix):
             path = directory / (prefix.rpartition("/")[2] or "database")
             report = restore_point(store, prefix, when, path, progress)
         yield path, report

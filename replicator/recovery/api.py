@@ -26,7 +26,8 @@ from replicator.recovery.progress import Meter, Progress
 from replicator.recovery.publish import check_target, publish
 from replicator.recovery.recovery import Recovered, Recovery
 from replicator.sqlite.check import check_database
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 from replicator.store.registry import open_store
 from replicator.store.retry import RetryingStore, RetryPolicy
 from replicator.system import clock
@@ -70,7 +71,7 @@ def restore(
     allow_older: bool = False,
     verify: Verify = "none",
     progress: Callable[[Progress], None] | None = None,
-    target: StoreTarget | None = None,
+    address: StoreAddress | None = None,
     store: Store | None = None,
     files: Files | None = None,
 ) -> RestoreReport | None:
@@ -79,7 +80,7 @@ def restore(
     ``txid`` or ``timestamp`` (aware, else UTC; or RFC 3339, or ``"2 hours ago"``) name the
     transaction: the one, or the last committed by then; default: the newest. ``output``
     defaults to the database's own name here. Without ``prefix`` the one database of the bucket
-    is meant. ``target`` stands for bucket, url and prefix where they were parsed already;
+    is meant. ``address`` stands for bucket, url and prefix where they were parsed already;
     ``store`` for the store itself, which is not closed then.
 
     Returns None when there is no backup. With ``if_missing`` an existing output is left alone
@@ -93,11 +94,11 @@ def restore(
     """
     _check(txid=txid, timestamp=timestamp, verify=verify)
     started, meter = time.monotonic(), Meter(progress)
-    if store is None or target is not None:
-        target = _place(target, url, bucket, prefix, endpoint_url, region, profile)
-        prefix = target.prefix
+    if store is None or address is not None:
+        address = _place(address, url, bucket, prefix, endpoint_url, region, profile)
+        prefix = address.prefix
     given = Keys(prefix).prefix
-    with _opened(store, target, meter) as opened:
+    with _opened(store, address, meter) as opened:
         if if_missing and output is not None and Path(output).exists():
             return _untouched(Path(output), _address(opened, given))  # even with the store away
         found = given or _only_database(opened)
@@ -134,19 +135,19 @@ def _check(*, txid: int | None, timestamp: datetime | str | None, verify: str) -
 
 
 def _place(
-    target: StoreTarget | None,
+    address: StoreAddress | None,
     url: str,
     bucket: str,
     prefix: str,
     endpoint_url: str | None,
     region: str | None,
     profile: str | None,
-) -> StoreTarget:
-    if target is not None:
-        return target
+) -> StoreAddress:
+    if address is not None:
+        return address
     if bool(url) == bool(bucket):
         raise ConfigError("name the bucket or the url", hint="--bucket NAME or --url s3://…")
-    return StoreTarget.parse(
+    return StoreAddress.parse(
         url or f"s3://{bucket}",
         prefix=prefix,
         endpoint_url=endpoint_url,
@@ -156,14 +157,14 @@ def _place(
 
 
 @contextlib.contextmanager
-def _opened(store: Store | None, target: StoreTarget | None, meter: Meter) -> Iterator[Store]:
+def _opened(store: Store | None, address: StoreAddress | None, meter: Meter) -> Iterator[Store]:
     """A store that retries, closed only if it was opened here."""
     policy = RetryPolicy(deadline=PATIENCE, first_contact=FIRST_CONTACT)
     if store is not None:
         yield RetryingStore(store, policy, on_failure=meter.trouble)
         return
-    assert target is not None  # one of the two is given
-    with contextlib.closing(open_store(target)) as opened:
+    assert address is not None  # one of the two is given
+    with contextlib.closing(open_store(address)) as opened:
         yield RetryingStore(opened, policy, on_failure=meter.trouble)
 
 

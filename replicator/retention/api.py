@@ -25,7 +25,8 @@ from replicator.retention.merge import Source
 from replicator.retention.policy import KeptPoint, Verdict
 from replicator.retention.prune import Plan, Pruned, Pruner, plan_prune, settle
 from replicator.retention.worker import Keeper, Keeping
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 from replicator.system import clock
 from replicator.system.scheduler import Scheduler
 
@@ -63,7 +64,7 @@ def keeper_for(
     """What merges and prunes while ``config`` is replicated; not started yet."""
     keeping = Keeping(
         store=store,
-        keys=Keys(config.target.prefix),
+        keys=Keys(config.address.prefix),
         rules=config.retention,
         appended=partial(_appended, cache, durable_txid),
         cached=partial(_cached, cache),
@@ -114,24 +115,24 @@ def _cached(cache: Cache, first: int, last: int) -> Sequence[Source]:
 
 
 def prune(
-    target: StoreTarget, rules: Retention, *, delete: bool = False
+    address: StoreAddress, rules: Retention, *, delete: bool = False
 ) -> tuple[Plan, Pruned | None]:
-    """What the rules keep and delete of the database at ``target``; with ``delete`` it is done.
+    """What the rules keep and delete of the database at ``address``; with ``delete`` it is done.
 
     Safe while a replicator runs, and while somebody restores. Raises what the store raises;
     a bucket that forbids deletions is said so in :attr:`Pruned.refused`.
     """
-    with opened(target) as (store, prefix):
+    with opened(address) as (store, prefix):
         plan = plan_prune(store, Keys(prefix), rules, clock.now_ms())
         if not delete:
             return plan, None
         return plan, Pruner(store, Keys(prefix)).apply(plan, plan.decision.deletions)
 
 
-def pin(target: StoreTarget, txid: int, note: str = "") -> None:
+def pin(address: StoreAddress, txid: int, note: str = "") -> None:
     """Keep a restore point until it is unpinned, whatever the rules say; ``GapError`` when it
     cannot be restored as it is."""
-    with opened(target) as (store, prefix):
+    with opened(address) as (store, prefix):
         keys, point = Keys(prefix), PinnedPoint(txid, note)
         found = listing.take_inventory(store, keys)
         plan = settle(store, replace(found, pins=(point,)), Retention(), clock.now_ms(), grace_ms=0)
@@ -143,13 +144,13 @@ def pin(target: StoreTarget, txid: int, note: str = "") -> None:
         listing.pin(store, keys, point)
 
 
-def unpin(target: StoreTarget, txid: int) -> None:
+def unpin(address: StoreAddress, txid: int) -> None:
     """Leave a restore point to the rules again; ``ReplicatorError`` when it is not pinned."""
-    with opened(target) as (store, prefix):
+    with opened(address) as (store, prefix):
         listing.unpin(store, Keys(prefix), txid)
 
 
-def pins(target: StoreTarget) -> tuple[PinnedPoint, ...]:
+def pins(address: StoreAddress) -> tuple[PinnedPoint, ...]:
     """Every pinned restore point."""
-    with opened(target) as (store, prefix):
+    with opened(address) as (store, prefix):
         return listing.list_pins(store, Keys(prefix))

@@ -97,4 +97,4 @@ def _report(fleet: Fleet, late: int) -> None:
     elif not late:
         (member,) = fleet.members
         position = member.replicator.status().durable_txid
-        log.info("everything up to txid %d is in %s", position, member.config.target.url)
+        log.info("everything up to txid %d is in %s", position, member.config.address.url)

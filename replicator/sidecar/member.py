@@ -58,7 +58,7 @@ class Member:
         """Restore the missing database; False if the bucket has no backup of it."""
         config = self.config
         log.info(
-            "%s does not exist; looking for its backup in %s", config.database, config.target.url
+            "%s does not exist; looking for its backup in %s", config.database, config.address.url
         )
         report = self.replicator.restore(if_missing=True)
         if report is None:
@@ -77,7 +77,7 @@ class Member:
         """Start replication, then answer commands. Raises the error of the replicator."""
         self.replicator.start()
         self.started, self.error = True, None
-        log.info("following %s, backing up to %s", self.config.database, self.config.target.url)
+        log.info("following %s, backing up to %s", self.config.database, self.config.address.url)
         self._open_control()
 
     def try_start(self, retry: float) -> None:

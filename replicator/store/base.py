@@ -7,7 +7,6 @@ that may pass. A failure is never reported as a missing object.
 
 Implementations are safe to share between threads and do not retry; see :mod:`.retry`.
 
-:class:`StoreTarget` says which store, and never holds or shows credentials.
 """
 
 from __future__ import annotations
@@ -15,13 +14,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-from urllib.parse import quote, unquote, urlsplit
+from typing import TypeAlias
 
-from replicator.errors import ConfigError
-
-Metadata = Mapping[str, str]
-Checksums = Literal["when_required", "when_supported"]
+Metadata: TypeAlias = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,100 +52,6 @@ class Upload:
 Folders = list[str]
 Parts = list[Part]
 Uploads = list[Upload]
-
-
-@dataclass(frozen=True, slots=True)
-class StoreTarget:
-    """Which store, and where in it: everything :func:`.open_store` needs but credentials.
-
-    ``s3://bucket/prefix`` names a bucket and a prefix. ``file:///dir`` names a directory that
-    plays the part of the bucket; its prefix is given beside it.
-    """
-
-    scheme: Literal["s3", "file"]
-    bucket: str = ""
-    path: str = ""  # absolute directory, "file" only
-    prefix: str = ""  # without slashes at the ends
-    endpoint_url: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    checksums: Checksums = "when_required"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prefix", self.prefix.strip("/"))
-        place = self.bucket if self.scheme == "s3" else self.path
-        if not place:
-            raise ConfigError("no bucket is named", hint="write s3://bucket/prefix or file:///dir")
-        if self.endpoint_url is not None:
-            _check_endpoint(self.endpoint_url)
-
-    @classmethod
-    def parse(
-        cls,
-        url: str,
-        *,
-        prefix: str = "",
-        endpoint_url: str | None = None,
-        region: str | None = None,
-        profile: str | None = None,
-        checksums: Checksums = "when_required",
-    ) -> StoreTarget:
-        """The target a URL names; ``ConfigError`` for anything else. ``prefix`` is used when
-        the URL itself has none."""
-        scheme, colon, rest = url.partition("://")
-        if colon and scheme == "file":
-            return cls("file", path=_file_path(rest), prefix=prefix)
-        if not colon or scheme != "s3":
-            raise ConfigError(
-                "the address is neither s3://… nor file://…",
-                hint="write s3://bucket/prefix or file:///dir",
-            )
-        bucket, _, own = rest.partition("/")
-        _refuse_credentials(bucket)
-        return cls(
-            "s3",
-            bucket=bucket,
-            prefix=own.strip("/") or prefix,
-            endpoint_url=endpoint_url,
-            region=region,
-            profile=profile,
-            checksums=checksums,
-        )
-
-    @property
-    def url(self) -> str:
-        """The target for people; free of credentials."""
-        if self.scheme == "s3":
-            return "/".join(filter(None, ("s3:/", self.bucket, self.prefix)))
-        return "/".join(filter(None, ("file://" + quote(self.path.rstrip("/")), self.prefix)))
-
-
-def _refuse_credentials(authority: str) -> None:
-    if "@" in authority:
-        raise ConfigError(
-            "an address must not hold credentials",
-            hint="use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
-        )
-
-
-def _check_endpoint(endpoint_url: str) -> None:
-    parts = urlsplit(endpoint_url)
-    _refuse_credentials(parts.netloc)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigError(
-            "the endpoint is not an http:// or https:// address",
-            hint="write --endpoint-url https://host:port",
-        )
-
-
-def _file_path(rest: str) -> str:
-    host, slash, path = rest.partition("/")
-    if host not in ("", "localhost") or not slash:
-        raise ConfigError(
-            "a file:// address must name an absolute directory",
-            hint="write file:///dir, with three slashes",
-        )
-    return "/" + unquote(path).strip("/")
 
 
 class Store(abc.ABC):

@@ -32,6 +32,7 @@ from replicator.errors import (
     StoreUnsafe,
     UploadMissing,
 )
+from replicator.store.address import StoreAddress
 from replicator.store.base import Folders, Metadata, ObjectInfo, Part, Parts, Store, Upload, Uploads
 
 HIDDEN = ".replicator"
@@ -277,6 +278,11 @@ class DirectoryStore(Store):
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+def open_address(address: StoreAddress, pool: int) -> DirectoryStore:  # noqa: ARG001
+    """The directory of a ``file://`` address; any number of threads may use it."""
+    return DirectoryStore(address.path)
 
 
 def _is_plain(key: str) -> bool:

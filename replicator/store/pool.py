@@ -9,7 +9,8 @@ import contextlib
 import threading
 from dataclasses import replace
 
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 from replicator.store.registry import open_store
 
 POOL = 64  # connections that are kept; far more than a process uses at once, see engine/shared.py
@@ -20,11 +21,11 @@ class SharedStores:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._stores: dict[StoreTarget, Store] = {}
+        self._stores: dict[StoreAddress, Store] = {}
 
-    def open(self, target: StoreTarget) -> Store:
-        """The store behind ``target``, which its users do not close."""
-        place = replace(target, prefix="")
+    def open(self, address: StoreAddress) -> Store:
+        """The store behind ``address``, which its users do not close."""
+        place = replace(address, prefix="")
         with self._lock:
             if place not in self._stores:
                 self._stores[place] = open_store(place, pool=POOL)

@@ -1,27 +1,22 @@
-"""The one door to the bucket: :func:`open_store` turns a target into a store.
+"""Opens the store of an address.
 
-Implementations are imported only when they are asked for; boto3 costs a tenth of a second.
+Owns the choice of the implementation by the address's scheme. A new kind of store is one module
+with ``open_address`` and one line in :data:`.address.SCHEMES`. Refuses to import an implementation
+before it is needed: boto3 costs a tenth of a second.
 """
 
 from __future__ import annotations
 
-from replicator.store.base import Store, StoreTarget
+import importlib
+
+from replicator.store.address import SCHEMES, StoreAddress
+from replicator.store.base import Store
 
 
-def open_store(target: StoreTarget, *, pool: int = 16) -> Store:
-    """The store behind ``target``. Nothing is asked of it yet, so it need not be reachable.
-    ``pool`` is the number of threads that may speak to it at once."""
-    if target.scheme == "file":
-        from replicator.store.directory import DirectoryStore
+def open_store(address: StoreAddress, *, pool: int = 16) -> Store:
+    """The store at ``address``. Sends no request yet, so the store need not be reachable.
 
-        return DirectoryStore(target.path)
-    from replicator.store.s3 import S3Store
-
-    return S3Store(
-        target.bucket,
-        endpoint_url=target.endpoint_url,
-        region=target.region,
-        profile=target.profile,
-        checksums=target.checksums,
-        pool=pool,
-    )
+    ``pool`` is the number of threads that may use it at the same time.
+    """
+    store: Store = importlib.import_module(SCHEMES[address.scheme]).open_address(address, pool)
+    return store

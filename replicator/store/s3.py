@@ -46,8 +46,8 @@ from replicator.errors import (
     StoreUnavailable,
     UploadMissing,
 )
+from replicator.store.address import Checksums, StoreAddress
 from replicator.store.base import (
-    Checksums,
     Folders,
     Metadata,
     ObjectInfo,
@@ -436,6 +436,18 @@ class S3Store(Store):
             for item in page.get("Uploads", ())
         ]
         return sorted(uploads, key=lambda upload: upload.key)  # SeaweedFS goes by id
+
+
+def open_address(address: StoreAddress, pool: int) -> S3Store:
+    """The bucket of an ``s3://`` address."""
+    return S3Store(
+        address.bucket,
+        endpoint_url=address.endpoint_url,
+        region=address.region,
+        profile=address.profile,
+        checksums=address.checksums,
+        pool=pool,
+    )
 
 
 def _no_region(**_: object) -> tuple[AWSResponse, dict[str, Any]]:

@@ -30,15 +30,15 @@ def require_conditional_put(
     ``patient`` is ``store`` with retries; ``anew``: remember nothing. ``StoreUnsafe`` for a
     store that lets several win, or none.
     """
-    place = [config.target.url, config.target.endpoint_url]
+    place = [config.address.url, config.address.endpoint_url]
     winners = None if anew else _remembered(cache, place)
     if winners is None or (winners != 1 and not config.allow_unsafe_store):
-        winners = probe.race_conditional_put(store, config.target.prefix, RACERS, patient=patient)
+        winners = probe.race_conditional_put(store, config.address.prefix, RACERS, patient=patient)
         cache.put(Fact.STORE_CHECK, json.dumps([place, winners]))
     if winners == 1:
         return
     told = (
-        f"{config.target.url}: {winners} of {RACERS} writers to one key were told that they "
+        f"{config.address.url}: {winners} of {RACERS} writers to one key were told that they "
         "alone created it"
     )
     if not config.allow_unsafe_store:

@@ -29,7 +29,8 @@ from replicator.model import RestoreReport
 from replicator.recovery.api import restore
 from replicator.recovery.progress import Progress
 from replicator.sqlite.check import check_database, require_true
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.scratch import scratch_directory
@@ -52,7 +53,7 @@ class DrillReport:
 
 
 def drill_at(
-    target: StoreTarget,
+    address: StoreAddress,
     *,
     assertions: Sequence[str] = (),
     scratch: Path | None = None,
@@ -61,8 +62,8 @@ def drill_at(
     record: bool = True,
     progress: Callable[[Progress], None] | None = None,
 ) -> DrillReport:
-    """:func:`drill` of the database a target names, or of the only one there."""
-    with opened(target) as (store, prefix):
+    """:func:`drill` of the database an address names, or of the only one there."""
+    with opened(address) as (store, prefix):
         return drill(
             store,
             prefix,

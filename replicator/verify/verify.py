@@ -31,7 +31,8 @@ from replicator.errors import (
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.progress import Meter, Progress
-from replicator.store.base import Store, StoreTarget
+from replicator.store.address import StoreAddress
+from replicator.store.base import Store
 from replicator.system import clock
 from replicator.verify import consistency as chain
 from replicator.verify.consistency import Finding
@@ -112,16 +113,16 @@ class _Survey:
 
 
 def verify_at(
-    target: StoreTarget,
+    address: StoreAddress,
     *,
     data: bool = False,
     sample: str | None = None,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> VerifyReport:
-    """:func:`verify` of the database a target names, or of the only one there. What it finds is
+    """:func:`verify` of the database an address names, or of the only one there. What it finds is
     noted in the bucket, where that may be written, for the sidecar of the database."""
-    with opened(target) as (store, prefix):
+    with opened(address) as (store, prefix):
         report = verify(store, prefix, data=data, sample=sample, seed=seed, progress=progress)
         if report.findings:
             with contextlib.suppress(ReplicatorError):

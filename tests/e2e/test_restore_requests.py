@@ -18,7 +18,7 @@ from replicator.errors import (
 from replicator.format.page_hashes import pack_hashes, page_hashes
 from replicator.recovery import api, snapshot
 from replicator.recovery.api import find_databases
-from replicator.store.base import StoreTarget
+from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from tests.helpers.bucket import BucketBuilder, busy_bucket
@@ -147,8 +147,8 @@ def test_a_url(tmp_path):
     for options in (
         {"url": url},
         {"url": url, "prefix": "app.db"},
-        {"target": StoreTarget.parse(url, prefix="app.db")},
-        {"target": StoreTarget.parse(url, prefix="app.db"), "store": bucket.store},
+        {"address": StoreAddress.parse(url, prefix="app.db")},
+        {"address": StoreAddress.parse(url, prefix="app.db"), "store": bucket.store},
     ):
         report = restore(output=tmp_path / "out.db", overwrite=True, **options)
         assert (tmp_path / "out.db").read_bytes() == bucket.images[report.txid]

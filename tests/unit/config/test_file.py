@@ -21,7 +21,7 @@ def write(tmp_path):
 
 
 def places(file):
-    return {config.database.name: config.target.url for config in file.configs()}
+    return {config.database.name: config.address.url for config in file.configs()}
 
 
 def test_defaults_hold_for_every_database_and_an_entry_goes_before_them(write):
@@ -145,7 +145,7 @@ def test_a_pattern_over_directories_keeps_files_of_one_name_apart(write, tmp_pat
         [[database]]
         path = "tenants/*/app.db"
         """)
-    assert sorted(config.target.prefix for config in file.configs()) == [
+    assert sorted(config.address.prefix for config in file.configs()) == [
         "shop/one/app.db",
         "shop/two/app.db",
     ]

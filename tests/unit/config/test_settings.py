@@ -31,7 +31,7 @@ def test_defaults_need_a_database_and_a_bucket_only():
     config = make()
     assert config.database == Path("/data/app.db")
     assert config.cache == Path("/data/.app.db-replicator")
-    assert config.target.url == "s3://b/app.db"
+    assert config.address.url == "s3://b/app.db"
     assert config.sync_interval == 1.0
     assert config.max_cache_bytes == 1 << 30
 
@@ -41,7 +41,7 @@ def test_a_config_is_frozen_and_can_be_varied():
     config = make()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.bucket = "c"
-    assert dataclasses.replace(config, bucket="c").target.bucket == "c"
+    assert dataclasses.replace(config, bucket="c").address.bucket == "c"
     assert config == make()
 
 
@@ -53,7 +53,7 @@ def test_symlinks_are_resolved_once(tmp_path):
     config = make(db_path=tmp_path / "link.db", cache_dir=tmp_path / "c")
     (tmp_path / "link.db").unlink()
     assert config.database == tmp_path / "real" / "app.db"
-    assert config.target.prefix == "app.db"
+    assert config.address.prefix == "app.db"
     assert config.cache == tmp_path / "c"
 
 
@@ -78,16 +78,16 @@ def test_relative_paths_and_the_home_directory(tmp_path, monkeypatch):
 ])  # fmt: skip
 def test_bucket_and_url_say_the_same(settings, url):
     """Two spellings of one place."""
-    assert make(**settings).target.url == url
+    assert make(**settings).address.url == url
 
 
-def test_the_target_carries_how_to_reach_it():
+def test_the_address_carries_how_to_reach_it():
     """Endpoint, region, profile and checksum mode belong to the store."""
-    target = make(
+    address = make(
         endpoint_url="http://127.0.0.1:9000", region="eu", profile="p", checksums="when_supported"
-    ).target
-    assert (target.endpoint_url, target.region) == ("http://127.0.0.1:9000", "eu")
-    assert (target.profile, target.checksums) == ("p", "when_supported")
+    ).address
+    assert (address.endpoint_url, address.region) == ("http://127.0.0.1:9000", "eu")
+    assert (address.profile, address.checksums) == ("p", "when_supported")
 
 
 @pytest.mark.parametrize(("settings", "message"), [

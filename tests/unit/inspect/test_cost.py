@@ -22,7 +22,7 @@ from replicator.inspect.cost import (
 )
 from replicator.inspect.history import Activity, Generation, History, Snapshot
 from replicator.inspect.transactions import Transaction
-from replicator.store.base import StoreTarget
+from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from tests.helpers.bucket import BucketBuilder
@@ -144,7 +144,7 @@ def url(tmp_path):
 
 def test_a_report_of_a_bucket(url):
     """Stored bytes are those that are there."""
-    report = cost_at(StoreTarget.parse(url))
+    report = cost_at(StoreAddress.parse(url))
     assert report.ours.stored_bytes == report.log_bytes + report.snapshot_bytes
     assert report.workload.transactions == 3
     assert [ours.store for ours, _ in report.bills] == [prices.name for prices in PRICES]

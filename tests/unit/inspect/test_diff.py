@@ -17,7 +17,7 @@ from replicator.inspect import open as point
 from replicator.inspect.diff import diff, diff_at
 from replicator.inspect.open import VARIABLE, When, opened_point, run_on, shell
 from replicator.sqlite.compare import Comparison, SchemaChange, TableChange
-from replicator.store.base import StoreTarget
+from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from replicator.system.scratch import scratch_directory
@@ -286,7 +286,7 @@ def place(tmp_path):
     built.insert(4)
     built.cut()
     built.close()
-    return StoreTarget.parse(f"file://{tmp_path}/bucket")
+    return StoreAddress.parse(f"file://{tmp_path}/bucket")
 
 
 def test_a_diff_at_a_place(place, tmp_path):

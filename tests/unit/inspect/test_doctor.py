@@ -14,11 +14,11 @@ from replicator.inspect.doctor import (
     check_store,
     doctor,
 )
-from replicator.store.base import StoreTarget
+from replicator.store.address import StoreAddress
 from replicator.store.memory import MemoryStore
 from replicator.system.host import FileSystem
 
-TARGET = StoreTarget("s3", bucket="b", prefix="app.db")
+TARGET = StoreAddress("s3", bucket="b", prefix="app.db")
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def test_a_database_that_appears_is_followed(file, tmp_path, bucket):
         make(tmp_path / "t" / "more" / "c.db")
         wait_for(lambda: len(fleet.members) == 3)
         wait_for(lambda: all(member.started for member in fleet.members))
-        assert [member.config.target.prefix for member in fleet.members] == [
+        assert [member.config.address.prefix for member in fleet.members] == [
             "a.db",
             "b.db",
             "more/c.db",

@@ -118,7 +118,7 @@ def test_the_settings_of_a_request_decide(tmp_path, monkeypatch):
     monkeypatch.setenv("REPLICATOR_POLL_INTERVAL", "7s")
     request = RunRequest({"db_path": "x.db", "bucket": "b", "sync_interval": 2.0})
     (config,) = databases_of(request).configs
-    assert (config.target.url, config.sync_interval, config.poll_interval) == ("s3://b/x.db", 2, 7)
+    assert (config.address.url, config.sync_interval, config.poll_interval) == ("s3://b/x.db", 2, 7)
     file = tmp_path / "r.toml"
     file.write_text('bucket = "b"\nsync_interval = 1\n[[database]]\npath = "x.db"\n')
     databases = databases_of(RunRequest({"sync_interval": 2.0}, str(file)))

@@ -266,14 +266,14 @@ def test_many_threads_share_one_client(server):
         ("import replicator.store.registry, replicator.store.retry, replicator.store.probe", ""),
         (
             "from replicator.store.registry import *\n"
-            "from replicator.store.base import StoreTarget\n"
-            "open_store(StoreTarget('file', path='/'))",
+            "from replicator.store.address import StoreAddress\n"
+            "open_store(StoreAddress('file', path='/'))",
             "",
         ),
         (
             "from replicator.store.registry import *\n"
-            "from replicator.store.base import StoreTarget\n"
-            "open_store(StoreTarget('s3', bucket='b'))",
+            "from replicator.store.address import StoreAddress\n"
+            "open_store(StoreAddress('s3', bucket='b'))",
             "botocore",
         ),
     ],

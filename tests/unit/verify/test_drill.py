@@ -31,8 +31,8 @@ from replicator.errors import (
     NoBackup,
 )
 from replicator.sqlite.check import check_database
+from replicator.store.address import StoreAddress
 from replicator.store.bandwidth import ThrottledStore
-from replicator.store.base import StoreTarget
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from replicator.system.files import Files
@@ -188,7 +188,7 @@ def test_a_drill_at_a_place(tmp_path, scratch):
     for name in ("source", "bucket"):
         (tmp_path / name).mkdir()
     built = BucketBuilder(tmp_path / "source", DirectoryStore(tmp_path / "bucket"))
-    report = drill_at(StoreTarget.parse(f"file://{tmp_path}/bucket"), scratch=scratch)
+    report = drill_at(StoreAddress.parse(f"file://{tmp_path}/bucket"), scratch=scratch)
     built.close()
     assert report.restore.txid == 1
     assert Path(tmp_path / "bucket" / report.recorded).exists()

@@ -16,7 +16,7 @@ from replicator.format.object_header import parse_metadata
 from replicator.model import Kind
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.progress import Meter
-from replicator.store.base import StoreTarget
+from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from replicator.system.files import Files
@@ -403,7 +403,7 @@ def test_a_place_is_opened_and_damage_is_noted_there(tmp_path):
     leaves none."""
     (tmp_path / "source").mkdir()
     (tmp_path / "bucket").mkdir()
-    target = StoreTarget.parse(f"file://{tmp_path}/bucket")
+    target = StoreAddress.parse(f"file://{tmp_path}/bucket")
     with pytest.raises(NoBackup):
         verify_at(target)
     store = DirectoryStore(tmp_path / "bucket")
