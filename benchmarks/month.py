@@ -33,6 +33,7 @@ from replicator.inspect import cost
 from replicator.model import Kind, Retention
 from replicator.retention.policy import Decision, decide
 from replicator.retention.worker import MERGE_GRACE_MS
+from replicator.snapshot.limits import SnapshotRule
 from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
 
 DAY_S, DAYS = 86_400, 30
@@ -172,9 +173,7 @@ def _due(last: SnapshotItem, at_ms: int, logged: float) -> bool:
         SnapshotFacts(last.txid, last.stored_ms, last.size),
         at_ms=at_ms,
         log_bytes=round(logged),
-        interval=DEFAULT["snapshot_interval"],
-        ratio=DEFAULT["snapshot_log_ratio"],
-        max_age=DEFAULT["snapshot_max_age"],
+        rule=SnapshotRule(),
     )
 
 

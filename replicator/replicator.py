@@ -23,10 +23,10 @@ from typing import Any, Self, TypeAlias
 from replicator._version import __version__
 from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
-from replicator.cache.limits import CacheLimits
 from replicator.cache.records import SegmentRecord
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.capture_thread import Pipeline
+from replicator.engine.limits import Limits
 from replicator.engine.resume import Joiner
 from replicator.engine.shared import SharedResources
 from replicator.errors import Cancelled, Fenced, LocalIOError, NotDurable, ReplicatorError
@@ -35,7 +35,7 @@ from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
 from replicator.recovery.api import restore as restore_from
 from replicator.retention.api import keeper_for
 from replicator.store.base import Store
-from replicator.store.retry import Clock, RetryingStore, RetryPolicy
+from replicator.store.retry import Clock, RetryingStore
 from replicator.store.timeouts import WatchedStore
 from replicator.system import clock
 from replicator.system.files import Files
@@ -44,8 +44,6 @@ from replicator.system.paths import wal_path
 from replicator.upload.uploader import Uploader
 from replicator.verify.monitor import Guard, Levers
 
-CACHE_LIMITS = CacheLimits()
-SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
 MIRRORED = (
     "txid",
@@ -58,13 +56,13 @@ MIRRORED = (
 )  # fields of the status that are figures too
 _Seen: TypeAlias = tuple[list[SegmentRecord], SegmentRecord | None, int]  # waiting, newest, bytes
 POLL = 0.2  # seconds between two looks whether a wait was given up
-HEALTH_WINDOW_MS = 10_000  # how long a commit may wait before it counts as unhealthy
 
 
 class SqliteReplicator:
     """Replicates one database while started. ``store`` and ``files`` (every access to the local
     disk) are for tests and special needs; by default the config says which store. ``shared``
     are the resources that several replicators of a process share; by default each has its own.
+    ``limits`` are the numbers that follow from the config, unless a test needs smaller ones.
 
     As a context manager it starts, and at the end of the block flushes (30 s at most) and
     stops; ``NotDurable`` then says what did not reach the bucket yet.
@@ -77,8 +75,10 @@ class SqliteReplicator:
         store: Store | None = None,
         files: Files | None = None,
         shared: SharedResources | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.config = config
+        self.limits = limits or Limits.of(config)
         self._given_shared = shared
         self.metrics = Metrics()
         self._given_store = store
@@ -100,7 +100,12 @@ class SqliteReplicator:
             if self.config.auto_restore:
                 self.restore(if_missing=True)
             self._parts = _Parts(
-                self.config, self._given_store, self.metrics, self._files, self._given_shared
+                self.config,
+                self.limits,
+                self._given_store,
+                self.metrics,
+                self._files,
+                self._given_shared,
             )
             self._parts.start()
         except BaseException as error:
@@ -220,6 +225,7 @@ class _Parts:
     def __init__(
         self,
         config: SqliteReplicatorConfig,
+        limits: Limits,
         store: Store | None,
         metrics: Metrics,
         files: Files,
@@ -228,14 +234,16 @@ class _Parts:
         self._own_shared = SharedResources() if shared is None else None
         shared = shared or self._own_shared
         assert shared is not None  # given, or our own
-        limits = shared.endpoint(config.address)
+        endpoint = shared.endpoint(config.address)
+        self._window = limits.health_window
         keys = Keys(config.address.prefix)
         self.metrics = metrics
-        self.cache = Cache.open(config.cache, files, CACHE_LIMITS)
+        self.cache = Cache.open(config.cache, files, limits.cache)
         self._seen: _Seen = [], None, 0
         self.store = WatchedStore(
             shared.stores.open(config.address) if store is None else store,
             alarms=shared.alarms,
+            patience=limits.answer_patience,
             on_overdue=lambda error: self.pipeline.warn(error),  # noqa: PLW0108 - made below
         )
         self.uploader = Uploader(
@@ -243,21 +251,22 @@ class _Parts:
             keys,
             self.cache,
             metrics,
-            keep_bytes=config.max_cache_bytes // 4,
+            limits.upload,
             on_log_lost=self._log_lost,
             on_overtaken=self._overtaken,
             on_damage=self._damaged,
-            limiter=limits.appends,
+            limiter=endpoint.appends,
         )
         self._ending = threading.Event()
         patient = RetryingStore(
             self.store,
-            SNAPSHOT_RETRIES,
+            limits.snapshot_retries,
             Clock(sleep=self._pause),
             on_failure=lambda error: self.pipeline.warn(error),  # noqa: PLW0108 - made below
         )
         self.joiner = Joiner(
             config,
+            limits,
             self.store,
             patient,
             keys,
@@ -265,10 +274,12 @@ class _Parts:
             self.uploader,
             metrics,
             f"replicator {__version__}",
-            limits.joins,
+            endpoint.joins,
             files,
         )
-        self.pipeline = Pipeline(config, self.cache, self.uploader, metrics, self.joiner, shared)
+        self.pipeline = Pipeline(
+            config, limits.loop, self.cache, self.uploader, metrics, self.joiner, shared
+        )
         self.guard = Guard(
             self.store,
             keys,
@@ -392,7 +403,7 @@ class _Parts:
             running=running and self.pipeline.failed is None,
             healthy=running
             and error is None
-            and lag_ms < HEALTH_WINDOW_MS
+            and lag_ms < 1000 * self._window
             and self._would_notice(head),
             state=self.pipeline.state if running else "stopped",
             database=str(config.database),
@@ -439,7 +450,7 @@ class _Parts:
         session = self.pipeline.session
         if self.pipeline.state == "waiting" or session is None:
             return self.pipeline.state == "waiting" and head is None
-        longest = session.poll_interval + HEALTH_WINDOW_MS / 1000
+        longest = session.poll_interval + self._window
         return (
             self.pipeline.state == "following" and time.monotonic() - self.pipeline.looked < longest
         )

@@ -1,8 +1,8 @@
-"""The brake on writers: the write lock, held for moments, and every moment of it accounted for.
+"""Backpressure on writers: holds the write lock for moments, and counts each of them.
 
-Owns: how long writers are made to wait, and the figures that tell of it. Refuses to write: the
-lock is taken and given back. There are two ways, for writers that outrun the capture: stop them
-while the rest of the log is dealt with, or let them have the lock half of the time meanwhile.
+Owns: how long writers have to wait, and the metrics about it. Refuses: to write; it takes the
+lock and releases it. Two ways serve against writers that outrun the capture: block them while the
+rest of the WAL is captured, or leave them the lock half of the time.
 """
 
 from __future__ import annotations
@@ -12,14 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from replicator.capture.limits import CaptureLimits
 from replicator.errors import ReplicatorError
 from replicator.metrics import Metrics
 from replicator.sqlite.live import LiveDatabase
-
-PATIENCE = 0.5  # seconds to try for the write lock before leaving it for later
-# Seconds in turn with the lock and without it. A writer that finds it taken sleeps for 1, 2, 5, 10,
-# 15, 20, 25 … ms, as SQLite's busy handler has it, so that it finds the next gap or the one after.
-SLICE = 0.02
 
 
 class WriterBackpressure:
@@ -29,16 +25,21 @@ class WriterBackpressure:
         self,
         database: LiveDatabase,
         metrics: Metrics,
+        limits: CaptureLimits,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._metrics = metrics
+        self._patience = limits.lock_patience
+        self._slice = limits.lock_slice
         self._clock = clock
 
     @contextlib.contextmanager
-    def block(self, patience: float = PATIENCE) -> Iterator[bool]:
-        """No writer has the lock inside the block; yields False when it was not had in time (s)."""
+    def block(self, patience: float | None = None) -> Iterator[bool]:
+        """No writer has the lock inside the block. Yields False if the lock was not free within
+        ``patience`` seconds (default ``lock_patience`` of the limits)."""
+        patience = self._patience if patience is None else patience
         with self._database.write_lock(patience=patience) as held:
             began = self._clock()
             yield held
@@ -51,7 +52,7 @@ class WriterBackpressure:
         """Writers have the lock half of the time inside the block, so that none waits for long."""
         done = threading.Event()
         thread = threading.Thread(
-            target=self._throttle, args=(done,), name="replicator-brake", daemon=True
+            target=self._throttle, args=(done,), name="replicator-backpressure", daemon=True
         )
         thread.start()
         try:
@@ -61,8 +62,8 @@ class WriterBackpressure:
             thread.join()
 
     def _throttle(self, done: threading.Event) -> None:
-        with contextlib.suppress(ReplicatorError):  # whoever captures meets the same, and tells
+        with contextlib.suppress(ReplicatorError):  # the capture meets the same error, and logs it
             while not done.is_set():
-                with self.block(SLICE):
-                    done.wait(SLICE)
-                done.wait(SLICE)
+                with self.block(self._slice):
+                    done.wait(self._slice)
+                done.wait(self._slice)

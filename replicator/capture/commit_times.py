@@ -1,41 +1,43 @@
-"""When the log was seen to reach where: commit times, as closely as they can be known.
+"""Commit times: observations of the WAL, and the transactions whose frames they saw.
 
-SQLite writes no times into its log. Each look notes how far the log goes and when it was
-written last; a transaction was committed no later than the first look that saw its end. The
-cumulative checksum at that place proves, when the frames are captured, that they are those that
-were seen, and not others of a transaction that was rolled back.
+SQLite writes no times into its WAL. Each look records the end of the WAL and the time of its last
+write; a transaction was committed no later than the first look that saw its end. When the frames
+are captured, the cumulative checksum proves that they are the observed ones, and not those of
+another transaction after a rollback.
+
+Owns: the observations of one WAL. Refuses: to read clocks or files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import Batch, same_wal
 from replicator.model import WalPosition
 
-KEEP = 4096  # observations of one capture; beyond it every other one is forgotten
-
-Seen = tuple[int, int]  # a frame of the log that is being captured, and when it was there (ms)
+Observation = tuple[int, int]  # a frame of the WAL that is captured now, and its time (ms)
 
 
 class WalObservations:
     """Used by the capture thread alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: CaptureLimits) -> None:
+        self._limit = limits.observations
         self._seen: list[tuple[WalPosition, int]] = []
 
     def record(self, end: WalPosition, at_ms: int) -> None:
-        """The log reached ``end``, whose frame was written at ``at_ms`` or before."""
+        """The WAL reached ``end``, whose frame was written at ``at_ms`` or before."""
         if self._seen and self._seen[-1][0] == end:
             return
         while self._seen and self._seen[-1][0].frame >= end.frame:
-            self._seen.pop()  # rolled back, or of a log that is no more
+            self._seen.pop()  # rolled back, or of a WAL that was reset
         self._seen.append((end, at_ms))
-        if len(self._seen) > KEEP:
+        if len(self._seen) > self._limit:
             del self._seen[:-1:2]
 
-    def matching(self, batch: Batch) -> list[Seen]:
-        """The observations that were of these very frames, in their order."""
+    def matching(self, batch: Batch) -> list[Observation]:
+        """The observations of exactly these frames, in their order."""
         first, last = batch.base.frame + 1, batch.base.frame + batch.count
         return [
             (seen.frame, at_ms)
@@ -46,7 +48,7 @@ class WalObservations:
         ]
 
     def captured(self, end: WalPosition) -> None:
-        """Everything up to ``end`` was captured; what was seen behind it is kept."""
+        """Forgets the observations up to ``end``; later ones stay."""
         self._seen = [
             (seen, at_ms)
             for seen, at_ms in self._seen
@@ -55,10 +57,11 @@ class WalObservations:
 
 
 def commit_times(
-    frames: Sequence[int], seen: Sequence[Seen], *, least: int, now: int
+    frames: Sequence[int], seen: Sequence[Observation], *, least: int, now: int
 ) -> tuple[int, ...]:
-    """The time (ms) of each transaction whose last frame is one of the ascending ``frames``: of
-    the first sighting at or behind it, else ``now``. They never go back, nor before ``least``."""
+    """The time (ms) of each transaction whose last frame is one of the ascending ``frames``: that
+    of the first observation at or behind it, else ``now``. Times never decrease, and none is
+    before ``least``."""
     times, at = [], 0
     for frame in frames:
         while at < len(seen) and seen[at][0] < frame:

@@ -1,14 +1,17 @@
-"""The database as it was at one place of its log, readable page by page while it goes on.
+"""The database as it was at one position of its WAL, readable page by page while it changes.
 
-Rests on one fact: whatever is copied into the database file while a hold is held is no newer
-than the log's end as read *after* the hold was opened. So a page is its newest frame up to that
-end, else the bytes in the file.
+Rests on one fact: a checkpoint copies nothing into the database file that is newer than the end
+of the WAL as read *after* the hold was opened. So a page is its newest frame up to that end, else
+the bytes in the file.
+
+Owns: the choice between frame and file. Refuses: to hold the WAL; its caller does.
 """
 
 from __future__ import annotations
 
 from typing import Self
 
+from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader, no_wal, same_wal
 from replicator.errors import ContinuityLost
 from replicator.format.database import lock_page
@@ -22,15 +25,21 @@ EVERYTHING = 1 << 62
 
 
 class Image:
-    """Pages 1 … ``pages`` at ``position``. Read by one thread at a time; close it.
+    """Pages 1 … ``pages`` at ``position``. One thread reads at a time; close it at the end.
 
-    The caller holds a hold, opened before ``position`` was read (None: it is read now), for as
-    long as the image is read.
+    The caller holds the WAL, from before ``position`` was read (None: it is read now) until the
+    last page was read.
     """
 
-    def __init__(self, database: LiveDatabase, position: WalPosition | None = None) -> None:
+    def __init__(
+        self,
+        database: LiveDatabase,
+        limits: CaptureLimits,
+        position: WalPosition | None = None,
+    ) -> None:
         self._database = database
-        self._log = WalFile(wal_path(database.path), database.files)
+        self._limits = limits
+        self._wal = WalFile(wal_path(database.path), database.files)
         self._placement = FrameIndex()
         try:
             self.page_size = database.header().page_size
@@ -41,18 +50,18 @@ class Image:
             raise
 
     def _settle(self, position: WalPosition | None) -> WalPosition:
-        """Read the log; once more if it was reset meanwhile, as a hold on mark zero allows."""
+        """Reads the WAL; once more if it was reset meanwhile, as a hold on mark zero permits."""
         try:
-            return self._read_log(position)
+            return self._read_wal(position)
         except ContinuityLost:
             self._placement = FrameIndex()
-            return self._read_log(position)
+            return self._read_wal(position)
 
-    def _read_log(self, position: WalPosition | None) -> WalPosition:
-        reader = WalReader(self._log, no_wal(self.page_size))
+    def _read_wal(self, position: WalPosition | None) -> WalPosition:
+        reader = WalReader(self._wal, no_wal(self.page_size), self._limits)
         found = reader.find(EVERYTHING)
         if position is not None and not same_wal(reader.position, position):
-            return position  # the log went, so all of it lies in the file
+            return position  # the WAL was reset, so the file contains all of it
         if found is None:
             return position or reader.position
         for batch in reader.batches(found):
@@ -85,21 +94,21 @@ class Image:
         return data
 
     def _put_over(self, data: bytearray, first_pgno: int, overlaid: list[tuple[int, int]]) -> bool:
-        """False when the log was reset meanwhile: then the file alone is the image.
+        """False if the WAL was reset meanwhile: then the file alone is the image.
 
-        A writer that restarts a log writes the new header before any frame, so a header that
-        still stands after our reads vouches for them.
+        A writer that restarts a WAL writes the new header before any frame, so a header that is
+        unchanged after these reads vouches for them.
         """
         for pgno, frame in overlaid:
             at = HEADER_SIZE + (frame - 1) * (self.page_size + FRAME_HEADER_SIZE)
-            page = self._log.read(self.page_size, at + FRAME_HEADER_SIZE)
+            page = self._wal.read(self.page_size, at + FRAME_HEADER_SIZE)
             start = (pgno - first_pgno) * self.page_size
             data[start : start + len(page)] = page
-        header = self._log.header()
+        header = self._wal.header()
         return header is not None and same_wal(header.start(), self.position)
 
     def close(self) -> None:
-        self._log.close()
+        self._wal.close()
 
     def __enter__(self) -> Self:
         return self

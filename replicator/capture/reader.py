@@ -1,7 +1,7 @@
-"""Reading the log forward from a captured position: committed frames, and nothing else.
+"""Reads the WAL forward from a captured position: committed frames, and nothing else.
 
-Owns the question which frames count (salts, checksum chain, a commit at the end) and what became
-of the log since the last look. Driven from outside; never waits, never holds a lock.
+Owns: which frames count (salts, checksum chain, a commit at the end), and the verdict on a WAL
+that changed since the last look. Refuses: to wait and to lock; its caller drives it.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from replicator.capture.limits import CaptureLimits
 from replicator.errors import ContinuityLost
 from replicator.format.wal import (
     FRAME_HEADER_SIZE,
     Frames,
     WalHeader,
     frame_header,
+    frame_size,
+    offset_of,
     rewritten,
     scan,
 )
 from replicator.model import WalPosition
 from replicator.sqlite.live import WalFile
-
-CHUNK_BYTES = 1 << 20  # one read of the log; bounds memory, large enough to vectorise
-FAR_BYTES = 8 << 20  # from here on, versions of a page lie too far apart for a low zstd level
-HOLD_BYTES = 4 << 20  # up to this much is not read a second time when it is captured
-STASH_BYTES = 8 << 20  # most that waits in memory while the log is let go
-HURRY_BYTES = 16 << 20  # the same while writers wait
-SETTLED_NS = 100_000_000  # a modification time younger than this may hide a later write
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,33 +46,25 @@ class Committed:
 
     start: WalPosition
     end: WalPosition
-    complete: bool  # nothing committed followed when the log was read
-    ready: tuple[Batch, ...] = ()  # the whole range when it was read already
-    far: bool = False  # whether it is long, and many of its pages are in it more than once
+    complete: bool  # nothing committed followed when the WAL was read
+    ready: tuple[Batch, ...] = ()  # the whole range, if it was read already
+    far: bool = False  # the range is long, and many of its pages are in it more than once
 
     @property
     def raw_bytes(self) -> int:
         return (self.end.frame - self.start.frame) * frame_size(self.end)
 
 
-def frame_size(position: WalPosition) -> int:
-    return position.page_size + FRAME_HEADER_SIZE
-
-
-def offset_of(position: WalPosition) -> int:
-    return 32 + position.frame * frame_size(position)
-
-
 def no_wal(page_size: int) -> WalPosition:
-    """The position before any log was seen: no header carries it, so the next log is new."""
+    """The position before any WAL was seen: no header matches it, so the next WAL is new."""
     return WalPosition(
         salt1=0, salt2=0, frame=0, checksum=(0, 0), big_endian=False, page_size=page_size
     )
 
 
-def frame_holds(log: WalFile, position: WalPosition) -> bool:
-    """Whether the frame that ends at ``position`` is in the log, as it was read."""
-    data = log.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
+def frame_holds(wal: WalFile, position: WalPosition) -> bool:
+    """Checks whether the WAL still contains the frame that ends at ``position``, unchanged."""
+    data = wal.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
     if len(data) < FRAME_HEADER_SIZE:
         return False
     _, _, salt1, salt2, checksum = frame_header(data)
@@ -84,29 +72,29 @@ def frame_holds(log: WalFile, position: WalPosition) -> bool:
 
 
 def same_wal(a: WalPosition, b: WalPosition) -> bool:
-    """Whether both positions are in one log."""
+    """True if both positions are in one WAL."""
     return (a.salt1, a.salt2) == (b.salt1, b.salt2)
 
 
-def in_wal(log: WalFile, position: WalPosition) -> bool:
-    """Whether the open log file is the one that ``position`` was taken in."""
-    header = log.header()
+def in_wal(wal: WalFile, position: WalPosition) -> bool:
+    """Checks whether ``position`` was taken in the WAL that is open now."""
+    header = wal.header()
     return header is not None and same_wal(header.start(), position)
 
 
-def wal_contains(log: WalFile, position: WalPosition) -> bool:
-    """Whether the log file is the one ``position`` was taken in, unchanged up to there.
+def wal_contains(wal: WalFile, position: WalPosition, limits: CaptureLimits) -> bool:
+    """Checks whether the WAL is the one of ``position``, and unchanged up to there.
 
-    Every frame counts: after a power cut one in the middle may be missing, and SQLite goes on
-    from the one before it, while the last frame that was captured still lies behind.
+    Every frame counts: a power cut may lose one in the middle. SQLite then continues from the
+    frame before it, while the last captured frame still follows behind.
     """
-    header = log.header() if log.refresh() is not None else None
+    header = wal.header() if wal.refresh() is not None else None
     if header is None or header.start() != replace(position, frame=0, checksum=header.checksum):
         return False
-    at, step = header.start(), max(1, CHUNK_BYTES // frame_size(position))
+    at, step = header.start(), max(1, limits.chunk_bytes // frame_size(position))
     while at.frame < position.frame:
         count = min(step, position.frame - at.frame)
-        frames = scan(log.read(count * frame_size(at), offset_of(at)), at)
+        frames = scan(wal.read(count * frame_size(at), offset_of(at)), at)
         if frames.count < count:
             return False
         at = frames.position(at, count)
@@ -114,32 +102,40 @@ def wal_contains(log: WalFile, position: WalPosition) -> bool:
 
 
 class WalReader:
-    """Reads a log forward from ``position``, the end of what was captured."""
+    """Reads a WAL forward from ``position``, the end of the captured frames."""
 
-    def __init__(self, log: WalFile, position: WalPosition, *, anchored: bool = True) -> None:
-        """``anchored`` False: the hold that is held may be younger than frames which were not
-        captured yet, so the log may go before its end was seen; then ``ContinuityLost``."""
-        self._log = log
+    def __init__(
+        self,
+        wal: WalFile,
+        position: WalPosition,
+        limits: CaptureLimits,
+        *,
+        anchored: bool = True,
+    ) -> None:
+        """``anchored`` False: the current hold may be younger than frames that are not captured
+        yet, so the WAL may reset before its end was seen; ``ContinuityLost`` then."""
+        self._wal = wal
+        self._limits = limits
         self._anchored = anchored
         self.position = position
-        self.saw_end = False  # whether nothing committed followed :attr:`read_position` when read
+        self.saw_end = False  # nothing committed followed :attr:`read_position` at the last read
         self._stash: Committed | None = None
 
     def look(self) -> bool:
-        """Whether a frame seems to follow; enters a new log when there is one."""
+        """Checks whether a frame seems to follow; enters a new WAL when there is one."""
         if self._stash is not None:
             return True
-        found = self._log.refresh()
-        header = self._log.header() if found is not None else None
+        found = self._wal.refresh()
+        header = self._wal.header() if found is not None else None
         if header is None:
             return False
         if not same_wal(header.start(), self.position):
             self._enter(header)
         elif self.position.frame == 0:
-            # The header may be written anew until its first commit: the salts are shared, but
-            # each connection counts checkpoints for itself, so that the chain is another one.
+            # Until the first commit the header may be written again: all connections share the
+            # salts, but each counts checkpoints of its own, so the chain differs.
             self.position = header.start()
-        elif not frame_holds(self._log, self.position):
+        elif not frame_holds(self._wal, self.position):
             return self._look_again()
         return self._next_frame_exists()
 
@@ -149,14 +145,14 @@ class WalReader:
                 f"the page size changed from {self.position.page_size} to {header.page_size}"
             )
         if not self._anchored:
-            raise ContinuityLost("the log was reset before its end was captured")
+            raise ContinuityLost("the WAL was reset before its end was captured")
         self.position = header.start()
 
     def _look_again(self) -> bool:
-        """The last frame changed: a new log may have begun between our two reads."""
-        header = self._log.header()
+        """The last frame changed: a new WAL may have begun between the two reads."""
+        header = self._wal.header()
         if header is None or same_wal(header.start(), self.position):
-            raise ContinuityLost(f"frame {self.position.frame} of the log changed after capture")
+            raise ContinuityLost(f"frame {self.position.frame} of the WAL changed after capture")
         self._enter(header)
         return self._next_frame_exists()
 
@@ -164,19 +160,19 @@ class WalReader:
         return self.reaches(1)
 
     def reaches(self, frames: int) -> bool:
-        """Whether the log goes on for ``frames`` frames, committed or not. One small read."""
+        """Checks whether ``frames`` more frames follow, committed or not. One small read."""
         at = offset_of(self.position) + (frames - 1) * frame_size(self.position)
-        data = self._log.read(FRAME_HEADER_SIZE, at)
+        data = self._wal.read(FRAME_HEADER_SIZE, at)
         if len(data) < FRAME_HEADER_SIZE:
             return False
         _, _, salt1, salt2, _ = frame_header(data)
         return (salt1, salt2) == (self.position.salt1, self.position.salt2)
 
     def seen_end(self, ahead: int) -> WalPosition | None:
-        """The position ``ahead`` frames on, as its frame tells it; the chain is not verified.
-        None when the log does not go on that far (any more)."""
+        """The position ``ahead`` frames further, taken from that frame; the chain is not
+        verified. None if the WAL ends before it."""
         position = replace(self.position, frame=self.position.frame + ahead)
-        data = self._log.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
+        data = self._wal.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
         if len(data) < FRAME_HEADER_SIZE:
             return None
         _, _, salt1, salt2, checksum = frame_header(data)
@@ -184,20 +180,21 @@ class WalReader:
         return seen if (salt1, salt2) == (seen.salt1, seen.salt2) else None
 
     def written_ms(self) -> int | None:
-        """When the log was written last (ms, rounded up); None without a log."""
-        found = self._log.refresh()
+        """Time of the last write to the WAL (ms, rounded up); None without a WAL."""
+        found = self._wal.refresh()
         return None if found is None else -(-found.st_mtime_ns // 1_000_000)
 
     def stamp(self) -> int | None:
-        """When the log was written last (ns); None while a later write could look the same."""
-        found = self._log.refresh()
-        if found is None or time.time_ns() - found.st_mtime_ns < SETTLED_NS:
+        """Time of the last write to the WAL (ns); None while a later write could look the
+        same."""
+        found = self._wal.refresh()
+        if found is None or time.time_ns() - found.st_mtime_ns < self._limits.settled_ns:
             return None
         return found.st_mtime_ns
 
     def frames_ahead(self) -> int:
-        """How many frames the log goes on for, committed or not. A few small reads."""
-        low, high = 0, 1  # the log reaches ``low``; doubled until it does not reach ``high``
+        """How many frames follow, committed or not. A few small reads."""
+        low, high = 0, 1  # the WAL reaches ``low``; doubled until it does not reach ``high``
         while self.reaches(high):
             low, high = high, 2 * high
         while high - low > 1:
@@ -206,33 +203,37 @@ class WalReader:
         return low
 
     def last_frame(self) -> int:
-        """Number of the last frame, committed or not, in the log of :attr:`read_position`."""
-        position = self.read_position
-        return position.frame + WalReader(self._log, position).frames_ahead()
+        """Number of the last frame, committed or not, in the WAL of :attr:`read_position`."""
+        return self.read_position.frame + self._beyond().frames_ahead()
+
+    def _beyond(self) -> WalReader:
+        """A second reader, from :attr:`read_position` on."""
+        return WalReader(self._wal, self.read_position, self._limits)
 
     @property
     def stashed(self) -> bool:
-        """Whether frames wait to be captured, see :meth:`stash`."""
+        """True if frames wait in memory to be captured, see :meth:`stash`."""
         return self._stash is not None
 
     def find(self, limit: int, *, hold: int | None = None) -> Committed | None:
         """Committed frames from the captured position on, about ``limit`` bytes at most.
 
         A transaction larger than ``limit`` is still taken whole: a range ends at a commit.
-        What is not longer than ``hold`` bytes (default ``HOLD_BYTES``) is not read a second
-        time when it is captured.
+        A range of at most ``hold`` bytes (default ``hold_bytes`` of the limits) stays in memory
+        and is not read a second time when it is captured.
         """
         if self._stash is not None:
             return self._stash
-        found = self._find(limit, HOLD_BYTES if hold is None else hold) if self.look() else None
+        hold = self._limits.hold_bytes if hold is None else hold
+        found = self._find(limit, hold) if self.look() else None
         self.saw_end = found is None or found.complete
-        if self.saw_end:  # the end of the log, if it is still there
-            self._anchored = self._anchored or self._still_here()
+        if self.saw_end:  # the end of the WAL, if it is still there
+            self._anchored = self._anchored or in_wal(self._wal, self.position)
         return found
 
     def _find(self, limit: int, hold: int) -> Committed | None:
-        """Always from the captured position on: a transaction that was rolled back leaves
-        frames that the next one overwrites from there, and only the chain tells."""
+        """Always reads from the captured position on: a rolled-back transaction leaves frames
+        that the next one overwrites from there, and only the chain tells them apart."""
         base, end, complete, held = self.position, None, True, 0
         batches: list[Batch] = []
         runs: list[Frames] = []
@@ -250,17 +251,18 @@ class WalReader:
         if end is None:
             return None
         ready = _reusable(batches, end) if len(batches) == len(runs) else ()
-        return Committed(self.position, end, complete, ready, _far(self.position, end, runs))
+        return Committed(self.position, end, complete, ready, self._far(self.position, end, runs))
 
-    def _still_here(self) -> bool:
-        return in_wal(self._log, self.position)
+    def _far(self, start: WalPosition, end: WalPosition, runs: Iterable[Frames]) -> bool:
+        size = (end.frame - start.frame) * frame_size(end)
+        return size > self._limits.far_bytes and rewritten(runs)
 
     def _chunks(self, start: WalPosition) -> Iterator[Batch]:
         size = frame_size(start)
-        chunk = max(1, CHUNK_BYTES // size) * size
+        chunk = max(1, self._limits.chunk_bytes // size) * size
         base = start
         while True:
-            data = self._log.read(chunk, offset_of(base))
+            data = self._wal.read(chunk, offset_of(base))
             frames = scan(data, base)
             if frames.count:
                 yield Batch(base, data, frames, frames.count)
@@ -279,30 +281,34 @@ class WalReader:
             yield cut
             if cut.end.frame == found.end.frame:
                 if cut.end != found.end:
-                    raise ContinuityLost("committed frames of the log changed while being read")
+                    raise ContinuityLost("committed frames of the WAL changed while being read")
                 return
-        raise ContinuityLost("committed frames vanished from the log while being read")
+        raise ContinuityLost("committed frames vanished from the WAL while being read")
 
     def advance(self, end: WalPosition) -> None:
-        """Everything up to ``end`` was captured."""
+        """Moves the captured position to ``end``, and releases the frames in memory."""
         self.position = end
         self.close()
 
     def close(self) -> None:
-        """Let go of what waits."""
+        """Releases the frames in memory."""
         self._stash = None
 
     def keep(self, found: Committed) -> None:
-        """Hold ``found`` until it is captured, so that the log may go before that."""
+        """Holds ``found`` in memory until it is captured, so that the WAL may reset before."""
         self._stash = replace(found, ready=tuple(self.batches(found)))
 
     def stash(self, *, hurry: bool = False) -> bool:
-        """Read what is committed, so that the log may go. False: too much of it, or a new log
-        began, which is not joined to what waits of the old one. ``hurry``: writers wait
-        meanwhile."""
+        """Reads the committed frames into memory, so that the WAL may reset. ``hurry``: writers
+        wait for it.
+
+        False if that is too much, or if a new WAL began: its frames are not joined to frames in
+        memory of the old one.
+        """
         stashed = self._stash
-        room = (HURRY_BYTES if hurry else STASH_BYTES) - (stashed.raw_bytes if stashed else 0)
-        beyond = WalReader(self._log, self.read_position)
+        most = self._limits.hurry_bytes if hurry else self._limits.stash_bytes
+        room = most - (stashed.raw_bytes if stashed else 0)
+        beyond = self._beyond()
         much = beyond.reaches(max(1, room // frame_size(beyond.position)))
         found = beyond.find(0 if much else room, hold=room)  # much may be of no commit yet
         if stashed is not None and not same_wal(beyond.position, stashed.end):
@@ -311,32 +317,23 @@ class WalReader:
         if found is not None and self.saw_end:
             start, ready = (stashed.start, stashed.ready) if stashed else (found.start, ())
             batches = (*ready, *beyond.batches(found))
-            self._stash = Committed(
-                start,
-                found.end,
-                True,
-                batches,
-                _far(start, found.end, (batch.frames for batch in batches)),
-            )
+            far = self._far(start, found.end, (batch.frames for batch in batches))
+            self._stash = Committed(start, found.end, True, batches, far)
         return self.saw_end
 
     @property
     def read_position(self) -> WalPosition:
-        """The end of what is captured, or waits to be."""
+        """The end of the frames that are captured or wait in memory."""
         return self._stash.end if self._stash is not None else self.position
 
     def nothing_follows(self) -> bool:
-        """Whether the log is still the same and ends at :attr:`read_position`."""
-        probe = WalReader(self._log, self.read_position)
+        """Checks whether the WAL is still the same and ends at :attr:`read_position`."""
+        probe = self._beyond()
         return probe.find(0) is None and same_wal(probe.position, self.read_position)
 
 
-def _far(start: WalPosition, end: WalPosition, runs: Iterable[Frames]) -> bool:
-    return (end.frame - start.frame) * frame_size(end) > FAR_BYTES and rewritten(runs)
-
-
 def _reusable(batches: list[Batch], end: WalPosition) -> tuple[Batch, ...]:
-    """What of ``batches`` lies before ``end``."""
+    """The part of ``batches`` before ``end``."""
     return tuple(
         Batch(
             batch.base,

@@ -1,8 +1,11 @@
-"""Cutting: committed frames, or the pages that differ after a gap, become a cached segment.
+"""Encodes the next object of the archive: verified frames in, bytes and a record out.
 
-One pass in bounded chunks: read, verify, re-base, compress, write. A segment is in the ledger,
-and the page hashes and the head of the log move, only once its file is durable; a failure on
-the way leaves everything as it was.
+One pass in bounded chunks: each batch is re-based and compressed before the next one is read. The
+caller writes the bytes, and calls :meth:`Segmenter.accept` once they are durable; only then the
+head of the archive moves. After a failure :meth:`Encoding.undo` restores the page hashes.
+
+Owns: the content of segments, catch-ups and generation markers, and the page hashes that belong
+to the head. Refuses: to read the WAL or the cache, and to write anything.
 """
 
 from __future__ import annotations
@@ -10,15 +13,15 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from replicator.archive.keys import Keys
-from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
-from replicator.capture.commit_times import Seen, WalObservations, commit_times
+from replicator.capture.commit_times import Observation, WalObservations, commit_times
 from replicator.capture.image import Image
-from replicator.capture.reader import CHUNK_BYTES, Committed, WalReader
+from replicator.capture.limits import CaptureLimits
+from replicator.capture.reader import Batch
 from replicator.errors import ContinuityLost
 from replicator.format.buffers import U32, page_numbers
 from replicator.format.object_header import ObjectHeader, Summary
@@ -27,17 +30,22 @@ from replicator.format.segment import SegmentEncoder, generation_marker
 from replicator.format.wal import FrameBuilder, Rebaser, scan, transaction_ends
 from replicator.model import DatabaseState, Kind, WalPosition
 
-# zstd level while a writer outruns us: 430 to 1500 MB/s whatever the content, and each byte less
-# is one less to hash and to send. Level -7 is a fifth quicker and makes half as much again.
-FAST_LEVEL = 1
-KEEP_CHANGED, KEEP_OF_CUT = 4096, 8  # pages that changed lately, of all cuts and of one
-# What does not simply continue the log, transaction by transaction.
+# Kinds that do not simply continue the archive, transaction by transaction.
 EVENTS = frozenset({Kind.CATCH_UP, Kind.GENERATION, Kind.MERGE_NEWEST})
 
 
 @dataclass(frozen=True, slots=True)
+class Author:
+    """The writer of an object, as the object names it."""
+
+    writer: str  # id of the cache
+    created_by: str  # program and version
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
-    """The end of the captured log: what the next segment continues."""
+    """The newest transaction of the archive, which the next segment continues."""
 
     generation: str
     txid: int
@@ -47,46 +55,72 @@ class Head:
 
 
 def head_of(record: SegmentRecord) -> Head:
-    """The end of a log whose newest segment this is."""
-    told = record.metadata.get("last-event") or "0"
-    event = record.first_txid if record.kind in EVENTS else int(told)
+    """The head of an archive whose newest segment is ``record``."""
+    known = record.metadata.get("last-event") or "0"
+    event = record.first_txid if record.kind in EVENTS else int(known)
     return Head(record.generation, record.last_txid, record.state, record.commit_ms, event)
 
 
 @dataclass(slots=True)
 class _Content:
-    """What goes into one segment, gathered while its payload passes by."""
+    """Facts about a payload, gathered while its bytes pass."""
 
     change: HashChange
     ends: list[int] = field(default_factory=list)  # frames up to each commit
     frames: int = 0
     raw_bytes: int = 0
-    seen: list[Seen] = field(default_factory=list)  # when which of the frames was there
+    seen: list[Observation] = field(default_factory=list)
 
 
-class Cutter:
-    """Makes the next object of the log and puts it into the cache."""
+Pieces = Generator[bytes, None, SegmentRecord]  # bytes of an object, in order; returns its record
+
+
+class Encoding:
+    """One segment: iterate over its bytes to the end, then read :attr:`record`."""
+
+    record: SegmentRecord
+
+    def __init__(self, pieces: Pieces, hashes: PageHashes, content: _Content) -> None:
+        self.hashes = hashes
+        self._pieces = pieces
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.record = yield from self._pieces
+
+    @property
+    def change(self) -> bytes:
+        """The change of the page hashes, for the ledger; empty if the segment has no frames."""
+        return self._content.change.to_bytes() if self._content.frames else b""
+
+    @property
+    def pgnos(self) -> U32:
+        """The pages that have a new image."""
+        return self._content.change.pgnos
+
+    def undo(self) -> None:
+        """Takes the change of the page hashes back. Without a change, does nothing."""
+        self._content.change.undo()
+
+
+class Segmenter:
+    """Used by the capture thread alone."""
 
     def __init__(
         self,
-        cache: Cache,
+        author: Author,
         keys: Keys,
         hashes: PageHashes,
         head: Head,
+        limits: CaptureLimits,
         *,
-        level: int,
-        created_by: str,
-        host: str,
         clock_ms: Callable[[], int],
     ) -> None:
-        self._cache = cache
-        self._host = host
+        self._author = author
         self._keys = keys
-        self._level = level
-        self._created_by = created_by
+        self._limits = limits
         self._clock_ms = clock_ms
-        self.observations = WalObservations()
-        self.changed: deque[int] = deque(maxlen=KEEP_CHANGED)
+        self.changed: deque[int] = deque(maxlen=limits.keep_changed)  # pages, newest last
         self.hashes = hashes
         self.head = head
 
@@ -97,40 +131,45 @@ class Cutter:
             generation=generation,
             first_txid=first_txid,
             page_size=self.hashes.page_size,
-            writer=self._cache.writer,
+            writer=self._author.writer,
             created_ms=self._now_ms(),
-            created_by=self._created_by,
+            created_by=self._author.created_by,
         )
-
-    def cut(self, reader: WalReader, found: Committed, *, fast: bool = False) -> SegmentRecord:
-        """Capture ``found`` and advance the reader. ``fast`` spends bytes to save time."""
-        content = _Content(HashChange(self.hashes))
-        record = self._write(
-            Kind.SEGMENT,
-            content,
-            _slice(reader, found, content, self.observations),
-            found.end,
-            level=FAST_LEVEL if fast else self._level,
-            far=found.far,
-        )
-        reader.advance(found.end)
-        self.observations.captured(found.end)
-        self.changed.extend(content.change.pgnos[-KEEP_OF_CUT:].tolist())
-        return record
 
     def notes(self, reason: str = "") -> dict[str, str]:
-        """Metadata on which nothing depends: who made an object and why, and where the newest
-        one before it is that did not simply continue the log."""
-        found = {
-            "host": self._host,
+        """Metadata that no reader depends on: the host, the reason, and the txid of the newest
+        event before this object."""
+        notes = {
+            "host": self._author.host,
             "reason": reason.encode("ascii", "replace").decode()[:400],
             "last-event": str(self.head.event or ""),
         }
-        return {name: text for name, text in found.items() if text}
+        return {name: text for name, text in notes.items() if text}
 
-    def catch_up(self, image: Image, reason: str) -> SegmentRecord | None:
-        """Append the pages of ``image`` that are not the known ones; None when all are."""
-        runs = _with_last(_differing(image, self.hashes))
+    def segment(
+        self,
+        start: WalPosition,
+        batches: Iterable[Batch],
+        end: WalPosition,
+        observations: WalObservations,
+        *,
+        far: bool = False,
+        fast: bool = False,
+    ) -> Encoding:
+        """The transactions of ``batches``, which go from ``start`` to ``end``.
+
+        ``fast`` spends bytes to save time. Iterating raises ``ContinuityLost`` if a batch does
+        not follow the one before.
+        """
+        content = _Content(HashChange(self.hashes))
+        payload = _rebased(start, batches, content, observations)
+        level = self._limits.fast_level if fast else self._limits.level
+        return self._encoding(Kind.SEGMENT, content, payload, end, level=level, far=far)
+
+    def catch_up(self, image: Image, reason: str) -> Encoding | None:
+        """The pages of ``image`` that differ from the page hashes, as one transaction; None if
+        no page differs."""
+        runs = _with_last(_differing(image, self.hashes, self._limits.chunk_bytes))
         first = next(runs, None)
         if first is None and image.pages == self.hashes.pages:
             return None
@@ -138,29 +177,31 @@ class Cutter:
             first = (page_numbers(1), image.read(1, 1), True)
         content = _Content(HashChange(self.hashes))
         payload = _frames_of(first, runs, image, content)
-        return self._write(
-            Kind.CATCH_UP, content, payload, image.position, level=self._level, reason=reason
+        level = self._limits.level
+        return self._encoding(
+            Kind.CATCH_UP, content, payload, image.position, level=level, reason=reason
         )
 
-    def mark_generation(
+    def generation_marker(
         self, generation: str, hashes: PageHashes, position: WalPosition, reason: str
-    ) -> SegmentRecord:
-        """Append the marker of a generation whose snapshot is in the store already."""
-        self.hashes = hashes
-        self.head = replace(self.head, generation=generation)
-        header = self.describe(Kind.GENERATION, generation, self.head.txid + 1)
-        data, summary = generation_marker(header, state=hashes.state)
-        file = self._cache.create_segment()
-        try:
-            file.write(data)
-            record = self._record(summary, position, hashes.checksum, 0, reason)
-            self._cache.commit(file, record)
-        except BaseException:
-            file.discard()
-            raise
-        return self._captured(record)
+    ) -> Encoding:
+        """The marker of a generation whose snapshot is in the store already."""
+        header = replace(
+            self.describe(Kind.GENERATION, generation, self.head.txid + 1),
+            page_size=hashes.page_size,
+        )
+        return Encoding(
+            self._marker(header, hashes, position, reason), hashes, _Content(HashChange(hashes))
+        )
 
-    def _write(
+    def _marker(
+        self, header: ObjectHeader, hashes: PageHashes, position: WalPosition, reason: str
+    ) -> Pieces:
+        data, summary = generation_marker(header, state=hashes.state)
+        yield data
+        return self._record(summary, position, hashes.state, hashes.checksum, 0, reason)
+
+    def _encoding(
         self,
         kind: Kind,
         content: _Content,
@@ -170,43 +211,58 @@ class Cutter:
         level: int,
         far: bool = False,
         reason: str = "",
-    ) -> SegmentRecord:
+    ) -> Encoding:
         header = self.describe(kind, self.head.generation, self.head.txid + 1)
         encoder = SegmentEncoder(header, level=level, far=far)
-        file = self._cache.create_segment()
+        pieces = self._pieces(encoder, content, payload, end, reason)
+        return Encoding(pieces, self.hashes, content)
+
+    def _pieces(
+        self,
+        encoder: SegmentEncoder,
+        content: _Content,
+        payload: Iterator[bytes],
+        end: WalPosition,
+        reason: str,
+    ) -> Pieces:
         before = self.hashes.checksum
-        try:
-            file.write(encoder.start())
-            for piece in payload:
-                file.write(encoder.write(piece))
-            content.change.apply()
-            rest, summary = encoder.finish(
-                last_txid=self.head.txid + len(content.ends),
-                state=self.hashes.state,
-                before=before,
-                commit_frames=_differences(content.ends),
-                commit_times_ms=commit_times(
-                    content.ends, content.seen, least=self.head.commit_ms, now=self._now_ms()
-                ),
-            )
-            file.write(rest)
-            record = self._record(summary, end, before, content.raw_bytes, reason)
-            self._cache.commit(file, record, change=content.change.to_bytes())
-        except BaseException:
-            content.change.undo()
-            file.discard()
-            raise
-        return self._captured(record)
+        yield encoder.start()
+        for piece in payload:
+            yield encoder.write(piece)
+        content.change.apply()
+        rest, summary = encoder.finish(
+            last_txid=self.head.txid + len(content.ends),
+            state=self.hashes.state,
+            before=before,
+            commit_frames=_differences(content.ends),
+            commit_times_ms=commit_times(
+                content.ends, content.seen, least=self.head.commit_ms, now=self._now_ms()
+            ),
+        )
+        yield rest
+        return self._record(summary, end, self.hashes.state, before, content.raw_bytes, reason)
+
+    def accept(self, encoding: Encoding) -> None:
+        """The segment is durable: moves the head to it, and takes its page hashes."""
+        self.hashes = encoding.hashes
+        self.head = head_of(encoding.record)
+        if encoding.record.kind is Kind.SEGMENT:
+            self.changed.extend(encoding.pgnos[-self._limits.keep_of_segment :].tolist())
 
     def _now_ms(self) -> int:
-        """The time in the log never goes back, whatever the clock does."""
+        """The time in the archive never decreases, whatever the clock does."""
         return max(self._clock_ms(), self.head.commit_ms)
 
     def _record(
-        self, summary: Summary, end: WalPosition, before: int, raw_bytes: int, reason: str
+        self,
+        summary: Summary,
+        end: WalPosition,
+        state: DatabaseState,
+        before: int,
+        raw_bytes: int,
+        reason: str,
     ) -> SegmentRecord:
         header, trailer = summary.header, summary.trailer
-        now = self._clock_ms()
         return SegmentRecord(
             first_txid=header.first_txid,
             last_txid=trailer.last_txid,
@@ -217,34 +273,33 @@ class Cutter:
             raw_bytes=raw_bytes,
             sha256=summary.sha256,
             end=end,
-            state=self.hashes.state,
+            state=state,
             checksum_before=before,
             commit_ms=trailer.last_commit_ms or header.created_ms,
             first_commit_ms=trailer.first_commit_ms or header.created_ms,
             metadata=summary.metadata() | self.notes(reason),
-            created_ms=now,
+            created_ms=self._clock_ms(),
         )
 
-    def _captured(self, record: SegmentRecord) -> SegmentRecord:
-        self.head = head_of(record)
-        return record
 
-
-def _slice(
-    reader: WalReader, found: Committed, content: _Content, observations: WalObservations
+def _rebased(
+    start: WalPosition,
+    batches: Iterable[Batch],
+    content: _Content,
+    observations: WalObservations,
 ) -> Iterator[bytes]:
-    """The re-based WAL file of a run of committed frames."""
-    rebaser = Rebaser(found.start)
+    """The self-contained WAL file of a run of committed frames."""
+    rebaser = Rebaser(start)
     yield rebaser.header
-    end = found.start
-    for batch in reader.batches(found):
+    end = start
+    for batch in batches:
         if batch.base != end:  # better no segment than one that cannot be restored
             raise ContinuityLost(f"frame {batch.base.frame + 1} does not follow {end.frame}")
         end = batch.end
         content.change.add(batch.frames, batch.count, batch.data)
         content.ends += [content.frames + n for n in transaction_ends(batch.frames, batch.count)]
         content.seen += [
-            (frame - found.start.frame, at_ms) for frame, at_ms in observations.matching(batch)
+            (frame - start.frame, at_ms) for frame, at_ms in observations.matching(batch)
         ]
         content.frames += batch.count
         piece = rebaser.feed(batch.data, batch.frames, batch.count)
@@ -252,13 +307,15 @@ def _slice(
         yield piece
 
 
-Run = tuple[U32, bytearray, bool]  # page numbers, their images, whether it is the last
+Run = tuple[U32, bytearray, bool]  # page numbers, their images, True for the last run
 
 
-def _differing(image: Image, hashes: PageHashes) -> Iterator[tuple[U32, bytearray]]:
-    """Runs of pages whose image is not the known one."""
+def _differing(
+    image: Image, hashes: PageHashes, chunk_bytes: int
+) -> Iterator[tuple[U32, bytearray]]:
+    """Runs of pages whose image differs from the page hashes."""
     size = image.page_size
-    step = max(1, CHUNK_BYTES // size)
+    step = max(1, chunk_bytes // size)
     for first in range(1, image.pages + 1, step):
         data = image.read(first, min(step, image.pages + 1 - first))
         pgnos = hashes.differing(first, data)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from replicator.cache.cache import Cache
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.limits import LoopLimits
 from replicator.engine.resume import Joiner
 from replicator.engine.session import Session
 from replicator.engine.shared import SharedResources
@@ -41,12 +42,6 @@ from replicator.system import clock
 from replicator.system.watch import Watch
 from replicator.upload.uploader import Uploader
 
-TICK = 0.1  # seconds between two looks while something has to be done soon
-CALM_TICK = 0.2  # while commits come that are not due yet; their times are known that well
-REST = 0.02  # seconds without file events after one that announced nothing
-WAIT_FOR_DATABASE = 0.25
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
-
 Asked = TypeVar("Asked", bound=Future[Any])
 
 log = logging.getLogger(__name__)
@@ -66,6 +61,7 @@ class Pipeline:
     def __init__(
         self,
         config: SqliteReplicatorConfig,
+        limits: LoopLimits,
         cache: Cache,
         uploader: Uploader,
         metrics: Metrics,
@@ -73,6 +69,7 @@ class Pipeline:
         shared: SharedResources,
     ) -> None:
         self._config = config
+        self._limits = limits
         self._shared = shared
         self._joins = shared.endpoint(config.address).joins
         self._cache = cache
@@ -91,7 +88,7 @@ class Pipeline:
         name = f"replicator-capture:{config.address.prefix}"  # what is logged tells whose it is
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._rejoin: ContinuityLost | None = None
-        self._pause = FIRST_PAUSE
+        self._pause = self._limits.first_pause
         self.session: Session | None = None
         self._looked = time.monotonic()  # when the log was looked at last, or the start
         self.state = "starting"
@@ -219,7 +216,7 @@ class Pipeline:
             log.warning("%s; trying again in %.2g s", error, self._pause)
         self._settled.set()
         self._stopping.wait(self._pause)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, self._limits.longest_pause)
 
     def _follow_once(self) -> None:
         if not self._wait_until(self._database_exists, "waiting"):
@@ -236,7 +233,7 @@ class Pipeline:
             self._settled.set()
             with self._joins.slot(self._stopping.is_set):
                 session = self._joiner.join(database, self._stopping.is_set)
-            self._pause = FIRST_PAUSE
+            self._pause = self._limits.first_pause
             self._follow(session)
         finally:
             database.close()
@@ -257,7 +254,7 @@ class Pipeline:
                 raise self._uploader.dead
             if state == "waiting":
                 self._nothing_to_capture()
-            if self._stopping.wait(WAIT_FOR_DATABASE):
+            if self._stopping.wait(self._limits.wait_for_database):
                 return False
         return True
 
@@ -352,11 +349,11 @@ class Pipeline:
         ``in_vain``: what woke us was no commit, such as a connection that closed. They may come
         by the thousand, so the next event has to wait a little.
         """
-        if in_vain and self._wake.wait(REST):
+        if in_vain and self._wake.wait(self._limits.rest):
             self._wake.clear()
             return True
         if session.busy:
-            timeout = min(session.calm(), CALM_TICK) or TICK
+            timeout = min(session.calm(), self._limits.calm_tick) or self._limits.tick
         else:
             watch.arm()
             timeout = session.poll_interval

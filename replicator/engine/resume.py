@@ -16,9 +16,11 @@ from replicator.cache.records import Delivery, Fact, SegmentRecord, Status
 from replicator.capture.holds import WalHolds
 from replicator.capture.image import Image
 from replicator.capture.reader import WalReader, no_wal, wal_contains
-from replicator.capture.segmenter import EVENTS, Cutter, Head, head_of
+from replicator.capture.segmenter import EVENTS, Author, Head, Segmenter, head_of
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.append import append
 from replicator.engine.decide import Decision, Facts, LocalFacts, RemoteFacts, Way, decide, state_of
+from replicator.engine.limits import Limits
 from replicator.engine.session import Session
 from replicator.errors import Cancelled, Fenced, LocalIOError, ObjectMissing
 from replicator.format.object_header import ObjectFacts
@@ -26,9 +28,10 @@ from replicator.format.page_hashes import PageHashes
 from replicator.metrics import Metrics
 from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.snapshot.base import Sources
+from replicator.snapshot.multipart import Differs
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.schedule import SnapshotFacts, Snapshots, describe, newest_stored
-from replicator.snapshot.stream import Differs, Shipped, ship_snapshot
+from replicator.snapshot.stream import Shipped, ship_snapshot
 from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.store.base import Store
 from replicator.system import clock
@@ -40,8 +43,6 @@ from replicator.upload.fencing import author, claim, facts_of, head_entry, remot
 from replicator.upload.store_check import require_conditional_put
 from replicator.upload.uploader import Uploader
 
-HASH_BYTES = 4 << 20  # one read of the database while its pages are hashed
-
 log = logging.getLogger(__name__)
 
 
@@ -50,6 +51,7 @@ class Joiner:
     """Everything a session stands on. ``patient`` is ``store`` with retries, for snapshots."""
 
     config: SqliteReplicatorConfig
+    limits: Limits
     store: Store
     patient: Store
     keys: Keys
@@ -142,7 +144,9 @@ class Joiner:
                     LocalFacts(
                         same_page_size=database.header().page_size == record.end.page_size,
                         same_file=self.cache.get(Fact.DATABASE) == _identity(database),
-                        wal_contains_position=wal_contains(database.wal, record.end),
+                        wal_contains_position=wal_contains(
+                            database.wal, record.end, self.limits.capture
+                        ),
                         hashes_trusted=hashes is not None,
                         remote_lost=self.remote_lost,
                         file_trusted=not self.distrusted,
@@ -156,13 +160,13 @@ class Joiner:
             if self.remote_lost:
                 self.cache.drop_pending()
             return self._begin(database, hold, head_of(record), decision, cancelled)
-        cutter = self._cutter(hashes, head_of(record))
+        segmenter = self._segmenter(hashes, head_of(record))
         position = record.end
         if decision.way is Way.CATCH_UP:
-            position = self._catch_up(database, cutter, decision)
+            position = self._catch_up(database, segmenter, decision)
             self.distrusted = False
         return self._session(
-            database, hold, cutter, position, anchored=decision.way is not Way.CONTINUE
+            database, hold, segmenter, position, anchored=decision.way is not Way.CONTINUE
         )
 
     def _said(self, decision: Decision) -> Decision:
@@ -172,12 +176,15 @@ class Joiner:
         log.info("%s: %s", decision.way.value, reason)
         return Decision(decision.way, reason)
 
-    def _catch_up(self, database: LiveDatabase, cutter: Cutter, decision: Decision) -> WalPosition:
-        with Image(database) as image:
-            record = cutter.catch_up(image, decision.reason)
-            if record is None:
+    def _catch_up(
+        self, database: LiveDatabase, segmenter: Segmenter, decision: Decision
+    ) -> WalPosition:
+        with Image(database, self.limits.capture) as image:
+            encoding = segmenter.catch_up(image, decision.reason)
+            if encoding is None:
                 log.info("nothing changed while nobody followed the log")
             else:
+                record = append(self.cache, segmenter, encoding)
                 log.warning(
                     "%s: caught up with txid %d, %d bytes",
                     decision.reason,
@@ -190,10 +197,10 @@ class Joiner:
     def _by_comparison(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         """No record counts here: only a database that equals the log's head continues it."""
         hold, head = database.hold(), remote_head(self.store, self.keys)
-        with Image(database) as image:
+        with Image(database, self.limits.capture) as image:
             hashes, position = PageHashes(image.page_size), image.position
             if head is not None:
-                hashes = hash_image(image, cancelled)
+                hashes = hash_image(image, self.limits.session.hash_bytes, cancelled)
         decision = self._said(
             decide(
                 Facts(
@@ -232,7 +239,7 @@ class Joiner:
         self.cache.save_hashes(record.last_txid, hashes)
         self.overtaken = None
         snapshot = newest_stored(self.patient, self.keys, head.generation)
-        session = self._session(database, hold, self._cutter(hashes, head_of(record)), position)
+        session = self._session(database, hold, self._segmenter(hashes, head_of(record)), position)
         if snapshot is not None:  # else one would be due at the first commit
             session.snapshots.know(snapshot)
         return session
@@ -268,13 +275,13 @@ class Joiner:
             if self._claimed(head.last_txid) and head.writer == self.cache.writer:
                 return head, "another writer"
             holder = author(self.store, self.store.head(entry.key))
-            cutter = self._cutter(PageHashes(head.page_size), _after(head))
+            segmenter = self._segmenter(PageHashes(head.page_size), _after(head))
             claimed = claim(
                 self.store,
                 self.keys,
                 head,
-                cutter.describe(Kind.CATCH_UP, head.generation, head.last_txid + 1),
-                cutter.notes(f"the log is taken over from {holder}"),
+                segmenter.describe(Kind.CATCH_UP, head.generation, head.last_txid + 1),
+                segmenter.notes(f"the log is taken over from {holder}"),
             )
             if claimed is not None:
                 self.cache.adopt(_record_of(claimed, self.keys, no_wal(head.page_size)))
@@ -294,33 +301,36 @@ class Joiner:
         cancelled: Callable[[], bool],
     ) -> Session:
         """Start a generation: its snapshot into the store, then its marker into the log."""
-        with Image(database) as image:
+        with Image(database, self.limits.capture) as image:
             self._require_trust()  # only now, for what is committed meanwhile follows the image
-            cutter = self._cutter(PageHashes(image.page_size), head)
+            segmenter = self._segmenter(PageHashes(image.page_size), head)
             self.unfinished.sweep()
-            shipped = self._ship_first(image, cutter, cancelled)
+            shipped = self._ship_first(image, segmenter, cancelled)
             hashes, summary = shipped.hashes, shipped.summary
             position = image.position
         self.cache.save_hashes(head.txid + 1, hashes)
         self._renumbered = True
-        record = cutter.mark_generation(
+        marker = segmenter.generation_marker(
             summary.header.generation, hashes, position, decision.reason
         )
+        record = append(self.cache, segmenter, marker)
         self.remote_lost = self.distrusted = self.unrestorable = False
         self.metrics.add("generations")
-        session = self._session(database, hold, cutter, position)
+        session = self._session(database, hold, segmenter, position)
         facts = SnapshotFacts(record.last_txid, clock.now_ms(), summary.size)
         describe(self.store, self.keys, self.config.database.name, facts)
         session.snapshots.took(facts, shipped)
         return session
 
-    def _ship_first(self, image: Image, cutter: Cutter, cancelled: Callable[[], bool]) -> Shipped:
+    def _ship_first(
+        self, image: Image, segmenter: Segmenter, cancelled: Callable[[], bool]
+    ) -> Shipped:
         """The snapshot of a new generation, every byte of it sent; of one whose upload was
         interrupted before its marker was appended, if the database is still the same."""
-        txid = cutter.head.txid + 1
+        txid = segmenter.head.txid + 1
         begun = self.unfinished.find(txid)
         generation = begun.generation if begun else new_generation()
-        header = cutter.describe(Kind.SNAPSHOT, generation, txid)
+        header = segmenter.describe(Kind.SNAPSHOT, generation, txid)
         log.info("generation %s begins at txid %d", generation, txid)
         try:
             return ship_snapshot(
@@ -329,44 +339,41 @@ class Joiner:
                 replace(header, created_ms=begun.created_ms) if begun else header,
                 self.keys.snapshot(txid, generation),
                 self.unfinished,
-                level=self.config.compression_level,
+                limits=self.limits.snapshot,
                 gate=lambda _: None,
                 cancelled=cancelled,
             )
         except Differs as reason:
             log.info("the snapshot of txid %d starts over: %s", txid, reason)
-            return self._ship_first(image, cutter, cancelled)
+            return self._ship_first(image, segmenter, cancelled)
 
     def _require_trust(self, *, anew: bool = False) -> None:
         require_conditional_put(self.config, self.store, self.patient, self.cache, anew=anew)
 
-    def _cutter(self, hashes: PageHashes, head: Head) -> Cutter:
-        return Cutter(
-            self.cache,
-            self.keys,
-            hashes,
-            head,
-            level=self.config.compression_level,
-            created_by=self.created_by,
-            host=process_label(),
-            clock_ms=clock.now_ms,
+    def _segmenter(self, hashes: PageHashes, head: Head) -> Segmenter:
+        author = Author(self.cache.writer, self.created_by, process_label())
+        return Segmenter(
+            author, self.keys, hashes, head, self.limits.capture, clock_ms=clock.now_ms
         )
 
     def _session(
         self,
         database: LiveDatabase,
         hold: Hold,
-        cutter: Cutter,
+        segmenter: Segmenter,
         position: WalPosition,
         *,
         anchored: bool = True,
     ) -> Session:
         self._require_trust()
         self.cache.put(Fact.DATABASE, _identity(database))
-        reader = WalReader(database.wal, position, anchored=anchored)
-        follower = WalHolds(database, reader, hold, self.metrics)
+        reader = WalReader(database.wal, position, self.limits.capture, anchored=anchored)
+        holds = WalHolds(database, reader, hold, self.metrics, self.limits.capture)
         snapshots = Snapshots(
-            self.config,
+            self.config.database.name,
+            self.limits.snapshot_rule,
+            self.limits.snapshot,
+            self.limits.capture,
             self.patient,
             self.keys,
             self.cache,
@@ -377,11 +384,11 @@ class Joiner:
             self.limiter,
         )
         return Session(
-            self.config,
+            self.limits,
             database,
             reader,
-            follower,
-            cutter,
+            holds,
+            segmenter,
             snapshots,
             self.cache,
             self.room,
@@ -403,10 +410,10 @@ def _event(head: ObjectFacts) -> int:
     return head.first_txid if head.kind in EVENTS else head.last_event
 
 
-def hash_image(image: Image, cancelled: Callable[[], bool]) -> PageHashes:
-    """The hash of every page of an image."""
+def hash_image(image: Image, chunk_bytes: int, cancelled: Callable[[], bool]) -> PageHashes:
+    """The hash of every page of an image, which is read ``chunk_bytes`` at a time."""
     hashes = PageHashes(image.page_size)
-    step = max(1, HASH_BYTES // image.page_size)
+    step = max(1, chunk_bytes // image.page_size)
     for first in range(1, image.pages + 1, step):
         if cancelled():
             raise Cancelled("the replicator stops")

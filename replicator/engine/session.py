@@ -10,35 +10,21 @@ from contextlib import AbstractContextManager, nullcontext
 from replicator.cache.cache import Cache
 from replicator.cache.quota import CacheQuota
 from replicator.cache.records import SegmentRecord
-from replicator.capture.holds import ROLL_OVER_FRAMES, WalHolds, long_wal
+from replicator.capture.commit_times import WalObservations
+from replicator.capture.holds import WalHolds
 from replicator.capture.image import Image
-from replicator.capture.reader import Committed, WalReader, frame_size
-from replicator.capture.segmenter import Cutter, Head
-from replicator.config.settings import SqliteReplicatorConfig
+from replicator.capture.reader import Committed, WalReader
+from replicator.capture.segmenter import Head, Segmenter
+from replicator.engine.append import append
+from replicator.engine.limits import Limits
 from replicator.errors import ChangedOutside, LedgerDamaged, LocalIOError
+from replicator.format.wal import frame_size
 from replicator.metrics import Metrics
-from replicator.model import WalPosition
+from replicator.model import Kind, WalPosition
 from replicator.snapshot.schedule import Request, Snapshots
 from replicator.sqlite.live import LiveDatabase, Stamp
 from replicator.system import clock
 from replicator.upload.uploader import Uploader
-
-ROLL_OVER_PAUSE = 0.2  # seconds between two cuts that serve nothing but the log's length
-# How many times longer than a log worth letting go what came since the last cut must be to be cut
-# before the interval is over. A request more for each thousand frames buys the writer nothing:
-# its own checkpoints find nothing to copy while the hold is where it is.
-HURRY_FACTOR = 4
-ATTEMPTS = 8  # to let the log go before what came meanwhile is captured
-EARLY_BYTES = 6 << 20  # up to this much waits in memory so that the log can go before a cut
-OVERRUN_BYTES = 512 << 20  # in a log of this length, writers that outrun the capture are slowed
-STOP_BYTES = 1 << 30  # in a log of this length they have to wait: the last resort
-CALM_BYTES = 4 << 20  # of log beyond the captured position: it is not in a hurry below
-SCAN_REST = 5  # times as long as a scan of uncommitted frames took before the next one
-EXAMINE_REST = 1.0  # seconds between two examinations of a file that is written to
-EXAMINE_PAGES, EXAMINE_CHANGED = 32, 128  # of all pages, and of those that changed lately
-EXAMINE_BYTES = 16 << 20  # a log longer than this is let go first; it is read for each examination
-BLIND_POLL = 0.1  # seconds, once commits were found that no file event announced
-HASHES_RETRY = 60.0  # seconds after page hashes that could not be written
 
 log = logging.getLogger(__name__)
 
@@ -48,22 +34,24 @@ class Session:
 
     def __init__(
         self,
-        config: SqliteReplicatorConfig,
+        limits: Limits,
         database: LiveDatabase,
         reader: WalReader,
-        follower: WalHolds,
-        cutter: Cutter,
+        holds: WalHolds,
+        segmenter: Segmenter,
         snapshots: Snapshots,
         cache: Cache,
         room: CacheQuota,
         uploader: Uploader,
         metrics: Metrics,
     ) -> None:
-        self._config = config
+        self._limits = limits.session
+        self._capture_limits = limits.capture
         self._database = database
         self._reader = reader
-        self._follower = follower
-        self._cutter = cutter
+        self._holds = holds
+        self._segmenter = segmenter
+        self._observations = WalObservations(limits.capture)
         self._cache = cache
         self._room = room
         self._uploader = uploader
@@ -78,12 +66,12 @@ class Session:
         self._leaving = False
         self.uncaptured = 0  # bytes of log beyond the captured position, as of the last look
         self.snapshots = snapshots
-        self.poll_interval = config.poll_interval
+        self.poll_interval = limits.session.poll_interval
         self.noticed_ms: int | None = None  # when the oldest commit not captured was noticed
 
     @property
     def head(self) -> Head:
-        return self._cutter.head
+        return self._segmenter.head
 
     @property
     def wal_frames(self) -> int:
@@ -104,12 +92,12 @@ class Session:
     def at_rest(self) -> bool:
         """Whether nothing is to be done before the files change: nothing waits, the file was
         examined as it is, and file events reach us as far as is known."""
-        examined = self._stamp == self._examined or self.log_bytes > EXAMINE_BYTES
+        examined = self._stamp == self._examined or self.log_bytes > self._limits.examine_bytes
         return (
             examined
             and not self.busy
             and not self.snapshots.waits
-            and self.poll_interval == self._config.poll_interval
+            and self.poll_interval == self._limits.poll_interval
         )
 
     def look(self, *, hinted: bool) -> bool:
@@ -118,25 +106,25 @@ class Session:
         Frames that are known not to be committed do not count until the log is written again.
         Frames that no event announced mean that events do not reach us: poll faster.
         """
-        self._stamp = self._follower.check_file()
+        self._stamp = self._holds.check_file()
         if not self._reader.look() or self._nothing_new():
             self.noticed_ms, self.uncaptured = None, 0
             return False
         ahead = self._reader.frames_ahead()
         self.uncaptured = ahead * frame_size(self._reader.position)
-        if ahead >= ROLL_OVER_FRAMES:
-            self._follower.hold()
+        if ahead >= self._capture_limits.roll_over_frames:
+            self._holds.hold_new_wal()
         if (seen := self._reader.seen_end(ahead)) is not None:
             self._sighted(seen)
         if self.noticed_ms is None:
             self.noticed_ms = clock.now_ms()
             if not hinted:
-                self.poll_interval = min(self.poll_interval, BLIND_POLL)
+                self.poll_interval = min(self.poll_interval, self._limits.blind_poll)
         return True
 
     def _sighted(self, end: WalPosition) -> None:
         """The log goes to ``end``: whatever lies before it was written no later than now."""
-        self._cutter.observations.record(
+        self._observations.record(
             end, min(clock.now_ms(), self._reader.written_ms() or clock.now_ms())
         )
 
@@ -155,16 +143,18 @@ class Session:
         if now >= self._interval_ends and self._uploader.idle:
             return True
         size = frame_size(self._reader.position)
-        if self._reader.reaches(self._config.segment_max_bytes // size):
+        if self._reader.reaches(self._limits.segment_max_bytes // size):
             return True
-        paused = now - self._last_cut >= ROLL_OVER_PAUSE
-        long = paused and self._reader.reaches(HURRY_FACTOR * ROLL_OVER_FRAMES)
+        paused = now - self._last_cut >= self._limits.roll_over_pause
+        long = paused and self._reader.reaches(
+            self._limits.hurry_factor * self._capture_limits.roll_over_frames
+        )
         return long and self._uploader.failing is None
 
     def calm(self) -> float:
         """Seconds for which nothing but further commits is to be expected: they are not due
         before, and few came so far."""
-        few = self.noticed_ms is not None and self.uncaptured < CALM_BYTES
+        few = self.noticed_ms is not None and self.uncaptured < self._limits.calm_bytes
         if not few or self.snapshots.running:
             return 0.0
         return max(0.0, self._interval_ends - time.monotonic())
@@ -172,7 +162,7 @@ class Session:
     @property
     def _interval_ends(self) -> float:
         """When the least time since the newest upload began is over (monotonic)."""
-        return self._uploader.last_began + self._config.sync_interval
+        return self._uploader.last_began + self._limits.sync_interval
 
     def capture(self) -> None:
         """Capture everything that is committed now, and let the log go if it is long."""
@@ -183,10 +173,12 @@ class Session:
             before, ahead = ahead, self._reader.frames_ahead()
             if not outrun and ahead >= before:
                 outrun = True
-                self._follower.backfill()
+                self._holds.backfill()
         if ahead and self._reader.position == position:  # a transaction not committed yet
             self._uncommitted = stamp
-            self._not_before = time.monotonic() + SCAN_REST * (time.monotonic() - began)
+            self._not_before = time.monotonic() + self._limits.scan_rest * (
+                time.monotonic() - began
+            )
 
     def _round(self, *, outrun: bool) -> bool:
         """Cut one segment, then see to the log. True once nothing more waits. ``outrun``: writers
@@ -194,22 +186,41 @@ class Session:
         with self._restraint(outrun=outrun):
             found, settled = self._find()
             if found is not None:
-                self._follower.check_file()  # the log was found by its path
+                self._holds.check_file()  # the log was found by its path
                 self._room.require(found.raw_bytes)
                 self._sighted(found.end)
-                self._count(self._cutter.cut(self._reader, found, fast=self._behind(found)), found)
+                self._count(self._cut(found), found)
             settled = self._let_go() if settled is None else settled
         if self._reader.stashed or not settled or (found is not None and not found.complete):
             return False
         self.noticed_ms, self.uncaptured = None, 0
         return True
 
+    def _cut(self, found: Committed) -> SegmentRecord:
+        """Put the frames of ``found`` into the cache as one segment."""
+        encoding = self._segmenter.segment(
+            found.start,
+            self._reader.batches(found),
+            found.end,
+            self._observations,
+            far=found.far,
+            fast=self._behind(found),
+        )
+        record = append(self._cache, self._segmenter, encoding)
+        self._reader.advance(found.end)
+        self._observations.captured(found.end)
+        return record
+
     def _restraint(self, *, outrun: bool) -> AbstractContextManager[object]:
         """What is done about writers that outrun us, by the length of the log."""
-        if not outrun or self.log_bytes < OVERRUN_BYTES:
+        if not outrun or self.log_bytes < self._limits.overrun_bytes:
             return nullcontext()
-        brake = self._follower.brake
-        return brake.block() if self.log_bytes >= STOP_BYTES else brake.throttle()
+        backpressure = self._holds.backpressure
+        return (
+            backpressure.block()
+            if self.log_bytes >= self._limits.stop_bytes
+            else backpressure.throttle()
+        )
 
     def _find(self) -> tuple[Committed | None, bool | None]:
         """What to cut, and, if the log was seen to already, whether that is settled.
@@ -217,20 +228,20 @@ class Session:
         A log that is to be let go is let go before the cut where memory allows, so that what
         comes meanwhile is in the same segment.
         """
-        found = self._reader.find(self._config.segment_max_bytes)
+        found = self._reader.find(self._limits.segment_max_bytes)
         early = (
             found is not None
             and found.complete
-            and found.raw_bytes <= EARLY_BYTES
-            and long_wal(found.end)
+            and found.raw_bytes <= self._limits.early_bytes
+            and self._capture_limits.long_wal(found.end)
         )
         if found is None or not early:
             return found, None
-        self._follower.check_file()
+        self._holds.check_file()
         self._sighted(found.end)
         self._reader.keep(found)
         settled = self._let_go()
-        return self._reader.find(self._config.segment_max_bytes), settled
+        return self._reader.find(self._limits.segment_max_bytes), settled
 
     def _let_go(self) -> bool:
         """See to the log; False when so much came meanwhile that it is to be captured at once.
@@ -239,15 +250,15 @@ class Session:
         that becomes one segment in the end, where it would else be a request for each attempt.
         """
         began = self._reader.read_position
-        settled = self._follower.settle()
-        for _ in range(ATTEMPTS):
-            if not settled or self._follower.waiting or self._reader.read_position == began:
+        settled = self._holds.settle()
+        for _ in range(self._limits.attempts):
+            if not settled or self._holds.waiting or self._reader.read_position == began:
                 break
-            settled = self._follower.settle()
+            settled = self._holds.settle()
         return settled
 
     def _behind(self, found: Committed) -> bool:
-        return not found.complete or found.raw_bytes > self._config.segment_max_bytes
+        return not found.complete or found.raw_bytes > self._limits.segment_max_bytes
 
     def _count(self, record: SegmentRecord, found: Committed) -> None:
         self._last_cut = time.monotonic()
@@ -263,10 +274,10 @@ class Session:
         written, and leave an empty log when nobody else has it open. ``promised``: somebody
         waits for the answer."""
         due = promised or time.monotonic() >= self._examine_at
-        if self._stamp != self._examined and due and self.log_bytes <= EXAMINE_BYTES:
+        if self._stamp != self._examined and due and self.log_bytes <= self._limits.examine_bytes:
             self._examine()
         if self.noticed_ms is None and not self.snapshots.running:
-            self._leaving = not self._follower.truncate_wal_if_idle()
+            self._leaving = not self._holds.truncate_wal_if_idle()
 
     def _examine(self) -> None:
         """``ChangedOutside`` when pages of the file are not what the log made of them.
@@ -275,25 +286,25 @@ class Session:
         tells: the first page and the last, some at random, and those that changed lately,
         which an older copy does not have.
         """
-        stamp, hold = self._follower.check_file(), self._database.hold()
+        stamp, hold = self._holds.check_file(), self._database.hold()
         try:
             if self._reader.look():
                 return  # commits came meanwhile, which the hashes do not know
-            with Image(self._database, self._reader.position) as image:
+            with Image(self._database, self._capture_limits, self._reader.position) as image:
                 if not self._database.header().wal_mode or not self._equals_sample(image):
                     raise ChangedOutside(f"{self._database.path} was overwritten")
         finally:
             self._database.release(hold)
-        self._examined, self._examine_at = stamp, time.monotonic() + EXAMINE_REST
+        self._examined, self._examine_at = stamp, time.monotonic() + self._limits.examine_rest
 
     def _equals_sample(self, image: Image) -> bool:
-        hashes = self._cutter.hashes
-        changed = self._cutter.changed
+        hashes = self._segmenter.hashes
+        changed = self._segmenter.changed
         sample = {
             1,
             image.pages,
-            *random.sample(changed, min(len(changed), EXAMINE_CHANGED)),
-            *(random.randint(1, image.pages) for _ in range(EXAMINE_PAGES)),
+            *random.sample(changed, min(len(changed), self._limits.examine_changed)),
+            *(random.randint(1, image.pages) for _ in range(self._limits.examine_pages)),
         }
         return image.pages == hashes.pages and not any(
             len(hashes.differing(pgno, image.read(pgno, 1)))
@@ -308,7 +319,11 @@ class Session:
             hold = self._database.hold()  # before the position is read
             try:
                 self.capture()
-                self.snapshots.begin(self._database, hold, self._reader.position, self._cutter)
+                head = self.head
+                header = self._segmenter.describe(Kind.SNAPSHOT, head.generation, head.txid)
+                self.snapshots.begin(
+                    self._database, hold, self._reader.position, header, head.state
+                )
             except BaseException:
                 self._database.release(hold)
                 raise
@@ -324,14 +339,14 @@ class Session:
         ):
             return
         try:
-            self._cache.save_hashes(self.head.txid, self._cutter.hashes)
+            self._cache.save_hashes(self.head.txid, self._segmenter.hashes)
         except LedgerDamaged:
             raise
         except LocalIOError as error:
             log.warning("%s; the page hashes are written later", error)
-            self._hashes_after = time.monotonic() + HASHES_RETRY
+            self._hashes_after = time.monotonic() + self._limits.hashes_retry
 
     def close(self) -> None:
         self.snapshots.close(self._database)
-        self._follower.close()
+        self._holds.close()
         self._reader.close()

@@ -61,6 +61,16 @@ class WalHeader:
         return HEADER_SIZE + frame * self.frame_size
 
 
+def frame_size(position: WalPosition) -> int:
+    """Bytes of one frame, its header included."""
+    return position.page_size + FRAME_HEADER_SIZE
+
+
+def offset_of(position: WalPosition) -> int:
+    """Byte offset of the position in its file."""
+    return HEADER_SIZE + position.frame * frame_size(position)
+
+
 def _header_fields(header: WalHeader) -> bytes:
     return _HEADER_FIELDS.pack(
         _MAGIC | header.big_endian,

@@ -32,8 +32,6 @@ from replicator.snapshot.base import Source, SourceUnusable
 from replicator.snapshot.resume import Begun, Unfinished
 from replicator.store.base import Part, Store
 
-SENDERS = 2
-
 log = logging.getLogger(__name__)
 
 Bring: TypeAlias = Callable[[list[int]], Iterator[bytes]]  # the bytes of frames, by number
@@ -102,6 +100,8 @@ class PartStream:
         unfinished: Unfinished,
         source: Source | None,
         bring: Bring,
+        *,
+        senders: int = 2,
     ) -> None:
         self._store = store
         self._unfinished = unfinished
@@ -116,7 +116,8 @@ class PartStream:
         self._present: dict[int, Part] = {}  # what the store confirms of an earlier attempt
         self._sent: list[Future[Part]] = []
         self._copies: list[int] = []  # their numbers
-        self._pool = ThreadPoolExecutor(SENDERS, "replicator-part")
+        self._senders = senders
+        self._pool = ThreadPoolExecutor(senders, "replicator-part")
 
     @property
     def copied_bytes(self) -> int:
@@ -156,8 +157,8 @@ class PartStream:
             self._present.pop(number, None)  # what it holds cannot be told from here
             self._copies.append(number)
             self._sent.append(self._pool.submit(self._copy, number, at, size))
-        if number > SENDERS:  # bounds what waits in memory
-            self._sent[number - 1 - SENDERS].result()
+        if number > self._senders:  # bounds what waits in memory
+            self._sent[number - 1 - self._senders].result()
 
     def _body(self, part: list[Stretch]) -> bytes:
         self._fill([stretch.piece for stretch in part])

@@ -14,25 +14,22 @@ from replicator.archive.keys import Keys, SnapshotKey, parse_key
 from replicator.cache.cache import Cache
 from replicator.cache.records import Fact
 from replicator.capture.image import Image
-from replicator.capture.segmenter import Cutter
-from replicator.config.settings import SqliteReplicatorConfig
+from replicator.capture.limits import CaptureLimits
 from replicator.errors import Cancelled, ChangedOutside, CopyRefused, NotDurable, ReplicatorError
 from replicator.format.object_header import ObjectHeader
 from replicator.format.page_hashes import PageHashes
 from replicator.metrics import Metrics
-from replicator.model import DatabaseState, Kind, WalPosition
+from replicator.model import DatabaseState, WalPosition
 from replicator.snapshot.base import Source, Sources, SourceUnusable
+from replicator.snapshot.limits import SnapshotLimits, SnapshotRule
+from replicator.snapshot.multipart import Differs
 from replicator.snapshot.resume import Unfinished
-from replicator.snapshot.stream import Differs, Shipped, ship_snapshot
+from replicator.snapshot.stream import Shipped, ship_snapshot
 from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.store.base import Store
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
 from replicator.upload.uploader import Uploader
-
-GATE_TIMEOUT = 600.0  # seconds a finished snapshot waits for the log to become durable
-GATE_POLL = 0.2  # seconds after which the wait looks whether it was given up
-RETRY = 60.0  # seconds after a snapshot that failed
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +48,13 @@ def snapshot_due(
     *,
     at_ms: int,
     log_bytes: int,
-    interval: float,
-    ratio: float,
-    max_age: float,
+    rule: SnapshotRule,
 ) -> bool:
-    """Whether the log since the last snapshot is worth another one (``interval`` in s)."""
+    """True if the ``log_bytes`` of segments since the last snapshot are worth another one."""
     age = (at_ms - facts.at_ms) / 1000
-    if log_bytes <= 0 or age < interval:
+    if log_bytes <= 0 or age < rule.interval:
         return False
-    return log_bytes > ratio * facts.size or age >= max_age
+    return log_bytes > rule.log_ratio * facts.size or age >= rule.max_age
 
 
 def newest_stored(store: Store, keys: Keys, generation: str) -> SnapshotFacts | None:
@@ -112,7 +107,10 @@ class Snapshots:
 
     def __init__(
         self,
-        config: SqliteReplicatorConfig,
+        name: str,
+        rule: SnapshotRule,
+        limits: SnapshotLimits,
+        capture: CaptureLimits,
         store: Store,
         keys: Keys,
         cache: Cache,
@@ -122,10 +120,14 @@ class Snapshots:
         metrics: Metrics,
         limiter: CapacityLimiter,
     ) -> None:
-        """A snapshot begins only when ``limiter`` has a free slot."""
+        """A snapshot of the database called ``name`` begins only when ``limiter`` has a free
+        slot."""
         self._limiter = limiter
         self.waits = False  # for its turn
-        self._config = config
+        self._name = name
+        self._rule = rule
+        self._limits = limits
+        self._capture_limits = capture
         self._store = store
         self._keys = keys
         self._cache = cache
@@ -184,22 +186,26 @@ class Snapshots:
             self.last,
             at_ms=clock.now_ms(),
             log_bytes=self._log_bytes,
-            interval=self._config.snapshot_interval,
-            ratio=self._config.snapshot_log_ratio,
-            max_age=self._config.snapshot_max_age,
+            rule=self._rule,
         )
 
     def begin(
-        self, database: LiveDatabase, hold: Hold, position: WalPosition, cutter: Cutter
+        self,
+        database: LiveDatabase,
+        hold: Hold,
+        position: WalPosition,
+        header: ObjectHeader,
+        state: DatabaseState,
     ) -> None:
-        """Start the thread for a snapshot at ``position``; ``hold`` is ours from here on."""
-        head = cutter.head
+        """Start the thread for a snapshot of ``state`` at ``position``; ``hold`` is ours from here
+        on."""
+        txid = header.first_txid
         self._serving, self._waiting = self._waiting, []
-        if self.last is not None and self.last.txid == head.txid:
+        if self.last is not None and self.last.txid == txid:
             database.release(hold)
-            self._answer(head.txid)
+            self._answer(txid)
             return
-        image = Image(database, position)
+        image = Image(database, self._capture_limits, position)
         self.waits = not self._limiter.try_acquire()
         if self.waits:
             image.close()
@@ -209,14 +215,13 @@ class Snapshots:
         before = None if any(request.whole for request in self._serving) else self.last
         result: Future[tuple[SnapshotFacts, Shipped]] = Future()
         read = threading.Event()
-        header = cutter.describe(Kind.SNAPSHOT, head.generation, head.txid)
         thread = threading.Thread(
             target=self._take,
             name="replicator-snapshot",
             daemon=True,
-            args=(image, header, head.state, before, read, result),
+            args=(image, header, state, before, read, result),
         )
-        self._job = _Job(head.txid, hold, image, thread, read, result)
+        self._job = _Job(txid, hold, image, thread, read, result)
         thread.start()
 
     def _answer(self, txid: int) -> None:
@@ -252,7 +257,7 @@ class Snapshots:
             source = self._source(before, header)
             shipped = self._ship(image, header, key, gate, source)
             facts = SnapshotFacts(header.first_txid, clock.now_ms(), shipped.summary.size)
-            describe(self._store, self._keys, self._config.database.name, facts)
+            describe(self._store, self._keys, self._name, facts)
             result.set_result((facts, shipped))
         except BaseException as error:  # noqa: BLE001 - the capture thread raises it
             result.set_exception(error)
@@ -280,7 +285,7 @@ class Snapshots:
                 replace(header, created_ms=begun.created_ms) if begun else header,
                 key,
                 self._unfinished,
-                level=self._config.compression_level,
+                limits=self._limits,
                 gate=gate,
                 cancelled=lambda: self._closing,
                 source=source,
@@ -293,10 +298,10 @@ class Snapshots:
             return self._ship(image, header, key, gate, again)
 
     def _wait_durable(self, txid: int) -> None:
-        until = time.monotonic() + GATE_TIMEOUT
+        until = time.monotonic() + self._limits.gate_timeout
         while not self._closing:
             try:
-                self._uploader.wait_durable(txid, GATE_POLL)
+                self._uploader.wait_durable(txid, self._limits.gate_poll)
                 return
             except NotDurable:
                 if time.monotonic() >= until:
@@ -326,7 +331,7 @@ class Snapshots:
             self._failed(job, error)
 
     def _failed(self, job: _Job, error: BaseException) -> None:
-        self._not_before = time.monotonic() + RETRY
+        self._not_before = time.monotonic() + self._rule.retry
         self._refuse(error)
         if isinstance(error, ChangedOutside) or not isinstance(error, ReplicatorError):
             raise error

@@ -20,18 +20,10 @@ from replicator.format.object_header import ObjectHeader, Summary
 from replicator.format.page_hashes import PageHashes
 from replicator.format.snapshot_blocks import Block, SnapshotEncoder, compress_block
 from replicator.snapshot.base import Source, SourceUnusable
-from replicator.snapshot.multipart import Differs, PartStream
+from replicator.snapshot.limits import SnapshotLimits
+from replicator.snapshot.multipart import PartStream
 from replicator.snapshot.resume import Begun, Unfinished
 from replicator.store.base import Store
-
-__all__ = ["Cancelled", "Differs", "Shipped", "ship_snapshot"]
-
-PART_BYTES = 8 << 20
-# With a source: the smallest that S3 allows, for a change costs its part. The copies cost a
-# request each, and no bytes.
-COPY_PART_BYTES = 5 << 20
-MOST_PARTS = 9000  # S3 allows 10 000; compression may, rarely, make a snapshot grow
-COMPRESSORS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +46,7 @@ def ship_snapshot(
     key: str,
     unfinished: Unfinished,
     *,
-    level: int,
+    limits: SnapshotLimits,
     gate: Callable[[PageHashes], None],
     cancelled: Callable[[], bool],
     source: Source | None = None,
@@ -71,18 +63,19 @@ def ship_snapshot(
     the transaction, so an earlier attempt with the same content must have made it.
     """
     encoder = SnapshotEncoder(header)
-    least = PART_BYTES if source is None else COPY_PART_BYTES
     begun = Begun(
         key,
         "",
-        max(least, -(-image.pages * image.page_size // MOST_PARTS)),
+        limits.part_size(image.pages * image.page_size, copies=source is not None),
         header.generation,
         header.first_txid,
         header.created_ms,
     )
-    with ThreadPoolExecutor(COMPRESSORS, "replicator-compress") as pool:
-        frames = _Frames(image, level, source, pool)
-        with PartStream(store, begun, unfinished, source, frames.again) as stream:
+    with ThreadPoolExecutor(limits.compressors, "replicator-compress") as pool:
+        frames = _Frames(image, limits, source, pool)
+        with PartStream(
+            store, begun, unfinished, source, frames.again, senders=limits.senders
+        ) as stream:
             stream.write(encoder.start())
             for number, frame in frames.all(cancelled):
                 encoder.add(frame)
@@ -120,7 +113,7 @@ class _Frames:
     """The data frames of an image. Those that ``source`` holds come without their bytes."""
 
     image: Image
-    level: int
+    limits: SnapshotLimits
     source: Source | None
     pool: ThreadPoolExecutor
     hashes: PageHashes = field(init=False)  # of the pages read by ``all``
@@ -128,7 +121,7 @@ class _Frames:
 
     def __post_init__(self) -> None:
         self.hashes = PageHashes(self.image.page_size)
-        self.step = max(1, SnapshotEncoder.BLOCK_BYTES // self.image.page_size)
+        self.step = max(1, self.limits.block_bytes // self.image.page_size)
 
     def all(self, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Block]]:
         """Each with its number, from 0; every page of the image is read and hashed."""
@@ -141,7 +134,7 @@ class _Frames:
             return self.pool.submit(self._frame, number, data)
 
         numbers = range(-(-self.image.pages // self.step))
-        return zip(numbers, _overlapping(begin, numbers), strict=True)
+        return zip(numbers, self._overlapping(begin, numbers), strict=True)
 
     def again(self, numbers: list[int]) -> Iterator[bytes]:
         """The bytes of frames of the source. ``SourceUnusable`` if today's compressor, or its
@@ -149,14 +142,14 @@ class _Frames:
 
         def begin(number: int) -> Future[Block]:
             return self.pool.submit(
-                compress_block, self._read(number), self.level, known.pages(number)
+                compress_block, self._read(number), self.limits.level, known.pages(number)
             )
 
         if not numbers:
             return
         assert self.source is not None
         known = self.source.digests
-        for number, frame in zip(numbers, _overlapping(begin, numbers), strict=True):
+        for number, frame in zip(numbers, self._overlapping(begin, numbers), strict=True):
             if frame.sha256 != known.block(number):
                 raise SourceUnusable(f"frame {number} is made in another way today")
             yield frame.data
@@ -168,17 +161,16 @@ class _Frames:
     def _frame(self, number: int, data: bytearray) -> Block:
         digest = hashlib.sha256(data).digest()
         found = self.source and self.source.frame(number, len(data), digest)
-        return found or compress_block(data, self.level, digest)
+        return found or compress_block(data, self.limits.level, digest)
 
-
-def _overlapping(
-    begin: Callable[[int], Future[Block]], numbers: list[int] | range
-) -> Iterator[Block]:
-    """The results in order, while a few more are being made."""
-    waiting: deque[Future[Block]] = deque()
-    for number in numbers:
-        waiting.append(begin(number))
-        if len(waiting) > 2 * COMPRESSORS:
+    def _overlapping(
+        self, begin: Callable[[int], Future[Block]], numbers: list[int] | range
+    ) -> Iterator[Block]:
+        """The results in order, while a few more are being made."""
+        waiting: deque[Future[Block]] = deque()
+        for number in numbers:
+            waiting.append(begin(number))
+            if len(waiting) > 2 * self.limits.compressors:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -29,7 +29,7 @@ def read_clocks() -> Reading:
 class Freshness:
     """Used by the upload thread alone."""
 
-    def __init__(self, clocks: Callable[[], Reading] = read_clocks) -> None:
+    def __init__(self, clocks: Callable[[], Reading]) -> None:
         self._clocks = clocks
         self._seen: Reading = ()
 

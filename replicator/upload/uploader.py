@@ -33,20 +33,12 @@ from replicator.errors import (
 )
 from replicator.metrics import Metrics
 from replicator.store.base import Part, Store
-from replicator.store.retry import RetryPolicy, backoff
+from replicator.store.retry import backoff
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
 from replicator.upload.fencing import refuse_later, settle_taken, still_holds
-from replicator.upload.staleness import Freshness
-
-PART_BYTES = 8 << 20
-# Up to here one PUT. It holds every segment but a single huge transaction, because racing
-# completions of multipart uploads may have more than one winner (SeaweedFS 4.48: 28 of 55
-# races), which racing PUTs never had.
-SINGLE_PUT_BYTES = 48 << 20
-PARALLEL_PARTS = 4
-TRANSIENT = RetryPolicy(first=0.1, cap=5.0, deadline=None)
-REFUSED = RetryPolicy(first=1.0, cap=15.0, deadline=None)
+from replicator.upload.limits import UploadLimits
+from replicator.upload.staleness import Freshness, Reading, read_clocks
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +56,15 @@ class Uploader:
         keys: Keys,
         cache: Cache,
         metrics: Metrics,
+        limits: UploadLimits,
         *,
-        keep_bytes: int,
         on_log_lost: Callable[[], None],
         on_overtaken: Callable[[Fenced], None],
         on_damage: Callable[[int], None],
         limiter: CapacityLimiter | None = None,
+        clocks: Callable[[], Reading] = read_clocks,
     ) -> None:
-        """``keep_bytes`` of acknowledged segments stay in the cache; ``on_log_lost`` is told
+        """``on_log_lost`` is told
         when the store turns out to have forgotten what it once acknowledged, ``on_overtaken``
         when somebody else appended since, ``on_damage`` the first txid of a cached segment that
         is not what was captured. ``limiter`` bounds the appends of this process that are under
@@ -81,7 +74,7 @@ class Uploader:
         self._keys = keys
         self._cache = cache
         self._metrics = metrics
-        self._keep_bytes = keep_bytes
+        self._limits = limits
         self._on_log_lost = on_log_lost
         self._on_overtaken = on_overtaken
         self._on_damage = on_damage
@@ -100,7 +93,7 @@ class Uploader:
         self._durable_txid = durable.last_txid if durable else 0
         self.last_began = 0.0  # monotonic; when the newest append was begun
         self.idle = True  # nothing waits
-        self._freshness = Freshness()
+        self._freshness = Freshness(clocks)
         self.numbering = 0  # grows when the log is joined so that txids mean something else
 
     def start(self, *, held: bool = False) -> None:
@@ -329,7 +322,7 @@ class Uploader:
             self._durable_txid = record.last_txid
             self._changed.notify_all()
         log.debug("txid %d is durable", record.last_txid)
-        self._cache.trim(self._keep_bytes)
+        self._cache.trim(self._limits.keep_bytes)
 
     def _later(self, record: SegmentRecord, error: ReplicatorError) -> None:
         """Remember why in the ledger, and wait."""
@@ -350,7 +343,8 @@ class Uploader:
 
     def _rest(self, error: ReplicatorError, attempt: int) -> None:
         """Wait with full jitter."""
-        policy = TRANSIENT if isinstance(error, StoreUnavailable) else REFUSED
+        transient = isinstance(error, StoreUnavailable)
+        policy = self._limits.transient if transient else self._limits.refused
         with self._changed:
             self._changed.wait_for(
                 lambda: self._stopping or self._dead or self._anew,
@@ -368,7 +362,7 @@ class Uploader:
 
     def _append(self, record: SegmentRecord) -> None:
         try:
-            if record.size <= SINGLE_PUT_BYTES:
+            if record.size <= self._limits.single_put_bytes:
                 self._store.put(record.key, self._cache.read(record), metadata=record.metadata)
             else:
                 self._append_parts(record)
@@ -386,7 +380,7 @@ class Uploader:
         count = -(-record.size // part_size)
         source = self._cache.open_segment(record)
         try:
-            with ThreadPoolExecutor(PARALLEL_PARTS, "replicator-part") as pool:
+            with ThreadPoolExecutor(self._limits.parallel_parts, "replicator-part") as pool:
 
                 def send(number: int) -> Part:
                     known = present.get(number)
@@ -419,7 +413,7 @@ class Uploader:
                     record.delivery.part_size,
                     {p.number: p for p in parts},
                 )
-        part_size = max(PART_BYTES, -(-record.size // 9000))
+        part_size = self._limits.part_size(record.size)
         upload_id = self._store.begin_upload(record.key, metadata=record.metadata)
         self._cache.progress(record.first_txid, upload_id, part_size)
         return upload_id, part_size, {}

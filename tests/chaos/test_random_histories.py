@@ -32,8 +32,7 @@ from hypothesis.stateful import (
 )
 
 from replicator import restore
-from replicator.capture import holds as tail_module
-from replicator.engine import session as session_module
+from replicator.capture.holds import WalHolds
 from replicator.system import files
 from tests.helpers.deployment import assert_same_pages
 from tests.helpers.random_history import ROWS, ApplicationConnections, ImageReader, other_database
@@ -73,9 +72,10 @@ class History(RuleBasedStateMachine):
     def begin(self, page_size, roll_over, number, early):
         self.step()
         self.rng = random.Random(number)
-        for module in (tail_module, session_module):
-            module.ROLL_OVER_FRAMES = roll_over
-        session_module.ROLL_OVER_PAUSE = 0.0
+        self.limits = {
+            "capture": {"roll_over_frames": roll_over},
+            "session": {"roll_over_pause": 0.0},
+        }
         if early:
             self.start()
         self.app.open(page_size)
@@ -88,7 +88,7 @@ class History(RuleBasedStateMachine):
             "poll_interval": self.rng.choice((0.01, 1.0)),
             "snapshot_interval": self.rng.choice((0.01, 3600.0)),
         } | settings
-        self.replicator = replicator_for(self.path, self.store, **values)
+        self.replicator = replicator_for(self.path, self.store, limits=self.limits, **values)
         self.replicator.start()
 
     def stop(self):
@@ -408,15 +408,8 @@ def test_random_histories(monkeypatch, scoreboard):
     """Every flush of every history is restored page by page, and by its time; txids never
     decrease; the application meets no error except locks that SQLite itself reports."""
     print(f"REPLICATOR_SEED={SEED}")  # noqa: T201
-    for module in (tail_module, session_module):
-        monkeypatch.setattr(module, "ROLL_OVER_FRAMES", 1000)
-    monkeypatch.setattr(session_module, "ROLL_OVER_PAUSE", 0.0)
-    monkeypatch.setattr(tail_module.WalHolds, "_copy", alone(tail_module.WalHolds._copy))
-    monkeypatch.setattr(
-        tail_module.WalHolds,
-        "truncate_wal_if_idle",
-        alone(tail_module.WalHolds.truncate_wal_if_idle),
-    )
+    for step in ("_copy", "truncate_wal_if_idle"):
+        monkeypatch.setattr(WalHolds, step, alone(getattr(WalHolds, step)))
     run_state_machine_as_test(
         seeded(SEED)(History),
         settings=settings(

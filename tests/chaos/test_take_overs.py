@@ -18,10 +18,8 @@ import pytest
 
 from replicator.cache.records import Fact
 from replicator.errors import Fenced, ReplicatorError, StoreUnavailable
-from replicator.snapshot import stream as snapshot
 from replicator.store.memory import MemoryStore
 from replicator.testing import RecordingStore
-from replicator.upload import uploader as upload
 from replicator.verify.verify import verify
 from tests.helpers.replication import (
     LONG,
@@ -39,6 +37,10 @@ TAKE_OVERS = effort(10, 200)
 HOUR = 3_600_000
 UPLOADS = [("put", "snapshots/"), ("begin_upload", "snapshots/")]
 BIG = 300_000  # bytes of a transaction that goes in parts here
+LIMITS = {
+    "upload": {"single_put_bytes": BIG // 2, "part_bytes": 1 << 16},
+    "snapshot": {"part_bytes": 1 << 16, "copy_part_bytes": 1 << 16},
+}
 # The call before or after which a holder is paused during a take-over; None: the holder is idle;
 # "writing": it commits all the time.
 PAUSES = [
@@ -132,7 +134,9 @@ class Host:
             self.open()
         self.store = PausableStore(self.cluster.store, self.cluster.rng)
         self.store.refused = refused
-        self.replicator = replicator_for(self.path, self.store, snapshot_interval=1800, **settings)
+        self.replicator = replicator_for(
+            self.path, self.store, limits=LIMITS, snapshot_interval=1800, **settings
+        )
         self.replicator.start()
 
     def flush(self):
@@ -370,10 +374,6 @@ def cluster(tmp_path, seed, monkeypatch):
     rng = random.Random(seed)
     clock = JumpingClock(random.Random(seed + 1))
     monkeypatch.setattr("replicator.system.clock.now_ms", clock)
-    monkeypatch.setattr(upload, "SINGLE_PUT_BYTES", BIG // 2)
-    monkeypatch.setattr(upload, "PART_BYTES", 1 << 16)
-    monkeypatch.setattr(snapshot, "PART_BYTES", 1 << 16)
-    monkeypatch.setattr(snapshot, "COPY_PART_BYTES", 1 << 16)
     cluster = Cluster(tmp_path, rng)
     yield cluster
     for host in cluster.hosts:

@@ -5,20 +5,12 @@ import threading
 
 import pytest
 
-from replicator.capture import holds as tail_module
-from replicator.capture import reader as reading
-from replicator.engine import session as session_module
 from tests.helpers.replication import LONG, wait_for
 
 MIB = 1 << 20
 
 
-@pytest.fixture
-def short_wal(monkeypatch):
-    """Rolls the WAL over after 20 frames, without a pause between roll-overs."""
-    for module in (tail_module, session_module):
-        monkeypatch.setattr(module, "ROLL_OVER_FRAMES", 20)
-    monkeypatch.setattr(session_module, "ROLL_OVER_PAUSE", 0.0)
+SHORT_WAL = {"capture": {"roll_over_frames": 20}, "session": {"roll_over_pause": 0.0}}
 
 
 class HighWater:
@@ -55,10 +47,10 @@ class HighWater:
     ],
     ids=str,
 )
-def test_a_hundred_roll_overs(deployment, short_wal, options):
+def test_a_hundred_roll_overs(deployment, options):
     """Over a hundred roll-overs each page and commit is captured."""
     deployment.create(**options)
-    with deployment.replicating() as replicator:
+    with deployment.replicating(limits=SHORT_WAL) as replicator:
         while replicator.status().roll_overs < 100:
             writers = deployment.start_all(commits=400, **options)
             while any(writer.running for writer in writers):
@@ -70,16 +62,13 @@ def test_a_hundred_roll_overs(deployment, short_wal, options):
 
 
 @pytest.mark.parametrize(("slowed", "stopped"), [(32, 96), (32, 32)])
-def test_the_wal_stays_bounded_under_a_writer_that_never_pauses(
-    deployment, monkeypatch, slowed, stopped
-):
+def test_the_wal_stays_bounded_under_a_writer_that_never_pauses(deployment, slowed, stopped):
     """The WAL stays below 384 MiB while much more is written through it. Without roll-overs it
     would grow to the size of all captured data, because a read mark is always held; and a writer
     that is faster than the capture would double it with each one."""
-    monkeypatch.setattr(session_module, "OVERRUN_BYTES", slowed * MIB)
-    monkeypatch.setattr(session_module, "STOP_BYTES", stopped * MIB)
+    limits = {"session": {"overrun_bytes": slowed * MIB, "stop_bytes": stopped * MIB}}
     deployment.create()
-    with deployment.replicating() as replicator, HighWater(deployment.wal) as high:
+    with deployment.replicating(limits=limits) as replicator, HighWater(deployment.wal) as high:
         deployment.write(commits=30_000)
         replicator.flush(LONG)
         captured = replicator.metrics.get("captured_bytes")
@@ -94,11 +83,11 @@ def test_the_wal_stays_bounded_under_a_writer_that_never_pauses(
     deployment.check_exact()
 
 
-def test_a_long_reader_is_not_broken(deployment, short_wal):
+def test_a_long_reader_is_not_broken(deployment):
     """A long reader keeps its view to its end; the WAL grows as it would without a replicator, and
     is rolled over once the reader has ended."""
     deployment.create()
-    with deployment.replicating() as replicator:
+    with deployment.replicating(limits=SHORT_WAL) as replicator:
         reader, seen = deployment.reader()
         replicator.flush(LONG)
         before = replicator.status()
@@ -143,13 +132,12 @@ def test_a_transaction_beyond_the_page_cache(deployment):
     deployment.check_exact()
 
 
-def test_a_backlog_cut_in_pieces(deployment, monkeypatch):
+def test_a_backlog_cut_in_pieces(deployment):
     """Captures that always stop before the end of the WAL, under checkpoints of the application,
     lose no page between two WALs."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 128 << 10)
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
+    limits = {"capture": {"chunk_bytes": 128 << 10, "hold_bytes": 0}}
     deployment.create()
-    with deployment.replicating(segment_max_bytes=128 << 10) as replicator:
+    with deployment.replicating(segment_max_bytes=128 << 10, limits=limits) as replicator:
         for _ in range(15):
             deployment.write(writers=2, commits=60, truncate_every=20, autocheckpoint=50)
         replicator.flush(LONG)
@@ -158,10 +146,10 @@ def test_a_backlog_cut_in_pieces(deployment, monkeypatch):
     deployment.check_exact()
 
 
-def test_large_transactions_among_small_ones(deployment, short_wal):
+def test_large_transactions_among_small_ones(deployment):
     """Spilling transactions of two writers, between the commits of a third."""
     deployment.create()
-    with deployment.replicating() as replicator:
+    with deployment.replicating(limits=SHORT_WAL) as replicator:
         small = deployment.start(1, commits=400, rate=400)
         for writer in (2, 3, 2, 3):
             deployment.start(writer, large=6 * MIB).finish()

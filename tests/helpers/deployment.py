@@ -14,6 +14,7 @@ from pathlib import Path
 
 from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
 from tests.helpers.command_line import Sidecar
+from tests.helpers.limits import limits_for
 from tests.helpers.replication import LONG
 from tests.programs import workload
 
@@ -21,8 +22,13 @@ WORKLOAD = Path(__file__).parents[1] / "programs" / "workload.py"
 # `replicator run` with another length at which the WAL is rolled over; the default is 1000 frames.
 RUN_WITH_SHORT_WAL = """
 import sys
-import replicator.capture.holds
-replicator.capture.holds.ROLL_OVER_FRAMES = int(sys.argv.pop(1))
+from dataclasses import replace
+from replicator.engine.limits import Limits
+frames, limits_of = int(sys.argv.pop(1)), Limits.of
+def short(config):
+    limits = limits_of(config)
+    return replace(limits, capture=replace(limits.capture, roll_over_frames=frames))
+Limits.of = staticmethod(short)
 from replicator.__main__ import main
 sys.exit(main())
 """
@@ -151,9 +157,11 @@ class Deployment:
 
     # the replicator
 
-    def replicator(self, *, store=None, **settings):
+    def replicator(self, *, store=None, limits=None, **settings):
+        """``limits`` are fields of the limits by part, see :mod:`tests.helpers.limits`."""
         values = {"db_path": self.path, "url": self.url, "sync_interval": 0.02}
-        return SqliteReplicator(SqliteReplicatorConfig(**values | settings), store=store)
+        config = SqliteReplicatorConfig(**values | settings)
+        return SqliteReplicator(config, store=store, limits=limits_for(config, limits or {}))
 
     @contextlib.contextmanager
     def replicating(self, **settings):

@@ -14,18 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from replicator import replicator as parts
 from replicator import restore
-from replicator.cache.limits import CacheLimits
-from replicator.capture import holds as tail
-from replicator.engine import capture_thread as pipeline
-from replicator.engine import session
 from replicator.errors import LocalIOError, NotDurable, ReplicatorError
 from replicator.recovery import fetch, rebuild
 from replicator.replicator import SqliteReplicator
+from replicator.store.retry import RetryPolicy
 from replicator.system.clock import now_ms
-from replicator.upload import uploader as upload
 from tests.helpers.files import StrikingFiles
+from tests.helpers.limits import limits_for
 from tests.helpers.replication import LONG, App, HookedStore, config_for, image_of
 from tests.helpers.store_faults import MINUTE_MS
 
@@ -91,22 +87,26 @@ def names_trouble(text):
     return any(word in str(text).lower() for word in TROUBLE)
 
 
+QUICK = RetryPolicy(first=0.005, cap=0.005)
+LIMITS = {
+    "capture": {"roll_over_frames": 40},
+    "cache": {"least_changes": 400},
+    "upload": {"single_put_bytes": 100_000, "transient": QUICK, "refused": QUICK},
+    "loop": {
+        "first_pause": 0.01,
+        "longest_pause": 0.01,
+        "wait_for_database": 0.01,
+        "tick": 0.01,
+    },
+}
+
+
 @contextlib.contextmanager
 def small_limits():
     """Limits so small that a few commits reach everything that usually takes thousands."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (tail, session):
-            patch.setattr(module, "ROLL_OVER_FRAMES", 40)
-        patch.setattr(parts, "CACHE_LIMITS", CacheLimits(least_changes=400))
-        for module, name in (
-            (upload, "SINGLE_PUT_BYTES"),
-            (fetch, "RANGE_BYTES"),
-            (rebuild, "ONE_GET_BYTES"),
-        ):
+        for module, name in ((fetch, "RANGE_BYTES"), (rebuild, "ONE_GET_BYTES")):
             patch.setattr(module, name, 100_000)
-        for name in ("FIRST_PAUSE", "LONGEST_PAUSE", "WAIT_FOR_DATABASE", "TICK"):
-            patch.setattr(pipeline, name, 0.01)
-        patch.setattr(upload, "backoff", lambda *_: 0.005)
         yield
 
 
@@ -137,16 +137,18 @@ class DiskScenario:
         self.false_reports = []  # "healthy" while nothing became durable, or no report
         LOG.addHandler(self.captured)
         LOG.propagate = False  # a handler that keeps records would keep the scenarios alive
+        config = config_for(
+            place / "app.db",
+            cache_dir=place / "cache",
+            max_cache_bytes=1 << 20,
+            drill_scratch=place / "scratch",
+            keep=True,
+        )
         self.mine = SqliteReplicator(
-            config_for(
-                place / "app.db",
-                cache_dir=place / "cache",
-                max_cache_bytes=1 << 20,
-                drill_scratch=place / "scratch",
-                keep=True,
-            ),
+            config,
             store=self.store,
             files=self.files,
+            limits=limits_for(config, LIMITS),
         )
 
     def run(self):

@@ -19,6 +19,7 @@ import pytest
 from replicator import restore
 from replicator.archive.keys import Keys, WalKey, parse_key
 from replicator.cache.cache import Cache
+from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import wal_contains
 from replicator.engine import resume as join
 from replicator.engine.decide import Facts, LocalFacts, decide
@@ -100,7 +101,7 @@ def _way(place, cache, head):
     assert hashes is None or hashes.state == head.state
     log = WalFile(wal_path(place / "app.db"))
     try:
-        holds = wal_contains(log, head.end)
+        holds = wal_contains(log, head.end, CaptureLimits())
     finally:
         log.close()
     return decide(

@@ -17,6 +17,7 @@ from replicator.replicator import SqliteReplicator
 from replicator.store.base import Store
 from replicator.store.memory import MemoryStore
 from tests.helpers.bucket import plain_state
+from tests.helpers.limits import limits_for
 
 LONG = 100.0  # seconds after which a test is stuck; nothing is ever timed against it
 
@@ -195,8 +196,10 @@ def config_for(path, **settings):
     return SqliteReplicatorConfig(**values | settings)
 
 
-def replicator_for(path, store, **settings):
-    return SqliteReplicator(config_for(path, **settings), store=store)
+def replicator_for(path, store, *, limits=None, **settings):
+    """``limits`` are fields of the limits by part, see :mod:`tests.helpers.limits`."""
+    config = config_for(path, **settings)
+    return SqliteReplicator(config, store=store, limits=limits_for(config, limits or {}))
 
 
 @contextlib.contextmanager

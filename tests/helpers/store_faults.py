@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import pytest
 
 from replicator import SqliteReplicator, restore
-from replicator.engine import capture_thread as pipeline
 from replicator.errors import (
     AccessDenied,
     DamageError,
@@ -31,16 +30,13 @@ from replicator.errors import (
     StoreUnavailable,
     StoreUnsafe,
 )
-from replicator.format.snapshot_blocks import SnapshotEncoder
 from replicator.metrics import Metrics
 from replicator.recovery import api as restore_api
 from replicator.recovery import fetch, rebuild
 from replicator.retention.api import keeper_for
-from replicator.snapshot import stream as snapshot
 from replicator.store import retry
 from replicator.store.memory import MemoryStore
 from replicator.store.retry import RetryPolicy
-from replicator.store.timeouts import WatchedStore
 from replicator.system.scheduler import Scheduler
 from replicator.testing import (
     FaultyStore,
@@ -52,7 +48,7 @@ from replicator.testing import (
     raising,
     truncated,
 )
-from replicator.upload import uploader as upload
+from tests.helpers.limits import limits_for
 from tests.helpers.replication import LONG, App, config_for, wait_for
 
 KIB, MINUTE_MS = 1 << 10, 60_000
@@ -88,30 +84,36 @@ OPTIONAL = {
 UNCOPIED = {("copies", "copy_part"), ("copies", "get")}
 
 
+QUICK = RetryPolicy(first=0.002, cap=0.002)
+LIMITS = {
+    "upload": {
+        "part_bytes": 32 * KIB,
+        "single_put_bytes": 64 * KIB,
+        "transient": QUICK,
+        "refused": QUICK,
+    },
+    "snapshot": {
+        "part_bytes": 32 * KIB,
+        "copy_part_bytes": 32 * KIB,
+        "block_bytes": 16 * KIB,
+    },
+    "loop": {"first_pause": 0.01, "longest_pause": 0.01},
+    "snapshot_retries": RetryPolicy(deadline=0.05),
+    "answer_patience": 0.2,
+}
+
+
 @contextlib.contextmanager
 def small_limits():
     """Pauses in milliseconds, and part sizes so small that little data makes many parts."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (retry, upload):
-            patch.setattr(module, "backoff", lambda *_: 0.002)
-        for module, size in ((snapshot, 32), (upload, 32)):
-            patch.setattr(module, "PART_BYTES", size * KIB)
-        patch.setattr(snapshot, "COPY_PART_BYTES", 32 * KIB)
-        patch.setattr(SnapshotEncoder, "BLOCK_BYTES", 16 * KIB)
-        for module, name in (
-            (upload, "SINGLE_PUT_BYTES"),
-            (fetch, "RANGE_BYTES"),
-            (rebuild, "ONE_GET_BYTES"),
-        ):
+        patch.setattr(retry, "backoff", lambda *_: 0.002)
+        for module, name in ((fetch, "RANGE_BYTES"), (rebuild, "ONE_GET_BYTES")):
             patch.setattr(module, name, 64 * KIB)
-        for name in ("FIRST_PAUSE", "LONGEST_PAUSE"):
-            patch.setattr(pipeline, name, 0.01)
-        patch.setattr("replicator.replicator.SNAPSHOT_RETRIES", RetryPolicy(deadline=0.05))
         patch.setattr(
             logging.root.manager, "disable", logging.CRITICAL
         )  # records keep scenarios alive
         patch.setattr(restore_api, "PATIENCE", 0.05)
-        patch.setitem(WatchedStore.__init__.__kwdefaults__, "patience", 0.2)
         yield
 
 
@@ -235,7 +237,10 @@ class StoreScenario:
 
     def started(self):
         if self.replicator is None:
-            replicator = SqliteReplicator(self.config(), store=self.store)
+            config = self.config()
+            replicator = SqliteReplicator(
+                config, store=self.store, limits=limits_for(config, LIMITS)
+            )
             replicator.start()
             self.replicator = replicator
         return self.replicator

@@ -20,13 +20,12 @@ import sys
 import threading
 import traceback
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
-import replicator.capture.holds
-import replicator.engine.session
-import replicator.store.directory
 from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
+from replicator.engine.limits import Limits
 from replicator.errors import ReplicatorError
 
 MAIN = "MainThread 1"
@@ -127,18 +126,17 @@ def content(seq):
 
 
 def replicator_of(place):
-    replicator.capture.holds.ROLL_OVER_FRAMES = ROLL_OVER
-    replicator.engine.session.ROLL_OVER_FRAMES = ROLL_OVER
-    return SqliteReplicator(
-        SqliteReplicatorConfig(
-            db_path=place / "app.db",
-            url=f"file://{place}/store",
-            cache_dir=place / "cache",
-            sync_interval=0.0,
-            max_cache_bytes=CACHE,
-            poll_interval=0.2,
-        )
+    config = SqliteReplicatorConfig(
+        db_path=place / "app.db",
+        url=f"file://{place}/store",
+        cache_dir=place / "cache",
+        sync_interval=0.0,
+        max_cache_bytes=CACHE,
+        poll_interval=0.2,
     )
+    limits = Limits.of(config)
+    short = replace(limits, capture=replace(limits.capture, roll_over_frames=ROLL_OVER))
+    return SqliteReplicator(config, limits=short)
 
 
 def cycle(place):

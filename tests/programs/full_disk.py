@@ -16,14 +16,21 @@ import sys
 from pathlib import Path
 
 from replicator import SqliteReplicator, restore
-from replicator.engine import capture_thread as pipeline
 from replicator.errors import LocalIOError, NotDurable
-from replicator.upload import uploader as upload
+from replicator.store.retry import RetryPolicy
+from tests.helpers.limits import limits_for
 from tests.helpers.replication import LONG, App, HookedStore, config_for, image_of
 
 SIZE = 16 << 20
 PAGE = 4096
 SOON = 0.3
+
+
+QUICK = RetryPolicy(first=0.01, cap=0.01)
+LIMITS = {
+    "loop": {"first_pause": 0.02, "longest_pause": 0.02},
+    "upload": {"transient": QUICK, "refused": QUICK},
+}
 
 
 class FullDisk:
@@ -37,9 +44,9 @@ class FullDisk:
         )
         self.app = App(directory / "app.db")
         self.store = HookedStore()
+        config = config_for(directory / "app.db", cache_dir=self.cache, max_cache_bytes=1 << 30)
         self.replicator = SqliteReplicator(
-            config_for(directory / "app.db", cache_dir=self.cache, max_cache_bytes=1 << 30),
-            store=self.store,
+            config, store=self.store, limits=limits_for(config, LIMITS)
         )
         self.reported = self.silent = 0
 
@@ -128,8 +135,6 @@ def starts(full_disk, rng, count):
 
 def main(directory, seed, count):
     logging.disable(logging.CRITICAL)
-    pipeline.LONGEST_PAUSE = pipeline.FIRST_PAUSE = 0.02
-    upload.backoff = lambda *_: 0.01
     rng = random.Random(seed)
     full_disk = FullDisk(Path(directory))
     full_disk.replicator.start()

@@ -12,13 +12,12 @@ import os
 import random
 import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import replicator.capture.holds
-import replicator.engine.session
-import replicator.replicator
 from replicator import SqliteReplicator, SqliteReplicatorConfig
 from replicator.cache.limits import CacheLimits
+from replicator.engine.limits import Limits
 from replicator.errors import StoreUnavailable
 from replicator.store.directory import DirectoryStore
 
@@ -67,27 +66,25 @@ def commit(db, seq, size):
     db.execute("INSERT INTO t VALUES (?, ?)", (seq, body(seq, size)))
 
 
-def shorten_everything():
-    """Limits so small that a few commits reach what usually takes a thousand."""
-    replicator.capture.holds.ROLL_OVER_FRAMES = replicator.engine.session.ROLL_OVER_FRAMES = 40
-    replicator.replicator.CACHE_LIMITS = CacheLimits(least_changes=400, keep_segments=12)
-
-
 def replicator_of(place, store):
-    shorten_everything()
-    return SqliteReplicator(
-        SqliteReplicatorConfig(
-            db_path=place / "app.db",
-            url=f"file://{place}/store",
-            prefix="app.db",
-            cache_dir=place / "cache",
-            sync_interval=0.0,
-            max_cache_bytes=1 << 20,
-            poll_interval=0.05,
-            keep=False,
-        ),
-        store=store,
+    """Its limits are so small that a few commits reach what usually takes a thousand."""
+    config = SqliteReplicatorConfig(
+        db_path=place / "app.db",
+        url=f"file://{place}/store",
+        prefix="app.db",
+        cache_dir=place / "cache",
+        sync_interval=0.0,
+        max_cache_bytes=1 << 20,
+        poll_interval=0.05,
+        keep=False,
     )
+    limits = Limits.of(config)
+    short = replace(
+        limits,
+        capture=replace(limits.capture, roll_over_frames=40),
+        cache=CacheLimits(least_changes=400, keep_segments=12),
+    )
+    return SqliteReplicator(config, store=store, limits=short)
 
 
 class PowerCutWorkload:

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from replicator.capture import backpressure as brake_module
 from replicator.capture.backpressure import WriterBackpressure
+from replicator.capture.limits import CaptureLimits
 from replicator.errors import DatabaseBusy
 from replicator.metrics import Metrics
 from tests.helpers.replication import App
@@ -21,7 +21,7 @@ def app(tmp_path):
 
 @pytest.fixture
 def brake(database):
-    return WriterBackpressure(database, Metrics())
+    return WriterBackpressure(database, Metrics(), CaptureLimits())
 
 
 def test_nobody_writes_while_writers_are_stopped(app, brake):
@@ -73,9 +73,9 @@ def test_a_slowed_writer_goes_on(app, brake):
     assert brake._metrics.get("write_lock_holds") == held
 
 
-def test_writers_can_be_stopped_while_they_are_slowed(app, brake, monkeypatch):
+def test_writers_can_be_stopped_while_they_are_slowed(app, database):
     """The thread that captures waits for the slice under way, and then has the lock for itself."""
-    monkeypatch.setattr(brake_module, "SLICE", 0.001)
+    brake = WriterBackpressure(database, Metrics(), CaptureLimits(lock_slice=0.001))
     app.run("PRAGMA busy_timeout=0")
     with brake.throttle():
         for _ in range(50):

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.capture import commit_times as module
 from replicator.capture.commit_times import WalObservations, commit_times
+from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader, no_wal
 from replicator.format.segment import decode_segment
 from replicator.sqlite.live import WalFile
@@ -25,7 +25,7 @@ def app(tmp_path):
 
 def captured(app):
     """The one batch of the whole log."""
-    reader = WalReader(WalFile(wal_path(app.path)), no_wal(4096))
+    reader = WalReader(WalFile(wal_path(app.path)), no_wal(4096), CaptureLimits())
     (batch,) = reader.batches(reader.find(1 << 30))
     return batch
 
@@ -38,7 +38,7 @@ def test_a_sighting_of_captured_frames_is_proved(app):
     """Those within the batch, and no others."""
     app.insert(50)
     batch = captured(app)
-    seen = WalObservations()
+    seen = WalObservations(CaptureLimits())
     seen.record(end_of(batch, 2), 100)
     seen.record(end_of(batch, batch.count), 200)
     assert seen.matching(batch) == [(2, 100), (batch.count, 200)]
@@ -50,7 +50,7 @@ def test_frames_that_were_rolled_back_prove_nothing(app):
     """Another transaction has their place in the log now."""
     app.insert(5)
     batch = captured(app)
-    seen = WalObservations()
+    seen = WalObservations(CaptureLimits())
     seen.record(replace(end_of(batch, 2), checksum=(1, 2)), 100)
     seen.record(replace(end_of(batch, 3), salt1=0), 150)
     assert seen.matching(batch) == []
@@ -60,7 +60,7 @@ def test_a_log_that_got_shorter_takes_later_sightings_with_it(app):
     """What was written again later is not as old as what it replaced."""
     app.insert(5)
     batch = captured(app)
-    seen = WalObservations()
+    seen = WalObservations(CaptureLimits())
     seen.record(end_of(batch, 3), 100)
     seen.record(end_of(batch, 2), 150)
     seen.record(end_of(batch, 3), 200)
@@ -71,7 +71,7 @@ def test_the_first_look_counts(app):
     """Seeing the same end again says nothing new."""
     app.insert(5)
     batch = captured(app)
-    seen = WalObservations()
+    seen = WalObservations(CaptureLimits())
     seen.record(end_of(batch, 3), 100)
     seen.record(end_of(batch, 3), 200)
     assert seen.matching(batch) == [(3, 100)]
@@ -81,7 +81,7 @@ def test_what_was_captured_is_forgotten(app):
     """Memory holds what lies ahead only."""
     app.insert(5)
     batch = captured(app)
-    seen = WalObservations()
+    seen = WalObservations(CaptureLimits())
     seen.record(end_of(batch, 1), 100)
     seen.record(end_of(batch, 3), 200)
     seen.captured(end_of(batch, 2))
@@ -90,12 +90,11 @@ def test_what_was_captured_is_forgotten(app):
     assert seen.matching(batch) == []
 
 
-def test_an_endless_wait_keeps_a_bounded_number(app, monkeypatch):
+def test_an_endless_wait_keeps_a_bounded_number(app):
     """Every other sighting goes, never the newest."""
-    monkeypatch.setattr(module, "KEEP", 8)
     app.insert(200)
     batch = captured(app)
-    seen = WalObservations()
+    seen = WalObservations(CaptureLimits(observations=8))
     for frame in range(1, batch.count + 1):
         seen.record(end_of(batch, frame), frame)
     proved = seen.matching(batch)

@@ -1,15 +1,10 @@
 """Between two logs: what waits of the old one, and how far the hold may move behind a backlog."""
 
-from dataclasses import replace
-
 import pytest
 
-from replicator.capture import reader as reading
-from replicator.capture.commit_times import WalObservations
 from replicator.capture.holds import WalHolds
-from replicator.capture.reader import Committed, WalReader, no_wal
-from replicator.capture.segmenter import _Content, _slice
-from replicator.errors import ContinuityLost
+from replicator.capture.limits import CaptureLimits
+from replicator.capture.reader import WalReader, no_wal
 from replicator.metrics import Metrics
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.replication import App, frames_in
@@ -33,62 +28,68 @@ def database(app):
 
 
 @pytest.fixture
-def reader(database):
-    return WalReader(database.wal, no_wal(PAGE))
+def limits():
+    return CaptureLimits()
+
+
+small_chunks = pytest.mark.parametrize(
+    "limits", [CaptureLimits(chunk_bytes=16 * (PAGE + 24), hold_bytes=0)], ids=["small chunks"]
+)
 
 
 @pytest.fixture
-def follower(database, reader):
-    return WalHolds(database, reader, database.hold(), Metrics())
+def reader(database, limits):
+    return WalReader(database.wal, no_wal(PAGE), limits)
 
 
-def capture(reader, follower, limit=1 << 30):
+@pytest.fixture
+def holds(database, reader, limits):
+    return WalHolds(database, reader, database.hold(), Metrics(), limits)
+
+
+def capture(reader, holds, limit=1 << 30):
     """One round of a session; the (page, image) pairs that it took."""
     found = reader.find(limit)
     if found is None:
         return []
     pages = [(pgno, image) for pgno, _, image in frames_in(reader.batches(found))]
     reader.advance(found.end)
-    follower.settle()
+    holds.settle()
     return pages
 
 
-def test_a_backlog_is_not_reset_while_it_is_cut_in_pieces(app, reader, follower, monkeypatch):
+@small_chunks
+def test_a_backlog_is_not_reset_while_it_is_cut_in_pieces(app, reader, holds):
     """While captures stop short of the log's end, the hold stays, although the application has
     checkpointed all it can and writes on: every page written is captured in the end."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 16 * (PAGE + 24))
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
-    taken = dict(capture(reader, follower))
+    taken = dict(capture(reader, holds))
     for _ in range(100):
         app.insert(20)
     last = 0
     for _ in range(4):
-        taken |= capture(reader, follower, limit=10 * PAGE)
+        taken |= capture(reader, holds, limit=10 * PAGE)
         assert last < reader.position.frame
         last = reader.position.frame
         app.checkpoint()
     app.insert(1)
-    while pages := capture(reader, follower, limit=10 * PAGE):
+    while pages := capture(reader, holds, limit=10 * PAGE):
         taken |= pages
     image = app.image()
     assert taken == {n: image[(n - 1) * PAGE : n * PAGE] for n in taken}
     assert set(range(3, len(image) // PAGE + 1)) <= set(taken)
 
 
-def test_the_pin_moves_behind_a_backlog_once_all_it_sees_is_captured(
-    app, reader, follower, monkeypatch
-):
+@small_chunks
+def test_the_hold_moves_behind_a_backlog_once_all_it_sees_is_captured(app, reader, holds):
     """A writer that is always ahead does not keep the hold from moving on: it moves as soon as
     the capture has passed what the hold can read."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 16 * (PAGE + 24))
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     app.insert()
-    capture(reader, follower)
+    capture(reader, holds)
     copied = [app.checkpoint()[2]]
     for _ in range(60):
         app.insert(20)
         app.insert(20)
-        capture(reader, follower, limit=1)
+        capture(reader, holds, limit=1)
         copied.append(app.checkpoint()[2])
     assert not reader.saw_end
     assert len(set(copied)) > 5
@@ -115,34 +116,19 @@ def test_what_waits_of_one_log_is_not_joined_to_the_next(app, database, reader):
     assert following.start.salt1 != old.salt1
 
 
-def test_no_pin_is_moved_into_a_log_that_began_this_instant(app, database, reader, follower):
+def test_no_hold_is_moved_into_a_log_that_began_this_instant(app, database, reader, holds):
     """A log that was reset between the capture and the hold is taken up by the next capture,
     which first makes sure that no checkpoint of the old log is still running."""
     app.insert()
-    capture(reader, follower)
+    capture(reader, holds)
     app.insert()
     found = reader.find(1 << 30)
     reader.advance(found.end)
-    pinned = follower._held_at
-    follower._database.release(follower._hold)  # as good as one on mark zero
+    held_before = holds._held_at
+    holds._database.release(holds._hold)  # as good as one on mark zero
     assert app.checkpoint("TRUNCATE")[0] == 0
     app.insert()
-    follower.settle()
-    assert follower._held_at == pinned
-    capture(reader, follower)
-    assert follower._held_at == reader.position
-
-
-def test_runs_that_do_not_follow_each_other_make_no_segment(app, reader):
-    """Whatever led to it, frames that are not one run of the log end in a refusal."""
-    app.insert()
-    found = reader.find(1 << 30)
-    batch = found.ready[0]
-    torn = Committed(
-        found.start,
-        found.end,
-        complete=True,
-        ready=(replace(batch, base=replace(batch.base, salt1=1)),),
-    )
-    with pytest.raises(ContinuityLost, match="does not follow"):
-        list(_slice(reader, torn, _Content(None), WalObservations()))
+    holds.settle()
+    assert holds._held_at == held_before
+    capture(reader, holds)
+    assert holds._held_at == reader.position

@@ -4,12 +4,17 @@ import random
 
 import pytest
 
-from replicator.capture import reader as reading
 from replicator.capture.image import Image
+from replicator.capture.limits import CaptureLimits
+from replicator.capture.reader import WalReader
 from replicator.format.database import lock_page
+from replicator.format.wal import offset_of
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.bucket import plain_state
 from tests.helpers.replication import App, image_of
+
+LIMITS = CaptureLimits()
+SMALL = CaptureLimits(chunk_bytes=2 * 4120, hold_bytes=0)
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def test_an_image_stays_exact_under_a_writer_that_checkpoints(app, database, see
     before = image_of(app.path)
     hold = database.hold()
     restless = Restless(app, seed)
-    with Image(database) as image:
+    with Image(database, LIMITS) as image:
         assert read_whole(image, restless) == before
         assert read_whole(image) == before  # and once more, with the log of today
     database.release(hold)
@@ -85,27 +90,25 @@ def test_commits_between_pin_and_image_are_in_it(app, database):
     hold = database.hold()
     app.insert(30)
     expected = image_of(app.path)
-    with Image(database) as image:
+    with Image(database, LIMITS) as image:
         position = image.position
         app.insert(5)
         assert read_whole(image) == expected
     log = app.path.with_name("app.db-wal").read_bytes()
-    upto = log[: reading.offset_of(position)]
+    upto = log[: offset_of(position)]
     assert plain_state(app.path.read_bytes(), upto) == expected
     database.release(hold)
 
 
-def test_an_image_at_a_given_position_leaves_later_commits_out(app, database, monkeypatch):
+def test_an_image_at_a_given_position_leaves_later_commits_out(app, database):
     """With a position read after the hold, newer frames of the log do not count."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     hold = database.hold()
-    with Image(database) as now:
+    with Image(database, SMALL) as now:
         position = now.position
     expected = image_of(app.path)
     app.run("UPDATE t SET body = randomblob(350)")
     app.insert(90)
-    with Image(database, position) as image:
+    with Image(database, SMALL, position) as image:
         assert image.position == position
         assert read_whole(image) == expected
     database.release(hold)
@@ -116,7 +119,7 @@ def test_a_log_that_is_reset_while_the_image_is_read(app, database):
     app.checkpoint("PASSIVE")  # all of it in the file, the log still there
     expected = image_of(app.path)
     hold = database.hold()
-    with Image(database) as image:
+    with Image(database, LIMITS) as image:
         first = image.read(1, 2)
         app.run("UPDATE t SET body = randomblob(350)")  # restarts the log at its first frame
         rest = image.read(3, image.pages - 2)
@@ -128,10 +131,10 @@ def test_a_log_that_is_reset_before_the_image_is_made(app, database):
     """The position belongs to a log that went since: all of it lies in the file."""
     app.checkpoint("PASSIVE")
     hold = database.hold()
-    with Image(database) as now:
+    with Image(database, LIMITS) as now:
         position, expected = now.position, image_of(app.path)
     app.insert(30)
-    with Image(database, position) as image:
+    with Image(database, LIMITS, position) as image:
         assert image.position == position
         assert read_whole(image) == expected
     database.release(hold)
@@ -139,11 +142,9 @@ def test_a_log_that_is_reset_before_the_image_is_made(app, database):
 
 def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, monkeypatch):
     """The scan of a long log meets a restart: a second look settles it."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
     app.checkpoint("PASSIVE")
     hold = database.hold()
-    original, once = reading.WalReader.batches, []
+    original, once = WalReader.batches, []
 
     def batches(reader, found):
         if not once:
@@ -151,8 +152,8 @@ def test_a_log_that_is_reset_while_it_is_scanned_is_read_again(app, database, mo
             app.run("UPDATE t SET body = randomblob(350)")
         return original(reader, found)
 
-    monkeypatch.setattr(reading.WalReader, "batches", batches)
-    with Image(database) as image:
+    monkeypatch.setattr(WalReader, "batches", batches)
+    with Image(database, SMALL) as image:
         expected = image_of(app.path)
         assert read_whole(image) == expected
     database.release(hold)
@@ -168,7 +169,7 @@ def test_a_file_longer_than_its_header_says(path):
             file.write(bytes(3 * 4096))
         database = LiveDatabase(path)
         hold = database.hold()
-        with Image(database) as image:
+        with Image(database, LIMITS) as image:
             assert image.pages == len(expected) // 4096
             assert read_whole(image) == expected
         database.release(hold)
@@ -185,7 +186,7 @@ def test_a_header_without_a_count_counts_the_file(path):
     path.write_bytes(data)
     database = LiveDatabase(path)
     hold = database.hold()
-    with Image(database) as image:
+    with Image(database, LIMITS) as image:
         assert image.pages == len(data) // 4096
     database.release(hold)
     database.close()
@@ -209,7 +210,7 @@ def test_the_lock_page_is_read_as_zeros(path):
         file.write((hole + 2).to_bytes(4, "big"))
     database = LiveDatabase(path)
     hold = database.hold()
-    with Image(database) as image:
+    with Image(database, LIMITS) as image:
         assert image.pages == hole + 2
         data = bytes(image.read(hole - 1, 3))
         assert data[size : 2 * size] == bytes(size)
@@ -223,5 +224,5 @@ def test_a_file_that_is_no_database_makes_no_image(app, database):
     content = app.path.read_bytes()
     app.path.write_bytes(b"x" * len(content))
     with pytest.raises(Exception, match="not a SQLite database"):
-        Image(database)
+        Image(database, LIMITS)
     app.path.write_bytes(content)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.capture import reader as reading
+from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader, no_wal, wal_contains
 from replicator.errors import ContinuityLost
+from replicator.format.wal import offset_of
 from replicator.sqlite.live import WalFile
 from replicator.system.paths import wal_path
 from tests.helpers.oracle_wal import overlay, read_wal
@@ -33,8 +34,8 @@ def reader(app):
     return reader_of(app)
 
 
-def reader_of(app, page_size=4096):
-    return WalReader(WalFile(wal_path(app.path)), no_wal(page_size))
+def reader_of(app, page_size=4096, **limits):
+    return WalReader(WalFile(wal_path(app.path)), no_wal(page_size), CaptureLimits(**limits))
 
 
 def wal(app):
@@ -79,7 +80,7 @@ def test_nothing_is_found_in_no_log(app, reader):
     wal_path(app.path).unlink()
     assert reader.find(ALL) is None
     assert reader.frames_ahead() == 0
-    assert not wal_contains(WalFile(wal_path(app.path)), no_wal(4096))
+    assert not wal_contains(WalFile(wal_path(app.path)), no_wal(4096), CaptureLimits())
 
 
 def test_commits_are_found_one_after_another(app, reader):
@@ -207,7 +208,7 @@ def test_a_changed_last_frame_is_lost_continuity(app, reader):
     app.insert()
     take(reader)
     data = bytearray(wal(app))
-    data[reading.offset_of(reader.position) - 4096 - 8] ^= 1  # in the stored checksum
+    data[offset_of(reader.position) - 4096 - 8] ^= 1  # in the stored checksum
     wal_path(app.path).write_bytes(data)
     with pytest.raises(ContinuityLost, match="changed after capture"):
         reader.look()
@@ -236,7 +237,7 @@ def test_a_log_that_begins_between_two_reads_is_entered(app):
 
     log = Restarting(wal_path(app.path))
     log.armed = False
-    reader = WalReader(log, no_wal(4096))
+    reader = WalReader(log, no_wal(4096), CaptureLimits())
     app.insert(3)
     app.insert(3)
     take(reader)
@@ -252,7 +253,9 @@ def test_an_unanchored_reader_refuses_a_log_it_did_not_see_the_end_of(app):
     app.insert()  # never captured
     app.checkpoint("TRUNCATE")
     app.insert()
-    resumed = WalReader(WalFile(wal_path(app.path)), first.position, anchored=False)
+    resumed = WalReader(
+        WalFile(wal_path(app.path)), first.position, CaptureLimits(), anchored=False
+    )
     with pytest.raises(ContinuityLost, match="before its end"):
         resumed.find(ALL)
 
@@ -262,17 +265,18 @@ def test_a_reader_that_saw_the_end_is_anchored(app):
     app.insert()
     first = reader_of(app)
     take(first)
-    resumed = WalReader(WalFile(wal_path(app.path)), first.position, anchored=False)
+    resumed = WalReader(
+        WalFile(wal_path(app.path)), first.position, CaptureLimits(), anchored=False
+    )
     assert take(resumed) == []
     app.checkpoint("TRUNCATE")
     app.insert()
     assert take(resumed) == committed(app)
 
 
-def test_a_transaction_larger_than_a_chunk_is_taken_whole(app, reader, monkeypatch):
+def test_a_transaction_larger_than_a_chunk_is_taken_whole(app):
     """Memory is bounded by chunks, a capture by commits: many chunks make one capture."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 3 * 4120)
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
+    reader = reader_of(app, chunk_bytes=3 * 4120, hold_bytes=0)
     spill(app, 100)
     assert take(reader) == []
     app.run("COMMIT")
@@ -286,9 +290,9 @@ def test_a_transaction_larger_than_a_chunk_is_taken_whole(app, reader, monkeypat
     assert seen == committed(app)
 
 
-def test_what_was_read_just_now_is_not_read_again(app, reader, monkeypatch):
+def test_what_was_read_just_now_is_not_read_again(app):
     """A few reads are held until they are captured, and end where the last commit does."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 3 * 4120)
+    reader = reader_of(app, chunk_bytes=3 * 4120)
     app.insert(60)
     expected = committed(app)
     spill(app, 100)
@@ -300,10 +304,9 @@ def test_what_was_read_just_now_is_not_read_again(app, reader, monkeypatch):
     assert [batch.end for batch in reader.batches(found)][-1] == found.end
 
 
-def test_a_limit_ends_a_capture_at_a_commit_and_says_so(app, reader, monkeypatch):
+def test_a_limit_ends_a_capture_at_a_commit_and_says_so(app):
     """About ``limit`` bytes, never part of a transaction; ``complete`` only at the end."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 4120)
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
+    reader = reader_of(app, chunk_bytes=4120, hold_bytes=0)
     for _ in range(5):
         app.insert(3)
     answers, seen = [], []
@@ -316,10 +319,9 @@ def test_a_limit_ends_a_capture_at_a_commit_and_says_so(app, reader, monkeypatch
     assert not any(answers[:-1])
 
 
-def test_frames_that_change_between_two_reads_are_lost_continuity(app, reader, monkeypatch):
+def test_frames_that_change_between_two_reads_are_lost_continuity(app):
     """A capture that must be read again verifies again."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
+    reader = reader_of(app, chunk_bytes=2 * 4120, hold_bytes=0)
     app.insert(60, 1000)
     found = reader.find(ALL)
     assert not found.ready
@@ -330,10 +332,9 @@ def test_frames_that_change_between_two_reads_are_lost_continuity(app, reader, m
         list(reader.batches(found))
 
 
-def test_another_transaction_in_the_same_place_is_lost_continuity(app, reader, monkeypatch):
+def test_another_transaction_in_the_same_place_is_lost_continuity(app):
     """Frames that verify, but are not those that were found."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * 4120)
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
+    reader = reader_of(app, chunk_bytes=2 * 4120, hold_bytes=0)
     before = wal(app)
     app.insert(60, 1000)
     found = reader.find(ALL)
@@ -373,45 +374,45 @@ def test_reaches_and_frames_ahead_count_what_follows(app, reader):
     assert not reader.reaches(ahead + 1)
 
 
-def test_log_holds_tells_the_captured_log_from_any_other(app, reader):
+def test_wal_contains_tells_the_captured_wal_from_any_other(app, reader):
     """True for the log and the place a position was taken in; false after a restart, for a
     changed frame, and for another byte order."""
     log = WalFile(wal_path(app.path))
     app.insert()
     take(reader)
     position = reader.position
-    assert wal_contains(log, position)
+    assert wal_contains(log, position, CaptureLimits())
     app.insert()
-    assert wal_contains(log, position)
+    assert wal_contains(log, position, CaptureLimits())
     app.checkpoint("RESTART")
     app.insert()
-    assert not wal_contains(log, position)
+    assert not wal_contains(log, position, CaptureLimits())
     take(reader)
-    assert wal_contains(log, reader.position)
+    assert wal_contains(log, reader.position, CaptureLimits())
     changed = bytearray(wal(app))
-    changed[reading.offset_of(reader.position) - 4096 - 8] ^= 1
+    changed[offset_of(reader.position) - 4096 - 8] ^= 1
     wal_path(app.path).write_bytes(changed)
-    assert not wal_contains(log, reader.position)
+    assert not wal_contains(log, reader.position, CaptureLimits())
 
 
-def test_log_holds_wants_every_frame(app, reader, monkeypatch):
+def test_a_wal_contains_a_position_only_with_every_frame_before_it(app):
     """A power cut may take one from the middle and leave the last; SQLite then goes on from the
     one before it, and whatever it writes would be missed."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 2 * reading.frame_size(reader.position))
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
+    reader = reader_of(app)
     app.insert(30, 1000)
     take(reader)
+    limits = CaptureLimits(chunk_bytes=2 * 4120)
     position, whole = reader.position, wal(app)
     assert position.frame > 5
     log = WalFile(wal_path(app.path))
-    assert wal_contains(log, position)
+    assert wal_contains(log, position, limits)
     for frame in range(position.frame):
         torn = bytearray(whole)
         torn[32 + frame * 4120 + 600] ^= 1
         wal_path(app.path).write_bytes(torn)
-        assert not wal_contains(log, position), frame
+        assert not wal_contains(log, position, limits), frame
     wal_path(app.path).write_bytes(whole[:-1])
-    assert not wal_contains(log, position)
+    assert not wal_contains(log, position, limits)
 
 
 def test_what_is_stashed_comes_out_first_and_then_the_rest(app, reader):
@@ -433,12 +434,10 @@ def test_what_is_stashed_comes_out_first_and_then_the_rest(app, reader):
     assert not reader.stashed
 
 
-def test_too_much_is_left_in_the_log(app, reader, monkeypatch):
+def test_too_much_is_left_in_the_log(app):
     """What waits already is kept, and the rest is read from the log; more is taken while
     writers wait."""
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 4 * 4120)
-    monkeypatch.setattr(reading, "STASH_BYTES", 40 * 4120)
-    monkeypatch.setattr(reading, "HURRY_BYTES", 200 * 4120)
+    reader = reader_of(app, chunk_bytes=4 * 4120, stash_bytes=40 * 4120, hurry_bytes=200 * 4120)
     app.insert(100)
     assert reader.stash()
     waiting = reader.read_position
@@ -455,9 +454,9 @@ def test_too_much_is_left_in_the_log(app, reader, monkeypatch):
     assert take(reader) + take(reader) == committed(app)
 
 
-def test_a_long_transaction_that_may_not_commit_is_not_too_much(app, reader, monkeypatch):
+def test_a_long_transaction_that_may_not_commit_is_not_too_much(app):
     """Nothing committed follows, however far the log goes on: there is nothing to wait for."""
-    monkeypatch.setattr(reading, "STASH_BYTES", 20 * 4120)
+    reader = reader_of(app, stash_bytes=20 * 4120)
     app.insert()
     assert reader.stash()
     whole = committed(app)
@@ -470,9 +469,9 @@ def test_a_long_transaction_that_may_not_commit_is_not_too_much(app, reader, mon
     assert take(reader) == whole
 
 
-def test_what_is_kept_for_a_cut_waits_too(app, reader, monkeypatch):
+def test_what_is_kept_for_a_cut_waits_too(app):
     """As what comes meanwhile does: the log may go before the cut."""
-    monkeypatch.setattr(reading, "HOLD_BYTES", 0)
+    reader = reader_of(app, hold_bytes=0)
     app.insert(500)
     found = reader.find(ALL)
     expected = committed(app)

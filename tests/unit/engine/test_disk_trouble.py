@@ -7,12 +7,21 @@ import pytest
 
 from replicator import SqliteReplicator
 from replicator.cache.cache import Cache
-from replicator.engine import capture_thread as pipeline
 from replicator.errors import DiskFull, LocalIOError
 from replicator.upload.uploader import Uploader
 from tests.helpers.disk_faults import name_of
 from tests.helpers.files import StrikingFiles
-from tests.helpers.replication import LONG, App, HookedStore, config_for, wait_for
+from tests.helpers.limits import limits_for
+from tests.helpers.replication import (
+    LONG,
+    App,
+    HookedStore,
+    config_for,
+    replicator_for,
+    wait_for,
+)
+
+QUICK = {"loop": {"first_pause": 0.002, "longest_pause": 0.002}}
 
 
 @pytest.fixture
@@ -21,12 +30,12 @@ def files():
 
 
 @pytest.fixture
-def replicator(tmp_path, monkeypatch, files):
+def replicator(tmp_path, files):
     """One that has caught up with its database, and joins its log every few milliseconds while
     it meets trouble."""
-    monkeypatch.setattr(pipeline, "FIRST_PAUSE", 0.002)
-    monkeypatch.setattr(pipeline, "LONGEST_PAUSE", 0.002)
-    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=HookedStore(), files=files)
+    config = config_for(tmp_path / "app.db")
+    limits = limits_for(config, QUICK)
+    made = SqliteReplicator(config, store=HookedStore(), files=files, limits=limits)
     with App(tmp_path / "app.db") as app:
         app.insert()
         made.start()
@@ -77,7 +86,6 @@ def test_a_drill_that_meets_it_says_so(replicator, files, point):
 def test_what_was_recorded_before_the_disk_failed_is_sent(tmp_path, monkeypatch):
     """The disk fails right after the marker of a generation was recorded, before the uploader
     was told: the next join continues there, and has to tell it."""
-    monkeypatch.setattr(pipeline, "FIRST_PAUSE", 0.002)
     reload, calls = Uploader.reload, []
 
     def failing(self):
@@ -87,7 +95,7 @@ def test_what_was_recorded_before_the_disk_failed_is_sent(tmp_path, monkeypatch)
         reload(self)
 
     monkeypatch.setattr(Uploader, "reload", failing)
-    made = SqliteReplicator(config_for(tmp_path / "app.db"), store=HookedStore())
+    made = replicator_for(tmp_path / "app.db", HookedStore(), limits=QUICK)
     with App(tmp_path / "app.db") as app:
         app.insert()
         made.start()

@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from replicator.store import timeouts as watched
 from tests.helpers.replication import App, HookedStore, replicating, restored, wait_for
 
 LONG = 60.0
@@ -16,14 +15,7 @@ def app(tmp_path):
         yield app
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Four seconds are a long time in a test."""
-    monkeypatch.setattr(
-        watched.WatchedStore.__init__,
-        "__kwdefaults__",
-        {**watched.WatchedStore.__init__.__kwdefaults__, "patience": 0.05},
-    )
+IMPATIENT = {"answer_patience": 0.05}  # four seconds are a long time in a test
 
 
 class Swallowing:
@@ -37,7 +29,7 @@ class Swallowing:
 def test_an_append_without_an_answer_is_no_secret(app, tmp_path, caplog):
     """Status, error and log tell while it hangs; nothing is lost, nothing is restarted."""
     store = HookedStore()
-    with replicating(app.path, store) as replicator:
+    with replicating(app.path, store, limits=IMPATIENT) as replicator:
         replicator.flush(LONG)
         swallowing = Swallowing(store, "wal/")
         app.insert()
@@ -56,7 +48,7 @@ def test_a_store_that_never_answers_at_the_start_is_no_secret(app, tmp_path, cap
     """The very first request hangs."""
     store = HookedStore()
     swallowing = Swallowing(store, "")
-    with replicating(app.path, store) as replicator:
+    with replicating(app.path, store, limits=IMPATIENT) as replicator:
         wait_for(lambda: "no answer from" in (replicator.status().last_error or ""))
         assert not replicator.status().healthy
         assert "no answer from" in caplog.text
@@ -70,7 +62,7 @@ def test_nothing_in_the_bucket_is_all_of_it_behind(app, tmp_path):
     app.insert(50)
     store = HookedStore()
     store.go_away()
-    with replicating(app.path, store) as replicator:
+    with replicating(app.path, store, limits=IMPATIENT) as replicator:
         wait_for(lambda: replicator.status().state == "stalled")
         first = replicator.status()
         size = app.path.stat().st_size + app.path.with_name("app.db-wal").stat().st_size

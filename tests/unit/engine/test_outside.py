@@ -9,9 +9,6 @@ import subprocess
 
 import pytest
 
-from replicator.capture import backpressure as brake_module
-from replicator.capture import holds as tail_module
-from replicator.engine import session as session_module
 from replicator.system.paths import wal_path
 from tests.helpers.replication import (
     LONG,
@@ -22,6 +19,10 @@ from tests.helpers.replication import (
     restored,
     wait_for,
 )
+
+SHORT_WAL = {"capture": {"roll_over_frames": 8}, "session": {"roll_over_pause": 0.0}}
+IMPATIENT = SHORT_WAL | {"capture": {"roll_over_frames": 8, "lock_patience": 0.0}}
+UNEXAMINED = {"session": {"roll_over_pause": 0.0, "examine_pages": 0}}
 
 
 @pytest.fixture
@@ -34,20 +35,13 @@ def store():
     return HookedStore()
 
 
-@pytest.fixture
-def short_logs(monkeypatch):
-    for module in (tail_module, session_module):
-        monkeypatch.setattr(module, "ROLL_OVER_FRAMES", 8)
-    monkeypatch.setattr(session_module, "ROLL_OVER_PAUSE", 0.0)
-
-
 def overwrite(path, page, data, at=2000):
     """Some bytes of a page, by default in the middle, where there is nothing but a blob."""
     subprocess.run(
         [
             "dd",
             f"of={path}",
-            "bs=1",
+            "oflag=seek_bytes",  # all of it in one write
             f"seek={4096 * (page - 1) + at}",
             "conv=notrunc",
             "status=none",
@@ -69,14 +63,12 @@ def fill(app, pages):
 
 
 @pytest.mark.parametrize("frames", [3, 30], ids=["in the middle of a log", "log let go"])
-def test_pages_written_outside_the_log_are_noticed(
-    tmp_path, path, store, caplog, short_logs, frames
-):
+def test_pages_written_outside_the_log_are_noticed(tmp_path, path, store, caplog, frames):
     """Another content under the same inode, size and page size: the next flush makes durable
     what is there now, as the next transaction, and says what happened."""
     with App(path) as app:
         fill(app, 30)
-        with replicating(path, store) as replicator:
+        with replicating(path, store, limits=SHORT_WAL) as replicator:
             for _ in range(frames):
                 app.insert()
                 before = replicator.flush(LONG)
@@ -90,15 +82,12 @@ def test_pages_written_outside_the_log_are_noticed(
     assert "was overwritten" in caplog.text
 
 
-def test_a_page_that_changed_lately_is_looked_at(
-    tmp_path, path, store, caplog, monkeypatch, short_logs
-):
+def test_a_page_that_changed_lately_is_looked_at(tmp_path, path, store, caplog):
     """Of a thousand pages a single one is other than it was: chance would hardly find it, but
     it is what an older copy of the database gives away."""
-    monkeypatch.setattr(session_module, "EXAMINE_PAGES", 0)
     with App(path) as app:
         fill(app, 1000)
-        with replicating(path, store) as replicator:
+        with replicating(path, store, limits=SHORT_WAL | UNEXAMINED) as replicator:
             app.run("UPDATE t SET body = zeroblob(7000) WHERE id = 333")
             replicator.flush(LONG)
             (page,) = pages_with(path, bytes(4000))[:1]
@@ -123,15 +112,15 @@ def let_the_log_go(app, replicator):
         replicator.flush(LONG)
 
 
-def test_a_file_touched_while_nothing_may_write_to_it_is_compared(path, store, caplog, short_logs):
+def test_a_file_touched_while_nothing_may_write_to_it_is_compared(path, store, caplog):
     """Between two logs no checkpoint can write to the file, so a new modification time alone
     is reason enough to compare all of it; equal means that nothing is shipped."""
-    with App(path) as app, replicating(path, store) as replicator:
+    with App(path) as app, replicating(path, store, limits=SHORT_WAL) as replicator:
         for _ in range(30):
             app.insert()
             app.checkpoint()
             before = replicator.flush(LONG)
-        while not replicator._parts.pipeline.session._follower.waiting:
+        while not replicator._parts.pipeline.session._holds.waiting:
             app.insert()
             before = replicator.flush(LONG)
         os.utime(path)
@@ -141,12 +130,11 @@ def test_a_file_touched_while_nothing_may_write_to_it_is_compared(path, store, c
     assert "nothing changed" in caplog.text or replicator.status().txid == before.txid
 
 
-def test_a_file_that_was_no_database_for_a_while_is_compared(tmp_path, path, store, monkeypatch):
+def test_a_file_that_was_no_database_for_a_while_is_compared(tmp_path, path, store):
     """Whoever breaks the file and mends it may have changed any of its pages."""
-    monkeypatch.setattr(session_module, "EXAMINE_PAGES", 0)
     with App(path) as app:
         fill(app, 1000)
-        with replicating(path, store) as replicator:
+        with replicating(path, store, limits=UNEXAMINED) as replicator:
             app.insert()
             replicator.flush(LONG)
             overwrite(path, 1, b"broken", at=0)
@@ -173,9 +161,12 @@ def test_a_log_removed_while_in_use_is_noticed(tmp_path, path, store, caplog):
     assert "was removed while it was in use" in caplog.text
 
 
-def test_checkpoints_are_no_alarm(path, store, caplog, short_logs):
+def test_checkpoints_are_no_alarm(path, store, caplog):
     """Whatever SQLite itself writes to the file is what its log made of it."""
-    with App(path, autocheckpoint=5) as app, replicating(path, store) as replicator:
+    with (
+        App(path, autocheckpoint=5) as app,
+        replicating(path, store, limits=SHORT_WAL) as replicator,
+    ):
         for n in range(60):
             app.insert(n % 7 + 1)
             if n % 11 == 0:
@@ -185,16 +176,17 @@ def test_checkpoints_are_no_alarm(path, store, caplog, short_logs):
     assert "checking how" not in caplog.text
 
 
-def test_a_log_that_grows_is_said_once_for_each_doubling(
-    path, store, caplog, monkeypatch, short_logs
-):
+def test_a_log_that_grows_is_said_once_for_each_doubling(path, store, caplog):
     """A reader that stays makes the log grow, as it would without us; somebody should know."""
-    monkeypatch.setattr(brake_module, "PATIENCE", 0.0)
-    with App(path) as app, App(path) as reader, replicating(path, store) as replicator:
+    with (
+        App(path) as app,
+        App(path) as reader,
+        replicating(path, store, limits=IMPATIENT) as replicator,
+    ):
         reader.run("BEGIN", "SELECT * FROM t")
         for _ in range(40):
             app.insert(100)
             replicator.flush(LONG)
         reader.run("COMMIT")
-        said = caplog.text.count("cannot be let go")
+        said = caplog.text.count("cannot reset")
         assert 1 <= said <= 5, said

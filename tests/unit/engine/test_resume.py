@@ -59,9 +59,9 @@ def test_a_database_that_changes_while_it_is_compared_is_continued(
     """The image that is compared stands still, so what is committed meanwhile comes next."""
     first = lose_the_cache(path, store)
 
-    def racing(image, cancelled):
+    def racing(*args):
         app.insert()
-        return hash_image(image, cancelled)
+        return hash_image(*args)
 
     monkeypatch.setattr(join, "hash_image", racing)
     with replicating(path, store) as replicator:
@@ -130,21 +130,21 @@ def test_hashing_is_given_up_when_told():
         page_size, pages = 4096, 1 << 30
 
     with pytest.raises(Cancelled):
-        hash_image(Endless(), lambda: True)
+        hash_image(Endless(), 1 << 20, lambda: True)
 
 
 def test_an_image_is_hashed_whole(path, app):
     """In blocks or at once, the hashes are those of the image."""
     from replicator.capture.image import Image
+    from replicator.capture.limits import CaptureLimits
     from replicator.sqlite.live import LiveDatabase
 
     database = LiveDatabase(path)
     hold = database.hold()
     expected = PageHashes(4096)
     expected.extend(1, image_of(path))
-    with pytest.MonkeyPatch.context() as patch, Image(database) as image:
-        patch.setattr(join, "HASH_BYTES", 3 * 4096)
-        assert hash_image(image, lambda: False).state == expected.state
+    with Image(database, CaptureLimits()) as image:
+        assert hash_image(image, 3 * 4096, lambda: False).state == expected.state
     database.release(hold)
     database.close()
 

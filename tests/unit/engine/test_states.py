@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from replicator import cli
-from replicator import replicator as replicator_module
 from replicator.errors import DiskFull, NotDurable
 from replicator.replicator import MIRRORED
 from replicator.sidecar.control_client import ask
@@ -31,6 +30,8 @@ from tests.helpers.replication import (
     wait_for,
 )
 
+IMPATIENT = {"health_window": 0.001}
+
 
 class Desk:
     """A database, its replicator, and the means to harm them."""
@@ -41,6 +42,7 @@ class Desk:
         self.store = HookedStore()
         self.app = None
         self.settings = {}
+        self.limits = {}
         self.gates = []
 
     def open(self):
@@ -48,7 +50,7 @@ class Desk:
         self.app.insert(5)
 
     def start(self):
-        self.replicator = replicator_for(self.path, self.store, **self.settings)
+        self.replicator = replicator_for(self.path, self.store, limits=self.limits, **self.settings)
         self.replicator.start()
         self.cleanup.callback(self.replicator.stop)
         self.cleanup.enter_context(answering(self.replicator.config.cache, self.replicator))
@@ -89,8 +91,8 @@ def commits_on_their_way(desk):
 
 
 def lagging(desk):
+    desk.limits = IMPATIENT
     commits_on_their_way(desk)
-    desk.patch.setattr(replicator_module, "HEALTH_WINDOW_MS", 1)
     desk.until(lambda status: status.lag_seconds > 0.001)
 
 
@@ -164,6 +166,7 @@ def comparing(desk):
 
 def capture_stuck(desk):
     """The thread that looks at the log hangs in a system call; nothing ever failed."""
+    desk.limits = IMPATIENT
     desk.follow()
     session = desk.replicator._parts.pipeline.session
     entered, go_on = threading.Event(), desk.gate()
@@ -172,10 +175,8 @@ def capture_stuck(desk):
         entered.set()
         assert go_on.wait(LONG)
 
-    desk.patch.setattr(session, "serve_snapshots", hanging)
+    session.serve_snapshots, session.poll_interval = hanging, 0.0
     assert entered.wait(LONG)
-    desk.patch.setattr(session, "poll_interval", 0.0)
-    desk.patch.setattr(replicator_module, "HEALTH_WINDOW_MS", 1)
     desk.until(lambda status: not status.healthy)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
 from replicator.capture.image import Image
+from replicator.capture.limits import CaptureLimits
 from replicator.errors import (
     AccessDenied,
     CopyRefused,
@@ -20,32 +21,37 @@ from replicator.errors import (
 )
 from replicator.format.envelope import read_tail
 from replicator.format.object_header import ObjectHeader
-from replicator.format.snapshot_blocks import SnapshotEncoder, decode_snapshot
+from replicator.format.snapshot_blocks import decode_snapshot
 from replicator.model import Kind
-from replicator.snapshot import stream as snapshot
 from replicator.snapshot.base import OLDEST, Sources, SourceUnusable
-from replicator.snapshot.multipart import Piece, copied_from, cut
+from replicator.snapshot.limits import SnapshotLimits
+from replicator.snapshot.multipart import Differs, Piece, copied_from, cut
 from replicator.snapshot.resume import Unfinished
-from replicator.snapshot.stream import Differs, ship_snapshot
+from replicator.snapshot.stream import ship_snapshot
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.replication import LONG, App, HookedStore, image_of, replicating, restored
 
 GENERATION = "01900000-0000-7000-8000-000000000001"
 KEYS = Keys("app.db")
 PART = 100_000
-FRAME = 64 << 10
 
 
 def key(txid):
     return KEYS.snapshot(txid, GENERATION)
 
 
-@pytest.fixture(autouse=True)
-def small_sizes(monkeypatch):
-    """A hundredth of the real ones, so that two megabytes are a large database."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", PART)
-    monkeypatch.setattr(snapshot, "COPY_PART_BYTES", PART)
-    monkeypatch.setattr(SnapshotEncoder, "BLOCK_BYTES", FRAME)
+# A hundredth of the real ones, so that two megabytes are a large database.
+SMALL = {"part_bytes": PART, "copy_part_bytes": PART, "block_bytes": 64 << 10}
+
+
+class Mortal(Unfinished):
+    """As in a process that may end: nothing is given up any more then."""
+
+    ended = False
+
+    def give_up(self):
+        if not self.ended:
+            super().give_up()
 
 
 class Shop:
@@ -58,17 +64,17 @@ class Shop:
         self.store = HookedStore()
         self.sources = Sources(self.store)
         self.cache = Cache.open(directory / "cache")
-        self.unfinished = Unfinished(self.cache, self.store, KEYS)
+        self.unfinished = Mortal(self.cache, self.store, KEYS)
 
     def close(self):
         self.cache.close()
         self.app.close()
 
-    def ship(self, txid, source=None, *, level=3, created_ms=1000, gate=lambda hashes: None):
+    def ship(self, txid, source=None, *, created_ms=1000, gate=lambda hashes: None, **limits):
         database = LiveDatabase(self.app.path)
         hold = database.hold()
         try:
-            with Image(database) as image:
+            with Image(database, CaptureLimits()) as image:
                 header = ObjectHeader(
                     Kind.SNAPSHOT,
                     GENERATION,
@@ -84,7 +90,7 @@ class Shop:
                     header,
                     key(txid),
                     self.unfinished,
-                    level=level,
+                    limits=SnapshotLimits(**SMALL | limits),
                     gate=gate,
                     cancelled=lambda: False,
                     source=source,
@@ -169,12 +175,11 @@ def test_small_changes_between_frames_that_stay(shop):
     assert shipped.summary.size - shipped.copied_bytes < shipped.summary.size
 
 
-def test_a_small_snapshot_is_one_put(shop, monkeypatch):
+def test_a_small_snapshot_is_one_put(shop):
     """With a source too: there is nothing to copy into."""
     shop.ship(1)
-    monkeypatch.setattr(snapshot, "COPY_PART_BYTES", 8 << 20)
     shop.store.calls.clear()
-    assert shop.ship(2, shop.source(1)).copied_bytes == 0
+    assert shop.ship(2, shop.source(1), copy_part_bytes=8 << 20).copied_bytes == 0
     assert shop.store.keys("begin_upload") == []
     assert shop.holds(2)
 
@@ -342,7 +347,7 @@ class Crash(BaseException):
     """The process ended: nothing of ours ran after it."""
 
 
-def crash(shop, monkeypatch, method, nth, source):
+def crash(shop, method, nth, source):
     """Ends a snapshot of txid 2 after the ``nth`` call of ``method``."""
     shop.store.calls.clear()
 
@@ -350,11 +355,10 @@ def crash(shop, monkeypatch, method, nth, source):
         if name == method and len(shop.store.keys(method)) >= nth:
             raise Crash
 
-    with monkeypatch.context() as context:
-        context.setattr(shop.unfinished, "give_up", lambda: None)
-        shop.store.after = after
-        with pytest.raises(Crash):
-            shop.ship(2, source)
+    shop.store.after, shop.unfinished.ended = after, True
+    with pytest.raises(Crash):
+        shop.ship(2, source)
+    shop.unfinished.ended = False
     shop.store.after = lambda *_: None
     shop.store.calls.clear()
 
@@ -363,13 +367,13 @@ def crash(shop, monkeypatch, method, nth, source):
     ("method", "nth"),
     [("put_part", 1), ("put_part", 3), ("copy_part", 2), ("copy_part", 9), ("list_parts", 1)],
 )
-def test_an_interrupted_snapshot_goes_on(shop, monkeypatch, method, nth):
+def test_an_interrupted_snapshot_goes_on(shop, method, nth):
     """What was sent is not sent again; what was copied is copied again, for its ETag proves
     nothing. The object is the database."""
     shop.ship(1)
     shop.change(300)
     shop.change(1500)
-    crash(shop, monkeypatch, method, nth, shop.source(1))
+    crash(shop, method, nth, shop.source(1))
     (upload,) = shop.store.inner.list_uploads("")
     there = len(shop.store.inner.list_parts(upload.key, upload.upload_id))
     shipped = shop.ship(2, shop.source(1))
@@ -382,12 +386,12 @@ def test_an_interrupted_snapshot_goes_on(shop, monkeypatch, method, nth):
     assert shop.store.inner.list_uploads("") == []
 
 
-def test_an_upload_goes_on_without_its_source(shop, monkeypatch):
+def test_an_upload_goes_on_without_its_source(shop):
     """The source vanished in between: parts that were copied cannot be proved, so it starts
     over, as it does for parts of another state."""
     shop.ship(1)
     shop.change(1000)
-    crash(shop, monkeypatch, "copy_part", 5, shop.source(1))
+    crash(shop, "copy_part", 5, shop.source(1))
     shop.store.inner.delete(key(1))
     try:
         shop.ship(2, shop.source(1))
@@ -397,11 +401,11 @@ def test_an_upload_goes_on_without_its_source(shop, monkeypatch):
     assert shop.store.inner.list_uploads("") == []
 
 
-def test_an_old_part_beside_the_copy_starts_over(shop, monkeypatch):
+def test_an_old_part_beside_the_copy_starts_over(shop):
     """A store that keeps both of two bodies of one number lists neither."""
     shop.ship(1)
     shop.change(1000)
-    crash(shop, monkeypatch, "copy_part", 5, shop.source(1))
+    crash(shop, "copy_part", 5, shop.source(1))
     listed = shop.store.inner.list_parts
     shop.store.inner.list_parts = lambda *args: listed(*args)[:2]
     with pytest.raises(Differs, match="not the one that was asked for"):
@@ -416,7 +420,9 @@ def test_an_old_part_beside_the_copy_starts_over(shop, monkeypatch):
 def busy(shop, tmp_path):
     """A replicator with a first snapshot, and a clustered change since."""
     shop.store.calls.clear()
-    with replicating(shop.app.path, shop.store, cache_dir=tmp_path / "life") as replicator:
+    with replicating(
+        shop.app.path, shop.store, cache_dir=tmp_path / "life", limits={"snapshot": SMALL}
+    ) as replicator:
         replicator.flush(LONG)
         shop.change(1000)
         yield replicator

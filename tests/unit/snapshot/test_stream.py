@@ -8,16 +8,18 @@ from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
 from replicator.cache.records import Fact
 from replicator.capture.image import Image
+from replicator.capture.limits import CaptureLimits
 from replicator.errors import Cancelled, ObjectExists, ReplicatorError, StoreUnavailable
 from replicator.format.object_header import ObjectHeader, parse_metadata
 from replicator.format.page_hashes import PageHashes
 from replicator.format.snapshot_blocks import compress_block
 from replicator.format.zstd import decompress_frame
 from replicator.model import Kind
-from replicator.snapshot import stream as snapshot
+from replicator.snapshot.limits import SnapshotLimits, SnapshotRule
+from replicator.snapshot.multipart import Differs
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
-from replicator.snapshot.stream import Differs, ship_snapshot
+from replicator.snapshot.stream import ship_snapshot
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.replication import App, HookedStore, image_of
 
@@ -41,7 +43,7 @@ def test_when_a_snapshot_is_due(age, log_bytes, due):
     """Interval, log ratio and greatest age, at their bounds."""
     facts = SnapshotFacts(txid=3, at_ms=1000, size=100)
     assert due is snapshot_due(
-        facts, at_ms=1000 + age * 1000, log_bytes=log_bytes, interval=3600, ratio=0.5, max_age=86400
+        facts, at_ms=1000 + age * 1000, log_bytes=log_bytes, rule=SnapshotRule()
     )
 
 
@@ -56,16 +58,26 @@ def image(tmp_path):
         app.insert(2000, 900)  # 2 MB: several frames
         database = LiveDatabase(app.path)
         hold = database.hold()
-        with Image(database) as image:
+        with Image(database, CaptureLimits()) as image:
             yield image
         database.release(hold)
         database.close()
 
 
+class Mortal(Unfinished):
+    """As in a process that may end: nothing is given up any more then."""
+
+    ended = False
+
+    def give_up(self):
+        if not self.ended:
+            super().give_up()
+
+
 @pytest.fixture
 def unfinished(tmp_path, store):
     with Cache.open(tmp_path / "cache") as cache:
-        yield Unfinished(cache, store, Keys("app.db"))
+        yield Mortal(cache, store, Keys("app.db"))
 
 
 @pytest.fixture
@@ -77,9 +89,17 @@ def ship(store, unfinished):
             Kind.SNAPSHOT, GENERATION, 5, image.page_size, GENERATION, created_ms, "tests"
         )
         return ship_snapshot(
-            image, store, header, KEY, unfinished, level=3, gate=gate, cancelled=cancelled
+            image,
+            store,
+            header,
+            KEY,
+            unfinished,
+            limits=ship.limits,
+            gate=gate,
+            cancelled=cancelled,
         )
 
+    ship.limits = SnapshotLimits()
     return ship
 
 
@@ -98,10 +118,10 @@ def content(store):
 
 
 @pytest.mark.parametrize("part", [8 << 20, 100_000])
-def test_a_snapshot_is_the_image(image, store, ship, monkeypatch, part):
+def test_a_snapshot_is_the_image(image, store, ship, part):
     """In one request or in parts, the object decompresses to the image; summary and hashes
     are its own."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", part)
+    ship.limits = SnapshotLimits(part_bytes=part)
     shipped = ship(image)
     hashes, summary = shipped.hashes, shipped.summary
     data = whole(image)
@@ -117,9 +137,9 @@ def test_a_snapshot_is_the_image(image, store, ship, monkeypatch, part):
     assert store.inner.list_uploads("") == []
 
 
-def test_parts_are_of_one_size_but_for_the_last(image, store, ship, monkeypatch):
+def test_parts_are_of_one_size_but_for_the_last(image, store, ship):
     """Some stores (R2) refuse parts of different sizes."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
+    ship.limits = SnapshotLimits(part_bytes=100_000)
     sizes = {}
     put_part = store.inner.put_part
 
@@ -135,9 +155,9 @@ def test_parts_are_of_one_size_but_for_the_last(image, store, ship, monkeypatch)
 
 
 @pytest.mark.parametrize("part", [8 << 20, 100_000])
-def test_the_gate_is_asked_before_the_object_appears(image, store, ship, monkeypatch, part):
+def test_the_gate_is_asked_before_the_object_appears(image, store, ship, part):
     """With the hashes of the whole image; if it raises, nothing appears and no parts stay."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", part)
+    ship.limits = SnapshotLimits(part_bytes=part)
     asked = []
 
     def gate(hashes):
@@ -153,9 +173,9 @@ def test_the_gate_is_asked_before_the_object_appears(image, store, ship, monkeyp
 
 
 @pytest.mark.parametrize("method", ["begin_upload", "put_part", "complete_upload"])
-def test_a_failing_store_gets_its_parts_back(image, store, ship, unfinished, monkeypatch, method):
+def test_a_failing_store_gets_its_parts_back(image, store, ship, unfinished, method):
     """Whichever request fails, no object appears, and what was sent can be given up."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
+    ship.limits = SnapshotLimits(part_bytes=100_000)
 
     def before(name, key):
         if name == method and len(store.keys(method)) > (method == "put_part"):
@@ -169,9 +189,9 @@ def test_a_failing_store_gets_its_parts_back(image, store, ship, unfinished, mon
     assert store.inner.list_uploads("") == []
 
 
-def test_a_store_that_cannot_even_abort_hides_nothing(image, store, ship, monkeypatch):
+def test_a_store_that_cannot_even_abort_hides_nothing(image, store, ship):
     """The first error is the one that comes out."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
+    ship.limits = SnapshotLimits(part_bytes=100_000)
 
     def before(name, key):
         if name == "complete_upload":
@@ -185,9 +205,9 @@ def test_a_store_that_cannot_even_abort_hides_nothing(image, store, ship, monkey
 
 
 @pytest.mark.parametrize("part", [8 << 20, 100_000])
-def test_an_object_that_stands_there_is_ours(image, store, ship, monkeypatch, part):
+def test_an_object_that_stands_there_is_ours(image, store, ship, part):
     """The key names generation and txid: an earlier attempt made it; it is not replaced."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", part)
+    ship.limits = SnapshotLimits(part_bytes=part)
     store.inner.put(KEY, b"earlier")
     ship(image)
     assert store.inner.get(KEY) == b"earlier"
@@ -197,9 +217,9 @@ def test_an_object_that_stands_there_is_ours(image, store, ship, monkeypatch, pa
 
 
 @pytest.mark.parametrize("part", [8 << 20, 100_000])
-def test_an_object_that_is_said_to_stand_there_must(image, store, ship, monkeypatch, part):
+def test_an_object_that_is_said_to_stand_there_must(image, store, ship, part):
     """A marker would vouch for it; a refusal for no reason is trouble that may pass."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", part)
+    ship.limits = SnapshotLimits(part_bytes=part)
     refused = []
 
     def before(method, key):
@@ -216,11 +236,9 @@ def test_an_object_that_is_said_to_stand_there_must(image, store, ship, monkeypa
 
 
 @pytest.mark.parametrize("method", ["put_part", "complete_upload"])
-def test_an_upload_that_vanishes_under_way_is_trouble_that_may_pass(
-    image, store, ship, monkeypatch, method
-):
+def test_an_upload_that_vanishes_under_way_is_trouble_that_may_pass(image, store, ship, method):
     """A lifecycle rule removed it, say. The next attempt begins another one."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
+    ship.limits = SnapshotLimits(part_bytes=100_000)
 
     def before(name, key):
         if name == method:
@@ -269,11 +287,10 @@ class Crash(BaseException):
 
 
 @pytest.fixture
-def interrupted(image, store, ship, unfinished, monkeypatch):
+def interrupted(image, store, ship, unfinished):
     """A snapshot whose process ended after three of its parts had been sent."""
-    monkeypatch.setattr(snapshot, "PART_BYTES", 100_000)
-    give_up = unfinished.give_up
-    monkeypatch.setattr(unfinished, "give_up", lambda: None)
+    ship.limits = SnapshotLimits(part_bytes=100_000)
+    unfinished.ended = True
 
     def after(name, key):
         if name == "put_part" and len(store.keys("put_part")) >= 3:
@@ -283,7 +300,7 @@ def interrupted(image, store, ship, unfinished, monkeypatch):
     with pytest.raises(Crash):
         ship(image)
     store.after = lambda method, key: None
-    monkeypatch.setattr(unfinished, "give_up", give_up)
+    unfinished.ended = False
     (upload,) = store.inner.list_uploads("")
     sent = store.inner.list_parts(upload.key, upload.upload_id)
     assert len(sent) >= 3

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from replicator.capture.image import Image
+from replicator.capture.limits import CaptureLimits
 from replicator.errors import (
     DatabaseBusy,
     DatabaseReplaced,
@@ -112,7 +113,7 @@ def test_nothing_we_do_drops_a_lock_of_the_application(app, path):
     hold = database.hold()
     still()
     second = database.hold()
-    with Image(database) as image:
+    with Image(database, CaptureLimits()) as image:
         image.read(1, image.pages)
     still()
     database.header()

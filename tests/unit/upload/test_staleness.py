@@ -9,6 +9,7 @@ from replicator.cache.cache import Cache
 from replicator.errors import Fenced
 from replicator.metrics import Metrics
 from replicator.upload import staleness as freshness
+from replicator.upload.limits import UploadLimits
 from replicator.upload.staleness import LONGEST, Freshness, read_clocks
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, content
@@ -41,11 +42,8 @@ class Clocks:
 
 
 @pytest.fixture
-def clocks(monkeypatch):
-    clocks = Clocks()
-    monkeypatch.setattr(Freshness, "now", lambda self: clocks())
-    monkeypatch.setattr(Freshness.__init__, "__defaults__", (clocks,))
-    return clocks
+def clocks():
+    return Clocks()
 
 
 @pytest.fixture
@@ -55,10 +53,11 @@ def uploader(store, cache, clocks):
         KEYS,
         cache,
         Metrics(),
-        keep_bytes=1 << 30,
+        UploadLimits(keep_bytes=1 << 30),
         on_log_lost=lost.set,
         on_overtaken=[].append,
         on_damage=[].append,
+        clocks=clocks,
     )
     lost.clear()
     add(cache, 1)

@@ -11,19 +11,13 @@ from replicator.errors import AccessDenied, Fenced, NotDurable, ReplicatorError,
 from replicator.metrics import Metrics
 from replicator.model import Kind
 from replicator.store.retry import RetryPolicy
-from replicator.upload import uploader as upload
+from replicator.upload.limits import UploadLimits
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, commit, content, record
 from tests.helpers.files import FailingFiles
 from tests.helpers.replication import LONG, HookedStore, wait_for
 
 QUICK = RetryPolicy(first=0.001, cap=0.002, deadline=None)
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch):
-    monkeypatch.setattr(upload, "TRANSIENT", QUICK)
-    monkeypatch.setattr(upload, "REFUSED", QUICK)
 
 
 @pytest.fixture
@@ -53,18 +47,28 @@ def lost():
     return Lost()
 
 
-@pytest.fixture
-def uploader(store, cache, lost):
-    uploader = Uploader(
+def uploader_of(store, cache, lost, **limits):
+    """Retries are quick; ``limits`` are fields of UploadLimits."""
+    return Uploader(
         store,
         Keys("app.db"),
         cache,
         Metrics(),
-        keep_bytes=1 << 30,
+        UploadLimits(transient=QUICK, refused=QUICK, **{"keep_bytes": 1 << 30} | limits),
         on_log_lost=lost,
         on_overtaken=lost.overtaken.append,
         on_damage=lost.damaged.append,
     )
+
+
+@pytest.fixture
+def limits():
+    return {}
+
+
+@pytest.fixture
+def uploader(store, cache, lost, limits):
+    uploader = uploader_of(store, cache, lost, **limits)
     yield uploader
     uploader.stop()
 
@@ -217,10 +221,8 @@ def test_own_bytes_without_metadata_are_known_by_their_hash(store, cache, upload
 # ----------------------------------------------------------------------- large objects
 
 
-@pytest.fixture
-def small_parts(monkeypatch):
-    monkeypatch.setattr(upload, "PART_BYTES", 10)
-    monkeypatch.setattr(upload, "SINGLE_PUT_BYTES", 20)
+SMALL = {"part_bytes": 10, "single_put_bytes": 20}
+small_parts = pytest.mark.parametrize("limits", [SMALL], ids=["small parts"])
 
 
 def large(cache, txid=1):
@@ -228,7 +230,8 @@ def large(cache, txid=1):
     return data, commit(cache, data, record(txid, data=data))
 
 
-def test_a_large_segment_goes_in_parts(store, cache, uploader, small_parts):
+@small_parts
+def test_a_large_segment_goes_in_parts(store, cache, uploader):
     """Parts of one size, published in one step, byte for byte and with its metadata."""
     data, made = large(cache)
     uploader.start()
@@ -242,7 +245,7 @@ def test_a_large_segment_goes_in_parts(store, cache, uploader, small_parts):
 
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_multipart_upload_resumes_from_what_the_store_confirms(
-    store, cache, tmp_path, lost, small_parts, restart
+    store, cache, tmp_path, lost, restart
 ):
     """Parts that the store has are not sent again, after a failure and after a restart."""
     data, _ = large(cache)
@@ -252,16 +255,7 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
             raise StoreUnavailable("gone in the middle")
 
     store.before = before
-    first = Uploader(
-        store,
-        Keys("app.db"),
-        cache,
-        Metrics(),
-        keep_bytes=1 << 30,
-        on_log_lost=lost,
-        on_overtaken=lost.overtaken.append,
-        on_damage=lost.damaged.append,
-    )
+    first = uploader_of(store, cache, lost, **SMALL)
     first.start()
     wait_for(lambda: first.failing is not None)
     if restart:
@@ -274,16 +268,7 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
     sent = len(store.keys("put_part"))
     second = first
     if restart:
-        second = Uploader(
-            store,
-            Keys("app.db"),
-            cache,
-            Metrics(),
-            keep_bytes=1 << 30,
-            on_log_lost=lost,
-            on_overtaken=lost.overtaken.append,
-            on_damage=lost.damaged.append,
-        )
+        second = uploader_of(store, cache, lost, **SMALL)
         second.start()
     second.wait_durable(1, LONG)
     second.stop()
@@ -294,7 +279,8 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
     cache.close()
 
 
-def test_a_part_of_another_size_is_sent_again(store, cache, uploader, small_parts):
+@small_parts
+def test_a_part_of_another_size_is_sent_again(store, cache, uploader):
     """A part that is not what it should be is not believed."""
     data, _ = large(cache)
     upload_id = store.inner.begin_upload(key(1))
@@ -309,7 +295,8 @@ def test_a_part_of_another_size_is_sent_again(store, cache, uploader, small_part
     assert len(store.keys("put_part")) == 9
 
 
-def test_a_vanished_upload_starts_over(store, cache, uploader, small_parts):
+@small_parts
+def test_a_vanished_upload_starts_over(store, cache, uploader):
     """The upload id is gone (a lifecycle rule): a new one is begun, the object is whole."""
     data, _ = large(cache)
     cache.uploading(1)
@@ -321,7 +308,8 @@ def test_a_vanished_upload_starts_over(store, cache, uploader, small_parts):
     assert len(store.keys("begin_upload")) == 1
 
 
-def test_a_lost_answer_of_the_publication_is_settled(store, cache, uploader, small_parts):
+@small_parts
+def test_a_lost_answer_of_the_publication_is_settled(store, cache, uploader):
     """CompleteMultipartUpload took effect unanswered: the next attempt finds its own object."""
     data, _ = large(cache)
 
@@ -358,16 +346,7 @@ def test_an_empty_cache_asks_the_store_nothing(store, cache, uploader, lost):
 def test_a_store_that_holds_our_log_costs_two_requests(store, cache, uploader, lost):
     """One listing from the newest object on and one HEAD of it."""
     acknowledge(store, cache, 1, 2, 3)
-    uploader = Uploader(
-        store,
-        Keys("app.db"),
-        cache,
-        Metrics(),
-        keep_bytes=1 << 30,
-        on_log_lost=lost,
-        on_overtaken=lost.overtaken.append,
-        on_damage=lost.damaged.append,
-    )
+    uploader = uploader_of(store, cache, lost)
     assert uploader.durable_txid == 3
     uploader.start()
     add(cache, 4)
@@ -399,16 +378,7 @@ def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, 
     store.inner.put(key(2), bucket.store.get(theirs.key), metadata=foreign.metadata)
     if pending:
         add(cache, 2)
-    uploader = Uploader(
-        store,
-        Keys("app.db"),
-        cache,
-        Metrics(),
-        keep_bytes=1 << 30,
-        on_log_lost=lost,
-        on_overtaken=lost.overtaken.append,
-        on_damage=lost.damaged.append,
-    )
+    uploader = uploader_of(store, cache, lost)
     uploader.start()
     wait_for(lambda: lost.overtaken)
     uploader.wake()
@@ -427,16 +397,7 @@ def test_a_foreign_object_without_metadata_is_named_by_its_header(store, cache, 
     theirs = list(bucket.store.list(bucket.keys.wal_dir))[1]
     acknowledge(store, cache, 1)
     store.inner.put(key(2), bucket.store.get(theirs.key))
-    uploader = Uploader(
-        store,
-        Keys("app.db"),
-        cache,
-        Metrics(),
-        keep_bytes=1 << 30,
-        on_log_lost=lost,
-        on_overtaken=lost.overtaken.append,
-        on_damage=lost.damaged.append,
-    )
+    uploader = uploader_of(store, cache, lost)
     uploader.start()
     wait_for(lambda: lost.overtaken)
     assert "00000000-0000-0000-0000-000000000001" in str(lost.overtaken[0])
@@ -448,16 +409,7 @@ def test_another_object_in_the_place_of_our_newest_fences(store, cache, lost):
     acknowledge(store, cache, 1)
     store.inner.delete(key(1))
     store.inner.put(key(1), b"foreign", metadata={"sha256": "11" * 32})
-    uploader = Uploader(
-        store,
-        Keys("app.db"),
-        cache,
-        Metrics(),
-        keep_bytes=1 << 30,
-        on_log_lost=lost,
-        on_overtaken=lost.overtaken.append,
-        on_damage=lost.damaged.append,
-    )
+    uploader = uploader_of(store, cache, lost)
     uploader.start()
     wait_for(lambda: lost.overtaken)
     assert "a writer of unknown name" in str(lost.overtaken[0])
@@ -469,16 +421,7 @@ def test_a_store_that_lost_the_log_gets_nothing_until_it_is_begun_anew(store, ca
     acknowledge(store, cache, 1, 2)
     add(cache, 3)
     store.wipe()
-    uploader = Uploader(
-        store,
-        Keys("app.db"),
-        cache,
-        Metrics(),
-        keep_bytes=1 << 30,
-        on_log_lost=lost,
-        on_overtaken=lost.overtaken.append,
-        on_damage=lost.damaged.append,
-    )
+    uploader = uploader_of(store, cache, lost)
     uploader.start()
     wait_for(lambda: lost)
     with pytest.raises(NotDurable):
@@ -496,16 +439,7 @@ def test_a_store_that_is_away_at_the_start_is_asked_again(store, cache, lost):
     acknowledge(store, cache, 1)
     add(cache, 2)
     store.go_away()
-    uploader = Uploader(
-        store,
-        Keys("app.db"),
-        cache,
-        Metrics(),
-        keep_bytes=1 << 30,
-        on_log_lost=lost,
-        on_overtaken=lost.overtaken.append,
-        on_damage=lost.damaged.append,
-    )
+    uploader = uploader_of(store, cache, lost)
     uploader.start()
     wait_for(lambda: len(store.keys("list")) > 3)
     assert isinstance(uploader.failing, StoreUnavailable)
@@ -582,16 +516,7 @@ def test_a_real_full_disk_under_the_ledger_is_survived(tmp_path, store, lost):
         fresh = HookedStore()
         with Cache.open(directory, files) as cache:
             add(cache, 1)
-            uploader = Uploader(
-                fresh,
-                Keys("app.db"),
-                cache,
-                Metrics(),
-                keep_bytes=0,
-                on_log_lost=lost,
-                on_overtaken=lost.overtaken.append,
-                on_damage=lost.damaged.append,
-            )
+            uploader = uploader_of(fresh, cache, lost, keep_bytes=0)
             files.at = len(files.log) + at
             uploader.start()
             uploader.wait_durable(1, LONG)
@@ -610,7 +535,8 @@ def test_a_damaged_segment_is_never_sent(store, cache, uploader, lost):
     assert set(lost.damaged) == {1}
 
 
-def test_a_damaged_large_segment_is_never_sent(store, cache, uploader, small_parts):
+@small_parts
+def test_a_damaged_large_segment_is_never_sent(store, cache, uploader):
     """The same for one that goes in parts."""
     large(cache)
     path = next((cache.directory / "segments").iterdir())

@@ -3,33 +3,72 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from replicator.capture import holds as tail
 from replicator.capture.holds import WalHolds
 from replicator.capture.image import Image
+from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader
 from replicator.errors import ChangedOutside, ContinuityLost
 from replicator.metrics import Metrics
-from replicator.sqlite.live import LiveDatabase, WalFile
+from replicator.sqlite.live import Checkpoint, LiveDatabase, WalFile
 from tests.helpers.bucket import plain_state
 from tests.helpers.oracle_wal import overlay
 from tests.helpers.replication import App, frames_in, image_of, wait_for
+
+SHORT = CaptureLimits(roll_over_frames=8)
+
+
+class Interrupted(LiveDatabase):
+    """The application does something right before and right after each of our steps."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.act = self.after_release = self.after_reopen = lambda: None
+        self.opened, self.released = [], []
+        self.answer = None  # to a checkpoint, in the place of SQLite's
+
+    def hold(self):
+        self.act()
+        self.opened.append(super().hold())
+        self.act()
+        return self.opened[-1]
+
+    def release(self, hold):
+        self.act()
+        super().release(hold)
+        self.released.append(hold)
+        self.after_release()
+        self.act()
+
+    def reopen_after_last_close(self):
+        super().reopen_after_last_close()
+        self.after_reopen()
+
+    def checkpoint(self):
+        self.act()
+        answer = self.answer or super().checkpoint()
+        self.act()
+        return answer
+
+
+BUSY = Checkpoint(busy=True, frames=-1, copied=-1)
 
 
 class Follow:
     """A capture without segments: frames are laid over the first image as they come."""
 
-    def __init__(self, path, database=None):
-        self.database = database or LiveDatabase(path, busy_timeout=0.1)
+    def __init__(self, path, limits, *, holds=WalHolds):
+        self.database = Interrupted(path, busy_timeout=0.1)
         hold = self.database.hold()
-        with Image(self.database) as image:
+        with Image(self.database, limits) as image:
             self.state = bytes(image.read(1, image.pages))
             position = image.position
-        self.reader = WalReader(self.database.wal, position)
+        self.reader = WalReader(self.database.wal, position, limits)
         self.metrics = Metrics()
-        self.follower = WalHolds(self.database, self.reader, hold, self.metrics)
+        self.holds = holds(self.database, self.reader, hold, self.metrics, limits)
 
     def take(self):
         while (found := self.reader.find(1 << 40)) is not None:
@@ -40,13 +79,13 @@ class Follow:
 
     def round(self, *, hold=False):
         if hold and self.reader.look():
-            self.follower.hold()
+            self.holds.hold_new_wal()
         self.take()
-        self.follower.settle()
+        self.holds.settle()
         self.take()
 
     def close(self):
-        self.follower.close()
+        self.holds.close()
         self.database.close()
 
 
@@ -59,22 +98,22 @@ def app(tmp_path):
 
 
 @pytest.fixture
-def follow(app):
-    follow = Follow(app.path)
-    yield follow
-    follow.close()
+def limits():
+    return SHORT
 
 
 @pytest.fixture
-def short_logs(monkeypatch):
-    monkeypatch.setattr(tail, "ROLL_OVER_FRAMES", 8)
+def follow(app, limits):
+    follow = Follow(app.path, limits)
+    yield follow
+    follow.close()
 
 
 def log_frames(app):
     return (app.path.with_name("app.db-wal").stat().st_size - 32) // 4120
 
 
-def test_a_pin_is_always_held(app, follow, short_logs):
+def test_a_pin_is_always_held(app, follow):
     """At no moment between rounds can the application reset a log that was not captured."""
     for n in range(40):
         app.insert(n % 5 + 1)
@@ -85,7 +124,7 @@ def test_a_pin_is_always_held(app, follow, short_logs):
         assert follow.state == image_of(app.path)
 
 
-def test_a_log_rolls_over_when_it_is_long(app, follow, short_logs):
+def test_a_log_rolls_over_when_it_is_long(app, follow):
     """The log's length stays bounded, without a write of ours and without its lock."""
     lengths = []
     for _ in range(60):
@@ -99,57 +138,49 @@ def test_a_log_rolls_over_when_it_is_long(app, follow, short_logs):
 
 
 @pytest.mark.parametrize("step", ["settle", "backfill"])
-def test_nothing_is_copied_into_what_was_put_in_the_place(
-    tmp_path, app, follow, short_logs, monkeypatch, step
-):
+def test_nothing_is_copied_into_what_was_put_in_the_place(tmp_path, app, limits, step):
     """The log is removed and another database copied over the file at the worst moment, when the
     roll-over is about to have the old log copied: not a byte of the new file changes."""
     other = tmp_path / "other.db"
     with App(other) as new:
         new.insert(300)
         new.checkpoint("TRUNCATE")
+
+    class Replaced(WalHolds):
+        def _chase(self, **options):
+            found = super()._chase(**options)
+            app.path.with_name("app.db-wal").unlink()
+            subprocess.run(["cp", other, app.path], check=True)
+            return found
+
+    follow = Follow(app.path, limits, holds=Replaced)
     app.insert(30)
     follow.take()
-    chase = WalHolds._chase
-
-    def replaced_meanwhile(self):
-        found = chase(self)
-        app.path.with_name("app.db-wal").unlink()
-        subprocess.run(["cp", other, app.path], check=True)
-        return found
-
-    if step == "settle":
-        monkeypatch.setattr(WalHolds, "_chase", replaced_meanwhile)
-    else:
-        replaced_meanwhile(follow.follower)
+    if step == "backfill":
+        follow.holds._chase()
     with pytest.raises(ChangedOutside, match="removed while it was in use"):
-        getattr(follow.follower, step)()
+        getattr(follow.holds, step)()
     assert app.path.read_bytes() == other.read_bytes()
+    follow.close()
 
 
-def test_a_log_that_was_removed_before_it_was_looked_at(app, follow, short_logs):
+def test_a_log_that_was_removed_before_it_was_looked_at(app, follow):
     """What the image at the start knew of the log does not pass for the log itself."""
     follow.database.wal = WalFile(follow.database.wal.path)
     app.path.with_name("app.db-wal").unlink()
     with pytest.raises(ChangedOutside, match="removed while it was in use"):
-        follow.follower.backfill()
+        follow.holds.backfill()
 
 
-def test_a_log_removed_during_a_checkpoint_is_told(app, follow, short_logs, monkeypatch, caplog):
+def test_a_log_removed_during_a_checkpoint_is_told(app, follow, caplog):
     """Nobody can keep pages of the old database out of the new file then: it has to be said."""
-    checkpoint = follow.database.checkpoint
-
-    def meanwhile():
-        app.path.with_name("app.db-wal").unlink()
-        return checkpoint()
-
-    monkeypatch.setattr(follow.database, "checkpoint", meanwhile)
+    follow.database.act = lambda: app.path.with_name("app.db-wal").unlink(missing_ok=True)
     with pytest.raises(ChangedOutside):
-        follow.follower.backfill()
+        follow.holds.backfill()
     assert "copy it once more" in caplog.text
 
 
-def test_a_long_reader_of_the_application_delays_the_roll_over(app, follow, short_logs):
+def test_a_long_reader_of_the_application_delays_the_roll_over(app, follow):
     """An old reader keeps the log; nothing of it breaks, and later the log goes."""
     with App(app.path) as reader:
         reader.run("BEGIN")
@@ -165,29 +196,6 @@ def test_a_long_reader_of_the_application_delays_the_roll_over(app, follow, shor
         follow.round()
     assert follow.metrics.get("roll_overs") > 0
     assert follow.state == image_of(app.path)
-
-
-class Interrupted(LiveDatabase):
-    """The application does something right before and right after each of our steps."""
-
-    act = staticmethod(lambda: None)
-
-    def hold(self):
-        self.act()
-        hold = super().hold()
-        self.act()
-        return hold
-
-    def release(self, hold):
-        self.act()
-        super().release(hold)
-        self.act()
-
-    def checkpoint(self):
-        self.act()
-        answer = super().checkpoint()
-        self.act()
-        return answer
 
 
 class Meddling:
@@ -217,29 +225,24 @@ class Meddling:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_nothing_is_lost_whatever_happens_between_our_steps(app, short_logs, seed):
+def test_nothing_is_lost_whatever_happens_between_our_steps(app, follow, seed):
     """Commits, checkpoints and readers between any two of our steps: what was captured is the
     database, page by page, after each round."""
-    database = Interrupted(app.path, busy_timeout=0.1)
     meddling = Meddling(app, seed)
-    follow = Follow(app.path, database)
-    database.act = meddling
+    follow.database.act = meddling
     for _ in range(60):
         meddling()
         follow.round(hold=bool(seed % 2))
         follow.take()
         assert follow.state == image_of(app.path)
-    database.act = lambda: None
+    follow.database.act = lambda: None
     meddling.reader.close()
     assert follow.metrics.get("roll_overs") > 0
-    follow.close()
 
 
-def test_a_writer_that_never_pauses_is_stopped_for_a_moment(app, short_logs):
+def test_a_writer_that_never_pauses_is_stopped_for_a_moment(app, follow):
     """Commits before each of our steps: after the log is long the write lock is taken, the log
     rolls over, and the hold is counted and timed."""
-    database = Interrupted(app.path, busy_timeout=0.1)
-    follow = Follow(app.path, database)
     refused = []
 
     def never_pause():
@@ -248,11 +251,11 @@ def test_a_writer_that_never_pauses_is_stopped_for_a_moment(app, short_logs):
         except Exception:  # noqa: BLE001 - the lock is ours for a moment
             refused.append(1)
 
-    database.act = never_pause
+    follow.database.act = never_pause
     for _ in range(40):
         never_pause()
         follow.round()
-    database.act = lambda: None
+    follow.database.act = lambda: None
     follow.take()
     assert follow.state == image_of(app.path)
     assert follow.metrics.get("write_lock_holds") > 0
@@ -260,25 +263,24 @@ def test_a_writer_that_never_pauses_is_stopped_for_a_moment(app, short_logs):
     assert follow.metrics.get("longest_write_lock_ms") > 0
     assert refused, "the lock was held"
     app.insert()
-    follow.close()
 
 
 def waiting(app, follow):
     """Rolled over: the log lies in the database, and the next writer begins another one."""
     app.insert(60)
     follow.round()
-    assert follow.follower.waiting
+    assert follow.holds.waiting
 
 
-def test_a_new_log_is_held_before_it_is_captured(app, follow, short_logs):
+def test_a_new_log_is_held_before_it_is_captured(app, follow):
     """Then checkpoints of the application copy something, instead of sorting the log in vain at
     each commit; and still none can reset it."""
     waiting(app, follow)
     app.insert(5)
     assert follow.reader.look()
     assert app.checkpoint()[2] == 0, "on mark zero nothing can be copied"
-    follow.follower.hold()
-    assert not follow.follower.waiting
+    follow.holds.hold_new_wal()
+    assert not follow.holds.waiting
     app.insert(5)
     frames = log_frames(app)
     busy, _, copied = app.checkpoint("TRUNCATE")
@@ -293,82 +295,74 @@ def test_a_new_log_is_held_before_it_is_captured(app, follow, short_logs):
     assert follow.metrics.get("roll_overs") > 2
 
 
-def test_a_log_without_a_commit_is_not_held_yet(app, follow, short_logs):
+def test_a_log_without_a_commit_is_not_held_yet(app, follow):
     """A hold would land on mark zero once more."""
     waiting(app, follow)
     app.run("PRAGMA cache_size=2", "BEGIN")
     app.run(*["INSERT INTO t(body) VALUES (randomblob(9000))"] * 20)
     assert follow.reader.look()
-    follow.follower.hold()
-    assert follow.follower.waiting
+    follow.holds.hold_new_wal()
+    assert follow.holds.waiting
     app.run("COMMIT")
-    follow.follower.hold()
-    assert not follow.follower.waiting
+    follow.holds.hold_new_wal()
+    assert not follow.holds.waiting
     follow.round()
     assert follow.state == image_of(app.path)
 
 
-def test_mark_zero_is_kept_while_an_older_checkpoint_runs_that_may_copy_the_old_log(
-    app, follow, short_logs, monkeypatch
-):
+@pytest.mark.parametrize("limits", [replace(SHORT, checkpoint_patience=0.0)], ids=["impatient"])
+def test_mark_zero_is_kept_while_an_older_checkpoint_runs_that_may_copy_the_old_log(app, follow):
     waiting(app, follow)
     app.insert(5)
     assert follow.reader.look()
-    monkeypatch.setattr(tail, "CHECKPOINT_PATIENCE", 0.0)
-    monkeypatch.setattr(follow.database, "checkpoint", lambda: tail.Checkpoint(True, -1, -1))
-    follow.follower.hold()
-    assert follow.follower.waiting
+    follow.database.answer = BUSY
+    follow.holds.hold_new_wal()
+    assert follow.holds.waiting
 
 
-def test_a_pin_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, monkeypatch):
+@pytest.mark.parametrize("limits", [CaptureLimits()], ids=["default"])
+def test_a_hold_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, follow):
     """A hold may land on mark zero by itself, and the log be reset in the middle of a roll-over.
     While a checkpoint that began before is still running, that hold must not be given back: the
     checkpoint would copy frames of the new log by the index of the old one."""
-    database = Interrupted(app.path, busy_timeout=0.1)
-    follow = Follow(app.path, database)
+    database = follow.database
     app.insert(60)
     follow.take()
     once = iter([1])
     database.act = lambda: next(once, None) and app.insert()
-    follow.follower.settle()  # short of a roll-over; a commit came before the hold was opened
+    follow.holds.settle()  # short of a roll-over; a commit came before the hold was opened
     database.act = lambda: None
     follow.take()
     assert app.checkpoint()[1] == app.checkpoint()[2] == follow.reader.position.frame
-    monkeypatch.setattr(tail, "ROLL_OVER_FRAMES", 4)
-    monkeypatch.setattr(tail, "CHECKPOINT_PATIENCE", 0.0)
-    opened, given_back = [], []
-    hold, release = database.hold, database.release
+    follow.holds._limits = CaptureLimits(roll_over_frames=4, checkpoint_patience=0.0)
+    database.opened, database.released = [], []
 
-    def noted_hold():
-        opened.append(hold())
-        return opened[-1]
-
-    def noted_release(old):
-        release(old)
-        given_back.append(old)
-        if len(given_back) == 1:
+    def restarted():
+        if len(database.released) == 1:
             app.insert(3)  # restarts the log: the fresh hold is on mark zero
-            monkeypatch.setattr(database, "checkpoint", lambda: tail.Checkpoint(True, -1, -1))
+            database.answer = BUSY
 
-    monkeypatch.setattr(database, "hold", noted_hold)
-    monkeypatch.setattr(database, "release", noted_release)
-    follow.follower.settle()
-    assert opened[0] not in given_back
+    database.after_release = restarted
+    follow.holds.settle()
+    assert database.opened[0] not in database.released
     follow.take()
     assert follow.state == image_of(app.path)
-    monkeypatch.undo()
-    follow.close()
 
 
 # ----------------------------------------------------------------------- leaving nothing behind
 
 
 @pytest.fixture
-def left(tmp_path):
+def default_limits():
+    return CaptureLimits()
+
+
+@pytest.fixture
+def left(tmp_path, default_limits):
     """A database whose application has gone, its log held by nobody but us."""
     with App(tmp_path / "app.db") as app:
         app.insert(30)
-    follow = Follow(tmp_path / "app.db")
+    follow = Follow(tmp_path / "app.db", default_limits)
     written_by_another(follow)
     follow.round()
     yield follow
@@ -391,7 +385,7 @@ def image(follow):
 
 def settled(follow):
     """Left, once the file's modification is old enough to tell a later one."""
-    wait_for(follow.follower.truncate_wal_if_idle)
+    wait_for(follow.holds.truncate_wal_if_idle)
 
 
 def test_the_log_goes_when_the_application_has_gone(left):
@@ -401,7 +395,7 @@ def test_the_log_goes_when_the_application_has_gone(left):
     assert log.stat().st_size
     settled(left)
     assert log.stat().st_size == 0
-    assert left.follower.truncate_wal_if_idle()  # and once is enough
+    assert left.holds.truncate_wal_if_idle()  # and once is enough
     for _ in range(3):
         written_by_another(left)
         left.round()
@@ -411,10 +405,10 @@ def test_the_log_goes_when_the_application_has_gone(left):
         assert log.stat().st_size == 0
 
 
-def test_a_file_just_written_is_not_left_yet(left, monkeypatch):
+@pytest.mark.parametrize("default_limits", [CaptureLimits(settled_ns=1 << 62)], ids=["never"])
+def test_a_file_just_written_is_not_left_yet(left):
     """Two writes within one tick of the kernel's clock look the same."""
-    monkeypatch.setattr(tail, "SETTLED_NS", 1 << 62)
-    assert not left.follower.truncate_wal_if_idle()
+    assert not left.holds.truncate_wal_if_idle()
     assert left.database.wal.path.stat().st_size
 
 
@@ -424,33 +418,32 @@ def test_what_came_last_is_captured_before_the_log_goes(left):
     written_by_another(left)
     written_by_another(left)
     left.take()
-    assert left.follower.waiting or not left.follower.truncate_wal_if_idle()
+    assert left.holds.waiting or not left.holds.truncate_wal_if_idle()
     written_by_another(left)
-    assert not left.follower.truncate_wal_if_idle()
+    assert not left.holds.truncate_wal_if_idle()
     left.round()
     settled(left)
     assert left.state == image(left)
 
 
-def test_whoever_writes_while_the_log_goes_is_caught_up(left, monkeypatch):
+def test_whoever_writes_while_the_log_goes_is_caught_up(left):
     """Between our close and our coming back nobody holds the log: a write then shows in the
     file, and nothing is assumed of it."""
-    aside = left.database.reopen_after_last_close
 
-    def reopen_after_last_close():
-        aside()
+    def meanwhile():
         written_by_another(left)
         left.database.checkpoint()
 
-    monkeypatch.setattr(left.database, "reopen_after_last_close", reopen_after_last_close)
+    left.database.after_reopen = meanwhile
     written_by_another(left)
     left.round()
-    with pytest.raises(ContinuityLost, match="while the log was removed"):
-        wait_for(left.follower.truncate_wal_if_idle)
+    with pytest.raises(ContinuityLost, match="while the WAL was removed"):
+        wait_for(left.holds.truncate_wal_if_idle)
 
 
+@pytest.mark.parametrize("limits", [CaptureLimits()], ids=["default"])
 def test_an_application_that_stays_keeps_its_log(app, follow):
     """Nothing is done beside a connection, however quiet."""
     follow.round()
-    assert follow.follower.truncate_wal_if_idle()
+    assert follow.holds.truncate_wal_if_idle()
     assert log_frames(app)

@@ -1,0 +1,55 @@
+"""The numbers of the capture, each with the reason or the measurement that chose it.
+
+Owns: :class:`CaptureLimits`. Refuses: to read settings; the engine makes the limits from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replicator.format.wal import frame_size
+from replicator.model import WalPosition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureLimits:
+    """Sizes are bytes and times are seconds, unless a name says otherwise."""
+
+    # reading the WAL
+    chunk_bytes: int = 1 << 20  # one read of the WAL; bounds memory, large enough to vectorise
+    far_bytes: int = 8 << 20  # from here on, versions of a page lie too far apart for a low level
+    hold_bytes: int = 4 << 20  # up to this much is not read a second time when it is captured
+    stash_bytes: int = 8 << 20  # most that waits in memory while the WAL may reset
+    hurry_bytes: int = 16 << 20  # the same while writers wait
+    settled_ns: int = 100_000_000  # a younger modification time may hide a later write
+    observations: int = 4096  # of one capture; beyond it every other one is forgotten
+
+    # rolling the WAL over
+    roll_over_frames: int = 1000  # SQLite's own threshold: beyond it each commit checkpoints
+    roll_over_bytes: int = 32 << 20  # the same for large pages
+    escalate_factor: int = 4  # how many times longer a WAL may get before writers have to wait
+    warn_factor: int = 16  # how many times longer before a warning is logged
+    checkpoint_patience: float = 0.02  # for the checkpoint of another connection to end
+    longest_hold: float = 0.03  # with the write lock, after which no further attempt begins
+
+    # making writers wait
+    lock_patience: float = 0.5  # to try for the write lock before leaving it for later
+    # In turn with the lock and without it. A writer that finds it taken sleeps for 1, 2, 5, 10,
+    # 15, 20, 25 … ms, as SQLite's busy handler has it, so it finds the next gap or the one after.
+    lock_slice: float = 0.02
+
+    # making segments
+    level: int = 3  # of zstd
+    # While a writer outruns the capture: 430 to 1500 MB/s whatever the content, and each byte less
+    # is one less to hash and to send. Level -7 is a fifth quicker and makes half as much again.
+    fast_level: int = 1
+    keep_changed: int = 4096  # pages that changed lately, of all segments …
+    keep_of_segment: int = 8  # … and of one
+
+    def long_wal(self, position: WalPosition, factor: int = 1) -> bool:
+        """True if a WAL that ends here is ``factor`` times as long as one worth a roll-over."""
+        size = position.frame * frame_size(position)
+        return (
+            position.frame >= factor * self.roll_over_frames
+            or size >= factor * self.roll_over_bytes
+        )

@@ -1,0 +1,28 @@
+"""Writes an encoded segment into the cache, completely or not at all.
+
+Owns: the order of bytes, commit and head. Refuses: to know the content of a segment.
+"""
+
+from __future__ import annotations
+
+from replicator.cache.cache import Cache
+from replicator.cache.records import SegmentRecord
+from replicator.capture.segmenter import Encoding, Segmenter
+
+
+def append(cache: Cache, segmenter: Segmenter, encoding: Encoding) -> SegmentRecord:
+    """Makes the segment durable in the cache, then moves the head to it.
+
+    After any error the cache, the page hashes and the head are as before.
+    """
+    file = cache.create_segment()
+    try:
+        for piece in encoding:
+            file.write(piece)
+        cache.commit(file, encoding.record, change=encoding.change)
+    except BaseException:
+        encoding.undo()
+        file.discard()
+        raise
+    segmenter.accept(encoding)
+    return encoding.record

@@ -1,0 +1,98 @@
+"""The numbers of every stage, made once from the settings.
+
+Owns: the step from :class:`SqliteReplicatorConfig` to the limits of each stage, and the numbers of
+the engine itself. Refuses: to be changed while a replicator runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from replicator.cache.limits import CacheLimits
+from replicator.capture.limits import CaptureLimits
+from replicator.config.settings import SqliteReplicatorConfig
+from replicator.snapshot.limits import SnapshotLimits, SnapshotRule
+from replicator.store.retry import RetryPolicy
+from replicator.upload.limits import UploadLimits
+
+SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """When a session makes a segment, and when it examines the database file. Sizes are bytes
+    and times are seconds."""
+
+    poll_interval: float = 1.0  # between two looks at the WAL without a file event
+    blind_poll: float = 0.1  # the same once commits were found that no file event announced
+
+    # when to make a segment
+    sync_interval: float = 1.0  # least time between two uploads
+    segment_max_bytes: int = 32 << 20  # of WAL, after which the interval does not count
+    # How many times longer than a WAL worth a roll-over the uncaptured part must be to be cut
+    # before the interval is over. A request more for each thousand frames buys the writer nothing:
+    # its own checkpoints find nothing to copy while the hold stays where it is.
+    hurry_factor: int = 4
+    roll_over_pause: float = 0.2  # between two segments that serve nothing but the WAL's length
+    calm_bytes: int = 4 << 20  # of uncaptured WAL, below which there is no hurry
+    scan_rest: float = 5.0  # times as long as a scan of uncommitted frames took before the next
+
+    # writers that outrun the capture
+    attempts: int = 8  # to let the WAL reset before the frames that came meanwhile are captured
+    early_bytes: int = 6 << 20  # most that waits in memory so that the WAL may reset first
+    overrun_bytes: int = 512 << 20  # length of the WAL at which such writers are throttled
+    stop_bytes: int = 1 << 30  # length at which they are blocked: the last resort
+
+    # examining the database file
+    examine_rest: float = 1.0  # between two examinations of a file that is written to
+    examine_pages: int = 32  # of all pages …
+    examine_changed: int = 128  # … and of those that changed lately
+    examine_bytes: int = 16 << 20  # each examination reads the WAL: a longer one has to reset first
+    hash_bytes: int = 4 << 20  # one read of the database while all its pages are hashed
+    hashes_retry: float = 60.0  # after page hashes that could not be written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopLimits:
+    """Waits of the capture thread, in seconds."""
+
+    tick: float = 0.1  # between two looks while something has to be done soon
+    calm_tick: float = 0.2  # while commits wait for their interval; their times are this exact
+    rest: float = 0.02  # without file events, after one that announced no commit
+    wait_for_database: float = 0.25
+    first_pause: float = 0.25  # after a failure; doubled …
+    longest_pause: float = 10.0  # … up to this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The numbers of one replicator."""
+
+    capture: CaptureLimits = field(default_factory=CaptureLimits)
+    session: SessionLimits = field(default_factory=SessionLimits)
+    loop: LoopLimits = field(default_factory=LoopLimits)
+    cache: CacheLimits = field(default_factory=CacheLimits)
+    upload: UploadLimits = field(default_factory=UploadLimits)
+    snapshot_rule: SnapshotRule = field(default_factory=SnapshotRule)
+    snapshot: SnapshotLimits = field(default_factory=SnapshotLimits)
+    snapshot_retries: RetryPolicy = SNAPSHOT_RETRIES
+    health_window: float = 10.0  # seconds a commit may wait before the replicator is unhealthy
+    answer_patience: float = 4.0  # SeaweedFS lets the loser of a contended write wait for up to 3
+
+    @classmethod
+    def of(cls, config: SqliteReplicatorConfig) -> Limits:
+        return cls(
+            capture=CaptureLimits(level=config.compression_level),
+            session=SessionLimits(
+                poll_interval=config.poll_interval,
+                sync_interval=config.sync_interval,
+                segment_max_bytes=config.segment_max_bytes,
+            ),
+            upload=UploadLimits(keep_bytes=config.max_cache_bytes // 4),
+            snapshot_rule=SnapshotRule(
+                interval=config.snapshot_interval,
+                log_ratio=config.snapshot_log_ratio,
+                max_age=config.snapshot_max_age,
+            ),
+            snapshot=SnapshotLimits(level=config.compression_level),
+        )

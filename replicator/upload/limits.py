@@ -1,0 +1,33 @@
+"""The numbers of the upload, each with the reason or the measurement that chose it.
+
+Owns: :class:`UploadLimits`. Refuses: to read settings; the engine makes the limits from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replicator.store.retry import RetryPolicy
+
+MOST_PARTS = 9000  # S3 allows 10 000
+TRANSIENT = RetryPolicy(first=0.1, cap=5.0, deadline=None)
+REFUSED = RetryPolicy(first=1.0, cap=15.0, deadline=None)  # credentials come back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadLimits:
+    """Sizes are bytes and times are seconds."""
+
+    keep_bytes: int = 256 << 20  # of acknowledged segments that stay in the cache
+    part_bytes: int = 8 << 20  # of a multipart upload
+    # Up to here one PUT. It takes every segment but a single huge transaction, because racing
+    # completions of multipart uploads may have more than one winner (SeaweedFS 4.48: 28 of 55
+    # races), which racing PUTs never had.
+    single_put_bytes: int = 48 << 20
+    parallel_parts: int = 4
+    transient: RetryPolicy = TRANSIENT
+    refused: RetryPolicy = REFUSED
+
+    def part_size(self, size: int) -> int:
+        """Bytes of each part of an upload of ``size`` bytes, but for the last."""
+        return max(self.part_bytes, -(-size // MOST_PARTS))
