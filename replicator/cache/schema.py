@@ -80,9 +80,12 @@ SEGMENT_TABLES = (
     "CREATE TABLE segment "
     f"(first_txid INTEGER PRIMARY KEY, {', '.join(SEGMENT_COLUMNS[1:])}, check_sum)",
     "CREATE INDEX kept ON segment (stored, size)",
-    f"CREATE TABLE delivery ({', '.join(DELIVERY_COLUMNS)}, check_sum, "
+    # Without its type, SQLite cannot find a delivery by the txid of a segment: 4096 segments
+    # took 0.85 s to read instead of 0.03 s.
+    "CREATE TABLE delivery "
+    f"(first_txid INTEGER, {', '.join(DELIVERY_COLUMNS[1:])}, check_sum, "
     "PRIMARY KEY (first_txid, destination)) WITHOUT ROWID",
-    "CREATE INDEX waiting ON delivery (first_txid, destination) WHERE status < 3",
+    "CREATE INDEX waiting ON delivery (first_txid, destination, status) WHERE status < 3",
     "CREATE TABLE destination (name PRIMARY KEY, first_txid, check_sum) WITHOUT ROWID",
     "CREATE TABLE destination_fact (destination, name, value, check_sum, "
     "PRIMARY KEY (destination, name)) WITHOUT ROWID",
@@ -144,8 +147,8 @@ def delivery_row(first_txid: int, delivery: Delivery) -> Row:
 
 def delivery_of(row: Sequence[Any]) -> Delivery:
     """The inverse of :func:`delivery_row`."""
-    values = dict(zip(DELIVERY_COLUMNS[1:], row[1:], strict=True))
-    return Delivery(**values | {"status": Status(values["status"])})
+    destination, status, *rest = row[1:]
+    return Delivery(destination, Status(status), *rest)
 
 
 def record_of(row: Sequence[Any], delivery: Delivery) -> SegmentRecord:

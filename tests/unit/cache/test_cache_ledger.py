@@ -16,7 +16,7 @@ from replicator.errors import LedgerDamaged, LocalIOError
 from replicator.model import Kind
 from replicator.system.files import Files
 from tests.helpers.cache import add, hashes_of, record, upload
-from tests.helpers.files import FailingFiles
+from tests.helpers.files import CountingFiles, FailingFiles
 
 
 def fill(directory):
@@ -210,3 +210,33 @@ def test_a_disk_that_refuses_is_not_damage(directory, filled):
     assert not [name for name in os.listdir(directory) if "corrupt" in name]
     with Cache.open(directory) as cache:
         assert cache.records() == filled[1]
+
+
+def test_every_row_is_found_by_an_index(tmp_path):
+    """No statement of a cache in use reads a whole table: the joined rows of 4096 segments took
+    0.85 s to read while SQLite could not use the key of ``delivery``."""
+    files = CountingFiles()
+    with Cache.open(tmp_path / "cache", files) as cache:
+        opened = len(files.log)
+        cache.save_hashes(0, hashes_of(3))
+        for txid in range(1, 6):
+            add(cache, txid, change=b"change")
+        upload(cache, 1)
+        cache.drop_pending(5)
+        cache.load_hashes(3)
+        cache.hashes_due()
+        cache.trim(0)
+        calls = [args[:2] for name, args in files.log[opened:] if name == "_execute"]
+    db = sqlite3.connect(tmp_path / "cache" / "state.db")
+    plans = {
+        step
+        for sql, parameters in calls
+        if sql.startswith("SELECT")
+        for *_, step in db.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+    }
+    db.close()
+    scans = {step for step in plans if step.startswith("SCAN")}
+    allowed = {"SCAN fact", "SCAN change"}  # a few rows; the sum of all changes
+    covering = {step for step in scans if "INDEX waiting" in step or "COVERING INDEX" in step}
+    assert scans - covering - allowed == set()
+    assert any(step.startswith("SEARCH d USING PRIMARY KEY") for step in plans)
