@@ -18,7 +18,7 @@ from tests.programs import workload
 
 
 @pytest.fixture
-def hooked(deployment):
+def deployed(deployment):
     """The store of the deployment, with hooks."""
     return HookedStore(DirectoryStore(deployment.directory / "store"))
 
@@ -49,31 +49,31 @@ def test_a_lone_commit_reaches_the_store(deployment, monkeypatch, events):
     deployment.check_exact()
 
 
-def test_idle_costs_no_request(deployment, hooked):
+def test_idle_costs_no_request(deployment, deployed):
     """Once everything is durable, a hundred rounds of the capture make no request."""
     deployment.create()
-    with deployment.replicating(store=hooked, poll_interval=0.01) as replicator:
+    with deployment.replicating(store=deployed, poll_interval=0.01) as replicator:
         deployment.write(commits=50)
         replicator.flush(LONG)
-        calls, rounds = len(hooked.calls), replicator.metrics.get("wake_ups")
+        calls, rounds = len(deployed.calls), replicator.metrics.get("wake_ups")
         wait_for(lambda: replicator.metrics.get("wake_ups") >= rounds + 100)
-        assert hooked.calls[calls:] == []
+        assert deployed.calls[calls:] == []
         deployment.write(commits=1)
         replicator.flush(LONG)
-        assert [method for method, _ in hooked.calls[calls:]] == ["put"]
+        assert [method for method, _ in deployed.calls[calls:]] == ["put"]
     deployment.check_exact()
 
 
-def test_a_steady_stream_costs_one_request_per_cut(deployment, hooked):
+def test_a_steady_stream_costs_one_request_per_cut(deployment, deployed):
     """Each segment costs one PUT and no other request."""
     deployment.create()
-    with deployment.replicating(store=hooked) as replicator:
+    with deployment.replicating(store=deployed) as replicator:
         replicator.flush(LONG)
-        calls, segments = len(hooked.calls), replicator.metrics.get("segments")
+        calls, segments = len(deployed.calls), replicator.metrics.get("segments")
         deployment.write(writers=2, commits=300, rate=500)
         replicator.flush(LONG)
-        assert {method for method, _ in hooked.calls[calls:]} == {"put"}
-        assert len(hooked.calls) - calls == replicator.metrics.get("segments") - segments
+        assert {method for method, _ in deployed.calls[calls:]} == {"put"}
+        assert len(deployed.calls) - calls == replicator.metrics.get("segments") - segments
     deployment.check_exact()
 
 
@@ -161,11 +161,11 @@ def test_writers_in_the_same_process(deployment):
     deployment.check_exact()
 
 
-def test_restores_during_replication(deployment, hooked):
+def test_restores_during_replication(deployment, deployed):
     """Restores during replication under writes each give a committed state."""
     deployment.create()
     counting = CountingStore(DirectoryStore(deployment.directory / "store"))
-    with deployment.replicating(store=hooked) as replicator:
+    with deployment.replicating(store=deployed) as replicator:
         writer = deployment.start(commits=600, rate=600)
         last = 0
         while writer.running:
@@ -182,19 +182,19 @@ def test_restores_during_replication(deployment, hooked):
     deployment.check_exact()
 
 
-def test_an_outage_is_survived(deployment, hooked):
+def test_an_outage_is_survived(deployment, deployed):
     """The store goes away under writes; no writer meets an error, and once it is back all commits
     of the outage are uploaded, transaction by transaction."""
     deployment.create()
-    with deployment.replicating(store=hooked) as replicator:
+    with deployment.replicating(store=deployed) as replicator:
         replicator.flush(LONG)
         for _ in range(3):
-            hooked.go_away()
+            deployed.go_away()
             writer = deployment.start(commits=300)
             writer.finish()
             with pytest.raises(ReplicatorError):
                 replicator.flush(0.2)
-            hooked.come_back()
+            deployed.come_back()
             replicator.flush(LONG)
             assert replicator.status().txid >= deployment.total()
     deployment.check_exact()

@@ -1,5 +1,8 @@
 """The application: a database in WAL mode and the connection that writes to it."""
 
+import contextlib
+import sqlite3
+
 import pytest
 
 from tests.helpers.replication import App
@@ -35,3 +38,12 @@ def app(path, request):
         if empty_wal:
             app.checkpoint("TRUNCATE")
         yield app
+
+
+@pytest.fixture
+def closed_db(path):
+    """The path of a database in WAL mode with a table ``t (x)`` and without an open connection."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE t (x)")
+    return path

@@ -56,7 +56,7 @@ def archive(request, tmp_path):
 
 
 @pytest.fixture
-def bucket_directory(tmp_path):
+def bucket_dir(tmp_path):
     """An empty directory that serves as the bucket."""
     directory = tmp_path / "bucket"
     directory.mkdir()
@@ -64,6 +64,6 @@ def bucket_directory(tmp_path):
 
 
 @pytest.fixture
-def bucket_url(bucket_directory):
-    """The ``file://`` address of `bucket_directory`."""
-    return f"file://{bucket_directory}"
+def bucket_url(bucket_dir):
+    """The ``file://`` address of `bucket_dir`."""
+    return f"file://{bucket_dir}"

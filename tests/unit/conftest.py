@@ -15,9 +15,15 @@ def database(app):
 
 
 @pytest.fixture
-def cache(tmp_path):
+def cache_directory(tmp_path):
+    """The path of a cache; neither the directory nor its parent exists."""
+    return tmp_path / "new" / "cache"
+
+
+@pytest.fixture
+def cache(cache_directory):
     """An empty cache."""
-    with Cache.open(tmp_path / "cache") as cache:
+    with Cache.open(cache_directory) as cache:
         yield cache
 
 

@@ -29,7 +29,6 @@ from replicator.system.watch import FileWatcher
 from tests.helpers.replication import (
     LONG,
     App,
-    HookedStore,
     config_for,
     image_of,
     replicating,
@@ -37,29 +36,6 @@ from tests.helpers.replication import (
     restored,
     wait_for,
 )
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def app(path):
-    with App(path) as app:
-        yield app
-
-
-@pytest.fixture
-def store():
-    return HookedStore()
-
-
-@pytest.fixture
-def out(tmp_path):
-    directory = tmp_path / "restored"
-    directory.mkdir()
-    return directory
 
 
 @pytest.fixture

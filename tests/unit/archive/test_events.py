@@ -9,21 +9,11 @@ from replicator.archive.keys import Keys
 from replicator.cli.history import show
 from replicator.inspect.history import history
 from replicator.store.base import ObjectInfo
-from tests.helpers.replication import LONG, App, HookedStore, replicating
+from tests.helpers.replication import LONG, replicating
+
+pytestmark = pytest.mark.app(rows=40)
 
 KEYS = Keys("app.db")
-
-
-@pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db") as app:
-        app.insert(40)
-        yield app
-
-
-@pytest.fixture
-def store():
-    return HookedStore()
 
 
 def live(app, store, *, commits=3, **settings):

@@ -21,17 +21,6 @@ from tests.helpers.disk_faults import name_of
 from tests.helpers.files import CountingFiles, FailingFiles, StrikingFiles
 
 
-@pytest.fixture
-def directory(tmp_path):
-    return tmp_path / "new" / "cache"
-
-
-@pytest.fixture
-def cache(directory):
-    with Cache.open(directory) as cache:
-        yield cache
-
-
 def files_in(directory):
     return sorted(os.listdir(directory / "segments"))
 
@@ -72,10 +61,10 @@ def test_records_and_bytes_survive_reopening(cache):
             assert file.pread(7, 0) == b"segment"
 
 
-def test_a_segment_is_synced_before_its_row(directory):
+def test_a_segment_is_synced_before_its_row(cache_directory):
     """The order of writes that makes a row a promise."""
     files = CountingFiles()
-    with Cache.open(directory, files) as cache:
+    with Cache.open(cache_directory, files) as cache:
         start = len(files.log)
         add(cache, 1)
         calls = [args[0] if name == "_execute" else name for name, args in files.log[start:]]
@@ -317,9 +306,9 @@ def test_trim_removes_the_oldest_acknowledged_files(cache):
         assert txids(cache.records()) == [8]
 
 
-def test_trim_bounds_the_number_of_segments(directory):
+def test_trim_bounds_the_number_of_segments(cache_directory):
     """Tiny segments would fill the directory long before they fill the disk."""
-    with Cache.open(directory, limits=CacheLimits(keep_segments=3, trim_batch=2)) as cache:
+    with Cache.open(cache_directory, limits=CacheLimits(keep_segments=3, trim_batch=2)) as cache:
         for txid in range(1, 12):
             add(cache, txid)
             upload(cache, txid)
@@ -353,16 +342,16 @@ def refuse(*_, **__):
     raise LocalIOError("refused")
 
 
-def test_a_file_that_cannot_be_removed_is_removed_at_the_next_opening(directory, monkeypatch):
+def test_a_file_that_cannot_be_removed_is_removed_at_the_next_opening(cache_directory, monkeypatch):
     """Removal is a wish; the row is gone first, so the file is an orphan."""
     files = FailingFiles(0, errno.EIO)
-    with Cache.open(directory, files) as cache:
+    with Cache.open(cache_directory, files) as cache:
         add(cache, 1)
         monkeypatch.setattr(files, "unlink", refuse)
         cache.drop_pending()
-        assert len(files_in(directory)) == 1
-    with Cache.open(directory) as cache:
-        assert files_in(directory) == []
+        assert len(files_in(cache_directory)) == 1
+    with Cache.open(cache_directory) as cache:
+        assert files_in(cache_directory) == []
         assert "had no record and was removed" in cache.recovered[0]
 
 
@@ -514,21 +503,21 @@ def test_capture_and_upload_share_the_cache(cache):
     assert cache.pending_bytes() == 0
 
 
-def test_a_segment_that_cannot_be_read_at_the_start_is_told_with_its_reason(directory):
+def test_a_segment_that_cannot_be_read_at_the_start_is_told_with_its_reason(cache_directory):
     """A bad block must not keep a replicator from starting; what it held is caught up."""
-    with Cache.open(directory) as cache:
+    with Cache.open(cache_directory) as cache:
         add(cache, 1)
     files = StrikingFiles(name_of)
     files.strike(("pread", "segment"), 1, errno.EIO, lasting=False)
-    with Cache.open(directory, files) as cache:
+    with Cache.open(cache_directory, files) as cache:
         assert cache.pending() == []
         assert "input/output error; transactions 1 to" in cache.recovered[0]
 
 
-def test_a_disk_that_refuses_is_not_damage(directory):
+def test_a_disk_that_refuses_is_not_damage(cache_directory):
     """It may answer again, and then the segment is what it was."""
     files = StrikingFiles(name_of)
-    with Cache.open(directory, files) as cache:
+    with Cache.open(cache_directory, files) as cache:
         record = add(cache, 1)
         files.strike(("open", "segment"), 1, errno.EIO, lasting=False)
         with pytest.raises(LocalIOError, match="input/output error"):

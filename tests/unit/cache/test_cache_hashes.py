@@ -33,12 +33,6 @@ def capture(cache, hashes, txid, numbers, pages):
     return add(cache, txid, values={"state": hashes.state}, change=change)
 
 
-@pytest.fixture
-def cache(tmp_path):
-    with Cache.open(tmp_path / "cache") as cache:
-        yield cache
-
-
 def random_log(cache, hashes, count, seed=1):
     """Transactions that change, grow and shrink; the state after each."""
     chance = random.Random(seed)

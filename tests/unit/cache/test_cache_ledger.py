@@ -38,7 +38,7 @@ def filled(tmp_path_factory):
 
 
 @pytest.fixture
-def directory(filled, tmp_path):
+def filled_cache(filled, tmp_path):
     shutil.copytree(filled[0], tmp_path / "cache")
     return tmp_path / "cache"
 
@@ -81,39 +81,41 @@ def test_a_record_survives_its_row(txid, kind, stored, text):
 @pytest.mark.parametrize("garbage", [
     b"", b"x", b"SQLite format 3\0" + b"\xff" * 5000, b"\0" * 4096,
 ])  # fmt: skip
-def test_garbage_is_set_aside(directory, garbage):
+def test_garbage_is_set_aside(filled_cache, garbage):
     """Whatever stands in its place, even a file that SQLite takes for a new database."""
-    (directory / "state.db").write_bytes(garbage)
-    assert_set_aside(directory, "the ledger is damaged" if len(garbage) > 512 else "is cut short")
+    (filled_cache / "state.db").write_bytes(garbage)
+    assert_set_aside(
+        filled_cache, "the ledger is damaged" if len(garbage) > 512 else "is cut short"
+    )
 
 
-def test_a_directory_is_set_aside(directory):
+def test_a_directory_is_set_aside(filled_cache):
     """Somebody's mistake, but not the end."""
-    (directory / "state.db").unlink()
-    (directory / "state.db").mkdir()
-    assert_set_aside(directory, "is a directory")
+    (filled_cache / "state.db").unlink()
+    (filled_cache / "state.db").mkdir()
+    assert_set_aside(filled_cache, "is a directory")
 
 
-def test_what_is_set_aside_gets_a_name_of_its_own(directory):
+def test_what_is_set_aside_gets_a_name_of_its_own(filled_cache):
     """Evidence is never overwritten."""
-    (directory / "state.db").write_bytes(b"x")
-    assert_set_aside(directory, "cut short", 1)
-    (directory / "state.db").write_bytes(b"y")
-    assert_set_aside(directory, "cut short", 2)
-    assert (directory / "state.db.corrupt-1").read_bytes() == b"x"
+    (filled_cache / "state.db").write_bytes(b"x")
+    assert_set_aside(filled_cache, "cut short", 1)
+    (filled_cache / "state.db").write_bytes(b"y")
+    assert_set_aside(filled_cache, "cut short", 2)
+    assert (filled_cache / "state.db.corrupt-1").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("with_log", [True, False])
-def test_a_deleted_ledger_is_reported(directory, with_log):
+def test_a_deleted_ledger_is_reported(filled_cache, with_log):
     """An empty cache because of a deletion is not a new cache; its old log is not replayed."""
-    (directory / "state.db").unlink()
+    (filled_cache / "state.db").unlink()
     if with_log:
-        (directory / "state.db-wal").write_bytes(b"left over")
-    with Cache.open(directory) as cache:
+        (filled_cache / "state.db-wal").write_bytes(b"left over")
+    with Cache.open(filled_cache) as cache:
         assert cache.head() is None
         assert "the ledger was missing" in cache.recovered[0]
         assert len(cache.recovered) == 6
-    assert (directory / "state.db.corrupt-1-wal").exists() == with_log
+    assert (filled_cache / "state.db.corrupt-1-wal").exists() == with_log
 
 
 @pytest.mark.parametrize(("sql", "reason"), [
@@ -136,19 +138,19 @@ def test_a_deleted_ledger_is_reported(directory, with_log):
     ("DROP TABLE fact", "no such table"),
     ("ALTER TABLE segment DROP COLUMN metadata", "no such column"),
 ])  # fmt: skip
-def test_a_row_that_changed_is_noticed(directory, sql, reason):
+def test_a_row_that_changed_is_noticed(filled_cache, sql, reason):
     """SQLite calls all of these a good database; the rows' own checks do not."""
-    change_rows(directory, sql)
-    assert_set_aside(directory, reason)
+    change_rows(filled_cache, sql)
+    assert_set_aside(filled_cache, reason)
 
 
-def test_an_acknowledgement_is_never_made_by_a_flipped_bit(directory, filled):
+def test_an_acknowledgement_is_never_made_by_a_flipped_bit(filled_cache, filled):
     """Each bit of the one byte that says how far a segment got."""
     for status in (1, 3, 4, 0, 6, 10, 18, 34, 66):
         if status != filled[1][1].delivery.status:
-            change_rows(directory, f"UPDATE delivery SET status = {status} WHERE first_txid = 2")
+            change_rows(filled_cache, f"UPDATE delivery SET status = {status} WHERE first_txid = 2")
             with pytest.raises(LedgerDamaged):
-                Ledger(directory / "state.db", Files())
+                Ledger(filled_cache / "state.db", Files())
 
 
 @settings(
@@ -180,35 +182,35 @@ def test_any_flipped_bit_or_truncation_is_harmless_or_noticed(filled, tmp_path, 
         cache.load_hashes(5)
 
 
-def test_damage_met_later_is_an_error_with_a_way_out(directory):
+def test_damage_met_later_is_an_error_with_a_way_out(filled_cache):
     """A live ledger that breaks raises; the next opening sets it aside."""
-    with Cache.open(directory) as cache:
-        change_rows(directory, "UPDATE segment SET size = 1")
+    with Cache.open(filled_cache) as cache:
+        change_rows(filled_cache, "UPDATE segment SET size = 1")
         with pytest.raises(LedgerDamaged, match="does not match its checksum") as caught:
             cache.head()
         assert "set aside" in caught.value.hint
         assert caught.value.exit_code == 7
-    assert_set_aside(directory, "does not match")
+    assert_set_aside(filled_cache, "does not match")
 
 
-def test_damaged_page_hash_changes_cost_the_hashes_only(directory, filled):
+def test_damaged_page_hash_changes_cost_the_hashes_only(filled_cache, filled):
     """They can be made again from the database; the segments cannot."""
-    change_rows(directory, "UPDATE change SET entries = x'00' WHERE last_txid = 2")
-    with Cache.open(directory) as cache:
+    change_rows(filled_cache, "UPDATE change SET entries = x'00' WHERE last_txid = 2")
+    with Cache.open(filled_cache) as cache:
         assert cache.records() == filled[1]
         with pytest.raises(LedgerDamaged):
             cache._ledger.changes(0, 5)
         assert cache.load_hashes(5) is None
 
 
-def test_a_disk_that_refuses_is_not_damage(directory, filled):
+def test_a_disk_that_refuses_is_not_damage(filled_cache, filled):
     """An I/O error while opening leaves the ledger where it is."""
     for at in range(1, 12):
         with pytest.raises(LocalIOError) as caught:
-            Cache.open(directory, FailingFiles(at, 5))
+            Cache.open(filled_cache, FailingFiles(at, 5))
         assert not isinstance(caught.value, LedgerDamaged)
-    assert not [name for name in os.listdir(directory) if "corrupt" in name]
-    with Cache.open(directory) as cache:
+    assert not [name for name in os.listdir(filled_cache) if "corrupt" in name]
+    with Cache.open(filled_cache) as cache:
         assert cache.records() == filled[1]
 
 

@@ -12,12 +12,6 @@ from tests.helpers.cache import add, content, upload
 from tests.helpers.files import FailingFiles
 
 
-@pytest.fixture
-def cache(tmp_path):
-    with Cache.open(tmp_path / "cache") as cache:
-        yield cache
-
-
 def test_an_older_copy_in_the_ledgers_place_is_not_believed(cache, tmp_path):
     """It would call durable, or take for the next, what the process knows better; it is kept
     beside the new, empty ledger. The writer stays the same."""

@@ -20,13 +20,13 @@ SECOND = "second"
 
 
 @pytest.fixture
-def path(tmp_path):
+def ledger_path(tmp_path):
     return tmp_path / "state.db"
 
 
 @pytest.fixture
-def ledger(path):
-    ledger = Ledger(path, Files())
+def ledger(ledger_path):
+    ledger = Ledger(ledger_path, Files())
     yield ledger
     ledger.close()
 
@@ -57,13 +57,13 @@ def txids(records):
     return [r.first_txid for r in records]
 
 
-def test_a_new_destination_is_owed_what_comes_from_its_generation_on(ledger, path):
+def test_a_new_destination_is_owed_what_comes_from_its_generation_on(ledger, ledger_path):
     """Older segments are neither pending nor durable there; new ones wait for both."""
     add(ledger, 1, 2)
     acknowledge(ledger, PRIMARY, 1, 2)
     add_second(ledger, 3)
     add(ledger, 3, 4)
-    ledger = reopened(ledger, path)
+    ledger = reopened(ledger, ledger_path)
     assert txids(ledger.records()) == [1, 2, 3, 4]
     assert txids(ledger.records(destination=SECOND)) == [3, 4]
     assert txids(ledger.waiting()) == txids(ledger.waiting(destination=SECOND)) == [3, 4]
@@ -99,7 +99,7 @@ def test_each_destination_has_its_own_facts(ledger):
     assert ledger.get(Fact.DATABASE) == ledger.get(Fact.DATABASE, destination=SECOND) == "1:2"
 
 
-def test_a_file_is_trimmed_when_every_destination_has_it(ledger, path, tmp_path):
+def test_a_file_is_trimmed_when_every_destination_has_it(ledger, ledger_path, tmp_path):
     """The slowest destination decides, and its newest acknowledged row stays."""
     files = SegmentFiles(tmp_path / "segments", Files())
     add_second(ledger, 0)
@@ -114,7 +114,7 @@ def test_a_file_is_trimmed_when_every_destination_has_it(ledger, path, tmp_path)
     assert trim(ledger, files, 0, CacheLimits()) == len(content(1)) + len(content(2))
     assert files.names() == [record(3).file_name, record(4).file_name]
     assert txids(ledger.records()) == [2, 3, 4]
-    ledger = reopened(ledger, path)
+    ledger = reopened(ledger, ledger_path)
     assert ledger.durable(destination=SECOND).first_txid == 2
     acknowledge(ledger, SECOND, 3, 4)
     assert trim(ledger, files, 0, CacheLimits()) == len(content(3)) + len(content(4))
@@ -134,7 +134,7 @@ def test_what_any_destination_was_offered_keeps_its_bytes(ledger):
     assert not ledger.offered(1, 1)
 
 
-def test_a_missing_delivery_is_damage_at_the_destination_that_is_owed_it(ledger, path):
+def test_a_missing_delivery_is_damage_at_the_destination_that_is_owed_it(ledger, ledger_path):
     """It must look like neither an acknowledgement nor an older segment."""
     add_second(ledger, 2)
     add(ledger, 1, 2)
@@ -143,7 +143,7 @@ def test_a_missing_delivery_is_damage_at_the_destination_that_is_owed_it(ledger,
     with pytest.raises(LedgerDamaged, match="delivery of 2"):
         ledger.find(2, destination=SECOND)
     with pytest.raises(LedgerDamaged, match="delivery of 2"):
-        Ledger(path, Files())
+        Ledger(ledger_path, Files())
 
 
 def test_a_record_keeps_the_delivery_that_it_was_read_for(ledger):

@@ -58,7 +58,7 @@ SETTLED = [
 
 
 @pytest.fixture
-def directory(tmp_path):
+def old_cache_directory(tmp_path):
     shutil.copytree(FIXTURE / "cache", tmp_path / "cache")
     return tmp_path / "cache"
 
@@ -105,20 +105,20 @@ def test_the_fixture_has_one_of_everything():
     assert (FIXTURE / "cache" / "state.db-wal").stat().st_size > 0
 
 
-def test_every_value_of_format_1_is_kept(directory):
+def test_every_value_of_format_1_is_kept(old_cache_directory):
     """Records, statuses, attempts, facts, page hashes and sums, before any file is looked at."""
-    ledger = Ledger(directory / "state.db", Files())
+    ledger = Ledger(old_cache_directory / "state.db", Files())
     assert ledger.records() == SEGMENTS
     assert {r.delivery.destination for r in SEGMENTS} == {PRIMARY}
     assert ledger.stored_bytes() == KNOWN["usage"]
     assert ledger.waiting_bytes() == KNOWN["pending-bytes"]
     ledger.close()
-    check(directory)
+    check(old_cache_directory)
 
 
-def test_the_migrated_cache_continues(directory):
+def test_the_migrated_cache_continues(old_cache_directory):
     """Watermark, queue, page hashes of each segment's end, and the next segment."""
-    with Cache.open(directory) as cache:
+    with Cache.open(old_cache_directory) as cache:
         assert cache.head().first_txid == KNOWN["head"]
         assert cache.durable().first_txid == KNOWN["durable"]
         assert [r.first_txid for r in cache.pending()] == KNOWN["pending"]
@@ -133,21 +133,21 @@ def test_the_migrated_cache_continues(directory):
         assert cache.usage() == 0
 
 
-def test_a_migrated_ledger_is_as_a_new_one(directory, tmp_path):
+def test_a_migrated_ledger_is_as_a_new_one(old_cache_directory, tmp_path):
     """The same tables and indexes, so that no query depends on the age of a cache."""
     schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
-    Cache.open(directory).close()
+    Cache.open(old_cache_directory).close()
     Cache.open(tmp_path / "new").close()
-    assert query(directory, schema) == query(tmp_path / "new", schema)
+    assert query(old_cache_directory, schema) == query(tmp_path / "new", schema)
 
 
-def test_a_migration_happens_once(directory):
+def test_a_migration_happens_once(old_cache_directory):
     """The second opening writes nothing."""
-    Cache.open(directory).close()
+    Cache.open(old_cache_directory).close()
     files = CountingFiles()
-    Cache.open(directory, files).close()
+    Cache.open(old_cache_directory, files).close()
     assert not [args[0] for name, args in files.log if name == "_execute" and "INSERT" in args[0]]
-    check(directory)
+    check(old_cache_directory)
 
 
 @pytest.fixture(scope="module")
@@ -200,36 +200,36 @@ def test_an_error_at_any_statement_leaves_the_old_ledger_or_the_new_one(tmp_path
         check(directory, f"call {at}: {files.log[at - 1]}")
 
 
-def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(directory):
+def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(old_cache_directory):
     """It is sound; the newer version finds it as it was."""
-    Cache.open(directory).close()
+    Cache.open(old_cache_directory).close()
     newer = str(FORMAT + 1)
     query(
-        directory,
+        old_cache_directory,
         "UPDATE fact SET value = ?, check_sum = ? WHERE name = 'format'",
         newer,
         check_sum(("format", newer)),
     )
-    before = content(directory)
+    before = content(old_cache_directory)
     with pytest.raises(LedgerTooNew) as caught:
-        Cache.open(directory)
+        Cache.open(old_cache_directory)
     assert (caught.value.found, caught.value.known) == (FORMAT + 1, FORMAT)
     assert caught.value.exit_code == 7
     assert "newer version" in caught.value.hint
-    assert {name: data for name, data in content(directory).items() if data} == before
+    assert {name: data for name, data in content(old_cache_directory).items() if data} == before
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "²", ""])
-def test_a_format_that_no_version_has_is_damage(directory, text):
+def test_a_format_that_no_version_has_is_damage(old_cache_directory, text):
     """Set aside like any other damage."""
     query(
-        directory,
+        old_cache_directory,
         "UPDATE fact SET value = ?, check_sum = ? WHERE name = 'format'",
         text,
         check_sum(("format", text)),
     )
     with pytest.raises(LedgerDamaged):
-        Ledger(directory / "state.db", Files())
+        Ledger(old_cache_directory / "state.db", Files())
 
 
 @pytest.mark.parametrize(
@@ -242,22 +242,22 @@ def test_a_format_that_no_version_has_is_damage(directory, text):
         ("DROP TABLE segment", "no such table"),
     ],
 )
-def test_damage_in_an_old_ledger_is_not_migrated(directory, sql, reason):
+def test_damage_in_an_old_ledger_is_not_migrated(old_cache_directory, sql, reason):
     """The checks of the old rows are proved before new ones are made of them."""
-    query(directory, sql)
-    with Cache.open(directory) as cache:
+    query(old_cache_directory, sql)
+    with Cache.open(old_cache_directory) as cache:
         assert reason in cache.recovered[0]
         assert "set aside" in cache.recovered[0]
         assert cache.head() is None
-    assert (directory / "state.db.corrupt-1").exists()
+    assert (old_cache_directory / "state.db.corrupt-1").exists()
 
 
-def test_a_fact_of_an_unknown_name_stays(directory):
+def test_a_fact_of_an_unknown_name_stays(old_cache_directory):
     """It may be of use to another version."""
     query(
-        directory,
+        old_cache_directory,
         "INSERT INTO fact VALUES ('other', 'value', ?)",
         check_sum(("other", "value")),
     )
-    Cache.open(directory).close()
-    assert query(directory, "SELECT value FROM fact WHERE name = 'other'") == [("value",)]
+    Cache.open(old_cache_directory).close()
+    assert query(old_cache_directory, "SELECT value FROM fact WHERE name = 'other'") == [("value",)]

@@ -5,7 +5,9 @@ import pytest
 from replicator import SqliteReplicator
 from replicator.cache.limits import DEFAULT_LIMITS
 from replicator.system.files import Files
-from tests.helpers.replication import LONG, App, HookedStore, config_for, restored, wait_for
+from tests.helpers.replication import LONG, HookedStore, config_for, restored, wait_for
+
+pytestmark = pytest.mark.app(rows=1)
 
 RESERVE = DEFAULT_LIMITS.reserve_bytes
 
@@ -22,13 +24,6 @@ class SmallDisk(Files):
 @pytest.fixture
 def disk():
     return SmallDisk()
-
-
-@pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db") as app:
-        app.insert()
-        yield app
 
 
 @pytest.fixture

@@ -12,21 +12,10 @@ from replicator.cache.records import Delivery
 from replicator.cache.squash import TooLarge, squash, squashable
 from replicator.errors import DamageError, GapError, NotDurable
 from replicator.model import Kind
-from tests.helpers.replication import App, HookedStore, replicating, restored, wait_for
+from tests.helpers.replication import replicating, restored, wait_for
 
 LONG = 60.0
 CACHE = 4 << 20
-
-
-@pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db") as app:
-        yield app
-
-
-@pytest.fixture
-def store():
-    return HookedStore()
 
 
 def busy(app, replicator, rounds):

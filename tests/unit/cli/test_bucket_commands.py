@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig, cli
+from replicator import SqliteReplicator, SqliteReplicatorConfig
 from replicator.archive.inventory import PinnedPoint
 from replicator.cli import doctor as doctor_command
 from replicator.cli import history as history_command
@@ -18,41 +18,14 @@ from replicator.model import RestoreReport
 
 
 @pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        code = cli.call([str(each) for each in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def url(tmp_path):
-    (tmp_path / "bucket").mkdir()
-    return f"file://{tmp_path}/bucket"
-
-
-@pytest.fixture
-def db(tmp_path):
-    path = tmp_path / "app.db"
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("CREATE TABLE t (x)")
-    connection.commit()
-    connection.close()
-    return path
-
-
-@pytest.fixture
-def backup(db, url):
+def backup_url(closed_db, bucket_url):
     """Three rows in the bucket."""
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=db, url=url)):
-        connection = sqlite3.connect(db, isolation_level=None)
+    with SqliteReplicator(SqliteReplicatorConfig(db_path=closed_db, url=bucket_url)):
+        connection = sqlite3.connect(closed_db, isolation_level=None)
         for row in range(3):
             connection.execute("INSERT INTO t VALUES (?)", (row,))
         connection.close()
-    return url
+    return bucket_url
 
 
 def rows(path):
@@ -65,20 +38,20 @@ def rows(path):
 # --------------------------------------------------------------------------- restore
 
 
-def test_restore_rebuilds_and_says_what_it_rests_on(run, backup, tmp_path):
+def test_restore_rebuilds_and_says_what_it_rests_on(run, backup_url, tmp_path):
     """The one database of the bucket, into a named file, with its proof in words."""
     output = tmp_path / "back.db"
-    code, out, err = run("restore", "--url", backup, "--output", output)
+    code, out, err = run("restore", "--url", backup_url, "--output", output)
     assert (code, rows(output)) == (0, [0, 1, 2])
     assert out.startswith(f"restored {output} from ")
     assert "  proved       SHA-256 of every object" in out
     assert err.splitlines()[0].startswith("fetching the log")
 
 
-def test_restore_in_json_is_the_report(run, backup, tmp_path):
+def test_restore_in_json_is_the_report(run, backup_url, tmp_path):
     """Progress goes to stderr as JSON lines, the report to stdout."""
     code, out, err = run(
-        "restore", "--url", backup, "-o", tmp_path / "back.db", "--json", "--verify", "full"
+        "restore", "--url", backup_url, "-o", tmp_path / "back.db", "--json", "--verify", "full"
     )
     report = json.loads(out)
     assert code == 0
@@ -86,35 +59,35 @@ def test_restore_in_json_is_the_report(run, backup, tmp_path):
     assert {json.loads(line)["progress"]["phase"] for line in err.splitlines()} >= {"publish"}
 
 
-def test_a_dry_run_writes_nothing(run, backup, tmp_path):
+def test_a_dry_run_writes_nothing(run, backup_url, tmp_path):
     """It says what would be fetched."""
     output = tmp_path / "back.db"
-    code, out, _ = run("restore", "--url", backup, "-o", output, "--dry-run")
+    code, out, _ = run("restore", "--url", backup_url, "-o", output, "--dry-run")
     assert (code, output.exists()) == (0, False)
     assert out.startswith("would restore ")
     assert "proved" not in out
 
 
-def test_if_missing_leaves_an_existing_file_alone(run, backup, db):
+def test_if_missing_leaves_an_existing_file_alone(run, backup_url, closed_db):
     """Not an error, so that it can stand in a start script."""
-    before = db.read_bytes()
-    code, out, _ = run("restore", "--url", backup, "-o", db, "--if-missing")
-    assert (code, db.read_bytes()) == (0, before)
-    assert out == f"{db} exists and was left alone\n"
+    before = closed_db.read_bytes()
+    code, out, _ = run("restore", "--url", backup_url, "-o", closed_db, "--if-missing")
+    assert (code, closed_db.read_bytes()) == (0, before)
+    assert out == f"{closed_db} exists and was left alone\n"
 
 
-def test_an_existing_target_is_refused(run, backup, tmp_path):
+def test_an_existing_target_is_refused(run, backup_url, tmp_path):
     """Exit code 7, and the file as it was."""
     target = tmp_path / "mine.db"
     target.write_text("precious")
-    code, _, err = run("restore", "--url", backup, "-o", target)
+    code, _, err = run("restore", "--url", backup_url, "-o", target)
     assert (code, target.read_text()) == (7, "precious")
     assert "--overwrite" in err
 
 
-def test_an_empty_bucket_is_nothing_to_restore(run, url):
+def test_an_empty_bucket_is_nothing_to_restore(run, bucket_url):
     """Exit code 9, unlike an error."""
-    code, out, err = run("restore", "--url", url)
+    code, out, err = run("restore", "--url", bucket_url)
     assert (code, out) == (9, "")
     assert err.startswith("error: no backup found")
 
@@ -147,19 +120,19 @@ def test_lost_transactions_are_shown_in_the_report(capsys):
 # --------------------------------------------------------------------------- history
 
 
-def test_history_lists_every_database_of_the_bucket(run, backup, db, tmp_path):
+def test_history_lists_every_database_of_the_bucket(run, backup_url, closed_db, tmp_path):
     """Without a prefix all of them; with one, that one."""
     other = tmp_path / "other.db"
-    run("restore", "--url", backup, "-o", other)
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=other, url=backup)):
+    run("restore", "--url", backup_url, "-o", other)
+    with SqliteReplicator(SqliteReplicatorConfig(db_path=other, url=backup_url)):
         pass
-    every = json.loads(run("history", "--url", backup, "--json")[1])
+    every = json.loads(run("history", "--url", backup_url, "--json")[1])
     assert [each["url"].rpartition("/")[2] for each in every] == ["app.db", "other.db"]
-    code, out, _ = run("history", "--url", backup, "--prefix", "app.db", "--json")
+    code, out, _ = run("history", "--url", backup_url, "--prefix", "app.db", "--json")
     (only,) = json.loads(out)
-    plan = json.loads(run("restore", "--url", backup, "-p", "app.db", "--dry-run", "--json")[1])
+    plan = json.loads(run("restore", "--url", backup_url, "-p", "app.db", "--dry-run", "--json")[1])
     assert (code, only["first_txid"], only["last_txid"]) == (0, 1, plan["txid"])
-    assert run("history", "--url", backup)[1].count("restorable") == 2
+    assert run("history", "--url", backup_url)[1].count("restorable") == 2
 
 
 def test_history_for_people_names_the_window_and_the_snapshots(capsys):
@@ -218,33 +191,33 @@ def test_history_without_a_commit_time_says_so(capsys):
     assert "newest commit  at an unknown time" in capsys.readouterr().out
 
 
-def test_history_of_an_empty_bucket_is_no_backup(run, url):
+def test_history_of_an_empty_bucket_is_no_backup(run, bucket_url):
     """With and without a prefix."""
-    assert run("history", "--url", url)[0] == 9
-    assert run("history", "--url", url, "--prefix", "x.db")[0] == 9
+    assert run("history", "--url", bucket_url)[0] == 9
+    assert run("history", "--url", bucket_url, "--prefix", "x.db")[0] == 9
 
 
 # ---------------------------------------------------------------------------- doctor
 
 
-def test_doctor_ends_with_0_when_nothing_fails(run, db, url):
+def test_doctor_ends_with_0_when_nothing_fails(run, closed_db, bucket_url):
     """Warnings do not count; every check has its line."""
-    code, out, _ = run("doctor", db, "--url", url)
+    code, out, _ = run("doctor", closed_db, "--url", bucket_url)
     assert code == 0
     assert "✓ append once     1 winner of 16 writers to one key" in out
 
 
-def test_doctor_in_json_is_every_check(run, db, url):
+def test_doctor_in_json_is_every_check(run, closed_db, bucket_url):
     """A list, each with name, verdict, detail and remedy."""
-    found = json.loads(run("doctor", db, "--url", url, "--json")[1])
+    found = json.loads(run("doctor", closed_db, "--url", bucket_url, "--json")[1])
     assert {*found[0]} == {"name", "verdict", "detail", "remedy"}
 
 
-def test_doctor_ends_with_1_when_a_check_fails(run, tmp_path, url):
+def test_doctor_ends_with_1_when_a_check_fails(run, tmp_path, bucket_url):
     """A file that is no database cannot be followed."""
     path = tmp_path / "noise.db"
     path.write_bytes(b"\x01" * 8192)
-    code, out, _ = run("doctor", path, "--url", url)
+    code, out, _ = run("doctor", path, "--url", bucket_url)
     assert code == 1
     assert "✗ database" in out
 
@@ -265,7 +238,7 @@ def test_remedies_stand_below_what_is_wrong(capsys):
 # ------------------------------------------------------------------------------- run
 
 
-def test_run_around_a_command_restores_first_and_flushes_last(run, backup, tmp_path, db):
+def test_run_around_a_command_restores_first_and_flushes_last(run, backup_url, tmp_path, closed_db):
     """The child finds the database; what it writes is in the bucket when we end."""
     fresh = tmp_path / "new" / "app.db"
     fresh.parent.mkdir()
@@ -273,7 +246,7 @@ def test_run_around_a_command_restores_first_and_flushes_last(run, backup, tmp_p
         "run",
         fresh,
         "--url",
-        backup,
+        backup_url,
         "--sync-interval",
         "10ms",
         "--max-cache-bytes",
@@ -287,10 +260,15 @@ def test_run_around_a_command_restores_first_and_flushes_last(run, backup, tmp_p
     )
     assert code == 0, err
     assert all(json.loads(line)["message"] for line in err.splitlines() if line.startswith("{"))
-    assert run("restore", "--url", backup, "-o", tmp_path / "again.db")[0] == 0
+    assert run("restore", "--url", backup_url, "-o", tmp_path / "again.db")[0] == 0
     assert rows(tmp_path / "again.db") == [0, 1, 2, 99]
 
 
-def test_run_returns_the_commands_own_code(run, db, url):
+def test_run_returns_the_commands_own_code(run, closed_db, bucket_url):
     """Everything is durable, and the command failed: its code is the answer."""
-    assert run("run", db, "--url", url, "--", sys.executable, "-c", "raise SystemExit(3)")[0] == 3
+    assert (
+        run(
+            "run", closed_db, "--url", bucket_url, "--", sys.executable, "-c", "raise SystemExit(3)"
+        )[0]
+        == 3
+    )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig, cli
+from replicator import SqliteReplicator, SqliteReplicatorConfig
 from replicator.errors import AccessDenied
 from replicator.store.directory import DirectoryStore
 
@@ -24,24 +24,14 @@ NOTHING = (
 
 
 @pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        code = cli.call([str(each) for each in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def url(tmp_path):
+def aged_backup(tmp_path):
     """A generation at txid 1, transactions 2 to 4, a snapshot of 4, and three more."""
     (tmp_path / "bucket").mkdir()
-    path, url = tmp_path / "app.db", f"file://{tmp_path}/bucket"
+    path, aged_backup = tmp_path / "app.db", f"file://{tmp_path}/bucket"
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("CREATE TABLE t (x)")
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=path, url=url)) as replicator:
+    with SqliteReplicator(SqliteReplicatorConfig(db_path=path, url=aged_backup)) as replicator:
         replicator.flush(60)
         for row in range(6):
             db.execute("INSERT INTO t VALUES (?)", (row,))
@@ -49,91 +39,91 @@ def url(tmp_path):
     db.close()
     for stored in (tmp_path / "bucket").rglob("*.zst"):
         os.utime(stored, (time.time() - 7200,) * 2)  # nothing younger than an hour goes by age
-    return url
+    return aged_backup
 
 
 def keys(tmp_path):
     return [info.key for info in DirectoryStore(tmp_path / "bucket").list("")]
 
 
-def test_a_plan_changes_nothing_and_gives_reasons(run, url, tmp_path):
+def test_a_plan_changes_nothing_and_gives_reasons(run, aged_backup, tmp_path):
     """Every object that would go is listed; --all lists the others too."""
     before = keys(tmp_path)
-    code, out, _ = run("prune", "--url", url, *NOTHING)
+    code, out, _ = run("prune", "--url", aged_backup, *NOTHING)
     assert code == 0
     assert "older than every rule" in out
     assert "this is a plan" in out
     assert keys(tmp_path) == before
-    code, out, _ = run("prune", "--url", url, *NOTHING, "--all")
+    code, out, _ = run("prune", "--url", aged_backup, *NOTHING, "--all")
     assert "the log goes on from it" in out
 
 
-def test_the_defaults_keep_everything_of_today(run, url):
+def test_the_defaults_keep_everything_of_today(run, aged_backup):
     """Nothing is old enough."""
-    code, out, _ = run("prune", "--url", url, "--yes")
+    code, out, _ = run("prune", "--url", aged_backup, "--yes")
     assert code == 0
     assert "nothing to delete" in out
 
 
-def test_yes_deletes_what_was_planned(run, url, tmp_path):
+def test_yes_deletes_what_was_planned(run, aged_backup, tmp_path):
     """And only that; what stays can be restored."""
-    plan = json.loads(run("prune", "--url", url, *NOTHING, "--json")[1])
+    plan = json.loads(run("prune", "--url", aged_backup, *NOTHING, "--json")[1])
     gone = [each["key"] for each in plan["objects"] if not each["keep"]]
     assert gone
     assert plan["deleted"] is None
-    done = json.loads(run("prune", "--url", url, *NOTHING, "--json", "--yes")[1])
+    done = json.loads(run("prune", "--url", aged_backup, *NOTHING, "--json", "--yes")[1])
     assert done["deleted"] == gone
     assert not set(gone) & set(keys(tmp_path))
-    code, _, err = run("restore", "--url", url, "--output", tmp_path / "out.db", "--json")
+    code, _, err = run("restore", "--url", aged_backup, "--output", tmp_path / "out.db", "--json")
     assert code == 0, err
     rows = sqlite3.connect(tmp_path / "out.db").execute("SELECT count(*) FROM t").fetchone()
     assert rows == (6,)
 
 
-def test_a_bucket_that_forbids_deletions(run, url, monkeypatch):
+def test_a_bucket_that_forbids_deletions(run, aged_backup, monkeypatch):
     """It is said, with the exit code of a refusal."""
 
     def refuse(self, key):
         raise AccessDenied(f"DELETE {key} is forbidden")
 
     monkeypatch.setattr(DirectoryStore, "delete", refuse)
-    code, out, _ = run("prune", "--url", url, *NOTHING, "--yes")
+    code, out, _ = run("prune", "--url", aged_backup, *NOTHING, "--yes")
     assert code == 6
     assert "the bucket forbids deletions" in out
 
 
-def test_a_bucket_that_keeps_versions(run, url, monkeypatch):
+def test_a_bucket_that_keeps_versions(run, aged_backup, monkeypatch):
     """It is said that nothing was gained yet."""
     monkeypatch.setattr(DirectoryStore, "keeps_versions", True)
-    assert "noncurrent versions" in run("prune", "--url", url, *NOTHING, "--yes")[1]
+    assert "noncurrent versions" in run("prune", "--url", aged_backup, *NOTHING, "--yes")[1]
 
 
-def test_pins_are_kept_listed_and_let_go(run, url, tmp_path):
+def test_pins_are_kept_listed_and_let_go(run, aged_backup, tmp_path):
     """A pinned transaction outlives every rule; unpinned it does not."""
-    assert "nothing is pinned" in run("pin", "--url", url)[1]
-    code, out, err = run("pin", 2, "--note", "before [bold]the move", "--url", url)
+    assert "nothing is pinned" in run("pin", "--url", aged_backup)[1]
+    code, out, err = run("pin", 2, "--note", "before [bold]the move", "--url", aged_backup)
     assert code == 0, err
     assert "before [bold]the move" in out
-    assert json.loads(run("pin", "--url", url, "--json")[1]) == [
+    assert json.loads(run("pin", "--url", aged_backup, "--json")[1]) == [
         {"txid": 2, "note": "before [bold]the move"}
     ]
-    out = run("prune", "--url", url, *NOTHING, "--yes", "--all")[1]
+    out = run("prune", "--url", aged_backup, *NOTHING, "--yes", "--all")[1]
     assert "deleted" in out
-    assert run("restore", "--url", url, "--txid", 2, "--output", tmp_path / "a.db")[0] == 0
-    code, _, err = run("restore", "--url", url, "--txid", 3, "--output", tmp_path / "b.db")
+    assert run("restore", "--url", aged_backup, "--txid", 2, "--output", tmp_path / "a.db")[0] == 0
+    code, _, err = run("restore", "--url", aged_backup, "--txid", 3, "--output", tmp_path / "b.db")
     assert code == 4, out
-    code, out, _ = run("unpin", 2, "--url", url)
+    code, out, _ = run("unpin", 2, "--url", aged_backup)
     assert "no longer pinned" in out
-    code, _, err = run("unpin", 2, "--url", url, "--json")
+    code, _, err = run("unpin", 2, "--url", aged_backup, "--json")
     assert (code, json.loads(err)["error"]) == (1, "transaction 2 is not pinned")
-    run("prune", "--url", url, *NOTHING, "--yes")
-    assert run("restore", "--url", url, "--txid", 2, "--output", tmp_path / "c.db")[0] == 4
+    run("prune", "--url", aged_backup, *NOTHING, "--yes")
+    assert run("restore", "--url", aged_backup, "--txid", 2, "--output", tmp_path / "c.db")[0] == 4
 
 
-def test_what_cannot_be_restored_cannot_be_pinned(run, url):
+def test_what_cannot_be_restored_cannot_be_pinned(run, aged_backup):
     """It is refused, instead of being a promise nobody can keep."""
-    code, _, err = run("pin", 99, "--url", url)
+    code, _, err = run("pin", 99, "--url", aged_backup)
     assert code == 4
     assert "cannot be restored" in err
-    run("pin", 2, "--url", url)
-    assert json.loads(run("unpin", 2, "--url", url, "--json")[1]) == {"unpinned": 2}
+    run("pin", 2, "--url", aged_backup)
+    assert json.loads(run("unpin", 2, "--url", aged_backup, "--json")[1]) == {"unpinned": 2}

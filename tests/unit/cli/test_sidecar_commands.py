@@ -87,33 +87,23 @@ class Replicator:
 
 
 @pytest.fixture
-def db():
+def short_path():
     with tempfile.TemporaryDirectory(prefix="short-") as home:
         yield str(Path(home) / "app.db")
 
 
 @pytest.fixture
-def sidecar(db):
+def answering_sidecar(short_path):
     replicator = Replicator()
-    directory = Path(db).with_name(".app.db-replicator")
+    directory = Path(short_path).with_name(".app.db-replicator")
     directory.mkdir()
     with answering(directory, replicator):
         yield replicator
 
 
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        code = cli.call(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-def test_a_healthy_sidecar_says_so_and_exits_0(run, db, sidecar):
+def test_a_healthy_sidecar_says_so_and_exits_0(run, short_path, answering_sidecar):
     """The verdict comes first; the path is shown as it is, brackets and all."""
-    code, out, err = run("status", db)
+    code, out, err = run("status", short_path)
     assert (code, err) == (0, "")
     first, *rest = out.splitlines()
     assert first == "● healthy  following  /srv/app[1].db → s3://backups/app.db"
@@ -122,10 +112,10 @@ def test_a_healthy_sidecar_says_so_and_exits_0(run, db, sidecar):
     assert not [line for line in rest if "error" in line]
 
 
-def test_an_ill_sidecar_says_what_is_wrong_and_exits_5(run, db, sidecar):
+def test_an_ill_sidecar_says_what_is_wrong_and_exits_5(run, short_path, answering_sidecar):
     """A script can rely on the code: something is not durable."""
-    sidecar.now = ILL
-    code, out, _ = run("status", db)
+    answering_sidecar.now = ILL
+    code, out, _ = run("status", short_path)
     assert code == 5
     assert out.startswith("● NOT HEALTHY  stalled")
     assert "transaction 1,200 of 1,234, 34 behind" in out
@@ -143,39 +133,39 @@ def test_ages_count_from_now(capsys):
     assert "away, 10.0 s ago" in out
 
 
-def test_the_json_status_is_every_field(run, db, sidecar):
+def test_the_json_status_is_every_field(run, short_path, answering_sidecar):
     """Nothing is left out, nothing renamed."""
-    code, out, _ = run("status", db, "--json")
+    code, out, _ = run("status", short_path, "--json")
     assert code == 0
     assert json.loads(out) == dataclasses.asdict(WELL)
 
 
-def test_flush_passes_its_options_on_and_names_the_position(run, db, sidecar):
+def test_flush_passes_its_options_on_and_names_the_position(run, short_path, answering_sidecar):
     """Times are read as the configuration reads them."""
-    code, out, _ = run("flush", db, "--timeout", "1m", "--snapshot")
+    code, out, _ = run("flush", short_path, "--timeout", "1m", "--snapshot")
     assert (code, out) == (0, "durable up to transaction 1,234\n")
-    assert sidecar.asked == [(60.0, True)]
+    assert answering_sidecar.asked == [(60.0, True)]
 
 
-def test_flush_in_json_is_the_position(run, db, sidecar):
+def test_flush_in_json_is_the_position(run, short_path, answering_sidecar):
     """Without --timeout it waits."""
-    assert json.loads(run("flush", db, "--json")[1]) == {"generation": "g1", "txid": 1234}
-    assert sidecar.asked == [(None, False)]
+    assert json.loads(run("flush", short_path, "--json")[1]) == {"generation": "g1", "txid": 1234}
+    assert answering_sidecar.asked == [(None, False)]
 
 
-def test_a_flush_that_fails_carries_the_sidecars_error(run, db, sidecar):
+def test_a_flush_that_fails_carries_the_sidecars_error(run, short_path, answering_sidecar):
     """Class, message, hint and exit code cross the socket."""
-    assert run("flush", db, "--timeout", "1") == (
+    assert run("flush", short_path, "--timeout", "1") == (
         5,
         "",
         "error: 34 transactions are not durable yet\nhint:  try again\n",
     )
 
 
-def test_snapshot_names_its_transaction(run, db, sidecar):
+def test_snapshot_names_its_transaction(run, short_path, answering_sidecar):
     """For people and for programs."""
-    assert run("snapshot", db)[1] == "snapshot of transaction 1,300 is in the bucket\n"
-    assert json.loads(run("snapshot", db, "--json")[1]) == {"txid": 1300}
+    assert run("snapshot", short_path)[1] == "snapshot of transaction 1,300 is in the bucket\n"
+    assert json.loads(run("snapshot", short_path, "--json")[1]) == {"txid": 1300}
 
 
 def test_the_cache_directory_can_be_elsewhere(run, tmp_path):
@@ -187,9 +177,9 @@ def test_the_cache_directory_can_be_elsewhere(run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["status", "flush", "snapshot"])
-def test_without_a_sidecar_each_says_how_to_start_one(run, db, command):
+def test_without_a_sidecar_each_says_how_to_start_one(run, short_path, command):
     """Nobody there is an error with a next step, in JSON too."""
-    code, out, err = run(command, db, "--json")
+    code, out, err = run(command, short_path, "--json")
     document = json.loads(err)
     assert (code, out, document["kind"]) == (1, "", "NotRunning")
     assert "replicator run" in document["hint"]
@@ -205,46 +195,46 @@ def test_a_long_path_makes_no_difference(run, tmp_path):
 
 
 @pytest.fixture
-def many(db, sidecar):
+def fleet_file(short_path, answering_sidecar):
     """A file of two databases, of which one has a sidecar."""
-    file = Path(db).with_name("replicator.toml")
+    file = Path(short_path).with_name("replicator.toml")
     file.write_text(
         'bucket = "backups"\n[[database]]\npath = "app.db"\n[[database]]\npath = "other.db"\n'
     )
     return str(file)
 
 
-def test_all_databases_of_a_file_are_a_table(run, many, sidecar):
+def test_all_databases_of_a_file_are_a_table(run, fleet_file, answering_sidecar):
     """One row each, with the reason of those that are not healthy."""
-    code, out, _ = run("status", "--config", many)
+    code, out, _ = run("status", "--config", fleet_file)
     assert code == 1  # of the one that does not answer
     _, first, second = out.splitlines()
     assert "following" in first
     assert "1,234 of 1,234" in first
     assert "not running" in second
-    sidecar.now = ILL
-    code, out, _ = run("status", "--config", many)
+    answering_sidecar.now = ILL
+    code, out, _ = run("status", "--config", fleet_file)
     assert code == 5
     assert "the store [x] is away" in out
 
 
-def test_all_databases_of_a_file_are_a_list(run, many, sidecar):
+def test_all_databases_of_a_file_are_a_list(run, fleet_file, answering_sidecar):
     """For programs: what each sidecar answers, or why none did."""
-    code, out, _ = run("status", "--config", many, "--json")
+    code, out, _ = run("status", "--config", fleet_file, "--json")
     first, second = json.loads(out)
     assert (code, first["healthy"], first["txid"]) == (1, True, 1234)
     assert second["kind"] == "NotRunning"
     assert second["url"] == "s3://backups/other.db"
 
 
-def test_all_databases_of_a_file_are_flushed(run, many, sidecar):
+def test_all_databases_of_a_file_are_flushed(run, fleet_file, answering_sidecar):
     """What failed is named, and the first failure is the exit code."""
-    code, out, _ = run("flush", "--config", many)
+    code, out, _ = run("flush", "--config", fleet_file)
     assert code == 1
     durable, missing = out.splitlines()
     assert durable.startswith("durable up to transaction 1,234")
     assert missing.startswith("not durable: no sidecar answers")
-    assert json.loads(run("flush", "--config", many, "--json")[1])[0]["txid"] == 1234
+    assert json.loads(run("flush", "--config", fleet_file, "--json")[1])[0]["txid"] == 1234
 
 
 @pytest.mark.parametrize(
@@ -255,17 +245,17 @@ def test_all_databases_of_a_file_are_flushed(run, many, sidecar):
         (["run", "x.db", "--config", "{many}"], "x.db is not found in PATH"),
     ],
 )
-def test_a_database_or_a_file_is_named(run, many, arguments, words):
+def test_a_database_or_a_file_is_named(run, fleet_file, arguments, words):
     """Exactly one of the two, and whoever means a command says so."""
-    code, _, err = run(*(each.format(many=many) for each in arguments))
+    code, _, err = run(*(each.format(many=fleet_file) for each in arguments))
     assert code == 2
     assert words in err
 
 
-def test_a_database_of_the_environment_is_no_command(run, many, monkeypatch):
+def test_a_database_of_the_environment_is_no_command(run, fleet_file, monkeypatch):
     """What stands there is where the first word of the command would."""
     monkeypatch.setenv("REPLICATOR_DB_PATH", "true")
-    code, _, err = run("run", "--config", many)
+    code, _, err = run("run", "--config", fleet_file)
     assert code == 2
     assert "unset REPLICATOR_DB_PATH" in err
 
@@ -278,26 +268,26 @@ def requested(*arguments):
     return request
 
 
-def test_run_requests_the_databases_of_a_file(many):
+def test_run_requests_the_databases_of_a_file(fleet_file):
     """With the command, its first word included, and the options of the command line."""
-    request = requested("--config", many, "--sync-interval", "3s", "--", "true", "x")
-    assert (request.config_file, request.command) == (many, ["true", "x"])
+    request = requested("--config", fleet_file, "--sync-interval", "3s", "--", "true", "x")
+    assert (request.config_file, request.command) == (fleet_file, ["true", "x"])
     assert request.settings == {"sync_interval": 3.0}
-    assert requested("--config", many).command is None
+    assert requested("--config", fleet_file).command is None
 
 
-def test_run_requests_a_single_database(db):
+def test_run_requests_a_single_database(short_path):
     """Each option is typed: bytes, seconds, switches, paths."""
     request = requested(
-        db, "--bucket", "b", "--max-cache-bytes", "2MiB", "--drill-scratch", "/tmp", "--no-keep",
-        "--json",
+        short_path, "--bucket", "b", "--max-cache-bytes", "2MiB", "--drill-scratch", "/tmp",
+        "--no-keep", "--json",
     )  # fmt: skip
     assert (request.config_file, request.command, request.as_json) == (None, None, True)
     assert request.settings == {
-        "db_path": Path(db),
+        "db_path": Path(short_path),
         "bucket": "b",
         "max_cache_bytes": 2 << 20,
         "drill_scratch": Path("/tmp"),
         "keep": False,
     }
-    assert requested(db, "--bucket", "b", "--", "true", "x").command == ["true", "x"]
+    assert requested(short_path, "--bucket", "b", "--", "true", "x").command == ["true", "x"]

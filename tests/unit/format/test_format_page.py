@@ -115,30 +115,30 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket(tmp_path):
+def documented(tmp_path):
     """Two generations; segments of one and many transactions, over two logs, with a VACUUM
     that shrinks; a snapshot inside a segment; a merge in place of segments; an orphan."""
-    bucket = Bucket(tmp_path)
-    source, rng = bucket.source, bucket.rng
-    bucket.begin(ONE)
+    documented = Bucket(tmp_path)
+    source, rng = documented.source, documented.rng
+    documented.begin(ONE)
     source.insert(rng, 5000, 3)
-    bucket.ship()
-    bucket.begin(TWO)
+    documented.ship()
+    documented.begin(TWO)
     for size in (100, 3000):
         source.insert(rng, size, 4)
-        bucket.ship()
+        documented.ship()
     source.insert(rng, 500, 2)
-    inside = bucket.image()
+    inside = documented.image()
     source.run("DELETE FROM item WHERE id % 3", "VACUUM")
-    bucket.ship()
-    bucket.snapshot(TWO, bucket.txid - 2, inside)
-    bucket.follow()
-    bucket.ship(lambda first: KEYS.merged(1, first, first))
+    documented.ship()
+    documented.snapshot(TWO, documented.txid - 2, inside)
+    documented.follow()
+    documented.ship(lambda first: KEYS.merged(1, first, first))
     source.insert(rng, 4000, 3)
-    bucket.ship()
-    bucket.snapshot(STRAY, bucket.txid, bytes(4096))
-    bucket.snapshot(STRAY, bucket.txid + 1, bytes(4096))
-    yield bucket
+    documented.ship()
+    documented.snapshot(STRAY, documented.txid, bytes(4096))
+    documented.snapshot(STRAY, documented.txid + 1, bytes(4096))
+    yield documented
     source.close()
 
 
@@ -155,34 +155,34 @@ def recover(bucket):
     return done.stdout.split()[-1], (bucket.root / "restored.db").read_bytes()
 
 
-def test_the_commands_of_the_page_restore_the_newest_state(bucket):
+def test_the_commands_of_the_page_restore_the_newest_state(documented):
     """Page by page, with nothing but zstd, sqlite3 and a shell."""
-    txid, restored = recover(bucket)
-    expected = bucket.image()
+    txid, restored = recover(documented)
+    expected = documented.image()
     assert [restored[at : at + 1024] for at in range(0, len(restored), 1024)] == [
         expected[at : at + 1024] for at in range(0, len(expected), 1024)
     ]
-    assert txid == str(bucket.txid)
-    assert not (bucket.root / "restored.db-wal").exists()
+    assert txid == str(documented.txid)
+    assert not (documented.root / "restored.db-wal").exists()
 
 
-def test_the_commands_work_from_every_snapshot(bucket):
+def test_the_commands_work_from_every_snapshot(documented):
     """Without the newest usable one, the one before it leads to the same state."""
-    newest = [path for path in sorted((bucket.root / "snapshots").iterdir()) if TWO in path.name][
-        -1
-    ]
+    newest = [
+        path for path in sorted((documented.root / "snapshots").iterdir()) if TWO in path.name
+    ][-1]
     newest.unlink()
-    assert recover(bucket) == (str(bucket.txid), bucket.image())
+    assert recover(documented) == (str(documented.txid), documented.image())
 
 
-def test_the_commands_stop_at_a_gap(bucket):
+def test_the_commands_stop_at_a_gap(documented):
     """A missing object is never stepped over: the txid printed is the one reached."""
-    gap = max((bucket.root / "wal").iterdir())
+    gap = max((documented.root / "wal").iterdir())
     first = int(gap.name[:16], 16)
     gap.unlink()
-    txid, restored = recover(bucket)
+    txid, restored = recover(documented)
     assert txid == str(first - 1)
-    assert restored != bucket.image()
+    assert restored != documented.image()
 
 
 def rows(title):
@@ -202,9 +202,9 @@ def test_the_fields_of_a_table_lie_side_by_side(title):
         at += int(size) if size.isdigit() else 0
 
 
-def test_header_and_trailer_have_the_bytes_the_page_gives(bucket):
+def test_header_and_trailer_have_the_bytes_the_page_gives(documented):
     """Read by the page's offsets, without the code under test."""
-    path = sorted((bucket.root / "wal").iterdir())[1]
+    path = sorted((documented.root / "wal").iterdir())[1]
     data = path.read_bytes()
     magic, length, name, version, kind, zero = struct.unpack_from("<II4sBBH", data)
     assert (magic, name, version, kind, zero) == (0x184D2A5A, b"RPLH", 1, 2, 0)
@@ -235,10 +235,10 @@ def test_header_and_trailer_have_the_bytes_the_page_gives(bucket):
     assert planes[3:] == bytes(9) + b"\1\1" + bytes(14)
 
 
-def test_a_snapshot_proves_its_frames_as_the_page_says(bucket):
+def test_a_snapshot_proves_its_frames_as_the_page_says(documented):
     """Format 2: the digests of each frame and of its pages, under one SHA-256 with the header,
     read by the page's offsets and by the seek table."""
-    largest = max((bucket.root / "snapshots").iterdir(), key=lambda path: path.stat().st_size)
+    largest = max((documented.root / "snapshots").iterdir(), key=lambda path: path.stat().st_size)
     data = largest.read_bytes()
     assert (data[12], data[13]) == (2, 1)
     (count,) = struct.unpack_from("<I", data, len(data) - 9)

@@ -38,7 +38,7 @@ SALTS = (0xDEADBEEF, 7)
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory):
+def spilled_wal(tmp_path_factory):
     return recorded(tmp_path_factory.mktemp("log"), 1024, spilled_and_rolled_back)
 
 
@@ -60,9 +60,9 @@ def test_header_round_trip(page_size, big_endian):
     assert header.start().frame == 0
 
 
-def test_header_of_sqlite_reads_and_encodes_to_the_same_bytes(log):
+def test_header_of_sqlite_reads_and_encodes_to_the_same_bytes(spilled_wal):
     """What SQLite wrote survives parse and encode."""
-    _, wal = log
+    _, wal = spilled_wal
     assert parse_header(wal).encode() == wal[:HEADER_SIZE]
     assert parse_header(memoryview(wal)).page_size == 1024
 
@@ -99,19 +99,19 @@ def test_every_flipped_bit_and_every_truncation_of_a_header_is_refused():
     assert all(parse_header(data[:length]) is None for length in range(HEADER_SIZE))
 
 
-def test_frame_header_fields(log):
+def test_frame_header_fields(spilled_wal):
     """Page number, commit size, salts and checksum as the independent reader has them."""
-    _, wal = log
+    _, wal = spilled_wal
     header, reading = parse_header(wal), read_wal(wal)
     parsed = frame_header(wal[HEADER_SIZE : HEADER_SIZE + FRAME_HEADER_SIZE])
     pgno, commit, _ = reading.frames[0]
     assert parsed == (pgno, commit, header.salt1, header.salt2, reading.checksums[0])
 
 
-def test_positions(log):
+def test_positions(spilled_wal):
     """The position after n frames carries their number and the n-th checksum; the default is
     the last commit; 0 frames is the base itself."""
-    _, wal = log
+    _, wal = spilled_wal
     start, reading = parse_header(wal).start(), read_wal(wal)
     frames = scan(wal[HEADER_SIZE:], start)
     assert frames.position(start, 0) is start
@@ -120,9 +120,9 @@ def test_positions(log):
     assert frames.position(start).frame == reading.committed
 
 
-def test_scan_continues_from_any_position(log):
+def test_scan_continues_from_any_position(spilled_wal):
     """From every frame on, the scan finds the rest, and the same positions."""
-    _, wal = log
+    _, wal = spilled_wal
     header = parse_header(wal)
     whole = scan(wal[HEADER_SIZE:], header.start())
     for n in range(whole.count + 1):
@@ -134,17 +134,17 @@ def test_scan_continues_from_any_position(log):
             assert rest.position(position) == whole.position(header.start())
 
 
-def test_scan_refuses_frames_under_other_salts(log):
+def test_scan_refuses_frames_under_other_salts(spilled_wal):
     """The same bytes are nothing to a position of another log, by either salt."""
-    _, wal = log
+    _, wal = spilled_wal
     start = parse_header(wal).start()
     for other in (replace(start, salt1=start.salt1 ^ 1), replace(start, salt2=start.salt2 ^ 1)):
         assert scan(wal[HEADER_SIZE:], other).count == 0
 
 
-def test_scan_takes_any_buffer_at_any_alignment(log):
+def test_scan_takes_any_buffer_at_any_alignment(spilled_wal):
     """Bytes, bytearrays, and views that begin at an odd address."""
-    _, wal = log
+    _, wal = spilled_wal
     start = parse_header(wal).start()
     count = scan(wal[HEADER_SIZE:], start).count
     assert count > 0
@@ -188,10 +188,10 @@ def test_transaction_ends_count_the_frames_up_to_each_commit():
 
 
 @pytest.mark.parametrize("rewrite", [bytes, rewrite_big_endian])
-def test_frames_of_other_logs_are_carried_into_one(log, rewrite):
+def test_frames_of_other_logs_are_carried_into_one(spilled_wal, rewrite):
     """Two logs with salts (and a byte order) of their own, in pieces: one valid log that holds
     their pages, numbers and commits in order."""
-    _, wal = log
+    _, wal = spilled_wal
     body = rewrite(wal)[HEADER_SIZE:]
     source = scan(body, parse_header(rewrite(wal)).start())
     whole = body[: source.committed * 1048]
@@ -208,9 +208,9 @@ def test_frames_of_other_logs_are_carried_into_one(log, rewrite):
 
 
 @pytest.mark.parametrize("rewrite", [bytes, rewrite_big_endian])
-def test_rebased_from_the_start_is_the_source_itself(log, rewrite):
+def test_rebased_from_the_start_is_the_source_itself(spilled_wal, rewrite):
     """With the header's own sequence the bytes do not change."""
-    _, wal = log
+    _, wal = spilled_wal
     wal = rewrite(wal)
     header = parse_header(wal)
     frames = scan(wal[HEADER_SIZE:], header.start())
@@ -221,10 +221,10 @@ def test_rebased_from_the_start_is_the_source_itself(log, rewrite):
 
 
 @pytest.mark.parametrize("rewrite", [bytes, rewrite_big_endian])
-def test_rebased_slice_is_recovered_by_sqlite(tmp_path, log, rewrite):
+def test_rebased_slice_is_recovered_by_sqlite(tmp_path, spilled_wal, rewrite):
     """A slice from the middle of a log, re-based frame by frame or at once, is the same file,
     keeps its byte order, and makes of the state before it the state after it."""
-    base, wal = log
+    base, wal = spilled_wal
     wal = rewrite(wal)
     header, reading = parse_header(wal), read_wal(wal)
     first = transaction_ends(scan(wal[HEADER_SIZE:], header.start()), reading.committed)[0]
@@ -247,9 +247,9 @@ def test_rebased_slice_is_recovered_by_sqlite(tmp_path, log, rewrite):
     assert one_by_one.position == at_once.position
 
 
-def test_rebasing_no_frames_is_no_bytes(log):
+def test_rebasing_no_frames_is_no_bytes(spilled_wal):
     """And moves nothing."""
-    _, wal = log
+    _, wal = spilled_wal
     start = parse_header(wal).start()
     rebaser = Rebaser(start)
     before = rebaser.position
@@ -258,10 +258,10 @@ def test_rebasing_no_frames_is_no_bytes(log):
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
-def test_a_built_log_is_recovered_by_sqlite(tmp_path, log, big_endian):
+def test_a_built_log_is_recovered_by_sqlite(tmp_path, spilled_wal, big_endian):
     """Every page of a state, fed in two pieces with one commit at the end, turns any database
     of that page size into it."""
-    base, wal = log
+    base, wal = spilled_wal
     reading = read_wal(wal)
     target = overlay(base, 1024, reading.frames[: reading.committed])
     count = len(target) // 1024

@@ -131,7 +131,7 @@ def test_only_the_newest_day_is_looked_at(monkeypatch):
 
 
 @pytest.fixture
-def url(tmp_path):
+def commits_url(tmp_path):
     for name in ("source", "bucket"):
         (tmp_path / name).mkdir()
     built = BucketBuilder(tmp_path / "source", DirectoryStore(tmp_path / "bucket"))
@@ -142,9 +142,9 @@ def url(tmp_path):
     return f"file://{tmp_path}/bucket"
 
 
-def test_a_report_of_a_bucket(url):
+def test_a_report_of_a_bucket(commits_url):
     """Stored bytes are those that are there."""
-    report = cost_at(StoreAddress.parse(url))
+    report = cost_at(StoreAddress.parse(commits_url))
     assert report.ours.stored_bytes == report.log_bytes + report.snapshot_bytes
     assert report.workload.transactions == 3
     assert [ours.store for ours, _ in report.bills] == [prices.name for prices in PRICES]
@@ -152,14 +152,14 @@ def test_a_report_of_a_bucket(url):
         cost.cost(MemoryStore(), "app.db")
 
 
-def test_the_command_shows_both_schemes(url, capsys):
+def test_the_command_shows_both_schemes(commits_url, capsys):
     """For people and for programs; with own prices there is one bill."""
-    assert cli.call(["cost", "--url", url]) == 0
+    assert cli.call(["cost", "--url", commits_url]) == 0
     out = capsys.readouterr().out
     assert "app.db, an estimate" in out
     assert "Litestream's scheme" in out
     assert "S3 Standard, us-east-1" in out
-    assert cli.call(["cost", "--url", url, "--json", "--price-put", "0.1"]) == 0
+    assert cli.call(["cost", "--url", commits_url, "--json", "--price-put", "0.1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["bills"]) == 1
     assert found["bills"][0][0]["store"] == "your prices"

@@ -25,7 +25,7 @@ from tests.helpers.bucket import BucketBuilder
 
 
 @pytest.fixture
-def two(tmp_path):
+def compare_databases(tmp_path):
     """Two database files made by statements, and their comparison."""
 
     def compare(before, after, *, page_size=4096):
@@ -61,23 +61,23 @@ ROWS = "INSERT INTO t VALUES (1, 'x', 'y'), (2, 5, 'z'), (3, NULL, '')"
         ("UPDATE t SET id = 8 WHERE id = 1", (1, 1, 0)),
     ],
 )
-def test_rows_are_counted_by_what_happened_to_them(two, change, figures):
+def test_rows_are_counted_by_what_happened_to_them(compare_databases, change, figures):
     """By rowid; a change of type or of case counts, whatever the collation of the column."""
-    assert two([TABLE, ROWS], [change]) == ([], [TableChange("t", *figures)])
+    assert compare_databases([TABLE, ROWS], [change]) == ([], [TableChange("t", *figures)])
 
 
-def test_equal_rows_are_no_change(two):
+def test_equal_rows_are_no_change(compare_databases):
     """Written again, moved to other pages, vacuumed: the same rows."""
-    assert two([TABLE, ROWS], ["UPDATE t SET a = a", "VACUUM"]) == ([], [])
+    assert compare_databases([TABLE, ROWS], ["UPDATE t SET a = a", "VACUUM"]) == ([], [])
 
 
-def test_tables_without_rowid_go_by_their_primary_key(two):
+def test_tables_without_rowid_go_by_their_primary_key(compare_databases):
     """Of several columns, in the key's order and with its collation."""
     made = [
         "CREATE TABLE k(v, b TEXT COLLATE NOCASE, a INT, PRIMARY KEY(a, b)) WITHOUT ROWID",
         "INSERT INTO k VALUES ('1', 'one', 1), ('2', 'two', 1), ('3', 'one', 2)",
     ]
-    _, tables = two(
+    _, tables = compare_databases(
         made,
         [
             "UPDATE k SET b = 'ONE' WHERE a = 1 AND b = 'one'",
@@ -88,7 +88,7 @@ def test_tables_without_rowid_go_by_their_primary_key(two):
     assert tables == [TableChange("k", 1, 1, 1)]
 
 
-def test_a_column_named_rowid_is_no_rowid(two):
+def test_a_column_named_rowid_is_no_rowid(compare_databases):
     """Another of SQLite's names for it is taken, and if all are, the primary key."""
     made = [
         "CREATE TABLE r(rowid TEXT, x)",
@@ -96,14 +96,14 @@ def test_a_column_named_rowid_is_no_rowid(two):
         "CREATE TABLE s(rowid, _rowid_, oid)",
         "INSERT INTO s VALUES (1, 2, 3)",
     ]
-    _, tables = two(made, ["UPDATE r SET x = 3 WHERE x = 1", "DELETE FROM s"])
+    _, tables = compare_databases(made, ["UPDATE r SET x = 3 WHERE x = 1", "DELETE FROM s"])
     assert tables[0] == TableChange("r", 0, 0, 1)
     assert (tables[1].table, tables[1].inserted, tables[1].deleted) == ("s", 0, 1)
 
 
-def test_the_schema_tells_what_was_made_dropped_and_altered(two):
+def test_the_schema_tells_what_was_made_dropped_and_altered(compare_databases):
     """Tables, indexes, views and triggers; rows of new and dropped tables are counted."""
-    schema, tables = two(
+    schema, tables = compare_databases(
         [
             TABLE,
             ROWS,
@@ -135,9 +135,9 @@ def test_the_schema_tells_what_was_made_dropped_and_altered(two):
     ]
 
 
-def test_a_table_with_another_key_is_counted_as_new(two):
+def test_a_table_with_another_key_is_counted_as_new(compare_databases):
     """Nothing tells which row became which."""
-    _, tables = two(
+    _, tables = compare_databases(
         [TABLE, ROWS],
         [
             "DROP TABLE t",
@@ -148,14 +148,14 @@ def test_a_table_with_another_key_is_counted_as_new(two):
     assert tables == [TableChange("t", 1, 3, 0, "has another key; every row counts as new")]
 
 
-def test_names_that_need_quotes_and_many_columns(two):
+def test_names_that_need_quotes_and_many_columns(compare_databases):
     """Whatever a table or column is called, and more columns than an expression is deep."""
     columns = ", ".join(f'"c {n}"' for n in range(600))
     made = [
         f'CREATE TABLE "a""b; --"({columns})',
         f'INSERT INTO "a""b; --" VALUES ({", ".join("1" for _ in range(600))})',
     ]
-    _, tables = two(made, ['UPDATE "a""b; --" SET "c 599" = 2'])
+    _, tables = compare_databases(made, ['UPDATE "a""b; --" SET "c 599" = 2'])
     assert tables == [TableChange('a"b; --', 0, 0, 1)]
 
 
@@ -278,7 +278,7 @@ def test_points_as_people_write_them(text, when):
 
 
 @pytest.fixture
-def place(tmp_path):
+def bucket_target(tmp_path):
     """A directory as the bucket, with one database."""
     for name in ("source", "bucket"):
         (tmp_path / name).mkdir()
@@ -289,14 +289,14 @@ def place(tmp_path):
     return StoreAddress.parse(f"file://{tmp_path}/bucket")
 
 
-def test_a_diff_at_a_place(place, tmp_path):
-    report = diff_at(place, When(1), When(), scratch=tmp_path)
+def test_a_diff_at_a_place(bucket_target, tmp_path):
+    report = diff_at(bucket_target, When(1), When(), scratch=tmp_path)
     assert [(t.table, t.inserted) for t in report.tables] == [("t", 4)]
 
 
-def test_an_opened_point_is_read_only_and_gone_afterwards(place, tmp_path):
+def test_an_opened_point_is_read_only_and_gone_afterwards(bucket_target, tmp_path):
     """Named like the database, for its owner's eyes only."""
-    with opened_point(place, When(2), scratch=tmp_path) as (path, report):
+    with opened_point(bucket_target, When(2), scratch=tmp_path) as (path, report):
         assert (path.name, report.txid) == ("app.db", 2)
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert not path.parent.exists()

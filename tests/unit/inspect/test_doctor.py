@@ -2,8 +2,6 @@
 
 import sqlite3
 
-import pytest
-
 from replicator import SqliteReplicatorConfig
 from replicator.errors import AccessDenied
 from replicator.inspect.doctor import (
@@ -21,17 +19,6 @@ from replicator.system.host import FileSystem
 TARGET = StoreAddress("s3", bucket="b", prefix="app.db")
 
 
-@pytest.fixture
-def db(tmp_path):
-    """A database in WAL mode."""
-    path = tmp_path / "app.db"
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("CREATE TABLE t (x)")
-    connection.close()
-    return path
-
-
 def verdicts(checks):
     return {check.name: check.verdict for check in checks}
 
@@ -45,9 +32,9 @@ def test_a_library_with_the_wal_reset_bug_is_a_warning():
     assert check_sqlite((3, 51, 3)).verdict == "ok"
 
 
-def test_a_database_in_wal_mode_is_fine(db):
+def test_a_database_in_wal_mode_is_fine(closed_db):
     """And its page size is told."""
-    check, _ = check_database(db)
+    check, _ = check_database(closed_db)
     assert (check.verdict, check.detail) == ("ok", "WAL mode, pages of 4,096 bytes")
 
 
@@ -76,10 +63,10 @@ def test_a_file_that_is_no_database_fails(tmp_path):
     assert (check.verdict, "not a SQLite database" in check.detail) == ("fail", True)
 
 
-def test_a_database_this_user_cannot_write_fails(db, monkeypatch):
+def test_a_database_this_user_cannot_write_fails(closed_db, monkeypatch):
     """A reader of a WAL database must be able to lock it."""
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    check, _ = check_database(db)
+    check, _ = check_database(closed_db)
     assert (check.verdict, "not writable" in check.detail) == ("fail", True)
     assert "lock" in check.remedy
 
@@ -176,10 +163,10 @@ def test_a_refusal_is_told_with_its_hint_and_ends_the_checks():
     assert "access key" in only.remedy
 
 
-def test_doctor_asks_everything_once(db, tmp_path):
+def test_doctor_asks_everything_once(closed_db, tmp_path):
     """All checks in one go, against a directory as the store."""
     (tmp_path / "store").mkdir()
-    config = SqliteReplicatorConfig(db_path=db, url=f"file://{tmp_path}/store")
+    config = SqliteReplicatorConfig(db_path=closed_db, url=f"file://{tmp_path}/store")
     assert [check.name for check in doctor(config)] == [
         "sqlite library",
         "database",

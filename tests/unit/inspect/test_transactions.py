@@ -139,7 +139,7 @@ def test_history_knows_proofs_and_when_the_log_was_busy(bucket):
 
 
 @pytest.fixture
-def url(tmp_path):
+def merged_url(tmp_path):
     for name in ("source", "bucket"):
         (tmp_path / name).mkdir()
     built = BucketBuilder(tmp_path / "source", DirectoryStore(tmp_path / "bucket"))
@@ -156,25 +156,27 @@ def run(capsys, *arguments):
     return code, capsys.readouterr().out
 
 
-def test_the_command_lists_commits(url, capsys):
+def test_the_command_lists_commits(merged_url, capsys):
     """As many as asked for; JSON has them all the same."""
-    code, out = run(capsys, "history", "--url", url, "--transactions")
+    code, out = run(capsys, "history", "--url", merged_url, "--transactions")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[1:]] == ["4", "2", "1"]
     assert "2 … 3" in out
     assert "kept as one step" in out
     assert "a generation begins" in out
-    code, out = run(capsys, "history", "--url", url, "--transactions", "--limit", 1, "--json")
+    code, out = run(
+        capsys, "history", "--url", merged_url, "--transactions", "--limit", 1, "--json"
+    )
     assert [row["txid"] for row in json.loads(out)] == [4]
-    assert run(capsys, "history", "--url", url, "--transactions", "--limit", 0)[0] == 0
+    assert run(capsys, "history", "--url", merged_url, "--transactions", "--limit", 0)[0] == 0
 
 
-def test_the_command_draws_the_past(url, capsys, tmp_path):
+def test_the_command_draws_the_past(merged_url, capsys, tmp_path):
     """With the newest proof in words as well."""
-    code, out = run(capsys, "history", "--url", url)
+    code, out = run(capsys, "history", "--url", merged_url)
     assert (code, "never; replicator drill restores and checks" in out) == (0, True)
     assert "snapshot    ▲" in out
-    assert run(capsys, "drill", "--url", url, "--scratch", tmp_path)[0] == 0
-    code, out = run(capsys, "history", "--url", url)
+    assert run(capsys, "drill", "--url", merged_url, "--scratch", tmp_path)[0] == 0
+    code, out = run(capsys, "history", "--url", merged_url)
     assert "transaction 4 was restored" in out
     assert "proven " in out

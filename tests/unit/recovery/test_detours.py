@@ -10,7 +10,7 @@ from tests.helpers.small_archive import named_by
 
 
 @pytest.fixture
-def log(empty_bucket):
+def single_segments(empty_bucket):
     """Transactions 2 to 7 in segments of one, and a snapshot after 4."""
     for txid in range(2, 8):
         empty_bucket.insert(3)
@@ -34,76 +34,76 @@ def restored(bucket, output, **options):
 
 
 @pytest.mark.parametrize("target", [None, 6, 7])
-def test_the_sources_of_a_damaged_merge(log, tmp_path, target):
+def test_the_sources_of_a_damaged_merge(single_segments, tmp_path, target):
     """While its segments are still there, a damaged merge costs nothing but their fetch."""
-    merge = log.merge(5, 7)
-    spoil(log, merge)
-    report = restored(log, tmp_path / "o", txid=target)
+    merge = single_segments.merge(5, 7)
+    spoil(single_segments, merge)
+    report = restored(single_segments, tmp_path / "o", txid=target)
     assert (report.txid, report.avoided, report.lost_txids) == (target or 7, (merge,), 0)
 
 
 @pytest.mark.parametrize("target", [None, 4, 6])
-def test_an_older_snapshot(log, tmp_path, target):
+def test_an_older_snapshot(single_segments, tmp_path, target):
     """A damaged snapshot is replaced by an older one and the log since."""
-    spoil(log, log.middle)
-    report = restored(log, tmp_path / "o", txid=target)
+    spoil(single_segments, single_segments.middle)
+    report = restored(single_segments, tmp_path / "o", txid=target)
     assert (report.txid, report.snapshot_txid) == (target or 7, 1)
-    assert report.avoided == (log.middle,)
+    assert report.avoided == (single_segments.middle,)
 
 
-def test_two_damaged_objects(log, tmp_path):
+def test_two_damaged_objects(single_segments, tmp_path):
     """Each is gone around by itself."""
-    merge = log.merge(2, 4)
-    spoil(log, log.middle, merge)
-    report = restored(log, tmp_path / "o")
-    assert (report.txid, set(report.avoided)) == (7, {log.middle, merge})
+    merge = single_segments.merge(2, 4)
+    spoil(single_segments, single_segments.middle, merge)
+    report = restored(single_segments, tmp_path / "o")
+    assert (report.txid, set(report.avoided)) == (7, {single_segments.middle, merge})
 
 
-def test_the_only_segment(log, tmp_path):
+def test_the_only_segment(single_segments, tmp_path):
     """Where nothing else leads there, the damage is the answer, and no file is made."""
-    spoil(log, log.keys.wal(6))
+    spoil(single_segments, single_segments.keys.wal(6))
     with pytest.raises(DamageError) as error:
-        restore(store=log.store, prefix="app.db", output=tmp_path / "o")
-    assert error.value.key == log.keys.wal(6)
+        restore(store=single_segments.store, prefix="app.db", output=tmp_path / "o")
+    assert error.value.key == single_segments.keys.wal(6)
     assert not (tmp_path / "o").exists()
 
 
-def test_the_newest_is_never_an_older_one(log, tmp_path):
+def test_the_newest_is_never_an_older_one(single_segments, tmp_path):
     """The last object is damaged beyond its own trailer and metadata: what is left of the log
     ends before it, and that is not what was asked for."""
-    log.store.put(log.keys.wal(7), b"rubbish", if_absent=False)
+    single_segments.store.put(single_segments.keys.wal(7), b"rubbish", if_absent=False)
     with pytest.raises(DamageError) as error:
-        restore(store=log.store, prefix="app.db", output=tmp_path / "o")
-    assert error.value.key == log.keys.wal(7)
+        restore(store=single_segments.store, prefix="app.db", output=tmp_path / "o")
+    assert error.value.key == single_segments.keys.wal(7)
 
 
-def test_a_way_around_that_ends_in_a_gap(log, tmp_path):
+def test_a_way_around_that_ends_in_a_gap(single_segments, tmp_path):
     """The first damage is named, not the hole that the second way fell into: by its name the
     segment before the hole could reach across it."""
-    merge = log.merge(5, 7)
-    log.store.delete(log.keys.wal(6))
-    spoil(log, merge)
+    merge = single_segments.merge(5, 7)
+    single_segments.store.delete(single_segments.keys.wal(6))
+    spoil(single_segments, merge)
     with pytest.raises(DamageError) as error:
-        restore(store=log.store, prefix="app.db", output=tmp_path / "o")
+        restore(store=single_segments.store, prefix="app.db", output=tmp_path / "o")
     assert error.value.key == merge
     assert isinstance(error.value.__cause__, GapError)
 
 
-def test_a_drill_fails_although_another_way_exists(log, tmp_path):
+def test_a_drill_fails_although_another_way_exists(single_segments, tmp_path):
     """What a restore survives is still damage: the drill names it."""
-    merge = log.merge(5, 7)
-    spoil(log, merge)
+    merge = single_segments.merge(5, 7)
+    spoil(single_segments, merge)
     with pytest.raises(DamageError, match="can still be restored") as error:
-        drill(log.store, "app.db", scratch=tmp_path, record=False)
+        drill(single_segments.store, "app.db", scratch=tmp_path, record=False)
     assert error.value.key == merge
 
 
-def test_the_present_is_proved_without_detours(log):
+def test_the_present_is_proved_without_detours(single_segments):
     """The way that a restore takes first has to be whole, else it is mended."""
-    merge = log.merge(5, 7)
-    spoil(log, merge)
+    merge = single_segments.merge(5, 7)
+    spoil(single_segments, merge)
     with pytest.raises(DamageError) as error:
-        prove_present(log.store, "app.db")
+        prove_present(single_segments.store, "app.db")
     assert error.value.key == merge
 
 

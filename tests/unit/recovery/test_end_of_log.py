@@ -7,7 +7,7 @@ from tests.helpers.bucket import BucketBuilder
 
 
 @pytest.fixture
-def merged(tmp_path):
+def merged_log(tmp_path):
     """A log whose beginning was merged; its last segment holds three transactions."""
     (tmp_path / "source").mkdir()
     built = BucketBuilder(tmp_path / "source")
@@ -28,16 +28,16 @@ def newest(bucket, directory):
     return report.txid, output.read_bytes()
 
 
-def test_a_snapshot_at_the_end_behind_a_merge(merged, tmp_path):
+def test_a_snapshot_at_the_end_behind_a_merge(merged_log, tmp_path):
     """No segment begins at the snapshot or later, and the merge is not the end."""
-    merged.snapshot()
-    assert newest(merged, tmp_path) == (6, merged.images[6])
+    merged_log.snapshot()
+    assert newest(merged_log, tmp_path) == (6, merged_log.images[6])
 
 
-def test_a_snapshot_beyond_the_end_behind_a_merge(merged, tmp_path):
+def test_a_snapshot_beyond_the_end_behind_a_merge(merged_log, tmp_path):
     """A generation was about to begin: what its snapshot shows does not count yet, and all of
     the log before it does."""
-    merged.start_generation()
-    marker = merged.keys.wal(merged.txid)
-    merged.store.delete(marker)
-    assert newest(merged, tmp_path) == (6, merged.images[6])
+    merged_log.start_generation()
+    marker = merged_log.keys.wal(merged_log.txid)
+    merged_log.store.delete(marker)
+    assert newest(merged_log, tmp_path) == (6, merged_log.images[6])

@@ -1,17 +1,10 @@
 """The keeper beside a real replicator, its cache and its log."""
 
-import pytest
-
 from replicator.system.clock import now_ms
 from tests.helpers.replication import LONG, App, HookedStore, replicating, restored, wait_for
 
 HOUR = 3_600_000
 MERGES, SEGMENTS = "app.db/merged/1/", "app.db/wal/"
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "app.db"
 
 
 def keys(store, folder):

@@ -15,7 +15,7 @@ from tests.helpers.retention import KEYS, MINUTE, AgedArchive
 
 
 @pytest.fixture(params=[512, 4096])
-def past(tmp_path, request):
+def shrunk(tmp_path, request):
     """Inserts, a shrink, a vacuum and a growth over the hole, in segments of one to three."""
     made = AgedArchive(tmp_path, page_size=request.param)
     for n in range(4):
@@ -54,45 +54,45 @@ def applied(tmp_path, image, wal):
 @pytest.mark.parametrize(
     ("make", "kind"), [(merge_all, Kind.MERGE), (merge_newest, Kind.MERGE_NEWEST)]
 )
-def test_a_merge_leads_where_its_sources_lead(tmp_path, past, make, kind):
+def test_a_merge_leads_where_its_sources_lead(tmp_path, shrunk, make, kind):
     """SQLite makes of it the same file, byte for byte; header and trailer describe it."""
-    merge = made(make, past)
+    merge = made(make, shrunk)
     summary, wal = decode_segment(merge.body, "k")
     assert (summary.header.kind, summary.header.first_txid, summary.trailer.last_txid) == (
         kind,
         2,
-        past.txid,
+        shrunk.txid,
     )
     assert summary == merge.summary
-    assert applied(tmp_path, past.images[1], wal) == past.images[past.txid]
+    assert applied(tmp_path, shrunk.images[1], wal) == shrunk.images[shrunk.txid]
 
 
-def test_every_transaction_stays(tmp_path, past):
+def test_every_transaction_stays(tmp_path, shrunk):
     """Cut after any of its transactions, the WAL leads to exactly that state; times are kept."""
-    summary, wal = decode_segment(made(merge_all, past).body, "k")
+    summary, wal = decode_segment(made(merge_all, shrunk).body, "k")
     end = 32
-    width = past.bucket.page_size + 24
+    width = shrunk.bucket.page_size + 24
     for txid, frames in enumerate(summary.trailer.commit_frames, 2):
         end += frames * width
-        assert applied(tmp_path, past.images[1], wal[:end]) == past.images[txid]
+        assert applied(tmp_path, shrunk.images[1], wal[:end]) == shrunk.images[txid]
     assert summary.trailer.commit_times_ms == tuple(
-        past.times[txid] for txid in range(2, past.txid + 1)
+        shrunk.times[txid] for txid in range(2, shrunk.txid + 1)
     )
 
 
-def test_the_newest_images_alone(past):
+def test_the_newest_images_alone(shrunk):
     """No page twice, and less than with every transaction."""
-    newest, every = made(merge_newest, past), made(merge_all, past)
+    newest, every = made(merge_newest, shrunk), made(merge_all, shrunk)
     assert newest.summary.trailer.payload_bytes < every.summary.trailer.payload_bytes
     assert newest.summary.trailer.commit_frames == ()
     times = newest.summary.trailer.commit_times_ms
-    assert times == (past.times[2], past.times[past.txid])
+    assert times == (shrunk.times[2], shrunk.times[shrunk.txid])
 
 
-def test_the_same_sources_make_the_same_bytes(past):
+def test_the_same_sources_make_the_same_bytes(shrunk):
     """A merge begun again after a crash is the same object."""
     for make in (merge_all, merge_newest):
-        assert made(make, past).body == made(make, past).body
+        assert made(make, shrunk).body == made(make, shrunk).body
 
 
 def claimed(past):
@@ -112,93 +112,93 @@ def claimed(past):
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_claims_can_be_merged(tmp_path, past, alone):
+def test_claims_can_be_merged(tmp_path, shrunk, alone):
     """One after another, and with what comes before: they change nothing."""
-    before = past.keys("wal/")[-1:]
-    claims = [claimed(past), claimed(past)]
-    merge = made(merge_newest, past, claims if alone else before + claims)
+    before = shrunk.keys("wal/")[-1:]
+    claims = [claimed(shrunk), claimed(shrunk)]
+    merge = made(merge_newest, shrunk, claims if alone else before + claims)
     summary, wal = decode_segment(merge.body, "k")
-    assert summary.trailer.last_txid == past.txid + 2
-    assert applied(tmp_path, past.images[past.txid], wal) == past.images[past.txid]
+    assert summary.trailer.last_txid == shrunk.txid + 2
+    assert applied(tmp_path, shrunk.images[shrunk.txid], wal) == shrunk.images[shrunk.txid]
 
 
-def test_merges_can_be_merged(tmp_path, past):
+def test_merges_can_be_merged(tmp_path, shrunk):
     """Two of level 1 beside a segment, as those of five minutes become that of an hour."""
-    keys = past.keys("wal/")[1:]
+    keys = shrunk.keys("wal/")[1:]
     parts = []
     for at, some in enumerate((keys[:2], keys[2:])):
-        merge = made(merge_all, past, some)
+        merge = made(merge_all, shrunk, some)
         parts.append(Source(f"m{at}", 0, 0, lambda body=merge.body: body))
     merge = merge_newest(parts, created_by="tests", level=3)
     _, wal = decode_segment(merge.body, "k")
-    assert applied(tmp_path, past.images[1], wal) == past.images[past.txid]
-    assert merge_all(parts, created_by="tests", level=3).body == made(merge_all, past).body
+    assert applied(tmp_path, shrunk.images[1], wal) == shrunk.images[shrunk.txid]
+    assert merge_all(parts, created_by="tests", level=3).body == made(merge_all, shrunk).body
 
 
-def test_stock_tools_read_a_merge(tmp_path, past):
+def test_stock_tools_read_a_merge(tmp_path, shrunk):
     """zstd decompresses it to a WAL file."""
     stored = tmp_path / "m.wal.zst"
-    stored.write_bytes(made(merge_all, past).body)
+    stored.write_bytes(made(merge_all, shrunk).body)
     subprocess.run(["zstd", "-d", "-q", str(stored)], check=True)
     assert (
-        applied(tmp_path, past.images[1], (tmp_path / "m.wal").read_bytes())
-        == (past.images[past.txid])
+        applied(tmp_path, shrunk.images[1], (tmp_path / "m.wal").read_bytes())
+        == (shrunk.images[shrunk.txid])
     )
 
 
 @pytest.mark.parametrize("make", [merge_all, merge_newest])
-def test_no_merge_across_a_hole(past, make):
+def test_no_merge_across_a_hole(shrunk, make):
     """What does not follow is refused, with what was learnt of it."""
-    keys = past.keys("wal/")[1:]
+    keys = shrunk.keys("wal/")[1:]
     with pytest.raises(Unmergeable, match="does not follow") as caught:
-        made(make, past, [keys[0], keys[2]])
+        made(make, shrunk, [keys[0], keys[2]])
     assert [content.key for content in caught.value.contents] == [keys[0], keys[2]]
 
 
 @pytest.mark.parametrize("make", [merge_all, merge_newest])
-def test_no_merge_across_the_start_of_a_generation(past, make):
+def test_no_merge_across_the_start_of_a_generation(shrunk, make):
     """Its marker cannot be part of one, and its segments follow nothing before them."""
-    past.start_generation()
-    past.insert(3)
-    keys = past.keys("wal/")
+    shrunk.start_generation()
+    shrunk.insert(3)
+    keys = shrunk.keys("wal/")
     with pytest.raises(Unmergeable, match="cannot be part"):
-        made(make, past, keys[-2:])
+        made(make, shrunk, keys[-2:])
     with pytest.raises(Unmergeable, match="does not follow"):
-        made(make, past, [keys[-3], keys[-1]])
+        made(make, shrunk, [keys[-3], keys[-1]])
 
 
-def test_a_merge_of_every_transaction_takes_none_that_lost_some(past):
+def test_a_merge_of_every_transaction_takes_none_that_lost_some(shrunk):
     """A squashed segment or a merge of newest images has no index to keep."""
-    past.insert(3, cut=False)
-    past.run("UPDATE t SET body = randomblob(300)")
-    past.bucket.squash()
-    past.insert(3)
-    keys = past.keys("wal/")[-2:]
+    shrunk.insert(3, cut=False)
+    shrunk.run("UPDATE t SET body = randomblob(300)")
+    shrunk.bucket.squash()
+    shrunk.insert(3)
+    keys = shrunk.keys("wal/")[-2:]
     with pytest.raises(Unmergeable, match="cannot be part"):
-        made(merge_all, past, keys)
+        made(merge_all, shrunk, keys)
 
 
 @pytest.mark.parametrize("make", [merge_all, merge_newest])
-def test_a_damaged_source_is_named(past, make):
+def test_a_damaged_source_is_named(shrunk, make):
     """No merge is made of it."""
-    keys = past.keys("wal/")[1:]
-    body = bytearray(past.store.get(keys[1]))
+    keys = shrunk.keys("wal/")[1:]
+    body = bytearray(shrunk.store.get(keys[1]))
     body[len(body) // 2] ^= 1
-    past.store.put(keys[1], bytes(body), if_absent=False)
+    shrunk.store.put(keys[1], bytes(body), if_absent=False)
     with pytest.raises(DamageError) as caught:
-        made(make, past)
+        made(make, shrunk)
     assert caught.value.key == keys[1]
 
 
 @pytest.mark.parametrize("make", [merge_all, merge_newest])
-def test_a_source_of_another_history_is_damage(past, make):
+def test_a_source_of_another_history_is_damage(shrunk, make):
     """Same numbers and generation, other bytes before it: the checksums tell."""
-    keys = past.keys("wal/")[1:]
-    bodies = {key: past.store.get(key) for key in keys}
+    keys = shrunk.keys("wal/")[1:]
+    bodies = {key: shrunk.store.get(key) for key in keys}
     summary, wal = decode_segment(bodies[keys[1]], keys[1])
     trailer = summary.trailer
     state = DatabaseState(trailer.pages, trailer.checksum_after)
-    body, _ = past.bucket.encode(
+    body, _ = shrunk.bucket.encode(
         Kind.SEGMENT,
         summary.header.first_txid,
         trailer.last_txid,
@@ -208,14 +208,14 @@ def test_a_source_of_another_history_is_damage(past, make):
         trailer.commit_frames,
         trailer.commit_times_ms,
     )
-    past.store.put(keys[1], body, if_absent=False)
+    shrunk.store.put(keys[1], body, if_absent=False)
     with pytest.raises(DamageError, match="does not continue") as caught:
-        made(make, past)
+        made(make, shrunk)
     assert caught.value.key == keys[1]
 
 
-def test_nothing_is_no_merge(past):
+def test_nothing_is_no_merge(shrunk):
     """A mistake of the caller."""
     for make in (merge_all, merge_newest):
         with pytest.raises(Unmergeable, match="nothing"):
-            made(make, past, [])
+            made(make, shrunk, [])

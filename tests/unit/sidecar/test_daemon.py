@@ -20,11 +20,13 @@ from replicator.store.directory import DirectoryStore
 from tests.helpers.command_line import cache_of
 from tests.helpers.replication import LONG, App, config_for, image_of, restored, wait_for
 
+pytestmark = pytest.mark.app(rows=5)
+
 QUICK = SidecarTimes(final_flush=LONG, poll=0.05, check=0.01)
 
 
 @pytest.fixture
-def start(path, bucket):
+def start(path, bucket_dir):
     """Starts sidecars as processes; those that still run end with the test."""
     running = []
 
@@ -37,7 +39,7 @@ def start(path, bucket):
                 "run",
                 str(path),
                 "--url",
-                f"file://{bucket}",
+                f"file://{bucket_dir}",
                 "--sync-interval",
                 "0s",
                 *options,
@@ -81,7 +83,7 @@ def finish(process):
 # -------------------------------------------------------------------------------- processes
 
 
-def test_sigterm_makes_everything_durable(path, app, bucket, out, start):
+def test_sigterm_makes_everything_durable(path, app, bucket_dir, out, start):
     """Exit code 0 means: the bucket alone restores the last commit."""
     process = start()
     until_following(process, path)
@@ -91,17 +93,19 @@ def test_sigterm_makes_everything_durable(path, app, bucket, out, start):
     code, errors = finish(process)
     assert code == 0
     assert "everything up to txid" in errors
-    assert restored(DirectoryStore(bucket), out)[1] == image
+    assert restored(DirectoryStore(bucket_dir), out)[1] == image
     assert not (cache_of(path) / "control.sock").exists()
 
 
-def test_sigterm_without_the_store_reports_how_much_is_missing(path, app, bucket, start, tmp_path):
+def test_sigterm_without_the_store_reports_how_much_is_missing(
+    path, app, bucket_dir, start, tmp_path
+):
     """The store is away: exit code 5 after a second signal, with figures; nothing is lost. Until
     then the control socket answers."""
     process = start()
     until_following(process, path)
     ask(cache_of(path), {"command": "flush", "timeout": LONG})
-    bucket.rename(tmp_path / "away")
+    bucket_dir.rename(tmp_path / "away")
     app.insert(7)
     wait_for(lambda: answers(path)["pending_segments"] > 0)
     process.send_signal(signal.SIGTERM)
@@ -114,7 +118,7 @@ def test_sigterm_without_the_store_reports_how_much_is_missing(path, app, bucket
     assert "; 1 transactions, " in errors
     assert "in 1 segments wait in" in errors
     assert "bytes of committed WAL are not durable" in errors
-    (tmp_path / "away").rename(bucket)
+    (tmp_path / "away").rename(bucket_dir)
     second = start()
     until_following(second, path)
     second.send_signal(signal.SIGINT)
@@ -131,7 +135,7 @@ def test_a_second_instance_is_refused(path, app, start):
     assert answers(path)["state"] == "following"
 
 
-def test_a_restart_after_a_kill_continues(path, app, bucket, out, start):
+def test_a_restart_after_a_kill_continues(path, app, bucket_dir, out, start):
     """kill -9 leaves a stale socket and a free lock; the generation continues."""
     first = start()
     until_following(first, path)
@@ -143,7 +147,7 @@ def test_a_restart_after_a_kill_continues(path, app, bucket, out, start):
     until_following(second, path)
     after = ask(cache_of(path), {"command": "flush", "timeout": LONG})
     assert (after["generation"], after["txid"]) == (before["generation"], before["txid"] + 1)
-    assert restored(DirectoryStore(bucket), out)[1] == app.image()
+    assert restored(DirectoryStore(bucket_dir), out)[1] == app.image()
 
 
 CHILD = """
@@ -156,15 +160,15 @@ sys.exit(int(sys.argv[2]))
 
 
 @pytest.mark.parametrize("code", [0, 7])
-def test_the_exit_code_is_that_of_the_command(path, app, bucket, out, start, code):
+def test_the_exit_code_is_that_of_the_command(path, app, bucket_dir, out, start, code):
     """And its commits are durable."""
     process = start(sys.executable, "-c", CHILD, str(path), str(code))
     assert finish(process)[0] == code
-    assert restored(DirectoryStore(bucket), out)[1] == image_of(path)
+    assert restored(DirectoryStore(bucket_dir), out)[1] == image_of(path)
     assert app.db.execute("SELECT count(*) FROM t").fetchone() == (6,)
 
 
-def test_a_missing_database_is_restored_for_the_command(path, bucket, out, start):
+def test_a_missing_database_is_restored_for_the_command(path, bucket_dir, out, start):
     """On a new machine, the command starts with the newest state in the bucket."""
     with App(path) as app:
         app.insert(5)
@@ -180,7 +184,7 @@ def test_a_missing_database_is_restored_for_the_command(path, bucket, out, start
     assert "restored" in errors
     with App(path) as app:
         assert app.db.execute("SELECT count(*) FROM t").fetchone() == (6,)
-        assert restored(DirectoryStore(bucket), out)[1] == app.image()
+        assert restored(DirectoryStore(bucket_dir), out)[1] == app.image()
 
 
 def test_a_signal_goes_to_the_command(path, app, start):
@@ -202,9 +206,9 @@ def test_a_command_that_cannot_run_is_a_usage_error(path, app, start):
     assert "Traceback" not in errors
 
 
-def test_a_failure_while_the_command_runs(path, app, bucket, start):
+def test_a_failure_while_the_command_runs(path, app, bucket_dir, start):
     """The command ends with 0, but nothing is durable: the exit code is that of the failure."""
-    bucket.rmdir()
+    bucket_dir.rmdir()
     code, _ = finish(start(sys.executable, "-c", CHILD, str(path), "0"))
     assert code == 2
 
@@ -232,8 +236,8 @@ def in_thread(databases, *, command=None, times=QUICK):
 
 
 @pytest.fixture
-def single(path, app, bucket):
-    return Databases.single(config_for(path, url=f"file://{bucket}", prefix="app.db"))
+def single(path, app, bucket_dir):
+    return Databases.single(config_for(path, url=f"file://{bucket_dir}", prefix="app.db"))
 
 
 def until_durable(path):
@@ -247,39 +251,39 @@ def take_over_next_txid(bucket, path):
         app.insert()
 
 
-def test_the_last_flush_ends_after_its_time(single, path, app, bucket, tmp_path):
+def test_the_last_flush_ends_after_its_time(single, path, app, bucket_dir, tmp_path):
     """Without a second signal the last flush is bounded."""
     thread, signals, result = in_thread(single, times=replace(QUICK, final_flush=0))
     until_durable(path)
-    bucket.rename(tmp_path / "away")
+    bucket_dir.rename(tmp_path / "away")
     app.insert()
     signals.handle(signal.SIGTERM)
     thread.join(LONG)
     assert result == [5]
 
 
-def test_a_replicator_that_fails_ends_the_sidecar(single, path, bucket):
+def test_a_replicator_that_fails_ends_the_sidecar(single, path, bucket_dir):
     """Fenced or refused: no signal is needed, and the exit code is that of the error."""
     thread, _, result = in_thread(single)
     until_durable(path)
-    take_over_next_txid(bucket, path)
+    take_over_next_txid(bucket_dir, path)
     thread.join(LONG)
     assert result == [6]
 
 
 @pytest.fixture
-def several(tmp_path, path, app, bucket):
+def several(tmp_path, path, app, bucket_dir):
     """A file of two databases, one of which exists."""
     file = tmp_path / "several.toml"
     file.write_text(
-        f'url = "file://{bucket}"\nsync_interval = 0\n[[database]]\npath = "app.db"\n'
+        f'url = "file://{bucket_dir}"\nsync_interval = 0\n[[database]]\npath = "app.db"\n'
         '[[database]]\npath = "none.db"\n'
     )
     return file
 
 
 def test_a_sidecar_of_several_ends_with_the_code_of_the_first_that_is_late(
-    several, path, app, bucket, tmp_path
+    several, path, app, bucket_dir, tmp_path
 ):
     """0 when all is durable; with the store away, the code of the first error."""
     for away, code in ((False, 0), (True, 5)):
@@ -288,7 +292,7 @@ def test_a_sidecar_of_several_ends_with_the_code_of_the_first_that_is_late(
         thread, signals, result = in_thread(databases, times=times)
         until_durable(path)
         if away:
-            bucket.rename(tmp_path / "away")
+            bucket_dir.rename(tmp_path / "away")
             app.insert()
         signals.handle(signal.SIGTERM)
         thread.join(LONG)
@@ -311,11 +315,11 @@ def test_a_sidecar_of_several_around_a_command(several, out):
     assert (out / "limit").read_text().strip() == str(limits[1] - 1)
 
 
-def test_a_sidecar_of_several_ends_when_all_have_failed(several, path, bucket):
+def test_a_sidecar_of_several_ends_when_all_have_failed(several, path, bucket_dir):
     """No signal is needed."""
     several.write_text(several.read_text().rpartition("[[")[0])
     thread, _, result = in_thread(Databases.in_file(ConfigFile.load(several, {})))
     until_durable(path)
-    take_over_next_txid(bucket, path)
+    take_over_next_txid(bucket_dir, path)
     thread.join(LONG)
     assert result == [6]

@@ -28,7 +28,7 @@ PATIENT = SidecarTimes(final_flush=LONG)
 
 
 @pytest.fixture
-def file(tmp_path, bucket):
+def file(tmp_path, bucket_dir):
     """A file of these paths; databases exist at those without a wildcard."""
 
     def file(*paths, top="", missing=()):
@@ -36,7 +36,7 @@ def file(tmp_path, bucket):
             if "*" not in path and path not in missing:
                 make(tmp_path / path)
         (tmp_path / "r.toml").write_text(
-            f'url = "file://{bucket}"\nsync_interval = 0\npoll_interval = "50ms"\n{top}\n'
+            f'url = "file://{bucket_dir}"\nsync_interval = 0\npoll_interval = "50ms"\n{top}\n'
             + "".join(map(NAMED.format, paths))
         )
         return ConfigFile.load(tmp_path / "r.toml", {})
@@ -78,7 +78,7 @@ def assert_restores(bucket, path, out):
     assert Path(out).read_bytes() == image_of(path)
 
 
-def test_every_database_is_replicated_and_answers_for_itself(file, bucket, tmp_path):
+def test_every_database_is_replicated_and_answers_for_itself(file, bucket_dir, tmp_path):
     """One process; each database has its own archive, cache and socket, and is durable at the
     end."""
     paths = [tmp_path / f"{name}.db" for name in "abcde"]
@@ -90,7 +90,7 @@ def test_every_database_is_replicated_and_answers_for_itself(file, bucket, tmp_p
         write(paths[0])
         assert ended(fleet) == []
     for path in paths:
-        assert_restores(bucket, path, tmp_path / f"restored-{path.name}")
+        assert_restores(bucket_dir, path, tmp_path / f"restored-{path.name}")
         with pytest.raises(NotRunning):
             asked(path)
 
@@ -138,11 +138,11 @@ def test_a_start_that_failed_is_retried(file, tmp_path):
         assert ended(fleet) == []
 
 
-def test_one_that_is_fenced_does_not_stop_the_others(file, tmp_path, bucket, caplog):
+def test_one_that_is_fenced_does_not_stop_the_others(file, tmp_path, bucket_dir, caplog):
     """The log reports the failure once, and the last flush reports it again."""
     with started(fleet_of(file("a.db", "b.db"), QUICK)) as fleet:
         asked(tmp_path / "a.db", "flush")
-        DirectoryStore(bucket).put(Keys("a.db").wal(2), b"somebody else's")
+        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"somebody else's")
         write(tmp_path / "a.db")
         wait_for(lambda: fleet.members[0].error is not None)
         assert not fleet.failed
@@ -154,18 +154,18 @@ def test_one_that_is_fenced_does_not_stop_the_others(file, tmp_path, bucket, cap
     assert caplog.text.count(f"replication of {tmp_path / 'a.db'} failed") == 1
 
 
-def test_a_fleet_has_failed_when_all_its_databases_have(file, tmp_path, bucket):
+def test_a_fleet_has_failed_when_all_its_databases_have(file, tmp_path, bucket_dir):
     """The process then ends, but not while databases may still appear."""
     with started(fleet_of(file("a.db"), QUICK)) as fleet:
         asked(tmp_path / "a.db", "flush")
-        DirectoryStore(bucket).put(Keys("a.db").wal(2), b"somebody else's")
+        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"somebody else's")
         write(tmp_path / "a.db")
         wait_for(lambda: fleet.failed)
     with fleet_of(file("x/*.db")) as fleet:
         assert not fleet.failed
 
 
-def test_a_database_that_appears_is_followed(file, tmp_path, bucket):
+def test_a_database_that_appears_is_followed(file, tmp_path, bucket_dir):
     """One that would share an archive is refused, without harm to the others."""
     (tmp_path / "t" / "more").mkdir(parents=True)
     with started(fleet_of(file("a.db", "t/**/*.db"), QUICK)) as fleet:
@@ -181,7 +181,7 @@ def test_a_database_that_appears_is_followed(file, tmp_path, bucket):
             "more/c.db",
         ]
         assert ended(fleet) == []
-    assert_restores(bucket, tmp_path / "t" / "b.db", tmp_path / "restored.db")
+    assert_restores(bucket_dir, tmp_path / "t" / "b.db", tmp_path / "restored.db")
 
 
 def test_a_database_that_vanishes_is_waited_for(file, tmp_path):
@@ -194,13 +194,13 @@ def test_a_database_that_vanishes_is_waited_for(file, tmp_path):
         assert ended(fleet) == []
 
 
-def test_the_last_flush_without_the_store_is_bounded(file, tmp_path, bucket):
+def test_the_last_flush_without_the_store_is_bounded(file, tmp_path, bucket_dir):
     """For any number of databases, and it returns each that is late."""
     times = SidecarTimes(final_flush=0)
     with started(fleet_of(file("a.db", "b.db", "c.db"), times)) as fleet:
         for name in "abc":
             asked(tmp_path / f"{name}.db", "flush")
-        bucket.rename(tmp_path / "away")
+        bucket_dir.rename(tmp_path / "away")
         write(tmp_path / "a.db")
         write(tmp_path / "c.db")
         wait_for(lambda: asked(tmp_path / "a.db")["pending_segments"])
@@ -209,7 +209,7 @@ def test_the_last_flush_without_the_store_is_bounded(file, tmp_path, bucket):
         assert [member.config.database.name for member in late] == ["a.db", "c.db"]
 
 
-def test_missing_databases_are_restored_first(file, tmp_path, bucket):
+def test_missing_databases_are_restored_first(file, tmp_path, bucket_dir):
     """Those set to auto_restore, or all before an application starts; the rest stay missing."""
     with started(fleet_of(file("a.db", "b.db"))) as fleet:
         assert ended(fleet) == []
@@ -230,10 +230,10 @@ def test_missing_databases_are_restored_first(file, tmp_path, bucket):
         assert {member.replicator.status().txid for member in fleet.members} == {1}
 
 
-def test_a_restore_that_fails_stops_an_application_from_a_new_start(file, tmp_path, bucket):
+def test_a_restore_that_fails_stops_an_application_from_a_new_start(file, tmp_path, bucket_dir):
     """Without an application the error is logged, and the other databases are replicated."""
     settings = file("a.db", "b.db", top="auto_restore = true", missing=["b.db"])
-    bucket.rename(tmp_path / "away")
+    bucket_dir.rename(tmp_path / "away")
     with fleet_of(settings) as fleet:
         assert fleet.restore_missing(everything=False) == []
         with pytest.raises((StoreUnavailable, ConfigError)):

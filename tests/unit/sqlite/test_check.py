@@ -13,7 +13,7 @@ from tests.helpers.errors import raises
 
 
 @pytest.fixture
-def database(tmp_path):
+def indexed_database(tmp_path):
     """In WAL mode, 100 rows with an index, everything in the file."""
     path = tmp_path / "with space & ü?.db"
     connection = sqlite3.connect(path, isolation_level=None)
@@ -26,22 +26,22 @@ def database(tmp_path):
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_a_good_database_passes_untouched(database, full):
+def test_a_good_database_passes_untouched(indexed_database, full):
     """Both checks pass, and nothing appears beside a file whose header says WAL."""
-    before = database.read_bytes()
-    check_database(database, full=full)
-    assert database.read_bytes() == before
-    assert os.listdir(database.parent) == [database.name]
+    before = indexed_database.read_bytes()
+    check_database(indexed_database, full=full)
+    assert indexed_database.read_bytes() == before
+    assert os.listdir(indexed_database.parent) == [indexed_database.name]
 
 
-def test_damage_is_quoted(database):
+def test_damage_is_quoted(indexed_database):
     """A page overwritten in the middle is found and quoted."""
-    body = bytearray(database.read_bytes())
+    body = bytearray(indexed_database.read_bytes())
     body[4096 * 5 : 4096 * 6] = bytes(4096)
-    database.write_bytes(body)
+    indexed_database.write_bytes(body)
     for full in (True, False):
         with raises(DamageError, "malformed_database"):
-            check_database(database, full=full)
+            check_database(indexed_database, full=full)
 
 
 def test_no_database_is_damage(tmp_path):
@@ -56,34 +56,34 @@ def test_what_cannot_be_checked_is_no_damage(tmp_path):
         check_database(tmp_path / "missing.db", full=False)
 
 
-def test_the_checkpoint_keeps_every_row(database):
+def test_the_checkpoint_keeps_every_row(indexed_database):
     """Rows that are only in the log are in the file afterwards, and the log is gone."""
-    connection = sqlite3.connect(database, isolation_level=None)
+    connection = sqlite3.connect(indexed_database, isolation_level=None)
     connection.execute("PRAGMA wal_autocheckpoint=0")
     connection.execute("INSERT INTO t VALUES('new')")
-    log = Path(f"{database}-wal")
-    saved = database.read_bytes(), log.read_bytes()
+    log = Path(f"{indexed_database}-wal")
+    saved = indexed_database.read_bytes(), log.read_bytes()
     connection.close()
-    database.write_bytes(saved[0])
+    indexed_database.write_bytes(saved[0])
     log.write_bytes(saved[1])
-    assert side_files(database) == [log]
-    assert checkpoint_wal(database)
-    assert side_files(database) == []
-    alone = database.with_name("alone.db")
-    alone.write_bytes(database.read_bytes())
+    assert side_files(indexed_database) == [log]
+    assert checkpoint_wal(indexed_database)
+    assert side_files(indexed_database) == []
+    alone = indexed_database.with_name("alone.db")
+    alone.write_bytes(indexed_database.read_bytes())
     with sqlite3.connect(alone) as connection:
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (101,)
     connection.close()
 
 
-def test_the_checkpoint_refuses_an_open_database(database):
+def test_the_checkpoint_refuses_an_open_database(indexed_database):
     """Any other connection that has read is enough."""
-    connection = sqlite3.connect(database)
+    connection = sqlite3.connect(indexed_database)
     connection.execute("SELECT 1 FROM t").fetchone()
-    with raises(TargetExists, "target_in_use", path=str(database)):
-        checkpoint_wal(database)
+    with raises(TargetExists, "target_in_use", path=str(indexed_database)):
+        checkpoint_wal(indexed_database)
     connection.close()
-    assert checkpoint_wal(database)
+    assert checkpoint_wal(indexed_database)
 
 
 def test_the_checkpoint_leaves_an_unreadable_file(tmp_path):

@@ -28,17 +28,7 @@ from replicator.system.paths import wal_path
 from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, App, image_of
 
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def app(path):
-    with App(path) as app:
-        app.insert(20)
-        yield app
+pytestmark = pytest.mark.app(rows=20)
 
 
 def locks(path):

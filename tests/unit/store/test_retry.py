@@ -47,7 +47,7 @@ def faulty():
 
 
 @pytest.fixture
-def store(faulty, time):
+def retrying(faulty, time):
     return RetryingStore(faulty, RetryPolicy(first=1, cap=8, deadline=100), time.clock())
 
 
@@ -79,29 +79,29 @@ def prepared(faulty):
 
 
 @each_call
-def test_a_transient_failure_is_tried_again(store, faulty, prepared, time, name):
+def test_a_transient_failure_is_tried_again(retrying, faulty, prepared, time, name):
     """Every method, until it works; with a wait that doubles up to the cap."""
     faulty.script(name, DOWN, times=6)
-    CALLS[name](store)
+    CALLS[name](retrying)
     assert time.naps == [1, 2, 4, 8, 8, 8]
 
 
 @each_call
-def test_at_the_deadline_the_failure_is_told(store, faulty, prepared, time, name):
+def test_at_the_deadline_the_failure_is_told(retrying, faulty, prepared, time, name):
     """No wait is begun that would end behind it; that of a copy comes earlier."""
     faulty.script(name, DOWN, times=None)
     with pytest.raises(StoreUnavailable, match="503"):
-        CALLS[name](store)
+        CALLS[name](retrying)
     deadline = 60 if name == "copy_part" else 100
     assert deadline - 10 < time.now <= deadline
 
 
 @each_call
-def test_a_refusal_is_not_tried_again(store, faulty, prepared, time, name):
+def test_a_refusal_is_not_tried_again(retrying, faulty, prepared, time, name):
     """It would be the same; the caller decides."""
     faulty.script(name, raising(AccessDenied("no")), times=None)
     with pytest.raises(AccessDenied):
-        CALLS[name](store)
+        CALLS[name](retrying)
     assert time.naps == []
 
 
@@ -134,17 +134,17 @@ def test_the_wait_is_full_jitter():
 
 
 @pytest.mark.parametrize("metadata", [METADATA, None, {"other": "1"}])
-def test_a_put_whose_answer_was_lost_succeeds(store, faulty, metadata):
+def test_a_put_whose_answer_was_lost_succeeds(retrying, faulty, metadata):
     """The object in the way is our own, by digest or by its bytes."""
     faulty.script("put", answer_lost)
-    store.put("k", b"ours", metadata=metadata)
+    retrying.put("k", b"ours", metadata=metadata)
     assert faulty.calls["put"] == 2
 
 
-def test_the_digest_spares_the_download(store, faulty):
+def test_the_digest_spares_the_download(retrying, faulty):
     """Where both sides name one, the bytes are not fetched."""
     faulty.script("put", answer_lost)
-    store.put("k", b"ours", metadata=METADATA)
+    retrying.put("k", b"ours", metadata=METADATA)
     assert "get" not in faulty.calls
 
 
@@ -157,36 +157,36 @@ def test_the_digest_spares_the_download(store, faulty):
         (b"longer", {}),
     ],
 )
-def test_somebody_elses_object_is_told_even_after_a_failure(store, faulty, theirs, metadata):
+def test_somebody_elses_object_is_told_even_after_a_failure(retrying, faulty, theirs, metadata):
     """The failed attempt had no effect; another writer was quicker."""
     faulty.inner.put("k", theirs, metadata=metadata)
     faulty.script("put", DOWN)
     with pytest.raises(ObjectExists):
-        store.put("k", b"ours", metadata=METADATA)
+        retrying.put("k", b"ours", metadata=METADATA)
 
 
-def test_an_object_in_the_way_at_once_is_not_compared(store, faulty):
+def test_an_object_in_the_way_at_once_is_not_compared(retrying, faulty):
     """Nothing of ours can be there before the first attempt, equal bytes or not."""
     faulty.inner.put("k", b"ours", metadata=METADATA)
     with pytest.raises(ObjectExists):
-        store.put("k", b"ours", metadata=METADATA)
+        retrying.put("k", b"ours", metadata=METADATA)
     assert faulty.calls == {"put": 1}
 
 
-def test_an_object_that_vanishes_meanwhile_is_not_ours(store, faulty):
+def test_an_object_that_vanishes_meanwhile_is_not_ours(retrying, faulty):
     """It was in the way, then not: the answer of the put stands."""
     faulty.script("put", DOWN)
     faulty.script("put", raising(ObjectExists("k")), nth=2)
     with pytest.raises(ObjectExists):
-        store.put("k", b"ours")
+        retrying.put("k", b"ours")
 
 
-def test_trouble_while_looking_is_only_trouble(store, faulty):
+def test_trouble_while_looking_is_only_trouble(retrying, faulty):
     """A failure of the comparison is retried like any other, and the doubt remains."""
     faulty.script("put", answer_lost)
     faulty.script("head", DOWN, times=2)
     faulty.script("get", DOWN, times=2)
-    store.put("k", b"ours")
+    retrying.put("k", b"ours")
     assert faulty.inner.get("k") == b"ours"
 
 
@@ -196,10 +196,10 @@ def upload(store, metadata, body=b"ours"):
 
 
 @pytest.mark.parametrize("metadata", [METADATA, None])
-def test_a_completion_whose_answer_was_lost_succeeds(store, faulty, metadata):
+def test_a_completion_whose_answer_was_lost_succeeds(retrying, faulty, metadata):
     """The upload is gone because it has become the object."""
     faulty.script("complete_upload", answer_lost)
-    store.complete_upload("k", *upload(store, metadata))
+    retrying.complete_upload("k", *upload(retrying, metadata))
     assert faulty.inner.get("k") == b"ours"
 
 
@@ -211,83 +211,83 @@ def test_a_completion_whose_answer_was_lost_succeeds(store, faulty, metadata):
         (b"longer", METADATA),
     ],
 )
-def test_somebody_elses_upload_is_told_even_after_a_failure(store, faulty, theirs, metadata):
+def test_somebody_elses_upload_is_told_even_after_a_failure(retrying, faulty, theirs, metadata):
     """By digest, even where the size is the same."""
-    upload_id, parts = upload(store, METADATA)
+    upload_id, parts = upload(retrying, METADATA)
     faulty.inner.put("k", theirs, metadata=metadata)
     faulty.script("complete_upload", DOWN)
     with pytest.raises(ObjectExists):
-        store.complete_upload("k", upload_id, parts)
+        retrying.complete_upload("k", upload_id, parts)
 
 
-def test_an_upload_begun_elsewhere_is_never_taken_for_ours(store, faulty):
+def test_an_upload_begun_elsewhere_is_never_taken_for_ours(retrying, faulty):
     """Of one that another process began nothing is known; the caller must compare."""
     upload_id, parts = upload(faulty.inner, METADATA)
     faulty.script("complete_upload", answer_lost)
     with pytest.raises(UploadMissing):
-        store.complete_upload("k", upload_id, parts)
+        retrying.complete_upload("k", upload_id, parts)
 
 
-def test_an_upload_that_is_gone_without_an_object_is_gone(store, faulty):
+def test_an_upload_that_is_gone_without_an_object_is_gone(retrying, faulty):
     """Aborted by somebody during our trouble."""
-    upload_id, parts = upload(store, METADATA)
+    upload_id, parts = upload(retrying, METADATA)
     faulty.inner.abort_upload("k", upload_id)
     faulty.script("complete_upload", DOWN)
     with pytest.raises(UploadMissing):
-        store.complete_upload("k", upload_id, parts)
+        retrying.complete_upload("k", upload_id, parts)
 
 
-def test_an_upload_missing_at_once_is_told(store, faulty):
+def test_an_upload_missing_at_once_is_told(retrying, faulty):
     """Without a failure before, an equal object proves nothing."""
-    upload_id, parts = upload(store, METADATA)
-    store.abort_upload("k", upload_id)
+    upload_id, parts = upload(retrying, METADATA)
+    retrying.abort_upload("k", upload_id)
     faulty.inner.put("k", b"ours", metadata=METADATA)
     with pytest.raises(UploadMissing):
-        store.complete_upload("k", upload_id, parts)
+        retrying.complete_upload("k", upload_id, parts)
 
 
 @pytest.mark.parametrize("failures", [1, 5])
 @pytest.mark.parametrize("after", [0, 1, 3])
-def test_a_listing_is_taken_up_where_it_broke_off(store, faulty, time, failures, after):
+def test_a_listing_is_taken_up_where_it_broke_off(retrying, faulty, time, failures, after):
     """Nothing is lost and nothing comes twice, however often a page fails."""
     keys = [f"{n:02}" for n in range(10)]
     for key in keys:
         faulty.inner.put(key, b"")
     faulty.script("list", broken_after(after, StoreUnavailable("reset")), times=failures)
-    assert [info.key for info in store.list("", start_after="00")] == keys[1:]
+    assert [info.key for info in retrying.list("", start_after="00")] == keys[1:]
     assert len(time.naps) == failures
 
 
-def test_a_listing_that_never_gets_on_ends_at_the_deadline(store, faulty, time):
+def test_a_listing_that_never_gets_on_ends_at_the_deadline(retrying, faulty, time):
     """The time counts from the last object that came, not per page that was begun."""
     for key in "abc":
         faulty.inner.put(key, b"")
     faulty.script("list", broken_after(1, StoreUnavailable("reset")), nth=1, times=1)
     faulty.script("list", DOWN, nth=2, times=None)
-    listing = store.list("")
+    listing = retrying.list("")
     assert next(listing).key == "a"
     with pytest.raises(StoreUnavailable):
         next(listing)
     assert 90 < time.now <= 100
 
 
-def test_a_listing_is_lazy(faulty, store):
+def test_a_listing_is_lazy(faulty, retrying):
     """Nothing is asked before the first object is wanted."""
-    listing = store.list("")
+    listing = retrying.list("")
     assert faulty.calls == {}
     assert list(itertools.islice(listing, 1)) == []
 
 
-def test_answers_pass_through(store, faulty):
+def test_answers_pass_through(retrying, faulty):
     """Damage is not the network's business, and close reaches the store."""
     faulty.inner.put("k", b"value")
     faulty.script("get", corrupted(0))
-    assert store.get("k") == b"walue"
-    assert isinstance(store.head("k"), ObjectInfo)
+    assert retrying.get("k") == b"walue"
+    assert isinstance(retrying.head("k"), ObjectInfo)
     with pytest.raises(ObjectMissing):
-        store.get("none")
-    assert store.url == "memory://"
-    store.close()
+        retrying.get("none")
+    assert retrying.url == "memory://"
+    retrying.close()
 
 
 def test_a_store_that_never_answered_gets_less_patience(faulty, time):

@@ -22,7 +22,7 @@ NO = raising(AccessDenied("no"))
 
 
 @pytest.fixture
-def store():
+def faulty_store():
     return FaultyStore(MemoryStore())
 
 
@@ -38,76 +38,76 @@ def outcomes(store, count, key="k"):
     return result
 
 
-def test_a_rule_strikes_the_calls_it_names(store):
+def test_a_rule_strikes_the_calls_it_names(faulty_store):
     """The n-th, for as many as it says, and the script begins when it is written."""
-    store.put("before", b"")
-    store.script("put", NO, nth=2, times=2)
-    assert outcomes(store, 5) == ["ok", "no", "no", "ok", "ok"]
-    assert store.calls == {"put": 6}
+    faulty_store.put("before", b"")
+    faulty_store.script("put", NO, nth=2, times=2)
+    assert outcomes(faulty_store, 5) == ["ok", "no", "no", "ok", "ok"]
+    assert faulty_store.calls == {"put": 6}
 
 
-def test_a_rule_may_strike_for_ever_until_healed(store):
+def test_a_rule_may_strike_for_ever_until_healed(faulty_store):
     """And only the method it names."""
-    store.script("put", NO, times=None)
-    assert outcomes(store, 3) == ["no"] * 3
-    assert list(store.list("")) == []
-    store.heal()
-    assert outcomes(store, 1) == ["ok"]
+    faulty_store.script("put", NO, times=None)
+    assert outcomes(faulty_store, 3) == ["no"] * 3
+    assert list(faulty_store.list("")) == []
+    faulty_store.heal()
+    assert outcomes(faulty_store, 1) == ["ok"]
 
 
-def test_a_rule_may_be_about_some_keys(store):
+def test_a_rule_may_be_about_some_keys(faulty_store):
     """Other keys neither meet it nor use it up."""
-    store.script("put", NO, nth=2, key="wal/")
-    assert outcomes(store, 2, "snapshots/") == ["ok", "ok"]
-    assert outcomes(store, 3, "wal/") == ["ok", "no", "ok"]
+    faulty_store.script("put", NO, nth=2, key="wal/")
+    assert outcomes(faulty_store, 2, "snapshots/") == ["ok", "ok"]
+    assert outcomes(faulty_store, 3, "wal/") == ["ok", "no", "ok"]
 
 
-def test_a_rule_for_no_method_is_a_mistake_of_the_test(store):
+def test_a_rule_for_no_method_is_a_mistake_of_the_test(faulty_store):
     """It would never strike."""
     with pytest.raises(ValueError, match="putt"):
-        store.script("putt", NO)
+        faulty_store.script("putt", NO)
 
 
-def test_several_rules_may_strike_one_call(store):
+def test_several_rules_may_strike_one_call(faulty_store):
     """The one scripted last is outermost."""
-    store.put("k", b"abcd")
-    store.script("get", truncated(3))
-    store.script("get", corrupted(-1))
-    assert store.get("k") == b"abb"
+    faulty_store.put("k", b"abcd")
+    faulty_store.script("get", truncated(3))
+    faulty_store.script("get", corrupted(-1))
+    assert faulty_store.get("k") == b"abb"
 
 
-def test_a_lost_answer_took_effect(store):
+def test_a_lost_answer_took_effect(faulty_store):
     """Which is what makes it hard."""
-    store.script("put", answer_lost)
+    faulty_store.script("put", answer_lost)
     with pytest.raises(StoreUnavailable):
-        store.put("k", b"x")
+        faulty_store.put("k", b"x")
     with pytest.raises(ObjectExists):
-        store.put("k", b"x")
+        faulty_store.put("k", b"x")
 
 
-def test_a_listing_breaks_off_where_told(store):
+def test_a_listing_breaks_off_where_told(faulty_store):
     """After the objects before it."""
     for key in "abc":
-        store.put(key, b"")
-    store.script("list", broken_after(2, StoreUnavailable("reset")))
+        faulty_store.put(key, b"")
+    faulty_store.script("list", broken_after(2, StoreUnavailable("reset")))
     seen = []
     with pytest.raises(StoreUnavailable):
-        seen.extend(info.key for info in store.list(""))
+        seen.extend(info.key for info in faulty_store.list(""))
     assert seen == ["a", "b"]
-    assert [info.key for info in store.list("")] == ["a", "b", "c"]
+    assert [info.key for info in faulty_store.list("")] == ["a", "b", "c"]
 
 
-def test_a_hanging_call_waits_for_the_test(store):
+def test_a_hanging_call_waits_for_the_test(faulty_store):
     """It has begun when it says so, and takes effect only once released."""
     hang = hanging()
-    store.script("put", hang)
-    thread = threading.Thread(target=store.put, args=("k", b"x"))
+    faulty_store.script("put", hang)
+    thread = threading.Thread(target=faulty_store.put, args=("k", b"x"))
     thread.start()
     hang.entered.wait()
-    assert list(store.list("")) == []
+    assert list(faulty_store.list("")) == []
     hang.released.set()
     thread.join()
-    assert store.get("k") == b"x"
+    assert faulty_store.get("k") == b"x"
 
 
 def append(store, first, last, body=b"x", folder="app.db/wal"):

@@ -181,7 +181,7 @@ def locks_of_this_process():
 
 
 @pytest.fixture
-def database(tmp_path):
+def opened_db(tmp_path):
     path = tmp_path / "app.db"
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
@@ -192,31 +192,33 @@ def database(tmp_path):
     db.close()
 
 
-def test_database_reader_leaves_sqlite_locks_alone(database):
+def test_database_reader_leaves_sqlite_locks_alone(opened_db):
     """POSIX locks belong to the process: reading raw bytes must not drop those of SQLite."""
     before = locks_of_this_process()
     assert before
     for _ in range(2):
-        reader = database_reader(database)
+        reader = database_reader(opened_db)
         assert reader.pread(15, 0) == b"SQLite format 3"
-        assert reader.size() == database.stat().st_size
+        assert reader.size() == opened_db.stat().st_size
         del reader
     assert locks_of_this_process() == before
     # The oracle can fail: this is what the registry is for.
-    database.open("rb").close()
+    opened_db.open("rb").close()
     assert locks_of_this_process() != before
 
 
-def test_database_reader_opens_an_inode_once(database, tmp_path):
+def test_database_reader_opens_an_inode_once(opened_db, tmp_path):
     """By whatever name, one descriptor; a file that replaces another is another."""
     files = CountingFiles()
-    (tmp_path / "link.db").symlink_to(database)
-    readers = [database_reader(path, files) for path in (database, tmp_path / "link.db", database)]
+    (tmp_path / "link.db").symlink_to(opened_db)
+    readers = [
+        database_reader(path, files) for path in (opened_db, tmp_path / "link.db", opened_db)
+    ]
     assert files.names().count("open") == 1
     assert len({reader.identity() for reader in readers}) == 1
-    os.replace(database, tmp_path / "old.db")
-    database.write_bytes(b"new")
-    assert database_reader(database, files).pread(9, 0) == b"new"
+    os.replace(opened_db, tmp_path / "old.db")
+    opened_db.write_bytes(b"new")
+    assert database_reader(opened_db, files).pread(9, 0) == b"new"
     assert readers[0].pread(6, 0) == b"SQLite"
     assert database_reader(tmp_path / "old.db", files).identity() == readers[0].identity()
     assert files.names().count("open") == 2

@@ -106,17 +106,17 @@ def test_lock_that_fails_leaks_no_descriptor(tmp_path):
 
 
 @pytest.fixture
-def database(tmp_path):
+def database_path(tmp_path):
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "app.db"
 
 
-def test_one_database_has_one_replicator_whatever_its_cache(tmp_path, database):
+def test_one_database_has_one_replicator_whatever_its_cache(tmp_path, database_path):
     """Two cache directories do not make two databases; the next one may when the first ends."""
-    first = ReplicatorLock(database, tmp_path / "one")
+    first = ReplicatorLock(database_path, tmp_path / "one")
     first.acquire()
-    for cache in (tmp_path / "two", cache_directory(database)):
-        second = ReplicatorLock(database, cache)
+    for cache in (tmp_path / "two", cache_directory(database_path)):
+        second = ReplicatorLock(database_path, cache)
         with pytest.raises(AlreadyRunning):
             second.acquire()
     first.release()
@@ -126,18 +126,18 @@ def test_one_database_has_one_replicator_whatever_its_cache(tmp_path, database):
     DirLock(tmp_path / "one").acquire()  # what was taken before the refusal was given back
 
 
-def test_one_cache_has_one_replicator_whatever_its_database(tmp_path, database):
+def test_one_cache_has_one_replicator_whatever_its_database(tmp_path, database_path):
     """Two databases in one cache would be torn apart."""
-    first = ReplicatorLock(database, tmp_path / "cache")
+    first = ReplicatorLock(database_path, tmp_path / "cache")
     first.acquire()
     with pytest.raises(AlreadyRunning):
-        ReplicatorLock(database.with_name("other.db"), tmp_path / "cache").acquire()
+        ReplicatorLock(database_path.with_name("other.db"), tmp_path / "cache").acquire()
 
 
-def test_two_databases_in_one_directory_are_apart(database):
+def test_two_databases_in_one_directory_are_apart(database_path):
     """Neither their default caches nor their locks meet."""
     for name in ("one.db", "two.db"):
-        path = database.with_name(name)
+        path = database_path.with_name(name)
         ReplicatorLock(path, cache_directory(path)).acquire()
 
 
@@ -157,8 +157,8 @@ class ReadOnlyDefault(Files):
         return super().system(call, *args, **kwargs)
 
 
-def test_a_read_only_directory_of_the_database_is_no_reason_to_stop(tmp_path, database):
+def test_a_read_only_directory_of_the_database_is_no_reason_to_stop(tmp_path, database_path):
     """Opening the database reports it; a read-only cache directory is an error."""
-    ReplicatorLock(database, tmp_path / "cache", ReadOnlyDefault()).acquire()
-    with raises(LocalIOError, path=str(cache_directory(database)), errno=errno.EROFS):
-        ReplicatorLock(database, cache_directory(database), ReadOnlyDefault()).acquire()
+    ReplicatorLock(database_path, tmp_path / "cache", ReadOnlyDefault()).acquire()
+    with raises(LocalIOError, path=str(cache_directory(database_path)), errno=errno.EROFS):
+        ReplicatorLock(database_path, cache_directory(database_path), ReadOnlyDefault()).acquire()

@@ -55,7 +55,7 @@ def file_watcher(settled):
 
 
 @pytest.fixture
-def database(tmp_path):
+def watched_path(tmp_path):
     path = tmp_path / "dir" / "app.db"
     path.parent.mkdir()
     path.write_bytes(b"x")
@@ -64,8 +64,8 @@ def database(tmp_path):
 
 
 @pytest.fixture
-def watch(file_watcher, database, wakes):
-    watch = Watch(file_watcher, database, wakes)
+def watch(file_watcher, watched_path, wakes):
+    watch = Watch(file_watcher, watched_path, wakes)
     yield watch
     watch.stop()
 
@@ -100,49 +100,49 @@ def change(path):
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_a_write_to_either_file_wakes(watch, wakes, database, suffix):
+def test_a_write_to_either_file_wakes(watch, wakes, watched_path, suffix):
     """A commit touches the WAL, a checkpoint the database."""
     watch.arm()
     assert watch.active
-    change(f"{database}{suffix}")
+    change(f"{watched_path}{suffix}")
     assert wakes.wait()
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_a_connection_that_closes_wakes(watch, wakes, database, suffix):
+def test_a_connection_that_closes_wakes(watch, wakes, watched_path, suffix):
     """It may have been the application's last one; nothing needs to have been written."""
     watch.arm()
-    os.close(os.open(f"{database}{suffix}", os.O_RDWR))
+    os.close(os.open(f"{watched_path}{suffix}", os.O_RDWR))
     assert wakes.wait()
 
 
-def test_a_database_that_is_renamed_into_place_wakes(watch, wakes, database, tmp_path):
+def test_a_database_that_is_renamed_into_place_wakes(watch, wakes, watched_path, tmp_path):
     """Replacing the file is a change, from the same directory or another, also while somebody
     keeps the old one open."""
-    with open(database, "rb"):
-        for source in (tmp_path / "other", database.parent / "other"):
+    with open(watched_path, "rb"):
+        for source in (tmp_path / "other", watched_path.parent / "other"):
             source.write_bytes(b"y")
             watch.arm()
-            os.replace(source, database)
+            os.replace(source, watched_path)
             assert wakes.wait()
 
 
-def test_one_arming_is_one_wake(watch, wakes, database):
+def test_one_arming_is_one_wake(watch, wakes, watched_path):
     """However many commits follow, the watch is gone until it is armed again."""
     for round_ in range(1, 4):
         watch.arm()
         watch.arm()
         for _ in range(200):
-            change(database)
+            change(watched_path)
         wakes.wait()
         assert wakes.count == round_
 
 
-def test_a_neighbour_costs_nothing(file_watcher, watch, wakes, database):
+def test_a_neighbour_costs_nothing(file_watcher, watch, wakes, watched_path):
     """Only the two files are watched, so that a busy directory is not even heard."""
     watch.arm()
     for _ in range(100):
-        change(database.parent / "neighbour")
+        change(watched_path.parent / "neighbour")
     assert wakes.count == 0
     with pytest.raises(BlockingIOError):
         os.read(file_watcher._inotify, 4096)
@@ -166,13 +166,13 @@ def test_many_databases_take_one_thread_and_one_instance(file_watcher, wakes, tm
     assert [heard.count for _, heard in every] == [0] * 7 + [1] + [0] * 12
 
 
-def test_a_symlinked_database_is_watched_where_it_is(file_watcher, database, wakes, tmp_path):
+def test_a_symlinked_database_is_watched_where_it_is(file_watcher, watched_path, wakes, tmp_path):
     """SQLite names its WAL after the real file."""
     link = tmp_path / "link.db"
-    link.symlink_to(database)
+    link.symlink_to(watched_path)
     watch = Watch(file_watcher, link, wakes)
     watch.arm()
-    change(f"{database}-wal")
+    change(f"{watched_path}-wal")
     assert wakes.wait()
 
 
@@ -191,25 +191,25 @@ def test_no_file_is_silence_until_there_is_one(file_watcher, tmp_path, wakes):
     assert wakes.wait()
 
 
-def test_a_deleted_directory_is_watched_again_when_it_is_back(watch, wakes, database):
+def test_a_deleted_directory_is_watched_again_when_it_is_back(watch, wakes, watched_path):
     """The watch dies with its file, and says so; arming takes the new one."""
     watch.arm()
-    shutil.rmtree(database.parent)
+    shutil.rmtree(watched_path.parent)
     assert wakes.wait()
     watch.arm()
     assert not watch.active
-    database.parent.mkdir()
-    database.touch()
-    Path(f"{database}-wal").touch()
+    watched_path.parent.mkdir()
+    watched_path.touch()
+    Path(f"{watched_path}-wal").touch()
     watch.arm()
     assert watch.active
-    change(database)
+    change(watched_path)
     assert wakes.wait()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE])
 @pytest.mark.parametrize("call", ["inotify_init", "inotify_add_watch"])
-def test_inotify_limits_are_silence(watch, database, wakes, monkeypatch, code, call):
+def test_inotify_limits_are_silence(watch, watched_path, wakes, monkeypatch, code, call):
     """No instance or no watch left: the poll does the work, and a later arming may succeed."""
     from watchdog.observers import inotify_c
 
@@ -224,7 +224,7 @@ def test_inotify_limits_are_silence(watch, database, wakes, monkeypatch, code, c
         assert watch.rest(0.01) == 0.01
     watch.arm()
     assert watch.active
-    change(database)
+    change(watched_path)
     assert wakes.wait()
 
 
@@ -246,21 +246,21 @@ def test_events_that_the_kernel_dropped_wake_everybody(file_watcher, watch, wake
     assert len(file_watcher._armed) == 2
 
 
-def test_a_failing_wake_does_not_end_the_watch(file_watcher, database, wakes):
+def test_a_failing_wake_does_not_end_the_watch(file_watcher, watched_path, wakes):
     """The thread outlives whatever the callback does."""
 
     def wake(event):
         wakes(event)
         raise RuntimeError("made to fail")
 
-    watch = Watch(file_watcher, database, wake)
+    watch = Watch(file_watcher, watched_path, wake)
     for _ in range(2):
         watch.arm()
-        change(database)
+        change(watched_path)
         wakes.wait()
 
 
-def test_a_stopped_watcher_stays_stopped(file_watcher, watch, database, wakes):
+def test_a_stopped_watcher_stays_stopped(file_watcher, watch, watched_path, wakes):
     """Neither arming nor what happens to the files is heard of any more."""
     watch.arm()
     watch.stop()
@@ -268,10 +268,10 @@ def test_a_stopped_watcher_stays_stopped(file_watcher, watch, database, wakes):
     watch.arm()
     assert not watch.active
     assert not file_watcher._armed
-    other = Watch(file_watcher, database, wakes)
-    change(database)
+    other = Watch(file_watcher, watched_path, wakes)
+    change(watched_path)
     other.arm()
-    change(database)
+    change(watched_path)
     wakes.wait()
     assert wakes.count == 1
 
@@ -336,27 +336,27 @@ def replace(path):
 @pytest.mark.parametrize("touch", [change, rewrite, replace, os.unlink])
 @at_once
 def test_a_change_that_no_event_tells_of_is_found(
-    file_watcher, watch, wakes, database, suffix, touch, silent
+    file_watcher, watch, wakes, watched_path, suffix, touch, silent
 ):
     """Hints are never trusted: on a silent mount the files tell, within the interval."""
     watch.arm()
     assert watch.active
     assert watch.rest(0.01) == LONG_REST
-    touch(Path(f"{database}{suffix}"))
+    touch(Path(f"{watched_path}{suffix}"))
     assert wakes.wait() is False
     assert wakes.count == 1
 
 
-def test_files_that_changed_lately_are_not_at_rest(database, wakes):
+def test_files_that_changed_lately_are_not_at_rest(watched_path, wakes):
     """A change right after another may leave size and time as they were, so the files must have
     been the same for a while before anybody stops looking."""
     now = [100.0]
-    watch = Watch(FileWatcher(monotonic=lambda: now[0]), database, wakes)
+    watch = Watch(FileWatcher(monotonic=lambda: now[0]), watched_path, wakes)
     watch.active = True
     for seconds, rest in ((0, 1.0), (1.5, 1.0), (0.5, LONG_REST)):
         now[0] += seconds
         assert watch.rest(1.0) == rest
-    change(database)
+    change(watched_path)
     assert watch.rest(1.0) == 1.0
     now[0] += 2.0
     assert watch.rest(1.0) == LONG_REST
@@ -370,11 +370,11 @@ def test_a_rest_is_never_shorter_than_the_interval(watch):
 
 
 @at_once
-def test_an_event_ends_the_rest(file_watcher, watch, wakes, database):
+def test_an_event_ends_the_rest(file_watcher, watch, wakes, watched_path):
     """What an event told of is not found once more by looking."""
     watch.arm()
     watch.rest(0.01)
-    change(database)
+    change(watched_path)
     assert wakes.wait() is True
     with file_watcher._lock:
         pass
