@@ -11,7 +11,7 @@ Order of writes. The commit point of each change is one synchronous commit of th
   commit leaves a file without a row, which the next open removes.
 - *A segment is replaced* (squash): the new file as above; the commit removes the old rows and
   adds the new one; then the old files go. A crash leaves the old files or the new one unclaimed.
-- *An upload*: the delivery says *uploading* before the request and *uploaded* after the answer.
+- *An upload*: the delivery becomes *uploading* before the request, *uploaded* after the answer.
   A crash in between leaves *uploading*, which the next open turns into *pending*; the uploader
   then finds its own object in the store. Upload id and part size of a multipart upload are
   committed before its first part is sent.
@@ -19,9 +19,9 @@ Order of writes. The commit point of each change is one synchronous commit of th
 - *The page hashes*: the base file is replaced atomically, then the commit removes the changes up
   to it. A crash in between leaves changes that are older than the base, which are not read.
 
-So the row of a waiting segment always has its file, whole. Where it does not (damage, a disk
-that lied), the next open drops that row and every waiting one after it, reports it in
-``recovered``, and the caller catches up.
+So every row of a waiting segment has its whole file. If a file is missing or damaged (a disk that
+lied), the next open drops that row and every waiting one after it, reports it in ``recovered``,
+and the caller catches up.
 
 One lock; safe to share between the threads that capture and upload.
 """
@@ -122,7 +122,7 @@ class Cache:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # segments come in
+    # adding segments
 
     def create_segment(self) -> OutFile:
         """Creates the file of a new segment. The caller writes it and ends with :meth:`commit`,
@@ -176,7 +176,7 @@ class Cache:
             self._segments.remove(gone)
         return adopted
 
-    # what the cache holds
+    # reading
 
     def head(self) -> SegmentRecord | None:
         """The newest segment captured."""
@@ -288,7 +288,7 @@ class Cache:
                     changed = replace(delivery, status=Status.MERGED)
                     self._ledger.save_delivery(record.first_txid, changed)
 
-    # segments go
+    # removing segments
 
     def drop_pending(self, first_txid: int = 0) -> list[SegmentRecord]:
         """Forget the waiting segments from ``first_txid`` on, and return them.
@@ -304,7 +304,7 @@ class Cache:
     def trim(self, keep_bytes: int) -> int:
         """Remove files of acknowledged segments, oldest first, until all files together take at
         most ``keep_bytes``; the bytes freed. Rows go with their files, but the newest
-        acknowledged one stays: it says how far the store is."""
+        acknowledged one stays: it marks the position of the store."""
         with self._lock:
             return trim(self._ledger, self._segments, keep_bytes, self._limits)
 
@@ -323,7 +323,7 @@ class Cache:
         """Keep the whole array, as it is after ``txid``; changes up to there are forgotten.
 
         Array and txid must belong together; the segment that ends there may follow later.
-        States before ``txid`` can't be loaded any more, so do this when ``txid`` is durable.
+        It also gives up the states before ``txid``, so call it when ``txid`` is durable.
         """
         with self._lock:
             self._base.save(txid, hashes)

@@ -1,8 +1,8 @@
 """The ledger of the cache, ``state.db``: what each segment is, and how far each destination got.
 
 Owns: the queries, and the proof at opening that all rows together make one log. Refuses: to
-guess. A row that does not check raises ``LedgerDamaged``; what the disk refuses is ``DiskFull``
-or ``LocalIOError``; a ledger of a newer version is ``LedgerTooNew``. It knows no segment files
+guess. A row with a wrong check raises ``LedgerDamaged``; a disk that refuses raises ``DiskFull``
+or ``LocalIOError``; a ledger of a newer version raises ``LedgerTooNew``. It knows no segment files
 and no order of writes; see :mod:`.cache`. The tables, and the rules for several destinations,
 are in :mod:`.schema`.
 

@@ -13,8 +13,8 @@ class CacheLimits:
     # merge covers five minutes, so an hour is ample; the bound keeps opening quick.
     keep_segments: int = 4096
     trim_batch: int = 64  # files removed after one commit of the ledger
-    # What segments leave free on the disk, for the ledger: its WAL grows to 4 MB before it begins
-    # again in place. Without it the ledger could not record that a segment was sent, and so no
+    # What segments leave free on the disk, for the ledger: its WAL grows to 4 MB before SQLite
+    # reuses it. Without it the ledger could not record that a segment was sent, and so no
     # file could be removed.
     reserve_bytes: int = 8 << 20
     # Changes of the page hashes may grow to the size of the base file, so that rewriting it costs

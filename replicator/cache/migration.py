@@ -5,7 +5,7 @@ another version. A kill at any instant leaves the old ledger or the new one, bec
 commits the tables, the rows and the format number together. Refuses: to touch the ledger of a
 newer version (``LedgerTooNew``); that ledger is sound, and its version can still use it.
 
-Format 1 had no ``delivery``: the row of a segment also said how far the store had got, and the
+Format 1 had no ``delivery``: the row of a segment also had the status at the store, and the
 facts about the store were among those of the cache. Format 2 moves both to the destination
 ``primary``. Nothing is dropped and no value changes.
 """

@@ -29,7 +29,7 @@ class HashBase:
     """The array as it was after one txid, in one file."""
 
     def __init__(self, path: Path, files: Files, least_changes: int) -> None:
-        """Changes below ``least_changes`` bytes are not worth writing the base anew."""
+        """Changes of less than ``least_changes`` bytes never make a new base due."""
         self.path = path
         self._least_changes = least_changes
         self._files = files
@@ -41,7 +41,7 @@ class HashBase:
         self._size = HEAD.size + len(data)
 
     def load(self) -> tuple[int, PageHashes] | None:
-        """Txid and array, or None when there is no such file or it is not what was written."""
+        """Txid and array, or None when the file is missing or damaged."""
         try:
             data = self._files.read(self.path)
         except LocalIOError as error:
@@ -64,8 +64,9 @@ class HashBase:
     def replayed(
         self, txid: int, state: DatabaseState, changes: Callable[[int, int], list[bytes]]
     ) -> PageHashes | None:
-        """The array after ``txid``, proved against ``state``; ``changes`` gives what happened
-        after one txid up to another."""
+        """The array after ``txid``, proved against ``state``; None if it cannot be proved.
+
+        ``changes`` returns the changes after one txid up to another."""
         base = self.load()
         if base is None or base[0] > txid:
             return None

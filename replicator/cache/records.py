@@ -42,7 +42,7 @@ class Fact(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How far one destination has got with one segment. Times are ms since the epoch."""
+    """The progress of one segment at one destination. Times are ms since the epoch."""
 
     destination: str = PRIMARY
     status: Status = Status.PENDING
@@ -60,7 +60,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """What a segment is, with its ``delivery`` to the destination that it was read for.
+    """One segment, with its ``delivery`` to the destination that it was read for.
 
     Times are ms since the epoch, sizes are bytes.
     """

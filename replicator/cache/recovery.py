@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def open_ledger(directory: Path, files: Files, repairs: list[str]) -> Ledger:
-    """The ledger, or an empty one in the place of one that cannot be trusted."""
+    """The ledger; an empty one if it cannot be trusted."""
     path = directory / "state.db"
     if files.exists(path):
         try:

@@ -1,21 +1,22 @@
-"""The tables of the ledger, format 2, and the rows that stand for its values.
+"""The tables of the ledger, format 2, and the rows of its values.
 
 Owns: the SQL of the tables, and the check that every row carries over its own values: it
 detects a flipped bit that SQLite does not notice. Refuses: to run a statement.
 
-    segment            what a segment is: one row a segment, the same for every destination
-    delivery           how far one destination got with one segment, keyed by both
+    segment            one row a segment, the same for every destination
+    delivery           the progress of one segment at one destination, keyed by both
     destination        the destinations, each with the first txid that it is owed
     destination_fact   single values about one destination (its claim, its newest snapshot …)
     fact               single values about the cache itself
-    change             what each segment changes in the page hashes
+    change             the changes of the page hashes by each segment
 
 Rules for more than one destination. Today there is one, ``primary``; the tables serve more.
 
 - Every segment has one row in ``delivery`` for each destination that is owed its first txid.
   The ledger is damaged when one is missing: a missing row must not look like an acknowledgement.
 - A destination that is added later begins at the marker of a new generation, which is the first
-  txid that it is owed. What is older reaches it as the snapshot of that generation.
+  txid that it is owed. The snapshot of that generation contains
+  everything older.
 - The watermark of a destination is computed from its own rows: the newest acknowledged segment
   with no waiting one before it. It is never stored. Its claim is a fact of its own.
 - A multipart upload belongs to a destination, so upload id and part size are in ``delivery``.

@@ -1,7 +1,7 @@
 """Squashing: segments that wait for the store become one that holds the newest images only.
 
-Done when the cache fills up: restore points between them are lost, data is not. What is left is
-bounded by the size of the database, however long the store is away.
+Used when the cache fills up: restore points between them are lost, data is not. The size of the
+database bounds the result, however long the store is away.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ class TooLarge(ReplicatorError):
 
 
 def squashable(waiting: Sequence[SegmentRecord]) -> list[SegmentRecord]:
-    """The newest of the waiting segments that may become one: none of them was ever offered to
-    the store, and none begins a generation. The very oldest is left to the uploader, which
-    takes it next."""
+    """The newest waiting segments that may become one: none was ever offered to the store, and
+    none begins a generation. The oldest stays for the uploader, which takes it next."""
     run: list[SegmentRecord] = []
     for record in reversed(waiting[1:]):
         if record.delivery.attempts or record.kind not in SQUASHABLE:
@@ -50,11 +49,11 @@ def squash(
     level: int,
     most_bytes: int,
 ) -> SegmentRecord:
-    """Put one segment in the place of ``records``, which follow one another.
+    """Replace ``records``, which follow one another, by one segment.
 
-    ``TooLarge`` when it needs more than ``most_bytes``, ``DamageError`` when one of them is not
-    what was captured, ``Offered`` when the uploader came first, ``LocalIOError`` from the disk;
-    then all is as before.
+    ``TooLarge`` when it needs more than ``most_bytes``, ``DamageError`` when one of them is
+    damaged, ``Offered`` when the uploader was faster, ``LocalIOError`` from the disk. After any
+    error the cache is as before.
     """
     first, last = records[0], records[-1]
     header = ObjectHeader(

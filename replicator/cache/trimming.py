@@ -48,8 +48,8 @@ def release(
     """Records that the files of ``gone`` are removed, then removes them.
 
     ``known`` are the oldest acknowledged segments. A row without a file is removed at the old
-    end only, where it leaves no hole. The row of the last of ``known`` stays: it says how far
-    the destinations are.
+    end only, where it leaves no hole. The row of the last of ``known`` stays: it marks
+    the position of the destinations.
     """
     names = {record.first_txid for record in gone}
     kept = next(
