@@ -1,4 +1,4 @@
-"""Waiting for a command: a signal that another thread got is handled all the same."""
+"""Waiting for a command: a signal that another thread received is handled at once."""
 
 import os
 import signal
@@ -23,8 +23,8 @@ def test_the_exit_code(code):
     assert wait_for(begun(sys.executable, "-c", f"raise SystemExit({code})")) == code
 
 
-def test_a_signal_that_another_thread_got(monkeypatch):
-    """The main thread does not see it itself, and still its handler runs, and can hand it on."""
+def test_a_signal_that_another_thread_received(monkeypatch):
+    """It does not interrupt the main thread, and still its handler runs and can forward it."""
     child = begun()
     before = signal.signal(signal.SIGUSR1, lambda *_: child.terminate())
     waiting = threading.Event()
@@ -50,8 +50,8 @@ def test_a_signal_that_another_thread_got(monkeypatch):
     assert signal.set_wakeup_fd(-1) == -1  # as it was
 
 
-def test_a_system_without_descriptors_of_processes(monkeypatch):
-    """Then it waits as anybody does."""
+def test_a_system_without_pidfd(monkeypatch):
+    """Then it waits for the child as ``waitpid`` does."""
 
     def refused(pid):
         raise OSError("not here")
@@ -61,6 +61,6 @@ def test_a_system_without_descriptors_of_processes(monkeypatch):
 
 
 def test_from_another_thread():
-    """No signals are handled there."""
+    """Handlers of signals do not run there, so the plain wait is enough."""
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(wait_for, begun(sys.executable, "-c", "pass")).result() == 0

@@ -1,4 +1,4 @@
-"""replicator.system.host: which machines are trouble."""
+"""Facts about the machine: unsafe versions of SQLite and unsafe file systems."""
 
 from pathlib import Path
 
@@ -30,8 +30,8 @@ def test_versions_with_the_wal_reset_bug(version, affected):
     assert host.has_wal_reset_bug(version) is affected
 
 
-def test_the_version_is_the_librarys_own():
-    """Three numbers, as SQLite counts them."""
+def test_the_version_is_that_of_the_library():
+    """Three numbers."""
     assert host.sqlite_version() >= (3, 7, 0)
 
 
@@ -58,12 +58,12 @@ def mounts(tmp_path) -> Path:
     ],
 )
 def test_the_longest_mount_point_wins(mounts, path, kind, network):
-    """A path lies on the mount that names its deepest directory, escapes undone."""
+    """A path belongs to the mount of its deepest directory; escapes are decoded."""
     found = host.file_system(Path(path), mounts)
     assert (found.kind, found.is_network) == (kind, network)
 
 
-def test_no_mount_table_is_no_verdict(tmp_path):
-    """Where the kernel does not tell, nothing is claimed."""
+def test_without_a_mount_table_the_file_system_is_unknown(tmp_path):
+    """It then counts as local."""
     found = host.file_system(tmp_path, tmp_path / "none")
     assert (found.kind, found.is_network) == ("unknown", False)

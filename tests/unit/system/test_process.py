@@ -64,33 +64,33 @@ def run(code):
 
 
 @pytest.mark.skipif(not has_trim, reason="the C library is not glibc")
-def test_free_memory_goes_back():
-    """What lies free below the end of the heap, 32 MiB here, is the system's again."""
+def test_trim_heap_returns_free_memory():
+    """Free memory below the end of the heap, 32 MiB here, is returned to the system."""
     assert int(run(TRIMS)[0]) > 16 << 20
 
 
 @pytest.mark.skipif(not has_trim, reason="the C library is not glibc")
-def test_what_is_large_goes_back_at_once():
-    """Also the second time, when glibc would have put it into the heap."""
+def test_a_large_buffer_is_returned_when_it_is_freed():
+    """Also the second time, when glibc would have taken it from the heap."""
     assert int(run(STAYS_APART)[0]) > 20 << 20
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
-def test_numpy_starts_no_threads_and_the_environment_stays():
-    """One thread after numpy was imported and used; a child of ours sees no setting of ours."""
+def test_numpy_starts_no_threads():
+    """One thread after numpy was imported and used; the environment is as before."""
     assert run(THREADS) == ["1", "None"]
 
 
-def test_the_users_own_setting_comes_back(monkeypatch):
-    """A setting that was there before is there afterwards, whatever went wrong inside."""
+def test_the_setting_of_the_user_is_restored(monkeypatch):
+    """Also after an error in the block."""
     monkeypatch.setenv(process.BLAS_THREADS, "7")
     with pytest.raises(ImportError), process.one_blas_thread():
         import replicator.nothing_of_the_kind  # noqa: F401
     assert os.environ[process.BLAS_THREADS] == "7"
 
 
-def test_a_library_without_these_functions_is_no_error(monkeypatch):
-    """Elsewhere than on glibc the heap is left as it is."""
+def test_another_c_library(monkeypatch):
+    """Without the functions of glibc the heap keeps its settings, and nothing fails."""
     monkeypatch.setattr(process.ctypes, "CDLL", lambda _: object())
     process.use_one_arena()
     process.release_large_buffers()
