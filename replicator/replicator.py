@@ -36,7 +36,7 @@ from replicator.recovery.api import restore as restore_from
 from replicator.retention.api import keeper_for
 from replicator.store.base import Store
 from replicator.store.retry import Clock, RetryingStore
-from replicator.store.timeouts import WatchedStore
+from replicator.store.timeouts import TimedStore
 from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.locks import ReplicatorLock
@@ -240,7 +240,7 @@ class _Parts:
         self.metrics = metrics
         self.cache = Cache.open(config.cache, files, limits.cache)
         self._seen: _Seen = [], None, 0
-        self.store = WatchedStore(
+        self.store = TimedStore(
             shared.stores.open(config.address) if store is None else store,
             alarms=shared.alarms,
             patience=limits.answer_patience,

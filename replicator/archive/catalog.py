@@ -31,7 +31,7 @@ from replicator.format.envelope import (
 from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.model import Kind
 from replicator.store.base import Store
-from replicator.store.retry import persistently
+from replicator.store.retry import retry_damaged
 
 Item = TypeVar("Item", WalKey, SnapshotKey, MergedKey)
 Ask = Callable[[LogKey], ObjectFacts]
@@ -116,7 +116,7 @@ class Catalog:
     def proved(self, item: LogKey) -> ObjectFacts:
         """From the object's own first and last bytes; ``DamageError`` when they are damaged."""
         if item.key not in self._proved:
-            found = persistently(partial(self._read_facts, item))
+            found = retry_damaged(partial(self._read_facts, item))
             self._facts[item.key] = self._proved[item.key] = found
             self._hints.pop(item.key, None)
             self.learn(item.key, known_from(found))
@@ -174,7 +174,7 @@ class Catalog:
     def tail(self, item: LogKey | SnapshotKey) -> Tail:
         """Trailer and seek table, in one request but for very large snapshots."""
         if item.key not in self._tails:
-            self._tails[item.key] = persistently(partial(self._read_tail, item))
+            self._tails[item.key] = retry_damaged(partial(self._read_tail, item))
         return self._tails[item.key]
 
     def _read_tail(self, item: LogKey | SnapshotKey) -> Tail:

@@ -10,9 +10,7 @@ from replicator.errors import ConfigError, NoBackup
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.store.registry import open_store
-from replicator.store.retry import RetryingStore, RetryPolicy
-
-PATIENCE = RetryPolicy(deadline=60.0, first_contact=10.0)  # seconds
+from replicator.store.retry import COMMAND_RETRIES, RetryingStore
 
 
 @contextlib.contextmanager
@@ -20,7 +18,7 @@ def opened(address: StoreAddress) -> Iterator[tuple[Store, str]]:
     """``NoBackup`` if there is no database, ``ConfigError`` if there are several to choose
     from."""
     with contextlib.closing(open_store(address)) as store:
-        patient = RetryingStore(store, PATIENCE)
+        patient = RetryingStore(store, COMMAND_RETRIES)
         yield patient, address.prefix or _the_only_one(patient, address)
 
 

@@ -38,6 +38,7 @@ from replicator.errors import (
 from replicator.metrics import Metrics
 from replicator.snapshot.schedule import Request
 from replicator.sqlite.live import LiveDatabase, identity
+from replicator.store.retry import Pauses
 from replicator.system import clock
 from replicator.system.watch import Watch
 from replicator.upload.uploader import Uploader
@@ -88,7 +89,7 @@ class Pipeline:
         name = f"replicator-capture:{config.address.prefix}"  # what is logged tells whose it is
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._rejoin: ContinuityLost | None = None
-        self._pause = self._limits.first_pause
+        self._pauses = Pauses(self._limits.retries)
         self.session: Session | None = None
         self._looked = time.monotonic()  # when the log was looked at last, or the start
         self.state = "starting"
@@ -208,15 +209,15 @@ class Pipeline:
         self.trouble = Trouble(error, clock.now_ms())
 
     def _recover_from(self, error: ReplicatorError) -> None:
+        pause = self._pauses.next()
         if not isinstance(error, Cancelled):
             self.state, self._joiner.because = "stalled", str(error)
             self._joiner.distrusted |= isinstance(error, DatabaseUnusable)
             self.failing = error
             self._note(error)
-            log.warning("%s; trying again in %.2g s", error, self._pause)
+            log.warning("%s; trying again in %.2g s", error, pause)
         self._settled.set()
-        self._stopping.wait(self._pause)
-        self._pause = min(2 * self._pause, self._limits.longest_pause)
+        self._stopping.wait(pause)
 
     def _follow_once(self) -> None:
         if not self._wait_until(self._database_exists, "waiting"):
@@ -233,7 +234,7 @@ class Pipeline:
             self._settled.set()
             with self._joins.slot(self._stopping.is_set):
                 session = self._joiner.join(database, self._stopping.is_set)
-            self._pause = self._limits.first_pause
+            self._pauses.reset()
             self._follow(session)
         finally:
             database.close()

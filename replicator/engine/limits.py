@@ -12,10 +12,8 @@ from replicator.cache.limits import CacheLimits
 from replicator.capture.limits import CaptureLimits
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.snapshot.limits import SnapshotLimits, SnapshotRule
-from replicator.store.retry import RetryPolicy
+from replicator.store.retry import BACKGROUND_RETRY, CAPTURE_RETRIES, SNAPSHOT_RETRIES, RetryPolicy
 from replicator.upload.limits import UploadLimits
-
-SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +47,7 @@ class SessionLimits:
     examine_changed: int = 128  # … and of those that changed lately
     examine_bytes: int = 16 << 20  # each examination reads the WAL: a longer one has to reset first
     hash_bytes: int = 4 << 20  # one read of the database while all its pages are hashed
-    hashes_retry: float = 60.0  # after page hashes that could not be written
+    hashes_retry: float = BACKGROUND_RETRY  # after page hashes that could not be written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +58,7 @@ class LoopLimits:
     calm_tick: float = 0.2  # while commits wait for their interval; their times are this exact
     rest: float = 0.02  # without file events, after one that announced no commit
     wait_for_database: float = 0.25
-    first_pause: float = 0.25  # after a failure; doubled …
-    longest_pause: float = 10.0  # … up to this
+    retries: RetryPolicy = CAPTURE_RETRIES  # of its pauses after failures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

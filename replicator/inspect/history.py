@@ -33,9 +33,8 @@ from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.store.address import StoreAddress
 from replicator.store.base import ObjectInfo, Store
 from replicator.store.registry import open_store
-from replicator.store.retry import RetryingStore, RetryPolicy
+from replicator.store.retry import HISTORY_RETRIES, RetryingStore
 
-RETRIES = RetryPolicy(deadline=30.0, first_contact=10.0)  # seconds
 SLICES = 60  # of the time that an activity covers
 _NOWHERE = "check the bucket and the prefix"
 
@@ -111,7 +110,7 @@ def histories(address: StoreAddress) -> list[History]:
     """The history of the database an address names, or of every database in the bucket when it
     names none. ``NoBackup`` if there is none."""
     with contextlib.closing(open_store(address)) as opened:
-        store = RetryingStore(opened, RETRIES)
+        store = RetryingStore(opened, HISTORY_RETRIES)
         prefixes = [address.prefix] if address.prefix else find_databases(store)
         if not prefixes:
             raise NoBackup(f"no backup at {address.url}", hint=_NOWHERE)

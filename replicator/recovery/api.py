@@ -29,15 +29,13 @@ from replicator.sqlite.check import check_database
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.store.registry import open_store
-from replicator.store.retry import RetryingStore, RetryPolicy
+from replicator.store.retry import RESTORE_RETRIES, RetryingStore
 from replicator.system import clock
 from replicator.system.files import Files
 
 __all__ = ["Progress", "find_databases", "restore"]
 
 Verify = Literal["none", "quick", "full"]
-PATIENCE = 120.0  # seconds that one request may go on failing before the restore gives up …
-FIRST_CONTACT = 10.0  # … and as long as the store has never answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,13 +157,12 @@ def _place(
 @contextlib.contextmanager
 def _opened(store: Store | None, address: StoreAddress | None, meter: Meter) -> Iterator[Store]:
     """A store that retries, closed only if it was opened here."""
-    policy = RetryPolicy(deadline=PATIENCE, first_contact=FIRST_CONTACT)
     if store is not None:
-        yield RetryingStore(store, policy, on_failure=meter.trouble)
+        yield RetryingStore(store, RESTORE_RETRIES, on_failure=meter.trouble)
         return
     assert address is not None  # one of the two is given
     with contextlib.closing(open_store(address)) as opened:
-        yield RetryingStore(opened, policy, on_failure=meter.trouble)
+        yield RetryingStore(opened, RESTORE_RETRIES, on_failure=meter.trouble)
 
 
 def _only_database(store: Store) -> str | None:

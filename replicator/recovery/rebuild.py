@@ -24,7 +24,7 @@ from replicator.recovery.partial import Partial
 from replicator.recovery.progress import Meter
 from replicator.recovery.segment import Segment, load_segment
 from replicator.recovery.snapshot import SnapshotLoader, page_size_of
-from replicator.store.retry import persistently
+from replicator.store.retry import retry_damaged
 from replicator.system.files import Files
 from replicator.system.pagefile import PageFile
 
@@ -162,7 +162,7 @@ class Rebuild:
                 fetched = self._fetch(span)
             return load_segment(span.key, self._source(span, fetched))
 
-        return persistently(read)
+        return retry_damaged(read)
 
     def _source(self, span: Span, data: bytes | None) -> Callable[[], Iterator[bytes]]:
         if data is not None:

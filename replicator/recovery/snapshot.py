@@ -23,7 +23,7 @@ from replicator.format.snapshot_blocks import SnapshotProof, decode_block
 from replicator.model import Kind
 from replicator.recovery.fetch import RANGE_BYTES, Fetcher
 from replicator.recovery.partial import Partial
-from replicator.store.retry import persistently
+from replicator.store.retry import retry_damaged
 from replicator.system.pagefile import PageFile
 
 GROUP_RAW_BYTES = 32 * 1024 * 1024
@@ -154,7 +154,7 @@ class SnapshotLoader:
         hashes = tuple(self._kept_hashes(entry) for entry in group.entries)
         if group.start and all(found is not None for found in hashes):
             return Done(group, None, tuple(found for found in hashes if found is not None))
-        return persistently(partial(self._transfer, group))
+        return retry_damaged(partial(self._transfer, group))
 
     def _transfer(self, group: Group) -> Done:
         data = self._fetcher.get(self._item.key, group.start, group.length)

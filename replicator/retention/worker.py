@@ -25,6 +25,7 @@ from replicator.retention.merge import Content, Merge, Source, Unmergeable, merg
 from replicator.retention.prune import Plan, Pruner, settle
 from replicator.retention.schedule import Run, due_runs, next_due_ms
 from replicator.store.base import Store
+from replicator.store.retry import RETENTION_RETRIES, Pauses
 from replicator.system.scheduler import Scheduler, Task
 
 MERGE_GRACE_MS = 5 * 60_000
@@ -35,7 +36,6 @@ REFUSED_MS = 6 * 3_600_000  # until a bucket that forbids deletions is asked aga
 SKEW_MS = 86_400_000  # how far the local clock may be ahead of what the store has shown
 TICK = 15.0  # seconds between two looks whether something was appended
 REST = 4.0  # rests so many times as long as it worked
-FIRST_PAUSE, LONGEST_PAUSE = 30.0, 1800.0  # seconds after a failure
 
 log = logging.getLogger(__name__)
 
@@ -366,7 +366,7 @@ class Keeper:
         self._scheduler = scheduler or Scheduler("replicator-keep")
         self._own_scheduler = scheduler is None
         self._task: Task | None = None
-        self._pause = FIRST_PAUSE
+        self._pauses = Pauses(RETENTION_RETRIES)
         self.trouble: ReplicatorError | None = None
 
     def start(self) -> None:
@@ -389,10 +389,11 @@ class Keeper:
         try:
             more = self._keeping.step(self._clock_ms())
         except Exception as error:  # noqa: BLE001 - the past must never harm the present
-            wait, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            wait = self._pauses.next()
             self._note(error, wait)
             return wait
-        self.trouble, self._pause = None, FIRST_PAUSE
+        self.trouble = None
+        self._pauses.reset()
         return REST * (time.monotonic() - began) if more else TICK
 
     def _note(self, error: Exception, wait: float) -> None:

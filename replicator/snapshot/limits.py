@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from replicator.format.snapshot_blocks import SnapshotEncoder
+from replicator.store.retry import BACKGROUND_RETRY
 
 MOST_PARTS = 9000  # S3 allows 10 000; compression may, rarely, make a snapshot grow
 
@@ -20,7 +21,7 @@ class SnapshotRule:
     interval: float = 3600.0  # least time since the last one
     log_ratio: float = 0.5  # due if the segments since are larger than this part of the last one …
     max_age: float = 86400.0  # … or if the last one is older
-    retry: float = 60.0  # after a snapshot that failed
+    retry: float = BACKGROUND_RETRY  # after a snapshot that failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from replicator.errors import ObjectExists, ReplicatorError, StoreUnsafe
 from replicator.store.base import Store
-from replicator.store.retry import RetryingStore, RetryPolicy
-
-PATIENCE = 30.0  # seconds; SeaweedFS makes the losers of a race wait 1–3 s
+from replicator.store.retry import PROBE_RETRIES, RetryingStore
 
 
 def check_reachable(store: Store, prefix: str) -> None:
@@ -46,9 +44,9 @@ def race_conditional_put(
     """How many of ``writers``, appending different bytes under one key at the same instant,
     were told that they won. ``StoreUnsafe`` if the only winner's bytes are not the ones kept.
 
-    ``patient`` is ``store`` with retries; by default they go on for :data:`PATIENCE`.
+    ``patient`` is ``store`` with retries; by default with :data:`.PROBE_RETRIES`.
     """
-    patient = patient or RetryingStore(store, RetryPolicy(deadline=PATIENCE))
+    patient = patient or RetryingStore(store, PROBE_RETRIES)
     with _scratch(store, prefix) as key:
         return _race(
             patient,
@@ -60,7 +58,7 @@ def race_conditional_put(
 def race_conditional_complete(store: Store, prefix: str, writers: int = 16) -> int:
     """As :func:`race_conditional_put`, but each of ``writers`` completes a multipart upload.
     SeaweedFS 4.48 keeps puts apart, yet let several completions win in half of 55 races."""
-    patient = RetryingStore(store, RetryPolicy(deadline=PATIENCE))
+    patient = RetryingStore(store, PROBE_RETRIES)
     with _scratch(store, prefix) as key, contextlib.ExitStack() as cleanup:
         moves = []
         for number in range(writers):

@@ -1,8 +1,8 @@
-"""Trying again: which failures are worth it, how long to wait, and what a lost answer means.
+"""Retries: which failures to repeat, how long to wait, and how to treat a lost answer.
 
-Owns the back-off (full jitter) and :class:`RetryingStore`, which repeats transient failures
-until a deadline. Refuses to repeat a refusal or an answer. Time, sleep and chance are passed
-in, so that it is the same in a test as in a storm.
+Owns the back-off (full jitter), the policy of every kind of work, and :class:`RetryingStore`, which
+repeats transient failures until a deadline. Refuses to repeat a refusal or an answer. Time, sleep
+and randomness are arguments, so that tests are deterministic.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from replicator.store.base import Folders, Metadata, ObjectInfo, Part, Parts, St
 
 T = TypeVar("T")
 READ_TRIES = 3  # of an object whose bytes arrived damaged
-COPY_DEADLINE = 60.0  # seconds; whoever has a part copied can also send it
+COPY_DEADLINE = 60.0  # seconds; after that the caller sends the part instead of copying it
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Seconds: the first wait, the longest one, and how long to go on (None: for ever).
+    """The first pause, the longest pause, and the time until giving up (None: never), in seconds.
 
-    ``first_contact`` is how long while the store has never answered yet (None: no difference):
-    an address that was mistyped is no outage.
+    ``first_contact`` is a shorter limit for a store that has never answered (None: no such limit):
+    an address with a typing error is no outage.
     """
 
     first: float = 0.1
@@ -43,20 +43,55 @@ class RetryPolicy:
     first_contact: float | None = None
 
     def allows(self, spent: float, *, known: bool) -> bool:
-        """Whether to go on after so long; ``known``: the store has answered before."""
+        """True if work may continue after ``spent`` seconds. ``known``: the store has answered."""
         limits = [self.deadline] if known else [self.deadline, self.first_contact]
         return all(limit is None or spent <= limit for limit in limits)
 
 
+# The policies, by the work that retries.
+COMMAND_RETRIES = RetryPolicy(deadline=60.0, first_contact=10.0)  # commands on one archive
+HISTORY_RETRIES = RetryPolicy(deadline=30.0, first_contact=10.0)
+RESTORE_RETRIES = RetryPolicy(deadline=120.0, first_contact=10.0)
+PROBE_RETRIES = RetryPolicy(deadline=30.0)  # SeaweedFS makes the losers of a race wait 1–3 s
+SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
+MONITOR_RETRIES = RetryPolicy(first=0.2, cap=10.0, deadline=60.0)
+APPEND_RETRIES = RetryPolicy(first=0.1, cap=5.0)  # the store does not answer
+REFUSED_APPEND_RETRIES = RetryPolicy(first=1.0, cap=15.0)  # the store refuses the segment
+CAPTURE_RETRIES = RetryPolicy(first=0.25, cap=10.0)  # local work, with Pauses
+RETENTION_RETRIES = RetryPolicy(first=30.0, cap=1800.0)  # merges and deletions, with Pauses
+BACKGROUND_RETRY = 60.0  # seconds until failed work of no urgency runs again
+
+
 def backoff(attempt: int, policy: RetryPolicy, chance: Callable[[], float]) -> float:
-    """Seconds to wait after the ``attempt``-th failure (from 1): full jitter below a bound
-    that doubles. ``chance`` gives numbers in [0, 1)."""
+    """Seconds to wait after the ``attempt``-th failure (from 1): full jitter below a limit that
+    doubles. ``chance`` returns numbers in [0, 1)."""
     bound: float = min(policy.cap, policy.first * 2 ** min(attempt - 1, 32))
     return bound * chance()
 
 
-def persistently(read: Callable[[], T]) -> T:
-    """What was damaged on its way is read again; what is damaged in the store stays so."""
+class Pauses:
+    """Pauses that double with each failure in a row. Without jitter, because one process retries
+    work of its own."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._failures = 0
+
+    def next(self) -> float:
+        """Seconds to wait after one more failure."""
+        self._failures += 1
+        return backoff(self._failures, self._policy, lambda: 1.0)
+
+    def reset(self) -> None:
+        """Start over with the first pause, after a success."""
+        self._failures = 0
+
+
+def retry_damaged(read: Callable[[], T]) -> T:
+    """Call ``read``, up to three times while its bytes arrive damaged.
+
+    Bytes damaged in transit arrive intact the next time; bytes damaged in the store do not.
+    """
     for _ in range(READ_TRIES - 1):
         with contextlib.suppress(DamageError):
             return read()
@@ -65,7 +100,7 @@ def persistently(read: Callable[[], T]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What retrying needs of the world. A ``sleep`` that raises ends the retrying."""
+    """Time and randomness for retries. A ``sleep`` that raises ends them."""
 
     now: Callable[[], float] = field(default=time.monotonic)
     sleep: Callable[[float], None] = field(default=time.sleep)
@@ -75,9 +110,9 @@ class Clock:
 class RetryingStore(Store):
     """``store``, with transient failures repeated. Closing it closes ``store``.
 
-    A write whose answer was lost may have taken effect; then its repetition is refused by its
-    own work. So after a failed attempt a refusal is believed only once the object in the way
-    has proved to be somebody else's.
+    A write whose answer was lost may have taken effect. Then the store refuses its repetition,
+    because the object exists. So after a failed attempt, a refusal counts only if the existing
+    object is another writer's.
     """
 
     def __init__(
@@ -88,13 +123,13 @@ class RetryingStore(Store):
         *,
         on_failure: Callable[[StoreUnavailable], None] = lambda _: None,
     ) -> None:
-        """``on_failure`` is told of each failure that is going to be repeated."""
+        """``on_failure`` receives each failure before it is repeated."""
         self.url = store.url
         self._on_failure = on_failure
         self._store = store
         self._policy = policy
         self._clock = clock or Clock()
-        self._known = False  # it has answered before
+        self._known = False  # True once the store has answered
         self._digests: dict[str, str] = {}  # SHA-256 announced for each upload begun here
 
     @property
@@ -102,9 +137,9 @@ class RetryingStore(Store):
         return self._store.keeps_versions
 
     def _retry(self, call: Callable[[bool], T], deadline: float = math.inf) -> T:
-        """Call until it answers; ``call`` is told whether an earlier attempt failed, whose
-        effect is unknown. Raises the last ``StoreUnavailable`` when the time is over, that of
-        the policy or ``deadline``."""
+        """Call until an answer arrives. ``call`` receives True if an earlier attempt failed, whose
+        effect is unknown. Raises the last ``StoreUnavailable`` after the time of the policy or
+        of ``deadline``."""
         began = self._clock.now()
         attempt = 0
         while True:
@@ -136,8 +171,8 @@ class RetryingStore(Store):
         self._retry(call)
 
     def _holds(self, key: str, body: bytes, metadata: Metadata) -> bool:
-        """Whether the object in our way is the one we sent: by digest where both sides name
-        one, else by its bytes."""
+        """True if the existing object is the one we sent: by digest if both sides have one, else
+        by its bytes."""
         try:
             info = self._store.head(key)
             named = metadata.get("sha256"), info.metadata.get("sha256")
@@ -158,7 +193,8 @@ class RetryingStore(Store):
     def copy_part(
         self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int, length: int
     ) -> Part:
-        """Not for ever: a store may answer 500 to a request that it does not know."""
+        """Gives up after :data:`COPY_DEADLINE`: a store may answer 500 to a request that it does
+        not support."""
         return self._retry(
             lambda _: self._store.copy_part(key, upload_id, number, source, start, length),
             COPY_DEADLINE,
@@ -178,8 +214,8 @@ class RetryingStore(Store):
         self._digests.pop(upload_id, None)
 
     def _completed(self, key: str, upload_id: str, parts: Parts) -> bool:
-        """Whether the object is the one of this upload. An upload begun without a digest is
-        one whose key no other writer uses; there the size must do."""
+        """True if the object is the result of this upload. No other writer uses the key of an
+        upload that began without a digest, so its size is enough."""
         try:
             info = self._store.head(key)
         except ObjectMissing:
@@ -206,7 +242,7 @@ class RetryingStore(Store):
         return self._retry(lambda _: self._store.head(key))
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        """A page that fails is asked for again from the last key that came."""
+        """Repeats a failed page from the last key that arrived."""
         listing = _Listing(self._store, prefix, start_after)
         while (info := self._retry(listing.step)) is not None:
             yield info
@@ -225,7 +261,7 @@ class RetryingStore(Store):
 
 
 class _Listing:
-    """A listing that can be taken up again where it broke off."""
+    """A listing that can continue after a failure."""
 
     def __init__(self, store: Store, prefix: str, last: str) -> None:
         self._store = store
@@ -234,7 +270,7 @@ class _Listing:
         self._objects: Iterator[ObjectInfo] | None = None
 
     def step(self, broken: bool) -> ObjectInfo | None:
-        """The next object, None at the end; after a failure a new listing behind the last."""
+        """The next object, None at the end. After a failure, lists again from the last key."""
         if broken or self._objects is None:
             self._objects = self._store.list(self._prefix, start_after=self._last)
         info = next(self._objects, None)

@@ -32,7 +32,7 @@ class _Call:
     until: float
 
 
-class WatchedStore(StoreWrapper):
+class TimedStore(StoreWrapper):
     """``store``; ``on_overdue`` is called, once for each call, when no answer came in time."""
 
     def __init__(

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from replicator.store.retry import RetryPolicy
+from replicator.store.retry import APPEND_RETRIES, REFUSED_APPEND_RETRIES, RetryPolicy
 
 MOST_PARTS = 9000  # S3 allows 10 000
-TRANSIENT = RetryPolicy(first=0.1, cap=5.0, deadline=None)
-REFUSED = RetryPolicy(first=1.0, cap=15.0, deadline=None)  # credentials come back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +23,8 @@ class UploadLimits:
     # races), which racing PUTs never had.
     single_put_bytes: int = 48 << 20
     parallel_parts: int = 4
-    transient: RetryPolicy = TRANSIENT
-    refused: RetryPolicy = REFUSED
+    transient: RetryPolicy = APPEND_RETRIES
+    refused: RetryPolicy = REFUSED_APPEND_RETRIES
 
     def part_size(self, size: int) -> int:
         """Bytes of each part of an upload of ``size`` bytes, but for the last."""

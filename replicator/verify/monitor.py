@@ -34,15 +34,13 @@ from replicator.metrics import Metrics
 from replicator.model import Repair
 from replicator.store.bandwidth import ThrottledStore
 from replicator.store.base import Store
-from replicator.store.retry import Clock, RetryingStore, RetryPolicy
+from replicator.store.retry import BACKGROUND_RETRY, MONITOR_RETRIES, Clock, RetryingStore
 from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.scheduler import Scheduler, Task
 from replicator.verify.drill import drill
 from replicator.verify.latest import prove_present
 
-PATIENCE = RetryPolicy(first=0.2, cap=10.0, deadline=60.0)
-AGAIN = 60.0  # seconds after which something that could not be done is tried once more
 UNRESTORABLE = (DamageError, GapError, NoBackup)
 
 log = logging.getLogger(__name__)
@@ -111,7 +109,7 @@ class Guard:
             if self._stopping.wait(seconds):
                 raise Cancelled("given up, because the replicator stops")
 
-        return RetryingStore(store, PATIENCE, Clock(sleep=sleep))
+        return RetryingStore(store, MONITOR_RETRIES, Clock(sleep=sleep))
 
     def start(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)  # what a kill in the middle left
@@ -155,12 +153,12 @@ class Guard:
             return self._pause()
         except ReplicatorError as error:
             if not self._stopping.is_set():
-                log.warning("%s; the guard tries again in %.0f s", error, AGAIN)
+                log.warning("%s; the guard tries again in %.0f s", error, BACKGROUND_RETRY)
             self._refuse(error)
         except Exception as error:
             log.exception("the guard met a defect")
             self._refuse(ReplicatorError(f"defect in the guard: {error!r}"))
-        return AGAIN
+        return BACKGROUND_RETRY
 
     def _round(self) -> None:
         """Whatever is to be done now."""
@@ -172,10 +170,10 @@ class Guard:
 
     def _pause(self) -> float | None:
         """Seconds until the next look; None: until somebody calls."""
-        waits = [AGAIN] if self._suspicion else []
-        return min(
-            [*waits, *([min(AGAIN, self._interval)] if self._interval else [])], default=None
-        )
+        waits = [BACKGROUND_RETRY] if self._suspicion else []
+        if self._interval:
+            waits.append(min(BACKGROUND_RETRY, self._interval))
+        return min(waits, default=None)
 
     def _learn(self) -> None:
         """Read the notes, once unless told: what was proven, whether there is word of damage."""
@@ -210,7 +208,7 @@ class Guard:
         return txid != self.proven.txid and age >= self._interval * 1000
 
     def _drill(self) -> None:
-        self._not_before = time.monotonic() + min(self._interval, AGAIN)
+        self._not_before = time.monotonic() + min(self._interval, BACKGROUND_RETRY)
         self._metrics.add("drills")
         try:
             self._files.mkdir(self._scratch)

@@ -24,7 +24,7 @@ from replicator.recovery.fetch import RANGE_BYTES, WINDOW_BYTES, Fetcher
 from replicator.recovery.segment import load_segment
 from replicator.recovery.snapshot import page_size_of
 from replicator.store.base import Store
-from replicator.store.retry import persistently
+from replicator.store.retry import retry_damaged
 
 Item = WalKey | MergedKey | SnapshotKey
 # What metadata says that the bytes say too.
@@ -53,7 +53,7 @@ def said_by_metadata(store: Store, item: Item) -> ObjectFacts | None:
 
 def said_by_itself(store: Store, catalog: Catalog, item: Item) -> ObjectFacts:
     """What the object's own first and last bytes say."""
-    header = persistently(partial(_header, store, item))
+    header = retry_damaged(partial(_header, store, item))
     return facts_of(header, catalog.tail(item).trailer)
 
 
@@ -114,7 +114,7 @@ def prove_log_object(
 ) -> ObjectFacts:
     """Read all of it; the facts its bytes hold. ``DamageError`` names it, ``Misdescribed`` when
     only ``claimed`` (its metadata) says something else."""
-    found = persistently(partial(_read_log_object, fetcher, item))
+    found = retry_damaged(partial(_read_log_object, fetcher, item))
     compare(item, found, claimed)
     return found
 
@@ -236,4 +236,4 @@ def _group(
             ],
         )
 
-    return persistently(read)
+    return retry_damaged(read)

@@ -21,6 +21,7 @@ from replicator.recovery.api import find_databases
 from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
+from replicator.store.retry import RetryPolicy
 from tests.helpers.bucket import BucketBuilder, busy_bucket
 from tests.helpers.counting import CountingStore
 
@@ -376,7 +377,7 @@ def test_forged_parts_are_discarded(parted, tmp_path):
 
 def test_unreachable_store_is_reported(bucket, tmp_path, monkeypatch):
     """A store that never answers ends in StoreUnavailable after the deadline."""
-    monkeypatch.setattr(api, "PATIENCE", 0.05)
+    monkeypatch.setattr(api, "RESTORE_RETRIES", RetryPolicy(deadline=0.05))
 
     def before(method, key):
         raise StoreUnavailable("down")

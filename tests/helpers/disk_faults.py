@@ -93,8 +93,7 @@ LIMITS = {
     "cache": {"least_changes": 400},
     "upload": {"single_put_bytes": 100_000, "transient": QUICK, "refused": QUICK},
     "loop": {
-        "first_pause": 0.01,
-        "longest_pause": 0.01,
+        "retries": RetryPolicy(first=0.01, cap=0.01),
         "wait_for_database": 0.01,
         "tick": 0.01,
     },

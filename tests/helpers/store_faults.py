@@ -97,7 +97,7 @@ LIMITS = {
         "copy_part_bytes": 32 * KIB,
         "block_bytes": 16 * KIB,
     },
-    "loop": {"first_pause": 0.01, "longest_pause": 0.01},
+    "loop": {"retries": RetryPolicy(first=0.01, cap=0.01)},
     "snapshot_retries": RetryPolicy(deadline=0.05),
     "answer_patience": 0.2,
 }
@@ -113,7 +113,7 @@ def small_limits():
         patch.setattr(
             logging.root.manager, "disable", logging.CRITICAL
         )  # records keep scenarios alive
-        patch.setattr(restore_api, "PATIENCE", 0.05)
+        patch.setattr(restore_api, "RESTORE_RETRIES", RetryPolicy(deadline=0.05))
         yield
 
 

@@ -28,7 +28,7 @@ SOON = 0.3
 
 QUICK = RetryPolicy(first=0.01, cap=0.01)
 LIMITS = {
-    "loop": {"first_pause": 0.02, "longest_pause": 0.02},
+    "loop": {"retries": RetryPolicy(first=0.02, cap=0.02)},
     "upload": {"transient": QUICK, "refused": QUICK},
 }
 

@@ -8,6 +8,7 @@ import pytest
 from replicator import SqliteReplicator
 from replicator.cache.cache import Cache
 from replicator.errors import DiskFull, LocalIOError
+from replicator.store.retry import RetryPolicy
 from replicator.upload.uploader import Uploader
 from tests.helpers.disk_faults import name_of
 from tests.helpers.files import StrikingFiles
@@ -21,7 +22,7 @@ from tests.helpers.replication import (
     wait_for,
 )
 
-QUICK = {"loop": {"first_pause": 0.002, "longest_pause": 0.002}}
+QUICK = {"loop": {"retries": RetryPolicy(first=0.002, cap=0.002)}}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from replicator.recovery import fetch
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.progress import Meter
 from replicator.store.memory import MemoryStore
-from replicator.store.retry import persistently
+from replicator.store.retry import retry_damaged
 from replicator.system.pagefile import PageFile
 from tests.helpers.counting import CountingStore
 
@@ -82,10 +82,10 @@ def test_persistence():
         raise StoreUnavailable("x")
 
     with pytest.raises(DamageError):
-        persistently(damaged)
+        retry_damaged(damaged)
     assert len(calls) == 3
     with pytest.raises(StoreUnavailable):
-        persistently(down)
+        retry_damaged(down)
     assert len(calls) == 4
 
 

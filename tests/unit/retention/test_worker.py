@@ -13,6 +13,7 @@ from replicator.model import Kind, Retention
 from replicator.retention import worker as module
 from replicator.retention.merge import Source
 from replicator.retention.worker import Keeper
+from replicator.store.retry import RetryPolicy
 from tests.helpers.random_archives import restorable
 from tests.helpers.replication import HookedStore, wait_for
 from tests.helpers.retention import DAY, HOUR, KEYS, MINUTE, SECOND
@@ -208,7 +209,7 @@ class TestThread:
 
     def test_failures_make_it_wait_and_are_told(self, aged, spied, monkeypatch):
         """It tries again later, and forgets the failure when it succeeds."""
-        monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(module, "RETENTION_RETRIES", RetryPolicy(first=0.001))
         monkeypatch.setattr(module, "TICK", 0.001)
         keeping = aged.keeping(store=spied, rules=FOREVER)
         for _ in range(3):
@@ -228,7 +229,7 @@ class TestThread:
 
     def test_a_defect_never_ends_it(self, aged, monkeypatch):
         """Whatever goes wrong is said; the replicator is not harmed."""
-        monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(module, "RETENTION_RETRIES", RetryPolicy(first=0.001))
         keeping = aged.keeping()
         calls = []
 

@@ -14,7 +14,7 @@ from replicator.errors import (
 )
 from replicator.store.base import ObjectInfo
 from replicator.store.memory import MemoryStore
-from replicator.store.retry import Clock, RetryingStore, RetryPolicy, backoff
+from replicator.store.retry import Clock, Pauses, RetryingStore, RetryPolicy, backoff
 from replicator.testing import FaultyStore, answer_lost, broken_after, corrupted, raising
 
 DOWN = raising(StoreUnavailable("503"))
@@ -316,3 +316,11 @@ def test_a_copy_is_not_tried_for_ever(faulty, time, prepared):
     with pytest.raises(StoreUnavailable):
         store.copy_part("u", UPLOAD["id"], 2, source, 0, 5)
     assert 50 < time.now <= 60
+
+
+def test_pauses_double_until_a_success():
+    """Up to the longest one; after a success they begin with the first one again."""
+    pauses = Pauses(RetryPolicy(first=0.25, cap=1.5))
+    assert [pauses.next() for _ in range(5)] == [0.25, 0.5, 1.0, 1.5, 1.5]
+    pauses.reset()
+    assert pauses.next() == 0.25

@@ -7,7 +7,7 @@ import pytest
 
 from replicator.errors import ObjectMissing, StoreUnavailable
 from replicator.store.memory import MemoryStore
-from replicator.store.timeouts import SLOWEST_LINK, WatchedStore
+from replicator.store.timeouts import SLOWEST_LINK, TimedStore
 from replicator.testing import FaultyStore
 from replicator.testing.faulty import hanging
 
@@ -37,7 +37,7 @@ def test_a_call_that_hangs_is_told_once(inner):
         told.append(error)
         heard.set()
 
-    store = WatchedStore(inner, tell, patience=0.02)
+    store = TimedStore(inner, tell, patience=0.02)
     hang = hanging()
     inner.script("get", hang)
     store.put("a", b"x")
@@ -56,7 +56,7 @@ def test_a_call_that_hangs_is_told_once(inner):
 def test_the_longest_wait_is_the_one_that_counts(inner):
     """Of several calls the oldest is named, with its age."""
     clock, hang = Clock(), hanging()
-    store = WatchedStore(inner, lambda error: None, patience=5.0, now=clock)
+    store = TimedStore(inner, lambda error: None, patience=5.0, now=clock)
     inner.script("head", hang, times=2)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(store.head, "old")
@@ -88,7 +88,7 @@ def test_the_longest_wait_is_the_one_that_counts(inner):
 def test_a_large_body_may_take_its_time(inner, call):
     """A slow link is no outage: bytes on their way count."""
     clock, hang = Clock(), hanging()
-    store = WatchedStore(inner, lambda error: None, patience=5.0, now=clock)
+    store = TimedStore(inner, lambda error: None, patience=5.0, now=clock)
     for name in ("put", "put_part", "get"):
         inner.script(name, hang)
     with ThreadPoolExecutor(1) as pool:
@@ -105,7 +105,7 @@ def test_a_large_body_may_take_its_time(inner, call):
 
 def test_answers_and_errors_pass_unchanged(inner):
     """Every call of a store; nothing is overdue afterwards."""
-    store = WatchedStore(inner, lambda error: None)
+    store = TimedStore(inner, lambda error: None)
     store.put("p/a", b"abc", metadata={"n": "1"})
     assert store.get("p/a", 1, 1) == b"b"
     assert store.head("p/a").metadata == {"n": "1"}
@@ -126,7 +126,7 @@ def test_answers_and_errors_pass_unchanged(inner):
 
 def test_it_can_be_closed_without_ever_being_used(inner):
     """No thread was started, none is waited for."""
-    WatchedStore(inner, lambda error: None).close()
+    TimedStore(inner, lambda error: None).close()
 
 
 def test_pages_of_a_listing_are_watched_one_by_one():
@@ -142,7 +142,7 @@ def test_pages_of_a_listing_are_watched_one_by_one():
             released.wait(LONG)
             yield from found
 
-    store = WatchedStore(Slow(), lambda error: None, patience=5.0, now=clock)
+    store = TimedStore(Slow(), lambda error: None, patience=5.0, now=clock)
     store.put("a", b"")
     store.put("b", b"")
     with ThreadPoolExecutor(1) as pool:

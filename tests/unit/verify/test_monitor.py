@@ -29,6 +29,7 @@ from replicator.format.object_header import ObjectFacts
 from replicator.format.segment import SegmentEncoder, decode_segment
 from replicator.metrics import Metrics
 from replicator.model import DatabaseState, Kind
+from replicator.store.retry import RetryPolicy
 from replicator.system import clock
 from replicator.verify import drill as drill_module
 from replicator.verify import monitor as guard_module
@@ -80,7 +81,7 @@ class Desk:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
     """What is tried again is tried again soon."""
-    monkeypatch.setattr(guard_module, "AGAIN", 0.01)
+    monkeypatch.setattr(guard_module, "BACKGROUND_RETRY", 0.01)
 
 
 def spoil(store, key):
@@ -227,7 +228,7 @@ def test_an_object_that_vanishes_for_good_is_trouble_too(bucket, tmp_path):
 
 def test_a_store_that_is_away_only_delays(bucket, tmp_path, monkeypatch):
     """The notes are read, and the repair made, once it is back."""
-    monkeypatch.setattr(guard_module.PATIENCE.__class__, "allows", lambda *a, **k: False)
+    monkeypatch.setattr(guard_module, "MONITOR_RETRIES", RetryPolicy(deadline=0.0))
     desk = Desk(bucket, tmp_path)
     desk.store.go_away()
     with desk:
