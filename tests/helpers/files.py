@@ -71,6 +71,17 @@ class FailingFiles(CountingFiles):
         return call(*args, **kwargs)
 
 
+class KeepingFiles(Files):
+    """Refuses to remove any file while ``keeps`` is true."""
+
+    keeps = True
+
+    def system(self, call, /, *args, **kwargs):
+        if call is os.unlink and self.keeps:
+            raise OSError(errno.EIO, "Input/output error")
+        return call(*args, **kwargs)
+
+
 class TearingFiles(CountingFiles):
     """Writes at most ``most`` bytes at a time, as the kernel may."""
 

@@ -1,37 +1,18 @@
-"""cache/cache.py: what goes in comes out, in order, and only acknowledgements count."""
+"""cache/cache.py: the queue of segments, its order, and deliveries that only answers move."""
 # ruff: noqa: PLR1704 - a cache that is opened again keeps its name
 
 import dataclasses
-import errno
-import os
-import shutil
 import sqlite3
 import threading
 
 import pytest
 
 from replicator.cache.cache import Cache, Offered
-from replicator.cache.limits import CacheLimits
-from replicator.cache.page_hashes import HashBase
 from replicator.cache.records import Delivery, Fact, Status
-from replicator.errors import DamageError, DiskFull, LedgerDamaged, LocalIOError
+from replicator.errors import DiskFull, LedgerDamaged, LocalIOError
 from replicator.model import Kind
-from tests.helpers.cache import add, commit, content, record, upload
-from tests.helpers.disk_faults import name_of
-from tests.helpers.files import CountingFiles, FailingFiles, StrikingFiles
-
-
-def files_in(directory):
-    return sorted(os.listdir(directory / "segments"))
-
-
-def txids(records):
-    return [r.first_txid for r in records]
-
-
-def reopened(cache):
-    cache.close()
-    return Cache.open(cache.directory)
+from tests.helpers.cache import add, commit, content, files_in, record, reopened, txids, upload
+from tests.helpers.files import CountingFiles
 
 
 def test_a_new_cache_is_empty(cache):
@@ -74,14 +55,6 @@ def test_a_segment_is_synced_before_its_row(cache_directory):
     assert writes[-1] == "COMMIT"
 
 
-def test_the_ledger_commits_durably(cache):
-    """synchronous = FULL: a commit of the ledger survives a power cut."""
-    (found,) = cache._ledger._file.run("PRAGMA synchronous")
-    assert found == (2,)
-    (found,) = cache._ledger._file.run("PRAGMA journal_mode")
-    assert found == ("wal",)
-
-
 def test_durable_is_the_contiguous_acknowledged_prefix(cache):
     """A hole below the newest acknowledgement keeps the watermark where it is."""
     for txid in range(1, 6):
@@ -100,7 +73,7 @@ def test_durable_is_the_contiguous_acknowledged_prefix(cache):
     assert cache.next_pending() is None
 
 
-def test_the_way_of_one_segment(cache):
+def test_a_delivery_from_its_first_attempt_to_its_acknowledgement(cache):
     """Attempts are counted, errors and upload ids kept until they are settled."""
     add(cache, 1)
     assert cache.uploading(1).delivery.attempts == 1
@@ -115,17 +88,6 @@ def test_the_way_of_one_segment(cache):
     assert done.upload_id is done.last_error is None
     assert cache.head() == record
     assert done.acknowledged
-
-
-def test_an_attempt_of_a_dead_process_waits_again(cache):
-    """Nobody is uploading right after opening; the upload id and the count are kept."""
-    add(cache, 1)
-    cache.uploading(1)
-    cache.progress(1, "id-1", 5)
-    with reopened(cache) as cache:
-        waiting = cache.next_pending().delivery
-        assert waiting.status is Status.PENDING
-        assert (waiting.attempts, waiting.upload_id, waiting.part_size) == (1, "id-1", 5)
 
 
 def test_an_answer_about_a_dropped_segment_acknowledges_nothing(cache):
@@ -156,11 +118,19 @@ def test_merged_segments_stay_durable(cache):
     assert cache.durable().last_txid == 3
 
 
-@pytest.mark.parametrize(("first", "last", "kind", "fits"), [
-    (4, 4, Kind.SEGMENT, True), (4, 9, Kind.CATCH_UP, True), (4, 4, Kind.GENERATION, True),
-    (9, 9, Kind.GENERATION, True), (9, 9, Kind.SEGMENT, False), (3, 4, Kind.SEGMENT, False),
-    (3, 3, Kind.GENERATION, False), (4, 3, Kind.SEGMENT, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("first", "last", "kind", "fits"),
+    [
+        (4, 4, Kind.SEGMENT, True),
+        (4, 9, Kind.CATCH_UP, True),
+        (4, 4, Kind.GENERATION, True),
+        (9, 9, Kind.GENERATION, True),
+        (9, 9, Kind.SEGMENT, False),
+        (3, 4, Kind.SEGMENT, False),
+        (3, 3, Kind.GENERATION, False),
+        (4, 3, Kind.SEGMENT, False),
+    ],
+)
 def test_the_log_has_no_holes(cache, first, last, kind, fits):
     """A segment follows its predecessor; only a generation may leave txids out."""
     add(cache, 1, 3)
@@ -245,7 +215,7 @@ def test_only_untouched_waiting_segments_are_replaced(cache):
     assert len(files_in(cache.directory)) == 5
 
 
-def test_dropping_what_waits(cache):
+def test_waiting_segments_can_be_dropped(cache):
     """From a txid on, or all; what is acknowledged stays."""
     for txid in range(1, 6):
         add(cache, txid)
@@ -259,7 +229,7 @@ def test_dropping_what_waits(cache):
     assert cache.head().last_txid == 7
 
 
-def test_adopting_begins_anew(cache):
+def test_an_adopted_segment_is_the_only_one(cache):
     """After a restore the log goes on where the store is, whatever the cache held before."""
     for txid in range(1, 4):
         add(cache, txid)
@@ -275,179 +245,6 @@ def test_adopting_begins_anew(cache):
         assert txids(cache.records()) == [40, 45]
 
 
-# trimming
-
-
-def test_trim_removes_the_oldest_acknowledged_files(cache):
-    """Never one that waits, and the newest acknowledged row stays for its position."""
-    for txid in range(1, 9):
-        add(cache, txid)
-    for txid in range(1, 6):
-        upload(cache, txid)
-    size = len(content(1))
-    assert cache.usage() == 8 * size
-    assert cache.pending_bytes() == 3 * size
-    assert cache.trim(8 * size) == 0
-    assert cache.trim(6 * size + 1) == 2 * size
-    assert cache.usage() == 6 * size
-    assert cache.trim(0) == 3 * size
-    assert cache.trim(0) == 0
-    assert cache.durable().last_txid == 5
-    assert not cache.durable().stored
-    assert txids(cache.pending()) == [6, 7, 8]
-    with pytest.raises(DamageError, match="gone"):
-        cache.read(cache.durable())
-    with reopened(cache) as cache:
-        assert cache.recovered == []
-        assert cache.usage() == cache.pending_bytes() == 3 * size
-        for txid in (6, 7, 8):
-            upload(cache, txid)
-        assert cache.trim(0) == 3 * size
-        assert txids(cache.records()) == [8]
-
-
-def test_trim_bounds_the_number_of_segments(cache_directory):
-    """Tiny segments would fill the directory long before they fill the disk."""
-    with Cache.open(cache_directory, limits=CacheLimits(keep_segments=3, trim_batch=2)) as cache:
-        for txid in range(1, 12):
-            add(cache, txid)
-            upload(cache, txid)
-        assert cache.trim(1 << 30) == sum(len(content(txid)) for txid in range(1, 9))
-        assert txids(r for r in cache.records() if r.stored) == [9, 10, 11]
-        assert cache.durable().last_txid == 11
-        assert cache.trim(1 << 30) == 0
-
-
-def test_a_lost_file_in_the_middle_leaves_no_hole_in_the_log(cache):
-    """An acknowledged segment without its file is noted, and rows stay contiguous."""
-    for txid in range(1, 5):
-        add(cache, txid)
-        upload(cache, txid)
-    second, third = cache.records()[1:3]
-    (cache.directory / "segments" / second.file_name).unlink()
-    (cache.directory / "segments" / third.file_name).write_bytes(b"short")
-    with reopened(cache) as cache:
-        assert cache.recovered == []
-        assert [r.stored for r in cache.records()] == [True, False, False, True]
-        assert cache.usage() == 2 * len(content(1))
-        assert len(files_in(cache.directory)) == 2
-        assert cache.durable().last_txid == 4
-    with reopened(cache) as cache:
-        assert cache.recovered == []
-        cache.trim(len(content(1)))
-        assert txids(cache.records()) == [4]
-
-
-def refuse(*_, **__):
-    raise LocalIOError("refused")
-
-
-def test_a_file_that_cannot_be_removed_is_removed_at_the_next_opening(cache_directory, monkeypatch):
-    """Removal is a wish; the row is gone first, so the file is an orphan."""
-    files = FailingFiles(0, errno.EIO)
-    with Cache.open(cache_directory, files) as cache:
-        add(cache, 1)
-        monkeypatch.setattr(files, "unlink", refuse)
-        cache.drop_pending()
-        assert len(files_in(cache_directory)) == 1
-    with Cache.open(cache_directory) as cache:
-        assert files_in(cache_directory) == []
-        assert "had no record and was removed" in cache.recovered[0]
-
-
-# damage and errors
-
-
-def test_a_damaged_segment_is_not_read(cache):
-    """The bytes that leave are the bytes that were captured."""
-    kept = add(cache, 1)
-    path = cache.directory / "segments" / kept.file_name
-    assert cache.intact(kept)
-    path.write_bytes(content(1)[:-1] + b"X")
-    assert not cache.intact(kept)
-    with pytest.raises(DamageError, match="the segment is damaged") as caught:
-        cache.read(kept)
-    assert caught.value.key == kept.key
-    path.unlink()
-    assert not cache.intact(kept)
-
-
-@pytest.mark.parametrize("harm", ["missing", "short", "flipped", "directory"])
-def test_waiting_segments_from_the_first_damaged_one_on_are_dropped(cache, harm):
-    """The log must have no hole, so what follows a damaged segment goes too, loudly."""
-    for txid in range(1, 6):
-        add(cache, txid)
-    upload(cache, 1)
-    path = cache.directory / "segments" / cache.records()[2].file_name
-    data = path.read_bytes()
-    if harm == "flipped":
-        path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
-    elif harm == "short":
-        path.write_bytes(data[:-1])
-    else:
-        path.unlink()
-        if harm == "directory":
-            path.mkdir()
-    with reopened(cache) as cache:
-        assert txids(cache.records()) == [1, 2]
-        assert cache.durable().last_txid == 1
-        (message,) = cache.recovered
-        assert "transactions 3 to 5 must be caught up" in message
-        assert cache.read(cache.head()) == content(2)
-    with reopened(cache) as cache:
-        assert txids(cache.records()) == [1, 2]
-
-
-def test_an_orphan_is_removed_and_reported(cache):
-    """A finished file without a row: a crash at the last step, or a ledger that lost rows."""
-    add(cache, 1)
-    (cache.directory / "segments" / "draft-9.tmp").write_bytes(b"x")
-    (cache.directory / "segments" / record(2).file_name).write_bytes(b"x")
-    with reopened(cache) as cache:
-        (message,) = cache.recovered
-        assert record(2).file_name in message
-        assert len(files_in(cache.directory)) == 1
-
-
-def test_a_cache_that_is_deleted_live_says_so(cache):
-    """Rows written to a file without a name would vanish: no write succeeds before the cache is
-    opened again, and then it is empty."""
-    add(cache, 1)
-    shutil.rmtree(cache.directory)
-    for write in (lambda: add(cache, 2), lambda: cache.uploading(1)):
-        with pytest.raises(LedgerDamaged, match="removed or replaced while in use"):
-            write()
-    cache.reopen()
-    assert cache.head() is None
-    add(cache, 1)
-    with reopened(cache) as cache:
-        assert txids(cache.records()) == [1]
-
-
-def test_a_directory_of_segments_that_is_deleted_live_comes_back(cache):
-    """What lay there is known to be gone; what comes next has a place."""
-    lost = add(cache, 1)
-    shutil.rmtree(cache.directory / "segments")
-    add(cache, 2)
-    for read in (cache.read, cache.open_segment):
-        with pytest.raises(DamageError, match="gone"):
-            read(lost)
-    assert not cache.intact(lost)
-    with reopened(cache) as cache:
-        assert cache.head() is None
-        assert "must be caught up" in cache.recovered[0]
-        add(cache, 1)
-
-
-def test_a_replaced_ledger_is_noticed(cache):
-    """An older copy put over a live ledger gets no writes of ours."""
-    path = cache.directory / "state.db"
-    shutil.copy(path, path.with_suffix(".copy"))
-    os.replace(path.with_suffix(".copy"), path)
-    with pytest.raises(LocalIOError, match="removed or replaced"):
-        cache.put(Fact.DATABASE, "b")
-
-
 def test_a_full_disk_is_disk_full(cache):
     """SQLite's own limit stands for the disk's: the ledger reports it as such and recovers."""
     cache._ledger._file.run("PRAGMA max_page_count = 10")
@@ -457,8 +254,8 @@ def test_a_full_disk_is_disk_full(cache):
     cache.put(Fact.DATABASE, "x" * 100_000)
 
 
-def test_a_ledger_that_somebody_locks_is_an_error_of_its_own(cache):
-    """Busy is not damage: nothing is set aside for it."""
+def test_a_locked_ledger_is_not_damage(cache):
+    """The next statement works again, and no ledger is set aside."""
     cache._ledger._file.run("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(cache.directory / "state.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -501,37 +298,3 @@ def test_capture_and_upload_share_the_cache(cache):
     assert errors == []
     assert cache.durable().last_txid == 150
     assert cache.pending_bytes() == 0
-
-
-def test_a_segment_that_cannot_be_read_at_the_start_is_told_with_its_reason(cache_directory):
-    """A bad block must not keep a replicator from starting; what it held is caught up."""
-    with Cache.open(cache_directory) as cache:
-        add(cache, 1)
-    files = StrikingFiles(name_of)
-    files.strike(("pread", "segment"), 1, errno.EIO, lasting=False)
-    with Cache.open(cache_directory, files) as cache:
-        assert cache.pending() == []
-        assert "input/output error; transactions 1 to" in cache.recovered[0]
-
-
-def test_a_disk_that_refuses_is_not_damage(cache_directory):
-    """It may answer again, and then the segment is what it was."""
-    files = StrikingFiles(name_of)
-    with Cache.open(cache_directory, files) as cache:
-        record = add(cache, 1)
-        files.strike(("open", "segment"), 1, errno.EIO, lasting=False)
-        with pytest.raises(LocalIOError, match="input/output error"):
-            cache.intact(record)
-        assert cache.intact(record)
-
-
-def test_hashes_that_cannot_be_read_are_told(tmp_path, caplog):
-    """They cost a scan or a snapshot, which somebody may wonder about."""
-    files = StrikingFiles(name_of)
-    base = HashBase(tmp_path / "pages.xxh", files, least_changes=0)
-    assert base.load() is None
-    assert caplog.text == ""
-    (tmp_path / "pages.xxh").write_bytes(b"hashes")
-    files.strike(("pread", "hashes"), 1, errno.EIO, lasting=False)
-    assert base.load() is None
-    assert "input/output error; the hashes of all pages are lost" in caplog.text

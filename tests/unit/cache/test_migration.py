@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from replicator.cache.schema import FORMAT, check_sum
 from replicator.errors import DiskFull, LedgerDamaged, LedgerTooNew, LocalIOError
 from replicator.model import DatabaseState, Kind, WalPosition
 from replicator.system.files import Files
+from tests.helpers.cache import query
 from tests.helpers.files import CountingFiles, Crash, CrashingFiles, FailingFiles, KillingFiles
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "ledger-v1"
@@ -61,13 +61,6 @@ SETTLED = [
 def old_cache_directory(tmp_path):
     shutil.copytree(FIXTURE / "cache", tmp_path / "cache")
     return tmp_path / "cache"
-
-
-def query(directory, sql, *parameters):
-    db = sqlite3.connect(directory / "state.db", isolation_level=None)
-    rows = db.execute(sql, parameters).fetchall()
-    db.close()
-    return rows
 
 
 def content(directory):

@@ -1,4 +1,4 @@
-"""The ledger under damage: noticed, set aside, said; never believed, never fatal."""
+"""cache/ledger.py: no row with a wrong value is believed, and every row is found by an index."""
 
 import os
 import shutil
@@ -15,51 +15,23 @@ from replicator.cache.schema import delivery_of, delivery_row, record_of, segmen
 from replicator.errors import LedgerDamaged, LocalIOError
 from replicator.model import Kind
 from replicator.system.files import Files
-from tests.helpers.cache import add, hashes_of, record, upload
+from tests.helpers.cache import (
+    add,
+    assert_set_aside,
+    hashes_of,
+    query,
+    record,
+    upload,
+)
 from tests.helpers.files import CountingFiles, FailingFiles
 
 
-def fill(directory):
-    with Cache.open(directory) as cache:
-        cache.save_hashes(0, hashes_of(3))
-        for txid in range(1, 6):
-            add(cache, txid, change=b"change" * txid)
-        upload(cache, 1)
-        cache.put(Fact.DATABASE, "1:2")
-        cache.put(Fact.CLAIM, "3")
-        return cache.records()
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory):
-    """A good cache directory to copy, and its records."""
-    directory = tmp_path_factory.mktemp("filled") / "cache"
-    return directory, fill(directory)
-
-
-@pytest.fixture
-def filled_cache(filled, tmp_path):
-    shutil.copytree(filled[0], tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-def change_rows(directory, sql):
-    db = sqlite3.connect(directory / "state.db", isolation_level=None)
-    db.execute(sql)
-    db.close()
-
-
-def assert_set_aside(directory, reason, number=1):
-    with Cache.open(directory) as cache:
-        assert cache.head() is cache.get(Fact.DATABASE) is None
-        assert reason in cache.recovered[0]
-        assert "set aside" in cache.recovered[0]
-        assert os.listdir(directory / "segments") == []
-        assert (directory / f"state.db.corrupt-{number}").exists()
-        add(cache, 1)
-    with Cache.open(directory) as cache:
-        assert cache.recovered == []
-        assert cache.head().first_txid == 1
+def test_the_ledger_commits_durably(cache):
+    """synchronous = FULL: a commit of the ledger survives a power cut."""
+    (found,) = cache._ledger._file.run("PRAGMA synchronous")
+    assert found == (2,)
+    (found,) = cache._ledger._file.run("PRAGMA journal_mode")
+    assert found == ("wal",)
 
 
 @given(st.integers(1, 2**62), st.sampled_from(Kind), st.booleans(), st.none() | st.text())
@@ -78,69 +50,32 @@ def test_a_record_survives_its_row(txid, kind, stored, text):
     assert record_of(segment_row(before), delivery) == before
 
 
-@pytest.mark.parametrize("garbage", [
-    b"", b"x", b"SQLite format 3\0" + b"\xff" * 5000, b"\0" * 4096,
-])  # fmt: skip
-def test_garbage_is_set_aside(filled_cache, garbage):
-    """Whatever stands in its place, even a file that SQLite takes for a new database."""
-    (filled_cache / "state.db").write_bytes(garbage)
-    assert_set_aside(
-        filled_cache, "the ledger is damaged" if len(garbage) > 512 else "is cut short"
-    )
-
-
-def test_a_directory_is_set_aside(filled_cache):
-    """Somebody's mistake, but not the end."""
-    (filled_cache / "state.db").unlink()
-    (filled_cache / "state.db").mkdir()
-    assert_set_aside(filled_cache, "is a directory")
-
-
-def test_what_is_set_aside_gets_a_name_of_its_own(filled_cache):
-    """Evidence is never overwritten."""
-    (filled_cache / "state.db").write_bytes(b"x")
-    assert_set_aside(filled_cache, "cut short", 1)
-    (filled_cache / "state.db").write_bytes(b"y")
-    assert_set_aside(filled_cache, "cut short", 2)
-    assert (filled_cache / "state.db.corrupt-1").read_bytes() == b"x"
-
-
-@pytest.mark.parametrize("with_log", [True, False])
-def test_a_deleted_ledger_is_reported(filled_cache, with_log):
-    """An empty cache because of a deletion is not a new cache; its old log is not replayed."""
-    (filled_cache / "state.db").unlink()
-    if with_log:
-        (filled_cache / "state.db-wal").write_bytes(b"left over")
-    with Cache.open(filled_cache) as cache:
-        assert cache.head() is None
-        assert "the ledger was missing" in cache.recovered[0]
-        assert len(cache.recovered) == 6
-    assert (filled_cache / "state.db.corrupt-1-wal").exists() == with_log
-
-
-@pytest.mark.parametrize(("sql", "reason"), [
-    ("UPDATE delivery SET status = 3 WHERE first_txid = 2", "delivery of 2 does not match"),
-    ("DELETE FROM delivery WHERE first_txid = 2", "delivery of 2 does not match"),
-    ("UPDATE delivery SET destination = 'x' WHERE first_txid = 2", "delivery of 2 does not"),
-    ("UPDATE delivery SET first_txid = 9 WHERE first_txid = 5", "delivery of 5 does not"),
-    ("DELETE FROM segment WHERE first_txid = 5", "delivery has no segment"),
-    ("DELETE FROM destination", "destination 'primary' is missing"),
-    ("UPDATE destination SET first_txid = 3", "destination 'primary' does not match"),
-    ("UPDATE destination_fact SET value = '9'", "fact 'claim' of primary does not match"),
-    ("UPDATE segment SET checksum = '0000000000000000'", "segment 1 does not match"),
-    ("UPDATE segment SET first_txid = 9 WHERE first_txid = 5", "segment 9 does not match"),
-    ("UPDATE segment SET check_sum = NULL WHERE first_txid = 5", "segment 5 does not match"),
-    ("UPDATE segment SET key = CAST(x'ff' AS TEXT)", "Could not decode"),
-    ("DELETE FROM segment WHERE first_txid = 3", "the segment before txid 4 is missing"),
-    ("UPDATE fact SET value = 'someone' WHERE name = 'writer'", "fact 'writer' does not match"),
-    ("UPDATE fact SET name = 'other' WHERE name = 'writer'", "fact 'other' does not match"),
-    ("DELETE FROM fact", "its format is None"),
-    ("DROP TABLE fact", "no such table"),
-    ("ALTER TABLE segment DROP COLUMN metadata", "no such column"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("UPDATE delivery SET status = 3 WHERE first_txid = 2", "delivery of 2 does not match"),
+        ("DELETE FROM delivery WHERE first_txid = 2", "delivery of 2 does not match"),
+        ("UPDATE delivery SET destination = 'x' WHERE first_txid = 2", "delivery of 2 does not"),
+        ("UPDATE delivery SET first_txid = 9 WHERE first_txid = 5", "delivery of 5 does not"),
+        ("DELETE FROM segment WHERE first_txid = 5", "delivery has no segment"),
+        ("DELETE FROM destination", "destination 'primary' is missing"),
+        ("UPDATE destination SET first_txid = 3", "destination 'primary' does not match"),
+        ("UPDATE destination_fact SET value = '9'", "fact 'claim' of primary does not match"),
+        ("UPDATE segment SET checksum = '0000000000000000'", "segment 1 does not match"),
+        ("UPDATE segment SET first_txid = 9 WHERE first_txid = 5", "segment 9 does not match"),
+        ("UPDATE segment SET check_sum = NULL WHERE first_txid = 5", "segment 5 does not match"),
+        ("UPDATE segment SET key = CAST(x'ff' AS TEXT)", "Could not decode"),
+        ("DELETE FROM segment WHERE first_txid = 3", "the segment before txid 4 is missing"),
+        ("UPDATE fact SET value = 'someone' WHERE name = 'writer'", "fact 'writer' does not match"),
+        ("UPDATE fact SET name = 'other' WHERE name = 'writer'", "fact 'other' does not match"),
+        ("DELETE FROM fact", "its format is None"),
+        ("DROP TABLE fact", "no such table"),
+        ("ALTER TABLE segment DROP COLUMN metadata", "no such column"),
+    ],
+)
 def test_a_row_that_changed_is_noticed(filled_cache, sql, reason):
     """SQLite calls all of these a good database; the rows' own checks do not."""
-    change_rows(filled_cache, sql)
+    query(filled_cache, sql)
     assert_set_aside(filled_cache, reason)
 
 
@@ -148,7 +83,7 @@ def test_an_acknowledgement_is_never_made_by_a_flipped_bit(filled_cache, filled)
     """Each bit of the one byte that says how far a segment got."""
     for status in (1, 3, 4, 0, 6, 10, 18, 34, 66):
         if status != filled[1][1].delivery.status:
-            change_rows(filled_cache, f"UPDATE delivery SET status = {status} WHERE first_txid = 2")
+            query(filled_cache, f"UPDATE delivery SET status = {status} WHERE first_txid = 2")
             with pytest.raises(LedgerDamaged):
                 Ledger(filled_cache / "state.db", Files())
 
@@ -185,7 +120,7 @@ def test_any_flipped_bit_or_truncation_is_harmless_or_noticed(filled, tmp_path, 
 def test_damage_met_later_is_an_error_with_a_way_out(filled_cache):
     """A live ledger that breaks raises; the next opening sets it aside."""
     with Cache.open(filled_cache) as cache:
-        change_rows(filled_cache, "UPDATE segment SET size = 1")
+        query(filled_cache, "UPDATE segment SET size = 1")
         with pytest.raises(LedgerDamaged, match="does not match its checksum") as caught:
             cache.head()
         assert "set aside" in caught.value.hint
@@ -195,7 +130,7 @@ def test_damage_met_later_is_an_error_with_a_way_out(filled_cache):
 
 def test_damaged_page_hash_changes_cost_the_hashes_only(filled_cache, filled):
     """They can be made again from the database; the segments cannot."""
-    change_rows(filled_cache, "UPDATE change SET entries = x'00' WHERE last_txid = 2")
+    query(filled_cache, "UPDATE change SET entries = x'00' WHERE last_txid = 2")
     with Cache.open(filled_cache) as cache:
         assert cache.records() == filled[1]
         with pytest.raises(LedgerDamaged):

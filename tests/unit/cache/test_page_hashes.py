@@ -1,6 +1,7 @@
-"""Page hashes across restarts: exact for every txid since the base, or not at all."""
+"""cache/page_hashes.py: page hashes across restarts, exact since the base, or none."""
 # ruff: noqa: PLR1704 - a cache that is opened again keeps its name
 
+import errno
 import random
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 
 from replicator.cache.cache import Cache
 from replicator.cache.limits import CacheLimits
+from replicator.cache.page_hashes import HashBase
 from replicator.errors import LocalIOError
 from replicator.format.page_hashes import HashChange, replay
 from replicator.format.wal import HEADER_SIZE, FrameBuilder, parse_header, scan
 from tests.helpers.cache import PAGE_SIZE, add, hashes_of, page, record
-from tests.helpers.files import FailingFiles
+from tests.helpers.disk_faults import name_of
+from tests.helpers.files import FailingFiles, StrikingFiles
 
 
 def commit(hashes, numbers, *, pages, version):
@@ -186,3 +189,15 @@ def test_a_save_that_fails_keeps_the_old_base(tmp_path, cache):
         with pytest.raises(LocalIOError):
             cache.save_hashes(1, hashes)
         assert cache.load_hashes(1).to_bytes() == hashes.to_bytes()
+
+
+def test_hashes_that_cannot_be_read_are_logged(tmp_path, caplog):
+    """Their loss costs a scan or a snapshot; the log has the reason."""
+    files = StrikingFiles(name_of)
+    base = HashBase(tmp_path / "pages.xxh", files, least_changes=0)
+    assert base.load() is None
+    assert caplog.text == ""
+    (tmp_path / "pages.xxh").write_bytes(b"hashes")
+    files.strike(("pread", "hashes"), 1, errno.EIO, lasting=False)
+    assert base.load() is None
+    assert "input/output error; the hashes of all pages are lost" in caplog.text

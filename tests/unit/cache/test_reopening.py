@@ -1,6 +1,7 @@
-"""The cache in use while its directory is taken away from under it."""
+"""A cache in use whose directory or ledger is removed or replaced."""
+# ruff: noqa: PLR1704 - a cache that is opened again keeps its name
 
-import logging
+import os
 import shutil
 
 import pytest
@@ -8,8 +9,32 @@ import pytest
 from replicator.cache.cache import Cache
 from replicator.cache.records import Fact
 from replicator.errors import LedgerDamaged, LocalIOError
-from tests.helpers.cache import add, content, upload
+from tests.helpers.cache import add, content, reopened, txids, upload
 from tests.helpers.files import FailingFiles
+
+
+def test_a_cache_that_is_deleted_in_use_refuses_writes(cache):
+    """Rows written to a file without a name would vanish: no write succeeds before the cache is
+    opened again, and then it is empty."""
+    add(cache, 1)
+    shutil.rmtree(cache.directory)
+    for write in (lambda: add(cache, 2), lambda: cache.uploading(1)):
+        with pytest.raises(LedgerDamaged, match="removed or replaced while in use"):
+            write()
+    cache.reopen()
+    assert cache.head() is None
+    add(cache, 1)
+    with reopened(cache) as cache:
+        assert txids(cache.records()) == [1]
+
+
+def test_a_replaced_ledger_is_noticed(cache):
+    """An older copy put over a live ledger gets no writes of ours."""
+    path = cache.directory / "state.db"
+    shutil.copy(path, path.with_suffix(".copy"))
+    os.replace(path.with_suffix(".copy"), path)
+    with pytest.raises(LocalIOError, match="removed or replaced"):
+        cache.put(Fact.DATABASE, "b")
 
 
 def test_an_older_copy_in_the_ledgers_place_is_not_believed(cache, tmp_path):
@@ -54,38 +79,3 @@ def test_reopening_can_be_tried_again(tmp_path):
     cache.reopen()
     assert cache.head() is None
     cache.close()
-
-
-def test_a_file_that_cannot_be_removed_is_told(tmp_path, caplog):
-    """It takes space that nothing counts any more."""
-    cache = Cache.open(tmp_path / "cache", files := FailingFiles(at=0))
-    record = add(cache, 1)
-    upload(cache, 1)
-    files.act = lambda number, call, args, kwargs: files.refuse(call, args, kwargs)
-    files.refuse = refuse_unlink
-    cache.trim(0)
-    assert f"{record.file_name}: input/output error; it takes space" in caplog.text
-    files.refuse = lambda call, args, kwargs: call(*args, **kwargs)
-    cache.close()
-    with Cache.open(tmp_path / "cache") as cache:
-        assert list((cache.directory / "segments").iterdir()) == []
-
-
-def refuse_unlink(call, args, kwargs):
-    if call.__name__ == "unlink":
-        raise OSError(5, "Input/output error")
-    return call(*args, **kwargs)
-
-
-def test_what_was_found_wrong_is_told(cache, caplog):
-    """At opening, in the log: nobody would ask for it."""
-    first = add(cache, 1)
-    cache.close()
-    (cache.directory / "segments" / first.file_name).unlink()
-    with caplog.at_level(logging.WARNING), Cache.open(cache.directory) as again:
-        assert again.recovered == [record.getMessage() for record in caplog.records]
-        assert "transactions 1 to 1 must be caught up" in caplog.text
-    (cache.directory / "state.db").write_bytes(b"not a ledger" * 100)
-    caplog.clear()
-    Cache.open(cache.directory).close()
-    assert "it was set aside" in caplog.text
