@@ -1,15 +1,14 @@
-"""The command line: parses, calls the library, formats. It decides nothing by itself.
+"""The command line: parses options, calls the library, formats the result; decides nothing.
 
-One file per command. Exit codes are those of :mod:`replicator.errors`, and 128 + N when
+One module per command. Exit codes are those of :mod:`replicator.errors`, and 128 + N when
 signal N ended the program.
 """
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -23,6 +22,7 @@ from replicator.cli import (
     drill,
     flush,
     history,
+    options,
     output,
     pin,
     prune,
@@ -37,20 +37,49 @@ from replicator.cli import open as open_
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.sidecar.launch import Start, run_here
 
-__all__ = ["app", "call", "ended"]
+__all__ = ["application", "call", "ended"]
 
 # click's UsageError, under whatever name this version of typer keeps it
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-app = typer.Typer(
-    name="replicator",
-    help="Keeps a SQLite database safe in S3, and rebuilds it to any transaction.",
-    epilog="Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 damage, 4 gap, 5 store "
-    "unreachable or not durable, 6 refused, 7 local I/O, 8 already running, "
-    "9 nothing to restore, 128+N signal N.",
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+COMMANDS: dict[str, Callable[..., int | None]] = {
+    module.__name__.rpartition(".")[2]: module.command
+    for module in (
+        run,
+        restore,
+        status,
+        flush,
+        snapshot,
+        history,
+        diff,
+        open_,
+        verify,
+        drill,
+        cost,
+        prune,
+        pin,
+        unpin,
+        doctor,
+        demo,
+    )
+}
+
+
+def application(*names: str) -> typer.Typer:
+    """The program with the commands of these names, or with all: one is built 12 ms sooner."""
+    app = typer.Typer(
+        name="replicator",
+        help="Replicates SQLite databases to S3, and restores them to any transaction.",
+        epilog="Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 damage, 4 gap, 5 store "
+        "unreachable or not durable, 6 refused, 7 local I/O, 8 already running, "
+        "9 nothing to restore, 128+N signal N.",
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name in names or COMMANDS:
+        app.command(name)(options.expanded(COMMANDS[name]))
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -59,7 +88,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool,
@@ -69,29 +97,8 @@ def _root(
     pass
 
 
-for _command in (
-    run,
-    restore,
-    status,
-    flush,
-    snapshot,
-    history,
-    diff,
-    open_,
-    verify,
-    drill,
-    cost,
-    prune,
-    pin,
-    unpin,
-    doctor,
-    demo,
-):
-    app.command(_command.__name__.rpartition(".")[2])(_command.command)
-
-
 def wants_json(args: Sequence[str]) -> bool:
-    """Whether errors are to be JSON, known even when the arguments cannot be parsed."""
+    """True if errors are printed as JSON; works for arguments that cannot be parsed, too."""
     ours = args[: args.index("--")] if "--" in args else args
     return "--json" in ours or os.environ.get("REPLICATOR_JSON", "").lower() in ("1", "true", "yes")
 
@@ -102,7 +109,8 @@ def call(args: Sequence[str], start: Start = run_here) -> int:
     ``replicator run`` passes its request to ``start``.
     """
     try:
-        code = typer.main.get_command(_asked_for(args)).main(
+        names = [name for name in args[:1] if name in COMMANDS]
+        code = typer.main.get_command(application(*names)).main(
             list(args) or ["--help"],
             prog_name="replicator",
             standalone_mode=False,
@@ -110,24 +118,14 @@ def call(args: Sequence[str], start: Start = run_here) -> int:
         )
     except _UsageError as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "replicator")
-        return _failed(args, ConfigError(_lower(error), hint=f"see {command} --help"))
+        return _failed(args, ConfigError(_lower(error), hint=f"see {command} --help", code="usage"))
     except (ReplicatorError, typer.Abort, KeyboardInterrupt, BrokenPipeError) as error:
         return ended(args, error)
     return code if isinstance(code, int) else 0
 
 
-def _asked_for(args: Sequence[str]) -> typer.Typer:
-    """The application with the one command that ``args`` names; 12 ms less than with all."""
-    named = [command for command in app.registered_commands if [command.name] == [*args[:1]]]
-    if not named:
-        return app
-    found = copy.copy(app)
-    found.registered_commands = named
-    return found
-
-
 def ended(args: Sequence[str], error: BaseException) -> int:
-    """The exit code of what ended in ``error``, which is reported where there is a reader."""
+    """The exit code for ``error``; reports the errors of the library."""
     if isinstance(error, ReplicatorError):
         return _failed(args, error)
     if not isinstance(error, BrokenPipeError):
@@ -142,6 +140,6 @@ def _failed(args: Sequence[str], error: ReplicatorError) -> int:
 
 
 def _lower(error: Exception) -> str:
-    """A usage error in the project's own voice: lower case, no final stop."""
+    """The message of a usage error in the style of the project: lower case, no final stop."""
     text = getattr(error, "format_message", lambda: str(error))().rstrip(".")
     return str(text[:1].lower() + text[1:])

@@ -1,10 +1,9 @@
-"""``replicator cost``: what a month of this costs at list prices."""
+"""``replicator cost``: the monthly bill at list prices."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from replicator.cli import options, output
 
@@ -12,98 +11,63 @@ if TYPE_CHECKING:
     from replicator.inspect.cost import Bill, CostReport, Usage
 
 
-def command(
-    bucket: options.Bucket = "",
-    prefix: options.Prefix = "",
-    url: options.Url = "",
-    endpoint_url: options.EndpointUrl = None,
-    region: options.Region = None,
-    profile: options.Profile = None,
-    gb_month: Annotated[
-        float | None,
-        typer.Option(
-            "--price-gb-month",
-            envvar="REPLICATOR_PRICE_GB_MONTH",
-            metavar="USD",
-            help="your price for a GB stored for a month",
-            min=0,
-        ),
-    ] = None,
-    put: Annotated[
-        float | None,
-        typer.Option(
-            "--price-put",
-            envvar="REPLICATOR_PRICE_PUT",
-            metavar="USD",
-            help="for 1000 PUT requests",
-            min=0,
-        ),
-    ] = None,
-    listing: Annotated[
-        float | None,
-        typer.Option(
-            "--price-list",
-            envvar="REPLICATOR_PRICE_LIST",
-            metavar="USD",
-            help="for 1000 LIST requests",
-            min=0,
-        ),
-    ] = None,
-    get: Annotated[
-        float | None,
-        typer.Option(
-            "--price-get",
-            envvar="REPLICATOR_PRICE_GET",
-            metavar="USD",
-            help="for 1000 GET requests",
-            min=0,
-        ),
-    ] = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Estimate the monthly bill, next to Litestream's scheme for the same workload.
+def _price(of: str, help: str) -> Any:  # noqa: A002 - the word of typer
+    return options.option(f"--price-{of}", metavar="USD", help=help, min=0)
 
-    From what is stored and from the newest day of the log. No free tier, no traffic.
+
+@dataclass(frozen=True, slots=True)
+class OwnPrices(options.Options):
+    """The prices of a user, in USD."""
+
+    gb_month: Annotated[float | None, _price("gb-month", "price of one GB stored for a month")] = (
+        None
+    )
+    put: Annotated[float | None, _price("put", "price of 1000 PUT requests")] = None
+    listing: Annotated[float | None, _price("list", "price of 1000 LIST requests")] = None
+    get: Annotated[float | None, _price("get", "price of 1000 GET requests")] = None
+
+
+def command(
+    *, location: options.Location, prices: OwnPrices, as_json: options.AsJson = False
+) -> None:
+    """Estimate the monthly bill, next to that of Litestream for the same workload.
+
+    The estimate uses the stored objects and the newest day of the archive. It includes neither a
+    free tier nor traffic.
     """
     from replicator.inspect.cost import cost_at, own_prices
 
-    report = cost_at(
-        options.address(bucket, prefix, url, endpoint_url, region, profile),
-        own_prices(gb_month=gb_month, put=put, listing=listing, get=get),
-    )
-    if as_json:
-        output.emit_json(report)
-    else:
-        show(report)
+    report = cost_at(location.address, own_prices(**asdict(prices)))
+    output.result(report, show, as_json=as_json)
 
 
 def show(report: CostReport) -> None:
-    """The workload, then a month of both schemes, then the bills."""
+    """The workload, then a month of both programs, then the bills."""
     work = report.workload
     output.say(f"[bold]{output.safe(report.url)}[/], an estimate")
     output.facts(
         [
             (
                 "stored",
-                f"log {output.size(report.log_bytes)}, merged "
+                f"segments {output.size(report.log_bytes)}, merges "
                 f"{output.size(report.merged_bytes)}, snapshots "
                 f"{output.size(report.snapshot_bytes)}",
             ),
             (
                 "a day",
                 f"{work.transactions:,.0f} transactions in {work.active[1]:,.0f} seconds of "
-                f"activity, {output.size(work.log_bytes)} of log",
+                f"activity, {output.size(work.log_bytes)} of segments",
             ),
         ]
     )
     output.say()
     output.table(
         ("a month", ">stored", ">PUT", ">LIST", ">GET"),
-        [("replicator", *_usage(report.ours)), ("Litestream's scheme", *_usage(report.litestream))],
+        [("replicator", *_usage(report.ours)), ("Litestream", *_usage(report.litestream))],
     )
     output.say()
     output.table(
-        ("USD a month", ">replicator", ">of it storage", ">Litestream's scheme", ">of it storage "),
+        ("USD a month", ">replicator", ">storage", ">Litestream", ">storage "),
         [_bill(*pair) for pair in report.bills],
     )
     output.say()

@@ -1,7 +1,8 @@
-"""``replicator demo``: lose a database on purpose, get it back, prove that it is the same.
+"""``replicator demo``: lose a database on purpose, restore it, check that it is the same.
 
-A real S3 server, the real sidecar, a writer at full speed, SIGKILL for all of them. What is
-restored is compared byte by byte with an image of the lost database, taken by SQLite itself.
+The demo uses a real S3 server, the real sidecar, a writer at full speed, and SIGKILL for all of
+them. It compares the restored file byte by byte with an image of the lost database that SQLite
+itself made.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from replicator.cli import options, output
 from replicator.cli import restore as restore_command
 from replicator.cli import status as status_command
@@ -30,23 +29,29 @@ from replicator.errors import DamageError, ReplicatorError
 from replicator.model import ReplicationStatus, RestoreReport
 
 _BUCKET = "demo"
-_PATIENCE = 60.0  # seconds for any one step
+_TIMEOUT = 60.0  # seconds for any one step
 
 
 def command(
+    *,
     seconds: Annotated[
         float,
-        typer.Option(envvar="REPLICATOR_DEMO_SECONDS", metavar="N", help="how long to write"),
+        options.option(
+            "--seconds",
+            envvar="REPLICATOR_DEMO_SECONDS",
+            metavar="N",
+            help="how long the application writes",
+        ),
     ] = 5.0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Lose a database on purpose and get it back.
+    """Lose a database on purpose and restore it.
 
-    Everything is real and on this machine: the S3 server, the sidecar, the SIGKILL.
+    Everything is real and runs on this machine: the S3 server, the sidecar, the SIGKILL.
     """
     from replicator.testing import SeaweedServer
 
-    with _workplace() as home, SeaweedServer(bucket=_BUCKET) as server:
+    with _directory() as home, SeaweedServer(bucket=_BUCKET) as server:
         demo = Demo(home, server.endpoint_url, server.environment(), quiet=as_json)
         with contextlib.closing(demo):
             figures = demo.play(seconds)
@@ -55,12 +60,12 @@ def command(
     if not figures["identical"]:
         raise DamageError(
             "the restored database differs from the lost one",
-            hint="this must never happen; please report it",
+            hint="this is a bug; please report it",
         )
 
 
 @contextlib.contextmanager
-def _workplace() -> Iterator[Path]:
+def _directory() -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="replicator-demo-"))
     try:
         yield home
@@ -70,7 +75,7 @@ def _workplace() -> Iterator[Path]:
 
 @dataclass
 class Demo:
-    """One performance: its directory, its processes, its figures."""
+    """One run of the demo: its directory, its processes, its figures."""
 
     home: Path
     endpoint_url: str
@@ -88,8 +93,8 @@ class Demo:
         return self.home / "restored" / "app.db"
 
     @property
-    def witness(self) -> Path:
-        return self.home / "witness" / "app.db"
+    def reference(self) -> Path:
+        return self.home / "reference" / "app.db"
 
     @property
     def commits(self) -> Path:
@@ -104,16 +109,16 @@ class Demo:
         self.compare()
         return self.figures
 
-    # ------------------------------------------------------------------- the acts
+    # ------------------------------------------------------------------- the steps
 
     def prepare(self) -> None:
         self.title("A database, an S3 server, a sidecar")
         rows = self.app("create", self.database)
-        self.tell(
+        self.report(
             f"a database of {int(rows):,} orders, {output.size(self.database.stat().st_size)}",
             self.database,
         )
-        self.tell("an S3 server, SeaweedFS", self.endpoint_url)
+        self.report("an S3 server, SeaweedFS", self.endpoint_url)
         self.launch("replicator", "run", str(self.database), log="sidecar.log")
         self.show(
             "replicator", "run", "app.db", "--bucket", _BUCKET, "--endpoint-url", self.endpoint_url
@@ -121,23 +126,23 @@ class Demo:
         self.until_following()
 
     def until_following(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while time.monotonic() < deadline:
             with contextlib.suppress(ReplicatorError):
                 if self.status().last_snapshot is not None:
                     return
             time.sleep(0.1)
-        raise ReplicatorError("the sidecar did not start", hint=self.last_words())
+        raise ReplicatorError("the sidecar did not start", hint=self.log_end())
 
     def write(self, seconds: float) -> subprocess.Popen[bytes]:
         self.title("An application writes as fast as it can")
         writer = self.launch("app", "write", str(self.database), str(self.commits))
         time.sleep(seconds)
         status = self.status()
-        noted = self.noted()
-        self.figures["commits_per_second"] = round(len(noted) / seconds)
-        self.tell(
-            f"{len(noted):,} transactions in {output.duration(seconds)}, one order each",
+        recorded = self.recorded()
+        self.figures["commits_per_second"] = round(len(recorded) / seconds)
+        self.report(
+            f"{len(recorded):,} transactions in {output.duration(seconds)}, one order each",
             f"{self.figures['commits_per_second']:,} a second",
         )
         self.show("replicator", "status", "app.db")
@@ -146,26 +151,26 @@ class Demo:
         return writer
 
     def make_durable(self, writer: subprocess.Popen[bytes]) -> None:
-        self.title("The writer is frozen in mid-flight; everything so far is flushed")
+        self.title("The writer is stopped; every commit so far is flushed")
         writer.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         self.show("replicator", "flush", "app.db")
         position = json.loads(self.cli("flush", str(self.database), "--json"))
         took = time.monotonic() - began
         self.figures |= {"durable_txid": position["txid"], "flush_seconds": round(took, 3)}
-        self.tell(f"durable up to transaction {position['txid']:,}", output.duration(took))
-        self.witness.parent.mkdir()
+        self.report(f"durable up to transaction {position['txid']:,}", output.duration(took))
+        self.reference.parent.mkdir()
         for suffix in ("", "-wal"):
-            shutil.copyfile(f"{self.database}{suffix}", f"{self.witness}{suffix}")
+            shutil.copyfile(f"{self.database}{suffix}", f"{self.reference}{suffix}")
 
     def lose_everything(self) -> None:
-        self.title("Disaster: SIGKILL for both; database, log and cache deleted")
+        self.title("Disaster: SIGKILL for both; database, WAL and cache deleted")
         self.close()
         for path in self.home.glob("*app.db*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         left = [path.name for path in self.home.iterdir() if path.is_file()]
         self.show("ls")
-        self.tell("  ".join(sorted(left)), "")
+        self.report("  ".join(sorted(left)), "")
 
     def restore(self) -> None:
         self.title("A new machine: one command")
@@ -185,29 +190,28 @@ class Demo:
 
     def compare(self) -> None:
         self.title("Is it the same?")
-        self.app("image", self.witness)
-        lost, found = self.witness.read_bytes(), self.restored.read_bytes()
-        committed = self.noted()[-1]
+        self.app("image", self.reference)
+        lost, found = self.reference.read_bytes(), self.restored.read_bytes()
+        committed = self.recorded()[-1]
         rows = int(self.app("count", self.restored))
-        complete = rows in (committed, committed + 1)  # the writer may freeze before its note
+        complete = rows in (committed, committed + 1)  # the writer may stop before it records one
         self.figures |= {
-            "commits": len(self.noted()),
+            "commits": len(self.recorded()),
             "orders": rows,
             "identical": lost == found and complete,
         }
         self.verdict(
-            f"{len(found):,} bytes, compared one by one with what SQLite itself "
-            "makes of the lost files",
+            f"{len(found):,} bytes, identical to the database that SQLite makes of the lost files",
             good=lost == found,
         )
         self.verdict(
-            f"{rows:,} orders, each that the application had been told is committed", good=complete
+            f"{rows:,} orders, including every order whose commit succeeded", good=complete
         )
 
     # -------------------------------------------------------------- processes
 
     def environment(self) -> dict[str, str]:
-        """The machine's own, less everything that could point elsewhere."""
+        """The environment of this process, without variables that select another store."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -247,15 +251,15 @@ class Demo:
             cwd=self.home,
             text=True,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=False,
         )
         if done.returncode:
-            raise ReplicatorError(f"{command[-1]}: {done.stderr.strip()}", hint=self.last_words())
+            raise ReplicatorError(f"{command[-1]}: {done.stderr.strip()}", hint=self.log_end())
         return done.stdout
 
     def close(self) -> None:
-        """SIGKILL for whatever runs."""
+        """Send SIGKILL to every process of the demo."""
         for process in self._running:
             process.kill()
             process.wait()
@@ -268,11 +272,11 @@ class Demo:
 
         return ReplicationStatus(**ask(self.database, None, {"command": "status"}))
 
-    def noted(self) -> list[int]:
-        """What the application knows to be committed."""
+    def recorded(self) -> list[int]:
+        """The orders that the application recorded as committed."""
         return [int(line) for line in self.commits.read_bytes().split(b"\n")[:-1]]
 
-    def last_words(self) -> str:
+    def log_end(self) -> str:
         log = self.home / "sidecar.log"
         return " / ".join(log.read_text(errors="replace").splitlines()[-3:])
 
@@ -284,7 +288,7 @@ class Demo:
     def show(self, *command: str) -> None:
         self._say(f"  [dim]$[/] [cyan]{' '.join(command)}[/]")
 
-    def tell(self, text: str, detail: object) -> None:
+    def report(self, text: str, detail: object) -> None:
         self._say(f"  {text}  [dim]{detail}[/]")
 
     def verdict(self, text: str, *, good: bool) -> None:

@@ -1,8 +1,8 @@
-"""The application of the demo: knows SQLite and nothing of replication.
+"""The application of the demo: uses SQLite, and knows nothing about replication.
 
-Run as its own process: ``write DATABASE COMMITS`` writes for ever and notes every commit in a
-file of its own, after COMMIT has returned; ``image DATABASE`` folds the log into the database
-file; ``count DATABASE`` prints how many orders it holds and whether they are the first n.
+It runs as its own process. ``write DATABASE COMMITS`` writes until it is killed, and records each
+commit in a second file after COMMIT has returned; ``image DATABASE`` checkpoints the WAL into the
+database file; ``count DATABASE`` prints the number of orders, or -1 if they are not the first n.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ITEMS = ("apple", "bolt", "candle", "drum", "easel", "flute", "globe", "harp")
 
 
 def create(path: Path) -> int:
-    """A database of ``_SEED_ROWS`` orders in WAL mode; the rows it holds."""
+    """Create a database of ``_SEED_ROWS`` orders in WAL mode; returns the number of rows."""
     database = sqlite3.connect(path)
     database.execute("PRAGMA journal_mode=WAL")
     database.executescript(_SCHEMA)
@@ -39,26 +39,26 @@ def create(path: Path) -> int:
 
 
 def write(path: Path, commits: Path) -> None:
-    """One order a transaction, as fast as it goes, each noted once it is committed."""
+    """Write one order per transaction at full speed, and record each after its commit."""
     database = sqlite3.connect(path, timeout=30, isolation_level=None)
     database.execute("PRAGMA synchronous=NORMAL")
     number = database.execute("SELECT max(id) FROM orders").fetchone()[0]
-    with commits.open("ab", buffering=0) as noted:
+    with commits.open("ab", buffering=0) as recorded:
         while True:
             number += 1
             database.execute("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", _order(number))
-            noted.write(b"%d\n" % number)
+            recorded.write(b"%d\n" % number)
 
 
 def image(path: Path) -> None:
-    """Fold the log into the database file, so that its bytes are the whole state."""
+    """Checkpoint the WAL into the database file, whose bytes are then the whole state."""
     database = sqlite3.connect(path)
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
 
 
 def count(path: Path) -> int:
-    """How many orders there are; -1 if they are not exactly the first so many."""
+    """The number of orders; -1 if they are not exactly the first n."""
     database = sqlite3.connect(path)
     rows, last = database.execute("SELECT count(*), max(id) FROM orders").fetchone()
     intact = database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"

@@ -1,10 +1,8 @@
-"""``replicator diff``: which tables changed between two restore points, and by how many rows."""
+"""``replicator diff``: the changed tables and rows between two restore points."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
-
-import typer
 
 from replicator.cli import options, output, progress
 
@@ -14,51 +12,44 @@ if TYPE_CHECKING:
 
 
 def command(
+    *,
     since: Annotated[
         str,
-        typer.Option(
+        options.option(
             "--from",
-            envvar="REPLICATOR_FROM",
             metavar="T",
-            help="a txid, or a time (like 2026-01-31T14:05:00Z, or '2 hours ago')",
+            help="the older point: a txid, or a time, for example 2026-01-31T14:05:00Z or "
+            "'2 hours ago'",
         ),
     ],
-    bucket: options.Bucket = "",
-    prefix: options.Prefix = "",
-    url: options.Url = "",
-    endpoint_url: options.EndpointUrl = None,
-    region: options.Region = None,
-    profile: options.Profile = None,
+    location: options.Location,
     until: Annotated[
         str,
-        typer.Option("--to", envvar="REPLICATOR_TO", metavar="T", help="the same"),
+        options.option("--to", metavar="T", help="the newer point, in the same forms"),
     ] = "newest",
     scratch: options.Scratch = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Compare two restore points, table by table.
 
-    Both are restored to a scratch directory; rows are matched by rowid or primary key.
+    Both points are restored to a scratch directory. Rows are matched by rowid or primary key.
     """
     from replicator.inspect.diff import diff_at
     from replicator.inspect.open import When
 
-    with progress.shown(as_json=as_json) as report_progress:
+    with progress.shown(as_json=as_json) as listener:
         report = diff_at(
-            options.address(bucket, prefix, url, endpoint_url, region, profile),
+            location.address,
             When.parse(since),
             When.parse(until),
             scratch=scratch,
-            progress=report_progress,
+            progress=listener,
         )
-    if as_json:
-        output.emit_json(report)
-    else:
-        show(report)
+    output.result(report, show, as_json=as_json)
 
 
 def show(report: DiffReport) -> None:
-    """The two points, the schema, then a row a table."""
+    """The two points, the schema, then one row for each table."""
     output.say(f"[bold]{output.safe(report.url)}[/]")
     output.facts(
         [("from", _point(report.older)), ("to", _point(report.newer)), ("pages", _pages(report))]
@@ -79,9 +70,8 @@ def show(report: DiffReport) -> None:
 
 
 def _point(point: Point) -> str:
-    known = point.committed_at is not None
-    at = f", committed {output.moment(point.committed_at)}" if known else ""
-    return f"transaction {point.txid:,}{at}, {output.size(point.pages * point.page_size)}"
+    transaction = output.transaction(point.txid, point.committed_at)
+    return f"transaction {transaction}, {output.size(point.pages * point.page_size)}"
 
 
 def _pages(report: DiffReport) -> str:

@@ -1,4 +1,4 @@
-"""``replicator doctor``: is everything there that a replicator needs?"""
+"""``replicator doctor``: check everything that a replicator needs."""
 
 from __future__ import annotations
 
@@ -15,49 +15,32 @@ _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[
 
 
 def command(
+    *,
     db: options.Database,
-    bucket: options.Bucket = "",
-    prefix: options.Prefix = "",
-    url: options.Url = "",
-    endpoint_url: options.EndpointUrl = None,
-    region: options.Region = None,
-    profile: options.Profile = None,
-    cache_dir: options.CacheDir = None,
+    given: options.StoreSettings,
     as_json: options.AsJson = False,
 ) -> int:
     """Check the database, the disk, the credentials and the store.
 
-    Exit code 1 when a check fails; warnings do not count.
+    Exit code 1 if a check fails; a warning is not a failure.
     """
     from replicator.config.settings import SqliteReplicatorConfig
     from replicator.inspect.doctor import doctor
 
-    config = SqliteReplicatorConfig.from_env(
-        db_path=db,
-        **options.given(
-            bucket=bucket,
-            prefix=prefix,
-            url=url,
-            endpoint_url=endpoint_url,
-            region=region,
-            profile=profile,
-            cache_dir=cache_dir,
-        ),
-    )
-    checks = doctor(config)
+    checks = doctor(SqliteReplicatorConfig.from_env(db_path=db, **given.settings))
     verdicts = json_report(checks) if as_json else show(checks)
     return ReplicatorError.exit_code if "fail" in verdicts else 0
 
 
 def json_report(checks: Iterable[Check]) -> list[str]:
     """All checks as one JSON array; returns the verdicts."""
-    found = list(checks)
-    output.emit_json([output.plain(check) for check in found])
-    return [check.verdict for check in found]
+    done = list(checks)
+    output.emit_json(done)
+    return [check.verdict for check in done]
 
 
 def show(checks: Iterable[Check]) -> list[str]:
-    """Each check as its answer comes in, with the remedy below; returns the verdicts."""
+    """Each check as soon as it is done, with the remedy below; returns the verdicts."""
     verdicts = []
     for check in checks:
         output.say(f"{_MARKS[check.verdict]} {check.name:<15} {output.safe(check.detail)}")

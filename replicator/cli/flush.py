@@ -1,10 +1,8 @@
-"""``replicator flush``: have everything committed so far in the bucket, now."""
+"""``replicator flush``: upload every commit made so far, now."""
 
 from __future__ import annotations
 
 from typing import Annotated
-
-import typer
 
 from replicator.cli import options, output
 from replicator.cli.sidecar import Answer, ask, ask_all, worst
@@ -12,13 +10,14 @@ from replicator.model import Position
 
 
 def command(
-    db: options.DatabaseOfMany = None,
-    config: options.ConfigFile = None,
+    *,
+    db: options.DatabaseOrNone = None,
+    config: options.Config = None,
     cache_dir: options.CacheDir = None,
     timeout: options.Timeout = None,
     snapshot: Annotated[
         bool,
-        typer.Option(
+        options.option(
             "--snapshot", envvar="REPLICATOR_FLUSH_SNAPSHOT", help="take a snapshot as well"
         ),
     ] = False,
@@ -26,16 +25,13 @@ def command(
 ) -> int:
     """Wait until all commits so far are in the bucket.
 
-    With --config of every database; the exit code is that of the first that failed.
+    With --config, flush every database of the file; the exit code is that of the first failure.
     """
     request = {"command": "flush", "timeout": timeout, "snapshot": snapshot}
     if db is None and config is not None:
         return _flush_all(ask_all(config, request), as_json=as_json)
     position = Position(**ask(options.named(db), cache_dir, request))
-    if as_json:
-        output.emit_json(position)
-    else:
-        output.say(f"[green]durable[/] up to transaction {position.txid:,}")
+    output.result(position, lambda position: output.say(_durable(position.txid)), as_json=as_json)
     return 0
 
 
@@ -44,14 +40,14 @@ def _flush_all(answers: list[Answer], *, as_json: bool) -> int:
         output.emit_json([answer.document() for answer in answers])
         return worst(answers)
     for each in answers:
-        if each.error is None:
-            output.say(
-                f"[green]durable[/] up to transaction {each.answer['txid']:,}  "
-                f"{output.safe(each.database)}"
-            )
-        else:
-            output.say(
-                f"[bold red]not durable[/]: {output.safe(str(each.error))}  "
-                f"{output.safe(each.database)}"
-            )
+        state = (
+            _durable(each.answer["txid"])
+            if each.error is None
+            else f"[bold red]not durable[/]: {output.safe(str(each.error))}"
+        )
+        output.say(f"{state}  {output.safe(each.database)}")
     return worst(answers)
+
+
+def _durable(txid: int) -> str:
+    return f"[green]durable[/] up to transaction {txid:,}"

@@ -1,11 +1,9 @@
-"""``replicator history``: what the bucket holds of a database."""
+"""``replicator history``: the archive of a database, and the transactions it can restore."""
 
 from __future__ import annotations
 
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
-
-import typer
 
 from replicator.cli import options, output, timeline
 
@@ -18,64 +16,48 @@ if TYPE_CHECKING:
 
 
 def command(
-    bucket: options.Bucket = "",
-    prefix: options.Prefix = "",
-    url: options.Url = "",
-    endpoint_url: options.EndpointUrl = None,
-    region: options.Region = None,
-    profile: options.Profile = None,
+    *,
+    location: options.Location,
     transactions: Annotated[
         bool,
-        typer.Option(
-            "--transactions",
-            envvar="REPLICATOR_TRANSACTIONS",
-            help="list the commits of one database, newest first",
-        ),
+        options.option("--transactions", help="list the commits of one database, newest first"),
     ] = False,
     limit: Annotated[
         int,
-        typer.Option(
-            envvar="REPLICATOR_LIMIT", metavar="N", min=0, help="of the commits, so many; 0: all"
+        options.option(
+            "--limit", metavar="N", min=0, help="maximum number of commits to list; 0: no limit"
         ),
     ] = 50,
     as_json: options.AsJson = False,
 ) -> None:
-    """List what the bucket holds and what can be restored.
+    """List the archives in the bucket, and the transactions that can be restored.
 
-    Without --prefix, of every database in the bucket.
+    Without --prefix, list every database in the bucket.
     """
     from replicator.inspect.history import histories
 
-    address = options.address(bucket, prefix, url, endpoint_url, region, profile)
     if transactions:
-        _commits(address, limit or None, as_json=as_json)
+        _commits(location.address, limit or None, as_json=as_json)
         return
-    found = histories(address)
-    if as_json:
-        output.emit_json([output.plain(each) for each in found])
-    else:
-        for each in found:
-            show(each)
+    output.result(
+        list(histories(location.address)), lambda found: [*map(show, found)], as_json=as_json
+    )
 
 
-def _commits(address: StoreAddress, limit: int | None, *, as_json: bool) -> None:
+def _commits(target: StoreAddress, limit: int | None, *, as_json: bool) -> None:
     from replicator.archive.locate import opened
     from replicator.inspect.transactions import transactions
 
-    with opened(address) as (store, prefix):
-        rows = islice(transactions(store, prefix), limit)
-        if as_json:
-            output.emit_json([output.plain(row) for row in rows])
-        else:
-            output.table(
-                (">transaction", "committed", ">frames", ">log", "note"), map(_commit, rows)
-            )
+    with opened(target) as (store, prefix):
+        rows = list(islice(transactions(store, prefix), limit))
+        columns = (">transaction", "committed", ">frames", ">WAL", "note")
+        output.result(rows, lambda rows: output.table(columns, map(_commit, rows)), as_json=as_json)
 
 
 def _commit(each: Transaction) -> tuple[str, ...]:
     one = each.first_txid == each.txid
     name = f"{each.txid:,}" if one else f"{each.first_txid:,} … {each.txid:,}"
-    what = {
+    note = {
         "commit": "",
         "step": "kept as one step",
         "start": "a generation begins",
@@ -83,33 +65,23 @@ def _commit(each: Transaction) -> tuple[str, ...]:
         "missing": "[bold red]missing[/]",
     }[each.kind]
     at = "" if each.committed_ms is None else output.moment(each.committed_ms)
-    return name, at, f"{each.frames:,}", output.size(each.bytes), what
+    return name, at, f"{each.frames:,}", output.size(each.bytes), note
 
 
 def show(found: History, *, now: float | None = None) -> None:
-    """The window first, then what it is made of, oldest first."""
+    """The restorable transactions first, then the objects behind them, oldest first."""
     output.say(f"[bold]{output.safe(found.url)}[/]")
-    newest = output.moment(found.last_commit_ms) if found.last_commit_ms else "at an unknown time"
+    newest = output.moment(found.last_commit_ms) if found.last_commit_ms else "time unknown"
     output.facts(
         [
             ("restorable", _restorable(found.restorable)),
             ("newest commit", f"{newest}, {output.ago(found.last_commit_ms, now)}"),
-            ("last append", output.ago(found.last_stored_ms, now)),
-            (
-                "log",
-                f"{output.plural(found.segments, 'segment')}, {output.size(found.segment_bytes)}",
-            ),
-            (
-                "merged log",
-                f"{output.plural(found.merged, 'object')}, {output.size(found.merged_bytes)}",
-            ),
-            (
-                "snapshots",
-                f"{output.plural(len(found.snapshots), 'object')}, "
-                f"{output.size(found.snapshot_bytes)}",
-            ),
+            ("last upload", output.ago(found.last_stored_ms, now)),
+            ("segments", output.amount(found.segments, "object", found.segment_bytes)),
+            ("merges", output.amount(found.merged, "object", found.merged_bytes)),
+            ("snapshots", output.amount(len(found.snapshots), "object", found.snapshot_bytes)),
             ("total", output.size(found.total_bytes)),
-            ("proven", _proven(found, now)),
+            ("verified", _verified(found, now)),
             *(
                 ("pinned", f"transaction {pin.txid:,}  {output.safe(pin.note)}".rstrip())
                 for pin in found.pins
@@ -151,7 +123,7 @@ def show(found: History, *, now: float | None = None) -> None:
     )
 
 
-RUNS = 3  # of transactions without a gap, worth naming one by one
+RUNS = 3  # of transactions without a gap that are listed, newest first
 EVENTS = {
     "generation": "a generation begins",
     "catch-up": "caught up",
@@ -160,31 +132,31 @@ EVENTS = {
 
 
 def _event(each: Event) -> str:
-    """What happened to the log at a transaction, why, and by whom."""
+    """An event of the archive: its transaction, kind, reason and host."""
     by = f", by {each.host}" if each.host else ""
     return (
         f"{output.moment(each.at_ms)}  transaction {each.txid:,}: {EVENTS[each.kind]}; "
-        f"{each.reason or 'the store does not tell why'}{by}"
+        f"{each.reason or 'reason unknown'}{by}"
     )
 
 
 def _restorable(ranges: Ranges) -> str:
-    """The newest run of transactions first; what a rule kept single is counted."""
+    """The newest runs of transactions first; single transactions are counted."""
     runs = [each for each in ranges if each[0] < each[1]][::-1]
     single = [first for first, last in ranges if first == last]
-    told = [f"{first:,} … {last:,}" for first, last in runs[:RUNS]]
+    parts = [f"{first:,} … {last:,}" for first, last in runs[:RUNS]]
     if len(runs) > RUNS:
-        told.append(f"{output.plural(len(runs) - RUNS, 'older run')}")
+        parts.append(f"{output.plural(len(runs) - RUNS, 'older run')}")
     if single:
-        told.append(
+        parts.append(
             f"{single[0]:,}"
             if len(single) == 1
             else f"{len(single):,} single ones from {single[0]:,} to {single[-1]:,}"
         )
-    return f"transactions {', '.join(told)}" if runs else f"transaction {', '.join(told)}"
+    return f"transactions {', '.join(parts)}" if runs else f"transaction {', '.join(parts)}"
 
 
-def _proven(found: History, now: float | None) -> str:
+def _verified(found: History, now: float | None) -> str:
     if found.proven is None:
-        return "never; replicator drill restores and checks"
+        return "never; see replicator drill"
     return f"transaction {found.proven.txid:,} was restored {output.ago(found.proven.at_ms, now)}"

@@ -1,237 +1,280 @@
-"""The options that several commands share, each declared once.
+"""The options of the commands, each declared once.
 
-Every option has an environment variable ``REPLICATOR_…``; the command line wins.
+The option of a setting comes from its row in the table of settings. A group of options is a class;
+a command with a parameter of that class receives one frozen value, see :func:`expanded`. Every
+option has an environment variable ``REPLICATOR_…``, except those by which ``prune`` and ``pin``
+change the bucket; the command line takes precedence.
 """
 
 from __future__ import annotations
 
+import inspect
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 
+from replicator.config.settings import SETTINGS
+from replicator.config.table import ENVIRONMENT_PREFIX, Section, Setting, Where
+from replicator.config.units import SWITCH, parse_duration
 from replicator.errors import ConfigError
-
-if TYPE_CHECKING:
-    from replicator.store.address import StoreAddress
-
-
-def duration(text: str) -> float:
-    """Seconds, as the configuration reads them."""
-    from replicator.config.settings import parse_duration
-
-    return parse_duration(text)
+from replicator.model import Retention
+from replicator.store.address import StoreAddress
 
 
-def span(text: str) -> float:
-    """Seconds, or "off", or "forever"."""
-    from replicator.config.settings import parse_span
+def option(*names: str, **details: Any) -> Any:
+    """An option with the environment variable of its first name."""
+    variable = ENVIRONMENT_PREFIX + names[0].lstrip("-").replace("-", "_").upper()
+    return typer.Option(*names, **{"envvar": variable} | details)
 
-    return parse_span(text)
+
+def setting_option(name: str, **details: Any) -> Any:
+    """The option of a setting; ``details`` replace what the table gives."""
+    setting = SETTINGS[name]
+    names = [setting.option, setting.short] if setting.short else [setting.option]
+    details = {"envvar": setting.variable, "help": setting.described} | details
+    if setting.unit is SWITCH:
+        negated = f"/--no-{setting.option[2:]}" if setting.default else ""
+        return typer.Option(setting.option + negated, **details)
+    metavar = setting.metavar or setting.unit.metavar
+    return typer.Option(*names, metavar=metavar, parser=reported(setting.read), **details)
 
 
-def size(text: str) -> int:
-    """Bytes, as the configuration reads them."""
-    from replicator.config.settings import parse_size
+def reported(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """``parse`` for typer, which adds the option and its variable to the message."""
 
-    return parse_size(text)
+    def parsed(text: str) -> Any:
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parsed
 
 
 Database = Annotated[
     Path,
-    typer.Argument(metavar="DB", envvar="REPLICATOR_DB_PATH", help="the SQLite database"),
+    typer.Argument(
+        metavar="DB", envvar=SETTINGS["db_path"].variable, help=SETTINGS["db_path"].help
+    ),
 ]
-DatabaseOfMany = Annotated[
+DatabaseOrNone = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[DB]", envvar="REPLICATOR_DB_PATH", help="the SQLite database; none with --config"
+        metavar="[DB]",
+        envvar=SETTINGS["db_path"].variable,
+        help="the database file; omit it with --config",
     ),
 ]
-ConfigFile = Annotated[
+Config = Annotated[
     Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="REPLICATOR_CONFIG",
-        metavar="FILE",
-        help="a file that names several databases (TOML)",
-    ),
+    option("--config", "-c", metavar="FILE", help="TOML file that lists several databases"),
 ]
-Bucket = Annotated[
-    str,
-    typer.Option(
-        "--bucket", "-b", envvar="REPLICATOR_BUCKET", metavar="NAME", help="the bucket of the log"
-    ),
-]
-Prefix = Annotated[
-    str,
-    typer.Option(
-        "--prefix",
-        "-p",
-        envvar="REPLICATOR_PREFIX",
-        metavar="PREFIX",
-        help="where in the bucket the log lives; default: the file name of the database",
-    ),
-]
-Url = Annotated[
-    str,
-    typer.Option(
-        "--url",
-        envvar="REPLICATOR_URL",
-        metavar="URL",
-        help="s3://bucket/prefix or file:///dir, in place of --bucket and --prefix",
-    ),
-]
-EndpointUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint-url",
-        envvar="REPLICATOR_ENDPOINT_URL",
-        metavar="URL",
-        help="address of an S3-compatible server; default: AWS",
-    ),
-]
-Region = Annotated[
-    str | None,
-    typer.Option(
-        "--region", envvar="REPLICATOR_REGION", metavar="NAME", help="region of the bucket"
-    ),
-]
-Profile = Annotated[
-    str | None,
-    typer.Option(
-        "--profile", envvar="REPLICATOR_PROFILE", metavar="NAME", help="profile of the AWS config"
-    ),
-]
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache-dir",
-        envvar="REPLICATOR_CACHE_DIR",
-        metavar="DIR",
-        help="the disk cache; default: a hidden directory beside the database",
-    ),
-]
-LocalDatabase = Annotated[
-    Path | None,
-    typer.Option(
-        "--database",
-        envvar="REPLICATOR_DB_PATH",
-        metavar="DB",
-        help="the database itself, if its sidecar runs here: it is told what was found",
-    ),
-]
+CacheDir = Annotated[str | None, setting_option("cache_dir")]
 Scratch = Annotated[
     Path | None,
-    typer.Option(
+    option(
         "--scratch",
-        envvar="REPLICATOR_SCRATCH",
         metavar="DIR",
-        help="where there is room for the database; default: the temporary directory",
+        help="directory with free space for the whole database; default: the temporary directory",
     ),
 ]
-Txid = Annotated[
-    int | None,
-    typer.Option(
-        "--txid", envvar="REPLICATOR_TXID", metavar="N", help="the state after transaction N"
-    ),
-]
-Timestamp = Annotated[
-    str | None,
-    typer.Option(
-        "--timestamp",
-        envvar="REPLICATOR_TIMESTAMP",
-        metavar="T",
-        help="the state at T (like 2026-01-31T14:05:00Z, or '2 hours ago')",
-    ),
-]
-AsJson = Annotated[
-    bool,
-    typer.Option("--json", envvar="REPLICATOR_JSON", help="print JSON for programs"),
-]
-
+AsJson = Annotated[bool, option("--json", help="print JSON for programs")]
 Timeout = Annotated[
     float | None,
-    typer.Option(
+    option(
         "--timeout",
-        envvar="REPLICATOR_TIMEOUT",
         metavar="TIME",
-        parser=duration,
-        help="give up after this long, for example 30s; default: wait",
+        parser=reported(parse_duration),
+        help="give up after this time, for example 30s; default: no limit",
     ),
 ]
 
 
-def _span(variable: str, text: str) -> Any:
-    return typer.Option(
-        envvar=f"REPLICATOR_KEEP_{variable}", metavar="TIME", parser=span, help=text
-    )
+class Options:
+    """A group of options: the class of one parameter of a command.
+
+    A subclass is a frozen dataclass. Each field is annotated as a parameter of a command is, or
+    has the name of a setting.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def annotations(cls) -> dict[str, Any]:
+        """Each option by its name, as typer reads it."""
+        return {
+            name: hint if hasattr(hint, "__metadata__") else _of_setting(name)
+            for name, hint in inspect.get_annotations(cls, eval_str=True).items()
+        }
+
+    @classmethod
+    def collected(cls, values: Mapping[str, Any]) -> Self:
+        """The group, with its own default for each option that is not set."""
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
 
-KeepEveryTransaction = Annotated[
-    float | None, _span("EVERY_TRANSACTION", "how long every transaction stays; default: 7d")
-]
-KeepHourly = Annotated[
-    float | None, _span("HOURLY", "how long the last state of each hour stays; default: 30d")
-]
-KeepDaily = Annotated[float | None, _span("DAILY", "how long that of each day stays; default: 90d")]
-KeepWeekly = Annotated[
-    float | None, _span("WEEKLY", "how long that of each week stays; default: off")
-]
-KeepMonthly = Annotated[
-    float | None, _span("MONTHLY", "how long that of each month stays; default: off")
-]
-KeepSnapshots = Annotated[
-    int | None,
-    typer.Option(
-        envvar="REPLICATOR_KEEP_SNAPSHOTS",
-        metavar="N",
-        help="how many of the newest snapshots stay anyway; default: 2",
-    ),
-]
+def _of_setting(name: str) -> Any:
+    kind = bool if SETTINGS[name].unit is SWITCH else str
+    return Annotated[kind | None, setting_option(name)]
 
 
-def address(
-    bucket: str,
-    prefix: str,
-    url: str,
-    endpoint_url: str | None,
-    region: str | None,
-    profile: str | None,
-) -> StoreAddress:
-    """The place a command speaks of when it names no database."""
-    from replicator.store.address import StoreAddress
+@dataclass(frozen=True, slots=True)
+class Location(Options):
+    """The location of an archive, for a command that names no local database."""
 
-    if bool(bucket) == bool(url):
-        raise ConfigError(
-            "name one place: a bucket or a url",
-            hint="set --bucket NAME (and --prefix), or --url s3://bucket/prefix",
+    bucket: str = ""
+    prefix: Annotated[
+        str,
+        setting_option(
+            "prefix",
+            help="prefix of the object keys; default: that of the only database in the bucket",
+        ),
+    ] = ""
+    url: str = ""
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+
+    @property
+    def address(self) -> StoreAddress:
+        """The store and the prefix; ``ConfigError`` if there is none, or two."""
+        if bool(self.bucket) == bool(self.url):
+            raise ConfigError(
+                "set either a bucket or a url",
+                hint="set --bucket NAME (and --prefix), or --url s3://bucket/prefix",
+            )
+        return StoreAddress.parse(
+            self.url or f"s3://{self.bucket}",
+            prefix=self.prefix,
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            profile=self.profile,
         )
-    return StoreAddress.parse(
-        url or f"s3://{bucket}",
-        prefix=prefix,
-        endpoint_url=endpoint_url,
-        region=region,
-        profile=profile,
+
+
+@dataclass(frozen=True, slots=True)
+class Point(Options):
+    """A restore point; default: the newest."""
+
+    txid: Annotated[
+        int | None, option("--txid", metavar="N", help="the state after transaction N")
+    ] = None
+    timestamp: Annotated[
+        str | None,
+        option(
+            "--timestamp",
+            metavar="T",
+            help="the state at time T, for example 2026-01-31T14:05:00Z or '2 hours ago'",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Given(Options):
+    """Some settings of the table: the values of those that an option or a variable sets."""
+
+    settings: dict[str, Any]
+
+    @classmethod
+    def annotations(cls) -> dict[str, Any]:
+        return {name: _of_setting(name) for name, each in SETTINGS.items() if cls.includes(each)}
+
+    @classmethod
+    def collected(cls, values: Mapping[str, Any]) -> Self:
+        return cls(given(values))
+
+    @classmethod
+    def includes(cls, setting: Setting) -> bool:
+        """True for a setting that has an option of ``run``."""
+        return Where.RUN in setting.where
+
+
+class StoreSettings(Given):
+    """The settings that lead to the store and the cache of a local database."""
+
+    __slots__ = ()
+
+    @classmethod
+    def includes(cls, setting: Setting) -> bool:
+        """True for a setting of the bucket that ``run`` has, and for the cache."""
+        bucket = setting.section is Section.BUCKET
+        return (bucket and Where.RUN in setting.where) or setting.name == "cache_dir"
+
+
+class RetentionRules(Given):
+    """The rules of retention; the default of each is that of its setting."""
+
+    __slots__ = ()
+
+    @classmethod
+    def includes(cls, setting: Setting) -> bool:
+        """True for a rule."""
+        return setting.name.startswith("keep_")
+
+    @property
+    def rules(self) -> Retention:
+        return Retention(
+            **{name.removeprefix("keep_"): value for name, value in self.settings.items()}
+        )
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are set."""
+    return {name: value for name, value in options.items() if value not in (None, "")}
+
+
+def expanded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``command`` for typer, with the options of each group in place of the group."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters: dict[str, Any] = {}
+    groups: dict[str, tuple[type[Options], list[str]]] = {}
+    for name, each in signature.parameters.items():
+        if isinstance(each.annotation, type) and issubclass(each.annotation, Options):
+            hints = each.annotation.annotations()
+            parameters |= {option: _parameter(option, hint) for option, hint in hints.items()}
+            groups[name] = each.annotation, list(hints)
+        else:
+            parameters[name] = each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+    def called(**values: Any) -> Any:
+        for name, (group, options) in groups.items():
+            values[name] = group.collected({each: values.pop(each) for each in options})
+        return command(**values)
+
+    called.__doc__ = command.__doc__
+    called.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=list(parameters.values())
+    )
+    return called
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
 
 
 def named(db: Path | None) -> Path:
-    """The database, which must be named where there is no file of databases."""
+    """The database; ``ConfigError`` if neither it nor a file of databases is named."""
     if db is None:
         raise ConfigError("no database is named", hint="name it, or a file with --config")
     return db
 
 
-def around(db: Path | None, cmd: list[str] | None, context: typer.Context) -> list[str] | None:
-    """The command with --config: its first word takes the position of the database."""
+def command_with_config(
+    db: Path | None, cmd: list[str] | None, context: typer.Context
+) -> list[str] | None:
+    """The command after ``--config FILE``, where DB takes its first word."""
     if db is None:
         return None
+    variable = SETTINGS["db_path"].variable
     if str(context.get_parameter_source("db")).endswith("ENVIRONMENT"):
         raise ConfigError(
-            "both a database and a file of databases are set",
-            hint="unset REPLICATOR_DB_PATH, or leave --config out",
+            f"both {variable} and --config are set", hint=f"unset {variable}, or omit --config"
         )
     if shutil.which(db) is None:
         raise ConfigError(
@@ -239,8 +282,3 @@ def around(db: Path | None, cmd: list[str] | None, context: typer.Context) -> li
             hint="name the database in the file, or write -- before a command",
         )
     return [str(db), *(cmd or ())]
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were set; the library's defaults stand for the others."""
-    return {name: value for name, value in options.items() if value not in (None, "")}

@@ -1,7 +1,7 @@
-"""How the command line speaks: figures for people, JSON for programs, errors for both.
+"""The text of the command line: figures for people, JSON for programs, errors for both.
 
-Owns every format on stdout and stderr; decides nothing. Results go to stdout; errors and
-progress go to stderr, so that ``--json`` on stdout stays parseable.
+Owns every format on stdout and stderr; decides nothing. Results are printed on stdout; errors and
+progress on stderr, so that programs can parse the stdout of ``--json``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+T = TypeVar("T")
+
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+# ------------------------------------------------------------------------------- figures
 
 
 def size(n: float) -> str:
@@ -56,7 +60,7 @@ def moment(ms: int | None) -> str:
 
 
 def ago(ms: int | None, now: float | None = None) -> str:
-    """How long ago a moment was; ``never`` for None."""
+    """The age of a moment, ``just now`` below a second; ``never`` for None."""
     if ms is None:
         return "never"
     age = (time.time() if now is None else now) - ms / 1000
@@ -68,20 +72,48 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def plain(value: object) -> Any:
-    """Dataclasses as dictionaries, all the way down; everything else as it is."""
+def amount(n: int, noun: str, n_bytes: float) -> str:
+    """``2 segments, 1.5 KiB``."""
+    return f"{plural(n, noun)}, {size(n_bytes)}"
+
+
+def transaction(txid: int, committed_ms: int | None) -> str:
+    """``1,234, committed 2026-01-31 14:05:00 UTC``; without the time if it is unknown."""
+    return f"{txid:,}" if committed_ms is None else f"{txid:,}, committed {moment(committed_ms)}"
+
+
+# ---------------------------------------------------------------------------------- JSON
+
+
+def to_json(value: object) -> str:
+    """One line; dataclasses become objects, other types become text."""
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    return value
+    return str(value)
 
 
 def emit_json(value: object) -> None:
     """One JSON document on stdout, on one line."""
-    print(json.dumps(plain(value), default=str), flush=True)  # noqa: T201
+    print(to_json(value), flush=True)  # noqa: T201
+
+
+def result(value: T, show: Callable[[T], object], *, as_json: bool) -> None:
+    """The result of a command: JSON for programs, or shown to people."""
+    if as_json:
+        emit_json(value)
+    else:
+        show(value)
+
+
+# -------------------------------------------------------------------------------- people
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that never cuts a line when nobody looks at it."""
+    """A console that wraps lines on a terminal only."""
     from rich.console import Console
 
     probe = Console(stderr=stderr, highlight=False)
@@ -96,7 +128,7 @@ def say(text: str = "") -> None:
 
 
 def safe(text: str) -> str:
-    """Foreign text that may hold brackets, to be shown as it is."""
+    """Text from elsewhere, escaped so that brackets are printed and not read as markup."""
     from rich.markup import escape
 
     return escape(text)
@@ -112,7 +144,7 @@ def facts(rows: Iterable[tuple[str, str]], *, indent: int = 2) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table without lines; a column whose name begins with ``>`` holds figures."""
+    """A table without lines; the name of a column of figures begins with ``>``."""
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
@@ -125,10 +157,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console().print(grid)
 
 
+# -------------------------------------------------------------------------------- stderr
+
+
+def note(line: str) -> None:
+    """A line on stderr, without markup."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
 def report_error(error: ReplicatorError, *, as_json: bool) -> None:
     """An error and its hint on stderr; one JSON document with ``--json``."""
     if as_json:
-        print(json.dumps(error.to_dict()), file=sys.stderr, flush=True)  # noqa: T201
+        note(to_json(error.to_dict()))
         return
     screen = console(stderr=True)
     screen.print(f"[bold red]error:[/] {safe(str(error))}", soft_wrap=True)

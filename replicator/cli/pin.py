@@ -1,40 +1,42 @@
-"""``replicator pin``: keep a restore point whatever the rules say, or list those that are."""
+"""``replicator pin``: keep a restore point regardless of the rules, or list the pins."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replicator.cli import options, output
 
+if TYPE_CHECKING:
+    from replicator.archive.inventory import PinnedPoint
+
 
 def command(
+    *,
     txid: Annotated[
         int | None,
-        typer.Argument(metavar="[TXID]", min=1, help="the transaction; default: list"),
+        typer.Argument(metavar="[TXID]", min=1, help="the transaction; default: list the pins"),
     ] = None,
-    note: Annotated[str, typer.Option(metavar="TEXT", help="why, for people")] = "",
-    bucket: options.Bucket = "",
-    prefix: options.Prefix = "",
-    url: options.Url = "",
-    endpoint_url: options.EndpointUrl = None,
-    region: options.Region = None,
-    profile: options.Profile = None,
+    note: Annotated[
+        str, typer.Option("--note", metavar="TEXT", help="the reason, shown in lists")
+    ] = "",
+    location: options.Location,
     as_json: options.AsJson = False,
 ) -> None:
-    """Keep a transaction restorable until it is unpinned; without TXID list what is pinned."""
+    """Keep a transaction restorable until it is unpinned; without TXID list the pins."""
     from replicator.retention.api import pin, pins
 
-    address = options.address(bucket, prefix, url, endpoint_url, region, profile)
     if txid is not None:
-        pin(address, txid, note)
-    found = pins(address)
-    if as_json:
-        output.emit_json([output.plain(each) for each in found])
-    elif not found:
-        output.say("nothing is pinned")
-    else:
-        output.table(
-            (">transaction", "note"), ((f"{each.txid:,}", output.safe(each.note)) for each in found)
-        )
+        pin(location.address, txid, note)
+    output.result(pins(location.address), show, as_json=as_json)
+
+
+def show(pins: Sequence[PinnedPoint]) -> None:
+    """A row for each pin."""
+    if not pins:
+        output.say("no transaction is pinned")
+        return
+    rows = [(f"{each.txid:,}", output.safe(each.note)) for each in pins]
+    output.table((">transaction", "note"), rows)

@@ -1,9 +1,10 @@
-"""How far a restore has come: a bar with ETA on a terminal, JSON lines with ``--json``, one
-short line a phase otherwise. All of it on stderr."""
+"""The progress of a restore, on stderr.
+
+A bar with ETA on a terminal, JSON lines with ``--json``, one short line for each phase otherwise.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,11 @@ from replicator.recovery.progress import Listener, Progress
 
 _WORDS = {
     "plan": "planning",
-    "segments": "fetching the log",
+    "segments": "fetching segments",
     "snapshot": "fetching the snapshot",
     "verify": "verifying",
     "publish": "publishing",
-    "structure": "looking at every object",
+    "structure": "listing objects",
     "content": "reading objects",
 }
 _EVERY = 0.5  # seconds between two JSON lines of one phase
@@ -26,7 +27,7 @@ _EVERY = 0.5  # seconds between two JSON lines of one phase
 
 @contextmanager
 def shown(*, as_json: bool) -> Iterator[Listener]:
-    """A listener for the library, and its display as long as the block runs."""
+    """A listener for the library, with its display while the block runs."""
     if as_json:
         yield json_lines(time.monotonic)
     elif sys.stderr.isatty():
@@ -47,37 +48,37 @@ def json_lines(clock: Callable[[], float]) -> Listener:
         if not news and clock() - last < _EVERY:
             return
         phase, last = now.phase, clock()
-        _write(json.dumps({"progress": output.plain(now)}))
+        output.note(output.to_json({"progress": now}))
 
     return listen
 
 
 def short_lines() -> Listener:
-    """One line a phase, what and how many bytes, and one for each kind of trouble."""
+    """One line for each phase, with its size, and one for each kind of failure."""
     seen: set[tuple[str, int]] = set()
-    troubled = troubles(_write)
+    failures = _failures(output.note)
 
     def listen(now: Progress) -> None:
         if now.trouble:
-            troubled(now)
+            failures(now)
             return
         step = (now.phase, now.total_bytes)
         if step in seen:
             return
         seen.add(step)
         words = _WORDS.get(now.phase, now.phase)
-        _write(f"{words}: {output.size(now.total_bytes)}" if now.total_bytes else words)
+        output.note(f"{words}: {output.size(now.total_bytes)}" if now.total_bytes else words)
 
     return listen
 
 
-def troubles(write: Callable[[str], None]) -> Listener:
-    """Why it takes longer, said once for the same words."""
-    told: set[str] = set()
+def _failures(write: Callable[[str], None]) -> Listener:
+    """Writes each reason of a repeated request once."""
+    written: set[str] = set()
 
     def listen(now: Progress) -> None:
-        if now.trouble not in told:
-            told.add(now.trouble)
+        if now.trouble not in written:
+            written.add(now.trouble)
             write(f"{now.trouble}; trying again")
 
     return listen
@@ -103,11 +104,11 @@ def _bar() -> Iterator[Listener]:
     )
     with Bars(*columns, console=output.console(stderr=True), transient=True) as bars:
         task = bars.add_task(_WORDS["plan"], total=None)
-        troubled = troubles(lambda line: bars.console.print(output.safe(line), soft_wrap=True))
+        failures = _failures(lambda line: bars.console.print(output.safe(line), soft_wrap=True))
 
         def listen(now: Progress) -> None:
             if now.trouble:
-                troubled(now)
+                failures(now)
             bars.update(
                 task,
                 description=_WORDS.get(now.phase, now.phase),
@@ -116,7 +117,3 @@ def _bar() -> Iterator[Listener]:
             )
 
         yield listen
-
-
-def _write(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""``replicator prune``: what the rules keep and delete, and why; with ``--yes`` it is done."""
+"""``replicator prune``: plan or carry out the deletions by the rules of retention."""
 
 from __future__ import annotations
 
@@ -15,44 +15,23 @@ if TYPE_CHECKING:
 
 
 def command(
-    bucket: options.Bucket = "",
-    prefix: options.Prefix = "",
-    url: options.Url = "",
-    endpoint_url: options.EndpointUrl = None,
-    region: options.Region = None,
-    profile: options.Profile = None,
-    keep_every_transaction: options.KeepEveryTransaction = None,
-    keep_hourly: options.KeepHourly = None,
-    keep_daily: options.KeepDaily = None,
-    keep_weekly: options.KeepWeekly = None,
-    keep_monthly: options.KeepMonthly = None,
-    keep_snapshots: options.KeepSnapshots = None,
+    *,
+    location: options.Location,
+    retention: options.RetentionRules,
     yes: Annotated[bool, typer.Option("--yes", help="delete; without it nothing changes")] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="list what stays as well, with its reason")
+        bool, typer.Option("--all", help="list the objects that stay as well, with the reason")
     ] = False,
     as_json: options.AsJson = False,
 ) -> int:
-    """Delete what no rule keeps: a plan with reasons, or with --yes the deed.
+    """Plan the deletion of the objects that no rule keeps, with reasons; --yes carries it out.
 
-    Safe while a replicator runs and while somebody restores. Give it the rules that the
-    replicator was given. Exit code 6 if the bucket forbids deletions.
+    Safe during replication and restores. Set the same rules as for the replicator. Exit code 6 if
+    the bucket forbids deletions.
     """
-    from replicator.model import Retention
     from replicator.retention.api import prune
 
-    rules = Retention(
-        **options.given(
-            every_transaction=keep_every_transaction,
-            hourly=keep_hourly,
-            daily=keep_daily,
-            weekly=keep_weekly,
-            monthly=keep_monthly,
-            snapshots=keep_snapshots,
-        )
-    )
-    address = options.address(bucket, prefix, url, endpoint_url, region, profile)
-    plan, done = prune(address, rules, delete=yes)
+    plan, done = prune(location.address, retention.rules, delete=yes)
     if as_json:
         output.emit_json(document(plan, done))
     else:
@@ -61,13 +40,13 @@ def command(
 
 
 def document(plan: PrunePlan, done: Pruned | None) -> dict[str, object]:
-    """The same for programs."""
+    """The plan and the deletions for programs."""
     decision = plan.decision
     return {
         "window_from": decision.window_from,
-        "points": [output.plain(point) for point in decision.points],
+        "points": decision.points,
         "lost_pins": decision.lost_pins,
-        "objects": [output.plain(verdict) for verdict in decision.verdicts],
+        "objects": decision.verdicts,
         "deleted": None if done is None else [verdict.key for verdict in done.deleted],
         "deleted_bytes": None if done is None else done.size,
         "unproved": None if done is None else [verdict.key for verdict in done.unproved],
@@ -77,22 +56,22 @@ def document(plan: PrunePlan, done: Pruned | None) -> dict[str, object]:
 
 
 def show(plan: PrunePlan, done: Pruned | None, *, everything: bool) -> None:
-    """Objects with their reasons, then the sum."""
+    """Objects with their reasons, then the sums."""
     decision = plan.decision
-    stay = [verdict for verdict in decision.verdicts if verdict.keep]
+    kept = [verdict for verdict in decision.verdicts if verdict.keep]
     if everything:
-        _list(stay, "[green]stays[/]")
-    _list(decision.deletions, "[red]goes[/]")
+        _list(kept, "[green]keep[/]")
+    _list(decision.deletions, "[red]delete[/]")
     if decision.deletions or everything:
         output.say()
     rows = [
-        ("every transaction", f"from {decision.window_from:,} on"),
+        ("every transaction", f"since {decision.window_from:,}"),
         ("older points", output.plural(len(decision.points), "point")),
-        ("stays", _sum(stay)),
-        ("goes", _sum(decision.deletions)),
+        ("keep", _sum(kept)),
+        ("delete", _sum(decision.deletions)),
     ]
     rows += [
-        ("pinned in vain", f"[bold red]{txid:,} cannot be restored[/]")
+        ("pin", f"[bold red]transaction {txid:,} cannot be restored[/]")
         for txid in decision.lost_pins
     ]
     output.facts(rows)
@@ -104,15 +83,15 @@ def _say_done(done: Pruned | None, *, nothing: bool) -> None:
     if nothing:
         output.say("nothing to delete")
     elif done is None:
-        output.say("nothing was deleted: this is a plan; [bold]--yes[/] carries it out")
+        output.say("this is a plan and nothing was deleted; [bold]--yes[/] carries it out")
     else:
         output.say(f"[green]deleted[/] {_sum(done.deleted)}")
         if done.unproved:
-            output.say(f"kept {_sum(done.unproved)} whose merge could not be proved")
+            output.say(f"kept {_sum(done.unproved)} because their merge could not be verified")
         if done.versioned:
             output.say(
-                "the bucket keeps old versions of what was deleted; a lifecycle rule for "
-                "noncurrent versions decides for how long"
+                "the bucket keeps the deleted objects as noncurrent versions, for as long as its "
+                "lifecycle rules say"
             )
         if done.refused:
             output.say(f"[bold red]stopped:[/] {output.safe(done.refused)}")
@@ -127,5 +106,4 @@ def _list(verdicts: Sequence[Verdict], mark: str) -> None:
 
 
 def _sum(verdicts: Sequence[Verdict]) -> str:
-    size = sum(verdict.size for verdict in verdicts)
-    return f"{output.plural(len(verdicts), 'object')}, {output.size(size)}"
+    return output.amount(len(verdicts), "object", sum(verdict.size for verdict in verdicts))

@@ -1,24 +1,24 @@
-"""How a command reaches the sidecar of a database: by the socket in its cache directory."""
+"""Requests to the sidecar of a database, through the socket in its cache directory."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from replicator.cli import output
+from replicator.cli import options, output
 from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
     from replicator.config.settings import SqliteReplicatorConfig
 
-AT_ONCE = 16  # databases that are asked at the same time
+PARALLEL = 16  # databases that are asked at the same time
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one database of several: what was answered, or why nothing was."""
+    """The answer of the sidecar of one database, or the error in its place."""
 
     database: str
     url: str
@@ -27,28 +27,22 @@ class Answer:
 
     def document(self) -> dict[str, Any]:
         """For programs."""
-        if self.error is None:
-            return {"database": self.database, "url": self.url, **self.answer}
-        return {
-            "database": self.database,
-            "url": self.url,
-            "error": str(self.error),
-            "kind": type(self.error).__name__,
-        }
+        content = self.answer if self.error is None else self.error.to_dict()
+        return {"database": self.database, "url": self.url, **content}
 
 
-def ask(db: Path, cache_dir: Path | None, request: dict[str, Any]) -> dict[str, Any]:
-    """The sidecar's answer to one request; the library's errors otherwise."""
+def ask(db: Path, cache_dir: str | None, request: dict[str, Any]) -> dict[str, Any]:
+    """The sidecar's answer to one request; raises its error, or ``NotRunning``."""
     from replicator.config.settings import SqliteReplicatorConfig
     from replicator.sidecar.control_client import ask as ask_sidecar
 
-    # only the place of the cache is of interest, and it does not depend on the store
+    # the request needs the cache directory only, and that does not depend on the store
     config = SqliteReplicatorConfig(db_path=db, cache_dir=cache_dir, url="file:///")
     return ask_sidecar(config.cache, request)
 
 
 def ask_all(file: Path, request: dict[str, Any]) -> list[Answer]:
-    """What the sidecar says of each database of a file, all asked at once, in the file's order."""
+    """The answer for each database of a file, asked in parallel, in the order of the file."""
     from concurrent.futures import ThreadPoolExecutor
 
     from replicator.config.file import ConfigFile
@@ -62,39 +56,58 @@ def ask_all(file: Path, request: dict[str, Any]) -> list[Answer]:
         return Answer(str(config.database), config.address.url, answer)
 
     configs = ConfigFile.load(file).configs()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL) as pool:
         return list(pool.map(one, configs))
 
 
 def worst(answers: list[Answer]) -> int:
-    """The exit code of the first database that answered with an error; 0: none did."""
+    """The exit code of the first database that answered with an error, else 0."""
     return next((answer.error.exit_code for answer in answers if answer.error), 0)
 
 
-def ask_for_repair(db: Path, cache_dir: Path | None) -> dict[str, Any]:
-    """Have the sidecar look whether the present can be restored, and see to it: what it did,
-    or why nobody could."""
-    try:
-        return {"repair": ask(db, cache_dir, {"command": "repair"})}
-    except ReplicatorError as error:
-        return {"repair": {"error": str(error)}}
+@dataclass(frozen=True, slots=True)
+class LocalSidecar(options.Options):
+    """The sidecar that learns the result of a check, if the command names its database."""
 
+    database: Annotated[
+        Path | None,
+        options.option(
+            "--database",
+            envvar="REPLICATOR_DB_PATH",
+            metavar="DB",
+            help="the local database, if its sidecar runs here; the command reports to the sidecar",
+        ),
+    ] = None
+    cache_dir: str | None = None
 
-def tell_of_proof(db: Path, cache_dir: Path | None) -> None:
-    """Let the sidecar know of a drill that worked; one that does not run need not know."""
-    with contextlib.suppress(ReplicatorError):
-        ask(db, cache_dir, {"command": "proofs"})
+    def repair(self) -> dict[str, Any]:
+        """Have the sidecar check the newest state, and repair the archive if it is not restorable.
+
+        The answer or the error under the key ``repair``; nothing without a database.
+        """
+        if self.database is None:
+            return {}
+        try:
+            return {"repair": ask(self.database, self.cache_dir, {"command": "repair"})}
+        except ReplicatorError as error:
+            return {"repair": {"error": str(error)}}
+
+    def report_drill(self) -> None:
+        """Report a successful drill; does nothing if no sidecar runs."""
+        if self.database is not None:
+            with contextlib.suppress(ReplicatorError):
+                ask(self.database, self.cache_dir, {"command": "proofs"})
 
 
 def show_repair(answer: dict[str, Any]) -> None:
-    """What :func:`ask_for_repair` gave, in a line; nothing for nothing."""
+    """The result of :meth:`LocalSidecar.repair` as one line, or as none."""
     match answer.get("repair"):
         case {"error": str(reason)}:
             output.say(f"[bold red]not repaired:[/] {output.safe(reason)}")
         case {"txid": int(txid), "action": "none"}:
-            output.say(f"[green]the present is sound[/]: transaction {txid:,} can be restored")
+            output.say(f"[green]no repair needed[/]: transaction {txid:,} is restorable")
         case {"txid": int(txid), "action": str(action)}:
             output.say(
-                f"[green]repaired[/] by a new {action}: from transaction {txid:,} on "
-                "everything can be restored"
+                f"[green]repaired[/] with a new {action}: every transaction from {txid:,} is "
+                "restorable"
             )

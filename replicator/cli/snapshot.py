@@ -7,6 +7,7 @@ from replicator.cli.sidecar import ask
 
 
 def command(
+    *,
     db: options.Database,
     cache_dir: options.CacheDir = None,
     timeout: options.Timeout = None,
@@ -14,10 +15,13 @@ def command(
 ) -> None:
     """Take a snapshot of DB now.
 
-    A restore then has less log to fetch.
+    A restore of a later transaction then reads fewer segments.
     """
     answer = ask(db, cache_dir, {"command": "snapshot", "timeout": timeout})
-    if as_json:
-        output.emit_json(answer)
-    else:
-        output.say(f"[green]snapshot[/] of transaction {answer['txid']:,} is in the bucket")
+    output.result(
+        answer,
+        lambda answer: output.say(
+            f"[green]snapshot[/] of transaction {answer['txid']:,} is in the bucket"
+        ),
+        as_json=as_json,
+    )

@@ -1,4 +1,4 @@
-"""``replicator status``: how the running sidecar is doing."""
+"""``replicator status``: the state of the running sidecar."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from replicator.model import ReplicationStatus
 
 
 def command(
-    db: options.DatabaseOfMany = None,
-    config: options.ConfigFile = None,
+    *,
+    db: options.DatabaseOrNone = None,
+    config: options.Config = None,
     cache_dir: options.CacheDir = None,
     as_json: options.AsJson = False,
 ) -> int:
-    """Show how the sidecar of DB is doing, or of all databases of a file.
+    """Show the state of the sidecar of DB, or of each database of a file.
 
-    The exit code is 5 when it is not healthy; of several, when one of them is not.
+    Exit code 5 if a database is not healthy.
     """
     if db is None and config is not None:
         return _show_all(ask_all(config, {"command": "status"}), as_json=as_json)
     status = ReplicationStatus(**ask(options.named(db), cache_dir, {"command": "status"}))
-    if as_json:
-        output.emit_json(status)
-    else:
-        show(status)
+    output.result(status, show, as_json=as_json)
     return 0 if status.healthy else NotDurable.exit_code
 
 
@@ -58,10 +56,10 @@ def _line(answer: Answer) -> tuple[str, ...]:
 
 
 def show(status: ReplicationStatus, *, now: float | None = None) -> None:
-    """The picture for people: the verdict first, then what it rests on."""
+    """The verdict first, then the figures behind it."""
     mark = "[bold green]● healthy[/]" if status.healthy else "[bold red]● NOT HEALTHY[/]"
-    way = f"{status.database} → {status.url}"
-    output.say(f"{mark}  {status.state}  {output.safe(way)}")
+    route = f"{status.database} → {status.url}"
+    output.say(f"{mark}  {status.state}  {output.safe(route)}")
     output.facts(_rows(status, now))
 
 
@@ -69,21 +67,13 @@ def _rows(status: ReplicationStatus, now: float | None) -> list[tuple[str, str]]
     rows = [
         ("durable", _durable(status)),
         ("lag", f"{output.duration(status.lag_seconds)}, {output.size(status.lag_bytes)}"),
-        (
-            "waiting",
-            f"{output.plural(status.pending_segments, 'segment')}, "
-            f"{output.size(status.pending_bytes)}",
-        ),
+        ("waiting", output.amount(status.pending_segments, "segment", status.pending_bytes)),
         ("last upload", output.ago(status.last_wal_sync, now)),
         ("last snapshot", _snapshot(status, now)),
-        ("proven", _proven(status, now)),
+        ("verified", _verified(status, now)),
+        ("uploaded", output.amount(status.uploaded_objects, "object", status.uploaded_bytes)),
         (
-            "uploaded",
-            f"{output.plural(status.uploaded_objects, 'object')}, "
-            f"{output.size(status.uploaded_bytes)}",
-        ),
-        (
-            "log",
+            "WAL",
             f"{output.plural(status.wal_frame_count, 'frame')}, "
             f"{output.plural(status.roll_overs, 'roll-over')}",
         ),
@@ -121,9 +111,9 @@ def _snapshot(status: ReplicationStatus, now: float | None) -> str:
     return f"{output.ago(status.last_snapshot, now)}, of transaction {status.last_snapshot_txid:,}"
 
 
-def _proven(status: ReplicationStatus, now: float | None) -> str:
+def _verified(status: ReplicationStatus, now: float | None) -> str:
     if status.last_proven_txid is None:
-        return "never; a drill restores and checks"
+        return "never; see replicator drill"
     return (
         f"transaction {status.last_proven_txid:,} was restored "
         f"{output.ago(status.last_proven_ms, now)}"

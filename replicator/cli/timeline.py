@@ -1,13 +1,13 @@
-"""The past of a database as a picture of a few lines: time from left to right.
+"""The history of a database as a picture of a few lines: time runs from left to right.
 
     2026-11-14 09:00                                          2026-11-21 09:00
-    log         ▂▁▁▃▂▂▁ ▁▂▅█▂▁▁▁▂▂▁▁▃▂▂▁ ▁▂▅█▂▁▁▁▂▂▁▁▃▂▂▁ ▁▂▅█▂▁▁▁▂▂▁▁
+    segments    ▂▁▁▃▂▂▁ ▁▂▅█▂▁▁▁▂▂▁▁▃▂▂▁ ▁▂▅█▂▁▁▁▂▂▁▁▃▂▂▁ ▁▂▅█▂▁▁▁▂▂▁▁
     generation  ├──────────────────────────────────├───────────────────
     snapshot    ▲      ▲       ▲         ▲         ▲        ▲         ▲
-    proven        ✓             ✓             ✓             ✓
-    trouble                                       !
+    verified      ✓             ✓             ✓             ✓
+    failed                                        !
 
-Owns the drawing, a function of a history and a width. Rows that would be empty are left out.
+Owns the drawing, a function of a history and a width. Omits empty rows.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 BARS = " ▁▂▃▄▅▆▇█"
 LABEL = 12
 LEAST_WIDTH, MOST_WIDTH = 40, 100
-PROVEN, TROUBLE, REPAIRED = ("proven",), ("failed", "damaged", "refuted"), ("repaired",)
+VERIFIED, FAILED, REPAIRED = ("proven",), ("failed", "damaged", "refuted"), ("repaired",)
 
 
 def draw(found: History, width: int) -> list[str]:
-    """Lines of at most ``width`` characters; none where there is no time to show."""
+    """Lines of at most ``width`` characters; none for a history without a time span."""
     activity = found.activity
     if activity.until_ms <= activity.since_ms:
         return []
     room = max(LEAST_WIDTH, min(width, MOST_WIDTH)) - LABEL
     rows = [
-        ("log", _bars(activity, room)),
+        ("segments", _bars(activity, room)),
         ("generation", _generations(found, activity, room)),
         ("snapshot", _marks("▲", (s.stored_ms for s in found.snapshots), activity, room)),
     ]
@@ -48,8 +48,8 @@ def draw(found: History, width: int) -> list[str]:
             ),
         )
         for label, mark, kinds in (
-            ("proven", "✓", PROVEN),
-            ("trouble", "!", TROUBLE),
+            ("verified", "✓", VERIFIED),
+            ("failed", "!", FAILED),
             ("repaired", "+", REPAIRED),
         )
     ]
@@ -66,7 +66,7 @@ def _at(ms: int, activity: Activity, room: int) -> int:
 
 
 def _bars(activity: Activity, room: int) -> str:
-    """Each column is as high as its slices of the time were busy."""
+    """The height of each column is the number of bytes in its slice of time."""
     count, most = len(activity.bytes), max(activity.bytes, default=0)
     if not most:
         return ""
@@ -84,7 +84,7 @@ def _marks(mark: str, times: Iterable[int], activity: Activity, room: int) -> st
 
 
 def _generations(found: History, activity: Activity, room: int) -> str:
-    """A line that begins anew with each generation's first snapshot."""
+    """A line that restarts at the first snapshot of each generation."""
     row = ["─"] * room
     for each in found.generations:
         begun = min(s.stored_ms for s in found.snapshots if s.generation == each.id)

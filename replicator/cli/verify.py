@@ -1,14 +1,13 @@
-"""``replicator verify``: is what the bucket holds of a database whole?"""
+"""``replicator verify``: check the archive of a database, object by object."""
 
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from replicator.cli import options, output, progress, sidecar
+from replicator.cli import options, output, progress
+from replicator.cli.sidecar import LocalSidecar, show_repair
 
 if TYPE_CHECKING:
     from replicator.verify.consistency import Finding
@@ -16,62 +15,54 @@ if TYPE_CHECKING:
 
 
 def command(
-    bucket: options.Bucket = "",
-    prefix: options.Prefix = "",
-    url: options.Url = "",
-    endpoint_url: options.EndpointUrl = None,
-    region: options.Region = None,
-    profile: options.Profile = None,
+    *,
+    location: options.Location,
     data: Annotated[
         bool,
-        typer.Option("--data", envvar="REPLICATOR_DATA", help="read and check every byte"),
+        options.option("--data", help="download and check every byte"),
     ] = False,
     sample: Annotated[
         str | None,
-        typer.Option(
-            envvar="REPLICATOR_SAMPLE",
+        options.option(
+            "--sample",
             metavar="1/7|2%|50M",
-            help="read and check a part: a seventh that rotates by day, or a draw",
+            help="download and check a part: the seventh of today, or a random sample by share or "
+            "size",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(envvar="REPLICATOR_SEED", metavar="N", help="repeat the draw of a sample"),
+        options.option("--seed", metavar="N", help="repeat an earlier random sample"),
     ] = None,
-    db: options.LocalDatabase = None,
-    cache_dir: options.CacheDir = None,
+    local: LocalSidecar,
     as_json: options.AsJson = False,
 ) -> int:
-    """Check that everything in the bucket fits together, and say what can be restored.
+    """Check that the objects in the bucket are consistent, and list what can be restored.
 
-    Damage is noted in the bucket, so that the sidecar makes the present restorable again; with
-    --database it does so at once. Exit code 3 for damage, 4 if something is missing.
+    Damage is recorded in the bucket, and the sidecar then makes the newest state restorable again;
+    with --database it does so at once. Exit code 3 for damage, 4 for a missing object.
     """
     from replicator.verify.verify import verify_at
 
-    with progress.shown(as_json=as_json) as report_progress:
+    with progress.shown(as_json=as_json) as listener:
         report = verify_at(
-            options.address(bucket, prefix, url, endpoint_url, region, profile),
+            location.address,
             data=data,
             sample=sample,
-            progress=report_progress,
+            progress=listener,
             seed=secrets.randbits(32) if seed is None else seed,
         )
-    repair = _repair(db, cache_dir) if report.findings else {}
+    repair = local.repair() if report.findings else {}
     if as_json:
-        output.emit_json({**output.plain(report), "exit_code": report.exit_code} | repair)
+        output.emit_json(asdict(report) | {"exit_code": report.exit_code} | repair)
     else:
         show(report)
-        sidecar.show_repair(repair)
+        show_repair(repair)
     return report.exit_code
 
 
-def _repair(db: Path | None, cache_dir: Path | None) -> dict[str, Any]:
-    return sidecar.ask_for_repair(db, cache_dir) if db is not None else {}
-
-
 def show(report: VerifyReport) -> None:
-    """The verdict first, then each finding, then what remains."""
+    """The verdict first, then the figures, then each finding."""
     verdict = {0: "[bold green]● whole[/]", 3: "[bold red]● DAMAGED[/]"}
     mark = verdict.get(report.exit_code, "[bold red]● INCOMPLETE[/]")
     output.say(f"{mark}  {output.safe(report.url)}")
@@ -85,8 +76,8 @@ def show(report: VerifyReport) -> None:
 def _rows(report: VerifyReport) -> list[tuple[str, str]]:
     rows = [
         (
-            "looked at",
-            f"{output.plural(report.objects, 'object')}, {output.size(report.bytes)}, "
+            "checked",
+            f"{output.amount(report.objects, 'object', report.bytes)}, "
             f"in {output.duration(report.seconds)}",
         ),
         ("read", _read(report)),
@@ -104,12 +95,12 @@ def _rows(report: VerifyReport) -> list[tuple[str, str]]:
 
 def _read(report: VerifyReport) -> str:
     if not report.read_objects:
-        return "nothing to its last byte; --data does"
+        return "no object in full; --data reads all"
     how = f", a sample of {report.sample}" if report.sample else ""
     drawn = f" drawn with --seed {report.seed}" if report.seed is not None else ""
     return (
-        f"{output.plural(report.read_objects, 'object')}, "
-        f"{output.size(report.read_bytes)}{output.safe(how)}{drawn}"
+        f"{output.amount(report.read_objects, 'object', report.read_bytes)}"
+        f"{output.safe(how)}{drawn}"
     )
 
 
@@ -117,7 +108,7 @@ def _finding(finding: Finding) -> list[tuple[str, str]]:
     lost = (
         f"transactions {_ranges(finding.lost)}"
         if finding.lost
-        else "nothing: other objects hold the same"
+        else "nothing: other objects hold the same transactions"
     )
     return [
         ("problem", output.safe(finding.problem)),

@@ -1,165 +1,302 @@
-"""Everything a user can set, checked once.
+"""The settings: one table, whose rows are the fields of :class:`SqliteReplicatorConfig`.
 
-Owns: names, defaults, bounds, and the environment. Refuses: to read files or
-to contact anything; a config that exists is a config that can work, as far as its values tell.
+Everything else about a setting follows from its row: the check of its value, its environment
+variable, its option of ``replicator run``, its key in the TOML file, its place in the JSON Schema
+and in the documentation. Owns names, defaults and bounds, and the rules that connect two settings.
+Refuses to read files or to contact anything. A config that exists can work, as far as its values
+show.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from replicator.config.table import Section, Setting, Where, row, setting, table_of
+from replicator.config.units import (
+    COUNT,
+    DAY,
+    DURATION,
+    GIB,
+    HOUR,
+    KIB,
+    MIB,
+    NUMBER,
+    PATH,
+    SIZE,
+    SPAN,
+    SWITCH,
+    TEXT,
+    choice,
+)
 from replicator.errors import ConfigError
 from replicator.model import Retention
 from replicator.store.address import Checksums, StoreAddress
 from replicator.system.paths import cache_directory
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-
-SIZE_UNITS = {"": 1, "b": 1, "k": KIB, "kib": KIB, "kb": 1000, "m": MIB, "mib": MIB,
-              "mb": 1000**2, "g": GIB, "gib": GIB, "gb": 1000**3, "t": GIB << 10,
-              "tib": GIB << 10, "tb": 1000**4}  # fmt: skip
-TIME_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-SWITCHES = {"1": True, "true": True, "yes": True, "on": True,
-            "0": False, "false": False, "no": False, "off": False}  # fmt: skip
-
-ENVIRONMENT_PREFIX = "REPLICATOR_"
-
-
-def parse_size(text: str) -> int:
-    """Bytes, from "1GiB", "64 MB", "1024". A unit of one letter is a power of 1024."""
-    return round(_quantity(text, SIZE_UNITS, "a size, for example 512MiB"))
-
-
-def parse_duration(text: str) -> float:
-    """Seconds, from "1h", "1h30m", "500ms", "2.5". A number without a unit stands alone."""
-    parts = re.findall(r"[0-9.]+\s*[a-z]+", text.lower()) or [text]
-    if "".join("".join(parts).split()) != "".join(text.lower().split()):
-        raise ConfigError(f"{text!r} is not a duration, for example 30s or 1h30m")
-    return sum(_quantity(part, TIME_UNITS, "a duration, for example 30s") for part in parts)
-
-
-def parse_span(text: str) -> float:
-    """A duration, or "off" (0) or "forever" (infinite)."""
-    known = {"off": 0.0, "forever": math.inf}
-    return known[text.strip().lower()] if text.strip().lower() in known else parse_duration(text)
-
-
-def parse_switch(text: str) -> bool:
-    try:
-        return SWITCHES[text.strip().lower()]
-    except KeyError:
-        raise ConfigError(f"{text!r} is neither true nor false") from None
-
-
-def _quantity(text: str, units: Mapping[str, float], what: str) -> float:
-    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([a-z]*)\s*", text.lower())
-    if match is None or match[2] not in units:
-        raise ConfigError(f"{text!r} is not {what}")
-    return float(match[1]) * units[match[2]]
-
-
-SIZES, DURATIONS, SWITCHED = (
-    ("max_cache_bytes", "segment_max_bytes", "drill_bandwidth"),
-    (
-        "sync_interval",
-        "poll_interval",
-        "busy_timeout",
-        "snapshot_interval",
-        "snapshot_max_age",
-        "drill_interval",
-    ),
-    ("auto_restore", "take_over", "allow_unsafe_store", "keep"),
-)
-SPANS = ("keep_every_transaction", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly")
-# How the text of an environment variable becomes a value; any other setting is text itself.
-PARSERS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(SIZES, parse_size),
-    **dict.fromkeys(DURATIONS, parse_duration),
-    **dict.fromkeys(SWITCHED, parse_switch),
-    **dict.fromkeys(SPANS, parse_span),
-    "keep_snapshots": int,
-    "snapshot_log_ratio": float,
-    "compression_level": int,
-}
-# Least and most, both inclusive.
-BOUNDS = {
-    "max_cache_bytes": (MIB, math.inf),
-    "segment_max_bytes": (128 * KIB, GIB),
-    "sync_interval": (0, math.inf),
-    "poll_interval": (0.01, 3600),
-    "busy_timeout": (0, 3600),
-    "snapshot_interval": (0, math.inf),
-    "snapshot_max_age": (1, math.inf),
-    "snapshot_log_ratio": (0, math.inf),
-    "compression_level": (1, 22),
-    "drill_interval": (0, math.inf),
-    "drill_bandwidth": (0, math.inf),
-    **dict.fromkeys(SPANS, (0, math.inf)),
-    "keep_snapshots": (1, math.inf),
-}
-WHOLE = (*SIZES, "compression_level", "keep_snapshots")
+_KEEP = Retention()
+DATABASE, BUCKET, TIMING, SEGMENTS, RETENTION, DRILLS = Section
+NOWHERE, DATABASE_ONLY, ALL = Where.NOWHERE, Where.RUN | Where.DATABASE, Where.ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqliteReplicatorConfig:
     """Settings of one replicator. Sizes are bytes, times seconds; ``ConfigError`` otherwise.
 
-    Where to: ``bucket`` and ``prefix`` (default: the database's file name), or ``url``, that
-    is ``s3://bucket/prefix`` or ``file:///directory``.
+    The destination is ``bucket`` and ``prefix`` (default: the file name of the database), or
+    ``url``, that is ``s3://bucket/prefix`` or ``file:///directory``.
     """
 
-    db_path: str | os.PathLike[str]
-    bucket: str = ""
-    prefix: str = ""
-    url: str = ""
-    endpoint_url: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    checksums: Checksums = "when_required"
-    cache_dir: str | os.PathLike[str] | None = None
-    max_cache_bytes: int = GIB
-    auto_restore: bool = False
-    take_over: bool = False
-    allow_unsafe_store: bool = False
-    sync_interval: float = 1.0
-    poll_interval: float = 1.0
-    busy_timeout: float = 5.0
-    snapshot_interval: float = 3600.0
-    snapshot_log_ratio: float = 0.5
-    snapshot_max_age: float = 86400.0
-    segment_max_bytes: int = 32 * MIB
-    compression_level: int = 3
-    drill_interval: float = 0.0
-    drill_bandwidth: int = 10 * MIB
-    drill_scratch: str | os.PathLike[str] | None = None
-    keep: bool = True
-    keep_every_transaction: float = 7 * 86400.0
-    keep_hourly: float = 30 * 86400.0
-    keep_daily: float = 90 * 86400.0
-    keep_weekly: float = 0.0
-    keep_monthly: float = 0.0
-    keep_snapshots: int = 2
+    db_path: str | os.PathLike[str] = field(
+        metadata=row(
+            PATH, DATABASE, "the database file; symbolic links are resolved", where=NOWHERE
+        )
+    )
+    bucket: str = setting(
+        "", TEXT, BUCKET, "name of the bucket", where=ALL, short="-b", metavar="NAME"
+    )
+    prefix: str = setting(
+        "",
+        TEXT,
+        BUCKET,
+        "prefix of the object keys in the bucket; each database needs its own",
+        where=ALL,
+        shown="the file name of the database",
+        short="-p",
+        metavar="PREFIX",
+    )
+    url: str = setting(
+        "",
+        TEXT,
+        BUCKET,
+        "s3://bucket/prefix instead of bucket and prefix, or file:///dir to store in a directory",
+        where=ALL,
+        metavar="URL",
+    )
+    endpoint_url: str | None = setting(
+        None,
+        TEXT,
+        BUCKET,
+        "address of an S3-compatible server",
+        where=ALL,
+        shown="AWS",
+        metavar="URL",
+    )
+    region: str | None = setting(
+        None,
+        TEXT,
+        BUCKET,
+        "region of the bucket",
+        where=ALL,
+        shown="from the AWS configuration",
+        metavar="NAME",
+    )
+    profile: str | None = setting(
+        None,
+        TEXT,
+        BUCKET,
+        "profile in the AWS configuration",
+        where=ALL,
+        shown="from the AWS configuration",
+        metavar="NAME",
+    )
+    checksums: Checksums = setting(
+        "when_required",
+        choice(*get_args(Checksums)),
+        BUCKET,
+        "when_supported adds a checksum of S3 to each request; some servers refuse it",
+    )
+    cache_dir: str | os.PathLike[str] | None = setting(
+        None,
+        PATH,
+        DATABASE,
+        "directory of the disk cache, on a local disk; each database needs its own",
+        where=DATABASE_ONLY,
+        shown=".{name}-replicator next to the database",
+    )
+    max_cache_bytes: int = setting(
+        GIB,
+        SIZE,
+        DATABASE,
+        "maximum size of the disk cache, which holds segments while the store is unreachable",
+        where=ALL,
+        least=MIB,
+    )
+    auto_restore: bool = setting(
+        False,
+        SWITCH,
+        DATABASE,
+        "restore the database first if its file is missing and the bucket has a backup",
+        where=ALL,
+    )
+    take_over: bool = setting(
+        False,
+        SWITCH,
+        DATABASE,
+        "start a new generation from the local database, even if another writer owns the archive "
+        "or is ahead of it; older generations stay restorable",
+        where=ALL,
+    )
+    allow_unsafe_store: bool = setting(
+        False,
+        SWITCH,
+        DATABASE,
+        "accept a store that ignores If-None-Match; only where no second replicator ever writes "
+        "to this prefix",
+        where=ALL,
+    )
+    sync_interval: float = setting(
+        1.0,
+        DURATION,
+        TIMING,
+        "minimum time between two uploads under steady writes; a single commit is uploaded at once",
+        where=ALL,
+        least=0,
+    )
+    poll_interval: float = setting(
+        1.0,
+        DURATION,
+        TIMING,
+        "maximum time until a commit is noticed when no file event arrives",
+        least=0.01,
+        most=HOUR,
+    )
+    busy_timeout: float = setting(
+        5.0,
+        DURATION,
+        TIMING,
+        "how long to wait for a lock of the application when replication starts",
+        least=0,
+        most=HOUR,
+    )
+    snapshot_interval: float = setting(
+        HOUR, DURATION, TIMING, "minimum time between two snapshots", where=ALL, least=0
+    )
+    snapshot_ratio: float = setting(
+        0.5,
+        NUMBER,
+        TIMING,
+        "take a snapshot when the segments since the last one exceed this fraction of its size",
+        least=0,
+    )
+    snapshot_max_age: float = setting(
+        DAY,
+        DURATION,
+        TIMING,
+        "take a snapshot when the last one is older than this and newer commits exist",
+        least=1,
+    )
+    segment_max_bytes: int = setting(
+        32 * MIB,
+        SIZE,
+        SEGMENTS,
+        "end a segment when this much of the WAL is not yet captured",
+        least=128 * KIB,
+        most=GIB,
+    )
+    compression_level: int = setting(
+        3, COUNT, SEGMENTS, "zstd compression level", where=ALL, least=1, most=22
+    )
+    drill_interval: float = setting(
+        0.0,
+        DURATION,
+        DRILLS,
+        "how often to restore to a scratch directory and check the result, for example 24h; "
+        "skipped if nothing was committed since the last drill",
+        where=ALL,
+        least=0,
+        shown="never",
+    )
+    drill_bandwidth: int = setting(
+        10 * MIB,
+        SIZE,
+        DRILLS,
+        "maximum bytes per second that a drill downloads; 0: no limit",
+        where=ALL,
+        least=0,
+    )
+    drill_scratch: str | os.PathLike[str] | None = setting(
+        None,
+        PATH,
+        DRILLS,
+        "directory for drills, with free space for the whole database",
+        where=ALL,
+        shown="in the cache directory",
+    )
+    keep: bool = setting(
+        True,
+        SWITCH,
+        RETENTION,
+        "merge segments, and delete objects that no retention rule keeps; off: the bucket only "
+        "grows",
+        where=ALL,
+    )
+    keep_every_transaction: float = setting(
+        _KEEP.every_transaction,
+        SPAN,
+        RETENTION,
+        "how long every transaction stays restorable",
+        where=ALL,
+        least=0,
+    )
+    keep_hourly: float = setting(
+        _KEEP.hourly,
+        SPAN,
+        RETENTION,
+        "how long the last state of each hour stays restorable",
+        where=ALL,
+        least=0,
+    )
+    keep_daily: float = setting(
+        _KEEP.daily,
+        SPAN,
+        RETENTION,
+        "how long the last state of each day stays restorable",
+        where=ALL,
+        least=0,
+    )
+    keep_weekly: float = setting(
+        _KEEP.weekly,
+        SPAN,
+        RETENTION,
+        "how long the last state of each week, Monday to Sunday, stays restorable",
+        where=ALL,
+        least=0,
+    )
+    keep_monthly: float = setting(
+        _KEEP.monthly,
+        SPAN,
+        RETENTION,
+        "how long the last state of each month stays restorable",
+        where=ALL,
+        least=0,
+    )
+    keep_snapshots: int = setting(
+        _KEEP.snapshots,
+        COUNT,
+        RETENTION,
+        "how many of the newest snapshots stay, whatever their age",
+        where=ALL,
+        least=1,
+    )
 
-    database: Path = dataclasses.field(init=False, repr=False, compare=False)
+    database: Path = field(init=False, repr=False, compare=False)
     """The database file: absolute, symlinks resolved once (SQLite names its WAL after that)."""
-    cache: Path = dataclasses.field(init=False, repr=False, compare=False)
+    cache: Path = field(init=False, repr=False, compare=False)
     """The cache directory: absolute."""
-    address: StoreAddress = dataclasses.field(init=False, repr=False, compare=False)
-    """Where backups go, with the prefix that is in force."""
+    address: StoreAddress = field(init=False, repr=False, compare=False)
+    """The store, with the prefix of this database."""
 
     def __post_init__(self) -> None:
-        for name in BOUNDS:
-            _check_number(name, getattr(self, name))
-        if self.checksums not in get_args(Checksums):
-            known = " or ".join(get_args(Checksums))
-            raise ConfigError(f"checksums: {self.checksums!r} is unknown; it is {known}")
+        for each in SETTINGS.values():
+            try:
+                each.check(getattr(self, each.name))
+            except ConfigError as error:
+                raise each.named(error, each.name) from error
         object.__setattr__(self, "database", _database(os.fspath(self.db_path)))
         object.__setattr__(self, "cache", self._cache())
         object.__setattr__(self, "address", self._address())
@@ -168,20 +305,22 @@ class SqliteReplicatorConfig:
     def from_env(
         cls, environ: Mapping[str, str] | None = None, **given: Any
     ) -> SqliteReplicatorConfig:
-        """A config from ``REPLICATOR_{SETTING}`` variables; what is ``given`` goes first.
+        """A config from ``REPLICATOR_{SETTING}`` variables; ``given`` settings take precedence.
 
-        Variables that are empty count as not set.
+        Empty variables count as not set.
         """
         settings = settings_of(os.environ if environ is None else environ) | given
         if not settings.get("db_path"):
             raise ConfigError(
-                "no database is named", hint=f"name it, or set {variable_of('db_path')}"
+                "no database is named",
+                setting="db_path",
+                hint=f"name it, or set {SETTINGS['db_path'].variable}",
             )
         return cls(**settings)
 
     @property
     def retention(self) -> Retention:
-        """What stays of the past."""
+        """The rules for older restore points."""
         return Retention(
             every_transaction=self.keep_every_transaction,
             hourly=self.keep_hourly,
@@ -195,65 +334,66 @@ class SqliteReplicatorConfig:
         if self.cache_dir is None:
             return cache_directory(self.database)
         if not os.fspath(self.cache_dir):
-            raise ConfigError("cache_dir: is empty")
+            raise ConfigError("cache_dir: is empty", setting="cache_dir")
         return Path(self.cache_dir).expanduser().resolve()
 
     def _address(self) -> StoreAddress:
         if bool(self.bucket) == bool(self.url):
             given = "both a bucket and a url are" if self.bucket else "neither bucket nor url is"
-            raise ConfigError(f"{given} set", hint="set one: --bucket NAME, or --url s3://…")
+            raise ConfigError(
+                f"{given} set", setting="bucket", hint="set one: --bucket NAME, or --url s3://…"
+            )
         if "/" in self.bucket and not self.bucket.startswith("arn:"):
             raise ConfigError(
-                f"bucket: {self.bucket!r} is not a bucket's name",
-                hint="a prefix has its own setting; for a whole address use --url",
+                f"bucket: {self.bucket!r} is not the name of a bucket",
+                setting="bucket",
+                hint="set the prefix with --prefix, or give a whole address with --url",
             )
         address = StoreAddress.parse(
-            self.url or f"s3://{self.bucket}", endpoint_url=self.endpoint_url,
-            region=self.region, profile=self.profile, checksums=self.checksums,
-        )  # fmt: skip
+            self.url or f"s3://{self.bucket}",
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            profile=self.profile,
+            checksums=self.checksums,
+        )
         return dataclasses.replace(address, prefix=self._prefix(address.prefix))
 
     def _prefix(self, of_url: str) -> str:
         own = self.prefix.strip("/")
         if own and of_url and own != of_url:
-            raise ConfigError(f"prefix: {own!r} is set, but the url says {of_url!r}")
+            raise ConfigError(
+                f"prefix: {own!r} is set, but the url has the prefix {of_url!r}", setting="prefix"
+            )
         prefix = own or of_url or self.database.name
         if any(part in ("", ".", "..") for part in prefix.split("/")) or not prefix.isprintable():
-            raise ConfigError(f"prefix: {prefix!r} cannot be part of an object's key")
+            raise ConfigError(
+                f"prefix: {prefix!r} cannot be part of an object key", setting="prefix"
+            )
         return prefix
 
 
+SETTINGS: Mapping[str, Setting] = table_of(SqliteReplicatorConfig)
+
+
 def settings_of(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What ``REPLICATOR_{SETTING}`` variables say; ``ConfigError`` names the variable."""
+    """The settings of ``REPLICATOR_{SETTING}`` variables; ``ConfigError`` names the variable."""
     return {
-        field.name: _from_text(field.name, environ[variable])
-        for field in dataclasses.fields(SqliteReplicatorConfig)
-        if field.init and environ.get(variable := variable_of(field.name))
+        each.name: _read(each, environ[each.variable])
+        for each in SETTINGS.values()
+        if environ.get(each.variable)
     }
 
 
-def variable_of(name: str) -> str:
-    """The environment variable of a setting."""
-    return ENVIRONMENT_PREFIX + name.upper()
-
-
-def _from_text(name: str, text: str) -> Any:
+def _read(each: Setting, text: str) -> Any:
     try:
-        return PARSERS.get(name, str)(text)
-    except (ConfigError, ValueError) as error:
-        raise ConfigError(f"{variable_of(name)}: {error}") from error
-
-
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int if name in WHOLE else (int, float)):
-        raise ConfigError(f"{name}: {value!r} is not a {'whole ' * (name in WHOLE)}number")
-    least, most = BOUNDS[name]
-    if not least <= value <= most:
-        bound = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-        raise ConfigError(f"{name}: {value!r} is out of bounds; it must be {bound}")
+        return each.read(text)
+    except ConfigError as error:
+        raise each.named(error, each.variable) from error
 
 
 def _database(text: str) -> Path:
     if not text or text == ":memory:" or text.startswith("file:") or "\0" in text:
-        raise ConfigError(f"db_path: {text!r} is not the path of a database file")
+        raise ConfigError(
+            f"db_path: {text!r} is not the path of a database file", setting="db_path"
+        )
     return Path(text).expanduser().resolve()

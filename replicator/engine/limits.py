@@ -88,7 +88,7 @@ class Limits:
             upload=UploadLimits(keep_bytes=config.max_cache_bytes // 4),
             snapshot_rule=SnapshotRule(
                 interval=config.snapshot_interval,
-                log_ratio=config.snapshot_log_ratio,
+                log_ratio=config.snapshot_ratio,
                 max_age=config.snapshot_max_age,
             ),
             snapshot=SnapshotLimits(level=config.compression_level),

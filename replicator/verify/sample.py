@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from replicator.config.settings import parse_size
+from replicator.config.units import parse_size
 from replicator.errors import ConfigError
 
 DAY_MS = 86_400_000

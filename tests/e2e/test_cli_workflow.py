@@ -39,7 +39,7 @@ def test_backup_and_restore_from_the_bucket(cli, app, sidecar):
         "UTC",
         "KiB",
         "pages of",
-        "proved",
+        "verified",
         "SHA-256",
         "WAL checksums",
         "database checksum",

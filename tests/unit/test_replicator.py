@@ -855,7 +855,7 @@ def test_flush_with_a_snapshot_leaves_one_of_that_state(path, app, store, out):
 
 def test_a_snapshot_is_taken_when_due(path, app, store, out):
     """The interval being over and the log long enough, a snapshot comes by itself."""
-    with replicating(path, store, snapshot_interval=0.0, snapshot_log_ratio=0.0) as replicator:
+    with replicating(path, store, snapshot_interval=0.0, snapshot_ratio=0.0) as replicator:
         first = replicator.flush(LONG)
         app.insert(5)
         replicator.flush(LONG)

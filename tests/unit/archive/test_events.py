@@ -123,4 +123,4 @@ def test_reasons_that_are_not_told_are_said_not_to_be(app, store, capsys):
 
     store.inner.head = without
     show(history(store, "app.db", url=""))
-    assert "a generation begins; the store does not tell why\n" in capsys.readouterr().out
+    assert "a generation begins; reason unknown\n" in capsys.readouterr().out

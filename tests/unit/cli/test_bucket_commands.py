@@ -44,8 +44,8 @@ def test_restore_rebuilds_and_says_what_it_rests_on(run, backup_url, tmp_path):
     code, out, err = run("restore", "--url", backup_url, "--output", output)
     assert (code, rows(output)) == (0, [0, 1, 2])
     assert out.startswith(f"restored {output} from ")
-    assert "  proved       SHA-256 of every object" in out
-    assert err.splitlines()[0].startswith("fetching the log")
+    assert "  verified     SHA-256 of every object" in out
+    assert err.splitlines()[0].startswith("fetching segments")
 
 
 def test_restore_in_json_is_the_report(run, backup_url, tmp_path):
@@ -73,7 +73,7 @@ def test_if_missing_leaves_an_existing_file_alone(run, backup_url, closed_db):
     before = closed_db.read_bytes()
     code, out, _ = run("restore", "--url", backup_url, "-o", closed_db, "--if-missing")
     assert (code, closed_db.read_bytes()) == (0, before)
-    assert out == f"{closed_db} exists and was left alone\n"
+    assert out == f"{closed_db} exists; nothing was restored\n"
 
 
 def test_an_existing_target_is_refused(run, backup_url, tmp_path):
@@ -188,7 +188,7 @@ def test_history_without_a_commit_time_says_so(capsys):
             snapshot_bytes=0,
         )
     )
-    assert "newest commit  at an unknown time" in capsys.readouterr().out
+    assert "newest commit  time unknown" in capsys.readouterr().out
 
 
 def test_history_of_an_empty_bucket_is_no_backup(run, bucket_url):

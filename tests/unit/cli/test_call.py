@@ -38,12 +38,22 @@ def test_without_arguments_there_is_help(capsys):
         (["status"], "error: no database is named"),
         (["snapshot"], "error: missing argument 'DB'"),
         (["restore", "--nonsense"], "error: no such option: --nonsense"),
-        (["restore"], "error: name the bucket or the url"),
-        (["history"], "error: name one place: a bucket or a url"),
-        (["flush", "x.db", "--timeout", "soon"], "error: 'soon' is not a duration"),
+        (["restore"], "error: set either a bucket or a url"),
+        (["history"], "error: set either a bucket or a url"),
+        (
+            ["flush", "x.db", "--timeout", "soon"],
+            "error: invalid value for '--timeout' (env var: 'REPLICATOR_TIMEOUT'): "
+            "'soon' is not a duration",
+        ),
         (
             ["run", "x.db", "--bucket", "b", "--max-cache-bytes", "much"],
-            "error: 'much' is not a size",
+            "error: invalid value for '--max-cache-bytes' (env var: 'REPLICATOR_MAX_CACHE_BYTES'): "
+            "'much' is not a size",
+        ),
+        (
+            ["prune", "--bucket", "b", "--keep-snapshots", "0"],
+            "error: invalid value for '--keep-snapshots' (env var: 'REPLICATOR_KEEP_SNAPSHOTS'): "
+            "0 is out of bounds; it must be at least 1",
         ),
         (["run", "x.db"], "error: neither bucket nor url is set"),
     ],
@@ -64,7 +74,7 @@ def test_with_json_even_a_usage_error_is_json(capsys):
     document = json.loads(capsys.readouterr().err)
     assert document == {
         "error": "missing argument 'DB'",
-        "code": "config",
+        "code": "usage",
         "exit_code": 2,
         "kind": "ConfigError",
         "hint": "see replicator snapshot --help",
@@ -98,10 +108,7 @@ def raising(monkeypatch):
         def command():
             raise error
 
-        app = cli.typer.Typer()
-        app.callback()(lambda: None)
-        app.command("demo")(command)
-        monkeypatch.setattr(cli, "app", app)
+        monkeypatch.setitem(cli.COMMANDS, "demo", command)
 
     return raising
 
@@ -135,8 +142,7 @@ def test_a_closed_pipe_ends_quietly():
     code = (
         "import sys; from replicator import cli\n"
         "def broken(**_): raise BrokenPipeError\n"
-        "app = cli.typer.Typer(); app.callback()(lambda: None)\n"
-        "app.command('demo')(lambda: broken()); cli.app = app\n"
+        "cli.COMMANDS['demo'] = lambda: broken()\n"
         "sys.exit(cli.call(['demo']))"
     )
     done = subprocess.run(

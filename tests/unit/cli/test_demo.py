@@ -13,17 +13,17 @@ from replicator.errors import DamageError, ReplicatorError
 @pytest.fixture
 def demo():
     """A performance right before its last act: ten orders lost, ten restored."""
-    with demo_command._workplace() as home:
+    with demo_command._directory() as home:
         yield _ready(demo_command.Demo(home, "http://127.0.0.1:1", {}, quiet=True))
 
 
 def _ready(played):
-    for place in (played.witness, played.restored):
+    for place in (played.reference, played.restored):
         place.parent.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_app, "_SEED_ROWS", 10)
-        demo_app.create(played.witness)
-    shutil.copyfile(played.witness, played.restored)
+        demo_app.create(played.reference)
+    shutil.copyfile(played.reference, played.restored)
     played.commits.write_text("9\n10\n")
     return played
 
@@ -84,7 +84,7 @@ def test_a_difference_ends_the_command_with_damage(monkeypatch):
 def test_a_sidecar_that_does_not_start_is_an_error_with_its_last_words(demo, monkeypatch):
     """The log of the sidecar is in the temporary directory, which is about to go."""
     (demo.home / "sidecar.log").write_text("one\ntwo\nthree\nfour\n")
-    monkeypatch.setattr(demo_command, "_PATIENCE", 0.2)
+    monkeypatch.setattr(demo_command, "_TIMEOUT", 0.2)
     with pytest.raises(ReplicatorError, match="did not start") as caught:
         demo.until_following()
     assert caught.value.hint == "two / three / four"

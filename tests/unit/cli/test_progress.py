@@ -33,7 +33,7 @@ def test_short_lines_are_one_a_phase(capsys):
             listen(now)
     assert capsys.readouterr().err.splitlines() == [
         "planning",
-        "fetching the log: 2.0 KiB",
+        "fetching segments: 2.0 KiB",
         "mystery",
     ]
 

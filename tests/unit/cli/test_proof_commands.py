@@ -54,7 +54,7 @@ def test_verify_says_that_all_is_whole(run, users_url):
     code, out, _ = run("verify", "--url", users_url)
     assert code == 0
     assert out.startswith("● whole  file://")
-    assert "nothing to its last byte" in out
+    assert "no object in full" in out
     assert "transactions 1 … 4" in out
     code, out, err = run("verify", "--url", users_url, "--data")
     assert (code, "read        5 objects" in out) == (0, True)
@@ -121,7 +121,7 @@ def test_verify_has_the_sidecar_repair_the_present(run, users_url, tmp_path, use
     with answering(replicator.config.cache, replicator):
         code, out, _ = run("verify", "--url", users_url, "--data", "--database", users_db)
         assert code == 3
-        assert "repaired by a new snapshot: from transaction 4 on" in out
+        assert "repaired with a new snapshot: every transaction from 4 is restorable" in out
         answer = sidecar.ask_for_repair(users_db, None)
         assert answer["repair"]["action"] == "none"
     replicator.stop()
@@ -138,7 +138,7 @@ def test_a_sidecar_that_does_not_answer_is_told(run, users_url, tmp_path, users_
 
 def test_a_sound_present_is_said_to_be_sound(capsys):
     sidecar.show_repair({"repair": {"txid": 1234, "action": "none"}})
-    assert capsys.readouterr().out == ("the present is sound: transaction 1,234 can be restored\n")
+    assert capsys.readouterr().out == "no repair needed: transaction 1,234 is restorable\n"
     sidecar.show_repair({})
     assert capsys.readouterr().out == ""
 
@@ -157,7 +157,7 @@ def test_a_drill_says_what_it_proved(run, users_url, tmp_path):
         "SELECT count(*) = 3 FROM users",
     )
     assert code == 0
-    assert "● proven  transaction 4 of file://" in out
+    assert "● verified  transaction 4 of file://" in out
     assert "SQLite's integrity_check, SELECT count(*) = 3 FROM users" in out
     assert "recorded     app.db/proofs/" in out
 
@@ -193,7 +193,7 @@ def test_the_status_shows_the_newest_proof(capsys, users_db, bucket_url):
     """Or that there is none."""
     config = SqliteReplicatorConfig(db_path=users_db, url=bucket_url)
     status_command.show(_nothing(config))
-    assert "never; a drill restores and checks" in capsys.readouterr().out
+    assert "never; see replicator drill" in capsys.readouterr().out
     from dataclasses import replace
 
     status_command.show(

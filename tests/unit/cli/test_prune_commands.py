@@ -100,7 +100,7 @@ def test_a_bucket_that_keeps_versions(run, aged_backup, monkeypatch):
 
 def test_pins_are_kept_listed_and_let_go(run, aged_backup, tmp_path):
     """A pinned transaction outlives every rule; unpinned it does not."""
-    assert "nothing is pinned" in run("pin", "--url", aged_backup)[1]
+    assert "no transaction is pinned" in run("pin", "--url", aged_backup)[1]
     code, out, err = run("pin", 2, "--note", "before [bold]the move", "--url", aged_backup)
     assert code == 0, err
     assert "before [bold]the move" in out

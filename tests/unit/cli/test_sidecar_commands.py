@@ -287,7 +287,7 @@ def test_run_requests_a_single_database(short_path):
         "db_path": Path(short_path),
         "bucket": "b",
         "max_cache_bytes": 2 << 20,
-        "drill_scratch": Path("/tmp"),
+        "drill_scratch": "/tmp",
         "keep": False,
     }
     assert requested(short_path, "--bucket", "b", "--", "true", "x").command == ["true", "x"]

@@ -7,6 +7,8 @@ import pytest
 from replicator.config.file import ConfigFile, Search
 from replicator.errors import ConfigError
 
+A = "[[database]]\npath = 'a.db'"
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -169,6 +171,7 @@ def test_two_databases_in_one_place_are_refused_by_name(write, tmp_path):
         """)
     with pytest.raises(ConfigError, match=r"database 2 .*/y/app\.db and .*/x/app\.db") as caught:
         file.configs()
+    assert caught.value.code == "location_shared"
     assert "prefix" in caught.value.hint
 
 
@@ -184,8 +187,9 @@ def test_two_databases_in_one_cache_are_refused(write):
 def test_a_database_is_named_once(write):
     """Whatever its names are."""
     text = 'bucket = "b"\n[[database]]\npath = "a.db"\n[[database]]\npath = "./x/../a.db"\n'
-    with pytest.raises(ConfigError, match="named twice"):
+    with pytest.raises(ConfigError) as caught:
         write(text).configs()
+    assert caught.value.code == "database_repeated"
 
 
 def test_what_clashes_later_is_left_out_and_said(write, tmp_path):
@@ -209,50 +213,70 @@ def test_what_clashes_later_is_left_out_and_said(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "where", "setting", "code"),
     [
-        ("nonsense", "replicator.toml: is not TOML"),
-        ('bucket = "b"', "names no database"),
-        ('database = "a.db"', "database: is not a list of tables"),
-        ("[[database]]\nbucket = 'b'", "database 1: path: is missing"),
-        ("[[database]]\npath = 1", "database 1: path: is missing"),
-        ("bukket = 'b'\n[[database]]\npath = 'a.db'", "replicator.toml: bukket: there is no such"),
+        ("nonsense", "replicator.toml: is not TOML", "", "config"),
+        ('bucket = "b"', "replicator.toml: names no database", "", "config"),
+        ('database = "a.db"', "replicator.toml: database: is not a list", "", "config"),
+        ("[[database]]\nbucket = 'b'", "database 1: path: is missing", "path", "config"),
+        ("[[database]]\npath = 1", "database 1: path: is missing", "path", "config"),
+        (f"bukket = 'b'\n{A}", "replicator.toml: bukket", "bukket", "unknown_setting"),
         (
-            "bucket = 'b'\n[[database]]\npath = 'a.db'\nsync_intervall = '1s'",
-            r"database 1 \(a.db\): sync_intervall: there is no such",
+            f"bucket = 'b'\n{A}\nsync_intervall = '1s'",
+            "database 1 (a.db): sync_intervall",
+            "sync_intervall",
+            "unknown_setting",
         ),
-        ("db_path = 'x'\n[[database]]\npath = 'a.db'", "db_path: there is no such"),
+        (f"db_path = 'x'\n{A}", "replicator.toml: db_path", "db_path", "unknown_setting"),
         (
-            "sync_interval = 'soon'\n[[database]]\npath = 'a.db'",
-            "toml: sync_interval: 'soon' is not",
+            f"sync_interval = 'soon'\n{A}",
+            "replicator.toml: sync_interval: 'soon'",
+            "sync_interval",
+            "invalid_value",
         ),
         (
-            "[[database]]\npath = 'a.db'\nmax_cache_bytes = '1 parsec'",
-            r"database 1 \(a.db\): max_cache_bytes: '1 parsec' is not a size",
+            f"{A}\nmax_cache_bytes = '1 parsec'",
+            "database 1 (a.db): max_cache_bytes: '1 parsec' is not a size",
+            "max_cache_bytes",
+            "invalid_value",
         ),
-        ("[[database]]\npath = 'a.db'\nkeep = 1", "keep: 1 is not true or false"),
+        (f"{A}\nkeep = 1", "keep: 1 is not true or false", "keep", "invalid_value"),
         (
-            "[[database]]\npath = 'a.db'\nsync_interval = true",
+            f"{A}\nsync_interval = true",
             "sync_interval: True is not a number",
+            "sync_interval",
+            "invalid_value",
         ),
-        ("[[database]]\npath = 'a.db'\nkeep_snapshots = 'x'", "keep_snapshots: invalid literal"),
-        ("[[database]]\npath = 'a.db'\nbucket = 7", "bucket: 7 is not text"),
-        ("[[database]]\npath = 'a.db'", r"database 1 \(a.db\): neither bucket nor url is set"),
+        (f"{A}\nkeep_snapshots = 'x'", "keep_snapshots: 'x'", "keep_snapshots", "invalid_value"),
+        (f"{A}\nbucket = 7", "bucket: 7 is not text", "bucket", "invalid_value"),
+        (A, "database 1 (a.db): neither bucket nor url is set", "bucket", "config"),
         (
-            "bucket = 'b'\npoll_interval = 0\n[[database]]\npath = 'a.db'",
-            r"database 1 \(a.db\): poll_interval: 0 is out of bounds",
+            f"bucket = 'b'\npoll_interval = 0\n{A}",
+            "replicator.toml: poll_interval: 0 is out of bounds",
+            "poll_interval",
+            "out_of_bounds",
         ),
-        ("cache_dir = 'x'\n[[database]]\npath = 'a.db'", "toml: cache_dir: cannot be shared"),
+        (
+            f"bucket = 'b'\n{A}\npoll_interval = '2h'",
+            "database 1 (a.db): poll_interval: 7200.0 is out of bounds",
+            "poll_interval",
+            "out_of_bounds",
+        ),
+        (f"cache_dir = 'x'\n{A}", "replicator.toml: cache_dir", "cache_dir", "not_shareable"),
         (
             "[[database]]\npath = '*.db'\ncache_dir = 'x'",
-            r"database 1 \(\*.db\): cache_dir: cannot",
+            "database 1 (*.db): cache_dir",
+            "cache_dir",
+            "not_shareable",
         ),
     ],
 )
-def test_an_error_says_where_it_is(write, text, words):
-    """File, entry and key: nobody has to search."""
-    with pytest.raises(ConfigError, match=words):
+def test_an_error_says_where_it_is(write, text, where, setting, code):
+    """The message names file, entry and key; the error carries the key and a code."""
+    with pytest.raises(ConfigError) as caught:
         write(text).configs()
+    assert where in str(caught.value)
+    assert (caught.value.setting, caught.value.code) == (setting, code)
 
 
 def test_a_misspelt_setting_is_guessed(write):
@@ -266,6 +290,13 @@ def test_a_cache_for_all_is_refused_from_outside_too(write):
     """One directory cannot be the cache of several databases."""
     with pytest.raises(ConfigError, match="with --config: cache_dir"):
         write('bucket = "b"\n[[database]]\npath = "a.db"', {"REPLICATOR_CACHE_DIR": "/x"}).configs()
+
+
+def test_a_database_from_outside_is_refused(write):
+    """Each database has an entry; one variable cannot be the path of several."""
+    with pytest.raises(ConfigError) as caught:
+        write(f'bucket = "b"\n{A}', {"REPLICATOR_DB_PATH": "x.db"})
+    assert (caught.value.setting, caught.value.code) == ("db_path", "not_shareable")
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path):

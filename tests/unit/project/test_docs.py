@@ -18,7 +18,7 @@ import typer
 
 import benchmarks.__main__ as benchmarks
 import replicator
-from replicator.cli import app
+from replicator.cli import application
 from replicator.config.file import ConfigFile
 from replicator.retention.merge import Source, merge_all
 from replicator.testing import find_weed
@@ -26,7 +26,7 @@ from tests.helpers import docs
 
 TOP = docs.TOP
 BIN = Path(sys.executable).parent
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = typer.main.get_command(application()).commands
 OPTIONS = {
     name
     for each in COMMANDS.values()
@@ -249,9 +249,10 @@ def generator(name):
     return module
 
 
-def test_the_page_on_the_command_line_is_the_command_line():
-    """docs/cli.md is what docs/generate_cli.py writes; run `make docs` after a change."""
-    assert (TOP / "docs/cli.md").read_text() == generator("generate_cli").render()
+def test_generated_files_are_those_of_the_code():
+    """cli.md, the tables of settings, the JSON Schema: run `make docs` after a change."""
+    for path, text in generator("generate_cli").pages().items():
+        assert path.read_text() == text, path.name
 
 
 def test_the_table_of_metrics_is_that_of_the_code():
