@@ -122,7 +122,7 @@ def test_verify_has_the_sidecar_repair_the_present(run, users_url, tmp_path, use
         code, out, _ = run("verify", "--url", users_url, "--data", "--database", users_db)
         assert code == 3
         assert "repaired with a new snapshot: every transaction from 4 is restorable" in out
-        answer = sidecar.ask_for_repair(users_db, None)
+        answer = sidecar.LocalSidecar(users_db).repair()
         assert answer["repair"]["action"] == "none"
     replicator.stop()
     assert run("drill", "--url", users_url)[0] == 0
