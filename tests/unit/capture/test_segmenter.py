@@ -113,11 +113,6 @@ class Bench:
 
 
 @pytest.fixture
-def limits():
-    return CaptureLimits()
-
-
-@pytest.fixture
 def bench(tmp_path, limits):
     bench = Bench(tmp_path, limits=limits)
     yield bench
