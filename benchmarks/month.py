@@ -4,7 +4,7 @@ Litestream's scheme.
     python -m benchmarks.month            # some minutes; writes results/month.md
 
 Sizes are measured (``shop.py``). The month is computed: the real policy decides about an
-inventory with those sizes. Litestream's month follows its documented rules (see
+index with those sizes. Litestream's month follows its documented rules (see
 ``replicator.cost``); nothing of it is run.
 """
 
@@ -27,11 +27,12 @@ from benchmarks.shop import (
     measure,
     sizes_at,
 )
-from replicator.archive.inventory import Inventory, LogItem, SnapshotItem
+from replicator.archive.index import Index, LogObject, SnapshotObject
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.format.object_header import ObjectFacts
 from replicator.inspect import cost
 from replicator.model import Kind, Retention
-from replicator.retention.policy import Decision, decide
+from replicator.retention.policy import PruneDecision, decide
 from replicator.retention.worker import MERGE_GRACE_MS
 from replicator.snapshot.limits import SnapshotRule
 from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
@@ -78,7 +79,7 @@ class Month:
     objects: int
     peak: int
     usage: cost.Usage
-    decision: Decision
+    decision: PruneDecision
 
 
 def rows_at(known: Sequence[Sizes], second: float) -> float:
@@ -90,37 +91,44 @@ def txid_at(second: int) -> int:
     return 1 + RATE * second
 
 
-def item(level: int, kind: Kind, since: int, until: int, size: float, late: int) -> LogItem:
+def item(level: int, kind: Kind, since: int, until: int, size: float, late: int) -> LogObject:
     """An object of the transactions between two seconds, stored ``late`` seconds after them."""
     first, last = txid_at(since) + 1, txid_at(until)
     key = KEYS.merged(level, first, last) if level else KEYS.wal(first)
-    return LogItem(
+    return LogObject(
         key,
         level,
         first,
         last,
         round(size),
         START_MS + 1000 * (until + late),
-        START_MS + 1000 * until - 100,
-        kind,
-        GENERATION,
+        facts(kind, first, last, START_MS + 1000 * until - 100),
     )
 
 
-def snapshot_at(known: Sequence[Sizes], second: int) -> SnapshotItem:
+def facts(kind: Kind, first: int, last: int, at_ms: int) -> ObjectFacts:
+    """Of an object whose content does not matter here."""
+    return ObjectFacts(kind, GENERATION, first, last, 4096, 1, 0, 0, at_ms, None, None, "", "")
+
+
+def snapshot_at(known: Sequence[Sizes], second: int) -> SnapshotObject:
     at_ms, txid = START_MS + 1000 * second, txid_at(second)
     size = round(sizes_at(known, rows_at(known, second)).snapshot)
-    return SnapshotItem(KEYS.snapshot(txid, GENERATION), txid, GENERATION, size, at_ms, at_ms, True)
+    known_facts = facts(Kind.SNAPSHOT, txid, txid, at_ms)
+    return SnapshotObject(
+        KEYS.snapshot(txid, GENERATION), txid, GENERATION, size, at_ms, known_facts
+    )
 
 
 def our_month(
     known: Sequence[Sizes], rules: Retention, *, days: int = DAYS, step_hours: int = 6
 ) -> Month:
     """The policy asked every ``step_hours``; at a full hour ten minutes of segments are there."""
-    marker = LogItem(KEYS.wal(1), 0, 1, 1, 400, START_MS, START_MS, Kind.GENERATION, GENERATION)
-    inventory = Inventory((marker,), (snapshot_at(known, 0),))
-    news: list[LogItem | SnapshotItem] = []
-    last, logged, puts, snapshots, totals = inventory.snapshots[0], 0.0, 2.0, 1, []
+    marker_facts = facts(Kind.GENERATION, 1, 1, START_MS)
+    marker = LogObject(KEYS.wal(1), 0, 1, 1, 400, START_MS, marker_facts)
+    index = Index((marker,), (snapshot_at(known, 0),))
+    news: list[LogObject | SnapshotObject] = []
+    last, logged, puts, snapshots, totals = index.snapshots[0], 0.0, 2.0, 1, []
     for hour in range(1, days * 24 + 1):
         until, since = hour * HOUR_S, (hour - 1) * HOUR_S
         sizes = sizes_at(known, rows_at(known, until))
@@ -144,15 +152,15 @@ def our_month(
             ]
             now_ms = START_MS + 1000 * until
             decision = decide(
-                inventory.with_items([*news, *segments]), rules, now_ms, grace_ms=MERGE_GRACE_MS
+                index.with_objects([*news, *segments]), (), rules, now_ms, grace_ms=MERGE_GRACE_MS
             )
-            news, inventory = (
+            news, index = (
                 [],
-                inventory.with_items([*news, *segments]).without(
+                index.with_objects([*news, *segments]).without(
                     verdict.key for verdict in decision.deletions
                 ),
             )
-            totals.append(sum(_by_kind(inventory).values()))
+            totals.append(sum(_by_kind(index).values()))
     usage = cost.Usage(
         totals[-1],
         puts,
@@ -160,15 +168,15 @@ def our_month(
         days * 24 * (2 * 12 + 1) + snapshots,
     )  # HEADs that prove
     return Month(
-        _by_kind(inventory),
-        len(inventory.log) + len(inventory.snapshots),
+        _by_kind(index),
+        len(index.log) + len(index.snapshots),
         max(totals),
         usage,
         decision,
     )
 
 
-def _due(last: SnapshotItem, at_ms: int, logged: float) -> bool:
+def _due(last: SnapshotObject, at_ms: int, logged: float) -> bool:
     return snapshot_due(
         SnapshotFacts(last.txid, last.stored_ms, last.size),
         at_ms=at_ms,
@@ -177,11 +185,11 @@ def _due(last: SnapshotItem, at_ms: int, logged: float) -> bool:
     )
 
 
-def _by_kind(inventory: Inventory) -> dict[str, int]:
+def _by_kind(index: Index) -> dict[str, int]:
     found: Counter[str] = Counter()
-    for one in inventory.log:
+    for one in index.log:
         found[("segments", "5-minute merges", "hourly merges")[one.level]] += one.size
-    found["snapshots"] = sum(one.size for one in inventory.snapshots)
+    found["snapshots"] = sum(one.size for one in index.snapshots)
     return dict(found)
 
 

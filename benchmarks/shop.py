@@ -22,7 +22,7 @@ from replicator.format.segment import SegmentEncoder
 from replicator.format.snapshot_blocks import SnapshotEncoder, compress_block
 from replicator.format.wal import Rebaser, parse_header, scan
 from replicator.model import Kind, WalPosition
-from replicator.retention.merge import Source, merge_all, merge_newest
+from replicator.retention.merge import MergeSource, merge_all, merge_newest
 
 RATE, PAGE, HOUR_S = 10, 4096, 3600
 START_MS = 1_767_225_600_000  # the first of January 2026
@@ -97,7 +97,7 @@ class Shop:
         self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self.position: WalPosition | None = None
 
-    def second(self, at: int) -> Source:
+    def second(self, at: int) -> MergeSource:
         """Ten transactions as one segment."""
         for _ in range(RATE):
             self.transact()
@@ -127,7 +127,7 @@ class Shop:
         )
         self.position = frames.position(base, frames.committed)
         whole = body + rest
-        return Source(KEYS.wal(first), first, self.txid, lambda: whole)
+        return MergeSource(KEYS.wal(first), first, self.txid, lambda: whole)
 
     def snapshot(self) -> int:
         """The bytes of one."""
@@ -144,7 +144,7 @@ def measure(rows: int, seconds: int, *, steady: bool) -> Sizes:
     with tempfile.TemporaryDirectory() as directory:
         shop = Shop(Path(directory) / "shop.db", rows, steady=steady)
         snapshot = shop.snapshot()
-        sources: list[Source] = []
+        sources: list[MergeSource] = []
         for at in range(seconds):
             sources.append(shop.second(at))
             if at % 300 == 299:
@@ -165,7 +165,7 @@ def measure(rows: int, seconds: int, *, steady: bool) -> Sizes:
     )
 
 
-def _parts(sources: Sequence[Source], width: int) -> Iterator[Sequence[Source]]:
+def _parts(sources: Sequence[MergeSource], width: int) -> Iterator[Sequence[MergeSource]]:
     most = len(sources) if width > 1 else 300  # a sample of seconds is enough
     return (sources[at : at + width] for at in range(0, min(most, len(sources)), width))
 

@@ -1,8 +1,8 @@
-"""Where a log did not simply go on: starts of generations, catch-ups, claims; and why.
+"""The events of an archive: starts of generations, catch-ups, claims; and why they happened.
 
-Each object's metadata names the newest such event before it, so the newest object leads to all of
-them, one HEAD each. Metadata is there for people: a store that keeps none, or an object that was
-pruned, ends the story early, and nothing else.
+Each object's metadata names the newest event before it, so the newest object leads to all of them,
+one HEAD each. This metadata is for people: a store that keeps none, or an object that was pruned,
+ends the list early and has no other consequence.
 """
 
 from __future__ import annotations
@@ -17,29 +17,37 @@ from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.model import Kind
 from replicator.store.base import Metadata, Store
 
-MOST = 1000  # events of one story; a log that has more has other troubles
+MOST = 1000  # events listed; an archive with more of them has other problems
 KINDS = {
     Kind.GENERATION: "generation",
     Kind.CATCH_UP: "catch-up",
-    Kind.MERGE_NEWEST: (STEP := "merge-newest"),
+    Kind.MERGE_NEWEST: "merge-newest",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``reason`` and ``host`` (which process on which machine) are "" where nothing tells."""
+    """``reason`` and ``host`` (which process on which machine) are "" where the store has none."""
 
     txid: int
     at_ms: int
-    kind: str  # generation, catch-up, or STEP (squashed before it was sent)
+    kind: str  # generation, catch-up, or merge-newest (squashed before it was sent)
     generation: str
     reason: str
     host: str
 
 
 def events(store: Store, keys: Keys, first_txids: Sequence[int]) -> tuple[Event, ...]:
-    """The events of a log whose segments begin at ``first_txids`` (ascending), oldest first."""
-    found: list[Event] = []
+    """The events of an archive whose segments begin at ``first_txids`` (ascending), oldest
+    first."""
+    return tuple(event_of(*told) for told in event_metadata(store, keys, first_txids))
+
+
+def event_metadata(
+    store: Store, keys: Keys, first_txids: Sequence[int]
+) -> list[tuple[ObjectFacts, Metadata]]:
+    """The facts and the whole metadata of each event's object, oldest first."""
+    found: list[tuple[ObjectFacts, Metadata]] = []
     txid = first_txids[-1] if first_txids else 0
     while txid and len(found) < MOST:
         at = bisect_right(first_txids, txid)
@@ -49,19 +57,12 @@ def events(store: Store, keys: Keys, first_txids: Sequence[int]) -> tuple[Event,
         if facts is None or facts.last_txid < txid:
             break
         if facts.kind in KINDS:
-            found.append(_event(facts, metadata))
+            found.append((facts, metadata))
         txid = min(facts.last_event, first - 1)
-    return tuple(reversed(found))
+    return found[::-1]
 
 
-def _metadata(store: Store, key: str) -> Metadata:
-    try:
-        return store.head(key).metadata
-    except ObjectMissing:  # pruned since it was listed
-        return {}
-
-
-def _event(facts: ObjectFacts, metadata: Metadata) -> Event:
+def event_of(facts: ObjectFacts, metadata: Metadata) -> Event:
     return Event(
         facts.first_txid,
         facts.created_ms,
@@ -70,3 +71,10 @@ def _event(facts: ObjectFacts, metadata: Metadata) -> Event:
         metadata.get("reason", ""),
         metadata.get("host", ""),
     )
+
+
+def _metadata(store: Store, key: str) -> Metadata:
+    try:
+        return store.head(key).metadata
+    except ObjectMissing:  # pruned since it was listed
+        return {}

@@ -1,217 +1,125 @@
-"""How the inventory comes out of a store: four listings, and a few HEADs where names do not tell.
+"""The fewest requests that fill an index.
 
-Owns those requests. Refuses to guess: an encrypted object, which this version cannot judge,
-stops everything.
+Owns every LIST of an archive, and the search for the databases of a bucket. Foreign objects are
+left alone. An object that a newer version encrypted is refused, as docs/format.md demands: nothing
+that leaves it out could be right about the archive.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from replicator.archive.inventory import (
-    SEGMENTS,
-    Inventory,
-    LogItem,
-    Object,
-    PinnedPoint,
-    SnapshotItem,
-    doubtful,
-    with_ends,
+from replicator.archive.index import OPEN_END, SEGMENTS, ArchiveObject, LogObject, SnapshotObject
+from replicator.archive.keys import Keys
+from replicator.archive.names import (
+    EncryptedName,
+    MergeName,
+    Name,
+    SegmentName,
+    SnapshotName,
+    parse,
 )
-from replicator.archive.keys import (
-    EncryptedKey,
-    Keys,
-    MergedKey,
-    SnapshotKey,
-    WalKey,
-    parse_key,
-    parse_pin_key,
-)
-from replicator.errors import ConfigError, ObjectMissing, ReplicatorError
-from replicator.format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
-from replicator.format.object_header import ObjectFacts, parse_metadata
+from replicator.errors import ConfigError
 from replicator.store.base import ObjectInfo, Store
 
-NOTE_LIMIT = 64 * 1024  # bytes of a note worth reading
-
-
-def take_inventory(store: Store, keys: Keys) -> Inventory:
-    """Everything below the prefix, with what is known of the newest segment and with the
-    generations judged."""
-    segments, merges = list_log(store, keys)
-    snapshots = list_snapshots(store, keys)
-    found = [*with_ends(segments, merges), *merges]
-    inventory = Inventory(
-        log=tuple(found),
-        snapshots=snapshots,
-        pins=list_pins(store, keys),
-        newest_ms=max(
-            [item.stored_ms for item in found] + [item.stored_ms for item in snapshots], default=0
-        ),
-    )
-    newest = inventory.newest_segment
-    if newest is not None:
-        inventory = inventory.with_items([ask(store, newest)])
-    return judged(store, inventory)
-
-
-def list_log(store: Store, keys: Keys) -> tuple[list[LogItem], list[LogItem]]:
-    """Segments, whose ends are not known, and merges. Two listings."""
-    segments, merges = [], []
-    for info in store.list(keys.wal_dir):
-        parsed = _parsed(keys, info)
-        if isinstance(parsed, WalKey):
-            segments.append(
-                LogItem(
-                    info.key,
-                    SEGMENTS,
-                    parsed.first_txid,
-                    parsed.first_txid,
-                    info.size,
-                    info.modified_ms,
-                    info.modified_ms,
-                )
-            )
-    for info in store.list(keys.merged_dir):
-        parsed = _parsed(keys, info)
-        if isinstance(parsed, MergedKey):
-            merges.append(
-                LogItem(
-                    info.key,
-                    parsed.level,
-                    parsed.first,
-                    parsed.last,
-                    info.size,
-                    info.modified_ms,
-                    info.modified_ms,
-                )
-            )
-    return segments, merges
-
-
-def list_snapshots(store: Store, keys: Keys) -> tuple[SnapshotItem, ...]:
-    return tuple(
-        SnapshotItem(
-            info.key, parsed.txid, parsed.generation, info.size, info.modified_ms, info.modified_ms
-        )
-        for info in store.list(keys.snapshot_dir)
-        if isinstance(parsed := _parsed(keys, info), SnapshotKey)
-    )
-
-
-def _parsed(keys: Keys, info: ObjectInfo) -> WalKey | MergedKey | SnapshotKey | None:
-    parsed = parse_key(keys.prefix, info.key, info.size)
-    if isinstance(parsed, EncryptedKey):
-        raise ConfigError(f"{parsed.key} is encrypted, which this version cannot judge")
-    return parsed
-
-
-def judged(store: Store, inventory: Inventory) -> Inventory:
-    """The same with every generation judged by an object of the log that contains one of its
-    snapshots. One HEAD a generation."""
-    asked: set[str] = set()
-    while True:
-        for generation, item in doubtful(inventory):
-            if item.known:
-                inventory = replace(inventory, rejected=inventory.rejected | {generation})
-                break
-            if item.key not in asked:
-                asked.add(item.key)
-                inventory = inventory.with_items([ask(store, item)])
-                break
-        else:
-            return inventory
-
-
-def ask(store: Store, item: LogItem) -> LogItem:
-    """The item with what its object says of itself. ``ObjectMissing`` when it is gone."""
-    facts = parse_metadata(store.head(item.key).metadata)
-    return item.told(facts if facts is not None else read_facts(store, item.key, item.size))
-
-
-def begun(store: Store, item: SnapshotItem) -> SnapshotItem:
-    """The snapshot with the time at which it was begun."""
-    facts = parse_metadata(store.head(item.key).metadata)
-    if facts is not None:
-        return replace(item, at_ms=facts.created_ms, known=True)
-    header, _ = read_header(store.get(item.key, 0, HEADER_LIMIT), item.key)
-    return replace(item, at_ms=header.created_ms, known=True)
-
-
-def read_facts(store: Store, key: str, size: int) -> ObjectFacts:
-    """The same from the object's own first and last bytes. ``DamageError``."""
-    header, _ = read_header(store.get(key, 0, HEADER_LIMIT), key)
-    wanted: Tail | int = TAIL_LIMIT
-    while isinstance(wanted, int):
-        wanted = read_tail(store.get(key, -min(size, wanted)), size, key)
-    trailer = wanted.trailer
-    return ObjectFacts(
-        header.kind,
-        header.generation,
-        header.first_txid,
-        trailer.last_txid,
-        header.page_size,
-        trailer.pages,
-        trailer.checksum_before,
-        trailer.checksum_after,
-        header.created_ms,
-        trailer.first_commit_ms,
-        trailer.last_commit_ms,
-        "",
-        header.writer,
-    )
+Entry: TypeAlias = tuple[Name, ObjectInfo]
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
-    txid: int
-    key: str
+class Listed:
+    """Objects of an archive. ``complete``: the listing of ``wal/`` began at its first object."""
+
+    objects: tuple[ArchiveObject, ...]
+    complete: bool
 
 
-def list_pins(store: Store, keys: Keys) -> tuple[PinnedPoint, ...]:
-    """Pinned restore points and their notes. One listing, and one GET a pin."""
-    found = [
-        _Note(txid, info.key)
-        for info in store.list(keys.pin_dir)
-        if (txid := parse_pin_key(keys.prefix, info.key)) is not None
-    ]
-    return tuple(PinnedPoint(note.txid, _note(store, note.key)) for note in found)
+def list_all(store: Store, keys: Keys) -> tuple[ArchiveObject, ...]:
+    """Segments, snapshots, merges, in this order: an object that replaces others is listed after
+    them. Three listings."""
+    folders = (keys.wal_dir, keys.snapshot_dir, keys.merged_dir)
+    return tuple(item for folder in folders for item in _objects(store, keys, folder))
 
 
-def _note(store: Store, key: str) -> str:
-    """An unreadable note does not make the point any less pinned."""
-    with contextlib.suppress(ValueError, ObjectMissing):
-        document = json.loads(store.get(key, 0, NOTE_LIMIT))
-        if isinstance(document, dict):
-            return str(document.get("note", ""))
-    return ""
+def list_for(store: Store, keys: Keys, txid: int | None, *, complete: bool = False) -> Listed:
+    """The objects that a restore to ``txid`` (None: the newest) can need; or, with ``complete``,
+    all of them. Three listings: that of the segments begins at the newest snapshot it can use.
+    """
+    snapshots = list_snapshots(store, keys)
+    usable = [item.txid for item in snapshots if txid is None or item.txid <= txid]
+    since = max(usable, default=0)
+    complete = complete or since <= 1
+    segments = list_segments(store, keys, 0 if complete else since)
+    if not segments and not complete:  # the log ends in an object that begins before
+        complete, segments = True, list_segments(store, keys, 0)
+    return Listed((*segments, *snapshots, *list_merges(store, keys)), complete)
 
 
-def pin(store: Store, keys: Keys, point: PinnedPoint) -> None:
-    """Pin a restore point, or change its note."""
-    body = json.dumps({"txid": point.txid, "note": point.note}).encode()
-    store.put(keys.pin(point.txid), body, if_absent=False)
+def list_segments(store: Store, keys: Keys, since: int) -> tuple[LogObject, ...]:
+    """The segments whose first txid is ``since`` or later, in order. One listing."""
+    after = keys.wal(since - 1) if since > 0 else ""
+    found = _objects(store, keys, keys.wal_dir, after)
+    return tuple(item for item in found if isinstance(item, LogObject))
 
 
-def unpin(store: Store, keys: Keys, txid: int) -> None:
-    """Let a pinned restore point go; ``ReplicatorError`` when it is not pinned."""
-    try:
-        store.head(keys.pin(txid))
-    except ObjectMissing as error:
-        raise ReplicatorError(f"transaction {txid} is not pinned") from error
-    store.delete(keys.pin(txid))
+def list_merges(store: Store, keys: Keys) -> tuple[LogObject, ...]:
+    """One listing."""
+    found = _objects(store, keys, keys.merged_dir)
+    return tuple(item for item in found if isinstance(item, LogObject))
 
 
-def learn(store: Store, inventory: Inventory, items: Iterable[Object]) -> Inventory:
-    """The inventory after asking some objects, without those that are gone."""
-    known: list[Object] = []
-    gone: list[str] = []
-    for item in items:
-        try:
-            known.append(ask(store, item) if isinstance(item, LogItem) else begun(store, item))
-        except ObjectMissing:
-            gone.append(item.key)
-    return judged(store, inventory.with_items(known).without(gone))
+def list_snapshots(store: Store, keys: Keys) -> tuple[SnapshotObject, ...]:
+    """One listing."""
+    found = _objects(store, keys, keys.snapshot_dir)
+    return tuple(item for item in found if isinstance(item, SnapshotObject))
+
+
+def newest_segment(store: Store, keys: Keys) -> LogObject | None:
+    """The newest object in ``wal/``, searched from the newest snapshot on; None: no log. Two
+    listings, three if the log ends before that snapshot."""
+    newest = max((item.txid for item in list_snapshots(store, keys)), default=0)
+    found = list_segments(store, keys, newest) or list_segments(store, keys, 0)
+    return found[-1] if found else None
+
+
+def entries(store: Store, keys: Keys, folder: str, after: str = "") -> Iterator[Entry]:
+    """Everything of ours in a folder (:attr:`Keys.root`: all of it), records included. One
+    listing; ``ConfigError`` at an encrypted object."""
+    for info in store.list(folder, start_after=after):
+        name = parse(keys, info.key)
+        if isinstance(name, EncryptedName):
+            raise ConfigError(f"{info.key} is encrypted, which this version cannot read")
+        if name is not None:
+            yield name, info
+
+
+def to_object(name: Name, info: ObjectInfo) -> ArchiveObject | None:
+    """The object with that name, as a listing shows it; None for records."""
+    match name:
+        case SegmentName(first):
+            return LogObject(info.key, SEGMENTS, first, OPEN_END, info.size, info.modified_ms)
+        case MergeName(level, first, last):
+            return LogObject(info.key, level, first, last, info.size, info.modified_ms)
+        case SnapshotName(txid, generation):
+            return SnapshotObject(info.key, txid, generation, info.size, info.modified_ms)
+    return None
+
+
+def _objects(store: Store, keys: Keys, folder: str, after: str = "") -> Iterator[ArchiveObject]:
+    found = (to_object(*entry) for entry in entries(store, keys, folder, after))
+    return (item for item in found if item is not None)
+
+
+def find_databases(store: Store, prefix: str = "", *, depth: int = 4) -> list[str]:
+    """Prefixes below ``prefix`` that hold a database, without slashes at the ends.
+
+    A folder that contains ``wal/`` or ``snapshots/`` is one, and is not searched further.
+    """
+    root = Keys(prefix).root
+    folders = store.folders(root)
+    if {f"{root}wal/", f"{root}snapshots/"} & set(folders):
+        return [root.rstrip("/")]
+    if depth == 0:
+        return []
+    return [found for folder in folders for found in find_databases(store, folder, depth=depth - 1)]

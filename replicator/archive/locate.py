@@ -1,34 +1,58 @@
-"""A place as a command names it: an open store that retries, and the prefix of one database."""
+"""From an address to one database: the open store, and the prefix.
+
+Owns the choice where the address names no prefix, and the error for an address without a backup.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from replicator.archive.catalog import find_databases
-from replicator.errors import ConfigError, NoBackup
+from replicator.archive.listing import find_databases
+from replicator.errors import ConfigError, NoBackup, StoreUnavailable
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.store.registry import open_store
-from replicator.store.retry import COMMAND_RETRIES, RetryingStore
+from replicator.store.retry import COMMAND_RETRIES, RetryingStore, RetryPolicy
 
 
 @contextlib.contextmanager
-def opened(address: StoreAddress) -> Iterator[tuple[Store, str]]:
-    """``NoBackup`` if there is no database, ``ConfigError`` if there are several to choose
-    from."""
+def open_archive(address: StoreAddress) -> Iterator[tuple[Store, str]]:
+    """A store that retries, and the prefix of one database; see :func:`sole_database`."""
+    with open_bucket(address, COMMAND_RETRIES) as store:
+        yield store, address.prefix or sole_database(store)
+
+
+@contextlib.contextmanager
+def open_bucket(
+    address: StoreAddress,
+    policy: RetryPolicy,
+    on_failure: Callable[[StoreUnavailable], None] = lambda _: None,
+) -> Iterator[Store]:
+    """A store that retries, closed at the end."""
     with contextlib.closing(open_store(address)) as store:
-        patient = RetryingStore(store, COMMAND_RETRIES)
-        yield patient, address.prefix or _the_only_one(patient, address)
+        yield RetryingStore(store, policy, on_failure=on_failure)
 
 
-def _the_only_one(store: Store, address: StoreAddress) -> str:
+def sole_database(store: Store) -> str:
+    """The prefix of the only database in a bucket. ``NoBackup`` if there is none, ``ConfigError``
+    if there are several to choose from."""
     choices = find_databases(store)
     if not choices:
-        raise NoBackup(f"no backup at {address.url}", hint="check the bucket and the prefix")
+        raise no_backup(url_of(store))
     if len(choices) > 1:
         raise ConfigError(
             f"the bucket holds {len(choices)} databases: {', '.join(choices)}",
             hint="choose one with --prefix",
         )
     return choices[0]
+
+
+def url_of(store: Store, prefix: str = "") -> str:
+    """The URL of one database, for people."""
+    root = store.url if store.url.endswith("/") else f"{store.url}/"
+    return f"{root}{prefix}" if prefix else store.url
+
+
+def no_backup(url: str) -> NoBackup:
+    return NoBackup(f"no backup at {url}", hint="check the bucket and the prefix")

@@ -1,109 +1,266 @@
-"""Which transactions can be restored: a pure function of what the objects of a log say.
+"""Which transactions can be restored, from which snapshot, by which objects. Pure.
 
-The rules are those of a restore: it starts from a snapshot the log vouches for, and applies
-objects of the same generation end to end. The first of them may begin before the snapshot.
+Owns the three rules that restore, retention, verify and the reports share:
+
+- *trust*: a restore starts from a snapshot that the log confirms (:func:`judge`);
+- *joining*: objects follow one another end to end within one generation, and only the first may
+  begin before the snapshot, because a snapshot can lie in the middle of a later merge;
+- *stopping*: a restore stops at the end of an object, or inside one that is divisible.
+
+An object that nobody asked yet belongs to any generation: a plan that turns out wrong is made
+again with the facts.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
-from replicator.model import Kind
+from replicator.archive.index import ArchiveObject, Index, LogObject, SnapshotObject
 
-Range = tuple[int, int]  # txids, both inclusive
-Ranges = tuple[Range, ...]
+Range: TypeAlias = tuple[int, int]  # txids, both inclusive
+Ranges: TypeAlias = tuple[Range, ...]
 
-
-class Piece(Protocol):
-    """What a restore starts from or applies. A snapshot covers its own txid only."""
-
-    @property
-    def generation(self) -> str: ...
-    @property
-    def first(self) -> int: ...
-    @property
-    def last(self) -> int: ...
-    @property
-    def divisible(self) -> bool:
-        """Whether a target may lie inside."""
+# ------------------------------------------------------------------------------------- trust
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One object and what it says of itself. A snapshot covers its own txid only."""
+class Judgement:
+    """``by`` is the log object that decides about the snapshot, None where the log around it is
+    gone. With ``by.facts`` None nothing is decided yet: the caller asks that object first."""
 
-    key: str
-    kind: Kind
+    trusted: bool
+    by: LogObject | None
+
+    @property
+    def settled(self) -> bool:
+        return self.by is None or self.by.facts is not None
+
+    @property
+    def refused(self) -> bool:
+        return self.settled and not self.trusted
+
+
+def judge(index: Index, snapshot: SnapshotObject, checksum: int | None) -> Judgement:
+    """Checks a snapshot, whose database has that checksum (None: unknown), against the log.
+
+    The object that holds its txid must be of its generation and, where it ends there, have the
+    same database checksum after it. Of several objects the finest decides; one that was asked
+    before any other. Where none is left, the object right after the txid must have that checksum
+    before it, if it is of the same generation. Where the log around the snapshot is gone nothing
+    contradicts it, but the log must go on somewhere behind: a snapshot beyond the end of the log
+    belongs to a generation that did not begin.
+    """
+    txid = snapshot.txid
+    for item in _asked_first(index.covering(txid)):  # the first decides
+        if item.facts is None:
+            return Judgement(trusted=True, by=item)
+        named = item.facts.checksum_after if item.last == txid else None
+        same = item.generation == snapshot.generation
+        return Judgement(same and _agree(checksum, named), item)
+    for item in _asked_first(index.beginning(txid + 1)):
+        if item.facts is None:
+            return Judgement(trusted=True, by=item)
+        if item.generation == snapshot.generation:
+            return Judgement(_agree(checksum, item.facts.checksum_before), item)
+    return Judgement(bool(index.log) and index.log[-1].first > txid, None)
+
+
+def _asked_first(items: Iterable[LogObject]) -> list[LogObject]:
+    return sorted(items, key=lambda item: item.facts is None)
+
+
+def _agree(one: int | None, other: int | None) -> bool:
+    return None in (one, other) or one == other
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What is known of the snapshots of an index; ``trusted`` is sorted by txid and generation.
+
+    ``refused`` maps the keys of all others to the log object that contradicts them: None where
+    the log does not reach them. ``ask`` are the log objects whose facts are still needed, one at
+    most for each generation.
+    """
+
+    trusted: tuple[SnapshotObject, ...]
+    refused: dict[str, LogObject | None]
+    ask: tuple[LogObject, ...]
+
+
+def trust(index: Index) -> Trust:
+    """Judges every snapshot with as few questions as possible.
+
+    The newest snapshot of a generation that the log does not contradict stands for the
+    generation, and is the one to ask about. If the log confirms it, of the others only those are
+    refused that the log is known to contradict. If there is none, all of them are.
+    """
+    found: dict[str, list[tuple[SnapshotObject, Judgement]]] = defaultdict(list)
+    for snapshot in index.snapshots:
+        checksum = snapshot.facts.checksum_after if snapshot.facts else None
+        found[snapshot.generation].append((snapshot, judge(index, snapshot, checksum)))
+    trusted: list[SnapshotObject] = []
+    refused: dict[str, LogObject | None] = {}
+    ask: list[LogObject] = []
+    for judged in found.values():
+        doubted = _doubted([judgement for _, judgement in judged])
+        for snapshot, judgement in judged:
+            if judgement.trusted and (judgement.settled or not doubted):
+                trusted.append(snapshot)
+            else:
+                refused[snapshot.key] = judgement.by
+        ask += _representative(judged)
+    trusted.sort(key=lambda item: (item.txid, item.generation))
+    return Trust(tuple(trusted), refused, tuple(ask))
+
+
+def _doubted(judgements: Sequence[Judgement]) -> bool:
+    """True if the log contradicts some snapshot of a generation and confirms none."""
+    settled = [judgement for judgement in judgements if judgement.settled]
+    contradicted = any(not each.trusted and each.by is not None for each in settled)
+    return contradicted and not any(each.trusted for each in settled)
+
+
+def _representative(judged: Sequence[tuple[SnapshotObject, Judgement]]) -> list[LogObject]:
+    """The object that holds the newest snapshot that is not refused, if it was not asked yet. One
+    right after a snapshot need not be asked: it could name a checksum, but no generation."""
+    for snapshot, judgement in reversed(judged):
+        by = judgement.by
+        if by is not None and not judgement.settled and by.first <= snapshot.txid:
+            return [by]
+        if judgement.trusted:
+            break
+    return []
+
+
+# -------------------------------------------------------------------------------------- ways
+
+Cost: TypeAlias = tuple[int, int]  # the first number counts, the second decides between equals
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The cheapest way to ``end`` within ``generation``: its newest object, and the step before
+    that (None: the object is the snapshot)."""
+
+    cost: Cost
+    end: int
     generation: str
-    first: int
-    last: int
-    divisible: bool  # a target may lie inside
-    before: int  # database checksum before ``first``; a snapshot's is that of its state
-    after: int  # after ``last``
-    page_size: int
-    first_ms: int
-    last_ms: int
+    item: ArchiveObject
+    before: Step | None = None
+
+    @property
+    def way(self) -> tuple[ArchiveObject, ...]:
+        """Snapshot first, then the log objects, oldest first."""
+        found: list[ArchiveObject] = []
+        step: Step | None = self
+        while step is not None:
+            found.append(step.item)
+            step = step.before
+        return tuple(reversed(found))
 
 
-def restorable(snapshots: Iterable[Said], pieces: Iterable[Said]) -> Ranges:
-    """The txids that can be restored exactly."""
-    log = sorted(pieces, key=lambda piece: (piece.first, piece.last))
-    return reached(_trusted(list(snapshots), log), log)
+class Ways:
+    """The cheapest ways from some snapshots along the log, by generation and last txid.
 
+    ``log`` is in the order of :attr:`Index.log`; whatever ends right before an object precedes
+    it there.
+    """
 
-def reached(starts: Sequence[Piece], log: Sequence[Piece]) -> Ranges:
-    """The txids that a log, by first txid, leads to from snapshots that can be trusted."""
-    points = [(start.last, start.last) for start in starts]
-    return normalised([*points, *_walked(starts, log)])
-
-
-def _walked(starts: Sequence[Piece], log: Sequence[Piece]) -> Iterator[Range]:
-    """What each piece adds, oldest first: what ends before a piece was looked at before it."""
-    ends: set[tuple[str, int]] = {(start.generation, start.last) for start in starts}
-    anchors: dict[str, list[int]] = defaultdict(list)
-    for start in sorted(starts, key=lambda start: start.last):
-        anchors[start.generation].append(start.last)
-    for piece in log:
-        since = _joined(piece, ends, anchors[piece.generation])
-        if since is not None:
-            ends.add((piece.generation, piece.last))
-            yield (since if piece.divisible else piece.last), piece.last
-
-
-def _joined(piece: Piece, ends: set[tuple[str, int]], anchors: Sequence[int]) -> int | None:
-    """The first txid of ``piece`` that can be restored; None if nothing leads to it."""
-    if (piece.generation, piece.first - 1) in ends:
-        return piece.first
-    at = bisect_left(anchors, piece.first)
-    inside = at < len(anchors) and anchors[at] < piece.last
-    return anchors[at] + 1 if inside else None
-
-
-def _trusted(snapshots: list[Said], log: list[Said]) -> list[Said]:
-    """Snapshots the log vouches for: of the generation the log has at that txid, with the
-    checksum the log names there. Where the log around one is gone, nothing speaks against it."""
-    firsts = [piece.first for piece in log]
-    longest = max((piece.last - piece.first for piece in log), default=0)
-    return [snapshot for snapshot in snapshots if _vouched(snapshot, log, firsts, longest)]
-
-
-def _vouched(snapshot: Said, log: list[Said], firsts: list[int], longest: int) -> bool:
-    txid = snapshot.last
-    low, high = bisect_left(firsts, txid - longest), bisect_right(firsts, txid)
-    covering = [piece for piece in log[low:high] if piece.last >= txid]
-    if covering:
-        finest = min(covering, key=lambda piece: piece.last - piece.first)
-        return finest.generation == snapshot.generation and (
-            finest.last != txid or finest.after == snapshot.after
+    def __init__(
+        self,
+        snapshots: Iterable[SnapshotObject],
+        log: Sequence[LogObject],
+        cost: Callable[[ArchiveObject], Cost],
+    ) -> None:
+        self._cost = cost
+        self._log = log
+        self._starts = sorted(
+            (Step(cost(item), item.txid, item.generation, item) for item in snapshots),
+            key=lambda step: step.end,
         )
-    following = next((piece for piece in log[high:] if piece.first == txid + 1), None)
-    if following is not None and following.generation == snapshot.generation:
-        return following.before == snapshot.after
-    return any(first > txid for first in firsts[-1:])
+        self._txids = [step.end for step in self._starts]
+        self._ends: dict[int, dict[str, Step]] = defaultdict(dict)
+        for step in self._starts:
+            self._offer(step)
+        for item in log:
+            for before in self._before(item, item.last):
+                self._offer(self._step(item, item.last, before))
+
+    def _offer(self, step: Step) -> None:
+        there = self._ends[step.end].get(step.generation)
+        if there is None or step.cost < there.cost:
+            self._ends[step.end][step.generation] = step
+
+    def _step(self, item: LogObject, end: int, before: Step) -> Step:
+        objects, size = self._cost(item)
+        cost = before.cost[0] + objects, before.cost[1] + size
+        return Step(cost, end, before.generation, item, before)
+
+    def _before(self, item: LogObject, end: int) -> Iterator[Step]:
+        """The steps that ``item`` can follow if the way stops at ``end``."""
+        low = bisect_left(self._txids, item.first)
+        inside = self._starts[low : bisect_left(self._txids, end)]
+        for step in (*self._ends.get(item.first - 1, {}).values(), *inside):
+            if item.generation in (None, step.generation):
+                yield step
+
+    def to(self, goal: int, last: Collection[str] | None = None) -> Step | None:
+        """The cheapest way that stops at ``goal``; None when there is none.
+
+        Of ways whose first cost is equal, one that stops at the end of an object wins: there the
+        log holds a checksum to compare with. ``last`` are the keys that the way may end with.
+        """
+        found = (
+            ((step.cost[0], inside, step.cost[1]), step)
+            for step, inside in self._arrivals(goal)
+            if last is None or step.item.key in last
+        )
+        best = min(found, key=lambda pair: pair[0], default=None)
+        return None if best is None else best[1]
+
+    def _arrivals(self, goal: int) -> Iterator[tuple[Step, bool]]:
+        """Each step that stops at ``goal``, and whether that is inside its object."""
+        low, high = bisect_left(self._txids, goal), bisect_right(self._txids, goal)
+        for step in self._starts[low:high]:
+            yield step, False
+        for item in self._log:
+            if item.first <= goal <= item.last and (item.last == goal or item.divisible):
+                for before in self._before(item, goal):
+                    yield self._step(item, goal, before), item.last != goal
+
+    def furthest(self, limit: int) -> int:
+        """The newest txid up to ``limit`` at which a way stops; 0 when there is none."""
+        if self.to(limit) is not None:
+            return limit
+        return max((end for end in self._ends if end <= limit), default=0)
+
+    def ranges(self) -> Ranges:
+        """Every txid at which a way stops."""
+        starts = ((txid, txid) for txid in self._txids)
+        return normalised([*starts, *self._joined()])
+
+    def _joined(self) -> Iterator[Range]:
+        for item in self._log:
+            before = min((step.end for step in self._before(item, item.last)), default=None)
+            if before is not None:
+                yield (before + 1 if item.divisible else item.last), item.last
+
+
+def fewest_objects(item: ArchiveObject) -> Cost:
+    """The cost of a restore: requests first, then bytes."""
+    return 1, item.size
+
+
+def restorable(index: Index) -> Ranges:
+    """The txids that can be restored exactly."""
+    return Ways(trust(index).trusted, index.log, fewest_objects).ranges()
+
+
+# ------------------------------------------------------------------------------------ ranges
 
 
 def normalised(ranges: Iterable[Range]) -> Ranges:
@@ -118,7 +275,7 @@ def normalised(ranges: Iterable[Range]) -> Ranges:
 
 
 def without(ranges: Ranges, taken: Ranges) -> Ranges:
-    """What is in ``ranges`` and not in ``taken``; both normalised."""
+    """The txids of ``ranges`` that are not in ``taken``; both normalised."""
     left: list[Range] = []
     for first, last in ranges:
         here = first

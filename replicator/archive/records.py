@@ -1,63 +1,93 @@
-"""What was proved, what was found and what was thinned, as small objects in ``proofs/``.
+"""Small JSON objects beside the log: proof records and pins. A restore reads none of them.
 
-The name of each tells all that a machine needs (when, what, which transaction), so one listing
-answers; the JSON inside is for people. Notes are only ever added; old ones of a kind give way
-where the store permits. A restore reads none of them.
+*Proof records* in ``proofs/`` state the outcome of drills, verifications and prunes. The name of
+each holds all that a program needs (time, outcome, transaction), so that one listing answers; the
+JSON inside is for people. Records are only ever added; old ones of an outcome are deleted where
+the store permits.
+
+*Pins* in ``pins/`` are restore points that users protect from retention.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from replicator.archive.keys import Keys, ProofKey, parse_proof_key
-from replicator.errors import ObjectExists, ReplicatorError
-from replicator.store.base import Store
+from replicator.archive.index import PinnedPoint
+from replicator.archive.keys import Keys
+from replicator.archive.listing import entries
+from replicator.archive.names import Name, PinName, ProofName
+from replicator.errors import ObjectExists, ObjectMissing, ReplicatorError
+from replicator.store.base import ObjectInfo, Store
 
 PROVEN = "proven"  # a drill restored this transaction and checked it
 FAILED = "failed"  # a drill could not
 REFUTED = "refuted"  # it could, but a statement of the user's did not hold
 DAMAGED = "damaged"  # verify found damage or a gap; the transaction is the newest one known
-REPAIRED = "repaired"  # from this transaction on, the present can be restored again
-THINNED = "thinned"  # before this transaction retention took something away
-KEPT = 8  # newest notes of each kind
+REPAIRED = "repaired"  # from this transaction on, the newest state can be restored again
+PRUNED = "thinned"  # before this transaction retention deleted something
+KEPT = 8  # newest records of each outcome
+PIN_LIMIT = 64 * 1024  # bytes of a pin worth reading
 
-_TROUBLE, _CURE = (FAILED, DAMAGED), (PROVEN, REPAIRED)
-
-
-def notes(store: Store, keys: Keys) -> list[ProofKey]:
-    """All of them, oldest first; one listing."""
-    found = (parse_proof_key(keys.prefix, info.key) for info in store.list(keys.proof_dir))
-    return sorted((note for note in found if note is not None), key=lambda note: note.at_ms)
+_FAILURES, _CURES = (FAILED, DAMAGED), (PROVEN, REPAIRED)
 
 
-def newest(found: Iterable[ProofKey], *outcomes: str) -> ProofKey | None:
+# ------------------------------------------------------------------------------------ proofs
+
+
+@dataclass(frozen=True, slots=True)
+class ProofRecord:
+    """``at_ms`` is a time in ms since the epoch; ``key`` is "" while it is not in the store."""
+
+    key: str
+    at_ms: int
+    outcome: str
+    txid: int
+
+
+def list_records(store: Store, keys: Keys) -> list[ProofRecord]:
+    """All proof records, oldest first. One listing."""
+    return sorted_records(entries(store, keys, keys.proof_dir))
+
+
+def sorted_records(found: Iterable[tuple[Name, ObjectInfo]]) -> list[ProofRecord]:
+    """The proof records among the entries of a listing, oldest first."""
+    records = (
+        ProofRecord(info.key, name.at_ms, name.outcome, name.txid)
+        for name, info in found
+        if isinstance(name, ProofName)
+    )
+    return sorted(records, key=lambda record: record.at_ms)
+
+
+def latest(records: Iterable[ProofRecord], *outcomes: str) -> ProofRecord | None:
     return max(
-        (note for note in found if note.outcome in outcomes),
-        key=lambda note: note.at_ms,
+        (record for record in records if record.outcome in outcomes),
+        key=lambda record: record.at_ms,
         default=None,
     )
 
 
-def standing_trouble(found: Iterable[ProofKey]) -> ProofKey | None:
-    """The newest trouble that nothing has cured since."""
-    kept = list(found)
-    trouble, cure = newest(kept, *_TROUBLE), newest(kept, *_CURE)
-    if trouble is None or (cure is not None and cure.at_ms > trouble.at_ms):
+def unresolved_failure(records: Iterable[ProofRecord]) -> ProofRecord | None:
+    """The newest failure that no later proof or repair resolved."""
+    kept = list(records)
+    failure, cure = latest(kept, *_FAILURES), latest(kept, *_CURES)
+    if failure is None or (cure is not None and cure.at_ms > failure.at_ms):
         return None
-    return trouble
+    return failure
 
 
-def thinned_before(found: Iterable[ProofKey]) -> int:
-    """The transaction from which on nothing was taken away."""
-    return max((note.txid for note in found if note.outcome == THINNED), default=0)
+def pruned_before(records: Iterable[ProofRecord]) -> int:
+    """The transaction from which on retention deleted nothing; 0: it never did."""
+    return max((record.txid for record in records if record.outcome == PRUNED), default=0)
 
 
-def note(
+def add_record(
     store: Store, keys: Keys, outcome: str, txid: int, at_ms: int, details: Mapping[str, object]
-) -> ProofKey:
-    """Add one, a millisecond later if that one is taken, and let old ones go."""
+) -> ProofRecord:
+    """Add a record, a millisecond later if that one is taken, and delete the old ones."""
     while True:
         key = keys.proof(at_ms, outcome, txid)
         body = {"outcome": outcome, "txid": txid, "at_ms": at_ms, **details}
@@ -66,13 +96,51 @@ def note(
             break
         except ObjectExists:
             at_ms += 1
-    _let_go(store, keys, outcome)
-    return ProofKey(key, at_ms, outcome, txid)
+    _delete_old(store, keys, outcome)
+    return ProofRecord(key, at_ms, outcome, txid)
 
 
-def _let_go(store: Store, keys: Keys, outcome: str) -> None:
-    """A store that forbids it keeps them: they are small."""
+def _delete_old(store: Store, keys: Keys, outcome: str) -> None:
+    """A store that forbids deletions keeps them: they are small."""
     with contextlib.suppress(ReplicatorError):
-        same = [each for each in notes(store, keys) if each.outcome == outcome]
-        for each in same[:-KEPT]:
-            store.delete(each.key)
+        same = [record for record in list_records(store, keys) if record.outcome == outcome]
+        for record in same[:-KEPT]:
+            store.delete(record.key)
+
+
+# -------------------------------------------------------------------------------------- pins
+
+
+def list_pins(store: Store, keys: Keys) -> tuple[PinnedPoint, ...]:
+    """Pinned restore points with their notes. One listing, and one GET for each pin."""
+    return tuple(PinnedPoint(txid, _note(store, key)) for txid, key in list(_pins(store, keys)))
+
+
+def _pins(store: Store, keys: Keys) -> Iterator[tuple[int, str]]:
+    for name, info in entries(store, keys, keys.pin_dir):
+        if isinstance(name, PinName):
+            yield name.txid, info.key
+
+
+def _note(store: Store, key: str) -> str:
+    """A pin that cannot be read pins its point all the same."""
+    with contextlib.suppress(ValueError, ObjectMissing):
+        document = json.loads(store.get(key, 0, PIN_LIMIT))
+        if isinstance(document, dict):
+            return str(document.get("note", ""))
+    return ""
+
+
+def pin(store: Store, keys: Keys, point: PinnedPoint) -> None:
+    """Pin a restore point, or change its note."""
+    body = json.dumps({"txid": point.txid, "note": point.note}).encode()
+    store.put(keys.pin(point.txid), body, if_absent=False)
+
+
+def unpin(store: Store, keys: Keys, txid: int) -> None:
+    """Remove a pin; ``ReplicatorError`` when there is none."""
+    try:
+        store.head(keys.pin(txid))
+    except ObjectMissing as error:
+        raise ReplicatorError(f"transaction {txid} is not pinned") from error
+    store.delete(keys.pin(txid))

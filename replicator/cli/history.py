@@ -45,10 +45,10 @@ def command(
 
 
 def _commits(target: StoreAddress, limit: int | None, *, as_json: bool) -> None:
-    from replicator.archive.locate import opened
+    from replicator.archive.locate import open_archive
     from replicator.inspect.transactions import transactions
 
-    with opened(target) as (store, prefix):
+    with open_archive(target) as (store, prefix):
         rows = list(islice(transactions(store, prefix), limit))
         columns = (">transaction", "committed", ">frames", ">WAL", "note")
         output.result(rows, lambda rows: output.table(columns, map(_commit, rows)), as_json=as_json)

@@ -10,7 +10,7 @@ import typer
 from replicator.cli import options, output
 
 if TYPE_CHECKING:
-    from replicator.archive.inventory import PinnedPoint
+    from replicator.archive.index import PinnedPoint
 
 
 def command(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from replicator.archive.keys import Keys
+from replicator.archive.listing import newest_segment
 from replicator.cache.cache import Cache
 from replicator.cache.quota import CacheQuota
 from replicator.cache.records import Delivery, Fact, SegmentRecord, Status
@@ -39,7 +40,7 @@ from replicator.system.files import Files
 from replicator.system.host import process_label
 from replicator.system.limiter import CapacityLimiter
 from replicator.system.restore_marker import remove_restore_marker, restored_txid
-from replicator.upload.fencing import author, claim, facts_of, head_entry, remote_head
+from replicator.upload.fencing import archive_head, author, claim, facts_of
 from replicator.upload.store_check import require_conditional_put
 from replicator.upload.uploader import Uploader
 
@@ -196,7 +197,7 @@ class Joiner:
 
     def _by_comparison(self, database: LiveDatabase, cancelled: Callable[[], bool]) -> Session:
         """No record counts here: only a database that equals the log's head continues it."""
-        hold, head = database.hold(), remote_head(self.store, self.keys)
+        hold, head = database.hold(), archive_head(self.store, self.keys)
         with Image(database, self.limits.capture) as image:
             hashes, position = PageHashes(image.page_size), image.position
             if head is not None:
@@ -268,7 +269,7 @@ class Joiner:
     def _claim(self, cancelled: Callable[[], bool]) -> tuple[ObjectFacts | None, str]:
         """The head of the log, which is ours to continue then, and who held it before."""
         while not cancelled():
-            entry = head_entry(self.store, self.keys)
+            entry = newest_segment(self.store, self.keys)
             if entry is None:
                 return None, ""
             head = facts_of(self.store, entry)

@@ -141,7 +141,38 @@ class ObjectFacts:
     last_commit_ms: int | None
     sha256: str
     writer: str
-    last_event: int = 0  # txid of the newest catch-up or marker before it; 0: unknown
+    last_event: int = 0  # txid of the newest catch-up or marker before it; 0: not told
+    indexed: bool = True  # False: its own bytes list no transactions; metadata cannot tell
+
+    @property
+    def first_ms(self) -> int:
+        """When its first commit took place; an object without commits: when it was created."""
+        return self.created_ms if self.first_commit_ms is None else self.first_commit_ms
+
+    @property
+    def last_ms(self) -> int:
+        """The same of its last commit."""
+        return self.created_ms if self.last_commit_ms is None else self.last_commit_ms
+
+    @classmethod
+    def of(cls, header: ObjectHeader, trailer: Trailer, sha256: str = "") -> ObjectFacts:
+        """The same from the object's own header and trailer."""
+        return cls(
+            kind=header.kind,
+            generation=header.generation,
+            first_txid=header.first_txid,
+            last_txid=trailer.last_txid,
+            page_size=header.page_size,
+            pages=trailer.pages,
+            checksum_before=trailer.checksum_before,
+            checksum_after=trailer.checksum_after,
+            created_ms=header.created_ms,
+            first_commit_ms=trailer.first_commit_ms,
+            last_commit_ms=trailer.last_commit_ms,
+            sha256=sha256,
+            writer=header.writer,
+            indexed=bool(trailer.commit_frames),
+        )
 
 
 def format_version(kind: Kind) -> int:

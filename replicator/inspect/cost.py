@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from replicator.archive.locate import opened
+from replicator.archive.locate import open_archive, url_of
 from replicator.inspect.history import History, history
 from replicator.inspect.transactions import Transaction, transactions
 from replicator.store.address import StoreAddress
@@ -129,14 +129,14 @@ class CostReport:
 
 def cost_at(address: StoreAddress, prices: Iterable[Prices] = PRICES) -> CostReport:
     """:func:`cost` of the database an address names, or of the only one there."""
-    with opened(address) as (store, prefix):
+    with open_archive(address) as (store, prefix):
         return cost(store, prefix, prices)
 
 
 def cost(store: Store, prefix: str, prices: Iterable[Prices] = PRICES) -> CostReport:
     """The estimate. Reads one listing and the ends of the newest day's objects; ``NoBackup``
     if there is nothing."""
-    found = history(store, prefix, url=f"{store.url.rstrip('/')}/{prefix}".rstrip("/"))
+    found = history(store, prefix, url=url_of(store, prefix))
     workload = observe(_newest_day(transactions(store, prefix)), found)
     ours, theirs = our_usage(workload, found.total_bytes), litestream_usage(workload)
     kept = tuple(prices)

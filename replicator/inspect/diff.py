@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from replicator.archive.locate import opened
+from replicator.archive.locate import open_archive
 from replicator.inspect.open import When, restore_point
 from replicator.model import RestoreReport
 from replicator.recovery.progress import Progress
@@ -56,7 +56,7 @@ def diff_at(
     progress: Callable[[Progress], None] | None = None,
 ) -> DiffReport:
     """:func:`diff` of the database an address names, or of the only one there."""
-    with opened(address) as (store, prefix):
+    with open_archive(address) as (store, prefix):
         return diff(store, prefix, since, until, scratch=scratch, progress=progress)
 
 

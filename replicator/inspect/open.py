@@ -20,8 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from replicator.archive.locate import opened
-from replicator.errors import ConfigError, NoBackup
+from replicator.archive.locate import no_backup, open_archive, url_of
+from replicator.errors import ConfigError
 from replicator.model import RestoreReport
 from replicator.recovery.api import restore
 from replicator.recovery.progress import Progress
@@ -66,9 +66,7 @@ def restore_point(
         progress=progress,
     )
     if report is None:
-        raise NoBackup(
-            f"no backup at {store.url.rstrip('/')}/{prefix}", hint="check the bucket and the prefix"
-        )
+        raise no_backup(url_of(store, prefix))
     output.chmod(READ_ONLY)
     return report
 
@@ -83,7 +81,7 @@ def opened_point(
 ) -> Iterator[tuple[Path, RestoreReport]]:
     """A restore point of the database an address names as a read-only file, for a while."""
     with scratch_directory(scratch) as directory:
-        with opened(address) as (store, prefix):
+        with open_archive(address) as (store, prefix):
             path = directory / (prefix.rpartition("/")[2] or "database")
             report = restore_point(store, prefix, when, path, progress)
         yield path, report

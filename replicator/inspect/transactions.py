@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from replicator.archive.catalog import Catalog
-from replicator.archive.spans import Span, log_spans
-from replicator.errors import NoBackup
+from replicator.archive.facts import FactsReader
+from replicator.archive.index import Index, LogObject
+from replicator.archive.keys import Keys
+from replicator.archive.listing import list_all
+from replicator.archive.locate import no_backup, url_of
 from replicator.format.wal import HEADER_SIZE
 from replicator.model import Kind
 from replicator.store.base import Store
@@ -42,23 +44,20 @@ _ONE: dict[Kind, Literal["catch-up", "step", "start"]] = {
 def transactions(store: Store, prefix: str) -> Iterator[Transaction]:
     """Newest first; three listings, then one request an object. ``NoBackup`` if there is none,
     ``DamageError`` at an object that does not tell."""
-    catalog = Catalog(store, prefix)
-    catalog.load(None, complete=True)
-    spans = log_spans(catalog.listing)
-    if not spans:
-        raise NoBackup(
-            f"no backup at {store.url.rstrip('/')}/{prefix}", hint="check the bucket and the prefix"
-        )
-    here: int | None = None  # everything from this txid on was told
-    for span in sorted(spans, key=lambda span: (-span.first, span.last)):
-        if here is None or span.first < here:
-            yield from _told(catalog, span, here)
-            here = span.first
+    index, reader = Index.of(list_all(store, Keys(prefix))), FactsReader(store)
+    if not index.log:
+        raise no_backup(url_of(store, prefix))
+    here: int | None = None  # everything from this txid on is listed already
+    for item in sorted(index.log, key=lambda item: (-item.first, item.last)):
+        if here is None or item.first < here:
+            yield from _inside(reader, item, here)
+            here = item.first
 
 
-def _told(catalog: Catalog, span: Span, before: int | None) -> Iterator[Transaction]:
-    tail = catalog.tail(span.item)
-    trailer, first = tail.trailer, span.first
+def _inside(reader: FactsReader, item: LogObject, before: int | None) -> Iterator[Transaction]:
+    """The transactions of an object up to ``before``, newest first."""
+    tail = reader.tail(item)
+    trailer, first = tail.trailer, item.first
     if before is not None and trailer.last_txid + 1 < before:
         yield Transaction("missing", trailer.last_txid + 1, before - 1, None, 0, 0)
     counts = trailer.commit_frames

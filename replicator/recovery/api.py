@@ -1,7 +1,7 @@
 """``restore()``: a database back from its bucket, to any transaction.
 
-Owns: the arguments, the database's prefix, and the report. The work is done in
-:mod:`replicator.recovery`; the CLI only formats what this returns.
+Owns: the arguments, the database's prefix, and the report. :mod:`.planner` does the work; the CLI
+only formats the result.
 """
 
 from __future__ import annotations
@@ -9,26 +9,28 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from replicator.archive.catalog import Catalog, find_databases
 from replicator.archive.keys import Keys, default_prefix
+from replicator.archive.listing import find_databases
+from replicator.archive.locate import open_bucket, sole_database, url_of
 from replicator.archive.timespec import to_ms
 from replicator.errors import ConfigError, NoBackup
 from replicator.model import RestoreReport
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.partial import Partial
+from replicator.recovery.planner import Planner, Recovered
+from replicator.recovery.point_in_time import committed_at, txid_at
 from replicator.recovery.progress import Meter, Progress
-from replicator.recovery.publish import check_target, publish
-from replicator.recovery.recovery import Recovered, Recovery
+from replicator.recovery.publish import check_output, publish
+from replicator.recovery.view import ArchiveView
 from replicator.sqlite.check import check_database
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
-from replicator.store.registry import open_store
 from replicator.store.retry import RESTORE_RETRIES, RetryingStore
 from replicator.system import clock
 from replicator.system.files import Files
@@ -39,17 +41,44 @@ Verify = Literal["none", "quick", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
-    """What was asked for, after the checks that need no store."""
+class RestoreRequest:
+    """One restore as it was asked for, after the checks that need no store. ``output`` and
+    ``prefix`` are None until they are known."""
 
     txid: int | None
     timestamp: datetime | str | None
+    output: str | os.PathLike[str] | None
+    if_missing: bool
+    dry_run: bool
     overwrite: bool
     allow_older: bool
     verify: Verify
-    url: str
+
+    def __post_init__(self) -> None:
+        if self.txid is not None and self.timestamp is not None:
+            raise ConfigError("both a txid and a timestamp are given", hint="choose one")
+        if self.txid is not None and self.txid < 1:
+            raise ConfigError(f"there is no transaction {self.txid}", hint="txids begin at 1")
+        if self.verify not in ("none", "quick", "full"):
+            raise ConfigError(f"verify: {self.verify!r} is none of none, quick, full")
+        if self.timestamp is not None:
+            to_ms(self.timestamp, clock.now_ms())
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One restore under way, once its prefix and its output are known."""
+
+    store: Store
     prefix: str
     output: Path
+    files: Files
+    meter: Meter
+    started: float  # by the monotonic clock, seconds
+
+    @property
+    def url(self) -> str:
+        return url_of(self.store, self.prefix)
 
 
 def restore(
@@ -78,61 +107,45 @@ def restore(
     ``txid`` or ``timestamp`` (aware, else UTC; or RFC 3339, or ``"2 hours ago"``) name the
     transaction: the one, or the last committed by then; default: the newest. ``output``
     defaults to the database's own name here. Without ``prefix`` the one database of the bucket
-    is meant. ``address`` stands for bucket, url and prefix where they were parsed already;
-    ``store`` for the store itself, which is not closed then.
+    is meant. ``address`` is a parsed one and replaces bucket, url and prefix; ``store`` is
+    the store itself, which then is not closed.
 
     Returns None when there is no backup. With ``if_missing`` an existing output is left alone
     and the report says so. ``dry_run`` reports the plan and writes nothing.
 
     Raises ``ConfigError`` (arguments, several databases), ``TargetExists``, ``GapError`` (the
-    target cannot be reached; names the window), ``DamageError`` (names the object),
-    ``StoreUnavailable``, ``AccessDenied``, ``LocalIOError``. Whatever it raises, the old database
-    is whole, and what was downloaded is kept beside it for the next attempt; only if the disk
+    transaction cannot be reached; names the window), ``DamageError`` (names the object),
+    ``StoreUnavailable``, ``AccessDenied``, ``LocalIOError``. Whichever it raises, the old database
+    is whole, and the downloaded parts stay next to it for the next attempt; only if the disk
     fails when its directory is synced at the very end is the new one there already.
     """
-    _check(txid=txid, timestamp=timestamp, verify=verify)
+    request = RestoreRequest(
+        txid=txid,
+        timestamp=timestamp,
+        output=output,
+        if_missing=if_missing,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        allow_older=allow_older,
+        verify=verify,
+    )
     started, meter = time.monotonic(), Meter(progress)
     if store is None or address is not None:
-        address = _place(address, url, bucket, prefix, endpoint_url, region, profile)
+        address = _address(address, url, bucket, prefix, endpoint_url, region, profile)
         prefix = address.prefix
-    given = Keys(prefix).prefix
-    with _opened(store, address, meter) as opened:
-        if if_missing and output is not None and Path(output).exists():
-            return _untouched(Path(output), _address(opened, given))  # even with the store away
-        found = given or _only_database(opened)
-        if found is None:
-            return None
-        path = _output(output, found)
-        if if_missing and path.exists():
-            return _untouched(path, _address(opened, found))
-        wish = _Wish(
-            txid=txid,
-            timestamp=timestamp,
-            overwrite=overwrite,
-            allow_older=allow_older,
-            verify=verify,
-            url=_address(opened, found),
-            prefix=found,
-            output=path,
-        )
+    with contextlib.ExitStack() as stack:
+        if store is not None:
+            opened: Store = RetryingStore(store, RESTORE_RETRIES, on_failure=meter.trouble)
+        else:
+            assert address is not None  # one of the two is given
+            opened = stack.enter_context(open_bucket(address, RESTORE_RETRIES, meter.trouble))
         try:
-            return _restore(opened, wish, files or Files(), meter, started, dry_run=dry_run)
+            return _answer(opened, Keys(prefix).prefix, request, files or Files(), meter, started)
         except NoBackup:
             return None
 
 
-def _check(*, txid: int | None, timestamp: datetime | str | None, verify: str) -> None:
-    if txid is not None and timestamp is not None:
-        raise ConfigError("both a txid and a timestamp are given", hint="choose one")
-    if txid is not None and txid < 1:
-        raise ConfigError(f"there is no transaction {txid}", hint="txids begin at 1")
-    if verify not in ("none", "quick", "full"):
-        raise ConfigError(f"verify: {verify!r} is none of none, quick, full")
-    if timestamp is not None:
-        to_ms(timestamp, clock.now_ms())
-
-
-def _place(
+def _address(
     address: StoreAddress | None,
     url: str,
     bucket: str,
@@ -154,37 +167,23 @@ def _place(
     )
 
 
-@contextlib.contextmanager
-def _opened(store: Store | None, address: StoreAddress | None, meter: Meter) -> Iterator[Store]:
-    """A store that retries, closed only if it was opened here."""
-    if store is not None:
-        yield RetryingStore(store, RESTORE_RETRIES, on_failure=meter.trouble)
-        return
-    assert address is not None  # one of the two is given
-    with contextlib.closing(open_store(address)) as opened:
-        yield RetryingStore(opened, RESTORE_RETRIES, on_failure=meter.trouble)
+def _answer(
+    store: Store, given: str, request: RestoreRequest, files: Files, meter: Meter, started: float
+) -> RestoreReport:
+    output = request.output
+    if request.if_missing and output is not None and Path(output).exists():
+        return _untouched(Path(output), url_of(store, given))  # even if the store is away
+    prefix = given or sole_database(store)
+    run = _Run(store, prefix, _path(output, prefix), files, meter, started)
+    if request.if_missing and run.output.exists():
+        return _untouched(run.output, run.url)
+    return _restore(request, run)
 
 
-def _only_database(store: Store) -> str | None:
-    """The prefix of the one database in the bucket; None if there is none."""
-    choices = find_databases(store)
-    if len(choices) > 1:
-        raise ConfigError(
-            f"the bucket holds {len(choices)} databases: {', '.join(choices)}",
-            hint="choose one with --prefix",
-        )
-    return choices[0] if choices else None
-
-
-def _output(output: str | os.PathLike[str] | None, prefix: str) -> Path:
-    """Absolute, symbolic links resolved, so that a link's own target is replaced."""
+def _path(output: str | os.PathLike[str] | None, prefix: str) -> Path:
+    """Absolute, symbolic links resolved, so that the file behind a link is replaced."""
     name = output if output is not None else default_prefix(prefix or "restored.db")
     return Path(os.path.realpath(name))
-
-
-def _address(store: Store, prefix: str) -> str:
-    root = store.url if store.url.endswith("/") else f"{store.url}/"
-    return f"{root}{prefix}"
 
 
 def _untouched(path: Path, url: str) -> RestoreReport:
@@ -206,39 +205,39 @@ def _untouched(path: Path, url: str) -> RestoreReport:
     )
 
 
-def _restore(
-    store: Store, wish: _Wish, files: Files, meter: Meter, started: float, *, dry_run: bool
-) -> RestoreReport:
-    check_target(wish.output, overwrite=wish.overwrite or dry_run)
-    catalog = Catalog(store, wish.prefix)
-    recovery = Recovery(catalog, _target(catalog, wish), allow_older=wish.allow_older, detours=True)
-    if dry_run:
-        return _planned(recovery, catalog, wish, started)
-    recovery.plan()  # so that nothing is made on disk when there is nothing to restore
-    files.mkdir(wish.output.parent)
-    notes = Partial(wish.output, files)
-    with notes.held():
-        with Fetcher(store, meter) as fetcher:
-            done = recovery.run(fetcher, notes, files, meter)
-        if wish.verify != "none":
-            check_database(notes.database, full=wish.verify == "full")
-        meter.phase("publish")
-        publish(notes, wish.output, _note(done), overwrite=wish.overwrite, files=files)
-    return _report(done, wish, meter, time.monotonic() - started)
+def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
+    files = run.files
+    check_output(run.output, overwrite=request.overwrite or request.dry_run)
+    view = ArchiveView(run.store, Keys(run.prefix))
+    txid = _wanted(request, view)
+    planner = Planner(view, txid, allow_older=request.allow_older, detours=True)
+    if request.dry_run:
+        return _planned(planner, view, run)
+    planner.plan()  # so that nothing is made on disk when there is nothing to restore
+    files.mkdir(run.output.parent)
+    parts = Partial(run.output, files)
+    with parts.held():
+        with Fetcher(run.store, run.meter) as fetcher:
+            done = planner.run(fetcher, parts, files, run.meter)
+        if request.verify != "none":
+            check_database(parts.database, full=request.verify == "full")
+        run.meter.phase("publish")
+        publish(parts, run.output, _marker(done), overwrite=request.overwrite, files=files)
+    return _report(done, request.verify, run)
 
 
-def _target(catalog: Catalog, wish: _Wish) -> int | None:
-    """The txid that was asked for; the catalog is loaded with what it needs."""
-    if wish.timestamp is None:
-        catalog.load(wish.txid)
-        return wish.txid
+def _wanted(request: RestoreRequest, view: ArchiveView) -> int | None:
+    """The txid that was asked for; loads the view with the objects it needs."""
+    if request.timestamp is None:
+        view.load(request.txid)
+        return request.txid
     now = clock.now_ms()
-    when = to_ms(wish.timestamp, now)
-    catalog.load(None, complete=True)
-    return catalog.txid_at(when, now, older=wish.allow_older)
+    when = to_ms(request.timestamp, now)
+    view.load(None, complete=True)
+    return txid_at(view, when, now, older=request.allow_older)
 
 
-def _note(done: Recovered) -> dict[str, object]:
+def _marker(done: Recovered) -> dict[str, object]:
     rebuilt = done.rebuilt
     return {
         "generation": done.plan.snapshot.generation,
@@ -249,11 +248,11 @@ def _note(done: Recovered) -> dict[str, object]:
     }
 
 
-def _report(done: Recovered, wish: _Wish, meter: Meter, seconds: float) -> RestoreReport:
+def _report(done: Recovered, verify: Verify, run: _Run) -> RestoreReport:
     rebuilt, plan = done.rebuilt, done.plan
     return RestoreReport(
-        output=str(wish.output),
-        url=wish.url,
+        output=str(run.output),
+        url=run.url,
         generation=plan.snapshot.generation,
         txid=rebuilt.txid,
         committed_at=rebuilt.committed_at,
@@ -263,9 +262,9 @@ def _report(done: Recovered, wish: _Wish, meter: Meter, seconds: float) -> Resto
         checksum=rebuilt.state.checksum,
         snapshot_txid=plan.snapshot.txid,
         objects=plan.objects,
-        downloaded_bytes=meter.downloaded,
-        seconds=seconds,
-        verified=_proof(done, wish.verify),
+        downloaded_bytes=run.meter.downloaded,
+        seconds=time.monotonic() - run.started,
+        verified=_proof(done, verify),
         lost_txids=done.lost,
         avoided=done.avoided,
     )
@@ -283,20 +282,20 @@ def _proof(done: Recovered, verify: Verify) -> str:
     return ", ".join(proof)
 
 
-def _planned(recovery: Recovery, catalog: Catalog, wish: _Wish, started: float) -> RestoreReport:
+def _planned(planner: Planner, view: ArchiveView, run: _Run) -> RestoreReport:
     """The report of a dry run: sizes are those of the plan, figures those of the metadata."""
-    plan = recovery.plan_to_known_end()
-    facts = catalog.proved(plan.segments[-1].item) if plan.segments else None
-    trailer = catalog.tail(plan.snapshot).trailer
+    plan = planner.plan_to_known_end()
+    facts = view.proved(plan.segments[-1]) if plan.segments else None
+    trailer = view.reader.tail(plan.snapshot).trailer
     page_size = trailer.payload_bytes // max(1, trailer.pages)
     end = facts.last_txid if facts else trailer.last_txid
-    txid = end if plan.target is None else plan.target
+    txid = end if plan.txid is None else plan.txid
     return RestoreReport(
-        output=str(wish.output),
-        url=wish.url,
+        output=str(run.output),
+        url=run.url,
         generation=plan.snapshot.generation,
         txid=txid,
-        committed_at=catalog.committed_at(txid),
+        committed_at=committed_at(view, txid),
         pages=facts.pages if facts else trailer.pages,
         page_size=page_size,
         size=(facts.pages if facts else trailer.pages) * page_size,
@@ -304,6 +303,6 @@ def _planned(recovery: Recovery, catalog: Catalog, wish: _Wish, started: float) 
         snapshot_txid=plan.snapshot.txid,
         objects=plan.objects,
         downloaded_bytes=plan.size,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - run.started,
         verified="nothing: this is a plan",
     )

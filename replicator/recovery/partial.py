@@ -1,6 +1,6 @@
 """What an unfinished restore keeps, so that the next one need not begin again.
 
-Everything lies in ``.{name}.restoring/`` beside the target, on the same file system:
+Everything is in ``.{name}.restoring/`` next to the output, on the same file system:
 
     lock       held while a restore runs, so that two never share the directory
     database   the database file being put together
@@ -11,8 +11,9 @@ Only the snapshot's parts are kept across attempts, already decompressed and in 
 Keeping compressed objects would need up to twice the disk and a second pass over every byte;
 segments are at most half a database by the rule that makes snapshots due, must be known before
 the snapshot anyway, and are simply fetched again. A kept part is trusted only if every page of
-it that still counts has the hash that was noted when the part was verified, so neither a torn
-line nor a page lost in a power cut can slip through. The notes are never synced for that reason.
+it that still counts has the hash that was written down when the part was verified, so neither a
+torn line nor a page lost in a power cut can slip through. For that reason the file ``parts`` is
+never synced.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ from replicator.system.files import Files, OutFile
 from replicator.system.locks import DirLock
 
 _VERSION = 1
-_PIECE = 1 << 16  # of the notes, which grow by 11 bytes for each page
+_PIECE = 1 << 16  # of that file, which grows by 11 bytes for each page
 
 log = logging.getLogger(__name__)
 
 
 class Partial:
-    """The directory. ``identity`` tells which snapshot and which target it belongs to."""
+    """The directory. It belongs to one snapshot (``identity``) and one txid."""
 
     def __init__(self, output: Path, files: Files) -> None:
         self.directory = output.with_name(f".{output.name}.restoring")
         self.database = self.directory / "database"
-        self._notes = self.directory / "parts"
+        self._parts = self.directory / "parts"
         self._files = files
         self._lock = DirLock(self.directory, files)
         self._draft: OutFile | None = None
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock; ``AlreadyRunning`` if another restore to the same target does. A
+        """Hold the lock; ``AlreadyRunning`` if another restore to the same output does. A
         failed attempt that leaves nothing of use leaves no directory either."""
         with self._lock:
             try:
@@ -62,31 +63,31 @@ class Partial:
                     self.remove()
 
     def _has_parts(self) -> bool:
-        """Whether a part was noted; also when nobody can tell."""
+        """True if a part is listed, and also when that cannot be read."""
         with contextlib.suppress(LocalIOError):
-            if not self._files.exists(self._notes):
+            if not self._files.exists(self._parts):
                 return False
-            with contextlib.closing(self._files.pieces(self._notes, _PIECE)) as pieces:
+            with contextlib.closing(self._files.pieces(self._parts, _PIECE)) as pieces:
                 lines = accumulate(piece.count(b"\n") for piece in pieces)
                 return any(count > 1 for count in lines)
         return True
 
-    def load(self, identity: dict[str, object], target: int | None) -> dict[int, U64]:
+    def load(self, identity: dict[str, object], txid: int | None) -> dict[int, U64]:
         """Kept parts by first page number: the hash of each page. Empty when the directory
-        belongs to another snapshot or to a later target."""
-        if not self._files.exists(self._notes) or not self._files.exists(self.database):
+        belongs to another snapshot or to another txid."""
+        if not self._files.exists(self._parts) or not self._files.exists(self.database):
             return {}
-        lines = self._files.read(self._notes).splitlines()
+        lines = self._files.read(self._parts).splitlines()
         head = _parse(lines[0]) if lines else None
-        if head is None or head.pop("target", None) != target:
+        if head is None or head.pop("target", None) != txid:
             return {}
         return dict(_parts(lines[1:])) if head == _head(identity) else {}
 
-    def begin(self, identity: dict[str, object], target: int | None) -> None:
-        """Start the notes afresh."""
+    def begin(self, identity: dict[str, object], txid: int | None) -> None:
+        """Start the list of parts afresh."""
         self._close()
-        self._draft = self._files.create(self._notes)
-        self._write({**_head(identity), "target": target})
+        self._draft = self._files.create(self._parts)
+        self._write({**_head(identity), "target": txid})
 
     def note(self, first_pgno: int, hashes: U64) -> None:
         """A part is in its place; called by one thread."""
@@ -97,7 +98,7 @@ class Partial:
         return self.directory / f"segment-{first_txid:016x}"
 
     def clear(self) -> None:
-        """Forget the database and its notes, but keep the lock."""
+        """Remove the database and the list of its parts, but keep the lock."""
         self._close()
         for name in self._files.listdir(self.directory):
             if name != self._lock.path.name:

@@ -36,7 +36,7 @@ from replicator.system.restore_marker import remove_restore_marker, write_restor
 log = logging.getLogger(__name__)
 
 
-def check_target(output: Path, *, overwrite: bool) -> None:
+def check_output(output: Path, *, overwrite: bool) -> None:
     """Refuse at once what :func:`publish` would refuse at the end."""
     if output.is_dir():
         raise TargetExists(f"{output} is a directory")
@@ -63,7 +63,7 @@ def publish(
     partial: Partial, output: Path, note: dict[str, object], *, overwrite: bool, files: Files
 ) -> None:
     """Steps 2 to 7. ``note`` tells a replicator where in the log the file stands."""
-    check_target(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite)
     if files.exists(output):
         files.copy_mode(output, partial.database)
         checkpoint_wal(output)

@@ -2,7 +2,7 @@
 
 Owns: the chain from object to object (generation, txids, checksums) and the order of the work:
 segments from the newest down, then the snapshot underneath, then the proof. A page is written
-once, at its offset. Refuses to plan, to choose between objects, and to touch the target.
+once, at its offset. Refuses to plan, to choose between objects, and to touch the output.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from replicator.archive.catalog import DIVISIBLE, Catalog
-from replicator.archive.keys import MergedKey
-from replicator.archive.spans import OPEN_END, Known, Plan, Span
+from replicator.archive.facts import require_fit
+from replicator.archive.index import OPEN_END, LogObject
 from replicator.errors import DamageError, DiskFull
 from replicator.format.envelope import damaged
 from replicator.format.latest_pages import Overlay, runs
+from replicator.format.object_header import ObjectFacts
 from replicator.model import DatabaseState
 from replicator.recovery.checksum import checksum_of, hash_file, state_at_end
 from replicator.recovery.fetch import RANGE_BYTES, Fetcher
 from replicator.recovery.partial import Partial
+from replicator.recovery.plan import Plan
+from replicator.recovery.point_in_time import committed_at
 from replicator.recovery.progress import Meter
 from replicator.recovery.segment import Segment, load_segment
 from replicator.recovery.snapshot import SnapshotLoader, page_size_of
+from replicator.recovery.view import ArchiveView
 from replicator.store.retry import retry_damaged
 from replicator.system.files import Files
 from replicator.system.pagefile import PageFile
@@ -31,9 +34,9 @@ from replicator.system.pagefile import PageFile
 ONE_GET_BYTES = 16 * 1024 * 1024  # larger segments are fetched in parallel into a local file
 
 
-class Learnt(Exception):
-    """An object turned out to cover other transactions than its name led to expect; the
-    catalog knows now, and the plan must be made again."""
+class PlanOutdated(Exception):
+    """An object holds other transactions than its name suggested; the view knows now, and the
+    plan must be made again."""
 
 
 class Unproved(DamageError):
@@ -68,23 +71,23 @@ class Rebuild:
     def __init__(
         self,
         plan: Plan,
-        catalog: Catalog,
+        view: ArchiveView,
         fetcher: Fetcher,
-        notes: Partial,
+        parts: Partial,
         files: Files,
         meter: Meter,
     ) -> None:
         self._plan = plan
-        self._catalog = catalog
+        self._view = view
         self._fetcher = fetcher
-        self._notes = notes
+        self._parts = parts
         self._files = files
         self._meter = meter
-        self._tail = catalog.tail(plan.snapshot)
+        self._tail = view.reader.tail(plan.snapshot)
         self._page_size = page_size_of(plan.snapshot, self._tail)
         trailer = self._tail.trailer
         self._txid = trailer.last_txid
-        self._committed_at = None if plan.segments else catalog.committed_at(trailer.last_txid)
+        self._committed_at = None if plan.segments else committed_at(view, trailer.last_txid)
         self._pages = trailer.pages
         self._end = DatabaseState(trailer.pages, trailer.checksum_after)
         self._checksum = trailer.checksum_after
@@ -92,22 +95,22 @@ class Rebuild:
         self._cut: tuple[Segment, int] | None = None  # the target lies inside, after n frames
 
     def run(self) -> Rebuilt:
-        """``Learnt``: plan again. ``DamageError``: an object, or :class:`Unproved`."""
+        """``PlanOutdated``: plan again. ``DamageError``: an object, or :class:`Unproved`."""
         identity = {
             "snapshot": self._plan.snapshot.key,
             "page_size": self._page_size,
             "sha256": self._tail.trailer.data_sha256.hex(),
         }
-        kept = self._notes.load(identity, self._plan.target)
+        kept = self._parts.load(identity, self._plan.txid)
         if not kept:
-            self._notes.clear()
+            self._parts.clear()
         self._meter.begin("segments", self._plan.size, self._plan.objects)
-        with PageFile(self._notes.database, self._files) as file:
+        with PageFile(self._parts.database, self._files) as file:
             overlay = self._apply_segments(file)
-            self._notes.begin(identity, self._plan.target)
+            self._parts.begin(identity, self._plan.txid)
             self._meter.phase("snapshot")
             loader = SnapshotLoader(
-                self._plan.snapshot, self._tail, overlay, file, self._fetcher, self._notes
+                self._plan.snapshot, self._tail, overlay, file, self._fetcher, self._parts
             )
             for size in loader.load(kept):
                 self._meter.advance(size)
@@ -126,97 +129,86 @@ class Rebuild:
 
     def _apply_segments(self, file: PageFile) -> Overlay:
         overlay: Overlay | None = None
-        for span, segment in self._segments():
-            self._accept(span, segment)
+        for item, segment in self._segments():
+            self._accept(item, segment)
             if overlay is None:
                 overlay = self._begin(file, segment)
-            self._apply(file, overlay, span, segment)
-            self._newer = _Link(span.key, span.first, segment.trailer.checksum_before)
-            self._meter.advance(span.item.size, 1)
+            self._apply(file, overlay, item, segment)
+            self._newer = _Link(item.key, item.first, segment.trailer.checksum_before)
+            self._meter.advance(item.size, 1)
         self._check_base()
         return overlay or self._size(file)
 
-    def _segments(self) -> Iterator[tuple[Span, Segment]]:
-        spans = self._plan.segments[::-1]
+    def _segments(self) -> Iterator[tuple[LogObject, Segment]]:
+        items = self._plan.segments[::-1]
         jobs = (
-            (span.item.size, partial(self._fetch, span)) if self._is_small(span) else (0, _nothing)
-            for span in spans
+            (item.size, partial(self._fetch, item)) if self._is_small(item) else (0, _nothing)
+            for item in items
         )
-        for span, data in zip(spans, self._fetcher.in_order(jobs), strict=True):
-            yield span, self._load(span, data)
+        for item, data in zip(items, self._fetcher.in_order(jobs), strict=True):
+            yield item, self._load(item, data)
 
     @staticmethod
-    def _is_small(span: Span) -> bool:
-        return span.item.size <= ONE_GET_BYTES
+    def _is_small(item: LogObject) -> bool:
+        return item.size <= ONE_GET_BYTES
 
-    def _fetch(self, span: Span) -> bytes | None:
-        return self._fetcher.get(span.key, 0, span.item.size)
+    def _fetch(self, item: LogObject) -> bytes | None:
+        return self._fetcher.get(item.key, 0, item.size)
 
-    def _load(self, span: Span, data: bytes | None) -> Segment:
+    def _load(self, item: LogObject, data: bytes | None) -> Segment:
         """Decode; ``data`` is the first fetch of a small object."""
-        first = [data] if self._is_small(span) else []
+        first = [data] if self._is_small(item) else []
 
         def read() -> Segment:
             fetched = first.pop() if first else None
-            if fetched is None and self._is_small(span):
-                fetched = self._fetch(span)
-            return load_segment(span.key, self._source(span, fetched))
+            if fetched is None and self._is_small(item):
+                fetched = self._fetch(item)
+            return load_segment(item.key, self._source(item, fetched))
 
         return retry_damaged(read)
 
-    def _source(self, span: Span, data: bytes | None) -> Callable[[], Iterator[bytes]]:
+    def _source(self, item: LogObject, data: bytes | None) -> Callable[[], Iterator[bytes]]:
         if data is not None:
             return partial(iter, (data,))
-        path = self._notes.spool(span.first)
+        path = self._parts.spool(item.first)
         with PageFile(path, self._files) as spool:
-            self._fetcher.spool(span.key, span.item.size, spool)
+            self._fetcher.spool(item.key, item.size, spool)
         return partial(self._files.pieces, path, RANGE_BYTES)
 
-    def _accept(self, span: Span, segment: Segment) -> None:
-        """Whether the object is the one the plan took it for, and joins the newer one."""
-        header, last = segment.header, segment.trailer.last_txid
-        if header.first_txid != span.first or (
-            isinstance(span.item, MergedKey) and last != span.last
-        ):
+    def _accept(self, item: LogObject, segment: Segment) -> None:
+        """Refuse an object that is not the one its name says, or does not join the newer one."""
+        facts = ObjectFacts.of(segment.header, segment.trailer)
+        require_fit(item, facts)
+        if self._surprises(item, item.with_facts(facts)):
+            self._view.learn(item.key, facts)
+            raise PlanOutdated(item.key)
+        if facts.page_size != self._page_size:
             raise damaged(
-                span.key,
-                f"it holds transactions {header.first_txid}…{last}, not what its name says",
-            )
-        known = Known(
-            header.generation,
-            span.first,
-            last,
-            divisible=header.kind in DIVISIBLE and bool(segment.index),
-        )
-        if self._surprises(span, known):
-            self._catalog.learn(span.key, known)
-            raise Learnt(span.key)
-        if header.page_size != self._page_size:
-            raise damaged(
-                span.key,
-                f"its pages have {header.page_size} bytes, those of the snapshot {self._page_size}",
+                item.key,
+                f"its pages have {facts.page_size} bytes, those of the snapshot {self._page_size}",
             )
         newer = self._newer
-        if newer is not None and newer.checksum_before != segment.trailer.checksum_after:
+        if newer is not None and newer.checksum_before != facts.checksum_after:
             raise damaged(
-                newer.key, f"it does not continue {span.key}: the database checksums differ"
+                newer.key, f"it does not continue {item.key}: the database checksums differ"
             )
 
-    def _surprises(self, span: Span, known: Known) -> bool:
-        if known.generation != self._plan.snapshot.generation:
+    def _surprises(self, planned: LogObject, read: LogObject) -> bool:
+        """True if the plan rests on something else than the object turned out to hold."""
+        if read.generation != self._plan.snapshot.generation:
             return True
         if self._newer is not None:
-            return known.last != span.last
-        target = self._plan.target
-        if target is None:
-            return span.last not in (known.last, OPEN_END)
-        return known.last < target or (known.last > target and not known.divisible)
+            return read.last != planned.last
+        txid = self._plan.txid
+        if txid is None:
+            return planned.last not in (read.last, OPEN_END)
+        return read.last < txid or (read.last > txid and not read.divisible)
 
     def _begin(self, file: PageFile, newest: Segment) -> Overlay:
-        target = self._plan.target
+        wanted = self._plan.txid
         self._end = DatabaseState(newest.trailer.pages, newest.trailer.checksum_after)
         self._pages = newest.trailer.pages
-        self._txid = newest.trailer.last_txid if target is None else target
+        self._txid = newest.trailer.last_txid if wanted is None else wanted
         self._committed_at = newest.committed_at(self._txid)
         if self._txid != newest.trailer.last_txid:
             count = newest.index[self._txid - newest.header.first_txid]
@@ -228,16 +220,16 @@ class Rebuild:
         """Give the file its final size; ``DiskFull`` while nothing was downloaded in vain."""
         size = self._pages * self._page_size
         needed = size - file.allocated()
-        free = self._files.disk_free(self._notes.directory)
+        free = self._files.disk_free(self._parts.directory)
         if needed > free:
             raise DiskFull(
-                f"{self._notes.directory.parent}: the database needs {needed} more "
+                f"{self._parts.directory.parent}: the database needs {needed} more "
                 f"bytes, {free} are free"
             )
         file.resize(size)
         return Overlay(self._page_size, self._pages)
 
-    def _apply(self, file: PageFile, overlay: Overlay, span: Span, segment: Segment) -> None:
+    def _apply(self, file: PageFile, overlay: Overlay, item: LogObject, segment: Segment) -> None:
         cut = self._cut is not None and self._cut[0] is segment
         count = self._cut[1] if self._cut is not None and cut else segment.frames.count
         chosen = overlay.choose(segment.frames, count)
@@ -245,8 +237,8 @@ class Rebuild:
             for pgnos, images in chosen.images(data, first):
                 for offset, run in runs(pgnos, images, self._page_size, zeros=True):
                     file.pwrite(run, offset)
-        if not (cut or self._is_small(span)):
-            self._files.unlink(self._notes.spool(span.first))
+        if not (cut or self._is_small(item)):
+            self._files.unlink(self._parts.spool(item.first))
 
     def _check_base(self) -> None:
         snapshot, oldest = self._plan.snapshot, self._newer

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from replicator.archive.keys import SnapshotKey
+from replicator.archive.index import SnapshotObject
 from replicator.format.buffers import U64
 from replicator.format.envelope import SeekEntry, Tail, damaged, read_header
 from replicator.format.latest_pages import Overlay
@@ -50,7 +50,7 @@ class Done:
     hashes: tuple[U64, ...]
 
 
-def page_size_of(item: SnapshotKey, tail: Tail) -> int:
+def page_size_of(item: SnapshotObject, tail: Tail) -> int:
     """From trailer and seek table, which must describe whole pages without holes."""
     trailer, entries = tail.trailer, tail.seek
     if tail.kind is not Kind.SNAPSHOT or not entries or trailer.last_txid != item.txid:
@@ -103,19 +103,19 @@ class SnapshotLoader:
 
     def __init__(
         self,
-        item: SnapshotKey,
+        item: SnapshotObject,
         tail: Tail,
         overlay: Overlay,
         file: PageFile,
         fetcher: Fetcher,
-        notes: Partial,
+        parts: Partial,
     ) -> None:
         self._item = item
         self._tail = tail
         self._overlay = overlay
         self._file = file
         self._fetcher = fetcher
-        self._notes = notes
+        self._parts = parts
         self._kept: dict[int, U64] = {}
 
     def load(self, kept: dict[int, U64]) -> Iterator[int]:
@@ -129,7 +129,7 @@ class SnapshotLoader:
                 (group.length, partial(self._group, group)) for group in self._groups()
             ):
                 for entry, hashes in zip(done.group.entries, done.hashes, strict=True):
-                    self._notes.note(self._first_pgno(entry), hashes)
+                    self._parts.note(self._first_pgno(entry), hashes)
                 whole = whole and done.data is not None
                 if whole:
                     proof.update(done.data or b"")

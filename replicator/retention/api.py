@@ -8,22 +8,30 @@ Owns the wiring of merges and pruning to the cache and to a store; the rules are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
-from replicator.archive import listing
-from replicator.archive.inventory import SEGMENTS, LogItem, PinnedPoint
+from replicator.archive import records
+from replicator.archive.index import SEGMENTS, LogObject, PinnedPoint
 from replicator.archive.keys import Keys
-from replicator.archive.locate import opened
+from replicator.archive.locate import open_archive
+from replicator.archive.records import list_pins
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import GapError
+from replicator.format.object_header import ObjectFacts
 from replicator.metrics import Metrics
 from replicator.model import Retention
-from replicator.retention.merge import Source
+from replicator.retention.merge import MergeSource
 from replicator.retention.policy import KeptPoint, Verdict
-from replicator.retention.prune import Plan, Pruned, Pruner, plan_prune, settle
+from replicator.retention.prune import (
+    Pruned,
+    PrunePlan,
+    Pruner,
+    plan_prune,
+    settle,
+    take_index,
+)
 from replicator.retention.worker import Keeper, Keeping
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
@@ -32,7 +40,6 @@ from replicator.system.scheduler import Scheduler
 
 __all__ = [
     "KeptPoint",
-    "Plan",
     "PrunePlan",
     "Pruned",
     "Verdict",
@@ -42,9 +49,6 @@ __all__ = [
     "prune",
     "unpin",
 ]
-
-PrunePlan = Plan
-
 
 # -------------------------------------------------------------------- beside a replicator
 
@@ -78,7 +82,7 @@ def keeper_for(
     return Keeper(keeping, clock.now_ms, scheduler)
 
 
-def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequence[LogItem]:
+def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequence[LogObject]:
     if durable_txid() <= since:
         return []
     found = []
@@ -89,23 +93,36 @@ def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequ
     return found
 
 
-def _item(record: SegmentRecord) -> LogItem:
-    return LogItem(
+def _item(record: SegmentRecord) -> LogObject:
+    facts = ObjectFacts(
+        kind=record.kind,
+        generation=record.generation,
+        first_txid=record.first_txid,
+        last_txid=record.last_txid,
+        page_size=record.end.page_size,
+        pages=record.state.pages,
+        checksum_before=record.checksum_before,
+        checksum_after=record.state.checksum,
+        created_ms=record.created_ms,
+        first_commit_ms=record.first_commit_ms,
+        last_commit_ms=record.commit_ms,
+        sha256=record.sha256,
+        writer="",
+    )
+    return LogObject(
         record.key,
         SEGMENTS,
         record.first_txid,
         record.last_txid,
         record.size,
         record.delivery.uploaded_ms or record.created_ms,
-        record.commit_ms,
-        record.kind,
-        record.generation,
+        facts,
     )
 
 
-def _cached(cache: Cache, first: int, last: int) -> Sequence[Source]:
+def _cached(cache: Cache, first: int, last: int) -> Sequence[MergeSource]:
     return [
-        Source(record.key, record.first_txid, record.last_txid, partial(cache.read, record))
+        MergeSource(record.key, record.first_txid, record.last_txid, partial(cache.read, record))
         for record in cache.records(first, last)
         if record.acknowledged and record.stored
     ]
@@ -116,13 +133,13 @@ def _cached(cache: Cache, first: int, last: int) -> Sequence[Source]:
 
 def prune(
     address: StoreAddress, rules: Retention, *, delete: bool = False
-) -> tuple[Plan, Pruned | None]:
+) -> tuple[PrunePlan, Pruned | None]:
     """What the rules keep and delete of the database at ``address``; with ``delete`` it is done.
 
     Safe while a replicator runs, and while somebody restores. Raises what the store raises;
     a bucket that forbids deletions is said so in :attr:`Pruned.refused`.
     """
-    with opened(address) as (store, prefix):
+    with open_archive(address) as (store, prefix):
         plan = plan_prune(store, Keys(prefix), rules, clock.now_ms())
         if not delete:
             return plan, None
@@ -132,25 +149,25 @@ def prune(
 def pin(address: StoreAddress, txid: int, note: str = "") -> None:
     """Keep a restore point until it is unpinned, whatever the rules say; ``GapError`` when it
     cannot be restored as it is."""
-    with opened(address) as (store, prefix):
+    with open_archive(address) as (store, prefix):
         keys, point = Keys(prefix), PinnedPoint(txid, note)
-        found = listing.take_inventory(store, keys)
-        plan = settle(store, replace(found, pins=(point,)), Retention(), clock.now_ms(), grace_ms=0)
+        index = take_index(store, keys)
+        plan = settle(store, index, [point], Retention(), clock.now_ms(), grace_ms=0)
         if plan.decision.lost_pins:
             raise GapError(
                 f"transaction {txid} cannot be restored, so it cannot be kept",
                 hint="see replicator history for what can be",
             )
-        listing.pin(store, keys, point)
+        records.pin(store, keys, point)
 
 
 def unpin(address: StoreAddress, txid: int) -> None:
     """Leave a restore point to the rules again; ``ReplicatorError`` when it is not pinned."""
-    with opened(address) as (store, prefix):
-        listing.unpin(store, Keys(prefix), txid)
+    with open_archive(address) as (store, prefix):
+        records.unpin(store, Keys(prefix), txid)
 
 
 def pins(address: StoreAddress) -> tuple[PinnedPoint, ...]:
     """Every pinned restore point."""
-    with opened(address) as (store, prefix):
-        return listing.list_pins(store, Keys(prefix))
+    with open_archive(address) as (store, prefix):
+        return list_pins(store, Keys(prefix))

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from replicator.archive.inventory import DIVISIBLE
+from replicator.archive.index import DIVISIBLE
 from replicator.errors import ReplicatorError
 from replicator.format.envelope import damaged
 from replicator.format.latest_pages import newest_images
-from replicator.format.object_header import ObjectHeader, Summary, Trailer
+from replicator.format.object_header import ObjectFacts, ObjectHeader, Summary, Trailer
 from replicator.format.payload import Chunk, decode_frames
 from replicator.format.segment import SegmentDecoder, SegmentEncoder
 from replicator.format.wal import HEADER_SIZE, FrameBuilder
@@ -26,7 +26,7 @@ MERGEABLE = frozenset({Kind.SEGMENT, Kind.CATCH_UP, Kind.MERGE, Kind.MERGE_NEWES
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MergeSource:
     """One object to merge; ``read()`` gives its bytes, any number of times."""
 
     key: str
@@ -36,20 +36,22 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """What an object turned out to hold."""
+class MergeContent:
+    """A source that was read to its end."""
 
     key: str
     header: ObjectHeader
     trailer: Trailer
 
+    @property
+    def facts(self) -> ObjectFacts:
+        return ObjectFacts.of(self.header, self.trailer)
+
 
 class Unmergeable(ReplicatorError):
-    """The sources do not make one merge; ``contents`` are those that were looked at."""
+    """The sources do not make one merge; ``contents`` are those that were read."""
 
-    code = "unmergeable"
-
-    def __init__(self, message: str, contents: Sequence[Content]) -> None:
+    def __init__(self, message: str, contents: Sequence[MergeContent]) -> None:
         super().__init__(message)
         self.contents = tuple(contents)
 
@@ -60,15 +62,15 @@ class Merge:
 
     body: bytes
     summary: Summary
-    contents: tuple[Content, ...]
+    contents: tuple[MergeContent, ...]
 
 
-def merge_all(sources: Sequence[Source], *, created_by: str, level: int) -> Merge:
+def merge_all(sources: Sequence[MergeSource], *, created_by: str, level: int) -> Merge:
     """Every transaction of the sources. Memory for one chunk of frames and the result.
 
     ``DamageError`` names a source; ``Unmergeable`` when they do not belong together.
     """
-    contents: list[Content] = []
+    contents: list[MergeContent] = []
     out: list[bytes] = []
     encoder: SegmentEncoder | None = None
     builder: FrameBuilder | None = None
@@ -84,7 +86,7 @@ def merge_all(sources: Sequence[Source], *, created_by: str, level: int) -> Merg
             if decoder.header.page_size == builder.position.page_size and frames.count:
                 out.append(encoder.write(builder.carry(data)))
         summary = decoder.finish()
-        contents.append(Content(source.key, summary.header, summary.trailer))
+        contents.append(MergeContent(source.key, summary.header, summary.trailer))
     _check(contents, every=True)
     assert encoder is not None  # _check refuses to merge nothing
     trailers = [content.trailer for content in contents]
@@ -97,16 +99,16 @@ def merge_all(sources: Sequence[Source], *, created_by: str, level: int) -> Merg
     )
 
 
-def merge_newest(sources: Sequence[Source], *, created_by: str, level: int) -> Merge:
+def merge_newest(sources: Sequence[MergeSource], *, created_by: str, level: int) -> Merge:
     """The newest image of each page. The sources are read twice. Otherwise as above."""
-    contents: list[Content] = []
+    contents: list[MergeContent] = []
     for source in sources:
         decoder = SegmentDecoder(source.key)
         for piece in _pieces(source.read()):
             for _ in decoder.pieces(piece):
                 pass
         summary = decoder.finish()
-        contents.append(Content(source.key, summary.header, summary.trailer))
+        contents.append(MergeContent(source.key, summary.header, summary.trailer))
     _check(contents, every=False)
     header = _header(contents[0].header, Kind.MERGE_NEWEST, created_by)
     encoder = SegmentEncoder(header, level=level)
@@ -124,7 +126,7 @@ def merge_newest(sources: Sequence[Source], *, created_by: str, level: int) -> M
     return _finish(encoder, out, contents, [], times[:1] + times[-1:])
 
 
-def _chunks(sources: Sequence[Source]) -> Iterator[Chunk]:
+def _chunks(sources: Sequence[MergeSource]) -> Iterator[Chunk]:
     for source in sources:
         decoder = SegmentDecoder(source.key)
         for data, frames in decode_frames(decoder, _pieces(source.read())):
@@ -154,7 +156,7 @@ def _salts(header: ObjectHeader) -> tuple[int, int]:
     return header.first_txid & 0xFFFFFFFF, header.first_txid >> 32
 
 
-def _check(contents: Sequence[Content], *, every: bool) -> None:
+def _check(contents: Sequence[MergeContent], *, every: bool) -> None:
     """``Unmergeable`` unless they follow one another within one generation."""
     for content in contents:
         kind = content.header.kind
@@ -182,7 +184,7 @@ def _check(contents: Sequence[Content], *, every: bool) -> None:
 def _finish(
     encoder: SegmentEncoder,
     out: list[bytes],
-    contents: Sequence[Content],
+    contents: Sequence[MergeContent],
     commit_frames: Sequence[int],
     times: Sequence[int],
 ) -> Merge:

@@ -19,16 +19,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from replicator.archive.inventory import (
+from replicator.archive.index import (
     EVERY_TRANSACTION,
-    SEGMENTS,
-    Inventory,
-    LogItem,
-    Object,
-    SnapshotItem,
-    doubtful,
+    ArchiveObject,
+    Index,
+    LogObject,
+    PinnedPoint,
+    SnapshotObject,
 )
-from replicator.archive.paths import Paths
+from replicator.archive.reachable import (
+    Cost,
+    Ranges,
+    Step,
+    Trust,
+    Ways,
+    fewest_objects,
+    trust,
+    without,
+)
 from replicator.model import Retention
 
 DAY_MS = 86_400_000
@@ -57,7 +65,7 @@ class KeptPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class PruneDecision:
     """``verdicts`` of every object; the deletions among them in the order they must happen.
 
     From ``window_from`` on every transaction can be restored. ``unsure`` are objects that must
@@ -68,70 +76,73 @@ class Decision:
     window_from: int
     points: tuple[KeptPoint, ...]
     lost_pins: tuple[int, ...] = ()
-    unsure: tuple[Object, ...] = ()
+    unsure: tuple[ArchiveObject, ...] = ()
 
     @property
     def deletions(self) -> tuple[Verdict, ...]:
         return tuple(verdict for verdict in self.verdicts if not verdict.keep)
 
 
-def decide(inventory: Inventory, rules: Retention, now_ms: int, *, grace_ms: int) -> Decision:
-    """``grace_ms`` is how long a merge must be there before what it stands for goes."""
-    return _Deciding(inventory, rules, now_ms, grace_ms).decide()
+def decide(
+    index: Index, pins: Iterable[PinnedPoint], rules: Retention, now_ms: int, *, grace_ms: int
+) -> PruneDecision:
+    """``grace_ms`` is how long a merge must be there before the objects it replaces go."""
+    return _Deciding(index, tuple(pins), rules, now_ms, grace_ms, trust(index)).decide()
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Stop:
     """An object that shows the state after ``txid``, and when that was."""
 
     txid: int
     at_ms: int
-    item: Object
+    item: ArchiveObject
 
 
 @dataclass(slots=True)
 class _Deciding:
-    inventory: Inventory
+    index: Index
+    pins: tuple[PinnedPoint, ...]
     rules: Retention
     now_ms: int
     grace_ms: int
+    trust: Trust
     kept: dict[str, str] = field(default_factory=dict)  # key → reason
-    unsure: dict[str, Object] = field(default_factory=dict)
+    unsure: dict[str, ArchiveObject] = field(default_factory=dict)
     points: list[KeptPoint] = field(default_factory=list)
     lost_pins: list[int] = field(default_factory=list)
 
-    def decide(self) -> Decision:
-        trusted = self.inventory.trusted
-        self.unsure |= {item.key: item for _, item in doubtful(self.inventory)}
+    def decide(self) -> PruneDecision:
+        trusted = self.trust.trusted
+        self._ask(self.trust.ask)
         if not trusted:
             for item in self._objects():
                 self._keep(item, "no snapshot leads anywhere yet")
             return self._result(0)
         base = self._base(trusted)
-        self.unsure |= {
-            item.key: item
-            for item in self.inventory.log
-            if item.first <= base.txid < item.last and _guessed(item)
-        }
+        self._ask(i for i in self.index.log if i.first <= base.txid < i.last and i.guessed)
         self._keep_window(base, trusted)
         covered = self._covered()
         self._keep_head()
         self._keep_count(trusted)
-        paths = Paths(self.inventory.without(covered))
-        for pin in sorted(self.inventory.pins, key=lambda pin: pin.txid):
-            said = f"pinned{': ' if pin.note else ''}{pin.note}"
-            if not self._keep_point(paths, base.txid, KeptPoint(pin.txid, None, said)):
+        log = self.index.without(covered)
+        for pin in sorted(self.pins, key=lambda pin: pin.txid):
+            rule = f"pinned{': ' if pin.note else ''}{pin.note}"
+            if not self._keep_point(log, base.txid, KeptPoint(pin.txid, None, rule)):
                 self.lost_pins.append(pin.txid)
-        places = self._places(covered)
+        stops = self._stops(covered)
         for tier, seconds in self._tiers():
-            self._keep_tier(paths, base.txid, tier, seconds, places)
+            self._keep_tier(log, base.txid, tier, seconds, stops)
         return self._result(base.txid, covered)
 
-    def _objects(self) -> Iterator[Object]:
-        yield from self.inventory.snapshots
-        yield from self.inventory.log
+    def _ask(self, items: Iterable[ArchiveObject]) -> None:
+        self.unsure |= {item.key: item for item in items}
 
-    def _keep(self, item: Object, reason: str) -> None:
+    def _objects(self) -> Iterator[ArchiveObject]:
+        yield from self.index.snapshots
+        yield from self.index.log
+
+    def _keep(self, item: ArchiveObject, reason: str) -> None:
         self.kept.setdefault(item.key, reason)
 
     # ---------------------------------------------------------------- every transaction
@@ -140,20 +151,20 @@ class _Deciding:
     def _edge_ms(self) -> float:
         return self.now_ms - 1000 * self.rules.every_transaction
 
-    def _old(self, item: LogItem) -> bool:
+    def _old(self, item: LogObject) -> bool:
         """By both clocks: the one that commits were timed with, and the store's."""
         return max(item.at_ms, item.stored_ms) < self._edge_ms
 
-    def _base(self, trusted: tuple[SnapshotItem, ...]) -> SnapshotItem:
+    def _base(self, trusted: tuple[SnapshotObject, ...]) -> SnapshotObject:
         """The snapshot that the window begins with: it shows the state at the old edge or an
         older one, and of those it is the newest."""
         newest = max(
-            (item for item in self.inventory.log if self._old(item)),
+            (item for item in self.index.log if self._old(item)),
             key=lambda item: item.last,
             default=None,
         )
-        if newest is not None and _guessed(newest):
-            self.unsure[newest.key] = newest
+        if newest is not None and newest.guessed:
+            self._ask([newest])
         edge = max(
             [item.txid for item in trusted if item.stored_ms < self._edge_ms]
             + ([newest.last] if newest is not None else []),
@@ -165,34 +176,65 @@ class _Deciding:
             default=trusted[0],
         )
 
-    def _keep_window(self, base: SnapshotItem, trusted: tuple[SnapshotItem, ...]) -> None:
+    def _keep_window(self, base: SnapshotObject, trusted: tuple[SnapshotObject, ...]) -> None:
         reason = "every transaction since then is kept"
         for snapshot in trusted:
             if snapshot.txid >= base.txid:
                 self._keep(snapshot, reason)
-        for item in self.inventory.log:
+        for item in self.index.log:
             if item.last > base.txid:
                 self._keep(item, f"it leads on from the snapshot of transaction {base.txid}")
             elif not self._old(item) or item.stored_ms + self.grace_ms > self.now_ms:
                 self._keep(item, "it is younger than what is kept of every transaction")
-        for snapshot in self.inventory.snapshots:
-            if snapshot.txid > self.inventory.head:
+        for snapshot in self.index.snapshots:
+            if snapshot.txid > self.index.head:
                 self._keep(snapshot, "a generation is about to begin with it")
+            elif snapshot.txid >= base.txid and self._contradicted(snapshot):
+                self._keep(snapshot, "it contradicts the archive; see replicator verify")
+
+    def _contradicted(self, snapshot: SnapshotObject) -> bool:
+        """True if the archive names another checksum for its state. One of the two is damaged,
+        perhaps not the snapshot."""
+        by = self.trust.refused.get(snapshot.key)
+        return by is not None and by.generation == snapshot.generation
 
     def _covered(self) -> dict[str, str]:
-        """Objects that a merge stands for, with its key; they are no longer kept."""
+        """Objects whose transactions a merge holds, with its key; they are no longer kept. Around
+        a hole in the log they stay as far as some transaction can be restored with them alone.
+        """
+        found = self._within_merges()
+        whole = self._restorable(self.index) if found else ()
+        while lost := without(whole, self._restorable(self.index.without(found))):
+            needed = {
+                item.key
+                for first, last in lost
+                for item in self.index.between(first, last)
+                if item.last >= first
+            }
+            if not needed & found.keys():
+                break
+            found = {key: merge for key, merge in found.items() if key not in needed}
+        for key in found:
+            self.kept.pop(key, None)
+        return found
+
+    def _restorable(self, index: Index) -> Ranges:
+        return Ways(self.trust.trusted, index.log, fewest_objects).ranges()
+
+    def _within_merges(self) -> dict[str, str]:
+        """Each object that lies in a merge of level 1 which is old enough, with its key."""
         merges = [
             item
-            for item in self.inventory.log
+            for item in self.index.log
             if item.level == EVERY_TRANSACTION
             and item.divisible
             and item.stored_ms + self.grace_ms <= self.now_ms
         ]
-        newest = self.inventory.newest_segment
+        newest = self.index.newest_segment
         found: dict[str, str] = {}
-        widest: LogItem | None = None  # of the merges up to here, the one that reaches furthest
+        widest: LogObject | None = None  # of the merges up to here, the one that reaches furthest
         at = 0
-        for item in self.inventory.log:
+        for item in self.index.log:
             while at < len(merges) and merges[at].first <= item.first:
                 widest = merges[at] if widest is None or merges[at].last > widest.last else widest
                 at += 1
@@ -205,15 +247,20 @@ class _Deciding:
                 and item.level <= EVERY_TRANSACTION
             ):
                 found[item.key] = widest.key
-                self.kept.pop(item.key, None)
         return found
 
     def _keep_head(self) -> None:
-        newest = self.inventory.newest_segment
+        """Keep the object that the next append follows; and the one that the log ends with, if
+        that is a merge: without it a snapshot of the same txid would seem to lie beyond the end.
+        """
+        newest, head = self.index.newest_segment, self.index.head
         if newest is not None:
             self.kept[newest.key] = "the log goes on from it"
+        if newest is None or newest.last < head:
+            for item in self.index.covering(head)[:1]:
+                self._keep(item, "the log ends with it")
 
-    def _keep_count(self, trusted: tuple[SnapshotItem, ...]) -> None:
+    def _keep_count(self, trusted: tuple[SnapshotObject, ...]) -> None:
         count = self.rules.snapshots
         for snapshot in trusted[-count:]:
             self._keep(snapshot, f"it is one of the newest {count} snapshots")
@@ -232,61 +279,84 @@ class _Deciding:
         return [(tier, seconds) for tier, seconds in every if seconds > 0]
 
     def _keep_tier(
-        self, paths: Paths, window: int, tier: Tier, seconds: float, places: list[_Place]
+        self,
+        log: Index,
+        window: int,
+        tier: Tier,
+        seconds: float,
+        stops: list[_Stop],
     ) -> None:
-        """The last restorable state of each period, oldest first. A snapshot goes first but
-        for hours: it stands by itself."""
+        """The last restorable state of each period, oldest first. A snapshot goes first except
+        for hours: it needs nothing else."""
         since = self.now_ms - 1000 * seconds
-        periods: dict[object, dict[tuple[bool, int], list[_Place]]] = {}
-        for place in places:
-            if place.at_ms >= since:
-                first = tier != "hourly" and isinstance(place.item, SnapshotItem)
-                period = periods.setdefault(PERIODS[tier](place.at_ms), {})
-                period.setdefault((first, place.txid), []).append(place)
+        periods: dict[object, dict[tuple[bool, int], list[_Stop]]] = {}
+        for stop in stops:
+            if stop.at_ms >= since:
+                first = tier != "hourly" and isinstance(stop.item, SnapshotObject)
+                period = periods.setdefault(PERIODS[tier](stop.at_ms), {})
+                period.setdefault((first, stop.txid), []).append(stop)
         for period in sorted(periods.values(), key=lambda period: min(txid for _, txid in period)):
             for _, same in sorted(period.items(), reverse=True):
-                at_ms = max(place.at_ms for place in same)
+                at_ms = max(stop.at_ms for stop in same)
                 point = KeptPoint(same[0].txid, at_ms, f"the {tier} point {_moment(at_ms)}")
-                if self._keep_point(paths, window, point, {place.item.key for place in same}):
+                if self._keep_point(log, window, point, {stop.item.key for stop in same}):
                     break
 
-    def _places(self, covered: Collection[str]) -> list[_Place]:
-        """Where a restore can stop by the names alone. What a merge of hours contains is left
-        out, but for its end."""
-        found = [_Place(item.txid, item.at_ms, item) for item in self.inventory.trusted]
+    def _stops(self, covered: Collection[str]) -> list[_Stop]:
+        """Where a restore can stop by the names alone. The contents of an hourly merge are left
+        out, except for its end."""
+        found = [_Stop(item.txid, item.at_ms, item) for item in self.trust.trusted]
         reach = 0
-        for item in self.inventory.log:
+        for item in self.index.log:
             if item.level > EVERY_TRANSACTION:
                 reach = max(reach, item.last)
             elif item.last <= reach or item.key in covered:
                 continue
-            found.append(_Place(item.last, item.at_ms, item))
+            found.append(_Stop(item.last, item.at_ms, item))
         return found
 
     def _keep_point(
-        self, paths: Paths, window: int, point: KeptPoint, ends: Collection[str] | None = None
+        self, log: Index, window: int, point: KeptPoint, ends: Collection[str] | None = None
     ) -> bool:
-        """Keep a way to a point, if there is one; of a period, one that ends with what shows
-        that the point belongs to it, so that it will still be seen to belong there."""
-        if point.txid > self.inventory.head:
+        """Keep a way to a point, if there is one; of a period, one that ends with an object which
+        shows that the point belongs to it, so that it will still be seen to belong there."""
+        if point.txid > self.index.head:
             return False
         if point.txid > window:
-            return paths.cheapest(point.txid, self.kept.keys()) is not None
-        way = paths.cheapest(point.txid, self.kept.keys(), ends)
-        if way is None:
+            return self._cheapest(log, point.txid, None) is not None
+        step = self._cheapest(log, point.txid, ends)
+        if step is None:
             return False
         self.points.append(point)
-        for item in way:
-            self._keep(item, f"{point.rule} needs it" if item is not way[-1] else point.rule)
-            if _guessed(item):
-                self.unsure[item.key] = item
-        if ends is not None and not way[-1].known:
-            self.unsure[way[-1].key] = way[-1]
+        for item in step.way:
+            self._keep(item, f"{point.rule} needs it" if item is not step.item else point.rule)
+        self._ask(i for i in step.way if isinstance(i, LogObject) and i.guessed)
+        if ends is not None and step.item.facts is None:
+            self._ask([step.item])
         return True
+
+    def _cheapest(self, log: Index, goal: int, ends: Collection[str] | None) -> Step | None:
+        """The way to ``goal`` that adds the fewest bytes to what is kept anyway. It begins at the
+        newest snapshot that is kept, or later: if an older one leads there, so does that one.
+        """
+
+        def cost(item: ArchiveObject) -> Cost:
+            return 0 if item.key in self.kept else max(1, item.size), 1
+
+        usable = [
+            item
+            for item in self.trust.trusted
+            if item.txid < goal or (item.txid == goal and (ends is None or item.key in ends))
+        ]
+        kept = (at for at in reversed(range(len(usable))) if usable[at].key in self.kept)
+        usable = usable[next(kept, 0) :]
+        if not usable:
+            return None
+        return Ways(usable, log.between(usable[0].txid + 1, goal), cost).to(goal, ends)
 
     # ---------------------------------------------------------------- the result
 
-    def _result(self, window: int, covered: dict[str, str] | None = None) -> Decision:
+    def _result(self, window: int, covered: dict[str, str] | None = None) -> PruneDecision:
         keep = [
             Verdict(item.key, item.size, True, self.kept[item.key])
             for item in self._objects()
@@ -297,7 +367,7 @@ class _Deciding:
             Verdict(item.key, item.size, False, self._why(item, covered), covered.get(item.key))
             for item in self._in_order(i for i in self._objects() if i.key not in self.kept)
         ]
-        return Decision(
+        return PruneDecision(
             (*keep, *gone),
             window,
             tuple(sorted(self.points, key=lambda p: p.txid)),
@@ -305,30 +375,26 @@ class _Deciding:
             tuple(self.unsure.values()),
         )
 
-    def _in_order(self, items: Iterable[Object]) -> list[Object]:
-        """Snapshots that nobody trusts while the log still disproves them; then the log; then
-        snapshots, so that none is missing below a log that would seem to lead on from an older
-        one. Each oldest first, so that no end of a segment is mistaken meanwhile."""
+    def _in_order(self, items: Iterable[ArchiveObject]) -> list[ArchiveObject]:
+        """Refused snapshots while the log still disproves them; then the log; then the other
+        snapshots, so that none is missing below a log that would seem to continue an older one.
+        Each oldest first, so that no end of a segment is mistaken until all are gone."""
 
-        def rank(item: Object) -> tuple[int, int, str]:
-            if isinstance(item, LogItem):
+        def rank(item: ArchiveObject) -> tuple[int, int, str]:
+            if isinstance(item, LogObject):
                 return 1, item.first, item.key
-            rejected = item.generation in self.inventory.rejected
-            return (0 if rejected else 2), item.txid, item.key
+            return (0 if item.key in self.trust.refused else 2), item.txid, item.key
 
         return sorted(items, key=rank)
 
-    def _why(self, item: Object, covered: dict[str, str]) -> str:
+    def _why(self, item: ArchiveObject, covered: dict[str, str]) -> str:
         if item.key in covered:
             return f"{covered[item.key]} holds all of its transactions"
-        if isinstance(item, SnapshotItem) and item.generation in self.inventory.rejected:
+        if not isinstance(item, SnapshotObject) or self._contradicted(item):
+            return "it is older than every rule, and nothing that is kept needs it"
+        if item.key in self.trust.refused:
             return "its generation never became part of the log"
         return "it is older than every rule, and nothing that is kept needs it"
-
-
-def _guessed(item: Object) -> bool:
-    """Whether its end is only what the next name suggests; there may be a hole instead."""
-    return isinstance(item, LogItem) and item.level == SEGMENTS and not item.known
 
 
 def _week(at_ms: int) -> object:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from replicator.archive.inventory import EVERY_TRANSACTION, Inventory, LogItem
+from replicator.archive.facts import FactsReader, fits
+from replicator.archive.index import EVERY_TRANSACTION, ArchiveObject, Index, LogObject, PinnedPoint
 from replicator.archive.keys import Keys
-from replicator.archive.listing import learn, read_facts, take_inventory
-from replicator.archive.records import THINNED, note
+from replicator.archive.listing import list_all
+from replicator.archive.reachable import trust
+from replicator.archive.records import PRUNED, add_record, list_pins
 from replicator.errors import AccessDenied, ObjectMissing
-from replicator.format.object_header import ObjectFacts, parse_metadata
 from replicator.model import Kind, Retention
-from replicator.retention.policy import Decision, Verdict, decide
+from replicator.retention.policy import PruneDecision, Verdict, decide
 from replicator.store.base import Store
 from replicator.system import clock
 
@@ -28,11 +29,11 @@ REFUSED = "the bucket forbids deletions"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """An inventory and what the policy says of it, with nothing unsure left."""
+class PrunePlan:
+    """An index and the decision about its objects, with nothing unsure left."""
 
-    inventory: Inventory
-    decision: Decision
+    index: Index
+    decision: PruneDecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +54,59 @@ class Pruned:
 
 def plan_prune(
     store: Store, keys: Keys, rules: Retention, now_ms: int, *, grace_ms: int = GRACE_MS
-) -> Plan:
-    """What a prune would do now, from the bucket alone."""
-    return settle(store, take_inventory(store, keys), rules, now_ms, grace_ms=grace_ms)
+) -> PrunePlan:
+    """The plan of a prune now, from the bucket alone."""
+    index, pins = take_index(store, keys), list_pins(store, keys)
+    return settle(store, index, pins, rules, now_ms, grace_ms=grace_ms)
+
+
+def take_index(store: Store, keys: Keys) -> Index:
+    """Everything below the prefix, with the facts of the newest segment, and with the snapshots
+    judged. Three listings, one HEAD, and one for each generation."""
+    index = Index.of(list_all(store, keys))
+    newest = index.newest_segment
+    if newest is not None:
+        index = index.with_objects([FactsReader(store).ask(newest)])
+    return judged(store, index)
+
+
+def judged(store: Store, index: Index) -> Index:
+    """The index with the facts that decide which snapshots are trusted. One HEAD a generation;
+    ``ObjectMissing`` when an object is gone."""
+    reader = FactsReader(store)
+    while ask := trust(index).ask:
+        index = index.with_objects([reader.ask(ask[0])])
+    return index
 
 
 def settle(
-    store: Store, inventory: Inventory, rules: Retention, now_ms: int, *, grace_ms: int
-) -> Plan:
+    store: Store,
+    index: Index,
+    pins: Iterable[PinnedPoint],
+    rules: Retention,
+    now_ms: int,
+    *,
+    grace_ms: int,
+) -> PrunePlan:
     """Decide, ask the objects the decision is unsure of, and decide again."""
     while True:
-        decision = decide(inventory, rules, now_ms, grace_ms=grace_ms)
+        decision = decide(index, pins, rules, now_ms, grace_ms=grace_ms)
         if not decision.unsure:
-            return Plan(inventory, decision)
-        inventory = learn(store, inventory, decision.unsure)
+            return PrunePlan(index, decision)
+        index = judged(store, _asked(store, index, decision.unsure))
+
+
+def _asked(store: Store, index: Index, items: Iterable[ArchiveObject]) -> Index:
+    """The index after asking some objects, without those that are gone."""
+    reader = FactsReader(store)
+    known: list[ArchiveObject] = []
+    gone: list[str] = []
+    for item in items:
+        try:
+            known.append(reader.ask(item))
+        except ObjectMissing:
+            gone.append(item.key)
+    return index.with_objects(known).without(gone)
 
 
 class Pruner:
@@ -81,7 +121,7 @@ class Pruner:
         self._proved: dict[str, bool] = {}
 
     def apply(
-        self, plan: Plan, verdicts: Iterable[Verdict], pause: Callable[[], None] = lambda: None
+        self, plan: PrunePlan, verdicts: Iterable[Verdict], pause: Callable[[], None] = lambda: None
     ) -> Pruned:
         """Delete what ``verdicts`` (deletions of the plan, in their order) say. ``pause`` is
         called before each request that changes the bucket and may raise to end it."""
@@ -105,31 +145,27 @@ class Pruner:
 
     def _note(self, window_from: int) -> None:
         if window_from > self._noted:
-            note(self._store, self._keys, THINNED, window_from, clock.now_ms(), {})
+            add_record(self._store, self._keys, PRUNED, window_from, clock.now_ms(), {})
             self._noted = window_from
 
-    def _holds(self, plan: Plan, key: str) -> bool:
+    def _holds(self, plan: PrunePlan, key: str) -> bool:
         if key not in self._proved:
-            self._proved[key] = proved(self._store, plan.inventory.index[key])
+            merge = plan.index.by_key[key]
+            self._proved[key] = isinstance(merge, LogObject) and is_stored(self._store, merge)
         return self._proved[key]
 
 
-def proved(store: Store, merge: LogItem) -> bool:
-    """Whether the store holds the merge whole, as its name says. One HEAD; where the store
+def is_stored(store: Store, merge: LogObject) -> bool:
+    """True if the store holds the merge whole, as its name says. One HEAD; where the store
     keeps no metadata, its first and last bytes."""
     try:
-        info = store.head(merge.key)
-        facts = parse_metadata(info.metadata) or read_facts(store, merge.key, info.size)
+        info, facts = FactsReader(store).current(merge)
     except ObjectMissing:
         return False
-    return info.size == merge.size and says(facts, merge)
-
-
-def says(facts: ObjectFacts, merge: LogItem) -> bool:
-    """Whether the facts are those of the merge."""
     kind = Kind.MERGE if merge.level == EVERY_TRANSACTION else Kind.MERGE_NEWEST
     return (
-        facts.kind is kind
-        and (facts.first_txid, facts.last_txid) == (merge.first, merge.last)
+        info.size == merge.size
+        and fits(merge, facts)
+        and facts.kind is kind
         and merge.generation in (None, facts.generation)
     )

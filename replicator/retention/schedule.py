@@ -1,4 +1,4 @@
-"""Which objects of the log are worth merging now: a pure function of the inventory and the time.
+"""Which objects of the log are worth merging now: a pure function of the index and the time.
 
 Level 1 gathers the segments of five minutes, level 2 everything of an hour. Whatever is large
 stands for itself, so that a merge never costs more than its bounds in memory and requests.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from replicator.archive.inventory import EVERY_TRANSACTION, SEGMENTS, Inventory, LogItem
+from replicator.archive.index import EVERY_TRANSACTION, SEGMENTS, Index, LogObject
 from replicator.model import Kind
 from replicator.retention.merge import MERGEABLE
 
@@ -41,7 +41,7 @@ class Run:
     """Items that follow one another and become one merge of ``level``."""
 
     level: int
-    items: tuple[LogItem, ...]
+    items: tuple[LogObject, ...]
 
     @property
     def first(self) -> int:
@@ -52,40 +52,40 @@ class Run:
         return self.items[-1].last
 
 
-def due_runs(inventory: Inventory, now_ms: int, *, since_ms: float = 0) -> list[Run]:
+def due_runs(index: Index, now_ms: int, *, since_ms: float = 0) -> list[Run]:
     """Runs that are complete, level by level, oldest first. What was committed before
     ``since_ms`` is left as it is: it goes soon."""
-    return [run for level in LEVELS for run in _runs(inventory, level, now_ms, since_ms)]
+    return [run for level in LEVELS for run in _runs(index, level, now_ms, since_ms)]
 
 
-def next_due_ms(inventory: Inventory, now_ms: int) -> int | None:
+def next_due_ms(index: Index, now_ms: int) -> int | None:
     """When the next run can be complete though nothing is appended any more; None: never."""
     ends = [
         _end(run.items[0], level) + level.settle_ms
         for level in LEVELS
-        for run in _runs(inventory, level, 1 << 62, 0)
+        for run in _runs(index, level, 1 << 62, 0)
     ]
     return min((end for end in ends if end > now_ms), default=None)
 
 
-def _runs(inventory: Inventory, level: Level, now_ms: int, since_ms: float) -> Iterator[Run]:
-    line = _line(inventory, level)
+def _runs(index: Index, level: Level, now_ms: int, since_ms: float) -> Iterator[Run]:
+    line = _line(index, level)
     for items, closed in _grouped(line, level):
         due = closed or _end(items[0], level) + level.settle_ms <= now_ms
         if len(items) > 1 and due and items[0].at_ms >= since_ms:
             yield Run(level.number, items)
 
 
-def _end(item: LogItem, level: Level) -> int:
+def _end(item: LogObject, level: Level) -> int:
     return (item.at_ms // level.period_ms + 1) * level.period_ms
 
 
-def _line(inventory: Inventory, level: Level) -> Iterator[LogItem]:
+def _line(index: Index, level: Level) -> Iterator[LogObject]:
     """What a merge of this level is made of, oldest first: of what has no such merge yet, the
     object that reaches furthest, no transaction twice."""
-    done = [item for item in inventory.log if item.level == level.number]
+    done = [item for item in index.log if item.level == level.number]
     here, at, reach = 0, 0, 0
-    for item in inventory.log:
+    for item in index.log:
         while at < len(done) and done[at].first <= item.first:
             reach = max(reach, done[at].last)
             at += 1
@@ -94,9 +94,11 @@ def _line(inventory: Inventory, level: Level) -> Iterator[LogItem]:
             yield item
 
 
-def _grouped(line: Iterable[LogItem], level: Level) -> Iterator[tuple[tuple[LogItem, ...], bool]]:
+def _grouped(
+    line: Iterable[LogObject], level: Level
+) -> Iterator[tuple[tuple[LogObject, ...], bool]]:
     """Groups that may be merged, and whether one is complete because another thing follows."""
-    group: list[LogItem] = []
+    group: list[LogObject] = []
     for item in line:
         if group and not _joins(group, item, level):
             yield tuple(group), _settled(group, item, level)
@@ -107,7 +109,7 @@ def _grouped(line: Iterable[LogItem], level: Level) -> Iterator[tuple[tuple[LogI
         yield tuple(group), False
 
 
-def _settled(group: list[LogItem], after: LogItem, level: Level) -> bool:
+def _settled(group: list[LogObject], after: LogObject, level: Level) -> bool:
     """At level 1 what follows closes a group for certain. A group of level 2 waits for the
     merges of level 1 that may still be made of its items."""
     return level.number == EVERY_TRANSACTION or (
@@ -115,7 +117,7 @@ def _settled(group: list[LogItem], after: LogItem, level: Level) -> bool:
     )
 
 
-def _fits(item: LogItem, level: Level) -> bool:
+def _fits(item: LogObject, level: Level) -> bool:
     if item.size > level.source_bytes:
         return False
     if level.number == EVERY_TRANSACTION:
@@ -123,7 +125,7 @@ def _fits(item: LogItem, level: Level) -> bool:
     return item.kind is None or item.kind in MERGEABLE
 
 
-def _joins(group: list[LogItem], item: LogItem, level: Level) -> bool:
+def _joins(group: list[LogObject], item: LogObject, level: Level) -> bool:
     newest = group[-1]
     return (
         _fits(item, level)

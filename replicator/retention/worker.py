@@ -1,6 +1,6 @@
 """What a running replicator does for its past: merge what is behind, prune what is old.
 
-Owns: the inventory in memory, fed by what the replicator itself appended, and the order of
+Owns: the index in memory, fed by what the replicator itself appended, and the order of
 steps: a merge is stored, then proved, and only a while later what it stands for goes. Refuses:
 to hurry. It rests four times as long as it worked, and asks the store for nothing while nothing
 new was appended.
@@ -14,15 +14,24 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from replicator.archive.inventory import EVERY_TRANSACTION, Inventory, LogItem
+from replicator.archive.facts import FactsReader, fits
+from replicator.archive.index import EVERY_TRANSACTION, Index, LogObject, PinnedPoint
 from replicator.archive.keys import Keys
-from replicator.archive.listing import judged, list_pins, list_snapshots, read_facts, take_inventory
+from replicator.archive.listing import list_snapshots
+from replicator.archive.records import list_pins
 from replicator.errors import DamageError, ObjectExists, ObjectMissing, ReplicatorError
-from replicator.format.object_header import ObjectFacts, parse_metadata
+from replicator.format.object_header import ObjectFacts
 from replicator.metrics import Metrics
 from replicator.model import Retention
-from replicator.retention.merge import Content, Merge, Source, Unmergeable, merge_all, merge_newest
-from replicator.retention.prune import Plan, Pruner, settle
+from replicator.retention.merge import (
+    Merge,
+    MergeContent,
+    MergeSource,
+    Unmergeable,
+    merge_all,
+    merge_newest,
+)
+from replicator.retention.prune import PrunePlan, Pruner, judged, settle, take_index
 from replicator.retention.schedule import Run, due_runs, next_due_ms
 from replicator.store.base import Store
 from replicator.store.retry import RETENTION_RETRIES, Pauses
@@ -39,9 +48,9 @@ REST = 4.0  # rests so many times as long as it worked
 
 log = logging.getLogger(__name__)
 
-Cached = Callable[[int, int], Sequence[Source]]
+Cached = Callable[[int, int], Sequence[MergeSource]]
 """The segments in the cache that begin between these transactions, oldest first."""
-Appended = Callable[[int], Sequence[LogItem]]
+Appended = Callable[[int], Sequence[LogObject]]
 """What was appended after this txid and acknowledged, oldest first."""
 
 
@@ -61,7 +70,9 @@ class Keeping:
     on_trouble: Callable[[str], object] = lambda _: None  # a source is damaged or gone
     pause: Callable[[], None] = lambda: None
     refused: str = ""  # why the bucket deletes nothing, "" while it does
-    _inventory: Inventory | None = None
+    _index: Index | None = None
+    _pins: tuple[PinnedPoint, ...] = ()
+    _newest_ms: int = 0  # the store's clock showed at least this
     _fed: int | None = None  # the newest txid that was looked at
     _due_ms: int | None = None  # when there is something to do; None: when something is appended
     _prune_ms: int = 0
@@ -82,10 +93,10 @@ class Keeping:
             self._due_ms = now_ms + BEGIN_MS
         if self._due_ms is None or now_ms < self._due_ms:
             return False
-        if self._inventory is None:
+        if self._index is None:
             self._load(now_ms)
-        assert self._inventory is not None
-        run = self._next_run(self._inventory, now_ms)
+        assert self._index is not None
+        run = self._next_run(self._index, now_ms)
         if run is not None:
             self._merge(run)
             return True
@@ -98,7 +109,7 @@ class Keeping:
         self._feed()
         self._due_ms = now_ms
 
-    # ---------------------------------------------------------------- the inventory
+    # ---------------------------------------------------------------- the index
 
     def _feed(self) -> bool:
         """Take note of what was appended; whether there was anything."""
@@ -111,42 +122,43 @@ class Keeping:
             return False
         follows = new[0].first == self._fed + 1
         self._fed, self._active = new[-1].last, True
-        if self._inventory is not None:
-            self._inventory = self._inventory.with_items(new) if follows else None
+        if self._index is not None:
+            self._index = self._index.with_objects(new) if follows else None
         return True
 
     def _load(self, now_ms: int) -> None:
         """List it, and add what the cache knows of objects that a listing only names."""
-        inventory = take_inventory(self.store, self.keys)
+        index = take_index(self.store, self.keys)
         known = [
-            replace(item, stored_ms=inventory.index[item.key].stored_ms)
+            replace(item, stored_ms=index.by_key[item.key].stored_ms)
             for item in self.appended(0)
-            if item.key in inventory.index
+            if item.key in index.by_key
         ]
-        self._inventory, self._looked_ms = inventory.with_items(known), now_ms
+        self._pins, self._newest_ms = list_pins(self.store, self.keys), index.newest_ms
+        self._index, self._looked_ms = index.with_objects(known), now_ms
 
     def _next_due(self, now_ms: int) -> int:
         """When time alone makes something due."""
-        if self._inventory is None:
+        if self._index is None:
             return now_ms
         at = [self._prune_ms]
-        run = next_due_ms(self._inventory, now_ms)
+        run = next_due_ms(self._index, now_ms)
         at += [run] if run is not None else []
         at += [
             item.stored_ms + MERGE_GRACE_MS
-            for item in self._inventory.log
+            for item in self._index.log
             if item.level == EVERY_TRANSACTION and item.stored_ms + MERGE_GRACE_MS > now_ms
         ]
         return min(at)
 
     # ---------------------------------------------------------------- merging
 
-    def _next_run(self, inventory: Inventory, now_ms: int) -> Run | None:
+    def _next_run(self, index: Index, now_ms: int) -> Run | None:
         since_ms = now_ms - 1000 * self.rules.every_transaction
         return next(
             (
                 run
-                for run in due_runs(inventory, now_ms, since_ms=since_ms)
+                for run in due_runs(index, now_ms, since_ms=since_ms)
                 if self._key(run) not in self._skipped
             ),
             None,
@@ -165,22 +177,22 @@ class Keeping:
         try:
             merge = make(sources, created_by=self.created_by, level=self.level)
         except Unmergeable as error:
-            self._told(error.contents)
+            self._learn(error.contents)
         except DamageError as error:
             log.warning("%s was not made: %s", key, error)
             self.on_trouble(f"{key} was not made: {error}")
         except ObjectMissing as error:
             log.info("%s was not made: %s", key, error)
-            self._inventory = None  # perhaps somebody else prunes
+            self._index = None  # perhaps somebody else prunes
             self.on_trouble(f"{key} was not made: {error}")
         else:
             self._skipped.discard(key)
             self._store_merge(run, key, merge)
 
-    def _sources(self, run: Run) -> list[Source] | None:
+    def _sources(self, run: Run) -> list[MergeSource] | None:
         """From the cache where it has them, else from the store; None: too much to fetch."""
         cached = self.cached(run.first, run.last)
-        found: list[Source] = []
+        found: list[MergeSource] = []
         fetched = 0
         for item in run.items:
             own = cached[
@@ -190,48 +202,37 @@ class Keeping:
             ]
             if not _covers(own, item):
                 fetched += item.size
-                own = [Source(item.key, item.first, item.last, _once(self.store, item.key))]
+                own = [MergeSource(item.key, item.first, item.last, _once(self.store, item.key))]
             found += own
         return found if fetched <= FETCH_BYTES else None
 
-    def _told(self, contents: Sequence[Content]) -> None:
-        """Objects were other than the inventory thought; it knows better now."""
-        assert self._inventory is not None
-        known = [
-            replace(
-                item,
-                last=content.trailer.last_txid,
-                kind=content.header.kind,
-                generation=content.header.generation,
-                at_ms=content.trailer.last_commit_ms or item.at_ms,
-            )
-            for content in contents
-            if (item := self._inventory.index.get(content.key)) is not None
-        ]
-        self._inventory = self._inventory.with_items(known)
+    def _learn(self, contents: Sequence[MergeContent]) -> None:
+        """The sources of a merge were read, and their own bytes said this."""
+        assert self._index is not None
+        found = ((self._index.by_key.get(content.key), content.facts) for content in contents)
+        self._index = self._index.with_objects(
+            item.with_facts(facts, proved=True)
+            for item, facts in found
+            if item is not None and fits(item, facts)
+        )
 
     def _store_merge(self, run: Run, key: str, merge: Merge) -> None:
+        assert self._index is not None
         self.pause()
-        summary = merge.summary
         try:
-            self.store.put(key, merge.body, metadata=summary.metadata())
+            self.store.put(key, merge.body, metadata=merge.summary.metadata())
         except ObjectExists:
             log.info("%s is there already", key)
-        info = self.store.head(key)
-        facts = parse_metadata(info.metadata) or read_facts(self.store, key, info.size)
-        if not _same(facts, summary.header.generation, merge):
+        item = LogObject(key, run.level, run.first, run.last, len(merge.body))
+        info, facts = FactsReader(self.store).current(item)
+        if not _same(facts, merge):
             self._skipped.add(key)
-            log.warning("%s says something else than what it stands for", key)
+            log.warning("%s: the merge in the store does not match its sources", key)
             return
-        item = LogItem(
-            key, run.level, run.first, run.last, info.size, info.modified_ms, run.items[-1].at_ms
-        ).told(facts)
-        assert self._inventory is not None
-        self._told(merge.contents)
-        self._inventory = replace(
-            self._inventory.with_items([item]),
-            newest_ms=max(self._inventory.newest_ms, info.modified_ms),
-        )
+        self._learn(merge.contents)
+        item = replace(item, size=info.size, stored_ms=info.modified_ms).with_facts(facts)
+        self._index = self._index.with_objects([item])
+        self._newest_ms = max(self._newest_ms, info.modified_ms)
         self.metrics.add("merges")
         self.metrics.add("merged_bytes", info.size)
         if run.level == EVERY_TRANSACTION:
@@ -251,7 +252,7 @@ class Keeping:
         eyes, and by a clock that cannot run ahead of what the store showed."""
         if now_ms < self._refused_until_ms:
             return
-        assert self._inventory is not None
+        assert self._index is not None
         everything = now_ms >= self._prune_ms
         if everything and self._active:
             self._look(now_ms)
@@ -265,30 +266,25 @@ class Keeping:
 
     def _look(self, now_ms: int) -> None:
         """Snapshots and pins come from elsewhere. Two listings, and one GET a pin."""
-        assert self._inventory is not None
+        assert self._index is not None
         if self._looked_ms == now_ms:
             return
         snapshots = list_snapshots(self.store, self.keys)
-        newest_ms = max([self._inventory.newest_ms, *(s.stored_ms for s in snapshots)])
-        self._inventory = judged(
-            self.store,
-            replace(
-                self._inventory,
-                snapshots=snapshots,
-                pins=list_pins(self.store, self.keys),
-                newest_ms=newest_ms,
-            ),
-        )
+        self._newest_ms = max([self._newest_ms, *(s.stored_ms for s in snapshots)])
+        self._index = judged(self.store, replace(self._index, snapshots=snapshots))
+        self._pins = list_pins(self.store, self.keys)
         self._looked_ms = now_ms
 
-    def _decided(self, now_ms: int) -> Plan:
-        assert self._inventory is not None
-        told_ms = min(now_ms, self._inventory.newest_ms + SKEW_MS)
-        plan = settle(self.store, self._inventory, self.rules, told_ms, grace_ms=MERGE_GRACE_MS)
-        self._inventory = plan.inventory
+    def _decided(self, now_ms: int) -> PrunePlan:
+        assert self._index is not None
+        trusted_ms = min(now_ms, self._newest_ms + SKEW_MS)
+        plan = settle(
+            self.store, self._index, self._pins, self.rules, trusted_ms, grace_ms=MERGE_GRACE_MS
+        )
+        self._index = plan.index
         return plan
 
-    def _apply(self, plan: Plan, now_ms: int, *, everything: bool) -> None:
+    def _apply(self, plan: PrunePlan, now_ms: int, *, everything: bool) -> None:
         """Between two looks at the snapshots only what a merge stands for goes."""
         wanted = [
             verdict
@@ -296,13 +292,13 @@ class Keeping:
             if everything or verdict.stands_in is not None
         ]
         done = self._pruner.apply(plan, wanted, self.pause)
-        self._inventory = plan.inventory.without(verdict.key for verdict in done.deleted)
+        self._index = plan.index.without(verdict.key for verdict in done.deleted)
         if any(verdict.stands_in for verdict in done.unproved):
-            self._inventory = None  # a merge vanished: look again
+            self._index = None  # a merge vanished: look again
         self.metrics.add("pruned_objects", len(done.deleted))
         self.metrics.add("pruned_bytes", done.size)
         if done.refused and not self.refused:
-            log.warning("%s; the past grows, and is left to the rules of the bucket", done.refused)
+            log.warning("%s; relying on the lifecycle rules of the bucket", done.refused)
         self.refused = done.refused
         if done.versioned and not self._told_versions:
             self._told_versions = True
@@ -315,11 +311,11 @@ class Keeping:
             self._refused_until_ms = now_ms + REFUSED_MS
 
 
-def _first(source: Source) -> int:
+def _first(source: MergeSource) -> int:
     return source.first
 
 
-def _covers(sources: Sequence[Source], item: LogItem) -> bool:
+def _covers(sources: Sequence[MergeSource], item: LogObject) -> bool:
     """Whether they are, end to end, the transactions of the item."""
     here = item.first
     for source in sources:
@@ -341,16 +337,20 @@ def _once(store: Store, key: str) -> Callable[[], bytes]:
     return read
 
 
-def _same(facts: ObjectFacts, generation: str, merge: Merge) -> bool:
-    """Whether a stored merge says what the one at hand says; its bytes may come from another
+def _same(facts: ObjectFacts, merge: Merge) -> bool:
+    """True if a stored merge states the facts of the one at hand; its bytes may come from another
     version of this program."""
-    header, trailer = merge.summary.header, merge.summary.trailer
-    return (
-        facts.kind is header.kind
-        and facts.generation == generation
-        and (facts.first_txid, facts.last_txid) == (header.first_txid, trailer.last_txid)
-        and facts.checksum_before == trailer.checksum_before
-        and facts.checksum_after == trailer.checksum_after
+    own = ObjectFacts.of(merge.summary.header, merge.summary.trailer)
+    return all(
+        getattr(facts, name) == getattr(own, name)
+        for name in (
+            "kind",
+            "generation",
+            "first_txid",
+            "last_txid",
+            "checksum_before",
+            "checksum_after",
+        )
     )
 
 

@@ -195,14 +195,12 @@ class Fleet:
             self.members.append(member)
             self._begin(member)
 
-    def _trim_heap(self) -> bool:
-        """Return memory if there were uploads: glibc would keep the buffers of a burst for ever."""
+    def _trim_heap(self) -> None:
+        """Return memory after uploads: glibc would keep the buffers of a burst for ever."""
         uploads = sum(member.uploads for member in self.members)
-        if uploads == self._uploads:
-            return False
-        process.trim_heap()
-        self._uploads = uploads
-        return True
+        if uploads != self._uploads:
+            process.trim_heap()
+            self._uploads = uploads
 
     def flush(self, cancelled: Callable[[], bool]) -> list[Member]:
         """Make everything durable within ``final_flush`` seconds, or until ``cancelled()``.

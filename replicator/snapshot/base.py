@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from replicator.archive.facts import tail_of
 from replicator.errors import DamageError, ObjectMissing, ReplicatorError
-from replicator.format.envelope import TAIL_LIMIT, SeekEntry, Tail, read_tail
+from replicator.format.envelope import SeekEntry
 from replicator.format.object_header import BlockDigests
 from replicator.format.snapshot_blocks import Block
 from replicator.store.base import ObjectInfo, Store
@@ -61,7 +62,7 @@ class Sources:
             return None
         try:
             info = self._store.head(key)
-            tail = self._tail(info)
+            tail = tail_of(self._store, info.key, info.size)
         except (DamageError, ObjectMissing) as error:
             log.info("%s is no source for the next snapshot: %s", key, error)
             return None
@@ -69,14 +70,6 @@ class Sources:
         if digests is None or not 0 <= now_ms - digests.sent_ms < OLDEST:
             return None
         return Source(info, tail.seek or (), digests)
-
-    def _tail(self, info: ObjectInfo) -> Tail:
-        wanted: Tail | int = TAIL_LIMIT
-        while isinstance(wanted, int):
-            wanted = read_tail(
-                self._store.get(info.key, -min(info.size, wanted)), info.size, info.key
-            )
-        return wanted
 
     def refused(self, error: ReplicatorError) -> None:
         """The store does not copy: it is not asked again."""

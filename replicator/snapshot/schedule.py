@@ -10,7 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 
-from replicator.archive.keys import Keys, SnapshotKey, parse_key
+from replicator.archive.keys import Keys
+from replicator.archive.listing import list_snapshots
 from replicator.cache.cache import Cache
 from replicator.cache.records import Fact
 from replicator.capture.image import Image
@@ -60,10 +61,9 @@ def snapshot_due(
 def newest_stored(store: Store, keys: Keys, generation: str) -> SnapshotFacts | None:
     """The newest snapshot of a generation that the store has; one listing."""
     found = [
-        SnapshotFacts(key.txid, info.modified_ms, info.size)
-        for info in store.list(keys.snapshot_dir)
-        if isinstance(key := parse_key(keys.prefix, info.key, info.size), SnapshotKey)
-        and key.generation == generation
+        SnapshotFacts(item.txid, item.stored_ms, item.size)
+        for item in list_snapshots(store, keys)
+        if item.generation == generation
     ]
     return max(found, key=lambda facts: facts.txid, default=None)
 

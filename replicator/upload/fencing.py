@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from replicator.archive.keys import Keys, MergedKey, SnapshotKey, WalKey, parse_key
+from replicator.archive.facts import FactsReader, header_of
+from replicator.archive.index import EVERY_TRANSACTION, LogObject
+from replicator.archive.keys import Keys
+from replicator.archive.listing import list_merges, list_segments, newest_segment
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
 from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing
-from replicator.format.envelope import HEADER_LIMIT, TAIL_LIMIT, Tail, read_header, read_tail
-from replicator.format.object_header import ObjectFacts, ObjectHeader, Trailer, parse_metadata
+from replicator.format.object_header import ObjectFacts, ObjectHeader, parse_metadata
 from replicator.format.segment import generation_marker
 from replicator.model import DatabaseState, Kind
 from replicator.store.base import ObjectInfo, Store
@@ -19,64 +21,17 @@ from replicator.store.base import ObjectInfo, Store
 log = logging.getLogger(__name__)
 
 
-def log_after(store: Store, keys: Keys, txid: int) -> list[WalKey]:
-    """The log's objects whose first txid is ``txid`` or later, in order. One listing."""
-    after = keys.wal(txid - 1) if txid > 0 else ""
-    return [
-        found
-        for info in store.list(keys.wal_dir, start_after=after)
-        if isinstance(found := parse_key(keys.prefix, info.key, info.size), WalKey)
-    ]
+def archive_head(store: Store, keys: Keys) -> ObjectFacts | None:
+    """The facts of the newest segment in the archive; None: there is none."""
+    newest = newest_segment(store, keys)
+    return facts_of(store, newest) if newest is not None else None
 
 
-def head_entry(store: Store, keys: Keys) -> WalKey | None:
-    """The newest object of the log, found from the newest snapshot on; None: no log."""
-    newest = 0
-    for info in store.list(keys.snapshot_dir):
-        found = parse_key(keys.prefix, info.key, info.size)
-        if isinstance(found, SnapshotKey):
-            newest = max(newest, found.txid)
-    entries = log_after(store, keys, newest) or log_after(store, keys, 0)
-    return entries[-1] if entries else None
-
-
-def remote_head(store: Store, keys: Keys) -> ObjectFacts | None:
-    """What the newest object of the log says of itself; None: no log."""
-    entry = head_entry(store, keys)
-    return facts_of(store, entry) if entry is not None else None
-
-
-def facts_of(store: Store, entry: WalKey) -> ObjectFacts:
-    """What an object says of itself: by its metadata, or by its own header and trailer."""
-    facts = parse_metadata(store.head(entry.key).metadata)
-    if facts is not None:
-        return facts
-    header, _ = read_header(store.get(entry.key, 0, HEADER_LIMIT), entry.key)
-    trailer = _trailer(store, entry)
-    return ObjectFacts(
-        kind=header.kind,
-        generation=header.generation,
-        first_txid=header.first_txid,
-        last_txid=trailer.last_txid,
-        page_size=header.page_size,
-        pages=trailer.pages,
-        checksum_before=trailer.checksum_before,
-        checksum_after=trailer.checksum_after,
-        created_ms=header.created_ms,
-        first_commit_ms=trailer.first_commit_ms,
-        last_commit_ms=trailer.last_commit_ms,
-        sha256="",
-        writer=header.writer,
-    )
-
-
-def _trailer(store: Store, entry: WalKey) -> Trailer:
-    needed = min(entry.size, TAIL_LIMIT)
-    while True:
-        tail = read_tail(store.get(entry.key, -needed), entry.size, entry.key)
-        if isinstance(tail, Tail):
-            return tail.trailer
-        needed = tail
+def facts_of(store: Store, item: LogObject) -> ObjectFacts:
+    """The facts of an object: by its metadata, or by its own header and trailer."""
+    facts = FactsReader(store).ask(item).facts
+    assert facts is not None  # it was asked just now
+    return facts
 
 
 def author(store: Store, info: ObjectInfo) -> str:
@@ -91,7 +46,7 @@ def _writer(store: Store, info: ObjectInfo) -> str:
     if known := info.metadata.get("writer"):
         return known
     try:
-        return read_header(store.get(info.key, 0, HEADER_LIMIT), info.key)[0].writer
+        return header_of(store, info.key).writer
     except DamageError:
         return ""
 
@@ -133,16 +88,16 @@ def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes]
     if durable is None and not ours:
         return True
     known = durable.first_txid if durable is not None else min(ours)
-    entries = log_after(store, keys, known)
-    for entry in entries:
-        if durable is not None and entry.first_txid == durable.first_txid:
+    found = list_segments(store, keys, known)
+    for item in found:
+        if durable is not None and item.first == durable.first_txid:
             continue
-        if entry.first_txid not in ours:
-            raise fenced(store, entry.key, entry.first_txid, cache.writer)
-        settle_taken(store, ours[entry.first_txid], digest, cache.writer)
+        if item.first not in ours:
+            raise fenced(store, item.key, item.first, cache.writer)
+        settle_taken(store, ours[item.first], digest, cache.writer)
     if durable is None:
-        return bool(entries) or _has_snapshot(store, keys, ours[known])
-    if not entries or entries[0].first_txid != durable.first_txid:
+        return bool(found) or _has_snapshot(store, keys, ours[known])
+    if not found or found[0].first != durable.first_txid:
         _refuse_foreign(store, keys, cache)
         return False
     if durable.sha256:  # unknown when it was adopted from a store that keeps no metadata
@@ -167,25 +122,23 @@ def refuse_later(store: Store, keys: Keys, record: SegmentRecord, own_writer: st
     Where its transactions are in a merge already, it came into a place that had been given up,
     and goes again; else it stays, for what follows may stand on it.
     """
-    later = log_after(store, keys, record.first_txid + 1)
+    later = list_segments(store, keys, record.first_txid + 1)
     if not later:
         return
     covered = any(
-        isinstance(merge := parse_key(keys.prefix, info.key, info.size), MergedKey)
-        and merge.level == 1
-        and merge.first <= record.first_txid <= merge.last
-        for info in store.list(keys.merged_dir)
+        merge.level == EVERY_TRANSACTION and merge.first <= record.first_txid <= merge.last
+        for merge in list_merges(store, keys)
     )
     if covered:
         store.delete(record.key)
-    raise fenced(store, later[-1].key, later[-1].first_txid, own_writer)
+    raise fenced(store, later[-1].key, later[-1].first, own_writer)
 
 
 def _refuse_foreign(store: Store, keys: Keys, cache: Cache) -> None:
     """``Fenced`` when a log of somebody else stands where ours was."""
-    left = log_after(store, keys, 0)
+    left = list_segments(store, keys, 0)
     if left and facts_of(store, left[-1]).writer != cache.writer:
-        raise fenced(store, left[-1].key, left[-1].first_txid, cache.writer)
+        raise fenced(store, left[-1].key, left[-1].first, cache.writer)
 
 
 def claim(

@@ -15,14 +15,13 @@ from datetime import datetime
 from pathlib import Path
 
 from replicator.archive.keys import Keys
-from replicator.archive.locate import opened
-from replicator.archive.records import FAILED, PROVEN, REFUTED, note
+from replicator.archive.locate import no_backup, open_archive, url_of
+from replicator.archive.records import FAILED, PROVEN, REFUTED, add_record
 from replicator.errors import (
     CheckFailed,
     DamageError,
     DiskFull,
     GapError,
-    NoBackup,
     ReplicatorError,
 )
 from replicator.model import RestoreReport
@@ -63,7 +62,7 @@ def drill_at(
     progress: Callable[[Progress], None] | None = None,
 ) -> DrillReport:
     """:func:`drill` of the database an address names, or of the only one there."""
-    with opened(address) as (store, prefix):
+    with open_archive(address) as (store, prefix):
         return drill(
             store,
             prefix,
@@ -136,9 +135,7 @@ def _restored(
         store=store, prefix=prefix, output=output, txid=txid, timestamp=timestamp, dry_run=True
     )
     if plan is None:
-        raise NoBackup(
-            f"no backup at {store.url.rstrip('/')}/{prefix}", hint="check the bucket and the prefix"
-        )
+        raise no_backup(url_of(store, prefix))
     _require_room(plan.size, output.parent, files)
     report = restore(
         store=store,
@@ -183,7 +180,7 @@ def _record(
     details = asdict(report) | {"checked": checked}
     del details["output"]
     try:
-        return note(store, Keys(prefix), PROVEN, report.txid, at_ms, details).key, None
+        return add_record(store, Keys(prefix), PROVEN, report.txid, at_ms, details).key, None
     except ReplicatorError as error:
         return None, str(error)
 
@@ -192,7 +189,7 @@ def _record_failure(store: Store, prefix: str, at_ms: int, error: ReplicatorErro
     """The failure itself matters more than its record."""
     with contextlib.suppress(ReplicatorError):
         outcome = REFUTED if isinstance(error, CheckFailed) else FAILED
-        note(
+        add_record(
             store,
             Keys(prefix),
             outcome,

@@ -8,57 +8,59 @@ from __future__ import annotations
 
 from functools import partial
 
-from replicator.archive.catalog import Catalog, known_from
-from replicator.archive.keys import SnapshotKey
-from replicator.archive.spans import Plan, Span
+from replicator.archive.facts import FactsReader
+from replicator.archive.index import LogObject, SnapshotObject
+from replicator.archive.keys import Keys
 from replicator.errors import DamageError, GapError
 from replicator.format.envelope import damaged
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.plan import Plan
+from replicator.recovery.planner import Planner
 from replicator.recovery.progress import Meter
-from replicator.recovery.recovery import Recovery
+from replicator.recovery.view import ArchiveView
 from replicator.store.base import Store
 from replicator.verify.objects import prove_log_object, prove_snapshot, weight
 
 
-def prove_present(store: Store, prefix: str, *, at_least: int = 0) -> int:
+def verify_latest(store: Store, prefix: str, *, at_least: int = 0) -> int:
     """The newest txid of the log, which every object on the way to it proves.
 
     ``DamageError`` names an object; ``GapError`` if something is missing, also when the log
     ends before ``at_least``. ``NoBackup`` if there is nothing.
     """
-    catalog = Catalog(store, prefix)
-    catalog.load(None)
-    recovery = Recovery(catalog, None, allow_older=False, detours=False)
+    view = ArchiveView(store, Keys(prefix))
+    view.load(None)
+    planner = Planner(view, None, allow_older=False, detours=False)
     proved: dict[str, ObjectFacts] = {}
     with Fetcher(store, Meter(None)) as fetcher:
-        plan = recovery.plan()
+        plan = planner.plan()
         while True:
             _prove_log(fetcher, plan, proved)
-            for span in plan.segments:
-                catalog.learn(span.key, known_from(proved[span.key]))
-            plan = recovery.plan()
-            if all(span.key in proved for span in plan.segments):
+            for item in plan.segments:
+                view.learn(item.key, proved[item.key])
+            plan = planner.plan()
+            if all(item.key in proved for item in plan.segments):
                 break
-        for _ in prove_snapshot(fetcher, catalog, plan.snapshot):
+        for _ in prove_snapshot(fetcher, view.reader, plan.snapshot):
             pass
-    return _linked(catalog, plan, proved, at_least)
+    return _linked(view.reader, plan, proved, at_least)
 
 
 def _prove_log(fetcher: Fetcher, plan: Plan, proved: dict[str, ObjectFacts]) -> None:
-    def one(span: Span) -> tuple[str, ObjectFacts]:
-        return span.key, prove_log_object(fetcher, span.item, None)
+    def one(item: LogObject) -> tuple[str, ObjectFacts]:
+        return item.key, prove_log_object(fetcher, item, None)
 
-    new = [span for span in plan.segments if span.key not in proved]
-    proved |= dict(fetcher.in_order((weight(span.item), partial(one, span)) for span in new))
+    new = [item for item in plan.segments if item.key not in proved]
+    proved |= dict(fetcher.in_order((weight(item), partial(one, item)) for item in new))
 
 
-def _linked(catalog: Catalog, plan: Plan, proved: dict[str, ObjectFacts], at_least: int) -> int:
+def _linked(reader: FactsReader, plan: Plan, proved: dict[str, ObjectFacts], at_least: int) -> int:
     snapshot = plan.snapshot
-    txid, checksum = snapshot.txid, catalog.tail(snapshot).trailer.checksum_after
-    for span in plan.segments:
-        facts = proved[span.key]
-        _require_link(snapshot, span, facts, txid, checksum)
+    txid, checksum = snapshot.txid, reader.tail(snapshot).trailer.checksum_after
+    for item in plan.segments:
+        facts = proved[item.key]
+        _require_link(snapshot, item, facts, txid, checksum)
         txid, checksum = facts.last_txid, facts.checksum_after
     if txid < at_least:
         raise GapError(
@@ -68,17 +70,17 @@ def _linked(catalog: Catalog, plan: Plan, proved: dict[str, ObjectFacts], at_lea
 
 
 def _require_link(
-    snapshot: SnapshotKey, span: Span, facts: ObjectFacts, txid: int, checksum: int
+    snapshot: SnapshotObject, item: LogObject, facts: ObjectFacts, txid: int, checksum: int
 ) -> None:
     """Only the first object may begin before the snapshot, where no checksum can be compared."""
     if facts.generation != snapshot.generation:
         raise damaged(
-            span.key,
+            item.key,
             f"it belongs to generation {facts.generation}, the snapshot "
             f"before it to {snapshot.generation}",
         )
     if facts.first_txid == txid + 1 and facts.checksum_before != checksum:
         raise DamageError(
-            f"{span.key}: it does not continue transaction {txid}: the database checksums differ",
-            key=span.key,
+            f"{item.key}: it does not continue transaction {txid}: the database checksums differ",
+            key=item.key,
         )

@@ -20,8 +20,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from replicator.archive.keys import Keys, ProofKey
-from replicator.archive.records import PROVEN, REPAIRED, newest, note, notes, standing_trouble
+from replicator.archive.keys import Keys
+from replicator.archive.records import (
+    PROVEN,
+    REPAIRED,
+    ProofRecord,
+    add_record,
+    latest,
+    list_records,
+    unresolved_failure,
+)
 from replicator.errors import (
     Cancelled,
     DamageError,
@@ -39,7 +47,7 @@ from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.scheduler import Scheduler, Task
 from replicator.verify.drill import drill
-from replicator.verify.latest import prove_present
+from replicator.verify.latest import verify_latest
 
 UNRESTORABLE = (DamageError, GapError, NoBackup)
 
@@ -101,7 +109,7 @@ class Guard:
         self._scheduler = scheduler or Scheduler("replicator-guard")
         self._own_scheduler = scheduler is None
         self._task: Task | None = None
-        self.proven: ProofKey | None = None
+        self.proven: ProofRecord | None = None
         self.trouble: Trouble | None = None
 
     def _patient(self, store: Store) -> Store:
@@ -181,16 +189,16 @@ class Guard:
             return
         self._read_notes = True
         try:
-            found = notes(self._store, self._keys)
+            found = list_records(self._store, self._keys)
         except BaseException:
             self._read_notes = False
             raise
-        self._prove(newest(found, PROVEN))
-        trouble = standing_trouble(found)
+        self._prove(latest(found, PROVEN))
+        trouble = unresolved_failure(found)
         if trouble is not None:
             self._suspicion = self._suspicion or f"{trouble.key} tells of damage"
 
-    def _prove(self, proof: ProofKey | None) -> None:
+    def _prove(self, proof: ProofRecord | None) -> None:
         if proof is not None and (self.proven is None or proof.at_ms > self.proven.at_ms):
             self.proven = proof
             self._metrics.set("last_proof_ms", proof.at_ms)
@@ -230,7 +238,7 @@ class Guard:
             self._not_before = time.monotonic() + self._interval
             raise
         self.trouble = None
-        self._prove(ProofKey(report.recorded or "", report.at_ms, PROVEN, report.restore.txid))
+        self._prove(ProofRecord(report.recorded or "", report.at_ms, PROVEN, report.restore.txid))
         log.info(
             "proven: transaction %d can be restored, %.1f s", report.restore.txid, report.seconds
         )
@@ -255,7 +263,7 @@ class Guard:
     def _present_error(self) -> ReplicatorError | None:
         """None: it was proved."""
         try:
-            self._newest = prove_present(
+            self._newest = verify_latest(
                 self._store, self._keys.prefix, at_least=self._levers.durable_txid()
             )
         except (*UNRESTORABLE, ObjectMissing) as error:
@@ -271,7 +279,7 @@ class Guard:
         if action != "none":
             self._metrics.add("repairs")
         log.info("the present can be restored; done for that: %s", action)
-        made = note(
+        made = add_record(
             self._store,
             self._keys,
             REPAIRED,

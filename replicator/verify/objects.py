@@ -12,22 +12,19 @@ import random
 from collections.abc import Iterator
 from functools import partial
 
-from replicator.archive.catalog import Catalog, first_txid
-from replicator.archive.keys import MergedKey, SnapshotKey, WalKey
+from replicator.archive.facts import FactsReader, require_fit
+from replicator.archive.index import ArchiveObject, LogObject, SnapshotObject
 from replicator.errors import DamageError
 from replicator.format.envelope import HEADER_LIMIT, SeekEntry, Tail, damaged, read_header
-from replicator.format.object_header import ObjectFacts, ObjectHeader, Trailer, parse_metadata
+from replicator.format.object_header import ObjectFacts
 from replicator.format.page_hashes import PageHashes
 from replicator.format.snapshot_blocks import SnapshotProof, decode_block
-from replicator.model import Kind
 from replicator.recovery.fetch import RANGE_BYTES, WINDOW_BYTES, Fetcher
 from replicator.recovery.segment import load_segment
 from replicator.recovery.snapshot import page_size_of
-from replicator.store.base import Store
 from replicator.store.retry import retry_damaged
 
-Item = WalKey | MergedKey | SnapshotKey
-# What metadata says that the bytes say too.
+# The fields of the metadata that the bytes hold too.
 PROVABLE = (
     "kind",
     "generation",
@@ -46,80 +43,20 @@ GROUP_RAW_BYTES = 8 << 20  # of pages in one request for a part of a snapshot
 LARGE_SHARE = 2  # so many large objects are read at the same time
 
 
-def said_by_metadata(store: Store, item: Item) -> ObjectFacts | None:
-    """What the store's metadata says; None where there is none. One HEAD."""
-    return parse_metadata(store.head(item.key).metadata)
-
-
-def said_by_itself(store: Store, catalog: Catalog, item: Item) -> ObjectFacts:
-    """What the object's own first and last bytes say."""
-    header = retry_damaged(partial(_header, store, item))
-    return facts_of(header, catalog.tail(item).trailer)
-
-
-def _header(store: Store, item: Item) -> ObjectHeader:
-    return read_header(store.get(item.key, 0, HEADER_LIMIT), item.key)[0]
-
-
-def facts_of(header: ObjectHeader, trailer: Trailer, sha256: str = "") -> ObjectFacts:
-    return ObjectFacts(
-        header.kind,
-        header.generation,
-        header.first_txid,
-        trailer.last_txid,
-        header.page_size,
-        trailer.pages,
-        trailer.checksum_before,
-        trailer.checksum_after,
-        header.created_ms,
-        trailer.first_commit_ms,
-        trailer.last_commit_ms,
-        sha256,
-        header.writer,
-    )
-
-
-def fits(item: Item, facts: ObjectFacts) -> bool:
-    """Whether the facts are of an object with that name."""
-    if isinstance(item, SnapshotKey):
-        return (
-            facts.kind is Kind.SNAPSHOT
-            and facts.generation == item.generation
-            and facts.last_txid == item.txid == facts.first_txid
-        )
-    return (
-        facts.kind is not Kind.SNAPSHOT
-        and facts.first_txid == first_txid(item)
-        and (isinstance(item, WalKey) or facts.last_txid == item.last)
-    )
-
-
-def check_name(item: Item, facts: ObjectFacts) -> None:
-    """``DamageError`` if the object is not the one its name says."""
-    if not fits(item, facts):
-        raise damaged(
-            item.key,
-            f"it is a {facts.kind.name.lower().replace('_', '-')} of "
-            f"transactions {facts.first_txid}…{facts.last_txid}, not what its name says",
-        )
-
-
-def weight(item: Item) -> int:
+def weight(item: ArchiveObject) -> int:
     """Bytes of memory that reading it takes, for :meth:`Fetcher.in_order`."""
     return item.size if item.size <= RANGE_BYTES else WINDOW_BYTES // LARGE_SHARE
 
 
-def prove_log_object(
-    fetcher: Fetcher, item: WalKey | MergedKey, claimed: ObjectFacts | None
-) -> ObjectFacts:
+def prove_log_object(fetcher: Fetcher, item: LogObject, claimed: ObjectFacts | None) -> ObjectFacts:
     """Read all of it; the facts its bytes hold. ``DamageError`` names it, ``Misdescribed`` when
-    only ``claimed`` (its metadata) says something else."""
+    only ``claimed`` (its metadata) differs."""
     found = retry_damaged(partial(_read_log_object, fetcher, item))
     compare(item, found, claimed)
     return found
 
 
-def _read_log_object(fetcher: Fetcher, item: WalKey | MergedKey) -> ObjectFacts:
+def _read_log_object(fetcher: Fetcher, item: LogObject) -> ObjectFacts:
     whole = hashlib.sha256()
 
     def pieces() -> Iterator[bytes]:
@@ -129,7 +66,7 @@ def _read_log_object(fetcher: Fetcher, item: WalKey | MergedKey) -> ObjectFacts:
             yield data
 
     segment = load_segment(item.key, pieces, in_memory=0)
-    return facts_of(segment.header, segment.trailer, whole.hexdigest())
+    return ObjectFacts.of(segment.header, segment.trailer, whole.hexdigest())
 
 
 class Misdescribed(DamageError):
@@ -142,10 +79,10 @@ class Misdescribed(DamageError):
         self.facts = facts
 
 
-def compare(item: Item, found: ObjectFacts, claimed: ObjectFacts | None) -> None:
+def compare(item: ArchiveObject, found: ObjectFacts, claimed: ObjectFacts | None) -> None:
     """``DamageError`` if the object is not the one its name says, ``Misdescribed`` if only its
     metadata errs."""
-    check_name(item, found)
+    require_fit(item, found)
     if claimed is not None and any(
         getattr(claimed, name) != getattr(found, name)
         for name in PROVABLE
@@ -156,15 +93,15 @@ def compare(item: Item, found: ObjectFacts, claimed: ObjectFacts | None) -> None
 
 def prove_snapshot(
     fetcher: Fetcher,
-    catalog: Catalog,
-    item: SnapshotKey,
+    reader: FactsReader,
+    item: SnapshotObject,
     *,
     limit: int | None = None,
     seed: int = 0,
 ) -> Iterator[int]:
     """Read it, yielding bytes as they are done. With ``limit`` below its size, only that many
     bytes of it, drawn by ``seed``; each page group proves itself by its content checksum."""
-    tail = catalog.tail(item)
+    tail = reader.tail(item)
     page_size = page_size_of(item, tail)
     groups = list(_groups(tail))
     if limit is not None and limit < item.size:
@@ -183,12 +120,12 @@ def prove_snapshot(
     if hashes.state.checksum != tail.trailer.checksum_after:
         raise damaged(item.key, "its pages do not have the checksum of its trailer")
     header = read_header(fetcher.get(item.key, 0, min(HEADER_LIMIT, item.size)), item.key)[0]
-    check_name(item, facts_of(header, tail.trailer))
+    require_fit(item, ObjectFacts.of(header, tail.trailer))
     yield item.size - tail.trailer_offset  # which was read first
 
 
 def _prove_some(
-    fetcher: Fetcher, item: SnapshotKey, groups: list[list[SeekEntry]], limit: int, seed: int
+    fetcher: Fetcher, item: SnapshotObject, groups: list[list[SeekEntry]], limit: int, seed: int
 ) -> Iterator[int]:
     for group in random.Random(seed).sample(groups, len(groups)):
         size, _, _ = _group(fetcher, item, group)
@@ -217,7 +154,7 @@ def _held(group: list[SeekEntry]) -> int:
 
 
 def _group(
-    fetcher: Fetcher, item: SnapshotKey, entries: list[SeekEntry]
+    fetcher: Fetcher, item: SnapshotObject, entries: list[SeekEntry]
 ) -> tuple[int, bytes, list[bytes]]:
     """Bytes fetched, the bytes themselves, and the pages in them. The first group begins with
     the object's header."""

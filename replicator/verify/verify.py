@@ -15,36 +15,34 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
-from replicator.archive.catalog import DIVISIBLE, Catalog, first_txid
-from replicator.archive.keys import EncryptedKey, Keys, MergedKey, SnapshotKey, WalKey, parse_key
-from replicator.archive.locate import opened
-from replicator.archive.reachable import Ranges, Said, normalised, restorable, without
-from replicator.archive.records import DAMAGED, note, notes, thinned_before
-from replicator.errors import (
-    ConfigError,
-    DamageError,
-    GapError,
-    NoBackup,
-    ObjectMissing,
-    ReplicatorError,
+from replicator.archive.facts import FactsReader, fits
+from replicator.archive.index import (
+    OPEN_END,
+    SEGMENTS,
+    ArchiveObject,
+    Index,
+    LogObject,
+    SnapshotObject,
 )
+from replicator.archive.keys import Keys
+from replicator.archive.listing import list_all
+from replicator.archive.locate import no_backup, open_archive, url_of
+from replicator.archive.reachable import Range, Ranges, normalised, restorable, without
+from replicator.archive.records import DAMAGED, add_record, list_records, pruned_before
+from replicator.errors import DamageError, GapError, ObjectMissing, ReplicatorError
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.progress import Meter, Progress
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.system import clock
-from replicator.verify import consistency as chain
-from replicator.verify.consistency import Finding
+from replicator.verify import consistency
+from replicator.verify.consistency import Facts, Finding
 from replicator.verify.objects import (
-    Item,
     Misdescribed,
     compare,
-    fits,
     prove_log_object,
     prove_snapshot,
-    said_by_itself,
-    said_by_metadata,
     weight,
 )
 from replicator.verify.sample import Sample
@@ -93,16 +91,16 @@ class VerifyReport:
 
 @dataclass(slots=True)
 class _Survey:
-    """The objects below a prefix, and what became known of them."""
+    """The objects below a prefix, and the facts that became known of them."""
 
-    items: list[Item]
-    thinned: int = 0  # before this transaction, retention may have left holes
+    items: list[ArchiveObject]
+    pruned: int = 0  # before this transaction, retention may have left holes
     facts: dict[str, ObjectFacts] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)  # by key: what is wrong
-    misdescribed: dict[str, str] = field(default_factory=dict)  # sound all the same
+    misdescribed: dict[str, str] = field(default_factory=dict)  # intact except for the metadata
 
-    def know(self, key: str, answer: ObjectFacts | DamageError) -> None:
-        """What an object, or reading it, said."""
+    def learn(self, key: str, answer: ObjectFacts | DamageError) -> None:
+        """Keep the answer of an object, or the error of reading it."""
         if isinstance(answer, ObjectFacts):
             self.facts[key] = answer
         elif isinstance(answer, Misdescribed):
@@ -110,6 +108,13 @@ class _Survey:
             self.misdescribed[key] = _problem(key, answer)
         else:
             self.damaged[key] = _problem(key, answer)
+
+    @property
+    def index(self) -> Index:
+        return Index.of(
+            item.with_facts(self.facts[item.key]) if item.key in self.facts else item
+            for item in self.items
+        )
 
 
 def verify_at(
@@ -122,11 +127,11 @@ def verify_at(
 ) -> VerifyReport:
     """:func:`verify` of the database an address names, or of the only one there. What it finds is
     noted in the bucket, where that may be written, for the sidecar of the database."""
-    with opened(address) as (store, prefix):
+    with open_archive(address) as (store, prefix):
         report = verify(store, prefix, data=data, sample=sample, seed=seed, progress=progress)
         if report.findings:
             with contextlib.suppress(ReplicatorError):
-                note(
+                add_record(
                     store,
                     Keys(prefix),
                     DAMAGED,
@@ -156,20 +161,20 @@ def verify(
     """
     chosen = Sample.parse(sample) if sample else None
     started, meter = time.monotonic(), Meter(progress)
-    catalog = Catalog(store, prefix)
-    survey = _surveyed(store, catalog, meter)
+    keys, reader = Keys(prefix), FactsReader(store)
+    survey = _surveyed(store, keys, reader, meter)
     wanted = [(item, item.size) for item in survey.items] if data and chosen is None else []
     if chosen is not None:
         now = clock.now_ms() if now_ms is None else now_ms
         wanted = chosen.choose(survey.items, now_ms=now, seed=seed)
-    read = _read(store, catalog, survey, wanted, seed, meter)
+    read = _read(store, reader, survey, wanted, seed, meter)
     by_chance = chosen is not None and not chosen.slices
     return _report(
         survey,
-        catalog.keys,
+        keys,
         expected_txid,
         VerifyReport(
-            url=f"{store.url.rstrip('/')}/{prefix}".rstrip("/"),
+            url=url_of(store, prefix),
             objects=len(survey.items),
             bytes=sum(item.size for item in survey.items),
             read_objects=len(wanted),
@@ -190,42 +195,27 @@ def verify(
 # ------------------------------------------------------------------------------- what is there
 
 
-def _surveyed(store: Store, catalog: Catalog, meter: Meter) -> _Survey:
-    """List, and ask each object what it is; again if one vanished meanwhile."""
+def _surveyed(store: Store, keys: Keys, reader: FactsReader, meter: Meter) -> _Survey:
+    """List, and ask each object for its facts; again if one vanished before it answered."""
     for left in reversed(range(LISTINGS)):
         meter.phase("plan")
-        survey = _Survey(listed(store, catalog.keys), thinned_before(notes(store, catalog.keys)))
-        if not survey.items:
-            raise NoBackup(
-                f"no backup at {store.url.rstrip('/')}/{catalog.keys.prefix}",
-                hint="check the bucket and the prefix",
-            )
-        if _ask_all(store, catalog, survey, meter) or not left:
+        items = list(list_all(store, keys))
+        survey = _Survey(items, pruned_before(list_records(store, keys)))
+        if not items:
+            raise no_backup(url_of(store, keys.prefix))
+        if _ask_all(reader, survey, meter) or not left:
             break
     return survey
 
 
-def listed(store: Store, keys: Keys) -> list[Item]:
-    """Log objects, snapshots, merges: what replaces an object is listed after it."""
-    found: list[Item] = []
-    for folder in (keys.wal_dir, keys.snapshot_dir, keys.merged_dir):
-        for info in store.list(folder):
-            key = parse_key(keys.prefix, info.key, info.size)
-            if isinstance(key, EncryptedKey):
-                raise ConfigError(f"{key.key} is encrypted, which this version cannot read")
-            if key is not None:
-                found.append(key)
-    return found
-
-
-def _ask_all(store: Store, catalog: Catalog, survey: _Survey, meter: Meter) -> bool:
+def _ask_all(reader: FactsReader, survey: _Survey, meter: Meter) -> bool:
     """False if an object vanished."""
     whole = True
     meter.begin("structure", 0, len(survey.items))
 
-    def ask(item: Item) -> ObjectFacts | DamageError | None:
+    def ask(item: ArchiveObject) -> ObjectFacts | DamageError | None:
         try:
-            return _facts(store, catalog, item)
+            return _facts(reader, item)
         except ObjectMissing:
             return None
         except DamageError as error:
@@ -235,7 +225,7 @@ def _ask_all(store: Store, catalog: Catalog, survey: _Survey, meter: Meter) -> b
         for item, answer in zip(survey.items, pool.map(ask, survey.items), strict=True):
             meter.advance(0, 1)
             if answer is not None:
-                survey.know(item.key, answer)
+                survey.learn(item.key, answer)
             whole = whole and answer is not None
     survey.items = [
         item for item in survey.items if item.key in survey.facts or item.key in survey.damaged
@@ -243,14 +233,18 @@ def _ask_all(store: Store, catalog: Catalog, survey: _Survey, meter: Meter) -> b
     return whole
 
 
-def _facts(store: Store, catalog: Catalog, item: Item) -> ObjectFacts:
-    """Of an L0 segment its metadata will do; the few others must say it themselves, too."""
-    claimed = None if isinstance(item, SnapshotKey) else said_by_metadata(store, item)
-    if claimed is None or isinstance(item, MergedKey) or not fits(item, claimed):
-        found = said_by_itself(store, catalog, item)
+def _facts(reader: FactsReader, item: ArchiveObject) -> ObjectFacts:
+    """Of a segment the metadata suffices; the few other objects are read themselves, too."""
+    claimed = reader.metadata(item) if isinstance(item, LogObject) else None
+    if claimed is None or _is_merge(item) or not fits(item, claimed):
+        found = reader.read(item)
         compare(item, found, claimed)
         return claimed or found
     return claimed
+
+
+def _is_merge(item: ArchiveObject) -> bool:
+    return isinstance(item, LogObject) and item.level != SEGMENTS
 
 
 def _problem(key: str, error: ReplicatorError) -> str:
@@ -262,9 +256,9 @@ def _problem(key: str, error: ReplicatorError) -> str:
 
 def _read(
     store: Store,
-    catalog: Catalog,
+    reader: FactsReader,
     survey: _Survey,
-    wanted: Iterable[tuple[Item, int]],
+    wanted: Iterable[tuple[ArchiveObject, int]],
     seed: int,
     meter: Meter,
 ) -> int:
@@ -275,34 +269,38 @@ def _read(
     meter.begin("content", sum(limit for _, limit in good), len(good))
     done = 0
     with Fetcher(store, meter) as fetcher:
-        for size in _read_all(fetcher, catalog, survey, good, seed):
+        for size in _read_all(fetcher, reader, survey, good, seed):
             meter.advance(size)
             done += size
     return done
 
 
 def _read_all(
-    fetcher: Fetcher, catalog: Catalog, survey: _Survey, wanted: list[tuple[Item, int]], seed: int
+    fetcher: Fetcher,
+    reader: FactsReader,
+    survey: _Survey,
+    wanted: list[tuple[ArchiveObject, int]],
+    seed: int,
 ) -> Iterator[int]:
-    log = [item for item, _ in wanted if not isinstance(item, SnapshotKey)]
+    log = [item for item, _ in wanted if isinstance(item, LogObject)]
     yield from fetcher.in_order(
         (weight(item), partial(_read_one, fetcher, survey, item)) for item in log
     )
     for item, limit in wanted:
-        if isinstance(item, SnapshotKey):
+        if isinstance(item, SnapshotObject):
             try:
-                yield from prove_snapshot(fetcher, catalog, item, limit=limit, seed=seed)
+                yield from prove_snapshot(fetcher, reader, item, limit=limit, seed=seed)
             except DamageError as error:
                 survey.damaged[item.key] = _problem(item.key, error)
             except ObjectMissing:
                 survey.damaged[item.key] = "it was listed, but is not there"
 
 
-def _read_one(fetcher: Fetcher, survey: _Survey, item: WalKey | MergedKey) -> int:
+def _read_one(fetcher: Fetcher, survey: _Survey, item: LogObject) -> int:
     try:
-        survey.know(item.key, prove_log_object(fetcher, item, survey.facts[item.key]))
+        survey.learn(item.key, prove_log_object(fetcher, item, survey.facts[item.key]))
     except DamageError as error:
-        survey.know(item.key, error)
+        survey.learn(item.key, error)
     except ObjectMissing:
         survey.damaged[item.key] = "it was listed, but is not there"
     return item.size
@@ -314,45 +312,31 @@ def _read_one(fetcher: Fetcher, survey: _Survey, item: WalKey | MergedKey) -> in
 def _report(
     survey: _Survey, keys: Keys, expected_txid: int, draft: VerifyReport, started: float
 ) -> VerifyReport:
-    log = [
-        _said(item, survey.facts[item.key])
-        for item in survey.items
-        if item.key in survey.facts and not isinstance(item, SnapshotKey)
-    ]
-    snapshots = _in_log(
-        [
-            _said(item, survey.facts[item.key])
-            for item in survey.items
-            if item.key in survey.facts and isinstance(item, SnapshotKey)
-        ],
-        log,
-    )
-    extents = _extents(survey, log)
-    head = max(
-        [
-            expected_txid,
-            *(last for _, last in extents.values()),
-            *(snapshot.last for snapshot in snapshots),
-        ]
-    )
+    index = survey.index
+    log: Facts = {item.key: item.facts for item in index.log if item.facts}
+    orphans = _orphans(index)
+    snapshots: Facts = {
+        item.key: item.facts for item in index.snapshots if item.facts and item.key not in orphans
+    }
+    extents = {item.key: _extent(item) for item in index.by_key.values()}
+    head = max([expected_txid, *(last for _, last in extents.values())])
     findings = [
         Finding("damaged", key, problem, *extents[key]) for key, problem in survey.damaged.items()
     ]
-    findings += chain.contradictions(log, snapshots)
-    findings += [*chain.strangers(log, snapshots), *chain.page_sizes(log, snapshots)]
-    present = {item.key for item in survey.items}
-    findings += chain.missing_starts(log, snapshots, present, survey.thinned, keys)
-    findings += chain.holes(_log_extents(survey, extents), snapshots, head, survey.thinned, keys)
+    findings += consistency.contradictions(log, snapshots)
+    findings += consistency.generation_mismatches(log, snapshots)
+    findings += consistency.page_sizes(log, snapshots)
+    findings += consistency.missing_starts(log, snapshots, index.by_key, survey.pruned, keys)
+    covered = [extents[item.key] for item in index.log]
+    findings += consistency.holes(covered, snapshots, head, survey.pruned, keys)
     bad = {finding.key for finding in findings}
     findings += [
         Finding("damaged", key, problem, *extents[key])
         for key, problem in survey.misdescribed.items()
     ]
     findings = list({finding.key: finding for finding in reversed(findings)}.values())
-    reach = restorable(
-        [one for one in snapshots if one.key not in bad], [one for one in log if one.key not in bad]
-    )
-    lost = without(_should_be(findings, snapshots, extents, head, survey.thinned), reach)
+    reach = restorable(index.without(bad | orphans))
+    lost = without(_should_be(findings, snapshots, extents, head, survey.pruned), reach)
     return replace(
         draft,
         head_txid=head,
@@ -369,65 +353,34 @@ def _report(
     )
 
 
-def _said(item: Item, facts: ObjectFacts) -> Said:
-    return Said(
-        item.key,
-        facts.kind,
-        facts.generation,
-        facts.first_txid,
-        facts.last_txid,
-        facts.kind in DIVISIBLE,
-        facts.checksum_before,
-        facts.checksum_after,
-        facts.page_size,
-        facts.created_ms if facts.first_commit_ms is None else facts.first_commit_ms,
-        facts.created_ms if facts.last_commit_ms is None else facts.last_commit_ms,
-    )
+def _orphans(index: Index) -> set[str]:
+    """Snapshots of a start that crashed or lost its race: no log object is of their generation."""
+    begun = {item.generation for item in index.log}
+    return {item.key for item in index.snapshots if item.generation not in begun}
 
 
-def _in_log(snapshots: list[Said], log: list[Said]) -> list[Said]:
-    """Without the orphans: snapshots of a start that crashed or lost its race."""
-    generations = {piece.generation for piece in log}
-    return [snapshot for snapshot in snapshots if snapshot.generation in generations]
-
-
-def _extents(survey: _Survey, log: list[Said]) -> dict[str, tuple[int, int]]:
-    """First and last txid of every object; of one that cannot be read, up to the next."""
-    known = {piece.key: (piece.first, piece.last) for piece in log}
-    starts = sorted(
-        {first_txid(item) for item in survey.items if not isinstance(item, SnapshotKey)}
-        | {last + 1 for _, last in known.values()}
-    )
-    for item in survey.items:
-        if isinstance(item, SnapshotKey):
-            known[item.key] = item.txid, item.txid
-        elif isinstance(item, MergedKey):
-            known.setdefault(item.key, (item.first, item.last))
-        elif item.key not in known:
-            later = (start for start in starts if start > item.first_txid)
-            known[item.key] = item.first_txid, next(later, item.first_txid + 1) - 1
-    return known
-
-
-def _log_extents(survey: _Survey, extents: dict[str, tuple[int, int]]) -> list[tuple[int, int]]:
-    return [extents[item.key] for item in survey.items if not isinstance(item, SnapshotKey)]
+def _extent(item: ArchiveObject) -> Range:
+    """First and last txid; of a segment that cannot be read, up to the next object, and of the
+    newest one at least the first."""
+    return item.first, item.first if item.last == OPEN_END else item.last
 
 
 def _should_be(
     findings: list[Finding],
-    snapshots: list[Said],
-    extents: dict[str, tuple[int, int]],
+    snapshots: Facts,
+    extents: dict[str, Range],
     head: int,
-    thinned: int,
+    pruned: int,
 ) -> Ranges:
-    """What could be restored if nothing were damaged or missing, as far as one can tell: where
-    retention was at work, only what the damaged objects hold."""
+    """The transactions that could be restored if nothing were damaged or missing, as far as one
+    can tell: where retention was at work, only those that the damaged objects hold."""
     oldest = min(
-        [snapshot.last for snapshot in snapshots] + [first for first, _ in extents.values()],
+        [facts.last_txid for facts in snapshots.values()]
+        + [first for first, _ in extents.values()],
         default=1,
     )
     held = [(finding.first_txid, finding.last_txid) for finding in findings]
-    return normalised([*held, (max(oldest, thinned), head)])
+    return normalised([*held, (max(oldest, pruned), head)])
 
 
 def _with_loss(finding: Finding, lost: Ranges) -> Finding:
@@ -440,8 +393,8 @@ def _with_loss(finding: Finding, lost: Ranges) -> Finding:
     return replace(finding, lost=normalised(own))
 
 
-def _windows(reach: Ranges, log: list[Said]) -> Iterator[Window]:
-    starts = {piece.first: piece.first_ms for piece in log}
-    ends = {piece.last: piece.last_ms for piece in log}
+def _windows(reach: Ranges, log: Facts) -> Iterator[Window]:
+    starts = {facts.first_txid: facts.first_ms for facts in log.values()}
+    ends = {facts.last_txid: facts.last_ms for facts in log.values()}
     for first, last in reach:
         yield Window(first, last, starts.get(first, ends.get(first)), ends.get(last))

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 import pytest
 
 from replicator import SqliteReplicator, restore
-from replicator.archive.inventory import LogItem
-from replicator.archive.keys import MergedKey, parse_key
+from replicator.archive.index import LogObject
+from replicator.archive.listing import list_merges
 from replicator.errors import GapError
 from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
@@ -133,15 +133,15 @@ class RecordedHistory:
         for info in self.store.list(KEYS.wal_dir, start_after=KEYS.wal(since)):
             facts = parse_metadata(self.store.head(info.key).metadata)
             found.append(
-                LogItem(
+                LogObject(
                     info.key,
                     0,
                     facts.first_txid,
                     facts.last_txid,
                     info.size,
                     info.modified_ms,
-                    info.modified_ms,
-                ).told(facts)
+                    facts,
+                )
             )
         return found
 
@@ -160,8 +160,7 @@ class RecordedHistory:
         self.keep()
 
     def levels(self):
-        found = [parse_key("app.db", info.key, info.size) for info in self.store.list("")]
-        return {key.level for key in found if isinstance(key, MergedKey)}
+        return {merge.level for merge in list_merges(self.store, KEYS)}
 
 
 @pytest.fixture

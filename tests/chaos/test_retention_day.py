@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from replicator import restore
-from replicator.archive.inventory import LogItem
+from replicator.archive.index import LogObject
 from replicator.format.object_header import ObjectHeader, parse_metadata
 from replicator.format.page_hashes import PageHashes
 from replicator.format.segment import SegmentEncoder, generation_marker
@@ -76,11 +76,9 @@ class Writer:
         metadata = summary.metadata()
         key = KEYS.wal(self.txid)
         self.store.put(key, body, metadata=metadata)
-        now = self.store.now_ms
+        facts = parse_metadata(metadata)
         self.fed.append(
-            LogItem(key, 0, self.txid, self.txid, len(body), now, now).told(
-                parse_metadata(metadata)
-            )
+            LogObject(key, 0, self.txid, self.txid, len(body), self.store.now_ms, facts)
         )
 
     def appended(self, since):

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from replicator import restore
+from replicator.archive.listing import find_databases
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
@@ -17,7 +18,6 @@ from replicator.errors import (
 )
 from replicator.format.page_hashes import pack_hashes, page_hashes
 from replicator.recovery import api, snapshot
-from replicator.recovery.api import find_databases
 from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from replicator import restore
-from replicator.archive.keys import Keys, WalKey, parse_key
+from replicator.archive.keys import Keys
+from replicator.archive.listing import list_segments
+from replicator.archive.names import SegmentName, parse
 from replicator.cache.cache import Cache
 from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import wal_contains
@@ -30,7 +32,7 @@ from replicator.sqlite.live import WalFile
 from replicator.store.directory import DirectoryStore
 from replicator.system.files import Files
 from replicator.system.paths import wal_path
-from replicator.upload.fencing import facts_of, log_after
+from replicator.upload.fencing import facts_of
 from replicator.verify.verify import verify
 from tests.helpers.power_disk import write_tree
 from tests.programs.power_cut_workload import LONG, commit, open_database, replicator_of, rows
@@ -56,8 +58,8 @@ class StoredLog:
         """[(first txid, last txid, SHA-256)] in order; it has no hole."""
         found = []
         for path, data in sorted(tree.items()):
-            key = parse_key("app.db", path.removeprefix("store/"), len(data or b""))
-            if isinstance(key, WalKey):
+            name = parse(Keys("app.db"), path.removeprefix("store/"))
+            if isinstance(name, SegmentName):
                 found.append(self._facts(path, data))
         for before, after in itertools.pairwise(found):
             assert after[0] == before[1] + 1, "a hole in the log"
@@ -204,7 +206,7 @@ def _check_store(place, txid, left, reported, rng):
 def _restore_points(store):
     """Every txid but those that were squashed into a later one."""
     found = []
-    for entry in log_after(store, Keys("app.db"), 0):
+    for entry in list_segments(store, Keys("app.db"), 0):
         facts = facts_of(store, entry)
         whole = range(facts.first_txid, facts.last_txid + 1)
         found += whole if facts.kind is not Kind.MERGE_NEWEST else [facts.last_txid]

@@ -8,9 +8,10 @@ import random
 
 from hypothesis import strategies as st
 
-from replicator.archive.catalog import Catalog, known_from
+from replicator.archive.facts import FactsReader
+from replicator.archive.index import Index, LogObject
+from replicator.archive.listing import list_all
 from replicator.errors import GapError, NoBackup
-from replicator.format.object_header import parse_metadata
 from replicator.model import Retention
 from replicator.recovery.plan import plan
 from replicator.retention.prune import Pruner, plan_prune
@@ -113,27 +114,25 @@ def apply_step(archive, step):
 # ---------------------------------------------------------------- restorable transactions
 
 
-def listing_of(store):
-    """The listing with everything that a restore could learn from every object."""
-    catalog = Catalog(store, "app.db")
-    catalog.load(None, complete=True)
-    for item in (*catalog.listing.wal, *catalog.listing.merged):
-        catalog.learn(item.key, known_from(parse_metadata(store.head(item.key).metadata)))
-    for snapshot in catalog.listing.snapshots:
-        if snapshot.generation.startswith("00000000-0000"):
-            catalog.exclude(snapshot.key)
-    return catalog.listing
+def index_of(store):
+    """Everything a restore could learn by reading every object."""
+    reader = FactsReader(store)
+    return Index.of(
+        reader.ask(item) if isinstance(item, LogObject) else item
+        for item in list_all(store, KEYS)
+        if isinstance(item, LogObject) or not item.generation.startswith("00000000-0000")
+    )
 
 
 def restorable(store, head):
-    """Every txid that a restore can reach."""
-    listing = listing_of(store)
-    return {txid for txid in range(1, head + 1) if _leads(listing, txid)}
+    """Every txid to which a way leads."""
+    index = index_of(store)
+    return {txid for txid in range(1, head + 1) if _leads(index, txid)}
 
 
-def _leads(listing, txid):
+def _leads(index, txid):
     try:
-        return plan(listing, txid) is not None
+        return plan(index, txid) is not None
     except (GapError, NoBackup):
         return False
 

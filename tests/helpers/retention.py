@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from replicator import restore
-from replicator.archive.inventory import LogItem
+from replicator.archive.index import LogObject
 from replicator.archive.keys import Keys
 from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
@@ -89,15 +89,15 @@ class AgedArchive:
                 self.store.head(info.key).metadata
             )
             found.append(
-                LogItem(
+                LogObject(
                     info.key,
                     0,
                     facts.first_txid,
                     facts.last_txid,
                     info.size,
                     info.modified_ms,
-                    info.modified_ms,
-                ).told(facts)
+                    facts,
+                )
             )
         return found
 

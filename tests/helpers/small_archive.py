@@ -7,7 +7,8 @@ reader of the WAL assembled, so a wrong file never counts as success.
 from dataclasses import dataclass
 
 from replicator import restore
-from replicator.archive.keys import parse_key
+from replicator.archive.keys import Keys
+from replicator.archive.names import SnapshotName, parse
 from replicator.errors import DamageError, NoBackup, ReplicatorError
 from replicator.format.page_hashes import PageHashes
 from replicator.model import Kind
@@ -175,9 +176,9 @@ class SmallArchive:
         steps = [step for step in self.steps if step.key not in gone]
         best = 0
         for key in self.saved.keys() - gone:
-            item = parse_key("app.db", key, 0)
-            if "snapshots/" in key and item.txid <= limit:
-                best = max(best, _furthest(steps, item, limit))
+            name = parse(Keys("app.db"), key)
+            if isinstance(name, SnapshotName) and name.txid <= limit:
+                best = max(best, _furthest(steps, name, limit))
         return best
 
 

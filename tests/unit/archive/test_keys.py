@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.archive.keys import (
-    EncryptedKey,
-    Keys,
-    MergedKey,
-    SnapshotKey,
-    WalKey,
-    default_prefix,
-    parse_key,
+from replicator.archive.keys import Keys, default_prefix
+from replicator.archive.names import (
+    EncryptedName,
+    MergeName,
+    PinName,
+    ProofName,
+    SegmentName,
+    SnapshotName,
+    parse,
 )
 
 GENERATION = "0190a2b4-0000-7000-8000-0000000000ff"
@@ -39,16 +40,25 @@ def test_keys_below_a_prefix(given_prefix, root):
 
 @given(st.sampled_from(["", "p", "a/b"]), TXIDS, TXIDS, st.integers(0, 99))
 def test_what_is_made_reads_back(prefix, first, last, level):
-    """Every kind of key, below every prefix, gives its parts and its size again."""
+    """Every kind of key, below every prefix, gives its parts again."""
     keys = Keys(prefix)
     wal, merged = keys.wal(first), keys.merged(level, first, last)
     snapshot = keys.snapshot(last, GENERATION)
-    assert parse_key(prefix, wal, 5) == WalKey(wal, first, 5)
-    assert parse_key(prefix, merged, 6) == MergedKey(merged, level, first, last, 6)
-    assert parse_key(prefix, snapshot, 7) == SnapshotKey(snapshot, last, GENERATION, 7)
+    assert parse(keys, wal) == SegmentName(first)
+    assert parse(keys, merged) == MergeName(level, first, last)
+    assert parse(keys, snapshot) == SnapshotName(last, GENERATION)
     for key in (wal, merged, snapshot):
-        assert parse_key(prefix, key + ".age", 8) == EncryptedKey(key + ".age", 8)
-        assert parse_key("other", key, 1) is None
+        assert parse(keys, key + ".age") == EncryptedName()
+        assert parse(Keys("other"), key) is None
+
+
+@given(st.sampled_from(["", "p", "a/b"]), TXIDS, st.integers(0, 10**16 - 1))
+def test_records_read_back(prefix, txid, at_ms):
+    """They are never encrypted."""
+    keys = Keys(prefix)
+    assert parse(keys, keys.proof(at_ms, "proven", txid)) == ProofName(at_ms, "proven", txid)
+    assert parse(keys, keys.pin(txid)) == PinName(txid)
+    assert parse(keys, keys.pin(txid) + ".age") is None
 
 
 @given(TXIDS, TXIDS)
@@ -82,8 +92,8 @@ def test_keys_sort_in_log_order(a, b):
 )
 def test_foreign_names_are_left_alone(name):
     """Close is not enough."""
-    assert parse_key("", name, 1) is None
-    assert parse_key("p", f"p/{name}", 1) is None
+    assert parse(Keys(""), name) is None
+    assert parse(Keys("p"), f"p/{name}") is None
 
 
 def test_default_prefix_is_the_file_name(tmp_path):

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.archive.keys import WalKey
-from replicator.archive.reachable import Said, normalised, restorable, without
+from replicator.archive.index import Index
+from replicator.archive.reachable import normalised, restorable, without
 from replicator.errors import ConfigError
 from replicator.model import Kind
 from replicator.verify.sample import DAY_MS, Sample
+from tests.helpers.objects import log_object, snapshot_object
 
 RANGES = st.lists(
     st.tuples(st.integers(1, 30), st.integers(0, 6)).map(lambda pair: (pair[0], pair[0] + pair[1])),
@@ -31,36 +32,14 @@ def test_ranges_are_sets_of_txids(some, others):
     assert txids(without(joined, taken)) == txids(some) - txids(others)
 
 
-def piece(first, last, *, generation="g", divisible=True, before=None, after=None):
-    return Said(
-        f"{first}-{last}",
-        Kind.SEGMENT,
-        generation,
-        first,
-        last,
-        divisible,
-        first - 1 if before is None else before,
-        last if after is None else after,
-        4096,
-        0,
-        0,
-    )
+def piece(first, last, *, generation="g", divisible=True):
+    """An object whose checksums are the txids before and after it."""
+    kind = Kind.SEGMENT if divisible else Kind.MERGE_NEWEST
+    return log_object(first, last, generation, kind=kind, before=first - 1, after=last)
 
 
 def snapshot(txid, *, generation="g", after=None):
-    return Said(
-        f"s{txid}",
-        Kind.SNAPSHOT,
-        generation,
-        txid,
-        txid,
-        divisible=False,
-        before=txid,
-        after=txid if after is None else after,
-        page_size=4096,
-        first_ms=0,
-        last_ms=0,
-    )
+    return snapshot_object(txid, generation, after=txid if after is None else after)
 
 
 @pytest.mark.parametrize(
@@ -83,14 +62,14 @@ def snapshot(txid, *, generation="g", after=None):
 )
 def test_what_can_be_restored(snapshots, pieces, expected):
     """From snapshots the log vouches for, end to end, within a generation."""
-    assert restorable(snapshots, pieces) == expected
+    assert restorable(Index.of([*snapshots, *pieces])) == expected
 
 
 # --------------------------------------------------------------------------------- samples
 
 
 def items(*sizes):
-    return [WalKey(f"key-{n}", n, size) for n, size in enumerate(sizes)]
+    return [log_object(n, n, key=f"key-{n}", size=size) for n, size in enumerate(sizes)]
 
 
 @given(st.integers(1, 9), st.integers(0, 10**6))

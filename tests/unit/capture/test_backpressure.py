@@ -9,8 +9,14 @@ from replicator.capture.backpressure import WriterBackpressure
 from replicator.capture.limits import CaptureLimits
 from replicator.errors import DatabaseBusy
 from replicator.metrics import Metrics
+from tests.helpers.replication import App
 
-pytestmark = pytest.mark.app(rows=3)
+
+@pytest.fixture
+def app(tmp_path):
+    with App(tmp_path / "app.db") as app:
+        app.insert(3)
+        yield app
 
 
 @pytest.fixture

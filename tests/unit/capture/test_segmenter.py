@@ -113,6 +113,11 @@ class Bench:
 
 
 @pytest.fixture
+def limits():
+    return CaptureLimits()
+
+
+@pytest.fixture
 def bench(tmp_path, limits):
     bench = Bench(tmp_path, limits=limits)
     yield bench

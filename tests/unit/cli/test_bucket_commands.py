@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from replicator import SqliteReplicator, SqliteReplicatorConfig
-from replicator.archive.inventory import PinnedPoint
+from replicator.archive.index import PinnedPoint
 from replicator.cli import doctor as doctor_command
 from replicator.cli import history as history_command
 from replicator.cli import restore as restore_command

@@ -12,6 +12,8 @@ from replicator.format.page_hashes import PageHashes
 from replicator.store.base import ObjectInfo
 from tests.helpers.replication import (
     LONG,
+    App,
+    HookedStore,
     image_of,
     replicating,
     replicator_for,
@@ -19,7 +21,28 @@ from tests.helpers.replication import (
     wait_for,
 )
 
-pytestmark = pytest.mark.app(rows=40)
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def app(path):
+    with App(path) as app:
+        app.insert(40)
+        yield app
+
+
+@pytest.fixture
+def store():
+    return HookedStore()
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
 
 
 def lose_the_cache(path, store):

@@ -5,22 +5,25 @@ import contextlib
 import pytest
 
 from replicator import restore
-from replicator.archive.inventory import PinnedPoint
-from replicator.archive.keys import Keys, SnapshotKey, WalKey, parse_key
-from replicator.archive.listing import pin
-from replicator.errors import GapError, NoBackup
-from replicator.format.object_header import ObjectFacts
-from replicator.inspect.history import history, summarise, telling
+from replicator.archive.index import Index, LogObject, PinnedPoint
+from replicator.archive.keys import Keys
+from replicator.archive.listing import to_object
+from replicator.archive.names import parse
+from replicator.archive.records import pin
+from replicator.errors import ConfigError, GapError, NoBackup
+from replicator.inspect import history as module
+from replicator.inspect.history import history, telling
 from replicator.model import Kind
 from replicator.store.base import ObjectInfo
 from replicator.store.memory import MemoryStore
+from tests.helpers.objects import facts
 
 GENERATIONS = [f"0000000{n}-0000-7000-8000-000000000000" for n in range(4)]
 KEYS = Keys("app.db")
 
 
 def entry(key: str, size: int = 10, at: int = 0):
-    return parse_key("app.db", key, size), ObjectInfo(key, size, at)
+    return to_object(parse(KEYS, key), ObjectInfo(key, size, at))
 
 
 def snapshot(txid: int, generation: int, *, size: int = 100, at: int = 0):
@@ -31,21 +34,20 @@ def wal(first: int, *, size: int = 10, at: int = 0):
     return entry(KEYS.wal(first), size, at)
 
 
-def fact(first: int, last: int, generation: int, commit_ms: int | None = None) -> ObjectFacts:
-    return ObjectFacts(
-        Kind.SEGMENT,
-        GENERATIONS[generation],
-        first,
-        last,
-        4096,
-        1,
-        0,
-        0,
-        0,
-        commit_ms,
-        commit_ms,
-        "0" * 64,
-        GENERATIONS[3],
+def fact(first: int, last: int, generation: int, commit_ms: int | None = None, **told):
+    return facts(first, last, GENERATIONS[generation], commit_ms=commit_ms, **told)
+
+
+def summarise(objects, known, *, url):
+    """The summary of a listing, with the facts of some segments by first txid."""
+    return module.summarise(
+        Index.of(
+            item.with_facts(known[item.first])
+            if isinstance(item, LogObject) and not item.level and item.first in known
+            else item
+            for item in objects
+        ),
+        url=url,
     )
 
 
@@ -78,7 +80,7 @@ def merged(level: int, first: int, last: int):
 
 
 @pytest.mark.parametrize(
-    ("entries", "steps", "expected"),
+    ("objects", "steps", "expected"),
     [
         ([snapshot(1, 0), wal(1), wal(2), wal(5)], set(), ((1, 8),)),
         ([snapshot(1, 0), wal(1), merged(2, 2, 4), wal(5)], set(), ((1, 1), (4, 8))),
@@ -98,10 +100,12 @@ def merged(level: int, first: int, last: int):
         "a gap before a generation",
     ],
 )
-def test_what_can_be_restored_is_told_by_names(entries, steps, expected):
+def test_what_can_be_restored_is_told_by_names(objects, steps, expected):
     """A target inside what is kept as one step, or behind a gap, is not promised."""
-    anew = any(key.key == KEYS.snapshot(5, GENERATIONS[1]) for key, _ in entries)
-    found = summarise(entries, {1: fact(1, 1, 0), 5: fact(5, 8, int(anew))}, url="", steps=steps)
+    anew = any(item.key == KEYS.snapshot(5, GENERATIONS[1]) for item in objects)
+    known = {1: fact(1, 1, 0), 5: fact(5, 8, int(anew))}
+    known |= {first: fact(first, 4, 0, kind=Kind.MERGE_NEWEST) for first in steps}
+    found = summarise(objects, known, url="")
     assert found.restorable == expected
 
 
@@ -160,22 +164,19 @@ def test_without_metadata_the_end_is_a_lower_bound():
 
 def test_heads_are_asked_for_where_they_tell_something():
     """One for the newest segment, one for each generation's start, none for the rest."""
-    keys = [
-        key
-        for key, _ in (
-            snapshot(1, 0),
-            wal(1),
-            wal(2),
-            wal(3),
-            snapshot(3, 1),
-            wal(4),
-            wal(9),
-            snapshot(9, 1),
-            snapshot(8, 2),
-        )
+    objects = [
+        snapshot(1, 0),
+        wal(1),
+        wal(2),
+        wal(3),
+        snapshot(3, 1),
+        wal(4),
+        wal(9),
+        snapshot(9, 1),
+        snapshot(8, 2),
     ]
-    assert telling(keys) == {1, 3, 9}
-    assert telling([]) == set()
+    assert [item.first for item in telling(Index.of(objects))] == [1, 3, 9]
+    assert telling(Index()) == []
 
 
 def test_history_of_a_store_reads_the_metadata_and_ignores_foreign_objects():
@@ -208,14 +209,15 @@ def test_history_of_a_store_reads_the_metadata_and_ignores_foreign_objects():
     assert (found.last_txid, found.last_commit_ms, found.total_bytes) == (6, 9, 15)
 
 
-@pytest.mark.parametrize("entries", [[], [wal(1)]])
-def test_no_snapshot_is_no_backup(entries):
+@pytest.mark.parametrize("objects", [[], [wal(1)]])
+def test_no_snapshot_is_no_backup(objects):
     """Nothing to start from is nothing to restore."""
     with pytest.raises(NoBackup, match="no backup at s3://b"):
-        summarise(entries, {}, url="s3://b")
+        summarise(objects, {}, url="s3://b")
 
 
-def test_helpers_make_real_keys():
-    """The tests speak of the layout, not of a likeness."""
-    assert isinstance(wal(1)[0], WalKey)
-    assert isinstance(snapshot(1, 0)[0], SnapshotKey)
+def test_encrypted_objects_are_reported(bucket):
+    """As docs/format.md demands: a history that left them out would be wrong."""
+    bucket.store.put(bucket.keys.wal(900) + ".age", b"x")
+    with pytest.raises(ConfigError, match="encrypted"):
+        history(bucket.store, "app.db", url="")

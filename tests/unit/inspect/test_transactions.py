@@ -5,8 +5,7 @@ import json
 import pytest
 
 from replicator import cli
-from replicator.archive.keys import ProofKey
-from replicator.archive.records import DAMAGED, PROVEN, REPAIRED, note
+from replicator.archive.records import DAMAGED, PROVEN, REPAIRED, ProofRecord, add_record
 from replicator.cli import timeline
 from replicator.errors import DamageError, NoBackup
 from replicator.inspect.history import Activity, Generation, History, Snapshot, history
@@ -91,10 +90,10 @@ def past(**changes):
         "snapshot_bytes": 20,
         "activity": Activity(0, 1000, (10, 0, 0, 80)),
         "proofs": (
-            ProofKey("k", 250, PROVEN, 5),
-            ProofKey("k", 750, DAMAGED, 9),
-            ProofKey("k", 999, REPAIRED, 10),
-            ProofKey("k", 999, "thinned", 10),
+            ProofRecord("k", 250, PROVEN, 5),
+            ProofRecord("k", 750, DAMAGED, 9),
+            ProofRecord("k", 999, REPAIRED, 10),
+            ProofRecord("k", 999, "thinned", 10),
         ),
     }
     return History(**values | changes)
@@ -128,9 +127,9 @@ def test_rows_without_anything_are_left_out():
 
 def test_history_knows_proofs_and_when_the_log_was_busy(bucket):
     """From the same listing as everything else."""
-    note(bucket.store, bucket.keys, PROVEN, 5, 1000, {})
-    note(bucket.store, bucket.keys, PROVEN, 9, 2000, {})
-    note(bucket.store, bucket.keys, DAMAGED, 9, 3000, {})
+    add_record(bucket.store, bucket.keys, PROVEN, 5, 1000, {})
+    add_record(bucket.store, bucket.keys, PROVEN, 9, 2000, {})
+    add_record(bucket.store, bucket.keys, DAMAGED, 9, 3000, {})
     found = history(bucket.store, "app.db", url="u")
     assert [proof.txid for proof in found.proofs] == [5, 9, 9]
     assert found.proven.txid == 9

@@ -20,7 +20,7 @@ import benchmarks.__main__ as benchmarks
 import replicator
 from replicator.cli import application
 from replicator.config.file import ConfigFile
-from replicator.retention.merge import Source, merge_all
+from replicator.retention.merge import MergeSource, merge_all
 from replicator.testing import find_weed
 from tests.helpers import docs
 
@@ -337,7 +337,7 @@ def merge_segments(directory, first, last, *, gone):
     objects = sorted((directory / "wal").iterdir())[first - 1 : last]
     merge = merge_all(
         [
-            Source(path.name, first + at, first + at, path.read_bytes)
+            MergeSource(path.name, first + at, first + at, path.read_bytes)
             for at, path in enumerate(objects)
         ],
         created_by="tests",

@@ -5,7 +5,7 @@ import pytest
 from replicator import restore
 from replicator.errors import DamageError, GapError, NoBackup
 from replicator.verify.drill import drill
-from replicator.verify.latest import prove_present
+from replicator.verify.latest import verify_latest
 from tests.helpers.small_archive import named_by
 
 
@@ -103,7 +103,7 @@ def test_the_present_is_proved_without_detours(single_segments):
     merge = single_segments.merge(5, 7)
     spoil(single_segments, merge)
     with pytest.raises(DamageError) as error:
-        prove_present(single_segments.store, "app.db")
+        verify_latest(single_segments.store, "app.db")
     assert error.value.key == merge
 
 

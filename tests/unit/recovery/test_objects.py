@@ -279,7 +279,7 @@ def test_metadata_of_another_object(empty_bucket, tmp_path):
     report = restore(store=empty_bucket.store, prefix="app.db", output=tmp_path / "o")
     assert report.txid == 3
     empty_bucket.store.put(last, empty_bucket.store.get(first), metadata=foreign, if_absent=False)
-    with pytest.raises(DamageError, match="holds transaction 2, not what its name says"):
+    with pytest.raises(DamageError, match="transactions 2…2, not what its name says"):
         restore(store=empty_bucket.store, prefix="app.db", output=tmp_path / "o2")
 
 

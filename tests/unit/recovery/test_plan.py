@@ -6,62 +6,64 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.archive.keys import MergedKey, SnapshotKey, WalKey
-from replicator.archive.spans import Known, Listing, covering, log_spans
+from replicator.archive.index import OPEN_END, Index
 from replicator.errors import GapError, NoBackup
-from replicator.recovery.plan import head, newest_reachable, plan, window
+from replicator.model import Kind
+from replicator.recovery.plan import newest_reachable, plan, window
+from tests.helpers.objects import log_object, snapshot_object
 
 A, B = "generation-a", "generation-b"
 
 
 def wal(first, size=10):
-    return WalKey(f"wal/{first}", first, size)
+    """A segment that nobody asked: its name holds its first txid only."""
+    return log_object(first, OPEN_END, key=f"wal/{first}", size=size)
+
+
+def known(first, last, generation=A, **told):
+    """A segment that was asked."""
+    return log_object(first, last, generation, key=f"wal/{first}", **told)
 
 
 def merged(level, first, last, size=10):
-    return MergedKey(f"merged/{level}/{first}-{last}", level, first, last, size)
+    return log_object(first, last, key=f"merged/{level}/{first}-{last}", level=level, size=size)
 
 
 def snapshot(txid, generation=A):
-    return SnapshotKey(f"snapshots/{txid}-{generation}", txid, generation, 100)
+    return snapshot_object(txid, generation, key=f"snapshots/{txid}-{generation}")
 
 
-def listing(*items, known=None):
-    return Listing(
-        tuple(item for item in items if isinstance(item, WalKey)),
-        tuple(item for item in items if isinstance(item, SnapshotKey)),
-        tuple(item for item in items if isinstance(item, MergedKey)),
-        known or {},
-    )
+def index(*items):
+    return Index.of(items)
 
 
 def keys(found):
-    return [span.key for span in found.segments]
+    return [item.key for item in found.segments]
 
 
 def test_newest_snapshot_and_all_after_it():
     """Without a target: the newest snapshot and every later segment, oldest first."""
-    found = plan(listing(wal(1), wal(2), snapshot(1), snapshot(4), wal(5), wal(8)), None)
+    found = plan(index(wal(1), wal(2), snapshot(1), snapshot(4), wal(5), wal(8)), None)
     assert (found.snapshot.txid, keys(found)) == (4, ["wal/5", "wal/8"])
     assert (found.size, found.objects) == (120, 3)
 
 
 def test_a_target_stops_inside_a_segment():
     """A target in the middle of a segment needs that segment and nothing later."""
-    found = plan(listing(snapshot(1), wal(1), wal(2), wal(6), wal(9)), 7)
+    found = plan(index(snapshot(1), wal(1), wal(2), wal(6), wal(9)), 7)
     assert keys(found) == ["wal/2", "wal/6"]
 
 
 def test_the_snapshot_alone_when_it_is_the_target():
     """A snapshot at the target needs nothing else."""
-    assert keys(plan(listing(snapshot(1), wal(1), wal(2), snapshot(4), wal(5)), 4)) == []
+    assert keys(plan(index(snapshot(1), wal(1), wal(2), snapshot(4), wal(5)), 4)) == []
 
 
 def test_merges_replace_their_segments():
     """The fewest objects win, and a gap left by deleted segments is bridged by a merge."""
     items = [snapshot(1), wal(1), wal(2), wal(3), wal(4), wal(5), merged(1, 2, 4)]
-    assert keys(plan(listing(*items), None)) == ["merged/1/2-4", "wal/5"]
-    assert keys(plan(listing(snapshot(1), wal(1), wal(5), merged(1, 2, 4)), None)) == [
+    assert keys(plan(index(*items), None)) == ["merged/1/2-4", "wal/5"]
+    assert keys(plan(index(snapshot(1), wal(1), wal(5), merged(1, 2, 4)), None)) == [
         "merged/1/2-4",
         "wal/5",
     ]
@@ -70,116 +72,112 @@ def test_merges_replace_their_segments():
 def test_equal_counts_are_decided_by_bytes():
     """Of two ways with as many objects the smaller is taken."""
     items = [snapshot(1), wal(1), wal(5), merged(1, 2, 4, 50), merged(2, 2, 4, 20)]
-    assert keys(plan(listing(*items), None)) == ["merged/2/2-4", "wal/5"]
+    assert keys(plan(index(*items), None)) == ["merged/2/2-4", "wal/5"]
 
 
 def test_no_target_inside_a_merge_of_newest_images():
     """A target inside a merge that keeps every transaction is fine, inside another it is not,
     even if it needs more objects."""
     base = [snapshot(1), wal(1)]
-    assert keys(plan(listing(*base, merged(1, 2, 9)), 5)) == ["merged/1/2-9"]
-    both = listing(*base, wal(2), wal(4), wal(10), merged(2, 2, 9))
+    assert keys(plan(index(*base, merged(1, 2, 9)), 5)) == ["merged/1/2-9"]
+    both = index(*base, wal(2), wal(4), wal(10), merged(2, 2, 9))
     assert keys(plan(both, 5)) == ["wal/2", "wal/4"]
     assert keys(plan(both, 9)) == ["merged/2/2-9"]
     with pytest.raises(GapError, match=r"2…9 are kept as one step, and 5 is not its end") as error:
-        plan(listing(*base, merged(2, 2, 9)), 5)
+        plan(index(*base, merged(2, 2, 9)), 5)
     assert "1 or 9" in error.value.hint
 
 
 def test_cutting_a_merge_may_take_fewer_objects():
     """An end is preferred to a cut, but not at the price of more objects."""
     items = [snapshot(1), wal(1), wal(2), wal(3), wal(6), merged(1, 2, 9)]
-    assert keys(plan(listing(*items), 5)) == ["merged/1/2-9"]
-    assert keys(plan(listing(*items), 2)) == ["wal/2"]
+    assert keys(plan(index(*items), 5)) == ["merged/1/2-9"]
+    assert keys(plan(index(*items), 2)) == ["wal/2"]
 
 
 def test_a_snapshot_in_the_middle_of_an_object():
     """A snapshot may lie inside what later became one merge."""
-    assert keys(plan(listing(snapshot(5), merged(1, 2, 9), wal(10)), None)) == [
+    assert keys(plan(index(snapshot(5), merged(1, 2, 9), wal(10)), None)) == [
         "merged/1/2-9",
         "wal/10",
     ]
-    assert keys(plan(listing(snapshot(5), merged(1, 2, 9)), 7)) == ["merged/1/2-9"]
+    assert keys(plan(index(snapshot(5), merged(1, 2, 9)), 7)) == ["merged/1/2-9"]
 
 
 def test_a_hole_names_the_missing_and_the_window():
     """What is missing and what is left are both said."""
-    items = [snapshot(1), wal(1), wal(2), wal(8), snapshot(9), wal(10)]
-    known = {"wal/2": Known(A, 2, 4, divisible=True)}
+    items = [snapshot(1), wal(1), known(2, 4), wal(8), snapshot(9), wal(10)]
     with pytest.raises(GapError, match=r"5…7 are missing; .* 1…4 and 9…") as error:
-        plan(listing(*items, known=known), 8)
+        plan(index(*items), 8)
     assert "--allow-older" in error.value.hint
     with pytest.raises(GapError, match="transactions 5 are missing"):
-        plan(listing(snapshot(1), merged(1, 2, 4), wal(6)), 6)
+        plan(index(snapshot(1), merged(1, 2, 4), wal(6)), 6)
 
 
 def test_beyond_the_end_names_the_window():
-    known = {"wal/2": Known(A, 2, 4, divisible=True)}
     with pytest.raises(GapError, match=r"transaction 9 is beyond the end.*transactions 1…4"):
-        plan(listing(snapshot(1), wal(1), wal(2), known=known), 9)
+        plan(index(snapshot(1), wal(1), known(2, 4)), 9)
 
 
 def test_before_the_oldest_snapshot_names_the_window():
     with pytest.raises(GapError, match=r"transaction 3 lies before .* 7; .*transactions 7…"):
-        plan(listing(wal(2), snapshot(7), wal(8)), 3)
+        plan(index(wal(2), snapshot(7), wal(8)), 3)
 
 
 def test_a_log_without_snapshots_is_a_gap():
     with pytest.raises(GapError, match="transactions 4…, but no snapshot"):
-        plan(listing(wal(4), wal(6)), None)
+        plan(index(wal(4), wal(6)), None)
     with pytest.raises(GapError, match="no snapshot"):
-        newest_reachable(listing(wal(4), wal(6)), None)
-    assert window(listing(wal(4))) == "nothing: no snapshot is left"
+        newest_reachable(index(wal(4), wal(6)), None)
+    assert window(index(wal(4))) == "nothing: no snapshot is left"
 
 
 @pytest.mark.parametrize("choose", [plan, newest_reachable])
 def test_nothing_is_no_backup(choose):
     """No objects, or a snapshot no log vouches for: there is no backup."""
     with pytest.raises(NoBackup, match="no backup"):
-        choose(Listing(), None)
+        choose(Index(), None)
     with pytest.raises(NoBackup, match="no log"):
-        choose(listing(snapshot(1)), None)
+        choose(index(snapshot(1)), None)
 
 
 def test_another_generation_is_not_crossed():
     """Once it is known that a segment is of another generation, its snapshot is demanded."""
-    items = [snapshot(1), wal(1), wal(2), wal(5), wal(6)]
-    known = {"wal/5": Known(B, 5, 5, divisible=False)}
+    items = [snapshot(1), wal(1), wal(2), known(5, 5, B, kind=Kind.GENERATION), wal(6)]
     with pytest.raises(GapError, match=r"transaction 5 begins generation generation-b, whose"):
-        plan(listing(*items, known=known), None)
-    found = plan(listing(*items, snapshot(5, B), known=known), None)
+        plan(index(*items), None)
+    found = plan(index(*items, snapshot(5, B)), None)
     assert (found.snapshot.generation, keys(found)) == (B, ["wal/6"])
 
 
 def test_older_is_the_furthest_any_snapshot_reaches():
     """The newest reachable state may come from an old snapshot with a long log."""
-    known = {"wal/2": Known(A, 2, 6, divisible=True), "wal/9": Known(A, 9, 9, divisible=True)}
-    items = [snapshot(1), wal(1), wal(2), wal(9)]
-    found = newest_reachable(listing(*items, known=known), None)
-    assert (found.target, found.snapshot.txid) == (6, 1)
-    found = newest_reachable(listing(*items, snapshot(3), known=known), 5)
-    assert (found.target, found.snapshot.txid, keys(found)) == (5, 3, ["wal/2"])
-    assert newest_reachable(listing(snapshot(1), wal(1), wal(2)), None).target is None
+    items = [snapshot(1), wal(1), known(2, 6), known(9, 9)]
+    found = newest_reachable(index(*items), None)
+    assert (found.txid, found.snapshot.txid) == (6, 1)
+    found = newest_reachable(index(*items, snapshot(3)), 5)
+    assert (found.txid, found.snapshot.txid, keys(found)) == (5, 3, ["wal/2"])
+    assert newest_reachable(index(snapshot(1), wal(1), wal(2)), None).txid is None
 
 
 def test_removing_an_object_forgets_it_everywhere():
     items = [snapshot(1), wal(1), wal(2), merged(1, 2, 2)]
-    left = listing(*items)
+    left = index(*items)
     for item in items:
-        left = left.without(item.key)
+        left = left.without([item.key])
     assert left.empty
 
 
 def test_finest_cover_first():
-    spans = log_spans(listing(wal(2), wal(4), merged(1, 2, 5), merged(2, 2, 9)))
-    assert [span.key for span in covering(spans, 3)] == ["wal/2", "merged/1/2-5", "merged/2/2-9"]
+    found = index(wal(2), wal(4), merged(1, 2, 5), merged(2, 2, 9)).covering(3)
+    assert [item.key for item in found] == ["wal/2", "merged/1/2-5", "merged/2/2-9"]
 
 
 def test_head_counts_what_is_certain():
     """An unread last segment holds at least its first transaction."""
-    assert head(listing(wal(2), wal(4))) == 4
-    assert head(listing(wal(2), merged(1, 1, 7))) == 7
-    assert head(listing(snapshot(3))) == 3
+    assert index(wal(2), wal(4)).head == 4
+    assert index(wal(2), merged(1, 1, 7)).head == 7
+    assert index(snapshot(3)).head == 3
 
 
 LENGTHS = st.lists(st.integers(1, 4), min_size=1, max_size=7)
@@ -192,11 +190,10 @@ def test_fewest_objects_as_a_search_finds_them(lengths, data):
     exists, and never with more objects than the best one."""
     starts = [sum(lengths[:n]) + 1 for n in range(len(lengths) + 1)]
     ranges = list(zip(starts, [n - 1 for n in starts[1:]], strict=False))
-    known = {f"wal/{first}": Known(A, first, last, divisible=True) for first, last in ranges}
     kept = data.draw(st.lists(st.sampled_from(ranges), unique=True))
     pairs = [(a, b) for a, b in product(starts[:-1], [n - 1 for n in starts[1:]]) if a <= b]
     merges = data.draw(st.lists(st.tuples(st.integers(1, 2), st.sampled_from(pairs)), unique=True))
-    items = [wal(first) for first, _ in kept] + [merged(lv, *pair) for lv, pair in merges]
+    items = [known(*each) for each in kept] + [merged(lv, *pair) for lv, pair in merges]
     if not items:
         return
     base, goal = sorted(data.draw(st.tuples(*[st.integers(1, starts[-1] - 1)] * 2)))
@@ -204,15 +201,15 @@ def test_fewest_objects_as_a_search_finds_them(lengths, data):
     objects += [(first, last, level == 1) for level, (first, last) in merges]
     best = _search(objects, base, goal)
     try:
-        found = plan(listing(snapshot(base), *items, known=known), goal)
+        found = plan(index(snapshot(base), *items), goal)
     except GapError:
         assert best is None
     else:
         assert len(found.segments) == best
         here = base
-        for span in found.segments:
-            assert span.first <= here + 1 <= span.last
-            here = span.last
+        for item in found.segments:
+            assert item.first <= here + 1 <= item.last
+            here = item.last
         assert here >= goal
 
 

@@ -9,8 +9,8 @@ from replicator.errors import DamageError
 from replicator.format.object_header import ObjectHeader
 from replicator.format.segment import decode_segment
 from replicator.model import DatabaseState, Kind
-from replicator.retention.merge import Source, Unmergeable, merge_all, merge_newest
-from replicator.upload.fencing import claim, remote_head
+from replicator.retention.merge import MergeSource, Unmergeable, merge_all, merge_newest
+from replicator.upload.fencing import archive_head, claim
 from tests.helpers.retention import KEYS, MINUTE, AgedArchive
 
 
@@ -33,7 +33,7 @@ def shrunk(tmp_path, request):
 
 def sources(past, keys=None):
     keys = past.keys("wal/")[1:] if keys is None else keys
-    return [Source(key, 0, 0, lambda key=key: past.store.get(key)) for key in keys]
+    return [MergeSource(key, 0, 0, lambda key=key: past.store.get(key)) for key in keys]
 
 
 def made(make, past, keys=None):
@@ -97,7 +97,7 @@ def test_the_same_sources_make_the_same_bytes(shrunk):
 
 def claimed(past):
     """Somebody claims the log: a transaction without frames. Its key."""
-    head = remote_head(past.store, KEYS)
+    head = archive_head(past.store, KEYS)
     header = ObjectHeader(
         Kind.CATCH_UP,
         head.generation,
@@ -128,7 +128,7 @@ def test_merges_can_be_merged(tmp_path, shrunk):
     parts = []
     for at, some in enumerate((keys[:2], keys[2:])):
         merge = made(merge_all, shrunk, some)
-        parts.append(Source(f"m{at}", 0, 0, lambda body=merge.body: body))
+        parts.append(MergeSource(f"m{at}", 0, 0, lambda body=merge.body: body))
     merge = merge_newest(parts, created_by="tests", level=3)
     _, wal = decode_segment(merge.body, "k")
     assert applied(tmp_path, shrunk.images[1], wal) == shrunk.images[shrunk.txid]

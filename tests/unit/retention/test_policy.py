@@ -4,45 +4,39 @@ from math import inf
 
 import pytest
 
-from replicator.archive.inventory import Inventory, LogItem, PinnedPoint, SnapshotItem
+from replicator.archive.index import Index, LogObject, PinnedPoint, SnapshotObject
 from replicator.model import Kind, Retention
 from replicator.retention.policy import decide
+from tests.helpers.objects import log_object, snapshot_object
 from tests.helpers.retention import DAY, HOUR, MINUTE
 
 NOW = 400 * DAY
 G, H = "g", "h"
 OFF = Retention(every_transaction=DAY / 1000, hourly=0, daily=0, snapshots=1)
-KINDS = {0: Kind.SEGMENT, 1: Kind.MERGE, 2: Kind.MERGE_NEWEST}
 
 
-def log(first, last, ago, *, level=0, size=10, generation=G, kind=None):
-    at_ms = NOW - ago
-    return LogItem(
-        f"{level}/{first}-{last}",
-        level,
-        first,
-        last,
-        size,
-        at_ms,
-        at_ms,
-        kind or KINDS[level],
-        generation,
+def log(first, last, ago, *, generation=G, **told):
+    """An object whose checksums are the txids before and after it."""
+    return log_object(
+        first, last, generation, at_ms=NOW - ago, before=first - 1, after=last, **told
     )
 
 
-def snap(txid, ago, *, size=100, generation=G):
-    return SnapshotItem(f"s{txid}", txid, generation, size, NOW - ago, NOW - ago, known=True)
+def snap(txid, ago, *, size=100, generation=G, after=None):
+    after = txid if after is None else after
+    return snapshot_object(txid, generation, size=size, at_ms=NOW - ago, after=after)
 
 
-def verdicts(*items, rules=OFF, pins=(), rejected=(), grace_ms=0):
-    inventory = Inventory(
-        log=tuple(i for i in items if isinstance(i, LogItem)),
-        snapshots=tuple(i for i in items if isinstance(i, SnapshotItem)),
-        pins=tuple(pins),
-        rejected=frozenset(rejected),
-        newest_ms=NOW,
+def unasked(first, last, at_ms=0):
+    return log_object(first, last, size=1, at_ms=at_ms)
+
+
+def verdicts(*items, rules=OFF, pins=(), grace_ms=0):
+    index = Index(
+        tuple(i for i in items if isinstance(i, LogObject)),
+        tuple(i for i in items if isinstance(i, SnapshotObject)),
     )
-    return decide(inventory, rules, NOW, grace_ms=grace_ms)
+    return decide(index, pins, rules, NOW, grace_ms=grace_ms)
 
 
 def gone(decision):
@@ -238,21 +232,21 @@ def test_rejected_snapshots_go_first():
         snap(7, HOUR, generation="i"),
         snap(9, 9 * DAY, generation="j"),
     ]
-    decision = verdicts(*items, rejected=[H, "i"])
+    decision = verdicts(*items)
     assert gone(decision) == ["s3", "s7", "0/2-5", "s1"]
     assert "never became part" in decision.deletions[0].reason
 
 
 def test_generations_nobody_vouched_for_are_asked_about():
     """By the object of the log that contains one of its snapshots."""
-    unknown = LogItem("0/2-5", 0, 2, 5, 1, 0, 0)
+    unknown = unasked(2, 5)
     decision = verdicts(snap(5, HOUR), unknown)
     assert decision.unsure == (unknown,)
 
 
 def test_segments_that_a_point_rests_on_are_asked_for_their_end():
     """A name does not tell it, and a hole might lie behind it."""
-    unknown = LogItem("0/2-5", 0, 2, 5, 1, 0, 0)
+    unknown = unasked(2, 5)
     items = [
         snap(1, 300 * DAY),
         log(1, 1, 300 * DAY, kind=Kind.GENERATION),
@@ -267,7 +261,7 @@ def test_segments_that_a_point_rests_on_are_asked_for_their_end():
 
 def test_the_segment_at_the_edge_is_asked_for_its_end():
     """Where the window begins must not rest on what the next name suggests."""
-    unknown = LogItem("0/2-5", 0, 2, 5, 1, NOW - 2 * DAY, NOW - 2 * DAY)
+    unknown = unasked(2, 5, NOW - 2 * DAY)
     decision = verdicts(snap(1, 9 * DAY), unknown, snap(5, HOUR), log(6, 6, 0))
     assert unknown in decision.unsure
 
@@ -302,3 +296,85 @@ def test_every_object_has_one_verdict_and_a_reason(rules):
     assert all(v.reason for v in decision.verdicts)
     if rules.every_transaction == inf:
         assert gone(decision) == []
+
+
+def test_a_point_behind_a_start_that_nobody_asked_is_kept():
+    """The way from the older generation is cheaper, but it ends at the marker of the next one. A
+    path finder that remembers one way for each transaction, whatever its generation, gives the
+    pinned point up."""
+    items = [
+        snap(1, 300 * DAY),
+        log(1, 1, 300 * DAY, kind=Kind.GENERATION),
+        log(2, 5, 299 * DAY),
+        unasked(6, 6, NOW - 298 * DAY),
+        snap(6, 298 * DAY, generation=H),
+        log(7, 9, 297 * DAY, generation=H),
+        snap(9, 296 * DAY, generation=H),
+        log(10, 10, 0, generation=H),
+    ]
+    decision = verdicts(*items, pins=[PinnedPoint(3), PinnedPoint(8)])
+    assert decision.lost_pins == ()
+    assert {"s6", "0/7-9"}.isdisjoint(gone(decision))
+
+
+def test_one_contradicted_snapshot_does_not_condemn_its_generation():
+    """A restore judges each snapshot, so retention does. The newest of G is where the log has
+    another generation already; the one before it is confirmed, and the window needs it."""
+    items = [
+        snap(1, 9 * DAY),
+        log(1, 1, 9 * DAY, kind=Kind.GENERATION),
+        log(2, 5, 8 * DAY),
+        snap(5, 8 * DAY),
+        log(6, 6, 2 * DAY, kind=Kind.GENERATION, generation=H),
+        snap(6, 2 * DAY, generation=H),
+        snapshot_object(6, G, key="s6-of-g", at_ms=NOW - DAY),
+        log(7, 9, HOUR, generation=H),
+    ]
+    decision = verdicts(*items, rules=Retention(every_transaction=9 * DAY / 1000))
+    assert decision.window_from == 1
+    assert gone(decision) == ["s6-of-g"]
+    assert "never became part" in decision.deletions[0].reason
+
+
+def test_a_snapshot_that_contradicts_the_log_begins_no_way():
+    """A restore would refuse it, so a pinned point keeps the older one. The wrong one of the two
+    may be the log, so a contradicted snapshot stays as long as the window lasts."""
+    items = [
+        snap(1, 300 * DAY),
+        log(2, 5, 299 * DAY),
+        snap(5, 299 * DAY, after=99, size=1),
+        log(6, 9, 298 * DAY),
+        snap(9, 3 * HOUR),
+        log(10, 12, 2 * HOUR),
+        snap(12, 2 * HOUR, after=99),
+        log(13, 13, 0),
+    ]
+    decision = verdicts(*items, pins=[PinnedPoint(7)])
+    assert gone(decision) == ["s5"]
+    assert {v.key: v.reason for v in decision.verdicts}["s12"].startswith("it contradicts")
+    assert {v.key: v.reason for v in decision.verdicts}["s1"] == "pinned needs it"
+
+
+def test_a_merge_that_the_log_ends_with_stays():
+    """Somebody deleted the newest segment: without the merge the newest snapshot would seem to lie
+    beyond the end of the log, and no restore would begin with it."""
+    decision = verdicts(
+        snap(1, 9 * DAY), log(1, 1, 9 * DAY), log(2, 5, 8 * DAY, level=2), snap(5, 8 * DAY)
+    )
+    assert gone(decision) == ["s1"]
+    assert {v.key: v.reason for v in decision.verdicts}["2/2-5"] == "the log ends with it"
+
+
+def test_sources_of_a_merge_stay_where_a_hole_cuts_it_off():
+    """Segment 7 is lost. The merge 8…11 holds all of segment 10…11, but no way leads to it, while
+    one leads to the segment: along the merge of newest images."""
+    decision = verdicts(
+        snap(1, HOUR),
+        log(2, 6, HOUR),
+        log(2, 9, HOUR, level=2),
+        log(8, 9, HOUR),
+        log(10, 11, HOUR),
+        log(8, 11, HOUR, level=1),
+        log(12, 12, 0),
+    )
+    assert gone(decision) == ["0/8-9"]

@@ -5,8 +5,10 @@ import json
 
 import pytest
 
-from replicator.archive import listing
-from replicator.archive.inventory import PinnedPoint, doubtful
+from replicator.archive.facts import FactsReader
+from replicator.archive.index import PinnedPoint
+from replicator.archive.reachable import trust
+from replicator.archive.records import list_pins, pin, unpin
 from replicator.errors import AccessDenied, ConfigError, ReplicatorError
 from replicator.model import Kind, Retention
 from replicator.retention.prune import Pruner, plan_prune
@@ -77,7 +79,12 @@ def test_a_store_without_metadata(premerged):
     """Objects are asked themselves: their first and last bytes tell the same."""
     bare = stripped(premerged)
     plan = plan_prune(bare, KEYS, Retention(), premerged.now_ms)
-    assert plan == planned(premerged, Retention())
+    expected = planned(premerged, Retention())
+    assert plan.decision == expected.decision
+    for attribute in ("key", "last", "kind", "generation", "at_ms"):
+        assert [getattr(item, attribute, None) for item in plan.index.by_key.values()] == [
+            getattr(item, attribute, None) for item in expected.index.by_key.values()
+        ]
     done = Pruner(bare, KEYS).apply(plan, plan.decision.deletions)
     assert len(done.deleted) == 3
     assert restorable(premerged.store, premerged.txid) == set(range(1, premerged.txid + 1))
@@ -150,7 +157,7 @@ def test_a_segment_that_vanished_meanwhile_is_left_out(aged):
             aged.store.delete(key)
 
     store.before = before
-    listing.pin(aged.store, KEYS, PinnedPoint(3))
+    pin(aged.store, KEYS, PinnedPoint(3))
     plan = plan_prune(store, KEYS, NOTHING, aged.now_ms)
     assert plan.decision.lost_pins == (3,)
 
@@ -158,19 +165,19 @@ def test_a_segment_that_vanished_meanwhile_is_left_out(aged):
 def test_pins_are_small_objects(aged):
     """With a note; one that cannot be read pins all the same."""
     aged.insert(1)
-    listing.pin(aged.store, KEYS, PinnedPoint(2, "a"))
-    listing.pin(aged.store, KEYS, PinnedPoint(2, "b"))
+    pin(aged.store, KEYS, PinnedPoint(2, "a"))
+    pin(aged.store, KEYS, PinnedPoint(2, "b"))
     aged.store.put(KEYS.pin(1), b"{nonsense")
     aged.store.put(KEYS.pin(3), json.dumps([1]).encode())
     aged.store.put("app.db/pins/other.txt", b"")
-    assert listing.list_pins(aged.store, KEYS) == (
+    assert list_pins(aged.store, KEYS) == (
         PinnedPoint(1),
         PinnedPoint(2, "b"),
         PinnedPoint(3),
     )
-    listing.unpin(aged.store, KEYS, 2)
+    unpin(aged.store, KEYS, 2)
     with pytest.raises(ReplicatorError, match="not pinned"):
-        listing.unpin(aged.store, KEYS, 2)
+        unpin(aged.store, KEYS, 2)
 
 
 def test_encrypted_objects_are_not_judged(aged):
@@ -192,7 +199,7 @@ def test_an_empty_bucket_has_no_past():
     """Nothing is decided about nothing."""
     plan = plan_prune(AgedStore(), KEYS, NOTHING, 0)
     assert plan.decision.verdicts == ()
-    assert plan.inventory.newest_segment is None
+    assert plan.index.newest_segment is None
 
 
 def test_generations_are_judged_by_the_log(aged):
@@ -204,8 +211,9 @@ def test_generations_are_judged_by_the_log(aged):
     aged.insert(1)
     aged.wait(2 * HOUR)
     plan = planned(aged, Retention())
-    assert plan.inventory.rejected == {"00000000-0000-4000-8000-000000000001"}
-    assert not doubtful(plan.inventory)
+    judged = trust(plan.index)
+    assert list(judged.refused) == [KEYS.snapshot(4, "00000000-0000-4000-8000-000000000001")]
+    assert judged.ask == ()
     assert [v.key for v in plan.decision.deletions] == [
         KEYS.snapshot(4, "00000000-0000-4000-8000-000000000001")
     ]
@@ -234,6 +242,7 @@ def test_squashed_segments_stay_what_they_are(aged):
     aged.bucket.squash()
     aged.insert(1)
     aged.wait(2 * DAY)
-    item = next(item for item in planned(aged).inventory.log if item.first == 2)
-    assert listing.ask(aged.store, item).kind is Kind.MERGE_NEWEST
-    assert not listing.ask(aged.store, item).divisible
+    item = next(item for item in planned(aged).index.log if item.first == 2)
+    asked = FactsReader(aged.store).ask(item)
+    assert asked.kind is Kind.MERGE_NEWEST
+    assert not asked.divisible

@@ -5,13 +5,13 @@ from math import inf
 
 import pytest
 
-from replicator.archive.inventory import PinnedPoint
-from replicator.archive.listing import pin
+from replicator.archive.index import PinnedPoint
+from replicator.archive.records import pin
 from replicator.errors import AccessDenied, StoreUnavailable
 from replicator.format.object_header import parse_metadata
 from replicator.model import Kind, Retention
 from replicator.retention import worker as module
-from replicator.retention.merge import Source
+from replicator.retention.merge import MergeSource
 from replicator.retention.worker import Keeper
 from replicator.store.retry import RetryPolicy
 from tests.helpers.random_archives import restorable
@@ -88,7 +88,7 @@ def test_what_is_in_the_cache_is_not_fetched(aged, spied):
         for item in aged.appended(0):
             body = aged.store.get(item.key)
             kept.setdefault(
-                item.key, Source(item.key, item.first, item.last, lambda body=body: body)
+                item.key, MergeSource(item.key, item.first, item.last, lambda body=body: body)
             )
         return [source for source in kept.values() if first <= source.first <= last]
 
@@ -314,7 +314,7 @@ def test_half_a_cache_is_no_source(aged, spied):
     keeping.step(aged.now_ms)
     busy(aged, keeping, 12, every=MINUTE)
     last = aged.appended(0)[-1]
-    keeping.cached = lambda *_: [Source("gone", 3, 3, lambda: b"")]
+    keeping.cached = lambda *_: [MergeSource("gone", 3, 3, lambda: b"")]
     aged.wait(2 * HOUR)
     aged.keep(keeping)
     assert aged.keys("merged/2/")

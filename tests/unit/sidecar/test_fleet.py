@@ -23,8 +23,8 @@ from tests.helpers.replication import LONG, App, image_of, wait_for
 NAMED = '[[database]]\npath = "{}"\n'
 
 
-QUICK = SidecarTimes(final_flush=LONG, check=0.01, search=0.01, retry=0.01, trim=0.01)
-PATIENT = SidecarTimes(final_flush=LONG, trim=LONG)
+QUICK = SidecarTimes(final_flush=LONG, check=0.01, search=0.01, retry=0.01)
+PATIENT = SidecarTimes(final_flush=LONG)
 
 
 @pytest.fixture
@@ -104,16 +104,6 @@ def test_a_further_database_takes_two_threads(file):
     assert names.count("replicator-capture") == names.count("replicator-upload") == 12
     assert names.count("replicator-watch") == names.count("replicator-control") == 1
     assert names.count("replicator-attention") <= 1
-
-
-def test_memory_is_returned_once_after_uploads(file, tmp_path):
-    """Not while nothing is uploaded: the check takes a millisecond for each call."""
-    with started(fleet_of(file("a.db", "b.db"))) as fleet:
-        assert ended(fleet) == []
-        assert [fleet._trim_heap() for _ in range(2)] == [True, False]
-        write(tmp_path / "b.db")
-        fleet.members[1].replicator.flush(LONG)
-        assert [fleet._trim_heap() for _ in range(2)] == [True, False]
 
 
 def test_one_that_is_no_database_does_not_stop_the_others(file, tmp_path, caplog):

@@ -21,7 +21,7 @@ from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
 from replicator.snapshot.stream import ship_snapshot
 from replicator.sqlite.live import LiveDatabase
-from tests.helpers.replication import App, image_of
+from tests.helpers.replication import App, HookedStore, image_of
 
 KEY = "app.db/snapshots/x.sqlite.zst"
 GENERATION = "01900000-0000-7000-8000-000000000001"
@@ -45,6 +45,11 @@ def test_when_a_snapshot_is_due(age, log_bytes, due):
     assert due is snapshot_due(
         facts, at_ms=1000 + age * 1000, log_bytes=log_bytes, rule=SnapshotRule()
     )
+
+
+@pytest.fixture
+def store():
+    return HookedStore()
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from replicator.archive.keys import Keys, parse_proof_key
+from replicator.archive.keys import Keys
+from replicator.archive.names import ProofName, parse
 from replicator.archive.records import (
     DAMAGED,
     FAILED,
@@ -15,10 +16,10 @@ from replicator.archive.records import (
     PROVEN,
     REFUTED,
     REPAIRED,
-    newest,
-    note,
-    notes,
-    standing_trouble,
+    add_record,
+    latest,
+    list_records,
+    unresolved_failure,
 )
 from replicator.errors import (
     AccessDenied,
@@ -51,7 +52,7 @@ def scratch(tmp_path):
 
 
 def outcomes(store):
-    return [(each.outcome, each.txid) for each in notes(store, KEYS)]
+    return [(each.outcome, each.txid) for each in list_records(store, KEYS)]
 
 
 def test_a_drill_restores_checks_and_records(bucket, scratch):
@@ -120,7 +121,7 @@ def test_a_statement_that_does_not_hold_fails_the_drill(bucket, scratch, sql, wh
         drill(bucket.store, "app.db", scratch=scratch, assertions=[sql])
     assert caught.value.exit_code == 3
     assert outcomes(bucket.store) == [(REFUTED, 0)]
-    assert standing_trouble(notes(bucket.store, KEYS)) is None
+    assert unresolved_failure(list_records(bucket.store, KEYS)) is None
     assert os.listdir(scratch) == []
 
 
@@ -135,7 +136,7 @@ def test_damage_and_gaps_fail_the_drill_loudly(bucket, scratch):
     with pytest.raises(GapError):
         drill(bucket.store, "app.db", scratch=scratch)
     assert outcomes(bucket.store) == [(FAILED, 0), (FAILED, 0)]
-    assert standing_trouble(notes(bucket.store, KEYS)).outcome == FAILED
+    assert unresolved_failure(list_records(bucket.store, KEYS)).outcome == FAILED
     assert os.listdir(scratch) == []
 
 
@@ -201,28 +202,27 @@ def test_names_of_notes_are_read_back_and_nothing_else_is():
     """What a name tells; foreign names are none."""
     key = KEYS.proof(1_700_000_000_000, PROVEN, 77)
     assert key == "app.db/proofs/1700000000000-proven-000000000000004d.json"
-    found = parse_proof_key("app.db", key)
-    assert (found.at_ms, found.outcome, found.txid) == (1_700_000_000_000, PROVEN, 77)
+    assert parse(KEYS, key) == ProofName(1_700_000_000_000, PROVEN, 77)
     for foreign in ("app.db/proofs/x.json", "other/" + key, key + ".tmp", "app.db/wal/1"):
-        assert parse_proof_key("app.db", foreign) is None
+        assert parse(KEYS, foreign) is None
 
 
 def test_only_the_newest_notes_of_a_kind_are_kept():
     """Each kind by itself, so that no flood of one hides the other."""
     store = MemoryStore()
-    note(store, KEYS, DAMAGED, 1, 5, {})
+    add_record(store, KEYS, DAMAGED, 1, 5, {})
     for at in range(KEPT + 3):
-        note(store, KEYS, PROVEN, at, 10 + at, {})
-    assert [each.txid for each in notes(store, KEYS) if each.outcome == PROVEN] == list(
+        add_record(store, KEYS, PROVEN, at, 10 + at, {})
+    assert [each.txid for each in list_records(store, KEYS) if each.outcome == PROVEN] == list(
         range(3, KEPT + 3)
     )
-    assert newest(notes(store, KEYS), DAMAGED).txid == 1
+    assert latest(list_records(store, KEYS), DAMAGED).txid == 1
 
 
 def test_two_notes_of_one_millisecond_are_two():
     """None is overwritten."""
     store = MemoryStore()
-    first, second = (note(store, KEYS, PROVEN, 5, 1000, {}) for _ in range(2))
+    first, second = (add_record(store, KEYS, PROVEN, 5, 1000, {}) for _ in range(2))
     assert (first.at_ms, second.at_ms) == (1000, 1001)
 
 
@@ -236,21 +236,21 @@ def test_a_store_that_forbids_deletes_keeps_all_of_them():
 
     store.before = before
     for at in range(KEPT + 2):
-        note(store, KEYS, PROVEN, at, at, {})
-    assert len(notes(store, KEYS)) == KEPT + 2
+        add_record(store, KEYS, PROVEN, at, at, {})
+    assert len(list_records(store, KEYS)) == KEPT + 2
 
 
 def test_trouble_stands_until_something_newer_cures_it():
     """By the times in the names, whatever the order they were written in."""
     store = MemoryStore()
-    assert standing_trouble([]) is None
-    note(store, KEYS, PROVEN, 1, 100, {})
-    note(store, KEYS, DAMAGED, 2, 200, {})
-    assert standing_trouble(notes(store, KEYS)).txid == 2
-    note(store, KEYS, REPAIRED, 3, 300, {})
-    assert standing_trouble(notes(store, KEYS)) is None
-    note(store, KEYS, FAILED, 0, 400, {})
-    assert standing_trouble(notes(store, KEYS)).outcome == FAILED
+    assert unresolved_failure([]) is None
+    add_record(store, KEYS, PROVEN, 1, 100, {})
+    add_record(store, KEYS, DAMAGED, 2, 200, {})
+    assert unresolved_failure(list_records(store, KEYS)).txid == 2
+    add_record(store, KEYS, REPAIRED, 3, 300, {})
+    assert unresolved_failure(list_records(store, KEYS)) is None
+    add_record(store, KEYS, FAILED, 0, 400, {})
+    assert unresolved_failure(list_records(store, KEYS)).outcome == FAILED
 
 
 # ------------------------------------------------------------------------------- throttle

@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.archive.keys import Keys, SnapshotKey, WalKey
+from replicator.archive.index import LogObject, SnapshotObject
+from replicator.archive.keys import Keys
 from replicator.archive.records import (
     DAMAGED,
     FAILED,
     PROVEN,
     REPAIRED,
-    note,
-    notes,
-    standing_trouble,
+    add_record,
+    list_records,
+    unresolved_failure,
 )
-from replicator.archive.spans import Span
 from replicator.errors import (
     Cancelled,
     DamageError,
@@ -33,7 +33,7 @@ from replicator.store.retry import RetryPolicy
 from replicator.system import clock
 from replicator.verify import drill as drill_module
 from replicator.verify import monitor as guard_module
-from replicator.verify.latest import _require_link, prove_present
+from replicator.verify.latest import _require_link, verify_latest
 from replicator.verify.monitor import Guard, Levers
 from tests.helpers.replication import HookedStore, wait_for
 
@@ -75,7 +75,7 @@ class Desk:
         self.guard.stop()
 
     def outcomes(self):
-        return [each.outcome for each in notes(self.bucket.store, KEYS)]
+        return [each.outcome for each in list_records(self.bucket.store, KEYS)]
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def last_segment(bucket):
 def test_a_sound_present_is_proved_without_a_disk(bucket):
     """Exactly the objects of a restore's plan are read, each to its end."""
     store = HookedStore(bucket.store)
-    assert prove_present(store, "app.db", at_least=bucket.txid) == bucket.txid
+    assert verify_latest(store, "app.db", at_least=bucket.txid) == bucket.txid
     bodies = {key for key in store.keys("get") if "/wal/" in key}
     assert bodies <= {bucket.keys.wal(15), bucket.keys.wal(16)}
 
@@ -114,10 +114,10 @@ def test_every_harm_to_the_present_is_found_and_no_other(bucket):
         spoil(bucket.store, key)
         if key in needed:
             with pytest.raises(DamageError) as caught:
-                prove_present(bucket.store, "app.db")
+                verify_latest(bucket.store, "app.db")
             assert caught.value.key == key
         else:
-            assert prove_present(bucket.store, "app.db") == bucket.txid
+            assert verify_latest(bucket.store, "app.db") == bucket.txid
         bucket.store.put(key, body, metadata=info.metadata, if_absent=False)
 
 
@@ -125,9 +125,9 @@ def test_a_present_behind_what_was_acknowledged_is_a_gap(bucket):
     """A tail that vanished leaves no trace in the bucket, but the replicator knows."""
     bucket.store.delete(last_segment(bucket))
     with pytest.raises(GapError, match="ends at transaction 15, but 17 was acknowledged"):
-        prove_present(bucket.store, "app.db", at_least=17)
+        verify_latest(bucket.store, "app.db", at_least=17)
     with pytest.raises(NoBackup):
-        prove_present(type(bucket.store)(), "app.db")
+        verify_latest(type(bucket.store)(), "app.db")
 
 
 def test_a_segment_that_does_not_continue_is_found(bucket):
@@ -141,9 +141,9 @@ def test_a_segment_that_does_not_continue_is_found(bucket):
     bucket.store.delete(other)
     bucket.store.put(bucket.keys.wal(16), later, metadata=metadata)
     with pytest.raises(DamageError):
-        prove_present(bucket.store, "app.db")
+        verify_latest(bucket.store, "app.db")
     bucket.store.put(other, body, if_absent=False)
-    assert prove_present(bucket.store, "app.db") == 17
+    assert verify_latest(bucket.store, "app.db") == 17
 
 
 def test_objects_without_metadata_are_learnt_from_their_bytes(empty_bucket):
@@ -155,7 +155,7 @@ def test_objects_without_metadata_are_learnt_from_their_bytes(empty_bucket):
     empty_bucket.snapshot(metadata=False)
     empty_bucket.insert()
     empty_bucket.cut(metadata=False)
-    assert prove_present(empty_bucket.store, "app.db") == empty_bucket.txid
+    assert verify_latest(empty_bucket.store, "app.db") == empty_bucket.txid
 
 
 # --------------------------------------------------------------------------------- repair
@@ -163,13 +163,13 @@ def test_objects_without_metadata_are_learnt_from_their_bytes(empty_bucket):
 
 def test_a_sound_present_needs_no_repair(bucket, tmp_path):
     """It says so, asks nobody for anything, and the note cures what was suspected."""
-    note(bucket.store, KEYS, DAMAGED, 5, 1000, {})
+    add_record(bucket.store, KEYS, DAMAGED, 5, 1000, {})
     with Desk(bucket, tmp_path) as desk:
         wait_for(lambda: REPAIRED in desk.outcomes())
         answer = desk.guard.suspect("a doubt").result(LONG)
     assert (answer.action, answer.txid, answer.reason) == ("none", 17, "a doubt")
     assert (desk.asked, desk.metrics.get("repairs")) == ([], 0)
-    assert standing_trouble(notes(bucket.store, KEYS)) is None
+    assert unresolved_failure(list_records(bucket.store, KEYS)) is None
 
 
 def test_a_snapshot_is_tried_first(bucket, tmp_path):
@@ -183,7 +183,7 @@ def test_a_snapshot_is_tried_first(bucket, tmp_path):
         answer = desk.guard.suspect("verify found damage").result(LONG)
     assert (answer.action, desk.asked, desk.metrics.get("repairs")) == ("snapshot", ["snapshot"], 1)
     assert desk.guard.trouble is None
-    assert prove_present(bucket.store, "app.db") == bucket.txid
+    assert verify_latest(bucket.store, "app.db") == bucket.txid
 
 
 def test_where_a_snapshot_does_not_do_a_generation_is_begun(bucket, tmp_path):
@@ -322,7 +322,7 @@ def test_nothing_is_drilled_before_something_is_durable(bucket, tmp_path):
 
 def test_the_newest_proof_in_the_bucket_is_known_at_the_start(bucket, tmp_path):
     """By one listing; a drill is due only when the interval since then is over."""
-    note(bucket.store, KEYS, PROVEN, 12, clock.now_ms(), {})
+    add_record(bucket.store, KEYS, PROVEN, 12, clock.now_ms(), {})
     desk = Desk(bucket, tmp_path, interval=3600)
     with desk:
         wait_for(lambda: desk.guard.proven is not None)
@@ -377,7 +377,7 @@ def test_checksums_must_lead_from_object_to_object(bucket):
     """One that begins with another database than the one before ends with is named."""
     rewritten(bucket, bucket.keys.wal(16), before=1)
     with pytest.raises(DamageError, match="does not continue transaction 15") as caught:
-        prove_present(bucket.store, "app.db")
+        verify_latest(bucket.store, "app.db")
     assert caught.value.key == bucket.keys.wal(16)
 
 
@@ -385,13 +385,13 @@ def test_a_foreign_generation_in_the_present_is_a_gap_or_named(bucket):
     """A restore would not apply it either."""
     rewritten(bucket, bucket.keys.wal(16), generation="00000000-0000-7000-8000-00000000000f")
     with pytest.raises((DamageError, GapError)):
-        prove_present(bucket.store, "app.db")
+        verify_latest(bucket.store, "app.db")
 
 
 def test_only_what_is_known_wrong_is_taken_for_linked():
     """Two objects of two generations are not linked, whatever else fits."""
-    snapshot = SnapshotKey("s", 4, "one", 1)
-    span = Span(WalKey("w", 5, 1), 5, 6, divisible=True, generation=None)
+    snapshot = SnapshotObject("s", 4, "one", 1)
+    item = LogObject("w", 0, 5, 6, 1)
     facts = ObjectFacts(Kind.SEGMENT, "two", 5, 6, 4096, 1, 7, 8, 0, 0, 0, "", "")
     with pytest.raises(DamageError, match="belongs to generation two"):
-        _require_link(snapshot, span, facts, 4, 7)
+        _require_link(snapshot, item, facts, 4, 7)

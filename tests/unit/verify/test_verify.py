@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from replicator import restore
-from replicator.archive.catalog import Catalog
-from replicator.archive.keys import Keys, WalKey
-from replicator.archive.records import DAMAGED, THINNED, note, notes
+from replicator.archive.facts import FactsReader
+from replicator.archive.index import LogObject
+from replicator.archive.keys import Keys
+from replicator.archive.listing import list_all
+from replicator.archive.records import DAMAGED, PRUNED, add_record, list_records
 from replicator.errors import ConfigError, GapError, NoBackup, ObjectMissing, ReplicatorError
 from replicator.format.envelope import encode_digests, encode_trailer, read_tail
 from replicator.format.object_header import parse_metadata
@@ -21,8 +23,7 @@ from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from replicator.system.files import Files
 from replicator.verify import objects as content
-from replicator.verify.objects import said_by_metadata
-from replicator.verify.verify import listed, verify, verify_at
+from replicator.verify.verify import verify, verify_at
 from tests.helpers.bucket import BucketBuilder
 from tests.helpers.replication import HookedStore
 
@@ -169,7 +170,7 @@ def test_a_hole_that_retention_noted_is_no_loss(empty_bucket):
         empty_bucket.snapshot()
     empty_bucket.store.delete(empty_bucket.keys.wal(3))
     assert [f.key for f in look(empty_bucket).findings] == [empty_bucket.keys.wal(3)]
-    note(empty_bucket.store, empty_bucket.keys, THINNED, 3, 1000, {})
+    add_record(empty_bucket.store, empty_bucket.keys, PRUNED, 3, 1000, {})
     report = look(empty_bucket, data=True)
     assert (report.findings, report.exit_code, report.lost) == ((), 0, ())
     assert [(w.first_txid, w.last_txid) for w in report.restorable] == [(1, 4)]
@@ -326,13 +327,13 @@ def test_a_snapshot_of_many_groups_is_read_whole_or_in_part(empty_bucket, monkey
     empty_bucket.cut()
     key = empty_bucket.snapshot(frame_bytes=65536)
     assert look(empty_bucket, data=True).findings == ()
-    item = next(item for item in listed(empty_bucket.store, empty_bucket.keys) if item.key == key)
+    item = next(item for item in list_all(empty_bucket.store, empty_bucket.keys) if item.key == key)
     with Fetcher(empty_bucket.store, Meter(None)) as fetcher:
-        catalog = Catalog(empty_bucket.store, "app.db")
-        sizes = list(content.prove_snapshot(fetcher, catalog, item, limit=200_000, seed=1))
+        reader = FactsReader(empty_bucket.store)
+        sizes = list(content.prove_snapshot(fetcher, reader, item, limit=200_000, seed=1))
         assert len(sizes) > 2
         assert 200_000 <= sum(sizes) < item.size
-        assert sum(content.prove_snapshot(fetcher, catalog, item)) == item.size
+        assert sum(content.prove_snapshot(fetcher, reader, item)) == item.size
 
 
 def test_objects_without_metadata_speak_for_themselves(empty_bucket):
@@ -340,7 +341,8 @@ def test_objects_without_metadata_speak_for_themselves(empty_bucket):
     empty_bucket.insert()
     empty_bucket.cut(metadata=False)
     assert look(empty_bucket, data=True).findings == ()
-    assert said_by_metadata(empty_bucket.store, WalKey(empty_bucket.keys.wal(2), 2, 0)) is None
+    item = LogObject(empty_bucket.keys.wal(2), 0, 2, 2, 0)
+    assert FactsReader(empty_bucket.store).metadata(item) is None
 
 
 def test_orphans_of_a_start_that_crashed_are_nobodys_business(bucket):
@@ -411,12 +413,12 @@ def test_a_place_is_opened_and_damage_is_noted_there(tmp_path):
     built.insert()
     key = built.cut()
     assert verify_at(target, data=True).exit_code == 0
-    assert notes(store, Keys("app.db")) == []
+    assert list_records(store, Keys("app.db")) == []
     store.delete(key)
     built.insert()
     built.cut()
     assert verify_at(target).exit_code == GapError.exit_code
-    assert [note.outcome for note in notes(store, Keys("app.db"))] == [DAMAGED]
+    assert [note.outcome for note in list_records(store, Keys("app.db"))] == [DAMAGED]
     store.put("other.db/wal/x", b"")
     with pytest.raises(ConfigError, match="2 databases"):
         verify_at(target)

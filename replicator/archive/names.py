@@ -1,0 +1,94 @@
+"""Reads the keys that :mod:`.keys` builds.
+
+A name that does not match the layout exactly is foreign: the answer is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from replicator.archive.keys import Keys
+
+ENCRYPTED_SUFFIX = ".age"  # reserved for encryption on the client
+
+_TXID = "[0-9a-f]{16}"
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_SEGMENT = re.compile(rf"wal/({_TXID})\.wal\.zst")
+_MERGE = re.compile(rf"merged/(0|[1-9][0-9]?)/({_TXID})-({_TXID})\.wal\.zst")
+_SNAPSHOT = re.compile(rf"snapshots/({_TXID})-({_UUID})\.sqlite\.zst")
+_PROOF = re.compile(rf"proofs/([0-9]{{13,16}})-([a-z]+)-({_TXID})\.json")
+_PIN = re.compile(rf"pins/({_TXID})\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentName:
+    """An object in ``wal/``. The name holds the first txid only."""
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class MergeName:
+    level: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotName:
+    txid: int
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProofName:
+    """``at_ms`` is a time in ms since the epoch."""
+
+    at_ms: int
+    outcome: str
+    txid: int
+
+
+@dataclass(frozen=True, slots=True)
+class PinName:
+    txid: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedName:
+    """A segment, merge or snapshot that was encrypted before it was stored."""
+
+
+Name: TypeAlias = SegmentName | MergeName | SnapshotName | ProofName | PinName | EncryptedName
+
+
+def parse(keys: Keys, key: str) -> Name | None:
+    """The name of an object of this database; None for every foreign key."""
+    root = keys.root
+    if not key.startswith(root):
+        return None
+    name = key[len(root) :]
+    if name.endswith(ENCRYPTED_SUFFIX):
+        plain = _replicated(name.removesuffix(ENCRYPTED_SUFFIX))
+        return EncryptedName() if plain else None
+    return _replicated(name) or _record(name)
+
+
+def _replicated(name: str) -> SegmentName | MergeName | SnapshotName | None:
+    if match := _SEGMENT.fullmatch(name):
+        return SegmentName(int(match[1], 16))
+    if match := _MERGE.fullmatch(name):
+        return MergeName(int(match[1]), int(match[2], 16), int(match[3], 16))
+    if match := _SNAPSHOT.fullmatch(name):
+        return SnapshotName(int(match[1], 16), match[2])
+    return None
+
+
+def _record(name: str) -> ProofName | PinName | None:
+    if match := _PROOF.fullmatch(name):
+        return ProofName(int(match[1]), match[2], int(match[3], 16))
+    if match := _PIN.fullmatch(name):
+        return PinName(int(match[1], 16))
+    return None

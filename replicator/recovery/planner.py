@@ -1,0 +1,242 @@
+"""From a transaction to a proved file: plan, try, learn, plan again.
+
+Owns: which snapshot is trusted, the consequence of a damaged or vanished object, and, when an
+older state was allowed, how many transactions that costs. Refuses to touch the output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from replicator.archive.index import Index, LogObject, SnapshotObject
+from replicator.archive.reachable import judge
+from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing, ReplicatorError
+from replicator.format.envelope import damaged
+from replicator.recovery.fetch import Fetcher
+from replicator.recovery.partial import Partial
+from replicator.recovery.plan import Plan, newest_reachable, plan
+from replicator.recovery.progress import Meter
+from replicator.recovery.rebuild import PlanOutdated, Rebuild, Rebuilt
+from replicator.recovery.view import ArchiveView, Ask
+from replicator.system.files import Files
+
+LISTINGS = 3  # that may name an object which is not there, though nothing else is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """``lost`` counts the transactions that were asked for and could not be restored; ``avoided``
+    are the keys of damaged objects that other objects replaced."""
+
+    plan: Plan
+    rebuilt: Rebuilt
+    lost: int
+    avoided: tuple[str, ...]
+
+
+class Planner:
+    """Plans and rebuilds one state; ``txid`` None is the newest transaction.
+
+    ``detours``: a damaged object is avoided where other objects lead to the same state.
+    ``allow_older``: the newest state that can be restored is accepted.
+    """
+
+    def __init__(
+        self, view: ArchiveView, txid: int | None, *, allow_older: bool, detours: bool
+    ) -> None:
+        self._view = view
+        self._txid = txid
+        self._allow_older = allow_older
+        self._detours = detours
+        self._avoided: list[DamageError] = []
+        self._trusted: set[str] = set()
+        self._doubted: set[str] = set()  # damaged once, perhaps only on the way here
+        self._listings = 1
+        self._newest = 0
+
+    # -------------------------------------------------------------------------------- plans
+
+    def plan(self) -> Plan:
+        """A plan on a snapshot that the log confirms."""
+        while True:
+            try:
+                found = self._make_plan()
+                self._newest = max(self._newest, self._view.index.head)
+                if found.snapshot.key in self._trusted:
+                    return found
+                self._examine(found)
+            except ObjectMissing as error:
+                self._list_again(error)
+            except DamageError as error:
+                self._leave_out(error)
+
+    def plan_to_known_end(self) -> Plan:
+        """A plan whose last object was asked where it ends."""
+        while True:
+            found = self.plan()
+            try:
+                for item in found.segments[-1:]:
+                    self._view.proved(item)
+            except ObjectMissing as error:
+                self._list_again(error)
+            except DamageError as error:
+                self._leave_out(error)
+            else:
+                return self.plan()
+
+    def _make_plan(self) -> Plan:
+        view = self._view
+        try:
+            return plan(view.index, self._txid)
+        except (GapError, NoBackup) as error:
+            if not view.complete:
+                view.load(self._txid, complete=True)
+                return self._make_plan()
+            if view.settle():
+                return self._make_plan()
+            if self._avoided and not self._allow_older:
+                raise self._avoided[0] from error  # the other way needed it after all
+            if not self._allow_older or isinstance(error, NoBackup):
+                raise
+            return newest_reachable(view.index, self._txid)
+
+    # ------------------------------------------------------------------- trust in snapshots
+
+    def _examine(self, found: Plan) -> None:
+        if self._confirms(found):
+            self._trusted.add(found.snapshot.key)
+        else:
+            self._view.exclude(found.snapshot.key)
+
+    def _confirms(self, found: Plan) -> bool:
+        """True if the log confirms the snapshot. Metadata suffices for a yes that the segments of
+        the plan are going to prove, never for a no."""
+        view, snapshot = self._view, found.snapshot
+        trailer = view.reader.tail(snapshot).trailer
+        if trailer.last_txid != snapshot.txid:
+            raise damaged(snapshot.key, "it is not the snapshot its name says")
+        checksum = trailer.checksum_after
+        return (
+            bool(found.segments)
+            and self._judged(snapshot, checksum, lambda: view.index, view.facts)
+        ) or self._judged(snapshot, checksum, lambda: view.proved_index, view.proved)
+
+    def _judged(
+        self, snapshot: SnapshotObject, checksum: int, index: Callable[[], Index], ask: Ask
+    ) -> bool:
+        while True:
+            judgement = judge(index(), snapshot, checksum)
+            if judgement.by is None and not self._view.complete:
+                self._view.load(snapshot.txid, complete=True)
+            elif judgement.by is None or judgement.settled:
+                return judgement.trusted
+            else:
+                ask(judgement.by)
+
+    # ------------------------------------------------------------------------------ attempts
+
+    def run(self, fetcher: Fetcher, parts: Partial, files: Files, meter: Meter) -> Recovered:
+        """Plan and rebuild until a file is proved; raise the error that prevents it."""
+        while True:
+            found = self.plan()
+            try:
+                rebuilt = self._attempt(
+                    Rebuild(found, self._view, fetcher, parts, files, meter), found
+                )
+            except ObjectMissing as error:
+                self._list_again(error)
+            except DamageError as error:
+                if not self._doubt(error.key, found, parts):
+                    self._leave_out(error)
+            else:
+                if rebuilt is not None:
+                    return self._recovered(found, rebuilt)
+
+    def _attempt(self, rebuild: Rebuild, found: Plan) -> Rebuilt | None:
+        """None: the objects said something that calls for another plan."""
+        try:
+            return rebuild.run()
+        except PlanOutdated:
+            self._find_generation_end(found)
+            return None
+
+    def _find_generation_end(self, found: Plan) -> None:
+        """Learn where the generation of the snapshot ends, if some later object of the plan is
+        known to be of another one."""
+        own, known = found.snapshot.generation, self._view.index.by_key
+        items = [known.get(item.key, item) for item in found.segments]
+        foreign = [at for at, item in enumerate(items) if item.generation not in (None, own)]
+        if foreign:
+            bisect_left(
+                found.segments[: foreign[0]],
+                1,
+                key=lambda item: self._view.facts(item).generation != own,
+            )
+
+    def _recovered(self, found: Plan, rebuilt: Rebuilt) -> Recovered:
+        lost = self._lost(rebuilt.txid)
+        if lost and not self._allow_older and self._avoided:
+            raise self._avoided[0]  # it held the wanted transactions, and nothing else does
+        return Recovered(found, rebuilt, lost, tuple(error.key for error in self._avoided))
+
+    def _list_again(self, error: ObjectMissing) -> None:
+        """Objects vanish while a prune runs; as long as they do, the next plan may succeed."""
+        if self._view.relist(self._txid):
+            return
+        self._listings += 1
+        if self._listings == LISTINGS:
+            raise GapError(f"listed, but not there: {error}") from error
+
+    def _doubt(self, key: str, found: Plan, parts: Partial) -> bool:
+        """True if a snapshot is tried once more from scratch: its parts were proved one by one,
+        and those of an earlier attempt were not fetched again."""
+        if key != found.snapshot.key or key in self._doubted:
+            return False
+        self._doubted.add(key)
+        parts.clear()
+        return True
+
+    def _leave_out(self, error: DamageError) -> None:
+        """Plan without a damaged object, if that leads as far, or is allowed to lead less far."""
+        if not error.key:
+            raise error
+        self._note_extent(error.key)
+        if not (self._allow_older or (self._detours and self._leads_around(error.key))):
+            raise error
+        self._view.exclude(error.key)
+        self._avoided.append(error)
+
+    def _leads_around(self, key: str) -> bool:
+        """True if, as far as names tell, the state can be restored without this object."""
+        if not self._view.complete:
+            self._view.load(self._txid, complete=True)
+        goal = self._newest if self._txid is None else self._txid
+        try:
+            plan(self._view.index_without(key), goal)
+        except (GapError, NoBackup):
+            return False
+        return True
+
+    # ------------------------------------------------------------------------ what was lost
+
+    def _note_extent(self, key: str) -> None:
+        """Find out how far the log went, from a useless object or from its metadata."""
+        item = self._view.index.by_key.get(key)
+        if isinstance(item, LogObject):
+            with contextlib.suppress(ReplicatorError):
+                self._view.facts(item)
+        self._newest = max(self._newest, self._view.index.head)
+
+    def _lost(self, txid: int) -> int:
+        wanted = self._newest_known(txid) if self._txid is None else self._txid
+        return max(0, wanted - txid)
+
+    def _newest_known(self, txid: int) -> int:
+        """The newest txid; the name of the last object alone does not tell where it ends."""
+        last = max(self._view.index.log, key=lambda item: item.last, default=None)
+        if last is not None and last.first > txid:
+            self._note_extent(last.key)
+        return max(self._newest, self._view.index.head)

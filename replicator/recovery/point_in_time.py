@@ -1,0 +1,102 @@
+"""From a point in time to the last transaction committed by then.
+
+Owns the search along the log by commit times, and the rule for objects that list none. Metadata
+shows where to look; the objects found there are asked themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from replicator.archive.index import LogObject
+from replicator.archive.timespec import to_text
+from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing
+from replicator.format.object_header import ObjectFacts
+from replicator.recovery.view import ArchiveView, Ask
+
+
+def txid_at(view: ArchiveView, when_ms: int, now_ms: int, *, older: bool = False) -> int:
+    """The last transaction committed at or before ``when_ms``; ``GapError`` outside of the times
+    that the log covers. Needs the complete listing.
+
+    With ``older`` the metadata of a damaged object counts, and its txid may be out of reach.
+    """
+    while True:
+        try:
+            return _txid_at(view, when_ms, now_ms, _lenient(view) if older else view.proved)
+        except ObjectMissing as error:
+            if not view.relist(None):
+                raise GapError(f"listed, but not there: {error}") from error
+
+
+def committed_at(view: ArchiveView, txid: int) -> int | None:
+    """When ``txid`` was committed, in ms, by an object that ends with it and was asked before."""
+    for item in view.index.covering(txid):
+        if item.facts is not None and item.last == txid and item.facts.last_commit_ms:
+            with contextlib.suppress(DamageError, ObjectMissing):  # nothing depends on it
+                return view.proved(item).last_commit_ms
+    return None
+
+
+def _lenient(view: ArchiveView) -> Ask:
+    def ask(item: LogObject) -> ObjectFacts:
+        """From the object, else from its metadata; ``DamageError`` when neither answers."""
+        try:
+            return view.proved(item)
+        except DamageError:
+            return view.facts(item)
+
+    return ask
+
+
+def _txid_at(view: ArchiveView, when_ms: int, now_ms: int, ask: Ask) -> int:
+    line = _line(view.index.log)
+    if not line:
+        raise NoBackup("there is no backup here")
+    at = _search(line, when_ms, view.facts)
+    if not _confirmed(line, at, when_ms, ask):
+        at = _search(line, when_ms, ask)
+    if at < 0 or (when_ms > now_ms and at == len(line) - 1 and when_ms > ask(line[at]).last_ms):
+        since, until = ask(line[0]), ask(line[-1])
+        raise GapError(
+            f"{to_text(when_ms)} is outside of what can be restored, "
+            f"{to_text(since.first_ms)} to {to_text(until.last_ms)}"
+        )
+    return _inside(view, line[at], when_ms, ask(line[at]))
+
+
+def _inside(view: ArchiveView, item: LogObject, when_ms: int, facts: ObjectFacts) -> int:
+    if when_ms >= facts.last_ms:
+        return facts.last_txid
+    if not view.is_proved(item.key):  # damaged: how many were committed by then is lost
+        return facts.first_txid
+    times = view.reader.tail(item).trailer.commit_times_ms
+    every = facts.last_txid - facts.first_txid + 1
+    if not item.with_facts(facts).divisible or len(times) != every:
+        return facts.first_txid - 1  # the newest before it that can be restored
+    return facts.first_txid + bisect_right(times, when_ms) - 1
+
+
+def _confirmed(line: list[LogObject], at: int, when_ms: int, ask: Ask) -> bool:
+    """True if ``when_ms`` lies after the beginning of that object and before the next one's."""
+    return (at < 0 or ask(line[at]).first_ms <= when_ms) and (
+        at + 1 == len(line) or when_ms < ask(line[at + 1]).first_ms
+    )
+
+
+def _search(line: list[LogObject], when_ms: int, ask: Ask) -> int:
+    """Index of the last object that begins at or before ``when_ms``; -1: none does."""
+    return bisect_right(line, when_ms, key=lambda item: ask(item).first_ms) - 1
+
+
+def _line(log: Iterable[LogObject]) -> list[LogObject]:
+    """The finest objects, end to end, oldest first."""
+    line: list[LogObject] = []
+    here = 0
+    for item in sorted(log, key=lambda item: (item.first, item.last, item.key)):
+        if item.first >= here:
+            line.append(item)
+            here = item.last + 1
+    return line
