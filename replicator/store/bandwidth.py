@@ -1,7 +1,8 @@
-"""A store that is read slowly, and that can be told to stop.
+"""Limits the bandwidth of a store's reads, and cancels them.
 
-For work in the background which must not disturb: its reads go one after another and keep to
-a bandwidth, and :class:`Cancelled` ends it at the next call.
+For work in the background, which must not slow down other work: its reads run one after another and
+keep to a bandwidth, and :class:`Cancelled` ends it at the next call. Owns the pacing. Refuses to
+delay a write.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ T = TypeVar("T")
 
 
 class ThrottledStore(StoreWrapper):
-    """``store``, read at ``bandwidth`` bytes a second at most (0: as fast as it goes).
+    """``store``, read with at most ``bandwidth`` bytes a second (0: no limit).
 
-    ``stopping`` ends it. The clock is passed in, so that a test needs no time. Closing it does
-    not close ``store``.
+    Once ``stopping`` is set, every call raises ``Cancelled``. Closing does not close ``store``.
     """
 
     def __init__(
@@ -37,23 +37,23 @@ class ThrottledStore(StoreWrapper):
         self._bandwidth = bandwidth
         self._stopping = stopping
         self._now = now
-        self._free_at = 0.0  # until then the bytes that came are being paid for
+        self._free_at = 0.0  # time at which the bytes read so far fit the bandwidth
         self._turn = threading.Lock()
 
     def around(self, call: str, key: str, proceed: Callable[[], T]) -> T:
         if not self._bandwidth or call != "get":
-            self._rest(0.0)
+            self._wait(0.0)
             return proceed()
         with self._turn:
-            self._rest(self._free_at - self._now())
+            self._wait(self._free_at - self._now())
             answer = proceed()
             assert isinstance(answer, bytes)
             self._free_at = max(self._now(), self._free_at) + len(answer) / self._bandwidth
             return answer
 
-    def _rest(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         if self._stopping.wait(max(0.0, seconds)):
-            raise Cancelled("given up, because the replicator stops")
+            raise Cancelled("cancelled, because the replicator stops")
 
     def close(self) -> None:
         pass

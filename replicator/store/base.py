@@ -1,12 +1,11 @@
-"""The store as the project sees it: a flat map of immutable objects, created at most once.
+"""The contract of a store: a flat map of immutable objects, each created at most once.
 
 Every implementation raises only classes of :mod:`replicator.errors`:
 ``ObjectMissing``, ``ObjectExists``, ``UploadMissing`` and ``CopyRefused`` as answers,
-``AccessDenied`` and ``BucketMissing`` as permanent refusals, ``StoreUnavailable`` for anything
-that may pass. A failure is never reported as a missing object.
+``AccessDenied`` and ``BucketMissing`` as permanent refusals, ``StoreUnavailable`` for any failure
+that may pass. Never reports a failure as a missing object.
 
 Implementations are safe to share between threads and do not retry; see :mod:`.retry`.
-
 """
 
 from __future__ import annotations
@@ -14,9 +13,12 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
+
+from replicator.errors import ReplicatorError
 
 Metadata: TypeAlias = Mapping[str, str]
+ErrorT = TypeVar("ErrorT", bound=ReplicatorError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +28,14 @@ class ObjectInfo:
     key: str
     size: int
     modified_ms: int
-    metadata: Metadata = field(default_factory=dict)  # this and the next: filled by head() only
+    metadata: Metadata = field(default_factory=dict)  # this and the next field: only from head()
     etag: str = ""  # the store's own token for this content
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """One stored part of a multipart upload. ``etag`` is the store's own token for it: the MD5 of
-    its bytes as hex, perhaps in quotes, but for S3 with encryption by keys of the user."""
+    its bytes as hex, perhaps in quotes, except for S3 with the user's own encryption keys."""
 
     number: int  # 1 … 10 000
     size: int
@@ -42,11 +44,30 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One multipart upload that was begun and neither completed nor aborted."""
+    """One multipart upload that is neither completed nor aborted."""
 
     key: str
     upload_id: str
 
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, for the message and the values of its error."""
+
+    operation: str
+    key: str = ""  # or a prefix
+    bucket: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.key}".rstrip()
+
+    def error(self, kind: type[ErrorT], message: str, *, hint: str = "", code: str = "") -> ErrorT:
+        """An error of the class ``kind`` with the values of this request that the class has."""
+        known = {name: getattr(self, name) for name in kind.values if name in _REQUEST_VALUES}
+        return kind(f"{self}: {message}", hint=hint, code=code, **known)
+
+
+_REQUEST_VALUES = ("operation", "key", "bucket")
 
 # ``Store.list`` hides the built-in of that name inside the class.
 Folders = list[str]
@@ -61,7 +82,7 @@ class Store(abc.ABC):
 
     @property
     def keeps_versions(self) -> bool:
-        """Whether a deletion was seen to leave the old version behind, which still costs."""
+        """True if a deletion is known to have kept the old version, which still costs money."""
         return False
 
     @abc.abstractmethod
@@ -72,9 +93,9 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Bytes ``start … start+length`` (to the end when ``length`` is None; shorter only
-        at the object's end). A negative ``start`` counts from the end. Never returns fewer
-        bytes than the answer announced."""
+        """Bytes ``start … start+length`` (to the end if ``length`` is None; shorter only at the
+        object's end). A negative ``start`` counts from the end. Never returns fewer bytes than
+        the answer declared."""
 
     @abc.abstractmethod
     def head(self, key: str) -> ObjectInfo:
@@ -87,8 +108,8 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def folders(self, prefix: str) -> Folders:
-        """The next path components below ``prefix`` (which is empty or ends with "/"),
-        each as a full prefix that ends with "/". Direct objects are left out."""
+        """The next path components below ``prefix`` (which is empty or ends with "/"), each as a
+        full prefix that ends with "/". Objects directly below ``prefix`` are left out."""
 
     @abc.abstractmethod
     def delete(self, key: str) -> None:
@@ -96,11 +117,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def begin_upload(self, key: str, *, metadata: Metadata | None = None) -> str:
-        """Begin a multipart upload and return its id."""
+        """Begin a multipart upload. Returns its id."""
 
     @abc.abstractmethod
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
-        """Store one part (≥ 5 MiB but for the last)."""
+        """Store one part (at least 5 MiB, except for the last)."""
 
     @abc.abstractmethod
     def copy_part(
@@ -108,9 +129,9 @@ class Store(abc.ABC):
     ) -> Part:
         """Store ``length`` bytes from ``start`` of another object as one part, inside the store.
 
-        ``source`` is what :meth:`head` told; ``ObjectMissing`` when that object is gone or is
-        another one now. ``CopyRefused`` by a store that cannot do it at all. The ETag of the
-        part need not be an MD5, and only :meth:`list_parts` proves its size.
+        ``source`` comes from :meth:`head`. ``ObjectMissing`` if that object is gone or was
+        replaced, ``CopyRefused`` if the store cannot copy parts. The ETag of the part need not be
+        an MD5, and only :meth:`list_parts` proves its size.
         """
 
     @abc.abstractmethod
@@ -125,7 +146,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def abort_upload(self, key: str, upload_id: str) -> None:
-        """Give the parts up; a vanished upload is not an error."""
+        """Discard the parts; a missing upload is not an error."""
 
     @abc.abstractmethod
     def list_uploads(self, prefix: str) -> Uploads:
@@ -133,4 +154,4 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of connections. The store cannot be used afterwards."""
+        """Close the connections. The store cannot be used afterwards."""

@@ -1,10 +1,10 @@
-"""The store in a directory (``file://``): a key is a path, an object a plain file.
+"""The store in a directory (``file://``): a key is a path, an object is a plain file.
 
-Owns the tree below its root. An object appears whole or not at all: draft, fsync, link to the
-final name (which fails if the name is taken, so exactly one writer wins), fsync of the
-directory. Metadata, drafts and unfinished uploads live under ``.replicator/`` in the root.
-An object's metadata is written right after the object itself, so a crash between the two
-leaves an object without metadata, never one with somebody else's.
+Owns the tree below its root. An object appears completely or not at all: draft, fsync, link to the
+final name (which fails if the name is taken, so exactly one writer wins), fsync of the directory.
+Metadata, drafts and unfinished uploads are under ``.replicator/`` in the root. Metadata is written
+directly after its object, so a crash between the two leaves an object without metadata, never one
+with another object's metadata. Refuses symbolic links, and keys outside the root.
 """
 
 from __future__ import annotations
@@ -33,18 +33,28 @@ from replicator.errors import (
     UploadMissing,
 )
 from replicator.store.address import StoreAddress
-from replicator.store.base import Folders, Metadata, ObjectInfo, Part, Parts, Store, Upload, Uploads
+from replicator.store.base import (
+    Folders,
+    Metadata,
+    ObjectInfo,
+    Part,
+    Parts,
+    Request,
+    Store,
+    Upload,
+    Uploads,
+)
 
 HIDDEN = ".replicator"
-STALE_SECONDS = 86_400  # a draft nobody has written to for so long belongs to a killed process
+STALE_SECONDS = 86_400  # a draft without a write for this long belongs to a killed process
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_UNKNOWN = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_NAMELESS = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_SUCH_NAME = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class DirectoryStore(Store):
-    """Objects as files below ``path``, which must exist: a disk that is not mounted must not
-    look like an empty store."""
+    """Objects as files below ``path``, which must exist: an unmounted disk must not look like an
+    empty store."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._root = os.path.realpath(path)
@@ -52,10 +62,10 @@ class DirectoryStore(Store):
         self._hidden = os.path.join(self._root, HIDDEN)
         self._swept = False
 
-    # ------------------------------------------------------------------ places
+    # ------------------------------------------------------------------ paths
 
     def _path(self, key: str) -> str:
-        """Where the object lies; ``ConfigError`` for a key that would leave the root."""
+        """The path of an object; ``ConfigError`` for a key outside the root."""
         if not _is_plain(key):
             raise ConfigError(f"the key {key!r} cannot be a file name")
         return os.path.join(self._root, key)
@@ -67,17 +77,21 @@ class DirectoryStore(Store):
         return os.path.join(self._hidden, "uploads", os.path.basename(upload_id) or "none")
 
     @contextlib.contextmanager
-    def _speaking(self, what: str, missing: type[ReplicatorError]) -> Iterator[None]:
-        """Turns an ``OSError`` into the error of the contract it amounts to."""
+    def _translating(
+        self, operation: str, key: str, missing: type[ReplicatorError]
+    ) -> Iterator[None]:
+        """Turn an ``OSError`` into an error of the contract; ``missing`` for a missing file."""
         try:
             yield
         except OSError as error:
+            request = Request(operation, key, self._root)
             if not os.path.isdir(self._root):
-                raise BucketMissing(
-                    f"{what}: {self._root} is not a directory",
+                raise request.error(
+                    BucketMissing,
+                    f"{self._root} is not a directory",
                     hint="create the directory, or mount its disk",
                 ) from error
-            raise _meaning(error, what, missing) from error
+            raise _translated(error, request, missing) from error
 
     # ------------------------------------------------------------------ objects
 
@@ -94,15 +108,18 @@ class DirectoryStore(Store):
         if_absent: bool,
     ) -> None:
         path = self._path(key)
-        with self._speaking(f"put {key}", StoreUnavailable):
-            if if_absent and os.path.lexists(path):  # spares writing it all for nothing
-                raise ObjectExists(f"{key} exists")
-            self._publish(path, write, if_absent)
+        with self._translating("put", key, StoreUnavailable):
+            if if_absent and os.path.lexists(path):  # saves a write that would fail at its end
+                raise ObjectExists(f"{key} exists", key=key)
+            try:
+                self._publish(path, write, if_absent)
+            except FileExistsError as error:
+                raise ObjectExists(f"{key} exists", key=key) from error
             sidecar = json.dumps(metadata).encode()
             self._publish(self._sidecar(key), lambda file: file.write(sidecar), if_absent=False)
 
     def _publish(self, path: str, write: Callable[[IO[bytes]], object], if_absent: bool) -> None:
-        """A file that appears whole and durable under its final name."""
+        """Write a file that appears completely and durably under its final name."""
         os.stat(self._root)
         drafts = os.path.join(self._hidden, "drafts")
         _make_durable_directory(drafts)
@@ -123,21 +140,23 @@ class DirectoryStore(Store):
         _sync_directory(os.path.dirname(path))
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        with self._speaking(f"get {key}", ObjectMissing), open(self._path(key), "rb") as file:
+        with self._translating("get", key, ObjectMissing), open(self._path(key), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             first = start if start >= 0 else max(0, size + start)
             last = size if length is None else min(first + length, size)
             file.seek(first)
             data = file.read(max(0, last - first))
         if len(data) < last - first:
-            raise StoreUnavailable(f"get {key}: the file ended early")
+            raise Request("get", key).error(
+                StoreUnavailable, "the file ended early", code="incomplete_answer"
+            )
         return data
 
     def head(self, key: str) -> ObjectInfo:
-        with self._speaking(f"head {key}", ObjectMissing):
+        with self._translating("head", key, ObjectMissing):
             found = os.stat(self._path(key))
             if not stat.S_ISREG(found.st_mode):
-                raise ObjectMissing(f"{key} does not exist")
+                raise ObjectMissing(f"{key} does not exist", key=key)
             return _info(key, found, self._metadata(key), _etag(found))
 
     def _metadata(self, key: str) -> dict[str, str]:
@@ -148,25 +167,25 @@ class DirectoryStore(Store):
             return {}
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        with self._speaking(f"list {prefix}", BucketMissing):
+        with self._translating("list", prefix, BucketMissing):
             os.stat(self._root)
             base = prefix[: prefix.rfind("/") + 1]
             yield from self._walk(base, prefix, start_after)
 
     def _walk(self, base: str, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
-        """Objects below the directory ``base`` in key order. A directory sorts as its name
-        and "/", which is the order S3 gives: "a-b" comes before "a/b"."""
+        """Objects below the directory ``base`` in key order. A directory sorts as its name with a
+        slash, as in S3: "a-b" comes before "a/b"."""
         for key, entry in _entries(self._root, base):
             if entry.is_dir(follow_symlinks=False):
                 passed = key < start_after and not start_after.startswith(key)
                 if not passed and (key.startswith(prefix) or prefix.startswith(key)):
                     yield from self._walk(key, prefix, start_after)
             elif key.startswith(prefix) and key > start_after:
-                with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                with contextlib.suppress(FileNotFoundError):  # deleted after the listing
                     yield _info(key, entry.stat(follow_symlinks=False), {})
 
     def folders(self, prefix: str) -> Folders:
-        with self._speaking(f"list {prefix}", BucketMissing):
+        with self._translating("list", prefix, BucketMissing):
             os.stat(self._root)
             return [
                 key
@@ -176,7 +195,7 @@ class DirectoryStore(Store):
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with self._speaking(f"delete {key}", ObjectMissing):
+        with self._translating("delete", key, ObjectMissing):
             os.stat(self._root)
             for name in (self._sidecar(key), path):  # an object may lack metadata, not vice versa
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -188,33 +207,33 @@ class DirectoryStore(Store):
     def begin_upload(self, key: str, *, metadata: Metadata | None = None) -> str:
         self._path(key)
         upload_id = uuid.uuid4().hex
-        note = json.dumps({"key": key, "metadata": dict(metadata or {})}).encode()
-        with self._speaking(f"begin {key}", StoreUnavailable):
+        record = json.dumps({"key": key, "metadata": dict(metadata or {})}).encode()
+        with self._translating("begin", key, StoreUnavailable):
             self._publish(
                 os.path.join(self._upload(upload_id), "upload.json"),
-                lambda file: file.write(note),
+                lambda file: file.write(record),
                 if_absent=True,
             )
         return upload_id
 
-    def _note(self, key: str, upload_id: str) -> dict[str, str]:
-        """The metadata given at the start; ``UploadMissing`` if this is no upload of ``key``."""
-        with self._speaking(f"upload of {key}", UploadMissing):
-            found = self._read_note(upload_id)
-        if found.key != key:
-            raise UploadMissing(f"no upload {upload_id} of {key}")
-        return dict(found.metadata)
+    def _upload_metadata(self, key: str, upload_id: str) -> dict[str, str]:
+        """The metadata given at the start; ``UploadMissing`` if ``key`` has no such upload."""
+        with self._translating("upload of", key, UploadMissing):
+            record = self._upload_record(upload_id)
+        if record.key != key:
+            raise UploadMissing(f"no upload {upload_id} of {key}", key=key)
+        return dict(record.metadata)
 
-    def _read_note(self, upload_id: str) -> ObjectInfo:
+    def _upload_record(self, upload_id: str) -> ObjectInfo:
         with open(os.path.join(self._upload(upload_id), "upload.json"), encoding="utf-8") as file:
-            note = json.load(file)
-        return ObjectInfo(note["key"], 0, 0, note["metadata"])
+            record = json.load(file)
+        return ObjectInfo(record["key"], 0, 0, record["metadata"])
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
-        self._note(key, upload_id)
+        self._upload_metadata(key, upload_id)
         part = Part(number, len(body), hashlib.md5(body, usedforsecurity=False).hexdigest())
         older = [p for p in self.list_parts(key, upload_id) if p.number == number and p != part]
-        with self._speaking(f"part {number} of {key}", UploadMissing):
+        with self._translating(f"put part {number} of", key, UploadMissing):
             self._publish(
                 self._part_path(upload_id, part), lambda file: file.write(body), if_absent=False
             )
@@ -226,16 +245,16 @@ class DirectoryStore(Store):
         self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int, length: int
     ) -> Part:
         if self.head(source.key).etag != source.etag:
-            raise ObjectMissing(f"{source.key} is another object now")
+            raise ObjectMissing(f"{source.key} was replaced", key=source.key)
         return self.put_part(key, upload_id, number, self.get(source.key, start, length))
 
     def _part_path(self, upload_id: str, part: Part) -> str:
         return os.path.join(self._upload(upload_id), f"{part.number:05d}-{part.etag}")
 
     def list_parts(self, key: str, upload_id: str) -> Parts:
-        self._note(key, upload_id)
+        self._upload_metadata(key, upload_id)
         with (
-            self._speaking(f"parts of {key}", UploadMissing),
+            self._translating("parts of", key, UploadMissing),
             os.scandir(self._upload(upload_id)) as entries,
         ):
             found = [(entry.name.partition("-"), entry.stat().st_size) for entry in entries]
@@ -247,10 +266,10 @@ class DirectoryStore(Store):
     def complete_upload(
         self, key: str, upload_id: str, parts: Parts, *, if_absent: bool = True
     ) -> None:
-        metadata = self._note(key, upload_id)
+        metadata = self._upload_metadata(key, upload_id)
         held = self.list_parts(key, upload_id)
         if any(part not in held for part in parts):
-            raise UploadMissing(f"a part of upload {upload_id} of {key} is gone")
+            raise UploadMissing(f"a part of upload {upload_id} of {key} is gone", key=key)
 
         def join(file: IO[bytes]) -> None:
             for part in parts:
@@ -261,23 +280,23 @@ class DirectoryStore(Store):
         self.abort_upload(key, upload_id)
 
     def abort_upload(self, key: str, upload_id: str) -> None:
-        with self._speaking(f"abort {key}", UploadMissing), contextlib.suppress(FileNotFoundError):
+        with self._translating("abort", key, UploadMissing), contextlib.suppress(FileNotFoundError):
             os.stat(self._root)
             shutil.rmtree(self._upload(upload_id))
 
     def list_uploads(self, prefix: str) -> Uploads:
-        with self._speaking(f"uploads below {prefix}", BucketMissing):
+        with self._translating("uploads below", prefix, BucketMissing):
             os.stat(self._root)
             found = [*self._uploads()]
         return sorted((u for u in found if u.key.startswith(prefix)), key=lambda u: u.key)
 
     def _uploads(self) -> Iterator[Upload]:
         for name in _names(os.path.join(self._hidden, "uploads")):
-            with contextlib.suppress(FileNotFoundError):  # ended since it was listed
-                yield Upload(self._read_note(name).key, name)
+            with contextlib.suppress(FileNotFoundError):  # ended after the listing
+                yield Upload(self._upload_record(name).key, name)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Nothing to close."""
 
 
 def open_address(address: StoreAddress, pool: int) -> DirectoryStore:  # noqa: ARG001
@@ -286,20 +305,23 @@ def open_address(address: StoreAddress, pool: int) -> DirectoryStore:  # noqa: A
 
 
 def _is_plain(key: str) -> bool:
-    """Whether the key is a path below the root and outside what is hidden there."""
+    """True if the key is a path below the root and outside the hidden directory."""
     names = key.split("/")
     return "\0" not in key and names[0] != HIDDEN and not {"", ".", ".."}.intersection(names)
 
 
-def _meaning(error: OSError, what: str, missing: type[ReplicatorError]) -> ReplicatorError:
-    told = f"{what}: {os.strerror(error.errno or 0)}"
+def _translated(
+    error: OSError, request: Request, missing: type[ReplicatorError]
+) -> ReplicatorError:
+    reason = os.strerror(error.errno or 0)
     if error.errno == errno.ENOENT:
-        return missing(told)
-    if error.errno in _NAMELESS:
-        return (ConfigError if missing is StoreUnavailable else missing)(told)
+        return request.error(missing, reason)
+    if error.errno in _NO_SUCH_NAME:
+        return request.error(ConfigError if missing is StoreUnavailable else missing, reason)
     if error.errno in _DENIED:
-        return AccessDenied(told, hint="check who owns the directory and how it is mounted")
-    return StoreUnavailable(told, hint="check the disk that holds the directory")
+        hint = "check the owner of the directory and its mount options"
+        return request.error(AccessDenied, reason, hint=hint)
+    return request.error(StoreUnavailable, reason, hint="check the disk that holds the directory")
 
 
 def _info(key: str, found: os.stat_result, metadata: dict[str, str], etag: str = "") -> ObjectInfo:
@@ -307,15 +329,15 @@ def _info(key: str, found: os.stat_result, metadata: dict[str, str], etag: str =
 
 
 def _etag(found: os.stat_result) -> str:
-    """An object never changes; another one under the name is another file."""
+    """An object never changes; a new object of that name is another file."""
     return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
 
 
 def _entries(root: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
-    """What lies directly in ``base``, in key order; directories end with "/". Symbolic links
-    are nobody's object."""
+    """The files and directories directly in ``base``, in key order; directories end with "/".
+    Ignores symbolic links."""
     found: list[tuple[str, os.DirEntry[str]]] = []
-    if base and not _is_plain(base[:-1]):  # no key begins like that, but a path might
+    if base and not _is_plain(base[:-1]):  # no key begins like that, but a path may
         return found
     try:
         with os.scandir(os.path.join(root, base)) as entries:
@@ -330,10 +352,10 @@ def _entries(root: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
 
 
 def _sweep(drafts: str, before: float) -> None:
-    """Remove the drafts last written before that time (seconds since the epoch)."""
+    """Remove the drafts that were last written before a time (seconds since the epoch)."""
     for name in os.listdir(drafts):
         path = os.path.join(drafts, name)
-        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+        with contextlib.suppress(FileNotFoundError):  # finished since the listing
             if os.stat(path).st_mtime < before:
                 os.unlink(path)
 
@@ -346,19 +368,18 @@ def _names(directory: str) -> list[str]:
 
 
 def _name(draft: str, path: str, if_absent: bool) -> None:
-    """Give the finished draft its name; linking refuses a name that is taken, atomically."""
+    """Give the finished draft its name. Linking to an existing name fails, atomically."""
     if not if_absent:
         os.replace(draft, path)
         return
     try:
         os.link(draft, path)
-    except FileExistsError as error:
-        raise ObjectExists(f"{os.path.basename(path)} exists") from error
     except OSError as error:
-        if error.errno not in _UNKNOWN:
+        if error.errno not in _NO_LINKS:
             raise
         raise StoreUnsafe(
             "the file system has no hard links, so two writers could both win",
+            code="no_hard_links",
             hint="keep the directory on another file system, or use an S3 store",
         ) from error
 

@@ -1,6 +1,6 @@
-"""A store in memory: the contract in its shortest form, for tests and for reading.
+"""A store in memory: the contract in its shortest form, for tests and for readers.
 
-Owns nothing that outlives the process.
+Owns the objects of one process. Refuses to keep anything after its end.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MemoryStore(Store):
     ) -> None:
         with self._lock:
             if if_absent and key in self._objects:
-                raise ObjectExists(f"{key} exists")
+                raise ObjectExists(f"{key} exists", key=key)
             info = ObjectInfo(
                 key, len(body), clock.now_ms(), dict(metadata or {}), uuid.uuid4().hex
             )
@@ -54,7 +54,7 @@ class MemoryStore(Store):
         with self._lock:
             found = self._objects.get(key)
         if found is None:
-            raise ObjectMissing(f"{key} does not exist")
+            raise ObjectMissing(f"{key} does not exist", key=key)
         return found
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
@@ -90,7 +90,7 @@ class MemoryStore(Store):
     def _upload(self, key: str, upload_id: str) -> _Upload:
         upload = self._uploads.get(upload_id)
         if upload is None or upload.key != key:
-            raise UploadMissing(f"no upload {upload_id} of {key}")
+            raise UploadMissing(f"no upload {upload_id} of {key}", key=key)
         return upload
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
@@ -105,7 +105,7 @@ class MemoryStore(Store):
         with self._lock:
             found = self._find(source.key)
             if found.info != source:
-                raise ObjectMissing(f"{source.key} is another object now")
+                raise ObjectMissing(f"{source.key} was replaced", key=source.key)
             return self.put_part(key, upload_id, number, found.body[start : start + length])
 
     def list_parts(self, key: str, upload_id: str) -> Parts:
@@ -119,7 +119,7 @@ class MemoryStore(Store):
         with self._lock:
             upload = self._upload(key, upload_id)
             if any(upload.parts.get(part.number, (None,))[0] != part for part in parts):
-                raise UploadMissing(f"a part of upload {upload_id} of {key} is gone")
+                raise UploadMissing(f"a part of upload {upload_id} of {key} is gone", key=key)
             body = b"".join(upload.parts[part.number][1] for part in parts)
             self.put(key, body, metadata=upload.metadata, if_absent=if_absent)
             del self._uploads[upload_id]
@@ -134,4 +134,4 @@ class MemoryStore(Store):
         return sorted((u for u in found if u.key.startswith(prefix)), key=lambda u: u.key)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""

@@ -1,8 +1,8 @@
-"""What a store must prove before a log is entrusted to it.
+"""Tests the guarantees that a store must give before it receives an archive.
 
-Owns the questions, not the verdicts. Everything written lies under ``{prefix}/probe/``, where
-no reader of a log looks, and is removed again, whatever comes out; where deletes are forbidden
-a few bytes stay.
+Owns the tests, not the verdicts. Writes only under ``{prefix}/probe/``, which no reader of an
+archive reads, and deletes everything at the end; without permission to delete, a few bytes stay.
+Refuses to touch any other key.
 """
 
 from __future__ import annotations
@@ -20,29 +20,37 @@ from replicator.store.retry import PROBE_RETRIES, RetryingStore
 
 
 def check_reachable(store: Store, prefix: str) -> None:
-    """List below ``prefix``; raises what the store has against it."""
+    """List below ``prefix``. Raises the store's error."""
     next(store.list(f"{prefix}/" if prefix else ""), None)
 
 
 def check_readable_back(store: Store, prefix: str) -> None:
-    """Store an object and read it back, by range and with its metadata; ``StoreUnsafe`` when
-    anything comes back different."""
+    """Store an object and read it back, by range and with its metadata. ``StoreUnsafe`` if the
+    store returns anything else."""
     body, metadata = bytes(range(256)), {"sha256": "probe", "first-txid": "1"}
     with _scratch(store, prefix) as key:
         store.put(key, body, metadata=metadata)
         if store.get(key) != body or store.get(key, 16, 32) != body[16:48]:
-            raise StoreUnsafe("an object came back with other bytes")
+            raise _unsafe(store, "an object came back with other bytes", code="other_bytes")
         if store.get(key, -16) != body[-16:]:
-            raise StoreUnsafe("the end of an object came back with other bytes")
+            raise _unsafe(
+                store, "the end of an object came back with other bytes", code="other_bytes"
+            )
         if dict(store.head(key).metadata) != metadata:
-            raise StoreUnsafe("the metadata of an object did not come back")
+            raise _unsafe(
+                store, "the metadata of an object did not come back", code="lost_metadata"
+            )
+
+
+def _unsafe(store: Store, message: str, *, code: str) -> StoreUnsafe:
+    return StoreUnsafe(message, url=store.url, code=code)
 
 
 def race_conditional_put(
     store: Store, prefix: str, writers: int = 16, *, patient: Store | None = None
 ) -> int:
-    """How many of ``writers``, appending different bytes under one key at the same instant,
-    were told that they won. ``StoreUnsafe`` if the only winner's bytes are not the ones kept.
+    """The number of successes among ``writers`` that put different bytes under one key at the same
+    time. ``StoreUnsafe`` if there is one, but the store keeps other bytes.
 
     ``patient`` is ``store`` with retries; by default with :data:`.PROBE_RETRIES`.
     """
@@ -57,7 +65,7 @@ def race_conditional_put(
 
 def race_conditional_complete(store: Store, prefix: str, writers: int = 16) -> int:
     """As :func:`race_conditional_put`, but each of ``writers`` completes a multipart upload.
-    SeaweedFS 4.48 keeps puts apart, yet let several completions win in half of 55 races."""
+    SeaweedFS 4.48 lets only one PUT win, but let several completions win in half of 55 races."""
     patient = RetryingStore(store, PROBE_RETRIES)
     with _scratch(store, prefix) as key, contextlib.ExitStack() as cleanup:
         moves = []
@@ -70,7 +78,7 @@ def race_conditional_complete(store: Store, prefix: str, writers: int = 16) -> i
 
 
 def _race(store: Store, key: str, moves: Sequence[Callable[[], None]]) -> int:
-    """Make every move at the same instant; how many were told that they won."""
+    """Make every move at the same time. Returns the number of successes."""
     start = threading.Barrier(len(moves))
 
     def make(move: Callable[[], None]) -> bool:
@@ -84,12 +92,12 @@ def _race(store: Store, key: str, moves: Sequence[Callable[[], None]]) -> int:
     with ThreadPoolExecutor(len(moves)) as pool:
         winners = [number for number, won in enumerate(pool.map(make, moves)) if won]
     if len(winners) == 1 and not _keeps(store, key, _body(winners[0])):
-        raise StoreUnsafe("the store kept another writer's bytes than the winner's")
+        raise _unsafe(store, "the store kept the bytes of a loser", code="other_bytes")
     return len(winners)
 
 
 def _keeps(store: Store, key: str, body: bytes) -> bool:
-    """Whether these are the bytes kept; one bit that flipped on its way back is no proof."""
+    """True if the store keeps these bytes. Reads twice, because a bit may flip in transit."""
     return any(store.get(key) == body for _ in range(2))
 
 
@@ -98,8 +106,8 @@ def _body(writer: int) -> bytes:
 
 
 def completes_conditionally(store: Store, prefix: str) -> bool:
-    """Whether completing a multipart upload respects an object that is there already; of
-    two that race, see :func:`race_conditional_complete`."""
+    """True if the completion of a multipart upload respects an existing object. For two
+    completions at the same time, see :func:`race_conditional_complete`."""
     with _scratch(store, prefix) as key:
         upload_id = store.begin_upload(key)
         try:
@@ -115,7 +123,7 @@ def completes_conditionally(store: Store, prefix: str) -> bool:
 
 @contextlib.contextmanager
 def _scratch(store: Store, prefix: str) -> Iterator[str]:
-    """A key nobody else uses, removed at the end."""
+    """A key of our own, deleted at the end."""
     key = "/".join(filter(None, (prefix, "probe", uuid.uuid4().hex)))
     try:
         yield key

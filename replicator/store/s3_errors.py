@@ -1,7 +1,7 @@
-"""What an S3 answer means to us: pure functions of its status, code and fields.
+"""Interprets the answers of S3: pure functions of status, code and fields.
 
-Owns the table of errors and the proof that an answer says what S3 always says. Refuses to
-guess what it leaves out, and asks nobody anything.
+Owns the table of errors, and the check that an answer has the fields that S3 always sends. Refuses
+to guess a missing field, and any I/O.
 Source: Amazon S3 API reference, "Error responses" and the pages of the single actions.
 """
 
@@ -25,10 +25,9 @@ from replicator.errors import (
     StoreUnsafe,
     UploadMissing,
 )
-from replicator.store.base import ObjectInfo, Part, Parts
+from replicator.store.base import ObjectInfo, Part, Parts, Request
 
-# Codes that say "these credentials", as opposed to "this action". A client made anew may
-# find rotated ones.
+# Codes about the credentials, as opposed to the action. A new client may find rotated ones.
 STALE_IDENTITY = frozenset(
     {
         "ExpiredToken",
@@ -39,19 +38,19 @@ STALE_IDENTITY = frozenset(
         "TokenRefreshRequired",
     }
 )
-PARTIAL = 206  # the status of an answer that holds a range
+PARTIAL = 206  # the status of an answer with a range
 _NOT_UNDERSTOOD = (ConfigError, ReplicatorError, StoreUnsafe)
 _CLOCK_HINT = "set the clock of this machine; the store compares it with its own"
 
 _BY_CODE: dict[str, type[ReplicatorError]] = {
     **dict.fromkeys(STALE_IDENTITY, AccessDenied),
     "AuthorizationHeaderMalformed": ConfigError,  # signed for another region
-    "BadDigest": StoreUnavailable,  # the body was damaged on its way
+    "BadDigest": StoreUnavailable,  # the body was damaged in transit
     "BucketAlreadyExists": ObjectExists,
     "BucketAlreadyOwnedByYou": ObjectExists,
-    "ConditionalRequestConflict": StoreUnavailable,  # 409: a race is still being decided
+    "ConditionalRequestConflict": StoreUnavailable,  # 409: a race is still undecided
     "IncompleteBody": StoreUnavailable,
-    "InvalidPart": UploadMissing,  # a part is gone; the upload has to begin again
+    "InvalidPart": UploadMissing,  # a part is gone; the upload must begin again
     "NoSuchBucket": BucketMissing,
     "NoSuchKey": ObjectMissing,
     "NoSuchUpload": UploadMissing,
@@ -73,24 +72,27 @@ _BY_STATUS: dict[int, type[ReplicatorError]] = {
 }
 
 
-def refusal(code: str, status: int, message: str, what: str) -> ReplicatorError:
-    """The error for an S3 answer to ``what`` ("put wal/1 …").
+def refusal(code: str, status: int, message: str, request: Request) -> ReplicatorError:
+    """The error for S3's answer to ``request``.
 
-    A 404 without one of S3's own codes is not taken for a missing object: a proxy or a web
-    server that is not S3 answers like that too.
+    A 404 without one of S3's own codes is no missing object: a proxy, or a web server that is not
+    S3, answers like that too.
     """
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or _by_class(status)
-    told = ": ".join(filter(None, ("" if code == str(status) else code, message)))
+    details = ": ".join(filter(None, ("" if code == str(status) else code, message)))
     hint = _CLOCK_HINT if code == "RequestTimeTooSkewed" else _HINTS.get(kind, "")
-    return kind(f"{what}: the store answered {status} {told}", hint=hint)
+    return request.error(kind, f"the store answered {status} {details}", hint=hint)
 
 
-def copy_refusal(error: ReplicatorError) -> ReplicatorError:
-    """The same for the copy of a part: its only precondition is about the source, and whatever
-    else is wrong with a request that S3 understands, this store does not."""
+def copy_refusal(error: ReplicatorError, key: str) -> ReplicatorError:
+    """The error for the copy of a part into ``key``.
+
+    A failed precondition is about the source. Any other refusal of a request that S3 accepts means
+    that this store does not support copies.
+    """
     if isinstance(error, ObjectExists):
-        return ObjectMissing(str(error))
-    return CopyRefused(str(error)) if type(error) in _NOT_UNDERSTOOD else error
+        return ObjectMissing(str(error), key=key)
+    return CopyRefused(str(error), key=key) if type(error) in _NOT_UNDERSTOOD else error
 
 
 def _by_class(status: int) -> type[ReplicatorError]:
@@ -108,46 +110,51 @@ _HINTS: dict[type[ReplicatorError], str] = {
 # ----------------------------------------------------------------------- fields
 
 
-def expect(answer: Any, name: str, what: str) -> Any:
-    """What every S3 store says; a proxy's friendly 200 does not."""
+def expect(answer: Any, name: str, request: Request) -> Any:
+    """A field that every S3 store sends; the 200 of a proxy lacks it."""
     value = answer.get(name)
     if value is None or value == "":
-        raise StoreUnavailable(
-            f"{what}: the answer has no {name}", hint="is the endpoint an S3 store?"
+        raise request.error(
+            StoreUnavailable,
+            f"the answer has no {name}",
+            hint="is the endpoint an S3 store?",
+            code="incomplete_answer",
         )
     return value
 
 
 def moment(text: Any) -> dt.datetime | None:
-    """A time as S3 writes it: RFC 3339 in a listing, RFC 9110 in a head; None in any other form.
-    Botocore's own reader knows them all, and takes three quarters of the time of a listing."""
+    """A time in S3's formats, RFC 3339 in a listing, RFC 9110 in a head; None for any other text.
+
+    Botocore's own parser knows many formats, and takes three quarters of the time of a listing.
+    """
     try:
         return (dt.datetime.fromisoformat if text[4:5] == "-" else parsedate_to_datetime)(text)
     except (TypeError, ValueError):
         return None
 
 
-def milliseconds(answer: Any, what: str) -> int:
-    """When the object was last modified, since the epoch."""
-    moment: dt.datetime = expect(answer, "LastModified", what)
+def milliseconds(answer: Any, request: Request) -> int:
+    """The time of the object's last modification, in milliseconds since the epoch."""
+    moment: dt.datetime = expect(answer, "LastModified", request)
     return int(moment.timestamp() * 1000)
 
 
-def listed_object(item: Any, what: str) -> ObjectInfo:
+def listed_object(item: Any, request: Request) -> ObjectInfo:
     """One object of a listing."""
     return ObjectInfo(
-        expect(item, "Key", what), expect(item, "Size", what), milliseconds(item, what)
+        expect(item, "Key", request), expect(item, "Size", request), milliseconds(item, request)
     )
 
 
-def listed_part(item: Any, what: str) -> Part:
+def listed_part(item: Any, request: Request) -> Part:
     """One part of an unfinished upload."""
-    return Part(*(expect(item, name, what) for name in ("PartNumber", "Size", "ETag")))
+    return Part(*(expect(item, name, request) for name in ("PartNumber", "Size", "ETag")))
 
 
 def unambiguous(parts: Parts) -> Parts:
-    """Parts by number. SeaweedFS keeps both of two bodies put under one number; such a part
-    is as good as missing."""
+    """Parts by number. SeaweedFS keeps both of two bodies put under one number; such a part counts
+    as missing."""
     distinct = set(parts)
     bodies = Counter(part.number for part in distinct)
     return sorted(
@@ -156,7 +163,7 @@ def unambiguous(parts: Parts) -> Parts:
 
 
 def range_header(start: int, length: int | None) -> dict[str, str]:
-    """The parameter that asks for these bytes; none for all of them."""
+    """The parameter for these bytes; none for the whole object."""
     if start < 0:
         return {"Range": f"bytes={start}"}
     if start == 0 and length is None:
@@ -165,14 +172,18 @@ def range_header(start: int, length: int | None) -> dict[str, str]:
     return {"Range": f"bytes={start}-{last}"}
 
 
-def checked_range(what: str, answer: Any, data: bytes, start: int, length: int | None) -> bytes:
-    """``data`` cut to what was asked for, after proving that it covers that. (That a body is
-    as long as announced, botocore proves.)"""
+def checked_range(
+    request: Request, answer: Any, data: bytes, start: int, length: int | None
+) -> bytes:
+    """``data`` cut to the wanted range, after the check that it covers the range. (Botocore checks
+    that the body has its declared length.)"""
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.get("ContentRange", ""))
     partial = answer["ResponseMetadata"]["HTTPStatusCode"] == PARTIAL
     held, total = (int(found[1]), int(found[3])) if found else (0, len(data))
     first = start if start >= 0 else max(0, total + start)
     last = total if length is None else min(first + length, total)
     if (partial and not found) or held > first or held + len(data) < last:
-        raise StoreUnavailable(f"{what}: the answer is not the range asked for")
+        raise request.error(
+            StoreUnavailable, "the answer is not the requested range", code="incomplete_answer"
+        )
     return data[first - held : last - held] if held != first or len(data) != last - first else data

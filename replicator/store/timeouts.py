@@ -1,8 +1,7 @@
-"""A store whose unanswered calls are noticed while they hang, and not only once they time out.
+"""Reports calls of a store that get no answer, while they still wait.
 
-A connection that swallows everything gives no error for as long as the timeout of a read; the
-people who watch want to know within seconds. Owns one alarm, which sleeps while no call is
-under way.
+A connection that swallows every packet causes no error until the read timeout, but users want to
+know within seconds. Owns one alarm, which rests while no call is under way. Refuses to end a call.
 """
 
 from __future__ import annotations
@@ -15,53 +14,53 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from replicator.errors import StoreUnavailable
-from replicator.store.base import ObjectInfo, Part, Store
+from replicator.store.base import ObjectInfo, Part, Request, Store
 from replicator.store.wrapper import StoreWrapper
 from replicator.system.scheduler import Scheduler, Task
 
 T = TypeVar("T")
 
 PATIENCE = 4.0  # seconds; SeaweedFS lets the loser of a contended write wait for up to 3
-SLOWEST_LINK = 1 << 20  # bytes a second that a large body is granted
+SLOWEST_LINK = 1 << 20  # bytes a second; a large body may take that long
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    name: str
+    request: Request
     began: float
     until: float
 
 
 class TimedStore(StoreWrapper):
-    """``store``; ``on_overdue`` is called, once for each call, when no answer came in time."""
+    """``store``; calls ``on_overdue`` once for each call without an answer in time."""
 
     def __init__(
         self,
         store: Store,
         on_overdue: Callable[[StoreUnavailable], None],
         *,
-        alarms: Scheduler | None = None,
+        alarms: Scheduler,
         patience: float = PATIENCE,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``alarms`` runs the alarm, beside those of others; by default in a thread of its own."""
+        """``alarms`` runs the alarm. ``patience`` is the time in seconds for a call without a
+        body."""
         super().__init__(store)
-        self._alarms = alarms or Scheduler("replicator-attention", most=1)
-        self._own_alarms = alarms is None
+        self._alarms = alarms
         self._on_overdue = on_overdue
         self._patience = patience
         self._now = now
         self._changed = threading.Lock()
         self._calls: dict[int, _Call] = {}
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._count = 0
         self._closed = False
         self._alarm: Task | None = None
-        self._set = False  # the alarm will look by itself
+        self._set = False  # True if the alarm will run without a wake
 
     @property
     def overdue(self) -> StoreUnavailable | None:
-        """The call that has been waiting for longest beyond its time, None if there is none."""
+        """The error of the overdue call that has waited longest, None if no call is overdue."""
         now = self._now()
         with self._changed:
             late = [call for call in self._calls.values() if call.until <= now]
@@ -69,10 +68,11 @@ class TimedStore(StoreWrapper):
 
     def _error(self, call: _Call) -> StoreUnavailable:
         waited = self._now() - call.began
-        return StoreUnavailable(f"{call.name}: no answer from {self.url} for {waited:.0f} s")
+        message = f"no answer from {self.url} for {waited:.0f} s"
+        return call.request.error(StoreUnavailable, message, code="overdue")
 
     def around(self, call: str, key: str, proceed: Callable[[], T]) -> T:
-        with self._under_way(f"{call} {key}", 0):
+        with self._under_way(call, key):
             return proceed()
 
     def put(
@@ -83,36 +83,37 @@ class TimedStore(StoreWrapper):
         metadata: Mapping[str, str] | None = None,
         if_absent: bool = True,
     ) -> None:
-        with self._under_way(f"put {key}", len(body)):
+        with self._under_way("put", key, len(body)):
             self.inner.put(key, body, metadata=metadata, if_absent=if_absent)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        with self._under_way(f"get {key}", length or 0):
+        with self._under_way("get", key, length or 0):
             return self.inner.get(key, start, length)
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
-        with self._under_way(f"put_part {key}", len(body)):
+        with self._under_way("put_part", key, len(body)):
             return self.inner.put_part(key, upload_id, number, body)
 
     def copy_part(
         self, key: str, upload_id: str, number: int, source: ObjectInfo, start: int, length: int
     ) -> Part:
-        with self._under_way(f"copy_part {key}", length):
+        with self._under_way("copy_part", key, length):
             return self.inner.copy_part(key, upload_id, number, source, start, length)
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         found = self.inner.list(prefix, start_after=start_after)
         while True:
-            with self._under_way(f"list {prefix}", 0):  # whose pages are fetched on the way
+            with self._under_way("list", prefix):  # which fetches a page now and then
                 info = next(found, None)
             if info is None:
                 return
             yield info
 
     @contextmanager
-    def _under_way(self, name: str, size: int) -> Iterator[None]:
+    def _under_way(self, operation: str, key: str, size: int = 0) -> Iterator[None]:
         began = self._now()
-        call = _Call(name, began, began + self._patience + size / SLOWEST_LINK)
+        until = began + self._patience + size / SLOWEST_LINK
+        call = _Call(Request(operation, key), began, until)
         with self._changed:
             self._count += 1
             number = self._count
@@ -123,7 +124,7 @@ class TimedStore(StoreWrapper):
         finally:
             with self._changed:
                 del self._calls[number]
-                self._told.discard(number)
+                self._reported.discard(number)
 
     def _watch(self) -> None:
         if self._set or self._closed:
@@ -135,12 +136,12 @@ class TimedStore(StoreWrapper):
             self._alarm.wake()
 
     def _look(self) -> float | None:
-        """Tell of calls that are late; seconds until something may be late, None while no call
-        is under way."""
+        """Report the overdue calls. Returns the seconds until the next call may be overdue, None
+        if no call is under way."""
         with self._changed:
-            waiting = {n: call for n, call in self._calls.items() if n not in self._told}
+            waiting = {n: call for n, call in self._calls.items() if n not in self._reported}
             late = [n for n, call in waiting.items() if call.until <= self._now()]
-            self._told.update(late)
+            self._reported.update(late)
             rest = [call.until for n, call in waiting.items() if n not in late]
             self._set = bool(rest) and not self._closed
             pause = max(0.01, min(rest) - self._now()) if self._set else None
@@ -149,14 +150,12 @@ class TimedStore(StoreWrapper):
         return pause
 
     def stop(self) -> None:
-        """End the alarm; the store goes on without being watched."""
+        """End the alarm. The store works on, without reports."""
         with self._changed:
             self._closed = True
             alarm = self._alarm
         if alarm is not None:
             alarm.stop()
-        if self._own_alarms:
-            self._alarms.stop()
 
     def close(self) -> None:
         self.stop()

@@ -1,4 +1,7 @@
-"""A store around a store: every call passes one place, where it can be seen or spoilt."""
+"""A store around a store, whose subclasses observe or change every call in one method.
+
+Owns the delegation. Refuses to decide anything.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ T = TypeVar("T")
 
 
 class StoreWrapper(Store):
-    """Hands every call to :meth:`around`, by name, with the key (or prefix) it is about."""
+    """Passes every call to :meth:`around`, with its name and its key (or prefix)."""
 
     def __init__(self, store: Store) -> None:
         self.url = store.url
@@ -24,7 +27,7 @@ class StoreWrapper(Store):
 
     @abc.abstractmethod
     def around(self, call: str, key: str, proceed: Callable[[], T]) -> T:
-        """Do as the subclass means to; ``proceed`` makes the call."""
+        """``proceed`` makes the call. Returns its result, or something else."""
 
     def put(
         self, key: str, body: bytes, *, metadata: Metadata | None = None, if_absent: bool = True

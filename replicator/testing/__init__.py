@@ -1,6 +1,6 @@
 """Tools for tests and for the demo: a real S3 server, and stores that fail by script.
 
-Needs neither pytest nor the CLI. Nothing here is used by a replicator at work.
+Owns the tools of the tests. Refuses to depend on pytest or the CLI; no replicator uses it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from replicator.testing.faulty import (
     raising,
     truncated,
 )
-from replicator.testing.recording import RecordingStore, Request, Write
+from replicator.testing.recording import RecordedCall, RecordingStore, Write
 from replicator.testing.seaweed import SeaweedServer, find_weed
 
 __all__ = [
     "FaultyStore",
     "Hang",
+    "RecordedCall",
     "RecordingStore",
-    "Request",
     "SeaweedServer",
     "Write",
     "answer_lost",

@@ -1,10 +1,11 @@
-"""A store that fails by script: which call, the how-manieth, and what happens to it.
+"""A store that fails by a script of calls, counts and effects.
 
     store = FaultyStore(MemoryStore())
     store.script("put", raising(StoreUnavailable("503")), times=3)
     store.script("put", answer_lost, nth=2, key="wal/")
 
-Owns the script. An effect is a function that is given the call and decides what becomes of it.
+Owns the script. An effect is a function that receives the call and decides its outcome. Refuses to
+fail without a script.
 """
 
 from __future__ import annotations
@@ -33,15 +34,14 @@ def raising(error: ReplicatorError) -> Effect:
 
 
 def answer_lost(proceed: Callable[[], Any]) -> Any:
-    """The call takes effect, but the caller never learns of it."""
+    """The call takes effect, but its answer is lost."""
     proceed()
     raise StoreUnavailable("the answer was lost")
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """The call waits until the test lets it go: ``entered`` is set when it begins to wait,
-    and it proceeds when ``released`` is."""
+    """The call waits until the test sets ``released``. It sets ``entered`` before it waits."""
 
     entered: threading.Event
     released: threading.Event
@@ -57,7 +57,7 @@ def hanging() -> Hang:
 
 
 def truncated(size: int) -> Effect:
-    """A ``get`` returns at most ``size`` bytes, as if the object were no longer."""
+    """A ``get`` returns at most ``size`` bytes, as if the object ended there."""
     return lambda proceed: proceed()[:size]
 
 
@@ -74,7 +74,7 @@ def corrupted(offset: int = 0) -> Effect:
 
 
 def broken_after(count: int, error: ReplicatorError) -> Effect:
-    """A ``list`` yields ``count`` objects and fails then."""
+    """A ``list`` yields ``count`` objects, then fails."""
 
     def effect(proceed: Callable[[], Any]) -> Iterator[ObjectInfo]:
         yield from itertools.islice(proceed(), count)
@@ -91,7 +91,7 @@ class _Rule:
     left: int | None  # matching calls still affected; None: all of them
     key: str
 
-    def strikes(self, call: str, key: str) -> bool:
+    def matches(self, call: str, key: str) -> bool:
         if call != self.call or self.key not in key or self.left == 0:
             return False
         if self.skip:
@@ -103,8 +103,8 @@ class _Rule:
 
 
 class FaultyStore(StoreWrapper):
-    """``store``, except where the script says otherwise. Several rules may strike at once;
-    the one scripted last is outermost. ``calls`` counts every call by name."""
+    """``store``, changed by the script. If several rules match a call, the last one is outermost.
+    ``calls`` counts every call by name."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
@@ -123,14 +123,14 @@ class FaultyStore(StoreWrapper):
             self._rules.append(_Rule(call, effect, nth - 1, times, key))
 
     def heal(self) -> None:
-        """Forget the script; calls that hang go on hanging until they are released."""
+        """Forget the script. Calls that hang still wait until they are released."""
         with self._lock:
             self._rules.clear()
 
     def around(self, call: str, key: str, proceed: Callable[[], T]) -> T:
         with self._lock:
             self.calls[call] = self.calls.get(call, 0) + 1
-            effects = [rule.effect for rule in self._rules if rule.strikes(call, key)]
+            effects = [rule.effect for rule in self._rules if rule.matches(call, key)]
         for effect in effects:
             proceed = _under(effect, proceed)
         return proceed()

@@ -1,8 +1,8 @@
-"""A store that remembers every request, and the oracle that reads the record.
+"""A store that records every request, and two checks of the record.
 
-Owns the record and two properties of it: no key is written twice with different bytes, and
-the log grows without a hole. Belongs directly around the real store, below any faults, so
-that it sees what took effect and not what the caller was told.
+Owns the record and the checks: no key is written twice with different bytes, and the archive grows
+without a hole. Wraps the real store directly, below any injected faults, so that it records the
+effect of a request and not the answer that the caller received. Refuses to change a request.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from replicator.store.base import Metadata, Parts, Store
 from replicator.store.wrapper import StoreWrapper
 
 T = TypeVar("T")
-MUTABLE = "metadata.json"  # for people; the one object that is written again
+MUTABLE = "metadata.json"  # for users; the only object that is rewritten
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One call: ``error`` is the class of what it raised, None when it took effect."""
+class RecordedCall:
+    """One call. ``error`` is the class of its error, None if it took effect."""
 
     call: str
     key: str
@@ -32,7 +32,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One object that came into being, with the facts its metadata told."""
+    """One object that was created, with its metadata."""
 
     key: str
     size: int
@@ -41,14 +41,14 @@ class Write:
 
 
 class RecordingStore(StoreWrapper):
-    """``store``, with ``requests`` in the order they ended and ``writes`` as they took
-    effect."""
+    """``store``, with ``requests`` in the order of their ends, and ``writes`` in the order of
+    their effects."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._lock = threading.Lock()
         self._announced: dict[str, Metadata] = {}
-        self.requests: list[Request] = []
+        self.requests: list[RecordedCall] = []
         self.writes: list[Write] = []
 
     def around(self, call: str, key: str, proceed: Callable[[], T]) -> T:
@@ -60,7 +60,7 @@ class RecordingStore(StoreWrapper):
             raise
         finally:
             with self._lock:
-                self.requests.append(Request(call, key, error))
+                self.requests.append(RecordedCall(call, key, error))
 
     def put(
         self, key: str, body: bytes, *, metadata: Metadata | None = None, if_absent: bool = True
@@ -86,12 +86,12 @@ class RecordingStore(StoreWrapper):
             )
 
     def count(self, *calls: str) -> int:
-        """How many requests there were; all of them, or those of the given names."""
+        """The number of requests, or of those with the given names."""
         with self._lock:
             return sum(1 for request in self.requests if not calls or request.call in calls)
 
     def check(self) -> None:
-        """``AssertionError`` unless each key kept its bytes and the log has no hole."""
+        """``AssertionError`` unless each key kept its bytes and the archive has no hole."""
         with self._lock:
             writes = [write for write in self.writes if not write.key.endswith(MUTABLE)]
         _check_written_once(writes)
@@ -106,8 +106,8 @@ def _check_written_once(writes: list[Write]) -> None:
 
 
 def _check_log(writes: list[Write]) -> None:
-    """Appends under one ``…/wal/`` follow one another without a gap, in the order in which
-    they took effect; where the record begins, the log may begin."""
+    """Check that the segments under one ``…/wal/`` follow one another without a gap, in the order
+    of their effects. The first one may have any txid."""
     heads: dict[str, int] = {}
     for write in writes:
         folder, _, _ = write.key.rpartition("/")
@@ -115,5 +115,5 @@ def _check_log(writes: list[Write]) -> None:
             continue
         first, last = int(write.metadata["first-txid"]), int(write.metadata["last-txid"])
         if first != heads.get(folder, first - 1) + 1:
-            raise AssertionError(f"{write.key} begins at txid {first} behind {heads[folder]}")
+            raise AssertionError(f"{write.key} begins at txid {first}, after {heads[folder]}")
         heads[folder] = last

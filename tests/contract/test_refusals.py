@@ -8,6 +8,7 @@ from replicator.errors import AccessDenied, BucketMissing, ObjectExists, StoreUn
 from replicator.store.base import Part
 from replicator.store.directory import DirectoryStore
 from replicator.store.s3 import S3Store
+from tests.helpers.errors import raises
 
 CALLS = {
     "put": lambda s, k: s.put(k, b"x"),
@@ -88,7 +89,7 @@ def test_a_reader_reads_and_nothing_else(seaweed, seaweed_store, prefix):
 def test_no_credentials_at_all_are_denied_until_there_are_some(seaweed, prefix, monkeypatch):
     """Nothing is remembered of the failure: the same store works once they turn up."""
     store = S3Store(seaweed.bucket, endpoint_url=seaweed.endpoint_url)
-    with pytest.raises(AccessDenied, match="credentials"):
+    with raises(AccessDenied, "no_credentials", key=f"{prefix}/a"):
         store.put(f"{prefix}/a", b"x")
     for name, value in seaweed.environment().items():
         monkeypatch.setenv(name, value)
@@ -117,7 +118,7 @@ def test_a_profile_brings_credentials_and_region(seaweed, prefix, monkeypatch, t
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     store = S3Store(seaweed.bucket, endpoint_url=seaweed.endpoint_url, profile="work")
     store.put(f"{prefix}/a", b"x")
-    assert store._api().meta.region_name == "eu-central-1"
+    assert store.client.api().meta.region_name == "eu-central-1"
 
 
 @each({**CALLS, **PART_CALLS})
@@ -152,9 +153,9 @@ def test_both_kinds_of_checksums_work(request, kind, checksums, prefix):
     plain = request.getfixturevalue(f"{kind}_store")
     store = S3Store(
         plain._bucket,
-        endpoint_url=plain._endpoint_url,
+        endpoint_url=plain.client.settings.endpoint_url,
         checksums=checksums,
-        credentials=plain._credentials,
+        credentials=plain.client.settings.credentials,
     )
     for size in (0, 100, 3 << 20):
         store.put(f"{prefix}/{size}", bytes(size))

@@ -1,6 +1,7 @@
 """The real server and the proxy in front of it, which other tests stand on."""
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from replicator.errors import AccessDenied, StoreUnavailable
 from replicator.store.retry import RetryingStore, RetryPolicy
 from replicator.store.s3 import S3Store
 from replicator.testing import SeaweedServer
-from replicator.testing import seaweed as module
+from replicator.testing.seaweed import free_ports
+from tests.helpers.errors import raises
 from tests.helpers.proxy import FaultProxy, corrupt, delay
 from tests.helpers.replication import wait_for
 
@@ -74,19 +76,21 @@ def test_a_server_that_was_never_started_can_be_stopped():
     SeaweedServer().stop()
 
 
-def test_a_busy_port_is_avoided(monkeypatch):
+def test_a_busy_port_is_avoided():
     """The server ends when a port is taken meanwhile; it is started with others, and what
     it kept of its own is removed at the end."""
-    real, calls = module._free_ports, []
+    calls = []
 
     def ports():
-        calls.append(real())
+        calls.append(free_ports())
         if len(calls) == 1:
             return {**calls[0], "master.port": busy.getsockname()[1]}
         return calls[-1]
 
-    monkeypatch.setattr(module, "_free_ports", ports)
-    with socket.create_server(("127.0.0.1", 0)) as busy, SeaweedServer() as server:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as busy,
+        SeaweedServer(choose_ports=ports) as server,
+    ):
         assert len(calls) == 2
         server.store().put("a", b"x")
         directory = server._directory
@@ -94,14 +98,13 @@ def test_a_busy_port_is_avoided(monkeypatch):
 
 
 @pytest.mark.parametrize("taken", ["itself", "its twin"])
-def test_only_free_pairs_of_ports_are_chosen(monkeypatch, taken):
+def test_only_free_pairs_of_ports_are_chosen(taken):
     """A port is passed over when it, or its twin 10 000 above, is taken."""
-    first = module._free_ports()["s3.port"]
-    real, choices = module.secrets.randbelow, iter([first - 12_000])
-    monkeypatch.setattr(module.secrets, "randbelow", lambda n: next(choices, real(n)))
+    first = free_ports()["s3.port"]
+    choices = iter([first - 12_000])
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", first + (10_000 if taken == "its twin" else 0)))
-        ports = module._free_ports()
+        ports = free_ports(lambda n: next(choices, secrets.randbelow(n)))
     assert len(set(ports.values())) == 10
     assert first not in ports.values()
     assert all(
@@ -110,14 +113,14 @@ def test_only_free_pairs_of_ports_are_chosen(monkeypatch, taken):
     )
 
 
-def test_a_server_that_never_starts_is_told(monkeypatch, tmp_path):
-    """With its last words."""
+def test_a_server_that_never_starts_is_an_error(tmp_path):
+    """With the last lines of its log."""
     failing = tmp_path / "weed"
     failing.write_text("#!/bin/sh\necho 'no such flag' >&2\nexit 1\n")
     failing.chmod(0o755)
-    monkeypatch.setattr(module, "find_weed", lambda: str(failing))
-    with pytest.raises(StoreUnavailable, match="no such flag"):
-        SeaweedServer(tmp_path / "objects").start()
+    with raises(StoreUnavailable) as caught:
+        SeaweedServer(tmp_path / "objects", find=lambda: str(failing)).start()
+    assert "no such flag" in str(caught.value)
 
 
 def test_the_server_asks_for_credentials(seaweed):
