@@ -371,6 +371,7 @@ class JumpingClock:
 
 @pytest.fixture
 def cluster(tmp_path, seed, monkeypatch):
+    """Hosts that share one store, with a jumping clock and small parts."""
     rng = random.Random(seed)
     clock = JumpingClock(random.Random(seed + 1))
     monkeypatch.setattr("replicator.system.clock.now_ms", clock)

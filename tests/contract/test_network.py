@@ -34,15 +34,16 @@ NOON = "Wed, 21 Oct 2015 12:00:00 GMT"
 
 
 @pytest.fixture
-def store(seaweed, fault_proxy):
-    store = S3Store(
+def proxied_store(seaweed, fault_proxy):
+    """A store whose requests pass through `fault_proxy`."""
+    proxied_store = S3Store(
         seaweed.bucket,
         endpoint_url=fault_proxy.url,
         read_timeout=5,
         credentials=(seaweed.access_key, seaweed.secret_key),
     )
-    yield store
-    store.close()
+    yield proxied_store
+    proxied_store.close()
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ def nowhere():
 
 @pytest.fixture
 def scripted(nowhere):
+    """A store on a server that gives scripted answers."""
     store = S3Store("b", endpoint_url=nowhere.url, credentials=("a", "b"), read_timeout=5)
     yield store
     store.close()
@@ -70,16 +72,16 @@ def raw(code, body=b"", **headers):
 
 @pytest.mark.parametrize("size", [10, 3 << 20])
 @pytest.mark.parametrize("fault", [reset, reset_early, drop_answer], ids=lambda f: f.__name__)
-def test_a_reset_may_pass(store, fault_proxy, prefix, fault, size):
+def test_a_reset_may_pass(proxied_store, fault_proxy, prefix, fault, size):
     """Before or after the body, handed on or not: later may be better, and later is."""
     fault_proxy.fault(fault, method="PUT")
     with pytest.raises(StoreUnavailable):
-        store.put(f"{prefix}/a", bytes(size))
+        proxied_store.put(f"{prefix}/a", bytes(size))
     if fault is drop_answer:
         with pytest.raises(ObjectExists):
-            store.put(f"{prefix}/a", bytes(size))
+            proxied_store.put(f"{prefix}/a", bytes(size))
     else:
-        store.put(f"{prefix}/a", bytes(size))
+        proxied_store.put(f"{prefix}/a", bytes(size))
 
 
 def test_a_hanging_answer_is_given_up(seaweed, fault_proxy, prefix):
@@ -105,13 +107,13 @@ def test_a_hanging_answer_is_given_up(seaweed, fault_proxy, prefix):
     ids=["get", "range", "tail"],
 )
 @pytest.mark.parametrize("kept", [0, 1, 70_000])
-def test_a_body_cut_short_is_no_object(store, fault_proxy, prefix, ask, kept):
+def test_a_body_cut_short_is_no_object(proxied_store, fault_proxy, prefix, ask, kept):
     """However much of it came."""
-    store.put(f"{prefix}/a", BIG)
+    proxied_store.put(f"{prefix}/a", BIG)
     fault_proxy.fault(truncate(kept), method="GET")
     with pytest.raises(StoreUnavailable):
-        ask(store, f"{prefix}/a")
-    assert ask(store, f"{prefix}/a")
+        ask(proxied_store, f"{prefix}/a")
+    assert ask(proxied_store, f"{prefix}/a")
 
 
 def test_a_body_that_stops_coming_is_given_up(nowhere):
@@ -128,23 +130,23 @@ def test_a_body_that_stops_coming_is_given_up(nowhere):
         store.get("k")
 
 
-def test_a_body_corrupted_on_its_way_is_refused_and_may_pass(store, fault_proxy, prefix):
+def test_a_body_corrupted_on_its_way_is_refused_and_may_pass(proxied_store, fault_proxy, prefix):
     """The server checks our digest, small or large; the error is one worth another try."""
     for size in (10, 3 << 20):
         fault_proxy.fault(corrupt_request, method="PUT")
         with pytest.raises(StoreUnavailable):
-            store.put(f"{prefix}/{size}", bytes(size))
+            proxied_store.put(f"{prefix}/{size}", bytes(size))
         with pytest.raises(ObjectMissing):
-            store.head(f"{prefix}/{size}")
+            proxied_store.head(f"{prefix}/{size}")
 
 
-def test_a_part_corrupted_on_its_way_is_refused(store, fault_proxy, prefix):
+def test_a_part_corrupted_on_its_way_is_refused(proxied_store, fault_proxy, prefix):
     """Parts carry a digest as well."""
-    upload_id = store.begin_upload(f"{prefix}/a")
+    upload_id = proxied_store.begin_upload(f"{prefix}/a")
     fault_proxy.fault(corrupt_request, method="PUT")
     with pytest.raises(StoreUnavailable):
-        store.put_part(f"{prefix}/a", upload_id, 1, b"part")
-    store.abort_upload(f"{prefix}/a", upload_id)
+        proxied_store.put_part(f"{prefix}/a", upload_id, 1, b"part")
+    proxied_store.abort_upload(f"{prefix}/a", upload_id)
 
 
 @pytest.mark.parametrize(
@@ -435,9 +437,9 @@ def test_a_server_without_ranges_is_bearable(scripted, nowhere):
     assert scripted.get("k", -3) == b"789"
 
 
-def test_a_large_refused_body_is_told_as_refused(store, fault_proxy, seaweed, prefix):
+def test_a_large_refused_body_is_told_as_refused(proxied_store, fault_proxy, seaweed, prefix):
     """The answer comes before the body is sent, and is read instead of a reset."""
-    store.put(f"{prefix}/a", b"x")
+    proxied_store.put(f"{prefix}/a", b"x")
     with pytest.raises(ObjectExists):
         S3Store(
             seaweed.bucket,
@@ -460,26 +462,26 @@ def test_only_large_bodies_wait_for_leave(scripted, nowhere):
     assert [b"expect: 100-continue" in head for head in heads] == [False, False, False, True]
 
 
-def test_one_request_per_call(store, fault_proxy, prefix):
+def test_one_request_per_call(proxied_store, fault_proxy, prefix):
     """botocore retries nothing by itself, and nothing is asked that need not be."""
-    store.put(f"{prefix}/a", b"x")
-    store.get(f"{prefix}/a", 0, 1)
-    store.head(f"{prefix}/a")
-    list(store.list(f"{prefix}/"))
+    proxied_store.put(f"{prefix}/a", b"x")
+    proxied_store.get(f"{prefix}/a", 0, 1)
+    proxied_store.head(f"{prefix}/a")
+    list(proxied_store.list(f"{prefix}/"))
     fault_proxy.fault(status(503, "SlowDown"), times=None)
     with pytest.raises(StoreUnavailable):
-        store.put(f"{prefix}/b", b"x")
+        proxied_store.put(f"{prefix}/b", b"x")
     assert [method for method, _, _ in fault_proxy.requests] == ["PUT", "GET", "HEAD", "GET", "PUT"]
 
 
-def test_a_refusing_proxy_comes_back(store, fault_proxy, prefix):
+def test_a_refusing_proxy_comes_back(proxied_store, fault_proxy, prefix):
     """Down and up again at the same address: the same store goes on."""
-    store.put(f"{prefix}/a", b"x")
+    proxied_store.put(f"{prefix}/a", b"x")
     fault_proxy.down()
     with pytest.raises(StoreUnavailable):
-        store.get(f"{prefix}/a")
+        proxied_store.get(f"{prefix}/a")
     fault_proxy.up()
-    assert store.get(f"{prefix}/a") == b"x"
+    assert proxied_store.get(f"{prefix}/a") == b"x"
 
 
 ERROR = b"<Error><Code>%s</Code><Message>no</Message></Error>"

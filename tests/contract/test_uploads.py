@@ -14,6 +14,7 @@ PARTS = [bytes([n]) * (5 * MIB) for n in (1, 2)] + [b"the end"]
 
 @pytest.fixture
 def key(prefix):
+    """The key of a snapshot in the prefix of the test."""
     return f"{prefix}/snapshots/1.sqlite.zst"
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("sqlite3"), reason="needs the t
 
 
 @pytest.fixture
-def reader(tmp_path):
+def reader_environment(tmp_path):
     """An environment with the program in its PATH, and a server with the bucket `backups`."""
     with SeaweedServer(bucket="backups") as server:
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
@@ -66,7 +66,7 @@ def steps(page):
         )
 
 
-def test_the_quick_start_works_as_it_is_written(reader, tmp_path):
+def test_the_quick_start_works_as_it_is_written(reader_environment, tmp_path):
     """Every `sh` line from the database to the drill, in order. The server is this test's own,
     so its address and keys replace those of the page; installing is left to the reader."""
     lines = []
@@ -74,7 +74,7 @@ def test_the_quick_start_works_as_it_is_written(reader, tmp_path):
         if heading[:2] not in ("1.", "2."):
             lines += typed
     assert sum(line.startswith("replicator ") for line in lines) >= 10
-    out = bash("\n".join(lines), tmp_path, reader | {"REPLICATOR_BUCKET": "backups"})
+    out = bash("\n".join(lines), tmp_path, reader_environment | {"REPLICATOR_BUCKET": "backups"})
     assert "healthy" in out
     assert "Ada\nGrace" in out  # before.db
     assert out.count("Grace\n") >= 2  # and app.db, restored
@@ -109,7 +109,7 @@ def test_the_quick_start_works_with_a_directory(tmp_path):
     assert bash("\n".join(lines), tmp_path, environment).endswith("Ada\nGrace\n")
 
 
-def test_the_commands_of_the_readme_work(reader, tmp_path):
+def test_the_commands_of_the_readme_work(reader_environment, tmp_path):
     """Usage, as it is written, but for the credentials; `run` in the background."""
     (typed,) = [typed for heading, typed in steps("README.md") if heading == "Usage"]
     assert typed[0].startswith("export AWS_ACCESS_KEY_ID=")
@@ -125,13 +125,13 @@ def test_the_commands_of_the_readme_work(reader, tmp_path):
     ]
     at = next(at for at, line in enumerate(lines) if line.startswith("replicator status"))
     lines[at:at] = [f"{docs.shlex.join(docs.command(run))} &", FOLLOWING]
-    out = bash("\n".join(lines), tmp_path, reader)
+    out = bash("\n".join(lines), tmp_path, reader_environment)
     assert "healthy" in out
     assert out.endswith("0\n")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
-def test_the_python_of_a_page_works(page, reader, tmp_path):
+def test_the_python_of_a_page_works(page, reader_environment, tmp_path):
     """All blocks of the page, one after another, in one directory with the database."""
     subprocess.run(["sqlite3", "app.db", "CREATE TABLE t (x)"], cwd=tmp_path, check=True)
     found = list(docs.blocks(docs.TOP / page, "python"))
@@ -140,7 +140,7 @@ def test_the_python_of_a_page_works(page, reader, tmp_path):
         done = subprocess.run(
             [sys.executable, "-W", "error::SyntaxWarning", "-c", block.text],
             cwd=tmp_path,
-            env=reader,
+            env=reader_environment,
             capture_output=True,
             text=True,
             timeout=LONG,

@@ -23,6 +23,7 @@ def prefix():
 
 @pytest.fixture
 def memory_store():
+    """An empty store in memory."""
     return MemoryStore()
 
 
@@ -34,6 +35,7 @@ def store(memory_store):
 
 @pytest.fixture
 def directory_store(tmp_path):
+    """A store on the directory ``store``."""
     root = tmp_path / "store"
     root.mkdir()
     return DirectoryStore(root)
@@ -53,6 +55,7 @@ def moto_server(clean_environment):
 
 @pytest.fixture
 def moto_store(moto_server):
+    """A store on a bucket of its own on the moto server."""
     store = S3Store(
         f"bucket-{secrets.token_hex(6)}",
         endpoint_url=moto_server,
@@ -73,6 +76,7 @@ def seaweed(clean_environment):
 
 @pytest.fixture
 def seaweed_store(seaweed):
+    """A store on the bucket of the SeaweedFS server."""
     store = seaweed.store()
     yield store
     store.close()

@@ -98,11 +98,13 @@ def test_a_draw_reads_what_was_asked_for(sizes, amount, seed):
 
 
 def test_a_share_is_of_the_bytes():
+    """A sample of 50 % selects half of the bytes."""
     chosen = Sample.parse("50%").choose(items(*[10] * 10), now_ms=0, seed=3)
     assert sum(limit for _, limit in chosen) == 50
 
 
 @pytest.mark.parametrize("text", ["", "0%", "100.5%", "1/0", "2/7", "some", "-5M", "1/123456"])
 def test_what_is_no_sample_is_refused(text):
+    """Text that is no sample is a ConfigError."""
     with pytest.raises(ConfigError, match="sample"):
         Sample.parse(text)

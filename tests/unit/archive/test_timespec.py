@@ -59,5 +59,6 @@ def test_unreadable(text):
 
 
 def test_text_reads_back():
+    """A time written as text parses to the same millisecond."""
     assert to_text(NOW) == "2023-11-14T22:13:20.500Z"
     assert to_ms(to_text(NOW), 0) == NOW

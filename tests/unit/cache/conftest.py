@@ -29,5 +29,6 @@ def filled(tmp_path_factory):
 
 @pytest.fixture
 def filled_cache(filled, tmp_path):
+    """A copy of the directory of a filled cache."""
     shutil.copytree(filled[0], tmp_path / "cache")
     return tmp_path / "cache"

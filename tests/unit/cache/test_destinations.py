@@ -21,11 +21,13 @@ SECOND = "second"
 
 @pytest.fixture
 def ledger_path(tmp_path):
+    """The path of a ledger that does not exist yet."""
     return tmp_path / "state.db"
 
 
 @pytest.fixture
 def ledger(ledger_path):
+    """An empty ledger."""
     ledger = Ledger(ledger_path, Files())
     yield ledger
     ledger.close()

@@ -59,6 +59,7 @@ SETTLED = [
 
 @pytest.fixture
 def old_cache_directory(tmp_path):
+    """A copy of a cache in the first format."""
     shutil.copytree(FIXTURE / "cache", tmp_path / "cache")
     return tmp_path / "cache"
 

@@ -23,11 +23,13 @@ class SmallDisk(Files):
 
 @pytest.fixture
 def disk():
+    """A disk with little space."""
     return SmallDisk()
 
 
 @pytest.fixture
 def replicator(app, disk):
+    """A replicator on the small disk that has uploaded everything."""
     with SqliteReplicator(config_for(app.path), store=HookedStore(), files=disk) as replicator:
         replicator.flush(LONG)
         yield replicator

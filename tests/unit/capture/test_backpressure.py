@@ -9,22 +9,18 @@ from replicator.capture.backpressure import WriterBackpressure
 from replicator.capture.limits import CaptureLimits
 from replicator.errors import DatabaseBusy
 from replicator.metrics import Metrics
-from tests.helpers.replication import App
 
-
-@pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db") as app:
-        app.insert(3)
-        yield app
+pytestmark = pytest.mark.app(rows=3)
 
 
 @pytest.fixture
 def brake(database):
+    """The backpressure on writers of the database."""
     return WriterBackpressure(database, Metrics(), CaptureLimits())
 
 
 def test_nobody_writes_while_writers_are_stopped(app, brake):
+    """A blocked writer finds the database locked, and writes again after the block."""
     app.run("PRAGMA busy_timeout=0")
     with brake.block() as held:
         assert held
@@ -36,6 +32,7 @@ def test_nobody_writes_while_writers_are_stopped(app, brake):
 
 
 def test_a_writer_in_the_middle_of_its_transaction_is_left_alone(app, brake):
+    """While a write transaction is open, a block gives up without the write lock."""
     app.run("BEGIN IMMEDIATE")
     with brake.block(0.01) as held:
         assert not held

@@ -12,15 +12,9 @@ from replicator.format.segment import decode_segment
 from replicator.sqlite.live import WalFile
 from replicator.store.memory import MemoryStore
 from replicator.system.paths import wal_path
-from tests.helpers.replication import App, replicating, wait_for
+from tests.helpers.replication import replicating, wait_for
 
 TICK_MS = 10  # a file's modification time may be that old: the kernel takes it from its last tick
-
-
-@pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db") as app:
-        yield app
 
 
 def captured(app):

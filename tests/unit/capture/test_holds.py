@@ -18,6 +18,8 @@ from tests.helpers.bucket import plain_state
 from tests.helpers.oracle_wal import overlay
 from tests.helpers.replication import App, frames_in, image_of, wait_for
 
+pytestmark = pytest.mark.app(rows=30, timeout=0)
+
 SHORT = CaptureLimits(roll_over_frames=8)
 
 
@@ -90,21 +92,15 @@ class Follow:
 
 
 @pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db") as app:
-        app.run("PRAGMA busy_timeout=0")
-        app.insert(30)
-        yield app
-
-
-@pytest.fixture
-def limits():
+def short_limits():
+    """Limits with short WALs."""
     return SHORT
 
 
 @pytest.fixture
-def follow(app, limits):
-    follow = Follow(app.path, limits)
+def follow(app, short_limits):
+    """A capture that follows the application."""
+    follow = Follow(app.path, short_limits)
     yield follow
     follow.close()
 
@@ -138,7 +134,7 @@ def test_a_log_rolls_over_when_it_is_long(app, follow):
 
 
 @pytest.mark.parametrize("step", ["settle", "backfill"])
-def test_nothing_is_copied_into_what_was_put_in_the_place(tmp_path, app, limits, step):
+def test_nothing_is_copied_into_what_was_put_in_the_place(tmp_path, app, short_limits, step):
     """The log is removed and another database copied over the file at the worst moment, when the
     roll-over is about to have the old log copied: not a byte of the new file changes."""
     other = tmp_path / "other.db"
@@ -153,7 +149,7 @@ def test_nothing_is_copied_into_what_was_put_in_the_place(tmp_path, app, limits,
             subprocess.run(["cp", other, app.path], check=True)
             return found
 
-    follow = Follow(app.path, limits, holds=Replaced)
+    follow = Follow(app.path, short_limits, holds=Replaced)
     app.insert(30)
     follow.take()
     if step == "backfill":
@@ -310,8 +306,11 @@ def test_a_log_without_a_commit_is_not_held_yet(app, follow):
     assert follow.state == image_of(app.path)
 
 
-@pytest.mark.parametrize("limits", [replace(SHORT, checkpoint_patience=0.0)], ids=["impatient"])
+@pytest.mark.parametrize(
+    "short_limits", [replace(SHORT, checkpoint_patience=0.0)], ids=["impatient"]
+)
 def test_mark_zero_is_kept_while_an_older_checkpoint_runs_that_may_copy_the_old_log(app, follow):
+    """Mark zero stays while a checkpoint runs that may still copy the old WAL."""
     waiting(app, follow)
     app.insert(5)
     assert follow.reader.look()
@@ -320,7 +319,7 @@ def test_mark_zero_is_kept_while_an_older_checkpoint_runs_that_may_copy_the_old_
     assert follow.holds.waiting
 
 
-@pytest.mark.parametrize("limits", [CaptureLimits()], ids=["default"])
+@pytest.mark.parametrize("short_limits", [CaptureLimits()], ids=["default"])
 def test_a_hold_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, follow):
     """A hold may land on mark zero by itself, and the log be reset in the middle of a roll-over.
     While a checkpoint that began before is still running, that hold must not be given back: the
@@ -353,16 +352,11 @@ def test_a_hold_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, follow)
 
 
 @pytest.fixture
-def default_limits():
-    return CaptureLimits()
-
-
-@pytest.fixture
-def left(tmp_path, default_limits):
+def left(tmp_path, limits):
     """A database whose application has gone, its log held by nobody but us."""
     with App(tmp_path / "app.db") as app:
         app.insert(30)
-    follow = Follow(tmp_path / "app.db", default_limits)
+    follow = Follow(tmp_path / "app.db", limits)
     written_by_another(follow)
     follow.round()
     yield follow
@@ -405,7 +399,7 @@ def test_the_log_goes_when_the_application_has_gone(left):
         assert log.stat().st_size == 0
 
 
-@pytest.mark.parametrize("default_limits", [CaptureLimits(settled_ns=1 << 62)], ids=["never"])
+@pytest.mark.parametrize("limits", [CaptureLimits(settled_ns=1 << 62)], ids=["never"])
 def test_a_file_just_written_is_not_left_yet(left):
     """Two writes within one tick of the kernel's clock look the same."""
     assert not left.holds.truncate_wal_if_idle()
@@ -441,7 +435,7 @@ def test_whoever_writes_while_the_log_goes_is_caught_up(left):
         wait_for(left.holds.truncate_wal_if_idle)
 
 
-@pytest.mark.parametrize("limits", [CaptureLimits()], ids=["default"])
+@pytest.mark.parametrize("short_limits", [CaptureLimits()], ids=["default"])
 def test_an_application_that_stays_keeps_its_log(app, follow):
     """Nothing is done beside a connection, however quiet."""
     follow.round()

@@ -13,27 +13,10 @@ from replicator.sqlite.live import LiveDatabase
 from tests.helpers.bucket import plain_state
 from tests.helpers.replication import App, image_of
 
+pytestmark = pytest.mark.app(rows=120)
+
 LIMITS = CaptureLimits()
 SMALL = CaptureLimits(chunk_bytes=2 * 4120, hold_bytes=0)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def app(path):
-    with App(path) as app:
-        app.insert(120)
-        yield app
-
-
-@pytest.fixture
-def database(app):
-    database = LiveDatabase(app.path)
-    yield database
-    database.close()
 
 
 def read_whole(image, between=lambda: None, step=3):

@@ -19,18 +19,14 @@ from replicator.system.paths import wal_path
 from tests.helpers.oracle_wal import overlay, read_wal
 from tests.helpers.replication import App, frames_in
 
+pytestmark = pytest.mark.app(cache_pages=10, empty_wal=True)
+
 ALL = 1 << 60
 
 
 @pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db", cache_pages=10) as app:
-        app.checkpoint("TRUNCATE")
-        yield app
-
-
-@pytest.fixture
 def reader(app):
+    """A reader of the application's WAL."""
     return reader_of(app)
 
 

@@ -113,12 +113,8 @@ class Bench:
 
 
 @pytest.fixture
-def limits():
-    return CaptureLimits()
-
-
-@pytest.fixture
 def bench(tmp_path, limits):
+    """A segmenter with its input and output."""
     bench = Bench(tmp_path, limits=limits)
     yield bench
     bench.close()

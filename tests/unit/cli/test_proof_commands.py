@@ -18,6 +18,7 @@ from tests.helpers.replication import wait_for
 
 @pytest.fixture
 def users_db(tmp_path):
+    """The path of a database with a table ``users`` and without an open connection."""
     path = tmp_path / "app.db"
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
@@ -85,6 +86,7 @@ def test_verify_names_what_is_missing(run, users_url, tmp_path):
 
 
 def test_verify_in_json_is_the_report_and_the_code(run, users_url, tmp_path):
+    """With --json, verify prints its report and exits with its code."""
     spoil(tmp_path)
     code, out, _ = run("verify", "--url", users_url, "--sample", "100%", "--seed", 7, "--json")
     report = json.loads(out)
@@ -129,6 +131,7 @@ def test_verify_has_the_sidecar_repair_the_present(run, users_url, tmp_path, use
 
 
 def test_a_sidecar_that_does_not_answer_is_told(run, users_url, tmp_path, users_db):
+    """verify reports that no sidecar could repair the damage."""
     spoil(tmp_path)
     _, out, _ = run("verify", "--url", users_url, "--data", "--database", users_db)
     assert "not repaired: no sidecar answers" in out
@@ -137,6 +140,7 @@ def test_a_sidecar_that_does_not_answer_is_told(run, users_url, tmp_path, users_
 
 
 def test_a_sound_present_is_said_to_be_sound(capsys):
+    """A repair that was not needed is reported as such."""
     sidecar.show_repair({"repair": {"txid": 1234, "action": "none"}})
     assert capsys.readouterr().out == "no repair needed: transaction 1,234 is restorable\n"
     sidecar.show_repair({})
@@ -147,6 +151,7 @@ def test_a_sound_present_is_said_to_be_sound(capsys):
 
 
 def test_a_drill_says_what_it_proved(run, users_url, tmp_path):
+    """drill prints the transaction, its checks and its record."""
     code, out, _ = run(
         "drill",
         "--url",
@@ -163,6 +168,7 @@ def test_a_drill_says_what_it_proved(run, users_url, tmp_path):
 
 
 def test_a_drill_in_json(run, users_url):
+    """With --json, drill prints its report."""
     code, out, _ = run("drill", "--url", users_url, "--json", "--txid", 2)
     assert (code, json.loads(out)["restore"]["txid"]) == (0, 2)
 
@@ -206,6 +212,7 @@ def test_the_status_shows_the_newest_proof(capsys, users_db, bucket_url):
 
 
 def test_diff_shows_tables_and_rows(run, users_url):
+    """diff counts inserted, deleted and updated rows of each table."""
     code, out, _ = run("diff", "--url", users_url, "--from", "2", "--to", "4")
     assert code == 0
     assert "from   transaction 2, committed " in out
@@ -221,6 +228,7 @@ def test_diff_shows_tables_and_rows(run, users_url):
 
 
 def test_diff_shows_the_schema_and_what_is_unknown(capsys):
+    """diff prints changes of the schema and tables that it cannot compare."""
     from replicator.sqlite.compare import SchemaChange, TableChange
 
     point = Point(1, None, 10, 4096)

@@ -88,12 +88,14 @@ class Replicator:
 
 @pytest.fixture
 def short_path():
+    """The path of a database, short enough for the address of a socket in its directory."""
     with tempfile.TemporaryDirectory(prefix="short-") as home:
         yield str(Path(home) / "app.db")
 
 
 @pytest.fixture
 def answering_sidecar(short_path):
+    """A sidecar that answers at the control socket."""
     replicator = Replicator()
     directory = Path(short_path).with_name(".app.db-replicator")
     directory.mkdir()

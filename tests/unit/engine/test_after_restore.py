@@ -17,64 +17,65 @@ LONG = 60.0
 
 
 @pytest.fixture
-def path(tmp_path):
+def lost_path(tmp_path):
+    """The path of a database in a directory of its own."""
     (tmp_path / "app").mkdir()
     return tmp_path / "app" / "app.db"
 
 
 @pytest.fixture
-def past(path):
+def past(lost_path):
     """A store that holds three transactions of a database which is lost, and its cache."""
     store = MemoryStore()
-    with App(path) as app, replicating(path, store) as replicator:
+    with App(lost_path) as app, replicating(lost_path, store) as replicator:
         replicator.flush(LONG)
         app.insert()
         middle = replicator.flush(LONG)
         app.insert()
         last = replicator.flush(LONG)
     for name in ("app.db", "app.db-wal", "app.db-shm"):
-        path.with_name(name).unlink(missing_ok=True)
+        lost_path.with_name(name).unlink(missing_ok=True)
     return store, middle, last
 
 
-def test_the_newest_state_goes_on_without_a_snapshot(past, path, tmp_path):
+def test_the_newest_state_goes_on_without_a_snapshot(past, lost_path, tmp_path):
     """The same generation, although the cache is gone too; the note has served its turn."""
     store, _, last = past
-    shutil.rmtree(path.with_name(".app.db-replicator"))
-    restore(store=store, prefix="app.db", output=path)
-    assert restored_txid(path) == last.txid
-    with App(path) as app, replicating(path, store) as replicator:
+    shutil.rmtree(lost_path.with_name(".app.db-replicator"))
+    restore(store=store, prefix="app.db", output=lost_path)
+    assert restored_txid(lost_path) == last.txid
+    with App(lost_path) as app, replicating(lost_path, store) as replicator:
         assert replicator.flush(LONG) == last
         app.insert()
         position = replicator.flush(LONG)
     assert position.generation == last.generation
     assert position.txid == last.txid + 1
-    assert not restore_marker_path(path).exists()
+    assert not restore_marker_path(lost_path).exists()
     assert restored(store, tmp_path)[1] == app.image()
 
 
-def test_a_note_that_cannot_be_written_is_no_failure(past, path, caplog):
+def test_a_note_that_cannot_be_written_is_no_failure(past, lost_path, caplog):
     """The database is in its place already; what is missing is said, and replication goes on."""
     store, _, last = past
     files = StrikingFiles(name_of)
     files.strike(("write", "note"), 1, errno.ENOSPC, lasting=False)
-    assert restore(store=store, prefix="app.db", output=path, files=files).txid == last.txid
+    assert restore(store=store, prefix="app.db", output=lost_path, files=files).txid == last.txid
     assert "no space left on device; so a replicator cannot tell" in caplog.text
-    assert restored_txid(path) is None
-    with App(path), replicating(path, store) as replicator:
+    assert restored_txid(lost_path) is None
+    with App(lost_path), replicating(lost_path, store) as replicator:
         assert replicator.flush(LONG) == last
 
 
 @pytest.mark.parametrize("cache", ["kept", "lost"])
-def test_an_older_state_is_the_next_transaction(past, path, tmp_path, caplog, cache):
+def test_an_older_state_is_the_next_transaction(past, lost_path, tmp_path, caplog, cache):
     """The log never goes back: with the cache only the pages that differ are sent, without it
     a generation begins; either way the reason names the restore, and the later past stays."""
     store, middle, last = past
     caplog.set_level("INFO")
     if cache == "lost":
-        shutil.rmtree(path.with_name(".app.db-replicator"))
-    restore(store=store, prefix="app.db", output=path, txid=middle.txid)
-    with App(path) as app, replicating(path, store) as replicator:
+        shutil.rmtree(lost_path.with_name(".app.db-replicator"))
+    restore(store=store, prefix="app.db", output=lost_path, txid=middle.txid)
+    with App(lost_path) as app, replicating(lost_path, store) as replicator:
         position = replicator.flush(LONG)
     assert (position.generation == last.generation) == (cache == "kept")
     assert f"it was restored to txid {middle.txid}" in caplog.text
@@ -85,8 +86,8 @@ def test_an_older_state_is_the_next_transaction(past, path, tmp_path, caplog, ca
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"txid": "soon"}', '{"tx": 1}'])
-def test_a_note_that_says_nothing_is_none(path, text):
+def test_a_note_that_says_nothing_is_none(lost_path, text):
     """Whatever lies there, it explains or it does not; nothing depends on it."""
-    restore_marker_path(path).parent.mkdir()
-    restore_marker_path(path).write_text(text)
-    assert restored_txid(path) is None
+    restore_marker_path(lost_path).parent.mkdir()
+    restore_marker_path(lost_path).write_text(text)
+    assert restored_txid(lost_path) is None

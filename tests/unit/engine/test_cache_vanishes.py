@@ -7,20 +7,9 @@ from contextlib import suppress
 import pytest
 
 from replicator.errors import NotDurable, StoreUnavailable
-from tests.helpers.replication import App, HookedStore, replicating, restored, wait_for
+from tests.helpers.replication import replicating, restored, wait_for
 
 LONG = 60.0
-
-
-@pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db") as app:
-        yield app
-
-
-@pytest.fixture
-def store():
-    return HookedStore()
 
 
 def everything(cache):

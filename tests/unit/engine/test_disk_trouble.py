@@ -27,11 +27,12 @@ QUICK = {"loop": {"retries": RetryPolicy(first=0.002, cap=0.002)}}
 
 @pytest.fixture
 def files():
+    """A disk that a test can strike with faults."""
     return StrikingFiles(name_of)
 
 
 @pytest.fixture
-def replicator(tmp_path, files):
+def struck_replicator(tmp_path, files):
     """One that has caught up with its database, and joins its log every few milliseconds while
     it meets trouble."""
     config = config_for(tmp_path / "app.db")
@@ -47,7 +48,7 @@ def replicator(tmp_path, files):
         made.stop()
 
 
-def test_it_is_never_healthy_while_nothing_can_be_captured(replicator, files):
+def test_it_is_never_healthy_while_nothing_can_be_captured(struck_replicator, files):
     """Each attempt follows the log for a moment before it fails; that is no health. What is
     behind is as old as the commit that waits, not as the newest attempt. Then it mends itself."""
     files.strike(
@@ -56,32 +57,32 @@ def test_it_is_never_healthy_while_nothing_can_be_captured(replicator, files):
         errno.EIO,
         lasting=True,
     )
-    replicator.app.insert()
-    wait_for(lambda: replicator.status().last_error)
+    struck_replicator.app.insert()
+    wait_for(lambda: struck_replicator.status().last_error)
     since = time.monotonic()
     while files.struck < 30:
-        status, waited = replicator.status(), time.monotonic() - since
+        status, waited = struck_replicator.status(), time.monotonic() - since
         assert not status.healthy
         assert "input/output error" in status.last_error
-    assert replicator.status().lag_seconds >= waited - 0.002  # which counts milliseconds
+    assert struck_replicator.status().lag_seconds >= waited - 0.002  # which counts milliseconds
     files.clear()
-    replicator.flush(LONG)
-    wait_for(lambda: replicator.status().healthy)
-    assert replicator.status().lag_seconds == 0
+    struck_replicator.flush(LONG)
+    wait_for(lambda: struck_replicator.status().healthy)
+    assert struck_replicator.status().lag_seconds == 0
 
 
 @pytest.mark.parametrize("point", [("mkdir", "scratch"), ("pwrite", "rebuilt")])
-def test_a_drill_that_meets_it_says_so(replicator, files, point):
+def test_a_drill_that_meets_it_says_so(struck_replicator, files, point):
     """The drill uses the replicator's own door to the disk; its trouble is none of the backup,
     and no defect."""
-    guard = replicator._parts.guard
+    guard = struck_replicator._parts.guard
     files.strike(point, 1, errno.ENOSPC, lasting=False)
     with pytest.raises(DiskFull, match="no space left"):
         guard._drill()
     assert files.struck
     assert guard.trouble is None
     guard._drill()
-    assert guard.proven.txid == replicator.status().durable_txid
+    assert guard.proven.txid == struck_replicator.status().durable_txid
 
 
 def test_what_was_recorded_before_the_disk_failed_is_sent(tmp_path, monkeypatch):
@@ -107,14 +108,14 @@ def test_what_was_recorded_before_the_disk_failed_is_sent(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("point", [("write", "hashes"), ("DELETE", "ledger")])
 def test_page_hashes_that_cannot_be_written_keep_nobody_waiting(
-    replicator, files, monkeypatch, caplog, point
+    struck_replicator, files, monkeypatch, caplog, point
 ):
     """They save a comparison at the next start and no more: it is said, and commits go on
     becoming durable."""
     monkeypatch.setattr(Cache, "hashes_due", lambda self: True)
     files.strike(point, files.seen[point] + 1, errno.EIO, lasting=True)
     for _ in range(3):
-        replicator.app.insert()
-        replicator.flush(LONG)
+        struck_replicator.app.insert()
+        struck_replicator.flush(LONG)
     wait_for(lambda: "the page hashes are written later" in caplog.text)
-    assert replicator.status().healthy
+    assert struck_replicator.status().healthy

@@ -2,17 +2,9 @@
 
 import threading
 
-import pytest
-
-from tests.helpers.replication import App, HookedStore, replicating, restored, wait_for
+from tests.helpers.replication import HookedStore, replicating, restored, wait_for
 
 LONG = 60.0
-
-
-@pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db") as app:
-        yield app
 
 
 IMPATIENT = {"answer_patience": 0.05}  # four seconds are a long time in a test

@@ -3,14 +3,9 @@
 import pytest
 
 from replicator.errors import NotDurable
-from tests.helpers.replication import LONG, App, HookedStore, replicating, restored
+from tests.helpers.replication import LONG, HookedStore, replicating, restored
 
-
-@pytest.fixture
-def app(tmp_path):
-    with App(tmp_path / "app.db") as app:
-        app.insert(3)
-        yield app
+pytestmark = pytest.mark.app(rows=3)
 
 
 def begun(app):

@@ -13,7 +13,6 @@ from replicator.system.paths import wal_path
 from tests.helpers.replication import (
     LONG,
     App,
-    HookedStore,
     image_of,
     replicating,
     restored,
@@ -23,16 +22,6 @@ from tests.helpers.replication import (
 SHORT_WAL = {"capture": {"roll_over_frames": 8}, "session": {"roll_over_pause": 0.0}}
 IMPATIENT = SHORT_WAL | {"capture": {"roll_over_frames": 8, "lock_patience": 0.0}}
 UNEXAMINED = {"session": {"roll_over_pause": 0.0, "examine_pages": 0}}
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def store():
-    return HookedStore()
 
 
 def overwrite(path, page, data, at=2000):

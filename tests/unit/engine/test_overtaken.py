@@ -19,32 +19,12 @@ from tests.helpers.replication import (
     wait_for,
 )
 
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def app(path):
-    with App(path) as app:
-        app.insert(40)
-        yield app
-
-
-@pytest.fixture
-def store():
-    return HookedStore()
-
-
-@pytest.fixture
-def out(tmp_path):
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
+pytestmark = pytest.mark.app(rows=40)
 
 
 @pytest.fixture
 def other(tmp_path):
+    """The application of another host, with another database."""
     (tmp_path / "other").mkdir()
     with App(tmp_path / "other" / "app.db") as other:
         other.insert(7)

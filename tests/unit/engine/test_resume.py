@@ -12,8 +12,6 @@ from replicator.format.page_hashes import PageHashes
 from replicator.store.base import ObjectInfo
 from tests.helpers.replication import (
     LONG,
-    App,
-    HookedStore,
     image_of,
     replicating,
     replicator_for,
@@ -21,28 +19,7 @@ from tests.helpers.replication import (
     wait_for,
 )
 
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def app(path):
-    with App(path) as app:
-        app.insert(40)
-        yield app
-
-
-@pytest.fixture
-def store():
-    return HookedStore()
-
-
-@pytest.fixture
-def out(tmp_path):
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
+pytestmark = pytest.mark.app(rows=40)
 
 
 def lose_the_cache(path, store):

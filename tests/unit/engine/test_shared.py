@@ -8,6 +8,7 @@ from replicator.store.address import StoreAddress
 
 @pytest.fixture
 def shared():
+    """Shared resources of several replicators."""
     with SharedResources() as shared:
         yield shared
 

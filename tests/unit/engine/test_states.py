@@ -238,6 +238,7 @@ TABLE = {
 
 @pytest.fixture
 def desk(monkeypatch):
+    """A replicator that the test brings into each of its states."""
     with tempfile.TemporaryDirectory(prefix="short-") as home, contextlib.ExitStack() as cleanup:
         desk = Desk(Path(home), monkeypatch, cleanup)
         yield desk

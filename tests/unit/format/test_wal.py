@@ -39,6 +39,7 @@ SALTS = (0xDEADBEEF, 7)
 
 @pytest.fixture(scope="module")
 def spilled_wal(tmp_path_factory):
+    """A database and its WAL with spilled and rolled back frames."""
     return recorded(tmp_path_factory.mktemp("log"), 1024, spilled_and_rolled_back)
 
 

@@ -70,6 +70,7 @@ def test_a_part_of_a_day_is_scaled_up_where_there_is_more():
 
 
 def test_nothing_committed_is_no_work():
+    """Without commits there are no bytes and only the fixed requests."""
     work = observe([], past(days=3))
     assert (work.transactions, work.log_bytes, work.active[1]) == (0, 0, 0)
     assert our_usage(work, 500).puts == 0
@@ -97,6 +98,7 @@ def test_a_large_snapshot_takes_many_requests(size, puts):
 
 
 def test_a_bill_is_bytes_and_requests_times_prices():
+    """A bill multiplies stored bytes and requests with their prices."""
     prices = Prices("p", 0.02, 0.005, 0.004, 0.0004, "s")
     found = bill(Usage(5e9, 2000, 1000, 10_000), prices)
     assert found.storage == pytest.approx(0.10)
@@ -132,6 +134,7 @@ def test_only_the_newest_day_is_looked_at(monkeypatch):
 
 @pytest.fixture
 def commits_url(tmp_path):
+    """The address of a bucket with three commits."""
     for name in ("source", "bucket"):
         (tmp_path / name).mkdir()
     built = BucketBuilder(tmp_path / "source", DirectoryStore(tmp_path / "bucket"))

@@ -240,6 +240,7 @@ def test_a_diff_leads_from_one_point_to_the_other(bucket, tmp_path):
 
 
 def test_points_that_cannot_be_had_are_errors(bucket, tmp_path):
+    """A point beyond the archive is a GapError, an empty store NoBackup."""
     with pytest.raises(GapError):
         diff(bucket.store, "app.db", When(2), When(99), scratch=tmp_path)
     with pytest.raises(NoBackup):
@@ -274,6 +275,7 @@ def test_a_page_size_that_changed_is_told(tmp_path):
     ],
 )
 def test_points_as_people_write_them(text, when):
+    """The text of a point parses to its txid or time."""
     assert When.parse(text) == when
 
 
@@ -290,6 +292,7 @@ def bucket_target(tmp_path):
 
 
 def test_a_diff_at_a_place(bucket_target, tmp_path):
+    """A diff of a bucket by its address."""
     report = diff_at(bucket_target, When(1), When(), scratch=tmp_path)
     assert [(t.table, t.inserted) for t in report.tables] == [("t", 4)]
 
@@ -357,6 +360,8 @@ def test_the_shell_is_sqlite3_or_pythons_own(monkeypatch):
 
 
 def test_a_scratch_directory_is_gone_whatever_happens(tmp_path):
+    """The scratch directory is removed after an error too."""
+
     def fail():
         with scratch_directory(tmp_path) as directory:
             (directory / "file").write_text("x")

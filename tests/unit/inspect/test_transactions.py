@@ -63,6 +63,7 @@ def test_steps_catch_ups_and_holes_are_told(empty_bucket):
 
 
 def test_nothing_and_damage_are_errors(bucket):
+    """An empty store is NoBackup, a damaged object DamageError."""
     with pytest.raises(NoBackup):
         list(transactions(MemoryStore(), "app.db"))
     key = bucket.keys.wal(16)
@@ -139,6 +140,7 @@ def test_history_knows_proofs_and_when_the_log_was_busy(bucket):
 
 @pytest.fixture
 def merged_url(tmp_path):
+    """The address of a bucket with three commits, of which two are merged."""
     for name in ("source", "bucket"):
         (tmp_path / name).mkdir()
     built = BucketBuilder(tmp_path / "source", DirectoryStore(tmp_path / "bucket"))

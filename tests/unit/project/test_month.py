@@ -28,6 +28,7 @@ def kept_items(result):
 
 @pytest.fixture(scope="module")
 def nine_days():
+    """The model of nine days under the rule of seven days."""
     return month.our_month(MADE_UP, month.RULES["7 days"], days=9, step_hours=12)
 
 

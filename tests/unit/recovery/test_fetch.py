@@ -16,6 +16,7 @@ from tests.helpers.counting import CountingStore
 
 @pytest.fixture
 def fetcher():
+    """A fetcher on an empty store."""
     with Fetcher(MemoryStore(), Meter(None)) as made:
         yield made
 

@@ -71,6 +71,7 @@ def frames(page_size=4096, *, commit=2, count=1, salts=(1, 2)):
 
 
 def test_a_frame_that_breaks_the_chain(forge, tmp_path):
+    """A payload with a wrong frame checksum names its segment."""
     bad = bytearray(forge.payload)
     bad[-1] ^= 1
     key = forge(payload=bytes(bad))
@@ -78,6 +79,7 @@ def test_a_frame_that_breaks_the_chain(forge, tmp_path):
 
 
 def test_a_payload_that_is_no_log(forge, tmp_path):
+    """A payload that is no WAL names its segment."""
     key = forge(payload=b"x" * len(forge.payload))
     fails(forge.bucket, tmp_path / "o", "its payload is not a WAL", key)
 
@@ -91,11 +93,13 @@ def test_a_payload_of_another_page_size(forge, tmp_path):
 
 
 def test_a_log_that_ends_inside_a_transaction(forge, tmp_path):
+    """A payload without a final commit names its segment."""
     key = forge(payload=frames(commit=0), per_commit=(1,))
     fails(forge.bucket, tmp_path / "o", "does not end a transaction", key)
 
 
 def test_a_size_that_contradicts_the_last_commit(forge, tmp_path):
+    """A trailer with another size than the last commit names its segment."""
     key = forge(pages=77)
     fails(forge.bucket, tmp_path / "o", "last commit contradicts its trailer", key)
 
@@ -107,6 +111,7 @@ def test_an_index_that_contradicts_the_commits(forge, tmp_path):
 
 
 def test_another_page_size_than_the_snapshot(forge, tmp_path):
+    """A segment with another page size than the snapshot is named."""
     header = type(forge.header)(
         Kind.SEGMENT, forge.header.generation, 2, 512, forge.header.writer, 0, "tests"
     )
@@ -153,6 +158,7 @@ def forged_snapshot(bucket, *, header=None, frames=None, last=None, tamper=lambd
 
 @pytest.fixture
 def grown(empty_bucket):
+    """An archive with a snapshot and one segment."""
     empty_bucket.insert(50)
     empty_bucket.cut()
     return empty_bucket
@@ -174,17 +180,20 @@ def test_a_snapshot_of_another_generation_inside(grown, tmp_path):
 
 
 def test_a_snapshot_of_another_txid_inside(grown, tmp_path):
+    """A snapshot with another txid than its key is named."""
     key = forged_snapshot(grown, last=1)
     fails(grown, tmp_path / "o", "not the snapshot its name says", key)
 
 
 def test_frames_that_cut_pages(grown, tmp_path):
+    """A snapshot whose blocks cut pages is named."""
     image = grown.images[2]
     key = forged_snapshot(grown, frames=[image[:5000], image[5000:]])
     fails(grown, tmp_path / "o", "seek table does not describe its pages", key)
 
 
 def test_frames_too_large_to_be_believed(grown, tmp_path, monkeypatch):
+    """A snapshot with blocks above the limit is named."""
     monkeypatch.setattr(snapshot_module, "MAX_FRAME_BYTES", 4096)
     fails(grown, tmp_path / "o", "seek table does not describe its pages", forged_snapshot(grown))
 

@@ -115,16 +115,19 @@ def test_a_hole_names_the_missing_and_the_window():
 
 
 def test_beyond_the_end_names_the_window():
+    """A target beyond the end is an error that names the window."""
     with pytest.raises(GapError, match=r"transaction 9 is beyond the end.*transactions 1…4"):
         plan(index(snapshot(1), wal(1), known(2, 4)), 9)
 
 
 def test_before_the_oldest_snapshot_names_the_window():
+    """A target before the oldest snapshot is an error that names the window."""
     with pytest.raises(GapError, match=r"transaction 3 lies before .* 7; .*transactions 7…"):
         plan(index(wal(2), snapshot(7), wal(8)), 3)
 
 
 def test_a_log_without_snapshots_is_a_gap():
+    """An archive without a snapshot is a GapError."""
     with pytest.raises(GapError, match="transactions 4…, but no snapshot"):
         plan(index(wal(4), wal(6)), None)
     with pytest.raises(GapError, match="no snapshot"):
@@ -161,6 +164,7 @@ def test_older_is_the_furthest_any_snapshot_reaches():
 
 
 def test_removing_an_object_forgets_it_everywhere():
+    """A listing without each of its objects is empty."""
     items = [snapshot(1), wal(1), wal(2), merged(1, 2, 2)]
     left = index(*items)
     for item in items:
@@ -169,6 +173,7 @@ def test_removing_an_object_forgets_it_everywhere():
 
 
 def test_finest_cover_first():
+    """Objects that cover a txid are sorted by length."""
     found = index(wal(2), wal(4), merged(1, 2, 5), merged(2, 2, 9)).covering(3)
     assert [item.key for item in found] == ["wal/2", "merged/1/2-5", "merged/2/2-9"]
 

@@ -23,6 +23,7 @@ FOREVER = Retention(every_transaction=inf)
 
 @pytest.fixture
 def spied(aged):
+    """The store of the archive, with hooks."""
     return HookedStore(aged.store)
 
 

@@ -237,6 +237,7 @@ def in_thread(databases, *, command=None, times=QUICK):
 
 @pytest.fixture
 def single(path, app, bucket_dir):
+    """The settings of a sidecar for one database."""
     return Databases.single(config_for(path, url=f"file://{bucket_dir}", prefix="app.db"))
 
 

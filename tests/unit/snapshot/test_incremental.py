@@ -115,6 +115,7 @@ class Shop:
 
 @pytest.fixture
 def shop(tmp_path):
+    """A database with its store and its snapshots."""
     shop = Shop(tmp_path)
     yield shop
     shop.close()

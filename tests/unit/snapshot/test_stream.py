@@ -21,7 +21,7 @@ from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
 from replicator.snapshot.stream import ship_snapshot
 from replicator.sqlite.live import LiveDatabase
-from tests.helpers.replication import App, HookedStore, image_of
+from tests.helpers.replication import App, image_of
 
 KEY = "app.db/snapshots/x.sqlite.zst"
 GENERATION = "01900000-0000-7000-8000-000000000001"
@@ -48,12 +48,8 @@ def test_when_a_snapshot_is_due(age, log_bytes, due):
 
 
 @pytest.fixture
-def store():
-    return HookedStore()
-
-
-@pytest.fixture
 def image(tmp_path):
+    """An image of 2 MB, which makes several blocks."""
     with App(tmp_path / "app.db") as app:
         app.insert(2000, 900)  # 2 MB: several frames
         database = LiveDatabase(app.path)
@@ -76,6 +72,7 @@ class Mortal(Unfinished):
 
 @pytest.fixture
 def unfinished(tmp_path, store):
+    """The record of unfinished uploads, which a test can interrupt."""
     with Cache.open(tmp_path / "cache") as cache:
         yield Mortal(cache, store, Keys("app.db"))
 

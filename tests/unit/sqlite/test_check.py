@@ -45,6 +45,7 @@ def test_damage_is_quoted(indexed_database):
 
 
 def test_no_database_is_damage(tmp_path):
+    """A file that is no database is a DamageError."""
     path = tmp_path / "x.db"
     path.write_bytes(b"rubbish " * 1000)
     with raises(DamageError, "malformed_database"):
@@ -52,6 +53,7 @@ def test_no_database_is_damage(tmp_path):
 
 
 def test_what_cannot_be_checked_is_no_damage(tmp_path):
+    """A missing file is an error, but not damage."""
     with raises(ReplicatorError):
         check_database(tmp_path / "missing.db", full=False)
 

@@ -26,6 +26,7 @@ from tests.helpers.errors import raises
 
 @pytest.fixture
 def root(directory_store, tmp_path):
+    """The directory of `directory_store`."""
     return tmp_path / "store"
 
 

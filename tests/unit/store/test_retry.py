@@ -38,16 +38,19 @@ class Time:
 
 @pytest.fixture
 def time():
+    """A simulated clock that records sleeps."""
     return Time()
 
 
 @pytest.fixture
 def faulty():
+    """A store whose calls a test scripts."""
     return FaultyStore(MemoryStore())
 
 
 @pytest.fixture
 def retrying(faulty, time):
+    """A store that retries calls of `faulty` on the simulated clock."""
     return RetryingStore(faulty, RetryPolicy(first=1, cap=8, deadline=100), time.clock())
 
 

@@ -24,6 +24,7 @@ NO = raising(AccessDenied("no"))
 
 @pytest.fixture
 def faulty_store():
+    """A store whose calls a test scripts."""
     return FaultyStore(MemoryStore())
 
 

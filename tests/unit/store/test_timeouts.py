@@ -34,6 +34,7 @@ def alarms():
 
 @pytest.fixture
 def inner():
+    """The store below, whose calls a test scripts."""
     return FaultyStore(MemoryStore())
 
 

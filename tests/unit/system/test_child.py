@@ -20,6 +20,7 @@ def begun(*command):
 
 @pytest.mark.parametrize("code", [0, 7])
 def test_the_exit_code(code):
+    """Waiting for a child returns its exit code."""
     assert wait_for(begun(sys.executable, "-c", f"raise SystemExit({code})")) == code
 
 

@@ -182,6 +182,7 @@ def locks_of_this_process():
 
 @pytest.fixture
 def opened_db(tmp_path):
+    """The path of a database with an open read transaction in this process."""
     path = tmp_path / "app.db"
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")

@@ -37,6 +37,7 @@ def test_the_version_is_that_of_the_library():
 
 @pytest.fixture
 def mounts(tmp_path) -> Path:
+    """A file in the format of /proc/self/mountinfo."""
     table = tmp_path / "mountinfo"
     table.write_text(
         "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"

@@ -107,6 +107,7 @@ def test_lock_that_fails_leaks_no_descriptor(tmp_path):
 
 @pytest.fixture
 def database_path(tmp_path):
+    """The path of a database in a directory of its own."""
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "app.db"
 

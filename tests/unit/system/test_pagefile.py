@@ -32,6 +32,7 @@ def test_short_writes_are_completed(tmp_path):
 
 
 def test_a_write_that_writes_nothing_is_an_error(tmp_path):
+    """A write of zero bytes is a LocalIOError."""
     with PageFile(tmp_path / "f", Short(0)) as file, pytest.raises(LocalIOError):
         file.pwrite(b"x", 0)
 
@@ -49,6 +50,7 @@ def test_reopening_keeps_the_content(tmp_path):
 
 
 def test_errors_name_the_path(tmp_path):
+    """Errors of the file system carry the path."""
     with raises(LocalIOError, path=str(tmp_path / "missing" / "f")):
         PageFile(tmp_path / "missing" / "f")
     with raises(LocalIOError, path=str(tmp_path / "missing")):

@@ -11,6 +11,7 @@ LONG = 60.0
 
 @pytest.fixture
 def scheduler():
+    """A running scheduler."""
     scheduler = Scheduler()
     yield scheduler
     scheduler.stop()

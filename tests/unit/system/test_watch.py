@@ -38,6 +38,7 @@ class Wakes:
 
 @pytest.fixture
 def wakes():
+    """A counter of wake-ups."""
     return Wakes()
 
 
@@ -49,6 +50,7 @@ def settled():
 
 @pytest.fixture
 def file_watcher(settled):
+    """A running file watcher."""
     file_watcher = FileWatcher(settled=settled)
     yield file_watcher
     file_watcher.stop()
@@ -56,6 +58,7 @@ def file_watcher(settled):
 
 @pytest.fixture
 def watched_path(tmp_path):
+    """The path of a file with a WAL, both without meaning."""
     path = tmp_path / "dir" / "app.db"
     path.parent.mkdir()
     path.write_bytes(b"x")
@@ -65,6 +68,7 @@ def watched_path(tmp_path):
 
 @pytest.fixture
 def watch(file_watcher, watched_path, wakes):
+    """A watch of the file."""
     watch = Watch(file_watcher, watched_path, wakes)
     yield watch
     watch.stop()

@@ -5,7 +5,6 @@ import threading
 import pytest
 
 from replicator.archive.keys import Keys
-from replicator.cache.cache import Cache
 from replicator.errors import Fenced
 from replicator.metrics import Metrics
 from replicator.upload import staleness as freshness
@@ -13,7 +12,7 @@ from replicator.upload.limits import UploadLimits
 from replicator.upload.staleness import LONGEST, Freshness, read_clocks
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, content
-from tests.helpers.replication import LONG, HookedStore, wait_for
+from tests.helpers.replication import LONG, wait_for
 
 KEYS = Keys("app.db")
 FOREIGN = {
@@ -21,17 +20,6 @@ FOREIGN = {
     "writer": "22222222-2222-2222-2222-222222222222",
     "host": "process 7 on web-2",
 }
-
-
-@pytest.fixture
-def store():
-    return HookedStore()
-
-
-@pytest.fixture
-def cache(tmp_path):
-    with Cache.open(tmp_path / "cache") as cache:
-        yield cache
 
 
 class Clocks:
@@ -43,12 +31,14 @@ class Clocks:
 
 @pytest.fixture
 def clocks():
+    """Clocks that a test moves."""
     return Clocks()
 
 
 @pytest.fixture
-def uploader(store, cache, clocks):
-    uploader = Uploader(
+def idle_uploader(store, cache, clocks):
+    """An uploader with one durable segment and nothing to do."""
+    idle_uploader = Uploader(
         store,
         KEYS,
         cache,
@@ -61,10 +51,10 @@ def uploader(store, cache, clocks):
     )
     lost.clear()
     add(cache, 1)
-    uploader.start()
-    uploader.wait_durable(1, LONG)
-    yield uploader
-    uploader.stop()
+    idle_uploader.start()
+    idle_uploader.wait_durable(1, LONG)
+    yield idle_uploader
+    idle_uploader.stop()
 
 
 lost = threading.Event()
@@ -79,54 +69,54 @@ def others_went_on(store, *, merged=True, deleted=True):
         store.inner.put(KEYS.wal(2), b"theirs", metadata=FOREIGN)
 
 
-def test_steady_appends_ask_nothing(store, cache, uploader, clocks):
+def test_steady_appends_ask_nothing(store, cache, idle_uploader, clocks):
     """One request for each, as long as they follow one another within a minute."""
     for txid in range(2, 8):
         clocks.now = (clocks.now[0] + LONGEST, clocks.now[1] - 3600)
         store.calls.clear()
         add(cache, txid)
-        uploader.wake()
-        uploader.wait_durable(txid, LONG)
+        idle_uploader.wake()
+        idle_uploader.wait_durable(txid, LONG)
         assert store.calls == [("put", KEYS.wal(txid))]
 
 
 @pytest.mark.parametrize("clock", [0, 1])
-def test_after_a_pause_the_log_is_looked_at_first(store, cache, uploader, clocks, clock):
+def test_after_a_pause_the_log_is_looked_at_first(store, cache, idle_uploader, clocks, clock):
     """Whichever clock noticed: the free key is not taken, and the error says who holds the log."""
     others_went_on(store)
     clocks.now = tuple(LONGEST + 1 if n == clock else 0.0 for n in range(2))
     add(cache, 2)
-    uploader.wake()
+    idle_uploader.wake()
     with pytest.raises(Fenced, match="process 7 on web-2"):
-        uploader.wait_durable(2, LONG)
+        idle_uploader.wait_durable(2, LONG)
     assert store.keys("put") == [KEYS.wal(1)]
 
 
-def test_after_a_pause_our_log_goes_on(store, cache, uploader, clocks):
+def test_after_a_pause_our_log_goes_on(store, cache, idle_uploader, clocks):
     """Nobody came: one look, then the append; and the next one needs no look."""
     clocks.now = (LONGEST + 1, 0.0)
     for txid in (2, 3):
         store.calls.clear()
         add(cache, txid)
-        uploader.wake()
-        uploader.wait_durable(txid, LONG)
+        idle_uploader.wake()
+        idle_uploader.wait_durable(txid, LONG)
         assert (("list", KEYS.wal_dir) in store.calls) == (txid == 2)
 
 
-def test_after_a_pause_a_log_that_is_lost_is_not_gone_on_with(store, cache, uploader, clocks):
+def test_after_a_pause_a_log_that_is_lost_is_not_gone_on_with(store, cache, idle_uploader, clocks):
     """The bucket was emptied meanwhile: told, and nothing is appended to nothing."""
     store.wipe()
     clocks.now = (LONGEST + 1, 0.0)
     add(cache, 2)
-    uploader.wake()
+    idle_uploader.wake()
     assert lost.wait(LONG)
-    wait_for(lambda: uploader.idle)
+    wait_for(lambda: idle_uploader.idle)
     assert store.keys("put") == [KEYS.wal(1)]
-    assert uploader.durable_txid == 1
+    assert idle_uploader.durable_txid == 1
 
 
 @pytest.mark.parametrize("merged", [True, False])
-def test_an_append_that_took_too_long_is_not_believed(store, cache, uploader, clocks, merged):
+def test_an_append_that_took_too_long_is_not_believed(store, cache, idle_uploader, clocks, merged):
     """The request was under way for minutes, and found the key free because others had merged
     what stood there: not durable, and withdrawn if the merge is what counts."""
 
@@ -137,15 +127,15 @@ def test_an_append_that_took_too_long_is_not_believed(store, cache, uploader, cl
 
     store.before = before
     add(cache, 2)
-    uploader.wake()
+    idle_uploader.wake()
     with pytest.raises(Fenced, match="txid 9 was written by process 7 on web-2"):
-        uploader.wait_durable(2, LONG)
+        idle_uploader.wait_durable(2, LONG)
     left = [info.key for info in store.inner.list(KEYS.wal_dir)]
     assert (KEYS.wal(2) in left) == (not merged)
     assert cache.durable().last_txid == 1
 
 
-def test_a_slow_append_of_our_own_is_durable(store, cache, uploader, clocks):
+def test_a_slow_append_of_our_own_is_durable(store, cache, idle_uploader, clocks):
     """Slow is not wrong."""
 
     def before(method, key):
@@ -155,8 +145,8 @@ def test_a_slow_append_of_our_own_is_durable(store, cache, uploader, clocks):
     store.before = before
     for txid in (2, 3):
         add(cache, txid)
-        uploader.wake()
-        uploader.wait_durable(txid, LONG)
+        idle_uploader.wake()
+        idle_uploader.wait_durable(txid, LONG)
     assert store.get(KEYS.wal(3)) == content(3, 3)
 
 

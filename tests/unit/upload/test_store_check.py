@@ -20,12 +20,6 @@ class Lying(MemoryStore):
 
 
 @pytest.fixture
-def cache(tmp_path):
-    with Cache.open(tmp_path / "cache") as cache:
-        yield cache
-
-
-@pytest.fixture
 def ask(tmp_path, cache):
     """Ask whether a store is to be trusted; how many requests that took."""
 
@@ -63,7 +57,7 @@ def test_another_store_is_asked_again(ask, memory_store, change):
 def test_the_proof_outlives_the_process(ask, memory_store, cache, tmp_path):
     """It is in the ledger."""
     ask(memory_store)
-    with Cache.open(tmp_path / "cache") as later:
+    with Cache.open(cache.directory) as later:
         config = config_for(tmp_path / "app.db")
         require_conditional_put(config, None, None, later, anew=False)  # or it would ask nobody
 

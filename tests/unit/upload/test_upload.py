@@ -20,17 +20,6 @@ from tests.helpers.replication import LONG, HookedStore, wait_for
 QUICK = RetryPolicy(first=0.001, cap=0.002, deadline=None)
 
 
-@pytest.fixture
-def store():
-    return HookedStore()
-
-
-@pytest.fixture
-def cache(tmp_path):
-    with Cache.open(tmp_path / "cache") as cache:
-        yield cache
-
-
 class Lost(list):
     """What the uploader told: that the log is lost or somebody else's, and which cached
     segments are damaged."""
@@ -44,6 +33,7 @@ class Lost(list):
 
 @pytest.fixture
 def lost():
+    """Records the reports of the uploader."""
     return Lost()
 
 
@@ -62,13 +52,15 @@ def uploader_of(store, cache, lost, **limits):
 
 
 @pytest.fixture
-def limits():
+def upload_limits():
+    """Fields of UploadLimits that a test changes by parametrising ``upload_limits``."""
     return {}
 
 
 @pytest.fixture
-def uploader(store, cache, lost, limits):
-    uploader = uploader_of(store, cache, lost, **limits)
+def uploader(store, cache, lost, upload_limits):
+    """An uploader that the test starts."""
+    uploader = uploader_of(store, cache, lost, **upload_limits)
     yield uploader
     uploader.stop()
 
@@ -222,7 +214,7 @@ def test_own_bytes_without_metadata_are_known_by_their_hash(store, cache, upload
 
 
 SMALL = {"part_bytes": 10, "single_put_bytes": 20}
-small_parts = pytest.mark.parametrize("limits", [SMALL], ids=["small parts"])
+small_parts = pytest.mark.parametrize("upload_limits", [SMALL], ids=["small parts"])
 
 
 def large(cache, txid=1):
@@ -261,7 +253,7 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
     if restart:
         first.stop()
         cache.close()
-        cache = Cache.open(tmp_path / "cache")
+        cache = Cache.open(cache.directory)
     confirmed = len(store.inner.list_parts(key(1), cache.pending()[0].delivery.upload_id))
     assert 0 < confirmed < 10
     store.come_back()

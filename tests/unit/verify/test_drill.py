@@ -46,6 +46,7 @@ KEYS = Keys("app.db")
 
 @pytest.fixture
 def scratch(tmp_path):
+    """An empty directory for drills."""
     path = tmp_path / "scratch"
     path.mkdir()
     return path
@@ -148,6 +149,7 @@ def test_a_failed_drill_of_the_past_says_nothing_of_the_present(bucket, scratch)
 
 
 def test_nothing_to_restore_is_told_apart(scratch):
+    """A drill on an empty store is NoBackup."""
     with pytest.raises(NoBackup):
         drill(MemoryStore(), "app.db", scratch=scratch)
 
@@ -167,6 +169,7 @@ def test_room_is_asked_for_before_anything_is_fetched(bucket, scratch):
 
 
 def test_a_scratch_directory_that_is_not_there(bucket, tmp_path):
+    """A drill with a missing scratch directory is a LocalIOError."""
     with pytest.raises(LocalIOError):
         drill(bucket.store, "app.db", scratch=tmp_path / "nowhere")
 

@@ -281,6 +281,7 @@ def test_stopping_ends_what_is_under_way(bucket, tmp_path):
 
 
 def test_a_guard_that_was_never_started_can_be_stopped(bucket, tmp_path):
+    """Stopping a monitor that never started has no effect."""
     Desk(bucket, tmp_path).guard.stop()
 
 
