@@ -40,7 +40,7 @@ from replicator.system.paths import cache_directory
 
 _KEEP = Retention()
 DATABASE, BUCKET, TIMING, SEGMENTS, RETENTION, DRILLS = Section
-NOWHERE, DATABASE_ONLY, ALL = Where.NOWHERE, Where.RUN | Where.DATABASE, Where.ALL
+NOWHERE, DATABASE_ONLY, FILE = Where.NOWHERE, Where.RUN | Where.DATABASE, Where.FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +56,12 @@ class SqliteReplicatorConfig:
             PATH, DATABASE, "the database file; symbolic links are resolved", where=NOWHERE
         )
     )
-    bucket: str = setting(
-        "", TEXT, BUCKET, "name of the bucket", where=ALL, short="-b", metavar="NAME"
-    )
+    bucket: str = setting("", TEXT, BUCKET, "name of the bucket", short="-b", metavar="NAME")
     prefix: str = setting(
         "",
         TEXT,
         BUCKET,
         "prefix of the object keys in the bucket; each database needs its own",
-        where=ALL,
         shown="the file name of the database",
         short="-p",
         metavar="PREFIX",
@@ -74,24 +71,16 @@ class SqliteReplicatorConfig:
         TEXT,
         BUCKET,
         "s3://bucket/prefix instead of bucket and prefix, or file:///dir to store in a directory",
-        where=ALL,
         metavar="URL",
     )
     endpoint_url: str | None = setting(
-        None,
-        TEXT,
-        BUCKET,
-        "address of an S3-compatible server",
-        where=ALL,
-        shown="AWS",
-        metavar="URL",
+        None, TEXT, BUCKET, "address of an S3-compatible server", shown="AWS", metavar="URL"
     )
     region: str | None = setting(
         None,
         TEXT,
         BUCKET,
         "region of the bucket",
-        where=ALL,
         shown="from the AWS configuration",
         metavar="NAME",
     )
@@ -100,7 +89,6 @@ class SqliteReplicatorConfig:
         TEXT,
         BUCKET,
         "profile in the AWS configuration",
-        where=ALL,
         shown="from the AWS configuration",
         metavar="NAME",
     )
@@ -109,6 +97,7 @@ class SqliteReplicatorConfig:
         choice(*get_args(Checksums)),
         BUCKET,
         "when_supported adds a checksum of S3 to each request; some servers refuse it",
+        where=FILE,
     )
     cache_dir: str | os.PathLike[str] | None = setting(
         None,
@@ -123,7 +112,6 @@ class SqliteReplicatorConfig:
         SIZE,
         DATABASE,
         "maximum size of the disk cache, which holds segments while the store is unreachable",
-        where=ALL,
         least=MIB,
     )
     auto_restore: bool = setting(
@@ -131,7 +119,6 @@ class SqliteReplicatorConfig:
         SWITCH,
         DATABASE,
         "restore the database first if its file is missing and the bucket has a backup",
-        where=ALL,
     )
     take_over: bool = setting(
         False,
@@ -139,7 +126,6 @@ class SqliteReplicatorConfig:
         DATABASE,
         "start a new generation from the local database, even if another writer owns the archive "
         "or is ahead of it; older generations stay restorable",
-        where=ALL,
     )
     allow_unsafe_store: bool = setting(
         False,
@@ -147,15 +133,12 @@ class SqliteReplicatorConfig:
         DATABASE,
         "accept a store that ignores If-None-Match; only where no second replicator ever writes "
         "to this prefix",
-        where=ALL,
     )
     sync_interval: float = setting(
         1.0,
         DURATION,
         TIMING,
         "minimum time between two uploads under steady writes; a single commit is uploaded at once",
-        where=ALL,
-        least=0,
     )
     poll_interval: float = setting(
         1.0,
@@ -164,24 +147,23 @@ class SqliteReplicatorConfig:
         "maximum time until a commit is noticed when no file event arrives",
         least=0.01,
         most=HOUR,
+        where=FILE,
     )
     busy_timeout: float = setting(
         5.0,
         DURATION,
         TIMING,
         "how long to wait for a lock of the application when replication starts",
-        least=0,
         most=HOUR,
+        where=FILE,
     )
-    snapshot_interval: float = setting(
-        HOUR, DURATION, TIMING, "minimum time between two snapshots", where=ALL, least=0
-    )
+    snapshot_interval: float = setting(HOUR, DURATION, TIMING, "minimum time between two snapshots")
     snapshot_ratio: float = setting(
         0.5,
         NUMBER,
         TIMING,
         "take a snapshot when the segments since the last one exceed this fraction of its size",
-        least=0,
+        where=FILE,
     )
     snapshot_max_age: float = setting(
         DAY,
@@ -189,6 +171,7 @@ class SqliteReplicatorConfig:
         TIMING,
         "take a snapshot when the last one is older than this and newer commits exist",
         least=1,
+        where=FILE,
     )
     segment_max_bytes: int = setting(
         32 * MIB,
@@ -197,34 +180,25 @@ class SqliteReplicatorConfig:
         "end a segment when this much of the WAL is not yet captured",
         least=128 * KIB,
         most=GIB,
+        where=FILE,
     )
-    compression_level: int = setting(
-        3, COUNT, SEGMENTS, "zstd compression level", where=ALL, least=1, most=22
-    )
+    compression_level: int = setting(3, COUNT, SEGMENTS, "zstd compression level", least=1, most=22)
     drill_interval: float = setting(
         0.0,
         DURATION,
         DRILLS,
         "how often to restore to a scratch directory and check the result, for example 24h; "
         "skipped if nothing was committed since the last drill",
-        where=ALL,
-        least=0,
         shown="never",
     )
     drill_bandwidth: int = setting(
-        10 * MIB,
-        SIZE,
-        DRILLS,
-        "maximum bytes per second that a drill downloads; 0: no limit",
-        where=ALL,
-        least=0,
+        10 * MIB, SIZE, DRILLS, "maximum bytes per second that a drill downloads; 0: no limit"
     )
     drill_scratch: str | os.PathLike[str] | None = setting(
         None,
         PATH,
         DRILLS,
         "directory for drills, with free space for the whole database",
-        where=ALL,
         shown="in the cache directory",
     )
     keep: bool = setting(
@@ -233,54 +207,30 @@ class SqliteReplicatorConfig:
         RETENTION,
         "merge segments, and delete objects that no retention rule keeps; off: the bucket only "
         "grows",
-        where=ALL,
     )
     keep_every_transaction: float = setting(
-        _KEEP.every_transaction,
-        SPAN,
-        RETENTION,
-        "how long every transaction stays restorable",
-        where=ALL,
-        least=0,
+        _KEEP.every_transaction, SPAN, RETENTION, "how long every transaction stays restorable"
     )
     keep_hourly: float = setting(
-        _KEEP.hourly,
-        SPAN,
-        RETENTION,
-        "how long the last state of each hour stays restorable",
-        where=ALL,
-        least=0,
+        _KEEP.hourly, SPAN, RETENTION, "how long the last state of each hour stays restorable"
     )
     keep_daily: float = setting(
-        _KEEP.daily,
-        SPAN,
-        RETENTION,
-        "how long the last state of each day stays restorable",
-        where=ALL,
-        least=0,
+        _KEEP.daily, SPAN, RETENTION, "how long the last state of each day stays restorable"
     )
     keep_weekly: float = setting(
         _KEEP.weekly,
         SPAN,
         RETENTION,
         "how long the last state of each week, Monday to Sunday, stays restorable",
-        where=ALL,
-        least=0,
     )
     keep_monthly: float = setting(
-        _KEEP.monthly,
-        SPAN,
-        RETENTION,
-        "how long the last state of each month stays restorable",
-        where=ALL,
-        least=0,
+        _KEEP.monthly, SPAN, RETENTION, "how long the last state of each month stays restorable"
     )
     keep_snapshots: int = setting(
         _KEEP.snapshots,
         COUNT,
         RETENTION,
         "how many of the newest snapshots stay, whatever their age",
-        where=ALL,
         least=1,
     )
 

@@ -64,8 +64,8 @@ class Setting:
     unit: Unit[Any]
     section: Section
     help: str  # one phrase, for the option, the documentation and the schema
-    where: Where = Where.FILE
-    least: float = -math.inf  # inclusive
+    where: Where = Where.ALL
+    least: float = 0  # of a number, inclusive
     most: float = math.inf  # inclusive
     shown: str = ""  # the default in words, where the value itself explains nothing
     short: str = ""  # a second name of the option, such as -b
@@ -98,9 +98,7 @@ class Setting:
 
     @property
     def bounds_text(self) -> str:
-        """The bounds for people, as the setting is written; "" for a setting without."""
-        if self.least == -math.inf:
-            return ""
+        """The bounds of a number for people, as the setting is written."""
         least, most = (self.unit.show(each) if each else "0" for each in (self.least, self.most))
         return f"at least {least}" if self.most == math.inf else f"from {least} to {most}"
 

@@ -150,7 +150,10 @@ class Unit(Generic[T_co]):
         if self.choices:
             return {"enum": list(self.choices)}
         text = {"type": "string"} | ({"pattern": f"^({self.pattern})$"} if self.pattern else {})
-        return {"anyOf": [{"type": self.json_type, **bounds}, text]} if self.json_type else text
+        if not self.json_type:
+            return text
+        limits = {} if self.json_type == "boolean" else bounds
+        return {"anyOf": [{"type": self.json_type, **limits}, text]}
 
 
 TEXT = Unit(str, str, (str,), "text", "TEXT", "")

@@ -13,7 +13,7 @@ import pytest
 TOP = Path(__file__).parents[3]
 LINE = (
     '    upload_pause: float = setting(5.0, DURATION, TIMING, "pause between uploads", '
-    "where=ALL, least=1, most=60)\n"
+    "least=1, most=60)\n"
 )
 BEFORE = "    poll_interval: float"
 
