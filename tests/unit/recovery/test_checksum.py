@@ -57,19 +57,19 @@ def test_a_file_that_ends_early_is_another_one(opened):
 
 
 def test_the_proof_takes_the_memory_of_a_chunk(opened, tmp_path):
-    """Not 8 bytes for each of two million pages."""
+    """The memory does not grow with the pages: 0.6 bytes for each page more at most, not 8."""
     path = tmp_path / "sparse"
     path.touch()
-    os.truncate(path, 2_000_000 * 512)
+    os.truncate(path, 300_000 * 512)
     with Files().open_read(path) as file:
         tracemalloc.start()
-        checksum_of(file, 512, 200_000, lambda _: None)
+        checksum_of(file, 512, 100_000, lambda _: None)
         few = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
-        checksum_of(file, 512, 2_000_000, lambda _: None)
+        checksum_of(file, 512, 300_000, lambda _: None)
         many = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert many < few + (1 << 20)
+    assert many < few + 0.6 * 200_000
 
 
 @pytest.mark.parametrize(("lines", "kept"), [(1, False), (2, True), (9000, True)])
