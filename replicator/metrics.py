@@ -1,6 +1,6 @@
-"""Figures of one running replicator: named counters and gauges, each with its meaning.
+"""The figures of one running replicator: named counters and gauges with their meaning.
 
-Owns: the numbers and their text form. Refuses: unknown names (a typo is an error, not a new
+Owns the numbers and their text form. Refuses unknown names (a typing error does not create a
 figure), clocks and I/O. Safe to use from any thread.
 """
 
@@ -13,7 +13,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one number means. Counters only grow; gauges move both ways."""
+    """The meaning of one number. Counters only grow; gauges rise and fall."""
 
     name: str
     kind: Literal["counter", "gauge"]
@@ -30,47 +30,50 @@ def _gauge(name: str, doc: str) -> Figure:
 
 FIGURES = (
     _gauge("txid", "newest transaction captured"),
-    _gauge("durable_txid", "newest transaction acknowledged by the store, without a hole"),
+    _gauge("durable_txid", "newest transaction that the store acknowledged, with all before it"),
     _gauge("healthy", "1 while the durable position keeps up with the database, else 0"),
     _gauge("lag_seconds", "age of the oldest commit that is not durable"),
-    _gauge("lag_bytes", "committed bytes of log that are not durable"),
+    _gauge("lag_bytes", "committed bytes of WAL that are not durable"),
     _gauge("pending_segments", "segments in the cache that are not acknowledged"),
-    _gauge("pending_bytes", "their size"),
+    _gauge("pending_bytes", "size of these segments"),
     _gauge("cache_bytes", "size of all segment files in the cache"),
-    _gauge("wal_frames", "frames in the log file"),
-    _gauge("last_upload_ms", "when a segment was last acknowledged, ms since the epoch"),
-    _gauge("last_snapshot_ms", "when a snapshot was last acknowledged, ms since the epoch"),
-    _gauge("last_proof_ms", "when a restore was last proved, ms since the epoch"),
-    _gauge("last_proof_txid", "the transaction that was restored then"),
-    _counter("drills", "drills begun"),
+    _gauge("wal_frames", "frames in the WAL"),
+    _gauge("last_upload_ms", "time of the last acknowledged segment, ms since the epoch"),
+    _gauge("last_snapshot_ms", "time of the last acknowledged snapshot, ms since the epoch"),
+    _gauge("last_verified_ms", "time of the last successful drill, ms since the epoch"),
+    _gauge("last_verified_txid", "the transaction that it restored"),
+    _counter("drills", "drills started"),
     _counter("failed_drills", "drills that failed"),
-    _counter("repairs", "snapshots and generations begun because the present was damaged"),
-    _counter("captured_transactions", "transactions taken from the log"),
-    _counter("captured_frames", "frames taken from the log"),
-    _counter("captured_bytes", "bytes taken from the log"),
-    _counter("segments", "segments cut"),
-    _counter("uploaded_objects", "objects acknowledged by the store"),
-    _counter("uploaded_bytes", "their size"),
+    _counter("repairs", "snapshots and generations started because the newest state was damaged"),
+    _counter("captured_transactions", "transactions captured from the WAL"),
+    _counter("captured_frames", "frames captured from the WAL"),
+    _counter("captured_bytes", "bytes captured from the WAL"),
+    _counter("segments", "segments made"),
+    _counter("uploaded_objects", "objects that the store acknowledged"),
+    _counter("uploaded_bytes", "size of these objects"),
     _counter("failed_uploads", "upload attempts that failed"),
-    _counter("snapshots", "snapshots acknowledged by the store"),
-    _counter("snapshot_bytes", "their bytes that were sent"),
-    _counter("copied_bytes", "their bytes that the store copied from the snapshot before"),
-    _counter("generations", "generations begun"),
-    _counter("catch_ups", "gaps bridged by a catch-up segment"),
-    _counter("squashes", "times that waiting segments were merged page by page to save space"),
+    _counter("snapshots", "snapshots that the store acknowledged"),
+    _counter("snapshot_bytes", "bytes of snapshots that were sent"),
+    _counter("copied_bytes", "bytes of snapshots that the store copied from an earlier snapshot"),
+    _counter("generations", "generations started"),
+    _counter("catch_ups", "gaps closed by a catch-up segment"),
+    _counter("squashes", "merges of waiting segments in the cache, to save space"),
     _counter("merges", "merges stored"),
-    _counter("merged_bytes", "their size"),
-    _counter("pruned_objects", "objects deleted because no rule keeps them, or merged"),
-    _counter("pruned_bytes", "their size"),
-    _counter("roll_overs", "times that the log was let go and picked up again"),
+    _counter("merged_bytes", "size of these merges"),
+    _counter(
+        "pruned_objects",
+        "objects deleted because no rule keeps them or a merge has them",
+    ),
+    _counter("pruned_bytes", "size of these objects"),
+    _counter("roll_overs", "resets of the WAL that the replicator permitted"),
     _counter("write_lock_holds", "roll-overs that needed the write lock"),
-    _gauge("longest_write_lock_ms", "longest time that the write lock was held"),
-    _counter("wake_ups", "rounds of the capture loop"),
+    _gauge("longest_write_lock_ms", "longest duration of the write lock"),
+    _counter("wake_ups", "iterations of the capture loop"),
 )
 
 
 class Metrics:
-    """The current value of every figure; all start at 0."""
+    """The current value of every figure. All start at 0."""
 
     def __init__(self, figures: tuple[Figure, ...] = FIGURES) -> None:
         self._figures = figures
@@ -97,7 +100,7 @@ class Metrics:
             return self._values[name]
 
     def snapshot(self) -> dict[str, float]:
-        """Every figure at one instant."""
+        """Every figure at one moment."""
         with self._lock:
             return dict(self._values)
 

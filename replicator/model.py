@@ -1,6 +1,8 @@
-"""The values that pass between the stages: frozen, without behaviour, without I/O.
+"""The values that stages exchange.
 
-Times are milliseconds since the epoch (UTC) unless a name says otherwise; sizes are bytes.
+Owns their definition: frozen, and without behaviour. Refuses I/O.
+
+Times are milliseconds since the epoch (UTC) unless a name has another unit; sizes are bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 
 
 class Kind(enum.IntEnum):
-    """What an object holds."""
+    """The content of an object."""
 
     SNAPSHOT = 1  # the whole database after a txid
     SEGMENT = 2  # the transactions first … last, as a WAL file
@@ -22,7 +24,7 @@ class Kind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class WalPosition:
-    """A place in one log file: right after ``frame`` frames (0: right after the header).
+    """A position in one WAL: directly after ``frame`` frames (0: after the header).
 
     ``checksum`` is the cumulative pair there (of the header when ``frame`` is 0).
     Source: SQLite documentation, "WAL-mode File Format".
@@ -38,7 +40,7 @@ class WalPosition:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """What the database is after a transaction: enough to prove equality.
+    """The database after a transaction, as far as needed to prove equality.
 
     ``checksum`` is the XOR over all pages of the 64-bit page hash.
     """
@@ -49,7 +51,7 @@ class DatabaseState:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the replicated log: the state after ``txid`` in ``generation``."""
+    """A position in the archive: the state after ``txid`` in ``generation``."""
 
     generation: str
     txid: int
@@ -57,8 +59,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """How the present was made restorable again. ``txid`` is the transaction that was proved,
-    ``action`` one of none, snapshot, generation."""
+    """A repair of an archive whose newest transaction could not be restored. ``txid`` is the
+    verified transaction, ``action`` one of none, snapshot, generation."""
 
     txid: int
     action: str
@@ -68,10 +70,10 @@ class Repair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """What stays of the past. Spans are seconds back from now; 0 is off, infinity for ever.
+    """The rules of retention. Each span is in seconds back from now; 0 is off, infinity for ever.
 
-    Every transaction for a while, then the last state of each hour, day, week and month (UTC).
-    ``snapshots`` is how many of the newest snapshots stay, however old they are.
+    Keeps every transaction for ``every_transaction``, then the last state of each hour, day, week
+    and month (UTC), and in any case the newest ``snapshots`` snapshots.
     """
 
     every_transaction: float = 7 * 86400.0
@@ -84,10 +86,10 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class ReplicationStatus:
-    """A live picture of one replicator; every field moves.
+    """The current state of one replicator.
 
-    "healthy" means the durable position equals the source position, or did within
-    ``health_window`` seconds.
+    "healthy" means that the durable position equals the database's position, or did within the
+    last ``health_window`` seconds.
     """
 
     running: bool
@@ -100,11 +102,11 @@ class ReplicationStatus:
     durable_txid: int  # newest transaction acknowledged by the store, contiguous
     pending_segments: int
     pending_bytes: int
-    lag_seconds: float  # age of the oldest commit that is not durable, 0 when all are
-    lag_bytes: int  # bytes of committed log that are not durable
-    wal_frame_count: int  # frames in the log file now
-    last_wal_sync: int | None  # when a segment was last acknowledged
-    last_snapshot: int | None  # when a snapshot was last acknowledged
+    lag_seconds: float  # age of the oldest commit that is not durable, 0 if all are
+    lag_bytes: int  # bytes of committed WAL that are not durable
+    wal_frame_count: int  # frames in the WAL now
+    last_wal_sync: int | None  # time of the last acknowledged segment
+    last_snapshot: int | None  # time of the last acknowledged snapshot
     last_snapshot_txid: int | None
     failed_uploads: int
     uploaded_bytes: int
@@ -114,14 +116,14 @@ class ReplicationStatus:
     longest_write_lock_ms: float
     last_error: str | None
     last_error_at: int | None
-    last_proven_txid: int | None = None  # newest transaction that a drill restored …
-    last_proven_ms: int | None = None  # … and when; None: never
-    past_trouble: str | None = None  # why merges or deletions wait, None while they do not
+    last_verified_txid: int | None = None  # newest transaction that a drill restored …
+    last_verified_ms: int | None = None  # … and the time of that; None: never
+    retention_error: str | None = None  # reason why merges or deletions wait, None if they do not
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
-    """What a restore did, and the proof it rests on."""
+    """The result of a restore, and its proof."""
 
     output: str
     url: str
@@ -131,11 +133,11 @@ class RestoreReport:
     pages: int
     page_size: int
     size: int
-    checksum: int  # database checksum, equal to the log's at ``txid``
+    checksum: int  # of the database, equal to the archive's at ``txid``
     snapshot_txid: int
     objects: int
     downloaded_bytes: int
     seconds: float
-    verified: str  # what was proved, in words
+    verified: str  # the proof, in words
     lost_txids: int = 0  # with --allow-older: transactions that could not be restored
-    avoided: tuple[str, ...] = ()  # keys of damaged objects that others stood in for
+    avoided: tuple[str, ...] = ()  # keys of damaged objects that other objects replaced

@@ -429,9 +429,9 @@ class _Parts:
             longest_write_lock_ms=figures["longest_write_lock_ms"],
             last_error=last_error,
             last_error_at=last_error_at,
-            last_proven_txid=self.guard.proven.txid if self.guard.proven else None,
-            last_proven_ms=self.guard.proven.at_ms if self.guard.proven else None,
-            past_trouble=self.keeper.waits if self.keeper is not None else None,
+            last_verified_txid=self.guard.proven.txid if self.guard.proven else None,
+            last_verified_ms=self.guard.proven.at_ms if self.guard.proven else None,
+            retention_error=self.keeper.waits if self.keeper is not None else None,
         )
         self._export(status, used)
         return status

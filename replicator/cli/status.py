@@ -112,11 +112,11 @@ def _snapshot(status: ReplicationStatus, now: float | None) -> str:
 
 
 def _verified(status: ReplicationStatus, now: float | None) -> str:
-    if status.last_proven_txid is None:
+    if status.last_verified_txid is None:
         return "never; see replicator drill"
     return (
-        f"transaction {status.last_proven_txid:,} was restored "
-        f"{output.ago(status.last_proven_ms, now)}"
+        f"transaction {status.last_verified_txid:,} was restored "
+        f"{output.ago(status.last_verified_ms, now)}"
     )
 
 

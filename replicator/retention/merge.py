@@ -51,6 +51,8 @@ class MergeContent:
 class Unmergeable(ReplicatorError):
     """The sources do not make one merge; ``contents`` are those that were read."""
 
+    code = "unmergeable"
+
     def __init__(self, message: str, contents: Sequence[MergeContent]) -> None:
         super().__init__(message)
         self.contents = tuple(contents)

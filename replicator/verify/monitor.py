@@ -201,8 +201,8 @@ class Guard:
     def _prove(self, proof: ProofRecord | None) -> None:
         if proof is not None and (self.proven is None or proof.at_ms > self.proven.at_ms):
             self.proven = proof
-            self._metrics.set("last_proof_ms", proof.at_ms)
-            self._metrics.set("last_proof_txid", proof.txid)
+            self._metrics.set("last_verified_ms", proof.at_ms)
+            self._metrics.set("last_verified_txid", proof.txid)
 
     # ------------------------------------------------------------------------------ drills
 

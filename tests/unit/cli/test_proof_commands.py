@@ -190,7 +190,7 @@ def test_a_drill_that_worked_is_told_to_the_sidecar(run, users_url, users_db):
     replicator.start()
     with answering(replicator.config.cache, replicator):
         assert run("drill", "--url", users_url, "--database", users_db)[0] == 0
-        wait_for(lambda: replicator.status().last_proven_txid == 4)
+        wait_for(lambda: replicator.status().last_verified_txid == 4)
     replicator.stop()
     assert run("drill", "--url", users_url, "--database", users_db)[0] == 0  # nobody to tell
 
@@ -203,7 +203,7 @@ def test_the_status_shows_the_newest_proof(capsys, users_db, bucket_url):
     from dataclasses import replace
 
     status_command.show(
-        replace(_nothing(config), last_proven_txid=1234, last_proven_ms=1000), now=61
+        replace(_nothing(config), last_verified_txid=1234, last_verified_ms=1000), now=61
     )
     assert "transaction 1,234 was restored 1 m 00 s ago" in capsys.readouterr().out
 

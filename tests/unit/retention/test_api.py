@@ -45,7 +45,7 @@ def test_merges_come_out_of_the_cache(tmp_path, path):
             work(keeping, now_ms() + 2 * HOUR)
             assert len(keys(store, SEGMENTS)) in (2, 3)
             status = replicator.status()
-            assert status.past_trouble is None
+            assert status.retention_error is None
             image = app.image()
         report, data = restored(store, tmp_path)
         assert (report.txid, data) == (10, image)
@@ -63,7 +63,7 @@ def test_nothing_is_merged_or_pruned_unless_wanted(path):
     with App(path), replicating(path, store, keep=False) as replicator:
         replicator.flush(LONG)
         assert replicator._parts.keeper is None
-        assert replicator.status().past_trouble is None
+        assert replicator.status().retention_error is None
 
 
 def test_trouble_with_the_past_is_in_the_status(path, monkeypatch):
@@ -75,8 +75,8 @@ def test_trouble_with_the_past_is_in_the_status(path, monkeypatch):
     with App(path) as app, replicating(path, store) as replicator:
         replicator.flush(LONG)
         commits(app, replicator, 2)
-        wait_for(lambda: replicator.status().past_trouble is not None)
-        assert "away" in replicator.status().past_trouble
+        wait_for(lambda: replicator.status().retention_error is not None)
+        assert "away" in replicator.status().retention_error
         assert replicator.status().healthy
 
 

@@ -306,7 +306,7 @@ def test_the_first_drill_comes_at_once_and_an_idle_database_is_left_in_peace(buc
         desk.durable = bucket.txid
         wait_for(lambda: desk.guard.proven.txid == bucket.txid)
     assert desk.metrics.get("drills") == 2
-    assert desk.metrics.get("last_proof_txid") == bucket.txid
+    assert desk.metrics.get("last_verified_txid") == bucket.txid
     assert desk.outcomes() == [PROVEN, PROVEN]
 
 
