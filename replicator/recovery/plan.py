@@ -8,7 +8,7 @@ suggests; a plan that turns out wrong is made again with the facts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from replicator.archive.index import OPEN_END, Index, LogObject, SnapshotObject
@@ -50,26 +50,31 @@ def plan(index: Index, txid: int | None) -> Plan:
     usable = [item for item in index.snapshots if item.txid <= goal]
     if not usable:
         raise _before_first(index, goal)
-    snapshot = usable[-1]
-    ways = _ways(index, snapshot)
-    step = ways.to(goal)
+    ways = _ways(index, usable[-1:])
+    step = ways.to(goal) or _from_older(index, usable, goal)
     if step is None:
-        raise _gap(index, snapshot, ways, goal)
-    return _plan(snapshot, step, txid)
+        raise _gap(index, usable[-1], ways, goal)
+    return _plan(step, txid)
+
+
+def _from_older(index: Index, usable: Sequence[SnapshotObject], goal: int) -> Step | None:
+    """A way that does not begin with the newest snapshot. If an older one leads there so does the
+    newest, unless that is an orphan of a start that crashed, which the log will not confirm."""
+    return None if goal > _end(index) else _ways(index, usable[:-1]).to(goal)
 
 
 def newest_reachable(index: Index, txid: int | None) -> Plan:
     """The plan for the newest transaction up to ``txid`` that can be reached."""
     _refuse_nothing(index)
     limit = OPEN_END if txid is None else txid
-    every = [(item, _ways(index, item)) for item in index.snapshots if item.txid <= limit]
+    every = [_ways(index, [item]) for item in index.snapshots if item.txid <= limit]
     if not every:
         raise _before_first(index, limit)
-    snapshot, ways = max(every, key=lambda pair: (pair[1].furthest(limit), pair[0].txid))
+    ways = max(reversed(every), key=lambda ways: ways.furthest(limit))
     goal = ways.furthest(limit)
     step = ways.to(goal)
     assert step is not None  # a way stops there
-    return _plan(snapshot, step, None if goal == OPEN_END else goal)
+    return _plan(step, None if goal == OPEN_END else goal)
 
 
 def window(index: Index) -> str:
@@ -80,14 +85,15 @@ def window(index: Index) -> str:
     return "transactions " + " and ".join(_range(first, last) for first, last in ranges)
 
 
-def _plan(snapshot: SnapshotObject, step: Step, txid: int | None) -> Plan:
-    log = [item for item in step.way if isinstance(item, LogObject)]
-    return Plan(snapshot, tuple(log), txid)
+def _plan(step: Step, txid: int | None) -> Plan:
+    snapshot, *log = step.way
+    assert isinstance(snapshot, SnapshotObject)  # every way begins with one
+    return Plan(snapshot, tuple(item for item in log if isinstance(item, LogObject)), txid)
 
 
-def _ways(index: Index, snapshot: SnapshotObject) -> Ways:
-    log = index.between(snapshot.txid + 1, OPEN_END)
-    return Ways([snapshot], log, fewest_objects)
+def _ways(index: Index, snapshots: Sequence[SnapshotObject]) -> Ways:
+    oldest = min((item.txid for item in snapshots), default=OPEN_END)
+    return Ways(snapshots, index.between(oldest + 1, OPEN_END), fewest_objects)
 
 
 def _end(index: Index) -> int:

@@ -102,3 +102,19 @@ def test_bisection_asks_few(tmp_path):
     )
     assert store.count("head") <= 10
     bucket.close()
+
+
+def test_an_orphan_before_the_time_is_passed_over(tmp_path):
+    """A start that crashed left a snapshot in the middle of the log. The search for the time asks
+    the objects behind it, so their generation is known before the snapshot was examined."""
+    (tmp_path / "source").mkdir()
+    built = BucketBuilder(tmp_path / "source")
+    for _ in range(8):
+        built.insert(2)
+        built.cut()
+        if built.txid == 4:
+            orphan = "ffffffff-ffff-4fff-8fff-ffffffffffff"
+            built.snapshot(generation=orphan, image=built.images[1])
+    for txid in range(1, built.txid + 1):
+        assert txid_at(built, commit_ms(txid), tmp_path / "out.db") == txid
+    built.close()

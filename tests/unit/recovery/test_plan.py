@@ -153,6 +153,15 @@ def test_another_generation_is_not_crossed():
     assert (found.snapshot.generation, keys(found)) == (B, ["wal/6"])
 
 
+def test_an_orphan_does_not_hide_the_snapshot_before_it():
+    """Its start crashed, and what follows it is known to be of the older generation: the plan
+    begins with the older snapshot, whichever of the two has the greater txid or id."""
+    items = [snapshot(1), wal(1), known(2, 3), known(4, 5), known(6, 7)]
+    for orphan in (snapshot(3, B), snapshot(4, B), snapshot(1, B)):
+        found = plan(index(*items, orphan), 6)
+        assert (found.snapshot.generation, found.snapshot.txid) == (A, 1)
+
+
 def test_older_is_the_furthest_any_snapshot_reaches():
     """The newest reachable state may come from an old snapshot with a long log."""
     items = [snapshot(1), wal(1), known(2, 6), known(9, 9)]
