@@ -107,6 +107,9 @@ class Clock:
     chance: Callable[[], float] = field(default=random.random)
 
 
+REAL_TIME = Clock()
+
+
 class RetryingStore(Store):
     """``store``, with transient failures repeated. Closing it closes ``store``.
 
@@ -119,7 +122,7 @@ class RetryingStore(Store):
         self,
         store: Store,
         policy: RetryPolicy,
-        clock: Clock | None = None,
+        clock: Clock = REAL_TIME,
         *,
         on_failure: Callable[[StoreUnavailable], None] = lambda _: None,
     ) -> None:
@@ -128,7 +131,7 @@ class RetryingStore(Store):
         self._on_failure = on_failure
         self._store = store
         self._policy = policy
-        self._clock = clock or Clock()
+        self._clock = clock
         self._known = False  # True once the store has answered
         self._digests: dict[str, str] = {}  # SHA-256 announced for each upload begun here
 

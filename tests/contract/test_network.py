@@ -268,7 +268,7 @@ def test_a_redirect_leads_nowhere(scripted, nowhere, call, code):
 
 
 def test_the_region_of_the_bucket_is_found_out(scripted, nowhere):
-    """A store that says which region it wants a signature for gets one."""
+    """A store that names the region for the signature gets that signature."""
     wrong = (
         b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong"
         b"</Message><Region>eu-west-1</Region></Error>"
@@ -296,7 +296,7 @@ LISTING = XML + (
 @pytest.mark.parametrize("kept", [0, 1, 22, 40, 100, 200])
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_listing_cut_short_is_not_a_shorter_listing(scripted, nowhere, kept, announced):
-    """Wherever it ends, and whether its length was told or not."""
+    """At any byte, with or without a declared length."""
     whole = LISTING % b"false"
     told = f"Content-Length: {len(whole)}\r\n" if announced else ""
     head = f"HTTP/1.1 200 OK\r\n{told}Connection: close\r\n\r\n".encode()
@@ -338,7 +338,7 @@ def test_a_listing_that_does_not_get_on_ends(scripted, nowhere):
     ids=["list page", "parts page", "uploads page", "object", "folder", "part", "upload"],
 )
 def test_a_listing_with_holes_is_no_answer(scripted, nowhere, body, call):
-    """What every store tells and this one does not ends in an error of ours."""
+    """A missing field that every store sends is an error."""
     nowhere.fault(answer(raw(200, XML + body)), times=None)
     with raises(StoreUnavailable, "incomplete_answer"):
         call(scripted)
@@ -385,7 +385,7 @@ def scripted_part(size):
 
 
 def test_a_missing_object_is_as_good_as_deleted(scripted, nowhere):
-    """S3 itself says 204; others say what they found."""
+    """S3 itself answers 204; others answer with the result."""
     nowhere.fault(status(404, "NoSuchKey"))
     scripted.delete("k")
 
@@ -423,14 +423,14 @@ def test_uploads_are_listed_beyond_a_page(scripted, nowhere):
     ids=["earlier", "later", "one off", "of unknown size", "untold"],
 )
 def test_another_range_is_not_the_one_asked_for(scripted, nowhere, wrong):
-    """A server or cache that mixes up ranges, or does not say which it sends, is found out."""
+    """A server or cache that mixes up ranges, or does not name the range, is detected."""
     nowhere.fault(answer(raw(206, b"0123456789", Content_Range=wrong, Last_Modified=NOON)))
     with pytest.raises(StoreUnavailable):
         scripted.get("k", 10, 10)
 
 
 def test_a_server_without_ranges_is_bearable(scripted, nowhere):
-    """It sends the whole object; we cut out what was asked for."""
+    """It sends the whole object; the store cuts out the range."""
     nowhere.fault(answer(raw(200, b"0123456789", Last_Modified=NOON)), times=None)
     assert scripted.get("k", 2, 3) == b"234"
     assert scripted.get("k", 8, 5) == b"89"
@@ -463,7 +463,7 @@ def test_only_large_bodies_wait_for_leave(scripted, nowhere):
 
 
 def test_one_request_per_call(proxied_store, fault_proxy, prefix):
-    """botocore retries nothing by itself, and nothing is asked that need not be."""
+    """botocore never retries, and no request is superfluous."""
     proxied_store.put(f"{prefix}/a", b"x")
     proxied_store.get(f"{prefix}/a", 0, 1)
     proxied_store.head(f"{prefix}/a")
@@ -475,7 +475,7 @@ def test_one_request_per_call(proxied_store, fault_proxy, prefix):
 
 
 def test_a_refusing_proxy_comes_back(proxied_store, fault_proxy, prefix):
-    """Down and up again at the same address: the same store goes on."""
+    """Down and up again at the same address: the same store works again."""
     proxied_store.put(f"{prefix}/a", b"x")
     fault_proxy.down()
     with pytest.raises(StoreUnavailable):
@@ -506,7 +506,7 @@ ERROR = b"<Error><Code>%s</Code><Message>no</Message></Error>"
     ],
 )
 def test_what_a_store_says_to_a_copy(scripted, nowhere, fault, error):
-    """A store that cannot is told from a source that is gone, and from trouble that passes."""
+    """A store that cannot copy, a missing source, and an outage have different errors."""
     nowhere.fault(fault, times=None)
     source = ObjectInfo("a", 10, 0, etag='"x"')
     with pytest.raises(error):

@@ -81,7 +81,7 @@ def test_a_missing_object_is_an_answer(any_store, prefix, ask):
 
 
 def test_a_key_is_created_once(any_store, prefix):
-    """The second writer is told so, and nothing of the first one's object changes."""
+    """The second writer gets an error, and the first one's object is unchanged."""
     any_store.put(f"{prefix}/a", b"first", metadata={"n": "1"})
     with pytest.raises(ObjectExists):
         any_store.put(f"{prefix}/a", b"second", metadata={"n": "2"})
@@ -117,7 +117,7 @@ def test_sixteen_racers_have_one_winner(any_store, prefix):
 
 
 def test_a_deleted_object_is_gone_and_its_key_free(any_store, prefix):
-    """Deleting twice is no error; what is made there later has nothing of what was."""
+    """Deleting twice is no error; a later object of that key is new in every respect."""
     any_store.put(f"{prefix}/a", b"x", metadata={"old": "1"})
     any_store.delete(f"{prefix}/a")
     any_store.delete(f"{prefix}/a")
@@ -204,7 +204,7 @@ def test_folders_are_the_next_names_only(any_store, prefix, tree):
 
 @pytest.mark.parametrize("kind", ["memory", "directory", "moto"])
 def test_a_folder_is_gone_with_its_last_object(request, kind, prefix):
-    """Folders exist only as parts of keys. (SeaweedFS tells an empty one for a while.)"""
+    """Folders exist only as parts of keys. (SeaweedFS lists an empty one for a while.)"""
     store = request.getfixturevalue(f"{kind}_store")
     store.put(f"{prefix}/a/b", b"x")
     store.delete(f"{prefix}/a/b")

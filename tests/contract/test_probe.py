@@ -1,4 +1,4 @@
-"""The probes that `doctor` asks: yes on every store we know, no on one that lies."""
+"""The probes of `doctor`: they accept every store we know, and reject an unsafe one."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_a_probe_at_the_root_of_a_bucket_is_clean(memory_store):
 
 
 def test_a_store_that_lies_is_found_out():
-    """All of its racers win, and a completed upload replaces what was there."""
+    """All of its racers win, and a completed upload replaces the existing object."""
     store = LyingStore()
     assert probe.race_conditional_put(store, "p", writers=8) == 8
     assert not probe.completes_conditionally(store, "p")
@@ -52,7 +52,7 @@ def test_a_store_that_lies_is_found_out():
 
 
 def test_a_store_that_refuses_the_winner_is_found_out():
-    """It says no to all but one, and keeps the bytes of another."""
+    """It refuses all but one, and keeps the bytes of another."""
 
     class Wrong(MemoryStore):
         def put(self, key, body, *, metadata=None, if_absent=True):

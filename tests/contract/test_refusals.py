@@ -1,4 +1,4 @@
-"""What a store says no to, and that each no is told apart: on S3 servers and on a directory."""
+"""The refusals of a store, each with its own class: on S3 servers and on a directory."""
 
 import socket
 
@@ -57,7 +57,7 @@ def bucketless(request, tmp_path):
 
 @each(CALLS)
 def test_a_missing_bucket_is_not_a_missing_object(bucketless, prefix, call):
-    """Every call says so: an absent bucket must never look like an empty one."""
+    """In every call: an absent bucket must never look like an empty one."""
     with pytest.raises(BucketMissing):
         call(bucketless, prefix)
 
@@ -65,7 +65,7 @@ def test_a_missing_bucket_is_not_a_missing_object(bucketless, prefix, call):
 @each({**CALLS, **PART_CALLS})
 @pytest.mark.parametrize("keys", ["unknown", "wrong secret"])
 def test_wrong_credentials_are_denied(seaweed, prefix, call, keys):
-    """Every call says so, whatever is wrong with them; HEAD too, whose answer has no body."""
+    """In every call and for any reason; also for HEAD, whose answer has no body."""
     pair = {"unknown": ("nobody", "x"), "wrong secret": (seaweed.access_key, "x")}[keys]
     store = S3Store(seaweed.bucket, endpoint_url=seaweed.endpoint_url, credentials=pair)
     with pytest.raises(AccessDenied) as caught:
@@ -123,7 +123,7 @@ def test_a_profile_brings_credentials_and_region(seaweed, prefix, monkeypatch, t
 
 @each({**CALLS, **PART_CALLS})
 def test_a_refused_connection_may_pass(prefix, call):
-    """Nobody listens: every call says that trying later may help."""
+    """With no server, every call raises the error for an outage."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
@@ -149,7 +149,7 @@ def test_a_server_that_never_answers_is_given_up(prefix, call):
 @pytest.mark.parametrize("checksums", ["when_required", "when_supported"])
 @pytest.mark.parametrize("kind", ["moto", "seaweed"])
 def test_both_kinds_of_checksums_work(request, kind, checksums, prefix):
-    """botocore's own checksums beside ours disturb nobody, small or large, whole or in part."""
+    """botocore's own checksums and ours are compatible, small or large, whole or in parts."""
     plain = request.getfixturevalue(f"{kind}_store")
     store = S3Store(
         plain._bucket,

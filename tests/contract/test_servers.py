@@ -1,4 +1,4 @@
-"""The real server and the proxy in front of it, which other tests stand on."""
+"""The real server, and the proxy in front of it, which other tests use."""
 
 import os
 import secrets
@@ -29,8 +29,7 @@ def quick(server, **settings):
 
 
 def test_a_vacuum_gives_the_room_back(tmp_path):
-    """What was deleted, as soon as the server has noted it, takes no space on the disk
-    afterwards, and what was not is still there."""
+    """Deleted objects free their disk space soon after, and the other objects stay."""
     with SeaweedServer(tmp_path / "objects") as server:
         store = server.store()
         store.put("kept", b"x")
@@ -77,8 +76,8 @@ def test_a_server_that_was_never_started_can_be_stopped():
 
 
 def test_a_busy_port_is_avoided():
-    """The server ends when a port is taken meanwhile; it is started with others, and what
-    it kept of its own is removed at the end."""
+    """The server ends if a port is taken before its start; it starts with other ports, and its
+    own directory is removed at the end."""
     calls = []
 
     def ports():
@@ -132,7 +131,7 @@ def test_the_server_asks_for_credentials(seaweed):
 
 
 def test_a_users_environment_suffices(seaweed_credentials, prefix):
-    """What the server tells a process to set is all it needs."""
+    """The server's environment is enough for a process."""
     store = S3Store(seaweed_credentials.bucket, endpoint_url=seaweed_credentials.endpoint_url)
     store.put(f"{prefix}/a", b"x")
 

@@ -49,8 +49,8 @@ def test_an_unfinished_upload_is_no_object(any_store, key):
 
 
 def test_the_store_tells_its_parts(any_store, key):
-    """What a part put returned is what is listed, by number; a part put again counts once.
-    What is listed is enough to complete."""
+    """The listed parts are those that put_part returned, by number; a part put again counts
+    once. The listed parts are enough to complete."""
     upload_id = any_store.begin_upload(key)
     assert any_store.list_parts(key, upload_id) == []
     last = any_store.put_part(key, upload_id, 2, b"end")
@@ -62,7 +62,7 @@ def test_the_store_tells_its_parts(any_store, key):
 
 
 def test_the_last_bytes_of_a_part_win(any_store, key):
-    """Put again with others, the part is the last one told, and never listed as the first."""
+    """After a second put with other bytes, the last one is listed, and never the first."""
     upload_id = any_store.begin_upload(key)
     stale = any_store.put_part(key, upload_id, 1, b"stale")
     fresh = any_store.put_part(key, upload_id, 1, b"fresh")
@@ -72,7 +72,7 @@ def test_the_last_bytes_of_a_part_win(any_store, key):
 
 
 def test_parts_are_listed_beyond_a_page(any_store, key):
-    """A thousand parts a page: all of them are told. (Sizes are checked at completion only.)"""
+    """A thousand parts a page: all of them are listed. (Sizes are checked at completion only.)"""
     upload_id = any_store.begin_upload(key)
     with ThreadPoolExecutor(8) as pool:
         put = list(
@@ -83,7 +83,7 @@ def test_parts_are_listed_beyond_a_page(any_store, key):
 
 
 def test_an_aborted_upload_is_gone(strict_store, key):
-    """Aborting again is no error; nothing else works on it any more."""
+    """Aborting again is no error; every other call fails."""
     upload_id = strict_store.begin_upload(key)
     part = strict_store.put_part(key, upload_id, 1, b"x")
     strict_store.abort_upload(key, upload_id)
@@ -129,7 +129,7 @@ def test_completing_respects_an_object_that_is_there(any_store, key):
 
 
 def test_completing_may_replace(any_store, key):
-    """When asked to."""
+    """With ``if_absent=False``."""
     any_store.put(key, b"early")
     upload_id = any_store.begin_upload(key)
     part = any_store.put_part(key, upload_id, 1, b"late")
@@ -178,7 +178,7 @@ def test_unfinished_uploads_are_listed_below_a_prefix(any_store, prefix):
 
 @pytest.fixture
 def source(any_store, prefix):
-    """An object of three parts, as the store tells of it."""
+    """An object of three parts, as head() describes it."""
     key = f"{prefix}/snapshots/0 of a kind.zst"
     upload_id = any_store.begin_upload(key)
     any_store.complete_upload(
@@ -188,8 +188,8 @@ def source(any_store, prefix):
 
 
 def test_a_part_is_copied_out_of_another_object(any_store, key, source):
-    """Any range, across the parts that it was made of; copied twice it counts once; the new
-    object outlives the old one. The store tells the size of what it copied."""
+    """Any range, across the parts of the source; copied twice it counts once; the new
+    object outlives the old one. The store has the size of the copy."""
     upload_id = any_store.begin_upload(key)
     for _ in range(2):
         copied = any_store.copy_part(key, upload_id, 1, source, 1234, 5 * MIB)
@@ -202,8 +202,8 @@ def test_a_part_is_copied_out_of_another_object(any_store, key, source):
 
 
 def test_a_source_must_be_the_one_it_was(strict_store, prefix, key):
-    """What was said of an object is not true of another under its name, nor of none. (moto
-    looks at no condition, and answers a 404 that says nothing.)"""
+    """The facts of one object do not hold for another of its name, nor for none. (moto
+    ignores the condition, and its 404 has no code.)"""
     store = strict_store
     store.put(f"{prefix}/a", b"one")
     source = store.head(f"{prefix}/a")

@@ -111,7 +111,7 @@ def test_old_and_plain_calls_work(kind):
 
 @pytest.mark.parametrize("kind", public_errors())
 def test_the_values_are_attributes_and_arguments(kind):
-    """What a class declares is what its constructor takes, besides message, hint and code."""
+    """The declared values are arguments of the constructor, with message, hint and code."""
     taken = set(inspect.signature(kind).parameters) - {"message", "hint", "code"}
     assert set(kind.values) <= taken
     error = sample(kind)

@@ -9,7 +9,7 @@ from replicator.metrics import FIGURES, Figure, Metrics
 
 
 def test_all_figures_start_at_zero_and_have_a_meaning():
-    """A figure without a doc is a number nobody can use."""
+    """A figure without an explanation is of no use."""
     assert set(Metrics().snapshot().values()) == {0}
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)
     assert all(figure.doc for figure in FIGURES)
@@ -35,7 +35,7 @@ def test_figures_move():
     lambda m: m.observe_max("segmens", 1), lambda m: m.get("segmens"),
 ])  # fmt: skip
 def test_an_unknown_name_is_an_error(use):
-    """It would otherwise be a figure that nobody reads."""
+    """It would otherwise be a figure without a reader."""
     with pytest.raises(KeyError, match="segmens"):
         use(Metrics())
 

@@ -12,7 +12,7 @@ from tests.helpers.oracle_wal import Source
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 @pytest.mark.parametrize("auto_vacuum", [0, 1])
 def test_header_of_a_database(tmp_path, page_size, auto_vacuum):
-    """Page size (65536 is stored as 1), pages, journal mode and auto_vacuum as SQLite says."""
+    """Page size (65536 is stored as 1), pages, journal mode and auto_vacuum equal SQLite's."""
     source = Source(tmp_path, page_size, auto_vacuum=auto_vacuum)
     source.checkpoint("TRUNCATE")
     data, _ = source.files()
@@ -25,7 +25,7 @@ def test_header_of_a_database(tmp_path, page_size, auto_vacuum):
 
 
 def test_header_of_a_database_with_a_rollback_journal(tmp_path):
-    """WAL mode is a fact of the file, told by bytes 18 and 19."""
+    """Bytes 18 and 19 of the file hold the journal mode."""
     path = tmp_path / "plain.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE t(x)")
@@ -46,6 +46,6 @@ def test_what_is_no_database(tmp_path):
 
 @pytest.mark.parametrize("page_size", [512 << n for n in range(8)])
 def test_lock_page_contains_its_byte(page_size):
-    """The first byte of the second gigabyte lies in it."""
+    """It contains the first byte of the second gigabyte."""
     first = (lock_page(page_size) - 1) * page_size
     assert first <= 0x40000000 < first + page_size

@@ -41,7 +41,7 @@ class Bucket:
     def follow(self):
         """Begin at the start of the next log: the old one is in the database file."""
         self.source.checkpoint("RESTART")
-        self.source.insert(self.rng, 50)  # the log restarts in place
+        self.source.insert(self.rng, 50)  # the WAL restarts in the same file
         self.base, wal = self.source.files()
         self.position = parse_header(wal).start()
 
@@ -98,7 +98,7 @@ class Bucket:
         return out, [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
     def ship(self, key=KEYS.wal, kind=Kind.SEGMENT):
-        """What was committed since, as one object."""
+        """The commits since the last call, as one object."""
         payload, commits = self.capture()
         assert commits
         first, self.txid = self.txid + 1, self.txid + len(commits)
@@ -116,8 +116,8 @@ class Bucket:
 
 @pytest.fixture
 def documented(tmp_path):
-    """Two generations; segments of one and many transactions, over two logs, with a VACUUM
-    that shrinks; a snapshot inside a segment; a merge in place of segments; an orphan."""
+    """Two generations; segments of one and many transactions, over two WALs, with a VACUUM
+    that shrinks; a snapshot inside a segment; a merge that replaces segments; an orphan."""
     documented = Bucket(tmp_path)
     source, rng = documented.source, documented.rng
     documented.begin(ONE)

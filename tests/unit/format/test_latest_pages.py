@@ -53,7 +53,7 @@ def test_one_transaction_leads_where_all_of_them_lead(runs, base_pages, split):
 
 
 def test_many_pages_of_zeros_are_written_in_pieces():
-    """Pages that were cut off and came back without an image are zeros, not what the base has."""
+    """Pages that were cut off and came back without an image are zeros, not the base's content."""
     body, plain = build([([1], 1), ([1, 12], 12)])
     found = read_wal(squashed([body], zeros_bytes=3 * PAGE))
     base = [page(1000 + n) for n in range(12)]
@@ -109,7 +109,7 @@ def _write(written, pieces):
 
 
 def test_the_lock_page_is_never_open():
-    """Page 0x40000000 / size + 1 is left alone whatever an image says."""
+    """Page 0x40000000 / size + 1 is never written, for any image."""
     lock = lock_page(65536)
     overlay = Overlay(65536, lock + 1)
     image = b"x" * (3 * 65536)

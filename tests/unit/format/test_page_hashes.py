@@ -13,7 +13,7 @@ from tests.helpers.page_hashes import page_hash
 
 
 def test_page_hash_depends_on_the_number():
-    """The same bytes under two numbers are two hashes; seeded XXH3, as the format says."""
+    """The same bytes under two numbers have two hashes: seeded XXH3, as in the format."""
     page = bytes(512)
     assert page_hash(7, page) == xxh3_64_intdigest(page, seed=7) != page_hash(8, page)
 
@@ -47,7 +47,7 @@ def test_the_checksum_is_the_xor_of_the_hashes():
 
 
 def test_put_and_get():
-    """What is put is got, and the checksum follows; pages outside are a mistake."""
+    """get() returns the hashes of put(), and the checksum follows; pages outside are an error."""
     hashes = some_hashes(3)
     before = hashes.checksum
     old = hashes.get(page_numbers(2))
@@ -72,7 +72,7 @@ def test_a_copy_lives_on_its_own():
 
 @pytest.mark.parametrize("pages", [0, 1, 70])
 def test_bytes_round_trip(pages):
-    """What is written reads back, and can grow on."""
+    """Written hashes read back, and can grow."""
     hashes = some_hashes(pages)
     loaded = PageHashes.from_bytes(hashes.to_bytes())
     assert loaded.to_bytes() == hashes.to_bytes()
@@ -104,7 +104,7 @@ def test_bytes_that_contradict_themselves_are_not_trusted(at, value):
 
 
 def test_the_lock_page_counts_as_nothing():
-    """Whatever bytes lie there, and though it may be new to the array."""
+    """Its bytes do not matter, and it may be new to the array."""
     lock = lock_page(65536)
     zeros, ones = PageHashes(65536), PageHashes(65536)
     for hashes, content in ((zeros, bytes(65536)), (ones, b"\x01" * 65536)):

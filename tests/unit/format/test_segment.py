@@ -60,7 +60,7 @@ def test_a_long_segment_in_large_pieces():
 
 @pytest.mark.parametrize("kind", [Kind.CATCH_UP, Kind.MERGE_NEWEST])
 def test_a_segment_without_an_index(kind):
-    """One commit may stand for many transactions; the times may still be listed."""
+    """One commit may hold many transactions; the times may still be listed."""
     data, summary = encoded(wal(3), (), (5, 6), last=90, kind=kind)
     assert decode_segment(data, KEY)[0] == summary
     assert summary.trailer.commit_frames == ()
@@ -168,7 +168,7 @@ def test_a_long_seek_table_asks_for_more_bytes():
 
 
 def test_a_tail_longer_than_the_object_is_damage():
-    """Nobody is sent to fetch what does not exist."""
+    """The reader never asks for bytes that do not exist."""
     data = OBJECTS["segment"]()
     with raises(DamageError, "truncated", key=KEY):
         read_tail(data[-20:], 100, KEY)
@@ -184,7 +184,7 @@ def test_a_tail_of_nonsense_lengths():
 
 
 def test_a_segment_that_contradicts_itself_is_not_made():
-    """The maker is told, before anything reaches a store."""
+    """The encoder refuses, before anything reaches a store."""
     with pytest.raises(ValueError, match="does not list every transaction"):
         encoded(wal(2, 1), (2, 1), (1, 2), last=5)
     with pytest.raises(ValueError, match="does not account for every frame"):

@@ -1,4 +1,4 @@
-"""Objects: every damaged bit is noticed, and so is what was sealed but cannot be true."""
+"""Objects: every damaged bit is detected, and so is every sealed contradiction."""
 
 import struct
 from dataclasses import replace
@@ -84,7 +84,7 @@ def byte_by_byte(data):
 
 
 def test_the_streaming_reader_notices_every_flipped_bit():
-    """Also when the bytes come one by one and nobody knows where the object ends."""
+    """Also if the bytes arrive one by one and the end of the object is unknown."""
     data = OBJECTS["marker"]()
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
@@ -101,7 +101,7 @@ def reassembled(first, second):
 
 
 def test_parts_of_different_objects_do_not_fit_together():
-    """Each part is sound by itself, but was not written with the others."""
+    """Each part is intact, but was written with other parts."""
     one, two = encoded(wal(2), (2,), (1,))[0], encoded(wal(3), (3,), (1,))[0]
     with raises(DamageError, "checksum_mismatch", key=KEY):
         decode_segment(reassembled(one, two), KEY)
@@ -147,7 +147,7 @@ def resealed(frame, end):
 
 
 def changed(data, part, offset, value):
-    """An object whose header or trailer says something else at ``offset`` of its content."""
+    """An object with another byte at ``offset`` of its header's or trailer's content."""
     start = read_header(data, KEY)[1]
     cut = read_tail(data, len(data), KEY).trailer_offset
     header_frame, trailer_frame = bytearray(data[:start]), bytearray(data[cut:])
@@ -178,7 +178,7 @@ def with_trailer(data, kind, trailer, seek=b""):
 
 
 def test_a_payload_of_another_length_is_damage():
-    """Also where no index counts the frames, and nobody read the tail first."""
+    """Also without an index that counts the frames, and without the tail."""
     data, summary = encoded(wal(3), last=9, kind=Kind.MERGE_NEWEST)
     for more in (-536, 536):
         trailer = replace(summary.trailer, payload_bytes=32 + 3 * 536 + more)
@@ -200,7 +200,7 @@ def test_a_segment_has_no_seek_table():
 
 
 def test_a_snapshot_with_the_trailer_of_another_kind():
-    """Right in all its figures, and still not what its header says."""
+    """All its figures are right, but its header has another kind."""
     data, summary, _ = small_snapshot()
     trailer = replace(summary.trailer, blocks=None)  # those only a snapshot has
     sizes = [(entry.compressed, entry.raw) for entry in read_tail(data, len(data), KEY).seek]
@@ -263,7 +263,7 @@ def test_a_sealed_contradiction_is_damage_too(part, offset, value, message):
 
 
 def forged_snapshot(sizes_of=None, **facts):
-    """A sealed snapshot whose trailer or seek table says something else."""
+    """A sealed snapshot with another trailer or seek table."""
     data, summary, _ = small_snapshot()
     tail = read_tail(data, len(data), KEY)
     length = len(encode_trailer(Kind.SNAPSHOT, summary.trailer))
@@ -297,7 +297,7 @@ def forged_snapshot(sizes_of=None, **facts):
     ],
 )
 def test_a_sealed_snapshot_that_contradicts_itself(forged, message):
-    """Pages, payload and seek table must tell one story."""
+    """Pages, payload and seek table must agree."""
     assert decode_snapshot(forged_snapshot(), KEY)[0].trailer == small_snapshot()[1].trailer
     with pytest.raises(DamageError, match=message) as caught:
         decode_snapshot(forged_snapshot(**forged), KEY)

@@ -62,7 +62,7 @@ def test_header_round_trip(page_size, big_endian):
 
 
 def test_header_of_sqlite_reads_and_encodes_to_the_same_bytes(spilled_wal):
-    """What SQLite wrote survives parse and encode."""
+    """A header from SQLite survives parse and encode."""
     _, wal = spilled_wal
     assert parse_header(wal).encode() == wal[:HEADER_SIZE]
     assert parse_header(memoryview(wal)).page_size == 1024

@@ -34,7 +34,7 @@ def test_a_frame_round_trip(level):
 
 
 def test_a_frame_larger_than_allowed_is_refused_unread():
-    """Its header tells; 100 MB of zeros behind it are never made."""
+    """Its header has the size; the 100 MB of zeros are never decompressed."""
     bomb = zstd.compress_frame(bytes(10**8), 1)
     with raises(DamageError, "undecodable"):
         zstd.decompress_frame(bomb, 10**8 - 1)

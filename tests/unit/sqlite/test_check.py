@@ -27,7 +27,7 @@ def indexed_database(tmp_path):
 
 @pytest.mark.parametrize("full", [True, False])
 def test_a_good_database_passes_untouched(indexed_database, full):
-    """Both checks pass, and nothing appears beside a file whose header says WAL."""
+    """Both checks pass, and create no file next to a database in WAL mode."""
     before = indexed_database.read_bytes()
     check_database(indexed_database, full=full)
     assert indexed_database.read_bytes() == before

@@ -54,7 +54,7 @@ def locks(path):
 
 
 def held_elsewhere(path, statements):
-    """Another process that ran the statements and keeps its connection open until told."""
+    """Another process that ran the statements and keeps its connection until its stdin ends."""
     code = textwrap.dedent(f"""
         import sqlite3, sys
         db = sqlite3.connect({str(path)!r}, isolation_level=None)
@@ -78,7 +78,7 @@ def let_go(process):
 
 
 def test_the_oracle_sees_locks(app):
-    """What the tests below compare is not an empty list."""
+    """The lists that the tests below compare are not empty."""
     assert locks(app.path)
     app.run("BEGIN", "SELECT count(*) FROM t")
     held = locks(app.path)
@@ -172,7 +172,7 @@ def test_the_write_lock_is_held_inside_the_block_only(app, database):
         assert taken
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             app.insert()
-        with database.write_lock(patience=0.0) as inner:  # by whoever holds it already
+        with database.write_lock(patience=0.0) as inner:  # by the thread that holds it already
             assert inner
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             app.insert()
@@ -182,7 +182,7 @@ def test_the_write_lock_is_held_inside_the_block_only(app, database):
 
 
 def test_a_write_lock_that_is_not_had_in_time_is_no_failure(app, database):
-    """The block runs without the lock and is told so; a writer is never interrupted."""
+    """The block runs without the lock and gets False; a writer is never interrupted."""
     app.run("BEGIN IMMEDIATE")
     with database.write_lock(patience=0.001) as taken:
         assert not taken
@@ -200,7 +200,7 @@ def test_the_write_lock_is_had_once_the_writer_lets_go(app, database, monkeypatc
 
 
 def test_a_write_lock_on_a_damaged_database_is_an_error(app, database):
-    """What is not a busy answer comes out as what it is."""
+    """Any other error than a busy lock keeps its class."""
     with database.write_lock(patience=0):
         pass
     database._locker.close()
@@ -214,7 +214,7 @@ def test_a_write_lock_on_a_damaged_database_is_an_error(app, database):
 
 @pytest.fixture
 def others(path):
-    """A database whose application is another process, which ends when told."""
+    """A database whose application is another process, which the test ends."""
     with App(path) as app:
         app.insert(20)
     process = held_elsewhere(path, ["PRAGMA journal_mode=WAL", "SELECT * FROM t"])
@@ -239,7 +239,7 @@ def test_we_are_alone_once_the_application_has_gone(others, path):
 
 
 def test_an_application_in_our_own_process_is_seen_too(app, database):
-    """Its locks are ours and tell nothing, its descriptors do."""
+    """Its locks belong to our process and show nothing, its descriptors do."""
     assert not database.alone()
 
 
@@ -284,8 +284,8 @@ def test_what_cannot_be_asked_is_no_yes(others, path, monkeypatch, call):
 
 
 def test_stepping_aside_lets_sqlite_remove_the_log(others, path, tmp_path):
-    """Nothing is left of the log, and we are there again: another file in the place of the
-    database is opened as what it is, and nothing of ours gets into it."""
+    """No WAL is left, and the database is open again: a file that replaces it is opened as it
+    is, and nothing of the old WAL gets into it."""
     let_go(others)
     database = LiveDatabase(path, busy_timeout=0.1)
     database.hold()
@@ -376,7 +376,7 @@ def test_a_connection_creates_nothing(path):
 
 
 def test_an_empty_file_is_no_database_yet(path):
-    """identity() tells a database from an empty file and from none."""
+    """identity() distinguishes a database from an empty file and from a missing one."""
     assert identity(path) is None
     path.touch()
     assert identity(path) is None
@@ -392,7 +392,7 @@ def test_a_path_that_cannot_be_looked_at_is_a_local_error(path):
 
 
 def test_a_read_only_file_is_refused(path):
-    """chmod 444 says that nobody should write here; a WAL reader must."""
+    """chmod 444 forbids writing; a WAL reader must be able to write."""
     with App(path) as app:
         app.insert()
     path.chmod(0o444)
@@ -453,7 +453,7 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path):
     ],
 )
 def test_exclusive_locking_by_another_process_is_refused(path, statements):
-    """We cannot work beside EXCLUSIVE locking mode, and say so; once it ends, we can."""
+    """EXCLUSIVE locking mode excludes us, with a hint; after its end we can work."""
     with App(path) as app:
         app.insert()
     holder = held_elsewhere(path, statements)
@@ -467,7 +467,7 @@ def test_exclusive_locking_by_another_process_is_refused(path, statements):
 
 
 def test_a_lock_that_a_reader_never_meets_is_busy(app, database):
-    """Somebody goes EXCLUSIVE while we are connected: our hold fails as busy, not as unusable."""
+    """Another connection goes EXCLUSIVE while we are connected: our hold fails as busy."""
     other = sqlite3.connect(app.path, isolation_level=None)
     database.close()
     app.close()
@@ -593,7 +593,7 @@ def test_a_replaced_or_deleted_file_is_noticed(tmp_path, app, database):
 
 
 def test_closing_leaves_the_new_files_of_a_replaced_database_alone(tmp_path, path):
-    """Our connections to the old inode close; the log beside the new file is not theirs."""
+    """Our connections to the old inode close; the WAL of the new file is not theirs."""
     app = App(path)
     app.insert()
     database = LiveDatabase(path)
@@ -612,8 +612,8 @@ def test_closing_leaves_the_new_files_of_a_replaced_database_alone(tmp_path, pat
 
 
 def test_closing_last_copies_nothing_into_the_file(others, path):
-    """The file may have been overwritten, and the log removed; frames of ours that nobody
-    needs any more would be copied over what is there now."""
+    """The file may have been overwritten, and the WAL removed; old frames of ours must not be
+    copied over the new content."""
     with App(path) as app:
         database = LiveDatabase(path, busy_timeout=0.1)
         database.release(database.hold())

@@ -1,4 +1,4 @@
-"""StoreAddress and open_store: which address means which store, and what is refused."""
+"""StoreAddress and open_store: the store of each address, and the addresses that are refused."""
 
 import sys
 import types
@@ -47,7 +47,7 @@ def test_a_file_address_names_a_directory(url, path):
 
 
 def test_the_prefix_of_the_address_goes_first():
-    """One given beside it fills in only where there is none."""
+    """The separate argument is for a URL without one."""
     assert StoreAddress.parse("s3://b/own", prefix="other").prefix == "own"
     assert StoreAddress.parse("s3://b", prefix="/other/").prefix == "other"
 
@@ -105,7 +105,7 @@ def test_a_new_scheme_is_one_module_and_one_line(monkeypatch):
 
 @pytest.mark.parametrize("endpoint", ["localhost:9000", "ftp://host", "http://", ""])
 def test_an_endpoint_must_be_a_web_address(endpoint):
-    """Said before anything is asked."""
+    """It is checked before any request."""
     with raises(ConfigError, setting="endpoint_url"):
         StoreAddress("s3", bucket="b", endpoint_url=endpoint)
 

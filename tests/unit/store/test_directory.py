@@ -1,4 +1,4 @@
-"""DirectoryStore: what is particular about objects as files."""
+"""DirectoryStore: the peculiarities of objects as files."""
 
 import errno
 import json
@@ -31,7 +31,7 @@ def root(directory_store, tmp_path):
 
 
 def test_an_object_is_a_plain_file(directory_store, root):
-    """A person finds it under its key, with nothing beside it."""
+    """A person finds it under its key, and no other file with it."""
     directory_store.put("app.db/wal/1.wal.zst", b"bytes", metadata={"n": "1"})
     assert (root / "app.db/wal/1.wal.zst").read_bytes() == b"bytes"
     assert sorted(os.listdir(root)) == [".replicator", "app.db"]
@@ -78,14 +78,14 @@ def test_what_a_person_puts_there_is_an_object(directory_store, root):
     ids=["put", "get", "head", "delete", "begin"],
 )
 def test_a_key_cannot_leave_the_root(directory_store, key, ask):
-    """Nor reach what is hidden in it."""
+    """Nor reach the hidden directory."""
     with pytest.raises(ConfigError):
         ask(directory_store, key)
 
 
 @pytest.mark.parametrize("prefix", ["/", "//", "../", "a/../../", "./", ".replicator/", "a\0/"])
 def test_a_prefix_cannot_leave_the_root(directory_store, tmp_path, prefix):
-    """No key begins like that, so nothing is found, least of all what lies elsewhere."""
+    """No key begins like that, so nothing is found, least of all outside the root."""
     (tmp_path / "outside").write_bytes(b"x")
     directory_store.put("a/b", b"x")
     assert list(directory_store.list(prefix)) == []
@@ -101,7 +101,7 @@ def test_an_upload_id_cannot_leave_the_root(directory_store, root, upload_id):
 
 
 def test_symbolic_links_are_no_objects(directory_store, root, tmp_path):
-    """What lies elsewhere is not listed as part of the store."""
+    """Files outside the root are not listed as part of the store."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/secret").write_bytes(b"x")
     (root / "link").symlink_to(tmp_path / "outside")
@@ -159,7 +159,7 @@ def test_a_writer_that_lost_between_look_and_link_is_told(directory_store, root,
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
 def test_a_file_system_without_hard_links_is_refused(directory_store, root, monkeypatch, number):
-    """exFAT, say: there is no other way to let exactly one writer win. Nothing is left."""
+    """For example exFAT: only links let exactly one writer win. Nothing is left."""
 
     def link(*_):
         raise OSError(number, os.strerror(number))
@@ -253,7 +253,7 @@ def test_trouble_with_the_disk_is_trouble_with_the_store(
 
 
 def test_a_root_that_disappears_is_a_missing_bucket(directory_store, root):
-    """Unmounted, say: nothing is created in its place, nothing looks empty."""
+    """For example unmounted: nothing is created there, nothing looks empty."""
     directory_store.put("a", b"x")
     root.rename(root.with_name("elsewhere"))
     for ask in (
@@ -276,7 +276,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_trouble(directory_store, monkey
 
 
 def test_an_object_deleted_during_a_listing_is_left_out(directory_store, root):
-    """Whether its directory was read already or not."""
+    """Before or after its directory was read."""
     for key in ("a/1", "a/2", "b/1"):
         directory_store.put(key, b"")
     listing = directory_store.list("")
@@ -307,7 +307,7 @@ def test_metadata_goes_before_its_object(directory_store, root, monkeypatch):
 
 
 def test_an_upload_survives_its_process(directory_store, root):
-    """Another store on the same directory goes on with it: parts and metadata are there."""
+    """Another store on the same directory continues it, with its parts and metadata."""
     upload_id = directory_store.begin_upload("k", metadata={"n": "1"})
     directory_store.put_part("k", upload_id, 1, b"one")
     other = DirectoryStore(root)

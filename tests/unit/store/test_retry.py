@@ -1,4 +1,4 @@
-"""RetryingStore: what is tried again, for how long, and what a lost answer turns out to be."""
+"""RetryingStore: the repeated calls, their pauses, and the effect of a lost answer."""
 
 import itertools
 
@@ -22,7 +22,7 @@ METADATA = {"sha256": "ours"}
 
 
 class Time:
-    """A clock that moves only when somebody sleeps; chance always gives the longest wait."""
+    """A clock that moves only during a sleep; the jitter always gives the longest pause."""
 
     def __init__(self):
         self.now = 0.0
@@ -117,7 +117,7 @@ def test_without_a_deadline_it_goes_on_for_ever(faulty, time):
 
 
 def test_a_sleep_that_raises_ends_it(faulty):
-    """So whoever passes the clock in can stop the waiting."""
+    """The owner of the clock can stop the retries."""
 
     def stop(_):
         raise ReplicatorError("stopped")
@@ -145,7 +145,7 @@ def test_a_put_whose_answer_was_lost_succeeds(retrying, faulty, metadata):
 
 
 def test_the_digest_spares_the_download(retrying, faulty):
-    """Where both sides name one, the bytes are not fetched."""
+    """If both sides have one, the bytes are not read."""
     faulty.script("put", answer_lost)
     retrying.put("k", b"ours", metadata=METADATA)
     assert "get" not in faulty.calls
@@ -177,7 +177,7 @@ def test_an_object_in_the_way_at_once_is_not_compared(retrying, faulty):
 
 
 def test_an_object_that_vanishes_meanwhile_is_not_ours(retrying, faulty):
-    """It was in the way, then not: the answer of the put stands."""
+    """The object existed, then it does not: the answer of the put counts."""
     faulty.script("put", DOWN)
     faulty.script("put", raising(ObjectExists("k")), nth=2)
     with pytest.raises(ObjectExists):
@@ -232,7 +232,7 @@ def test_an_upload_begun_elsewhere_is_never_taken_for_ours(retrying, faulty):
 
 
 def test_an_upload_that_is_gone_without_an_object_is_gone(retrying, faulty):
-    """Aborted by somebody during our trouble."""
+    """Another process aborted it during the outage."""
     upload_id, parts = upload(retrying, METADATA)
     faulty.inner.abort_upload("k", upload_id)
     faulty.script("complete_upload", DOWN)
@@ -312,7 +312,7 @@ def test_a_store_that_never_answered_gets_less_patience(faulty, time):
 
 
 def test_a_copy_is_not_tried_for_ever(faulty, time, prepared):
-    """A store may answer 500 to a request it does not know; whoever asked can send the bytes."""
+    """A store may answer 500 to an unsupported request; the caller can send the bytes."""
     store = RetryingStore(faulty, RetryPolicy(first=1, cap=8), time.clock())
     source = store.head("k")
     faulty.script("copy_part", DOWN, times=None)

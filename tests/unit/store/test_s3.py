@@ -1,4 +1,4 @@
-"""S3Store: what botocore must go on doing for us, and what it costs to start."""
+"""S3Store: the parts of botocore that we rely on, and the cost of a start."""
 
 import datetime as dt
 import ipaddress
@@ -76,7 +76,7 @@ def test_a_session_token_is_sent_along(server, monkeypatch):
 
 def test_a_role_is_assumed(moto_server, server, monkeypatch, tmp_path):
     """A profile that names a role asks STS for credentials, although only S3's model is
-    searched for; what is sent is signed with those."""
+    loaded; these credentials sign the request."""
     (tmp_path / "config").write_text(
         "[profile base]\naws_access_key_id=base\naws_secret_access_key=b\n"
         "[profile role]\nrole_arn=arn:aws:iam::123456789012:role/replicator\n"
@@ -92,7 +92,7 @@ def test_a_role_is_assumed(moto_server, server, monkeypatch, tmp_path):
 
 
 def test_a_role_that_cannot_be_assumed_is_denied_or_away(monkeypatch, tmp_path, server):
-    """With nobody at STS it is trouble that may pass, not a wrong password."""
+    """An unreachable STS is an outage, not a wrong password."""
     (tmp_path / "config").write_text(
         "[profile base]\naws_access_key_id=base\naws_secret_access_key=b\n"
         "[profile role]\nrole_arn=arn:aws:iam::1:role/r\nsource_profile=base\nregion=x\n"
@@ -123,7 +123,7 @@ def test_half_of_the_credentials_are_none(server, monkeypatch):
 
 @pytest.mark.parametrize("bucket", ["", "a/b", "UPPER CASE"])
 def test_an_impossible_bucket_is_a_mistake_in_the_configuration(server, bucket):
-    """Told before anything is sent."""
+    """It is checked before any request."""
     with pytest.raises(ConfigError):
         put(S3Store(bucket, endpoint_url=server.url, credentials=("a", "b")))
     assert server.heads == []
@@ -250,7 +250,7 @@ def test_an_unknown_certificate_is_refused_with_a_hint(tls_server):
 
 
 def test_many_threads_share_one_client(server):
-    """It is made once, whoever comes first."""
+    """Threads that race for it get the same client."""
     store = S3Store("b", endpoint_url=server.url, credentials=("a", "b"))
     start, clients = threading.Barrier(8), []
 
@@ -303,12 +303,12 @@ def test_botocore_is_loaded_only_for_s3(code, loaded):
     ],
 )
 def test_the_times_s3_writes_are_read_as_botocore_reads_them(text):
-    """The quick reader gives what the thorough one gives."""
+    """The quick parser gives the result of the thorough one."""
     assert moment(text) == parse_timestamp(text)
     assert moment(text).tzinfo is not None
 
 
 @pytest.mark.parametrize("other", [1795600801, 1795600801.5, "1795600801", "", "yesterday", None])
 def test_times_in_other_forms_are_left_to_botocore(other):
-    """As the services for credentials have them; and what is no time at all is none."""
+    """In the forms of the credential services; any other text gives None."""
     assert moment(other) is None

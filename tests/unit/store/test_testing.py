@@ -1,4 +1,4 @@
-"""The tools that other tests stand on: scripted faults, the record and its oracle."""
+"""The tools of other tests: scripted faults, the record of requests and its checks."""
 
 import threading
 
@@ -41,7 +41,7 @@ def outcomes(store, count, key="k"):
 
 
 def test_a_rule_strikes_the_calls_it_names(faulty_store):
-    """The n-th, for as many as it says, and the script begins when it is written."""
+    """The n-th call, for the given number of calls, counted from the script on."""
     faulty_store.put("before", b"")
     faulty_store.script("put", NO, nth=2, times=2)
     assert outcomes(faulty_store, 5) == ["ok", "no", "no", "ok", "ok"]
@@ -100,7 +100,7 @@ def test_a_listing_breaks_off_where_told(faulty_store):
 
 
 def test_a_hanging_call_waits_for_the_test(faulty_store):
-    """It has begun when it says so, and takes effect only once released."""
+    """``entered`` is set once it has begun; it takes effect only after its release."""
     hang = hanging()
     faulty_store.script("put", hang)
     thread = threading.Thread(target=faulty_store.put, args=("k", b"x"))
@@ -144,7 +144,7 @@ def test_the_record_knows_what_an_upload_became():
 
 
 def test_the_oracle_accepts_a_log():
-    """Without holes, beside others, wherever the record begins; people's notes may change."""
+    """Without holes, next to other archives, from any start; metadata.json may change."""
     store = RecordingStore(MemoryStore())
     append(store, 5, 7)
     append(store, 1, 1, folder="wal")

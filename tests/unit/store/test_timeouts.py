@@ -39,7 +39,7 @@ def inner():
 
 
 def test_a_call_that_hangs_is_told_once(alarms, inner):
-    """While it lasts it is overdue; told once however long it lasts; forgotten when it ends."""
+    """It is overdue while it waits, reported once, and forgotten at its end."""
     told, heard = [], threading.Event()
 
     def tell(error):

@@ -26,7 +26,7 @@ def test_write_atomic_syncs_before_and_after_the_rename(tmp_path):
 
 @pytest.mark.parametrize("at", range(1, 8))
 def test_write_atomic_fails_whole(tmp_path, at):
-    """Whatever step fails, the old content or the new one is there, and no draft beside it."""
+    """If a step fails, the file has the old content or the new one, and no draft stays."""
     path = tmp_path / "f"
     path.write_bytes(b"old")
     with raises(DiskFull, errno=errno.ENOSPC) as caught:
@@ -131,7 +131,7 @@ def test_mkdir_by_two_at_the_same_time(tmp_path):
 
 
 def test_small_things(tmp_path):
-    """Sizes, digests, free space, removal of what is not there."""
+    """Sizes, digests, free space, removal of a missing file."""
     files = Files()
     files.write_atomic(tmp_path / "f", b"abc")
     assert files.size(tmp_path / "f") == 3
@@ -203,7 +203,7 @@ def test_database_reader_leaves_sqlite_locks_alone(opened_db):
         assert reader.size() == opened_db.stat().st_size
         del reader
     assert locks_of_this_process() == before
-    # The oracle can fail: this is what the registry is for.
+    # The check can fail: the registry of descriptors prevents this.
     opened_db.open("rb").close()
     assert locks_of_this_process() != before
 

@@ -80,7 +80,7 @@ def test_lock_of_a_holder_without_a_pid(tmp_path):
 
 
 def test_lock_on_a_file_that_was_removed_is_taken_again(tmp_path):
-    """A lock on a file without a name excludes nobody: the one with the name counts."""
+    """A lock on a file without a name excludes no process: the file with the name counts."""
 
     class Removing(CountingFiles):
         def act(self, number, call, args, kwargs):
@@ -124,7 +124,7 @@ def test_one_database_has_one_replicator_whatever_its_cache(tmp_path, database_p
     second.acquire()
     with pytest.raises(AlreadyRunning):
         first.acquire()
-    DirLock(tmp_path / "one").acquire()  # what was taken before the refusal was given back
+    DirLock(tmp_path / "one").acquire()  # a lock taken before the refusal was released
 
 
 def test_one_cache_has_one_replicator_whatever_its_database(tmp_path, database_path):

@@ -1,4 +1,4 @@
-"""A file written at any place by any thread."""
+"""A file that several threads write at any offset."""
 
 import os
 
@@ -23,7 +23,7 @@ class Short(Files):
 
 
 def test_short_writes_are_completed(tmp_path):
-    """All bytes arrive at their place however little a call takes."""
+    """All bytes arrive at their offset, even if a call takes only a few."""
     with PageFile(tmp_path / "f", Short(3)) as file:
         file.resize(20)
         file.pwrite(b"0123456789", 5)
@@ -38,7 +38,7 @@ def test_a_write_that_writes_nothing_is_an_error(tmp_path):
 
 
 def test_reopening_keeps_the_content(tmp_path):
-    """A second opening continues; what was never written takes no space and reads as zeros."""
+    """A second opening continues; regions never written take no space and read as zeros."""
     with PageFile(tmp_path / "f") as file:
         file.resize(1 << 20)
         file.pwrite(b"kept", 4096)
@@ -58,7 +58,7 @@ def test_errors_name_the_path(tmp_path):
 
 
 def test_permissions_are_taken_over(tmp_path):
-    """A file that belongs to somebody else keeps its mode even if its owner cannot be set."""
+    """A file of another user keeps its mode even if its owner cannot be set."""
 
     class Unprivileged(Files):
         def system(self, call, /, *args, **kwargs):

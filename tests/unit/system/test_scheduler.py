@@ -149,7 +149,7 @@ def test_an_unexpected_error_ends_neither_the_task_nor_the_thread():
 
 
 def test_nothing_begins_after_the_end():
-    """Neither what was due nor what comes."""
+    """Neither a scheduled task nor a new one."""
     scheduler = Scheduler()
     work = Work()
     scheduler.add(work, delay=3600.0)

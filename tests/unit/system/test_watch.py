@@ -79,7 +79,7 @@ at_once = pytest.mark.parametrize("settled", [0.0])
 
 @pytest.fixture
 def silent(monkeypatch):
-    """A mount on which inotify accepts watches and never says a word."""
+    """A mount on which inotify accepts watches and never sends an event."""
     from watchdog.observers import inotify_c
 
     real = inotify_c.inotify_add_watch
@@ -121,7 +121,7 @@ def test_a_connection_that_closes_wakes(watch, wakes, watched_path, suffix):
 
 
 def test_a_database_that_is_renamed_into_place_wakes(watch, wakes, watched_path, tmp_path):
-    """Replacing the file is a change, from the same directory or another, also while somebody
+    """Replacing the file is a change, from the same directory or another, also while a process
     keeps the old one open."""
     with open(watched_path, "rb"):
         for source in (tmp_path / "other", watched_path.parent / "other"):
@@ -196,7 +196,7 @@ def test_no_file_is_silence_until_there_is_one(file_watcher, tmp_path, wakes):
 
 
 def test_a_deleted_directory_is_watched_again_when_it_is_back(watch, wakes, watched_path):
-    """The watch dies with its file, and says so; arming takes the new one."""
+    """The watch ends with its file, with an event; arming watches the new file."""
     watch.arm()
     shutil.rmtree(watched_path.parent)
     assert wakes.wait()
@@ -240,8 +240,7 @@ def test_without_watchdog_nothing_happens(watch, monkeypatch):
 
 
 def test_events_that_the_kernel_dropped_wake_everybody(file_watcher, watch, wakes):
-    """An overflowing queue tells of nobody in particular, and a watch that fired may be among
-    what was dropped."""
+    """An overflow names no file, and the event of any armed watch may be among the dropped ones."""
     watch.arm()
     (each,) = set(file_watcher._fired(-1))
     each.fired()
@@ -265,7 +264,7 @@ def test_a_failing_wake_does_not_end_the_watch(file_watcher, watched_path, wakes
 
 
 def test_a_stopped_watcher_stays_stopped(file_watcher, watch, watched_path, wakes):
-    """Neither arming nor what happens to the files is heard of any more."""
+    """Neither arming nor a change has an effect."""
     watch.arm()
     watch.stop()
     watch.stop()
@@ -342,7 +341,7 @@ def replace(path):
 def test_a_change_that_no_event_tells_of_is_found(
     file_watcher, watch, wakes, watched_path, suffix, touch, silent
 ):
-    """Hints are never trusted: on a silent mount the files tell, within the interval."""
+    """On a mount without events, the comparison finds the change within the interval."""
     watch.arm()
     assert watch.active
     assert watch.rest(0.01) == LONG_REST
@@ -352,8 +351,8 @@ def test_a_change_that_no_event_tells_of_is_found(
 
 
 def test_files_that_changed_lately_are_not_at_rest(watched_path, wakes):
-    """A change right after another may leave size and time as they were, so the files must have
-    been the same for a while before anybody stops looking."""
+    """A change directly after another one may keep size and time, so the files must have been
+    unchanged for a while before the watch rests."""
     now = [100.0]
     watch = Watch(FileWatcher(monotonic=lambda: now[0]), watched_path, wakes)
     watch.active = True
@@ -368,14 +367,14 @@ def test_files_that_changed_lately_are_not_at_rest(watched_path, wakes):
 
 @at_once
 def test_a_rest_is_never_shorter_than_the_interval(watch):
-    """Whoever asked for a slow poll gets one."""
+    """A caller that wants a slow poll gets one."""
     watch.arm()
     assert watch.rest(3600.0) == 3600.0
 
 
 @at_once
 def test_an_event_ends_the_rest(file_watcher, watch, wakes, watched_path):
-    """What an event told of is not found once more by looking."""
+    """A comparison does not report the change of an event again."""
     watch.arm()
     watch.rest(0.01)
     change(watched_path)
