@@ -38,7 +38,7 @@ soak: $(STAMP) ## the slow tests: a gigabyte, an idle minute, long runs
 	$(BIN)/pytest -m slow
 
 chaos: $(STAMP) ## the whole scoreboard: a thousand kills, every fault at every call; hours
-	REPLICATOR_CHAOS=full $(BIN)/pytest -n $(WORKERS) tests/chaos
+	REPLICATOR_CHAOS=$${REPLICATOR_CHAOS:-full} $(BIN)/pytest -n $(WORKERS) tests/chaos
 
 bench: $(STAMP) ## measure beside Litestream; ARGS=--quick takes two to three minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

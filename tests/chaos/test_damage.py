@@ -11,7 +11,7 @@ import pytest
 
 from replicator.errors import DamageError, GapError, NoBackup, ReplicatorError
 from tests.helpers.small_archive import named_by
-from tests.plugins.scoreboard import FULL, effort
+from tests.plugins.scoreboard import effort
 
 ERRORS = (DamageError, GapError, NoBackup)
 FLIPS, OLDER_FLIPS, OTHERS = effort(750, None), effort(150, None), effort(250, None)
@@ -40,7 +40,7 @@ def test_every_flipped_bit(archive, seed, scoreboard):
         archive.put(key, flipped(archive.saved[key][0], bit))
         archive.named(key, needs[key], bit)
         detected += 1
-        if (FULL and bit % 8 == 0) or not bit % 50:
+        if bit % effort(50, 8) == 0:
             _, target = rng.choice([case for case in others if case[0] == key])
             found = archive.outcome(target)
             if isinstance(found, ReplicatorError):

@@ -1,7 +1,8 @@
 """The scoreboard: prints the claims of the chaos tests and their figures after the run.
 
-It also sets their effort: a short version by default, the full one with ``REPLICATOR_CHAOS=full``.
-``REPLICATOR_SEED`` repeats a run as far as processes allow.
+It also sets their effort: a short version by default, the full one with ``REPLICATOR_CHAOS=full``,
+and with ``REPLICATOR_CHAOS=0.25`` that share of each count. ``REPLICATOR_SEED`` repeats a run as
+far as processes allow.
 """
 
 import os
@@ -9,14 +10,17 @@ import secrets
 
 import pytest
 
-FULL = os.environ.get("REPLICATOR_CHAOS") == "full"
+CHAOS = os.environ.get("REPLICATOR_CHAOS") or "short"
 SEED = int(os.environ.get("REPLICATOR_SEED") or secrets.randbits(32))
 PROPERTY = "scoreboard"
 
 
 def effort(short, full):
-    """The count or duration for this kind of run."""
-    return full if FULL else short
+    """The count or duration for this kind of run. A share applies to counts only."""
+    if CHAOS in ("short", "full"):
+        return full if CHAOS == "full" else short
+    counts = isinstance(short, int) and isinstance(full, int)
+    return max(short, round(float(CHAOS) * full)) if counts else short
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def pytest_terminal_summary(terminalreporter):
     ]
     if not rows:
         return
-    terminalreporter.section(f"scoreboard ({'full' if FULL else 'short'})")
+    terminalreporter.section(f"scoreboard ({CHAOS})")
     width = max(len(claim) for claim, _ in rows)
     for claim, figure in sorted(rows):
         terminalreporter.write_line(f"{claim:<{width}}  {figure}")
