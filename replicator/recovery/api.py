@@ -6,9 +6,7 @@ only formats the result.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +20,7 @@ from replicator.archive.timespec import to_ms
 from replicator.errors import ConfigError, NoBackup
 from replicator.model import RestoreReport
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
 from replicator.recovery.partial import Partial
 from replicator.recovery.planner import Planner, Recovered
 from replicator.recovery.point_in_time import committed_at, txid_at
@@ -31,7 +30,7 @@ from replicator.recovery.view import ArchiveView
 from replicator.sqlite.check import check_database
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
-from replicator.store.retry import RESTORE_RETRIES, RetryingStore
+from replicator.store.retry import RetryingStore
 from replicator.system import clock
 from replicator.system.files import Files
 
@@ -74,7 +73,7 @@ class _Run:
     output: Path
     files: Files
     meter: Meter
-    started: float  # by the monotonic clock, seconds
+    limits: RecoveryLimits
 
     @property
     def url(self) -> str:
@@ -129,20 +128,30 @@ def restore(
         allow_older=allow_older,
         verify=verify,
     )
-    started, meter = time.monotonic(), Meter(progress)
     if store is None or address is not None:
         address = _address(address, url, bucket, prefix, endpoint_url, region, profile)
         prefix = address.prefix
-    with contextlib.ExitStack() as stack:
-        if store is not None:
-            opened: Store = RetryingStore(store, RESTORE_RETRIES, on_failure=meter.trouble)
-        else:
-            assert address is not None  # one of the two is given
-            opened = stack.enter_context(open_bucket(address, RESTORE_RETRIES, meter.trouble))
-        try:
-            return _answer(opened, Keys(prefix).prefix, request, files or Files(), meter, started)
-        except NoBackup:
-            return None
+    limits, meter = DEFAULT_LIMITS, Meter(progress)
+    if store is not None:
+        return recover(request, store, prefix, files=files or Files(), meter=meter, limits=limits)
+    assert address is not None  # one of the two is given
+    with open_bucket(address, limits.retries, meter.trouble) as opened:
+        return _answer(request, opened, prefix, files or Files(), meter, limits)
+
+
+def recover(
+    request: RestoreRequest,
+    store: Store,
+    prefix: str,
+    *,
+    files: Files,
+    meter: Meter,
+    limits: RecoveryLimits,
+) -> RestoreReport | None:
+    """A restore from an open store, with limits of the caller. ``prefix`` may be empty, as for
+    :func:`restore`, which this serves."""
+    retrying = RetryingStore(store, limits.retries, on_failure=meter.trouble)
+    return _answer(request, retrying, prefix, files, meter, limits)
 
 
 def _address(
@@ -168,13 +177,32 @@ def _address(
 
 
 def _answer(
-    store: Store, given: str, request: RestoreRequest, files: Files, meter: Meter, started: float
+    request: RestoreRequest,
+    store: Store,
+    prefix: str,
+    files: Files,
+    meter: Meter,
+    limits: RecoveryLimits,
+) -> RestoreReport | None:
+    try:
+        return _report_of(request, store, Keys(prefix).prefix, files, meter, limits)
+    except NoBackup:
+        return None
+
+
+def _report_of(
+    request: RestoreRequest,
+    store: Store,
+    given: str,
+    files: Files,
+    meter: Meter,
+    limits: RecoveryLimits,
 ) -> RestoreReport:
     output = request.output
     if request.if_missing and output is not None and Path(output).exists():
         return _untouched(Path(output), url_of(store, given))  # even if the store is away
     prefix = given or sole_database(store)
-    run = _Run(store, prefix, _path(output, prefix), files, meter, started)
+    run = _Run(store, prefix, _path(output, prefix), files, meter, limits)
     if request.if_missing and run.output.exists():
         return _untouched(run.output, run.url)
     return _restore(request, run)
@@ -217,7 +245,7 @@ def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
     files.mkdir(run.output.parent)
     parts = Partial(run.output, files)
     with parts.held():
-        with Fetcher(run.store, run.meter) as fetcher:
+        with Fetcher(run.store, run.meter, run.limits) as fetcher:
             done = planner.run(fetcher, parts, files, run.meter)
         if request.verify != "none":
             check_database(parts.database, full=request.verify == "full")
@@ -263,7 +291,7 @@ def _report(done: Recovered, verify: Verify, run: _Run) -> RestoreReport:
         snapshot_txid=plan.snapshot.txid,
         objects=plan.objects,
         downloaded_bytes=run.meter.downloaded,
-        seconds=time.monotonic() - run.started,
+        seconds=run.meter.seconds,
         verified=_proof(done, verify),
         lost_txids=done.lost,
         avoided=done.avoided,
@@ -303,6 +331,6 @@ def _planned(planner: Planner, view: ArchiveView, run: _Run) -> RestoreReport:
         snapshot_txid=plan.snapshot.txid,
         objects=plan.objects,
         downloaded_bytes=plan.size,
-        seconds=time.monotonic() - run.started,
+        seconds=run.meter.seconds,
         verified="nothing: this is a plan",
     )

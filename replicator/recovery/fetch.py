@@ -13,6 +13,7 @@ from functools import partial
 from typing import Self, TypeVar
 
 from replicator.format.envelope import damaged
+from replicator.recovery.limits import RecoveryLimits
 from replicator.recovery.progress import Meter
 from replicator.store.base import Store
 from replicator.system.pagefile import PageFile
@@ -20,18 +21,15 @@ from replicator.system.pagefile import PageFile
 T = TypeVar("T")
 Job = tuple[int, Callable[[], T]]  # bytes it will hold, and the work
 
-THREADS = 8
-RANGE_BYTES = 4 * 1024 * 1024  # one request; smaller ones cost round trips, larger ones memory
-WINDOW_BYTES = 32 * 1024 * 1024  # of all requests whose bytes are waited for or held
-
 
 class Fetcher:
     """Reads from one store with a pool of threads. Use it as a context manager."""
 
-    def __init__(self, store: Store, meter: Meter) -> None:
+    def __init__(self, store: Store, meter: Meter, limits: RecoveryLimits) -> None:
+        self.limits = limits
         self._store = store
         self._meter = meter
-        self._pool = ThreadPoolExecutor(THREADS, "restore")
+        self._pool = ThreadPoolExecutor(limits.threads, "restore")
 
     def __enter__(self) -> Self:
         return self
@@ -52,12 +50,12 @@ class Fetcher:
         return self._pool.submit(work)
 
     def in_order(self, jobs: Iterable[Job[T]]) -> Iterator[T]:
-        """Results in the order of the jobs, as many at work as WINDOW_BYTES allows."""
+        """Results in the order of the jobs, as many at work as ``window_bytes`` allows."""
         waiting: deque[tuple[int, Future[T]]] = deque()
         held = 0
         try:
             for size, work in jobs:
-                while waiting and held + size > WINDOW_BYTES:
+                while waiting and held + size > self.limits.window_bytes:
                     done, future = waiting.popleft()
                     yield future.result()
                     del future
@@ -73,11 +71,11 @@ class Fetcher:
 
     def spool(self, key: str, size: int, file: PageFile) -> None:
         """Copy an object into a local file."""
+        step = self.limits.range_bytes
 
         def part(start: int) -> None:
-            file.pwrite(self.get(key, start, min(RANGE_BYTES, size - start)), start)
+            file.pwrite(self.get(key, start, min(step, size - start)), start)
 
         file.resize(size)
-        starts = range(0, size, RANGE_BYTES)
-        for _ in self.in_order((RANGE_BYTES, partial(part, at)) for at in starts):
+        for _ in self.in_order((step, partial(part, at)) for at in range(0, size, step)):
             pass

@@ -6,6 +6,7 @@ Owns: the counters, which several threads advance. Refuses: to draw anything.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,12 @@ class Meter:
         self._lock = threading.Lock()
         self._now = Progress("plan")
         self.downloaded = 0  # bytes fetched, retries included
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the meter was made."""
+        return time.monotonic() - self._started
 
     def phase(self, name: str) -> None:
         with self._lock:

@@ -19,7 +19,7 @@ from replicator.format.latest_pages import Overlay, runs
 from replicator.format.object_header import ObjectFacts
 from replicator.model import DatabaseState
 from replicator.recovery.checksum import checksum_of, hash_file, state_at_end
-from replicator.recovery.fetch import RANGE_BYTES, Fetcher
+from replicator.recovery.fetch import Fetcher
 from replicator.recovery.partial import Partial
 from replicator.recovery.plan import Plan
 from replicator.recovery.point_in_time import committed_at
@@ -30,8 +30,6 @@ from replicator.recovery.view import ArchiveView
 from replicator.store.retry import retry_damaged
 from replicator.system.files import Files
 from replicator.system.pagefile import PageFile
-
-ONE_GET_BYTES = 16 * 1024 * 1024  # larger segments are fetched in parallel into a local file
 
 
 class PlanOutdated(Exception):
@@ -84,7 +82,8 @@ class Rebuild:
         self._files = files
         self._meter = meter
         self._tail = view.reader.tail(plan.snapshot)
-        self._page_size = page_size_of(plan.snapshot, self._tail)
+        self._limits = fetcher.limits
+        self._page_size = page_size_of(plan.snapshot, self._tail, self._limits)
         trailer = self._tail.trailer
         self._txid = trailer.last_txid
         self._committed_at = None if plan.segments else committed_at(view, trailer.last_txid)
@@ -148,9 +147,8 @@ class Rebuild:
         for item, data in zip(items, self._fetcher.in_order(jobs), strict=True):
             yield item, self._load(item, data)
 
-    @staticmethod
-    def _is_small(item: LogObject) -> bool:
-        return item.size <= ONE_GET_BYTES
+    def _is_small(self, item: LogObject) -> bool:
+        return item.size <= self._limits.one_get_bytes
 
     def _fetch(self, item: LogObject) -> bytes | None:
         return self._fetcher.get(item.key, 0, item.size)
@@ -163,7 +161,8 @@ class Rebuild:
             fetched = first.pop() if first else None
             if fetched is None and self._is_small(item):
                 fetched = self._fetch(item)
-            return load_segment(item.key, self._source(item, fetched))
+            source = self._source(item, fetched)
+            return load_segment(item.key, source, in_memory=self._limits.in_memory_bytes)
 
         return retry_damaged(read)
 
@@ -173,7 +172,7 @@ class Rebuild:
         path = self._parts.spool(item.first)
         with PageFile(path, self._files) as spool:
             self._fetcher.spool(item.key, item.size, spool)
-        return partial(self._files.pieces, path, RANGE_BYTES)
+        return partial(self._files.pieces, path, self._limits.range_bytes)
 
     def _accept(self, item: LogObject, segment: Segment) -> None:
         """Refuse an object that is not the one its name says, or does not join the newer one."""

@@ -18,8 +18,6 @@ from replicator.format.payload import Chunk, decode_frames
 from replicator.format.segment import SegmentDecoder
 from replicator.format.wal import FRAME_HEADER_SIZE, Frames, transaction_ends
 
-IN_MEMORY_BYTES = 64 * 1024 * 1024
-
 Source = Callable[[], Iterator[bytes]]  # the object's bytes from the start, any number of times
 
 
@@ -56,10 +54,9 @@ class Segment:
         return times[txid - self.header.first_txid] if len(times) == every else None
 
 
-def load_segment(key: str, source: Source, *, in_memory: int | None = None) -> Segment:
+def load_segment(key: str, source: Source, *, in_memory: int) -> Segment:
     """Read an object to its end. ``DamageError`` names it when anything does not fit. A payload
-    of up to ``in_memory`` bytes (default: IN_MEMORY_BYTES) is kept."""
-    limit = IN_MEMORY_BYTES if in_memory is None else in_memory
+    of up to ``in_memory`` bytes is kept."""
     decoder = SegmentDecoder(key)
     scans: list[Frames] = []
     kept: list[Chunk] | None = []
@@ -67,7 +64,7 @@ def load_segment(key: str, source: Source, *, in_memory: int | None = None) -> S
     for data, frames in decode_frames(decoder, source()):
         scans.append(frames)
         size += len(data)
-        if size > limit:
+        if size > in_memory:
             kept = None
         elif kept is not None:
             kept.append((data, frames))

@@ -21,14 +21,11 @@ from replicator.format.latest_pages import Overlay
 from replicator.format.page_hashes import page_hashes
 from replicator.format.snapshot_blocks import SnapshotProof, decode_block
 from replicator.model import Kind
-from replicator.recovery.fetch import RANGE_BYTES, Fetcher
+from replicator.recovery.fetch import Fetcher
+from replicator.recovery.limits import RecoveryLimits
 from replicator.recovery.partial import Partial
 from replicator.store.retry import retry_damaged
 from replicator.system.pagefile import PageFile
-
-GROUP_RAW_BYTES = 32 * 1024 * 1024
-SYNC_RAW_BYTES = 128 * 1024 * 1024  # of pages between two syncs; the last one is the caller's
-MAX_FRAME_BYTES = 64 * 1024 * 1024  # raw; a larger frame is not believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ class Done:
     hashes: tuple[U64, ...]
 
 
-def page_size_of(item: SnapshotObject, tail: Tail) -> int:
+def page_size_of(item: SnapshotObject, tail: Tail, limits: RecoveryLimits) -> int:
     """From trailer and seek table, which must describe whole pages without holes."""
     trailer, entries = tail.trailer, tail.seek
     if tail.kind is not Kind.SNAPSHOT or not entries or trailer.last_txid != item.txid:
@@ -60,7 +57,7 @@ def page_size_of(item: SnapshotObject, tail: Tail) -> int:
     if (
         not page_size
         or sum(sizes) != trailer.pages * page_size
-        or max(sizes) > MAX_FRAME_BYTES
+        or max(sizes) > limits.most_block_bytes
         or any(size % page_size for size in sizes)
     ):
         raise damaged(item.key, "its seek table does not describe its pages")
@@ -82,7 +79,7 @@ class _Syncs:
     def wrote(self, size: int) -> None:
         """So many bytes more; a disk that is slower than the network is waited for here."""
         self._unsynced += size
-        if self._unsynced >= SYNC_RAW_BYTES:
+        if self._unsynced >= self._fetcher.limits.sync_raw_bytes:
             self._wait()
             self._unsynced, self._running = 0, self._fetcher.beside(self._file.sync)
 
@@ -141,9 +138,11 @@ class SnapshotLoader:
     def _groups(self) -> Iterator[Group]:
         entries: list[SeekEntry] = []
         start = size = raw = 0
+        limits = self._fetcher.limits
         for entry in self._tail.seek or ():
             end = entry.offset + entry.compressed
-            if entries and (end - start > RANGE_BYTES or raw + entry.raw > GROUP_RAW_BYTES):
+            too_long = end - start > limits.range_bytes
+            if entries and (too_long or raw + entry.raw > limits.group_raw_bytes):
                 yield Group(start, size, tuple(entries))
                 start, raw, entries = start + size, 0, []
             entries.append(entry)

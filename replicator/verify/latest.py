@@ -15,6 +15,7 @@ from replicator.errors import DamageError, GapError
 from replicator.format.envelope import damaged
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.limits import DEFAULT_LIMITS
 from replicator.recovery.plan import Plan
 from replicator.recovery.planner import Planner
 from replicator.recovery.progress import Meter
@@ -33,7 +34,7 @@ def verify_latest(store: Store, prefix: str, *, at_least: int = 0) -> int:
     view.load(None)
     planner = Planner(view, None, allow_older=False, detours=False)
     proved: dict[str, ObjectFacts] = {}
-    with Fetcher(store, Meter(None)) as fetcher:
+    with Fetcher(store, Meter(None), DEFAULT_LIMITS) as fetcher:
         plan = planner.plan()
         while True:
             _prove_log(fetcher, plan, proved)
@@ -52,7 +53,8 @@ def _prove_log(fetcher: Fetcher, plan: Plan, proved: dict[str, ObjectFacts]) -> 
         return item.key, prove_log_object(fetcher, item, None)
 
     new = [item for item in plan.segments if item.key not in proved]
-    proved |= dict(fetcher.in_order((weight(item), partial(one, item)) for item in new))
+    jobs = ((weight(item, fetcher.limits), partial(one, item)) for item in new)
+    proved |= dict(fetcher.in_order(jobs))
 
 
 def _linked(reader: FactsReader, plan: Plan, proved: dict[str, ObjectFacts], at_least: int) -> int:

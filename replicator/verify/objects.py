@@ -19,7 +19,8 @@ from replicator.format.envelope import HEADER_LIMIT, SeekEntry, Tail, damaged, r
 from replicator.format.object_header import ObjectFacts
 from replicator.format.page_hashes import PageHashes
 from replicator.format.snapshot_blocks import SnapshotProof, decode_block
-from replicator.recovery.fetch import RANGE_BYTES, WINDOW_BYTES, Fetcher
+from replicator.recovery.fetch import Fetcher
+from replicator.recovery.limits import RecoveryLimits
 from replicator.recovery.segment import load_segment
 from replicator.recovery.snapshot import page_size_of
 from replicator.store.retry import retry_damaged
@@ -39,13 +40,13 @@ PROVABLE = (
     "last_commit_ms",
     "sha256",
 )
-GROUP_RAW_BYTES = 8 << 20  # of pages in one request for a part of a snapshot
-LARGE_SHARE = 2  # so many large objects are read at the same time
 
 
-def weight(item: ArchiveObject) -> int:
+def weight(item: ArchiveObject, limits: RecoveryLimits) -> int:
     """Bytes of memory that reading it takes, for :meth:`Fetcher.in_order`."""
-    return item.size if item.size <= RANGE_BYTES else WINDOW_BYTES // LARGE_SHARE
+    if item.size <= limits.range_bytes:
+        return item.size
+    return limits.window_bytes // limits.large_share
 
 
 def prove_log_object(fetcher: Fetcher, item: LogObject, claimed: ObjectFacts | None) -> ObjectFacts:
@@ -58,10 +59,11 @@ def prove_log_object(fetcher: Fetcher, item: LogObject, claimed: ObjectFacts | N
 
 def _read_log_object(fetcher: Fetcher, item: LogObject) -> ObjectFacts:
     whole = hashlib.sha256()
+    step = fetcher.limits.range_bytes
 
     def pieces() -> Iterator[bytes]:
-        for at in range(0, item.size, RANGE_BYTES):
-            data = fetcher.get(item.key, at, min(RANGE_BYTES, item.size - at))
+        for at in range(0, item.size, step):
+            data = fetcher.get(item.key, at, min(step, item.size - at))
             whole.update(data)
             yield data
 
@@ -102,8 +104,8 @@ def prove_snapshot(
     """Read it, yielding bytes as they are done. With ``limit`` below its size, only that many
     bytes of it, drawn by ``seed``; each page group proves itself by its content checksum."""
     tail = reader.tail(item)
-    page_size = page_size_of(item, tail)
-    groups = list(_groups(tail))
+    page_size = page_size_of(item, tail, fetcher.limits)
+    groups = list(_groups(tail, fetcher.limits))
     if limit is not None and limit < item.size:
         yield from _prove_some(fetcher, item, groups, limit, seed)
         return
@@ -135,12 +137,13 @@ def _prove_some(
             return
 
 
-def _groups(tail: Tail) -> Iterator[list[SeekEntry]]:
+def _groups(tail: Tail, limits: RecoveryLimits) -> Iterator[list[SeekEntry]]:
     """Neighbouring data frames worth one request."""
     group: list[SeekEntry] = []
     size = raw = 0
     for entry in tail.seek or ():
-        if group and (size + entry.compressed > RANGE_BYTES or raw + entry.raw > GROUP_RAW_BYTES):
+        too_long = size + entry.compressed > limits.range_bytes
+        if group and (too_long or raw + entry.raw > limits.proved_raw_bytes):
             yield group
             group, size, raw = [], 0, 0
         group.append(entry)

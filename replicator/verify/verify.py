@@ -32,6 +32,7 @@ from replicator.archive.records import DAMAGED, add_record, list_records, pruned
 from replicator.errors import DamageError, GapError, ObjectMissing, ReplicatorError
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
 from replicator.recovery.progress import Meter, Progress
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
@@ -152,6 +153,7 @@ def verify(
     expected_txid: int = 0,
     now_ms: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    limits: RecoveryLimits = DEFAULT_LIMITS,
 ) -> VerifyReport:
     """Look at everything below ``prefix``.
 
@@ -167,7 +169,8 @@ def verify(
     if chosen is not None:
         now = clock.now_ms() if now_ms is None else now_ms
         wanted = chosen.choose(survey.items, now_ms=now, seed=seed)
-    read = _read(store, reader, survey, wanted, seed, meter)
+    with Fetcher(store, meter, limits) as fetcher:
+        read = _read(fetcher, reader, survey, wanted, seed, meter)
     by_chance = chosen is not None and not chosen.slices
     return _report(
         survey,
@@ -255,7 +258,7 @@ def _problem(key: str, error: ReplicatorError) -> str:
 
 
 def _read(
-    store: Store,
+    fetcher: Fetcher,
     reader: FactsReader,
     survey: _Survey,
     wanted: Iterable[tuple[ArchiveObject, int]],
@@ -268,10 +271,9 @@ def _read(
         return 0
     meter.begin("content", sum(limit for _, limit in good), len(good))
     done = 0
-    with Fetcher(store, meter) as fetcher:
-        for size in _read_all(fetcher, reader, survey, good, seed):
-            meter.advance(size)
-            done += size
+    for size in _read_all(fetcher, reader, survey, good, seed):
+        meter.advance(size)
+        done += size
     return done
 
 
@@ -284,7 +286,7 @@ def _read_all(
 ) -> Iterator[int]:
     log = [item for item, _ in wanted if isinstance(item, LogObject)]
     yield from fetcher.in_order(
-        (weight(item), partial(_read_one, fetcher, survey, item)) for item in log
+        (weight(item, fetcher.limits), partial(_read_one, fetcher, survey, item)) for item in log
     )
     for item, limit in wanted:
         if isinstance(item, SnapshotObject):

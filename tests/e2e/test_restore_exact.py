@@ -6,18 +6,21 @@ import sqlite3
 
 import pytest
 
-from replicator import restore
 from replicator.errors import GapError, LocalIOError
 from replicator.format import payload
 from replicator.model import Kind
-from replicator.recovery import rebuild, segment, snapshot
 from tests.helpers.bucket import BucketBuilder, busy_bucket, commit_ms
 from tests.helpers.files import CountingFiles
+from tests.helpers.restores import restore_with
+
+NO_LIMITS = {}
+MANY_SYNCS = {"range_bytes": 1, "sync_raw_bytes": 5 * 4096}
 
 
-def restored(bucket, output, **options):
-    report = restore(
-        store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True, **options
+def restored(bucket, output, *, limits=NO_LIMITS, **options):
+    """The report of a restore whose file equals the recorded image; ``limits`` are changes."""
+    report = restore_with(
+        limits, store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True, **options
     )
     assert output.read_bytes() == bucket.images[report.txid]
     assert sorted(path.name for path in output.parent.glob(f"*{output.name}*")) == [
@@ -148,16 +151,14 @@ def test_without_metadata(tmp_path):
 
 def test_segments_larger_than_memory(bucket, tmp_path, monkeypatch):
     """Large segments go through a local file and are decoded twice, with the same result."""
-    monkeypatch.setattr(rebuild, "ONE_GET_BYTES", 100)
-    monkeypatch.setattr(segment, "IN_MEMORY_BYTES", 5000)
     monkeypatch.setattr(payload, "CHUNK_BYTES", 9000)
-    every_txid(bucket, tmp_path / "out.db")
+    limits = {"one_get_bytes": 100, "in_memory_bytes": 5000}
+    every_txid(bucket, tmp_path / "out.db", limits=limits)
 
 
-def test_snapshots_of_many_parts(tmp_path, monkeypatch):
+def test_snapshots_of_many_parts(tmp_path):
     """A snapshot is fetched in ranges, each of some frames, and newer pages stay on top."""
-    monkeypatch.setattr(snapshot, "RANGE_BYTES", 20_000)
-    monkeypatch.setattr(snapshot, "GROUP_RAW_BYTES", 4096 * 9)
+    limits = {"range_bytes": 20_000, "group_raw_bytes": 4096 * 9}
     (tmp_path / "source").mkdir()
     bucket = BucketBuilder(tmp_path / "source")
     bucket.insert(300)
@@ -166,39 +167,35 @@ def test_snapshots_of_many_parts(tmp_path, monkeypatch):
     bucket.snapshot(frame_bytes=3 * 4096)
     bucket.run("UPDATE t SET body = 'x' WHERE id % 50 = 0")
     bucket.cut()
-    every_txid(bucket, tmp_path / "out.db")
+    every_txid(bucket, tmp_path / "out.db", limits=limits)
     bucket.delete_all_and_shrink()
     bucket.cut()
-    every_txid(bucket, tmp_path / "out.db")
+    every_txid(bucket, tmp_path / "out.db", limits=limits)
     bucket.close()
 
 
-def test_syncs_on_the_way(empty_bucket, tmp_path, monkeypatch):
+def test_syncs_on_the_way(empty_bucket, tmp_path):
     """A restore syncs after every so many bytes of the snapshot; the last sync still comes after
     the last write and before the rename."""
     empty_bucket.insert(300)
     empty_bucket.cut()
     empty_bucket.snapshot(frame_bytes=4096)
-    monkeypatch.setattr(snapshot, "RANGE_BYTES", 1)
     often, once = CountingFiles(), CountingFiles()
-    restored(empty_bucket, tmp_path / "once.db", files=once)
-    monkeypatch.setattr(snapshot, "SYNC_RAW_BYTES", 5 * 4096)
-    pages = restored(empty_bucket, tmp_path / "often.db", files=often).pages
+    restored(empty_bucket, tmp_path / "once.db", files=once, limits={"range_bytes": 1})
+    pages = restored(empty_bucket, tmp_path / "often.db", files=often, limits=MANY_SYNCS).pages
     assert often.names().count("fsync") == once.names().count("fsync") + pages // 5 > 2
     calls = often.names()[: often.names().index("rename")][::-1]
     assert calls.index("fsync") < calls.index("pwrite")
 
 
-def test_a_sync_that_fails_on_the_way(empty_bucket, tmp_path, monkeypatch):
+def test_a_sync_that_fails_on_the_way(empty_bucket, tmp_path):
     """After a failed sync the restore fails instead of syncing again, and nothing gets the name of
     the database."""
     empty_bucket.insert(300)
     empty_bucket.cut()
     empty_bucket.snapshot(frame_bytes=4096)
-    monkeypatch.setattr(snapshot, "RANGE_BYTES", 1)
-    monkeypatch.setattr(snapshot, "SYNC_RAW_BYTES", 5 * 4096)
     with pytest.raises(LocalIOError):
-        restored(empty_bucket, tmp_path / "out.db", files=FirstSyncFails())
+        restored(empty_bucket, tmp_path / "out.db", files=FirstSyncFails(), limits=MANY_SYNCS)
     assert not (tmp_path / "out.db").exists()
 
 

@@ -8,6 +8,7 @@ import pytest
 from replicator import restore
 from tests.helpers.counting import CountingStore
 from tests.helpers.restore_target import check_target, old_database
+from tests.helpers.restores import restore_with
 
 # One process forks a child for each point: no interpreter has to start again.
 KILLER = """
@@ -72,14 +73,13 @@ def test_killed_at_every_call(stored_archive, tmp_path, old):
 def snapshot_gets(store, output):
     """(number of GETs of the snapshot, report) of a restore."""
     counting = CountingStore(store)
-    report = restore(store=counting, prefix="app.db", output=output)
+    report = restore_with({"range_bytes": 4096}, store=counting, output=output)  # one per part
     return sum("snapshots/" in key for method, key in counting.calls if method == "get"), report
 
 
-def test_a_killed_process_leaves_its_proved_parts(stored_archive, tmp_path, monkeypatch):
+def test_a_killed_process_leaves_its_proved_parts(stored_archive, tmp_path):
     """Another process resumes from the parts that a killed one had proved: it fetches less, and
     reports that it hashed those parts again."""
-    monkeypatch.setattr("replicator.recovery.snapshot.RANGE_BYTES", 4096)  # a request for each part
     whole, _ = snapshot_gets(stored_archive.store, tmp_path / "whole.db")
     places = [tmp_path / "places" / str(n) for n in range(1, 60)]
     for place in places:

@@ -17,13 +17,16 @@ from replicator.errors import (
     StoreUnavailable,
 )
 from replicator.format.page_hashes import pack_hashes, page_hashes
-from replicator.recovery import api, snapshot
+from replicator.recovery import snapshot
 from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from replicator.store.retry import RetryPolicy
 from tests.helpers.bucket import BucketBuilder, busy_bucket
 from tests.helpers.counting import CountingStore
+from tests.helpers.restores import restore_with
+
+IN_PARTS = {"range_bytes": 20_000}  # a snapshot in many requests
 
 
 def go(store, output, **options):
@@ -259,9 +262,8 @@ def test_objects_listed_but_never_there(bucket, tmp_path, method):
 
 
 @pytest.fixture
-def parted(tmp_path, monkeypatch):
+def parted(tmp_path):
     """A bucket whose snapshot comes in many parts, with a log on top."""
-    monkeypatch.setattr(snapshot, "RANGE_BYTES", 20_000)
     (tmp_path / "source").mkdir()
     built = BucketBuilder(tmp_path / "source")
     built._db.execute("PRAGMA secure_delete=ON")  # leaves pages of zeros
@@ -286,13 +288,14 @@ def interrupted(bucket, output, *, after):
             if left[0] < 0:
                 raise AccessDenied("expired")
 
+    away = CountingStore(bucket.store, before=before)
     with pytest.raises(AccessDenied):
-        go(CountingStore(bucket.store, before=before), output)
+        restore_with(IN_PARTS, store=away, output=output, overwrite=True)
 
 
 def snapshot_gets(bucket, output, **options):
     store = CountingStore(bucket.store)
-    report = go(store, output, **options)
+    report = restore_with(IN_PARTS, store=store, output=output, overwrite=True, **options)
     assert output.read_bytes() == bucket.images[report.txid]
     assert not output.with_name(f".{output.name}.restoring").exists()
     return sum(1 for method, key in store.calls if method == "get" and "snapshots" in key), report
@@ -375,22 +378,26 @@ def test_forged_parts_are_discarded(parted, tmp_path):
     assert "earlier" not in report.verified
 
 
-def test_unreachable_store_is_reported(bucket, tmp_path, monkeypatch):
+def test_unreachable_store_is_reported(bucket, tmp_path):
     """A store that never answers ends in StoreUnavailable after the deadline."""
-    monkeypatch.setattr(api, "RESTORE_RETRIES", RetryPolicy(deadline=0.05))
 
     def before(method, key):
         raise StoreUnavailable("down")
 
+    away = CountingStore(bucket.store, before=before)
     with pytest.raises(StoreUnavailable):
-        go(CountingStore(bucket.store, before=before), tmp_path / "out.db")
+        restore_with(
+            {"retries": RetryPolicy(deadline=0.05)}, store=away, output=tmp_path / "out.db"
+        )
     assert not list(tmp_path.glob("*out.db*"))
 
 
 def test_progress_is_reported(parted, tmp_path):
     """Phases come in order, bytes grow to the total, and every object is counted."""
     seen = []
-    report = go(parted.store, tmp_path / "out.db", progress=seen.append)
+    report = restore_with(
+        IN_PARTS, store=parted.store, output=tmp_path / "out.db", progress=seen.append
+    )
     phases = list(dict.fromkeys(step.phase for step in seen))
     assert phases == ["segments", "snapshot", "verify", "publish"]
     fetched = [step for step in seen if step.phase == "snapshot"][-1]

@@ -16,7 +16,8 @@ import pytest
 
 from replicator import restore
 from replicator.errors import LocalIOError, NotDurable, ReplicatorError
-from replicator.recovery import fetch, rebuild
+from replicator.recovery import api
+from replicator.recovery.limits import RecoveryLimits
 from replicator.replicator import SqliteReplicator
 from replicator.store.retry import RetryPolicy
 from replicator.system.clock import now_ms
@@ -98,14 +99,14 @@ LIMITS = {
         "tick": 0.01,
     },
 }
+RECOVERY = RecoveryLimits(range_bytes=100_000, one_get_bytes=100_000)  # of restores and drills
 
 
 @contextlib.contextmanager
 def small_limits():
     """Limits so small that a few commits reach everything that usually takes thousands."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((fetch, "RANGE_BYTES"), (rebuild, "ONE_GET_BYTES")):
-            patch.setattr(module, name, 100_000)
+        patch.setattr(api, "DEFAULT_LIMITS", RECOVERY)
         yield
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from replicator import SqliteReplicator, restore
+from replicator import SqliteReplicator
 from replicator.errors import (
     AccessDenied,
     DamageError,
@@ -31,8 +31,6 @@ from replicator.errors import (
     StoreUnsafe,
 )
 from replicator.metrics import Metrics
-from replicator.recovery import api as restore_api
-from replicator.recovery import fetch, rebuild
 from replicator.retention.api import keeper_for
 from replicator.store import retry
 from replicator.store.memory import MemoryStore
@@ -50,6 +48,7 @@ from replicator.testing import (
 )
 from tests.helpers.limits import limits_for
 from tests.helpers.replication import LONG, App, config_for, wait_for
+from tests.helpers.restores import restore_with
 
 KIB, MINUTE_MS = 1 << 10, 60_000
 FOREIGN = (
@@ -101,6 +100,11 @@ LIMITS = {
     "snapshot_retries": RetryPolicy(deadline=0.05),
     "answer_patience": 0.2,
 }
+RECOVERY = {
+    "range_bytes": 64 * KIB,
+    "one_get_bytes": 64 * KIB,
+    "retries": RetryPolicy(deadline=0.05),
+}
 
 
 @contextlib.contextmanager
@@ -108,12 +112,8 @@ def small_limits():
     """Pauses in milliseconds, and part sizes so small that little data makes many parts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retry, "backoff", lambda *_: 0.002)
-        for module, name in ((fetch, "RANGE_BYTES"), (rebuild, "ONE_GET_BYTES")):
-            patch.setattr(module, name, 64 * KIB)
-        patch.setattr(
-            logging.root.manager, "disable", logging.CRITICAL
-        )  # records keep scenarios alive
-        patch.setattr(restore_api, "RESTORE_RETRIES", RetryPolicy(deadline=0.05))
+        # Records of the log would keep the scenarios alive.
+        patch.setattr(logging.root.manager, "disable", logging.CRITICAL)
         yield
 
 
@@ -329,7 +329,7 @@ class StoreScenario:
     def _restored(self, store, **options):
         self._restores += 1
         output = self.directory / f"out-{self._restores}.db"
-        report = restore(store=store, prefix="app.db", output=output, **options)
+        report = restore_with(RECOVERY, store=store, output=output, **options)
         return report, output.read_bytes() if report else b""
 
     # ------------------------------------------------------------------ invariants

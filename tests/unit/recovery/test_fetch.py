@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from replicator.errors import DamageError, StoreUnavailable
-from replicator.recovery import fetch
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.limits import RecoveryLimits
 from replicator.recovery.progress import Meter
 from replicator.store.memory import MemoryStore
 from replicator.store.retry import retry_damaged
@@ -16,15 +16,14 @@ from tests.helpers.counting import CountingStore
 
 @pytest.fixture
 def fetcher():
-    """A fetcher on an empty store."""
-    with Fetcher(MemoryStore(), Meter(None)) as made:
+    """A fetcher on an empty store, with a window of 10 bytes."""
+    with Fetcher(MemoryStore(), Meter(None), RecoveryLimits(window_bytes=10)) as made:
         yield made
 
 
-def test_results_in_order_within_the_window(fetcher, monkeypatch):
+def test_results_in_order_within_the_window(fetcher):
     """However jobs finish, results come in order, and what is under way or held never exceeds
     the window (but for one job larger than it)."""
-    monkeypatch.setattr(fetch, "WINDOW_BYTES", 10)
     lock, held, peak = threading.Lock(), [0], [0]
 
     def job(n):
@@ -90,13 +89,13 @@ def test_persistence():
     assert len(calls) == 4
 
 
-def test_spooling_copies_by_ranges(tmp_path, monkeypatch):
+def test_spooling_copies_by_ranges(tmp_path):
     """An object arrives whole, by several requests."""
-    monkeypatch.setattr(fetch, "RANGE_BYTES", 7)
     store = CountingStore(MemoryStore())
     body = bytes(range(100))
     store.inner.put("k", body)
-    with Fetcher(store, meter := Meter(None)) as fetcher, PageFile(tmp_path / "f") as file:
+    limits, meter = RecoveryLimits(range_bytes=7), Meter(None)
+    with Fetcher(store, meter, limits) as fetcher, PageFile(tmp_path / "f") as file:
         fetcher.spool("k", 100, file)
         assert file.pread(200, 0) == body
     assert store.count("get") == 15

@@ -15,9 +15,9 @@ from replicator.format.segment import SegmentEncoder, decode_segment
 from replicator.format.snapshot_blocks import SnapshotEncoder, compress_block
 from replicator.format.wal import FrameBuilder, new_header
 from replicator.model import DatabaseState, Kind
-from replicator.recovery import snapshot as snapshot_module
 from replicator.recovery.segment import load_segment
 from tests.helpers.bucket import BucketBuilder, commit_ms
+from tests.helpers.restores import restore_with
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def forge(empty_bucket):
     return forge
 
 
-def fails(bucket, output, match, key):
+def fails(bucket, output, match, key, **limits):
     """The object is named, with what is wrong; no other snapshot is there to stand in for it."""
     for other in bucket.objects():
         if "/snapshots/" in key and "/snapshots/" in other and other != key:
             bucket.store.delete(other)
     with pytest.raises(DamageError, match=match) as error:
-        restore(store=bucket.store, prefix="app.db", output=output, overwrite=True)
+        restore_with(limits, store=bucket.store, output=output, overwrite=True)
     assert error.value.key == key
     assert not output.exists()
 
@@ -123,10 +123,10 @@ def test_pieces_of_any_size(forge):
     """However the bytes of an object arrive, its frames are the same."""
     key = forge()
     body = forge.bucket.store.get(key)
-    whole = load_segment(key, lambda: iter([body]))
+    whole = load_segment(key, lambda: iter([body]), in_memory=1 << 20)
     for step in (1, 7, 1000):
         pieces = [body[at : at + step] for at in range(0, len(body), step)]
-        found = load_segment(key, lambda pieces=pieces: iter(pieces))
+        found = load_segment(key, lambda pieces=pieces: iter(pieces), in_memory=1 << 20)
         assert found.frames.pages.tolist() == whole.frames.pages.tolist()
     assert [first for first, _, _ in whole.chunks(whole.frames.count)] == []
 
@@ -134,7 +134,7 @@ def test_pieces_of_any_size(forge):
 def test_chunks_from_the_middle(forge):
     """Chunks from any frame on are the same bytes, wherever the pieces were cut."""
     key = forge()
-    segment = load_segment(key, lambda: iter([forge.bucket.store.get(key)]))
+    segment = load_segment(key, lambda: iter([forge.bucket.store.get(key)]), in_memory=1 << 20)
     for start in range(segment.frames.count):
         data = b"".join(data for _, data, _ in segment.chunks(start))
         assert data == forge.payload[32 + start * 4120 :]
@@ -192,10 +192,11 @@ def test_frames_that_cut_pages(grown, tmp_path):
     fails(grown, tmp_path / "o", "seek table does not describe its pages", key)
 
 
-def test_frames_too_large_to_be_believed(grown, tmp_path, monkeypatch):
+def test_blocks_too_large(grown, tmp_path):
     """A snapshot with blocks above the limit is named."""
-    monkeypatch.setattr(snapshot_module, "MAX_FRAME_BYTES", 4096)
-    fails(grown, tmp_path / "o", "seek table does not describe its pages", forged_snapshot(grown))
+    key = forged_snapshot(grown)
+    problem = "seek table does not describe its pages"
+    fails(grown, tmp_path / "o", problem, key, most_block_bytes=4096)
 
 
 def test_a_segment_in_place_of_a_snapshot(grown, tmp_path):

@@ -17,6 +17,7 @@ from replicator.format.envelope import encode_digests, encode_trailer, read_tail
 from replicator.format.object_header import parse_metadata
 from replicator.model import Kind
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.limits import RecoveryLimits
 from replicator.recovery.progress import Meter
 from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
@@ -320,15 +321,15 @@ def test_a_list_of_pages_that_are_not_there_is_damage(bucket):
     assert found[key] == "the SHA-256 of its pages does not match"
 
 
-def test_a_snapshot_of_many_groups_is_read_whole_or_in_part(empty_bucket, monkeypatch):
+def test_a_snapshot_of_many_groups_is_read_whole_or_in_part(empty_bucket):
     """In several requests; a part is as many of them as the amount asks for."""
-    monkeypatch.setattr(content, "GROUP_RAW_BYTES", 65536)
+    limits = RecoveryLimits(proved_raw_bytes=65536)
     empty_bucket.insert(300, size=3000)
     empty_bucket.cut()
     key = empty_bucket.snapshot(frame_bytes=65536)
-    assert look(empty_bucket, data=True).findings == ()
+    assert look(empty_bucket, data=True, limits=limits).findings == ()
     item = next(item for item in list_all(empty_bucket.store, empty_bucket.keys) if item.key == key)
-    with Fetcher(empty_bucket.store, Meter(None)) as fetcher:
+    with Fetcher(empty_bucket.store, Meter(None), limits) as fetcher:
         reader = FactsReader(empty_bucket.store)
         sizes = list(content.prove_snapshot(fetcher, reader, item, limit=200_000, seed=1))
         assert len(sizes) > 2
