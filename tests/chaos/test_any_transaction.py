@@ -164,10 +164,10 @@ class RecordedHistory:
 
 
 @pytest.fixture
-def history(tmp_path, monkeypatch, seed):
+def history(tmp_path, set_clock, seed):
     """A history in which all code reads the clock of the store."""
     store = AgedStore()
-    monkeypatch.setattr("replicator.system.clock.now_ms", lambda: store.now_ms)
+    set_clock(lambda: store.now_ms)
     history = RecordedHistory(tmp_path, random.Random(seed), store)
     yield history
     history.replicator.stop()

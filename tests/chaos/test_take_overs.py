@@ -370,11 +370,10 @@ class JumpingClock:
 
 
 @pytest.fixture
-def cluster(tmp_path, seed, monkeypatch):
+def cluster(tmp_path, seed, set_clock):
     """Hosts that share one store, with a jumping clock and small parts."""
     rng = random.Random(seed)
-    clock = JumpingClock(random.Random(seed + 1))
-    monkeypatch.setattr("replicator.system.clock.now_ms", clock)
+    set_clock(JumpingClock(random.Random(seed + 1)))
     cluster = Cluster(tmp_path, rng)
     yield cluster
     for host in cluster.hosts:

@@ -11,7 +11,6 @@ import pytest
 from replicator.errors import ReplicatorError
 from replicator.recovery.api import restore
 from replicator.store.directory import DirectoryStore
-from replicator.system.watch import FileWatcher
 from tests.helpers.counting import CountingStore
 from tests.helpers.replication import LONG, HookedStore, wait_for
 from tests.programs import workload
@@ -23,16 +22,11 @@ def deployed(deployment):
     return HookedStore(DirectoryStore(deployment.directory / "store"))
 
 
-def silence_events(monkeypatch):
-    """Disables file events, so that only polls wake the capture."""
-    monkeypatch.setattr(FileWatcher, "_open", lambda watcher: False)
-
-
 @pytest.mark.parametrize("events", [True, False], ids=["with events", "without events"])
-def test_a_lone_commit_reaches_the_store(deployment, monkeypatch, events):
+def test_a_lone_commit_reaches_the_store(deployment, request, events):
     """A single commit without a flush reaches the store."""
     if not events:
-        silence_events(monkeypatch)
+        request.getfixturevalue("no_events")
     deployment.create()
     with deployment.replicating(poll_interval=0.05, sync_interval=0.2) as replicator:
         replicator.flush(LONG)

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections import Counter
 
+from replicator.errors import DiskFull
 from replicator.system.files import Files
 
 
@@ -96,6 +97,22 @@ class TearingFiles(CountingFiles):
             return os.pread(args[0], min(args[1], self.most), args[2])
         if call is os.preadv:
             return os.preadv(args[0], [args[1][0][: self.most]], args[2])
+        return call(*args, **kwargs)
+
+
+class FullFiles(Files):
+    """The next ``left`` calls of the name ``step`` find the disk full."""
+
+    def __init__(self, step):
+        self.step, self.left = step, 0
+        self._lock = threading.Lock()
+
+    def system(self, call, /, *args, **kwargs):
+        with self._lock:
+            fails = self.left > 0 and call.__name__ == self.step
+            self.left -= fails
+        if fails:
+            raise DiskFull("no space left on the test's disk")
         return call(*args, **kwargs)
 
 

@@ -196,10 +196,11 @@ def config_for(path, **settings):
     return SqliteReplicatorConfig(**values | settings)
 
 
-def replicator_for(path, store, *, limits=None, **settings):
+def replicator_for(path, store, *, limits=None, files=None, **settings):
     """``limits`` are fields of the limits by part, see :mod:`tests.helpers.limits`."""
     config = config_for(path, **settings)
-    return SqliteReplicator(config, store=store, limits=limits_for(config, limits or {}))
+    limits = limits_for(config, limits or {})
+    return SqliteReplicator(config, store=store, files=files, limits=limits)
 
 
 @contextlib.contextmanager

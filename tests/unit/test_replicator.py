@@ -24,8 +24,7 @@ from replicator.errors import (
 )
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
-from replicator.system.files import Files
-from replicator.system.watch import FileWatcher
+from tests.helpers.files import FullFiles
 from tests.helpers.replication import (
     LONG,
     App,
@@ -36,12 +35,6 @@ from tests.helpers.replication import (
     restored,
     wait_for,
 )
-
-
-@pytest.fixture
-def no_events(monkeypatch):
-    """The file system tells nothing: only polls and requests wake the capture."""
-    monkeypatch.setattr(FileWatcher, "_open", lambda watcher: False)
 
 
 def assert_restores(store, out, image, **options):
@@ -523,24 +516,14 @@ def test_a_cache_lost_while_running_is_no_silence(path, app, store, out):
 
 @pytest.mark.parametrize("step", ["_execute", "write", "fsync", "rename", "open"])
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_full_disk_is_survived_without_a_restart(path, app, store, out, monkeypatch, step, times):
-    """While the cache's disk is full nothing is durable; once it has room, all is, without a
+def test_a_full_disk_is_survived_without_a_restart(path, app, store, out, step, times):
+    """While the cache's disk is full nothing is durable; once it has space, all is, without a
     restart and without a new generation."""
-    system, left, lock = Files.system, [0], threading.Lock()
-
-    def full(self, call, /, *args, **options):
-        with lock:
-            fails = left[0] > 0 and call.__name__ == step
-            left[0] -= fails
-        if fails:
-            raise DiskFull("no space left on the test's disk")
-        return system(self, call, *args, **options)
-
-    with replicating(path, store) as replicator:
+    files = FullFiles(step)
+    with replicating(path, store, files=files) as replicator:
         app.insert(3)
         first = replicator.flush(LONG)
-        monkeypatch.setattr(Files, "system", full)
-        left[0] = times
+        files.left = times
         app.insert(3)
         second = replicator.flush(LONG)
         app.insert(3)

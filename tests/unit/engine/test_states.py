@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from replicator import cli
-from replicator.errors import DiskFull, NotDurable
+from replicator.errors import NotDurable
 from replicator.replicator import MIRRORED
 from replicator.sidecar.control_client import ask
-from replicator.system.files import Files
 from tests.helpers.control import answering
+from tests.helpers.files import FullFiles
 from tests.helpers.replication import (
     LONG,
     App,
@@ -31,14 +31,16 @@ from tests.helpers.replication import (
 )
 
 IMPATIENT = {"health_window": 0.001}
+ALWAYS = 1 << 60
 
 
-class Desk:
+class Rig:
     """A database, its replicator, and the means to harm them."""
 
-    def __init__(self, directory, monkeypatch, cleanup):
+    def __init__(self, directory, cleanup):
         self.path = directory / "app.db"
-        self.patch, self.cleanup = monkeypatch, cleanup
+        self.cleanup = cleanup
+        self.files = FullFiles("write")
         self.store = HookedStore()
         self.app = None
         self.settings = {}
@@ -50,7 +52,9 @@ class Desk:
         self.app.insert(5)
 
     def start(self):
-        self.replicator = replicator_for(self.path, self.store, limits=self.limits, **self.settings)
+        self.replicator = replicator_for(
+            self.path, self.store, limits=self.limits, files=self.files, **self.settings
+        )
         self.replicator.start()
         self.cleanup.callback(self.replicator.stop)
         self.cleanup.enter_context(answering(self.replicator.config.cache, self.replicator))
@@ -79,97 +83,90 @@ class Desk:
         wait_for(lambda: condition(self.replicator.status()))
 
 
-def healthy(desk):
-    desk.follow()
+def healthy(rig):
+    rig.follow()
 
 
-def commits_on_their_way(desk):
-    desk.follow()
-    desk.hold("put", "wal/")
-    desk.app.insert()
-    desk.until(lambda status: status.lag_bytes and status.pending_segments)
+def commits_on_their_way(rig):
+    rig.follow()
+    rig.hold("put", "wal/")
+    rig.app.insert()
+    rig.until(lambda status: status.lag_bytes and status.pending_segments)
 
 
-def lagging(desk):
-    desk.limits = IMPATIENT
-    commits_on_their_way(desk)
-    desk.until(lambda status: status.lag_seconds > 0.001)
+def lagging(rig):
+    rig.limits = IMPATIENT
+    commits_on_their_way(rig)
+    rig.until(lambda status: status.lag_seconds > 0.001)
 
 
-def store_away(desk):
-    desk.follow()
-    desk.store.go_away("wal/")
-    desk.app.insert()
-    desk.until(lambda status: status.failed_uploads)
+def store_away(rig):
+    rig.follow()
+    rig.store.go_away("wal/")
+    rig.app.insert()
+    rig.until(lambda status: status.failed_uploads)
 
 
-def store_away_at_the_start(desk):
-    desk.store.go_away("")
-    desk.open()
-    desk.start()
-    desk.until(lambda status: status.last_error)
+def store_away_at_the_start(rig):
+    rig.store.go_away("")
+    rig.open()
+    rig.start()
+    rig.until(lambda status: status.last_error)
 
 
-def fenced(desk):
-    desk.follow()
-    other = desk.path.with_name("other.db")
-    with App(other), replicating(other, HookedStore(desk.store.inner), take_over=True) as taker:
+def fenced(rig):
+    rig.follow()
+    other = rig.path.with_name("other.db")
+    with App(other), replicating(other, HookedStore(rig.store.inner), take_over=True) as taker:
         taker.flush(LONG)
-    desk.app.insert()
-    wait_for(lambda: desk.replicator.failed)
+    rig.app.insert()
+    wait_for(lambda: rig.replicator.failed)
 
 
-def cache_full(desk):
-    desk.settings = {"max_cache_bytes": 1 << 20, "segment_max_bytes": 128 << 10}
-    desk.follow()
-    desk.store.go_away("wal/")
+def cache_full(rig):
+    rig.settings = {"max_cache_bytes": 1 << 20, "segment_max_bytes": 128 << 10}
+    rig.follow()
+    rig.store.go_away("wal/")
     for _ in range(20):
-        desk.app.insert(1, 150_000)
+        rig.app.insert(1, 150_000)
         with contextlib.suppress(NotDurable):
-            desk.replicator.flush(0.05)
-    desk.until(lambda status: status.state == "stalled")
+            rig.replicator.flush(0.05)
+    rig.until(lambda status: status.state == "stalled")
 
 
-def disk_full(desk):
-    desk.follow()
-    system = Files.system
-
-    def full(self, call, /, *args, **options):
-        if call.__name__ == "write":
-            raise DiskFull("no space left on the test's disk")
-        return system(self, call, *args, **options)
-
-    desk.patch.setattr(Files, "system", full)
-    desk.cleanup.callback(lambda: desk.patch.setattr(Files, "system", system))
-    desk.app.insert()
-    desk.until(lambda status: status.state == "stalled")
+def disk_full(rig):
+    rig.follow()
+    rig.files.left = ALWAYS
+    rig.cleanup.callback(lambda: setattr(rig.files, "left", 0))
+    rig.app.insert()
+    rig.until(lambda status: status.state == "stalled")
 
 
-def no_database_yet(desk):
-    desk.start()
-    desk.until(lambda status: status.state == "waiting")
+def no_database_yet(rig):
+    rig.start()
+    rig.until(lambda status: status.state == "waiting")
 
 
-def database_gone(desk):
-    desk.follow()
-    desk.app.close()
-    desk.path.unlink()
-    desk.until(lambda status: status.state == "waiting")
+def database_gone(rig):
+    rig.follow()
+    rig.app.close()
+    rig.path.unlink()
+    rig.until(lambda status: status.state == "waiting")
 
 
-def comparing(desk):
-    desk.hold("put", "snapshots/")
-    desk.open()
-    desk.start()
-    desk.until(lambda status: status.state == "starting")
+def comparing(rig):
+    rig.hold("put", "snapshots/")
+    rig.open()
+    rig.start()
+    rig.until(lambda status: status.state == "starting")
 
 
-def capture_stuck(desk):
+def capture_stuck(rig):
     """The thread that looks at the log hangs in a system call; nothing ever failed."""
-    desk.limits = IMPATIENT
-    desk.follow()
-    session = desk.replicator._parts.pipeline.session
-    entered, go_on = threading.Event(), desk.gate()
+    rig.limits = IMPATIENT
+    rig.follow()
+    session = rig.replicator._parts.pipeline.session
+    entered, go_on = threading.Event(), rig.gate()
 
     def hanging(requests):
         entered.set()
@@ -177,7 +174,7 @@ def capture_stuck(desk):
 
     session.serve_snapshots, session.poll_interval = hanging, 0.0
     assert entered.wait(LONG)
-    desk.until(lambda status: not status.healthy)
+    rig.until(lambda status: not status.healthy)
 
 
 @dataclass(frozen=True)
@@ -237,27 +234,27 @@ TABLE = {
 
 
 @pytest.fixture
-def desk(monkeypatch):
+def rig():
     """A replicator that the test brings into each of its states."""
     with tempfile.TemporaryDirectory(prefix="short-") as home, contextlib.ExitStack() as cleanup:
-        desk = Desk(Path(home), monkeypatch, cleanup)
-        yield desk
-        for gate in desk.gates:
+        rig = Rig(Path(home), cleanup)
+        yield rig
+        for gate in rig.gates:
             gate.set()
 
 
-def ask_status(desk, capsys, *options):
-    code = cli.call(["status", str(desk.path), *options])
+def ask_status(rig, capsys, *options):
+    code = cli.call(["status", str(rig.path), *options])
     return code, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("reach", TABLE, ids=lambda reach: reach.__name__)
-def test_all_that_is_said_agrees(desk, reach, capsys, caplog):
+def test_all_that_is_said_agrees(rig, reach, capsys, caplog):
     """Status, exit code, metrics and log tell one story, and it is the true one."""
     caplog.set_level(logging.INFO, "replicator")
     expected = TABLE[reach]
-    reach(desk)
-    code, out = ask_status(desk, capsys, "--json")
+    reach(rig)
+    code, out = ask_status(rig, capsys, "--json")
     status = json.loads(out)
     assert (status["state"], status["healthy"], status["running"]) == (
         expected.state,
@@ -273,26 +270,26 @@ def test_all_that_is_said_agrees(desk, reach, capsys, caplog):
     assert (expected.log is None and not warned) or any(expected.log in line for line in warned)
     assert not expected.healthy or status["durable_txid"] == status["txid"] or expected.lag
     if expected.running:
-        figures = ask(desk.replicator.config.cache, {"command": "metrics"})
+        figures = ask(rig.replicator.config.cache, {"command": "metrics"})
         assert bool(figures["healthy"]) == expected.healthy
         still = [name for name in MIRRORED if not name.startswith("lag")]
         assert {name: figures[name] for name in still} == {name: status[name] for name in still}
-    code, text = ask_status(desk, capsys)
+    code, text = ask_status(rig, capsys)
     assert code == (0 if expected.healthy else 5)
     verdict = "● healthy" if expected.healthy else "● NOT HEALTHY"
     assert text.startswith(f"{verdict}  {expected.state}")
     assert ("which is all of it" in text) == (expected.state == "following" and not expected.lag)
 
 
-def test_nobody_answers_for_a_replicator_that_ended(desk, capsys):
+def test_nobody_answers_for_a_replicator_that_ended(rig, capsys):
     """Exit code 1, apart from 5: it is not late, it is not there."""
-    desk.follow()
-    cache = desk.replicator.config.cache
-    desk.cleanup.close()
+    rig.follow()
+    cache = rig.replicator.config.cache
+    rig.cleanup.close()
     for gone in (False, True):
         if gone:
             shutil.rmtree(cache)
-        assert cli.call(["status", str(desk.path)]) == 1
+        assert cli.call(["status", str(rig.path)]) == 1
         assert "no sidecar answers" in capsys.readouterr().err
-    status = desk.replicator.status()
+    status = rig.replicator.status()
     assert (status.state, status.running, status.healthy) == ("stopped", False, False)

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.errors import ConfigError, DamageError, GapError, NoBackup, ReplicatorError
-from replicator.inspect import open as point
 from replicator.inspect.diff import diff, diff_at
 from replicator.inspect.open import VARIABLE, When, opened_point, run_on, shell
 from replicator.sqlite.compare import Comparison, SchemaChange, TableChange
@@ -349,12 +348,12 @@ def test_a_command_from_another_thread_is_run_all_the_same(tmp_path):
 
 def test_the_shell_is_sqlite3_or_pythons_own(monkeypatch):
     """Read-only; where neither is there, the error says what to do."""
-    monkeypatch.setattr(point.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
     assert shell() == ["/bin/sqlite3", "-readonly"]
-    monkeypatch.setattr(point.shutil, "which", lambda name: None)
-    monkeypatch.setattr(point.sys, "version_info", (3, 12))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("sys.version_info", (3, 12))
     assert shell() == [sys.executable, "-m", "sqlite3"]
-    monkeypatch.setattr(point.sys, "version_info", (3, 11))
+    monkeypatch.setattr("sys.version_info", (3, 11))
     with pytest.raises(ConfigError, match="no sqlite3 shell"):
         shell()
 

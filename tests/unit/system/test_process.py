@@ -91,7 +91,7 @@ def test_the_setting_of_the_user_is_restored(monkeypatch):
 
 def test_another_c_library(monkeypatch):
     """Without the functions of glibc the heap keeps its settings, and nothing fails."""
-    monkeypatch.setattr(process.ctypes, "CDLL", lambda _: object())
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     process.use_one_arena()
     process.release_large_buffers()
     process.trim_heap()

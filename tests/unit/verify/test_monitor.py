@@ -41,7 +41,7 @@ KEYS = Keys("app.db")
 LONG = 60
 
 
-class Desk:
+class Rig:
     """A guard over a bucket whose replicator is played by the test."""
 
     def __init__(self, bucket, tmp_path, **options):
@@ -164,11 +164,11 @@ def test_objects_without_metadata_are_learnt_from_their_bytes(empty_bucket):
 def test_a_sound_present_needs_no_repair(bucket, tmp_path):
     """It says so, asks nobody for anything, and the note cures what was suspected."""
     add_record(bucket.store, KEYS, DAMAGED, 5, 1000, {})
-    with Desk(bucket, tmp_path) as desk:
-        wait_for(lambda: REPAIRED in desk.outcomes())
-        answer = desk.guard.suspect("a doubt").result(LONG)
+    with Rig(bucket, tmp_path) as rig:
+        wait_for(lambda: REPAIRED in rig.outcomes())
+        answer = rig.guard.suspect("a doubt").result(LONG)
     assert (answer.action, answer.txid, answer.reason) == ("none", 17, "a doubt")
-    assert (desk.asked, desk.metrics.get("repairs")) == ([], 0)
+    assert (rig.asked, rig.metrics.get("repairs")) == ([], 0)
     assert unresolved_failure(list_records(bucket.store, KEYS)) is None
 
 
@@ -177,23 +177,23 @@ def test_a_snapshot_is_tried_first(bucket, tmp_path):
     bucket.insert()
     bucket.cut()
     spoil(bucket.store, bucket.keys.wal(15))
-    desk = Desk(bucket, tmp_path)
-    desk.snapshot = bucket.snapshot
-    with desk:
-        answer = desk.guard.suspect("verify found damage").result(LONG)
-    assert (answer.action, desk.asked, desk.metrics.get("repairs")) == ("snapshot", ["snapshot"], 1)
-    assert desk.guard.trouble is None
+    rig = Rig(bucket, tmp_path)
+    rig.snapshot = bucket.snapshot
+    with rig:
+        answer = rig.guard.suspect("verify found damage").result(LONG)
+    assert (answer.action, rig.asked, rig.metrics.get("repairs")) == ("snapshot", ["snapshot"], 1)
+    assert rig.guard.trouble is None
     assert verify_latest(bucket.store, "app.db") == bucket.txid
 
 
 def test_where_a_snapshot_does_not_do_a_generation_is_begun(bucket, tmp_path):
     """The newest segment is damaged, and a snapshot is not to be had for the same txid."""
     spoil(bucket.store, last_segment(bucket))
-    desk = Desk(bucket, tmp_path)
-    desk.start_over = bucket.start_generation
-    with desk:
-        answer = desk.guard.suspect("x").result(LONG)
-    assert (answer.action, desk.asked) == ("generation", ["snapshot", "generation"])
+    rig = Rig(bucket, tmp_path)
+    rig.start_over = bucket.start_generation
+    with rig:
+        answer = rig.guard.suspect("x").result(LONG)
+    assert (answer.action, rig.asked) == ("generation", ["snapshot", "generation"])
     assert answer.txid == bucket.txid == 18
 
 
@@ -201,62 +201,62 @@ def test_what_nothing_mends_is_trouble_and_is_tried_again(bucket, tmp_path):
     """Whoever asked gets the error; the status has it too; the next round may succeed."""
     body, key = bucket.store.get(last_segment(bucket)), last_segment(bucket)
     spoil(bucket.store, key)
-    desk = Desk(bucket, tmp_path)
-    with desk:
+    rig = Rig(bucket, tmp_path)
+    with rig:
         with pytest.raises(DamageError):
-            desk.guard.suspect("x").result(LONG)
-        wait_for(lambda: desk.guard.trouble is not None)
+            rig.guard.suspect("x").result(LONG)
+        wait_for(lambda: rig.guard.trouble is not None)
         bucket.store.put(key, body, if_absent=False)
-        wait_for(lambda: REPAIRED in desk.outcomes())
-    assert desk.guard.trouble is None
+        wait_for(lambda: REPAIRED in rig.outcomes())
+    assert rig.guard.trouble is None
 
 
 def test_an_object_that_vanishes_for_good_is_trouble_too(bucket, tmp_path):
     """Listed, and never there: as bad as damaged."""
-    desk = Desk(bucket, tmp_path)
+    rig = Rig(bucket, tmp_path)
     key = last_segment(bucket)
 
     def before(method, name):
         if method == "get" and name == key:
             raise ObjectMissing(name)
 
-    desk.store.before = before
-    desk.start_over = bucket.start_generation
-    with desk:
-        assert desk.guard.suspect("x").result(LONG).action == "generation"
+    rig.store.before = before
+    rig.start_over = bucket.start_generation
+    with rig:
+        assert rig.guard.suspect("x").result(LONG).action == "generation"
 
 
 def test_a_store_that_is_away_only_delays(bucket, tmp_path, monkeypatch):
     """The notes are read, and the repair made, once it is back."""
     monkeypatch.setattr(guard_module, "MONITOR_RETRIES", RetryPolicy(deadline=0.0))
-    desk = Desk(bucket, tmp_path)
-    desk.store.go_away()
-    with desk:
+    rig = Rig(bucket, tmp_path)
+    rig.store.go_away()
+    with rig:
         with pytest.raises(StoreUnavailable):
-            desk.guard.suspect("x").result(LONG)
-        desk.store.come_back()
-        wait_for(lambda: REPAIRED in desk.outcomes())
+            rig.guard.suspect("x").result(LONG)
+        rig.store.come_back()
+        wait_for(lambda: REPAIRED in rig.outcomes())
 
 
 def test_a_defect_does_not_end_the_guard(bucket, tmp_path):
     """Whoever asked is told; the next one is served."""
-    desk = Desk(bucket, tmp_path)
+    rig = Rig(bucket, tmp_path)
     spoil(bucket.store, last_segment(bucket))
 
     def broken():
         raise ZeroDivisionError
 
-    desk.snapshot = broken
-    with desk:
+    rig.snapshot = broken
+    with rig:
         with pytest.raises(ReplicatorError, match="defect in the guard"):
-            desk.guard.suspect("x").result(LONG)
-        desk.snapshot, desk.start_over = (lambda: None), bucket.start_generation
-        wait_for(lambda: REPAIRED in desk.outcomes())
+            rig.guard.suspect("x").result(LONG)
+        rig.snapshot, rig.start_over = (lambda: None), bucket.start_generation
+        wait_for(lambda: REPAIRED in rig.outcomes())
 
 
 def test_stopping_ends_what_is_under_way(bucket, tmp_path):
     """A call that hangs in the store's place is not waited for twice; who asks is refused."""
-    desk = Desk(bucket, tmp_path)
+    rig = Rig(bucket, tmp_path)
     inside, go = threading.Event(), threading.Event()
 
     def before(method, key):
@@ -265,24 +265,24 @@ def test_stopping_ends_what_is_under_way(bucket, tmp_path):
             go.wait(LONG)
             raise StoreUnavailable("away")
 
-    desk.store.before = before
-    desk.guard.start()
-    request = desk.guard.suspect("x")
+    rig.store.before = before
+    rig.guard.start()
+    request = rig.guard.suspect("x")
     inside.wait(LONG)
-    ending = threading.Thread(target=desk.guard.stop)
+    ending = threading.Thread(target=rig.guard.stop)
     ending.start()
-    desk.guard._stopping.wait(LONG)
+    rig.guard._stopping.wait(LONG)
     go.set()
     ending.join(LONG)
     with pytest.raises(Cancelled):
         request.result(LONG)
     with pytest.raises(Cancelled):
-        desk.guard.suspect("too late").result(LONG)
+        rig.guard.suspect("too late").result(LONG)
 
 
 def test_a_guard_that_was_never_started_can_be_stopped(bucket, tmp_path):
     """Stopping a monitor that never started has no effect."""
-    Desk(bucket, tmp_path).guard.stop()
+    Rig(bucket, tmp_path).guard.stop()
 
 
 # --------------------------------------------------------------------------------- drills
@@ -291,66 +291,66 @@ def test_a_guard_that_was_never_started_can_be_stopped(bucket, tmp_path):
 def test_the_first_drill_comes_at_once_and_an_idle_database_is_left_in_peace(bucket, tmp_path):
     """One drill proves the newest transaction; until another is durable, no request is made,
     however often it is due."""
-    desk = Desk(bucket, tmp_path, interval=0.001, bandwidth=0)
+    rig = Rig(bucket, tmp_path, interval=0.001, bandwidth=0)
     (tmp_path / "scratch" / "left-over").mkdir(parents=True)
-    with desk:
-        wait_for(lambda: desk.guard.proven is not None)
+    with rig:
+        wait_for(lambda: rig.guard.proven is not None)
         wait_for(lambda: not list((tmp_path / "scratch").iterdir()))
-        calls = len(desk.store.calls)
+        calls = len(rig.store.calls)
         rounds = []
-        desk.guard._levers = Levers(lambda: rounds.append(1) or desk.durable, None, None)
+        rig.guard._levers = Levers(lambda: rounds.append(1) or rig.durable, None, None)
         wait_for(lambda: len(rounds) > 20)
-        assert len(desk.store.calls) == calls
+        assert len(rig.store.calls) == calls
         bucket.insert()
         bucket.cut()
-        desk.durable = bucket.txid
-        wait_for(lambda: desk.guard.proven.txid == bucket.txid)
-    assert desk.metrics.get("drills") == 2
-    assert desk.metrics.get("last_verified_txid") == bucket.txid
-    assert desk.outcomes() == [PROVEN, PROVEN]
+        rig.durable = bucket.txid
+        wait_for(lambda: rig.guard.proven.txid == bucket.txid)
+    assert rig.metrics.get("drills") == 2
+    assert rig.metrics.get("last_verified_txid") == bucket.txid
+    assert rig.outcomes() == [PROVEN, PROVEN]
 
 
 def test_nothing_is_drilled_before_something_is_durable(bucket, tmp_path):
     """Nor is anything repaired."""
-    desk = Desk(bucket, tmp_path, interval=0.001)
-    desk.durable = 0
+    rig = Rig(bucket, tmp_path, interval=0.001)
+    rig.durable = 0
     rounds = []
-    desk.guard._levers = Levers(lambda: rounds.append(1) or 0, None, None)
-    with desk:
+    rig.guard._levers = Levers(lambda: rounds.append(1) or 0, None, None)
+    with rig:
         wait_for(lambda: len(rounds) > 20)
-    assert desk.metrics.get("drills") == 0
+    assert rig.metrics.get("drills") == 0
 
 
 def test_the_newest_proof_in_the_bucket_is_known_at_the_start(bucket, tmp_path):
     """By one listing; a drill is due only when the interval since then is over."""
     add_record(bucket.store, KEYS, PROVEN, 12, clock.now_ms(), {})
-    desk = Desk(bucket, tmp_path, interval=3600)
-    with desk:
-        wait_for(lambda: desk.guard.proven is not None)
-    assert desk.guard.proven.txid == 12
-    assert desk.store.calls == [("list", "app.db/proofs/")]
+    rig = Rig(bucket, tmp_path, interval=3600)
+    with rig:
+        wait_for(lambda: rig.guard.proven is not None)
+    assert rig.guard.proven.txid == 12
+    assert rig.store.calls == [("list", "app.db/proofs/")]
 
 
 def test_a_drill_that_fails_leads_to_a_repair(bucket, tmp_path):
     """Damage is noted, the present healed, and the next drill proves it."""
     spoil(bucket.store, last_segment(bucket))
-    desk = Desk(bucket, tmp_path, interval=0.001)
-    desk.start_over = bucket.start_generation
-    with desk:
-        wait_for(lambda: desk.guard.proven is not None)
-    assert desk.guard.proven.txid == bucket.txid == 18
-    assert desk.asked == ["snapshot", "generation"]
-    assert desk.outcomes() == [FAILED, REPAIRED, PROVEN]
-    assert desk.metrics.get("failed_drills") == 1
+    rig = Rig(bucket, tmp_path, interval=0.001)
+    rig.start_over = bucket.start_generation
+    with rig:
+        wait_for(lambda: rig.guard.proven is not None)
+    assert rig.guard.proven.txid == bucket.txid == 18
+    assert rig.asked == ["snapshot", "generation"]
+    assert rig.outcomes() == [FAILED, REPAIRED, PROVEN]
+    assert rig.metrics.get("failed_drills") == 1
 
 
 def test_a_drill_without_room_is_no_trouble_of_the_backup(bucket, tmp_path, monkeypatch):
     """It is counted and tried again; nothing is repaired."""
     monkeypatch.setattr(drill_module, "RESERVE", 1 << 62)
-    desk = Desk(bucket, tmp_path, interval=0.001)
-    with desk:
-        wait_for(lambda: desk.metrics.get("failed_drills") > 1)
-    assert (desk.asked, desk.guard.trouble, desk.outcomes()) == ([], None, [])
+    rig = Rig(bucket, tmp_path, interval=0.001)
+    with rig:
+        wait_for(lambda: rig.metrics.get("failed_drills") > 1)
+    assert (rig.asked, rig.guard.trouble, rig.outcomes()) == ([], None, [])
 
 
 # ---------------------------------------------------------------------------------- links
