@@ -27,7 +27,7 @@ from benchmarks.shop import (
     measure,
     sizes_at,
 )
-from replicator.archive.index import Index, LogObject, SnapshotObject
+from replicator.archive.index import Index, SnapshotObject, WalObject
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.format.object_header import ObjectFacts
 from replicator.inspect import cost
@@ -91,11 +91,11 @@ def txid_at(second: int) -> int:
     return 1 + RATE * second
 
 
-def item(level: int, kind: Kind, since: int, until: int, size: float, late: int) -> LogObject:
+def item(level: int, kind: Kind, since: int, until: int, size: float, late: int) -> WalObject:
     """An object of the transactions between two seconds, stored ``late`` seconds after them."""
     first, last = txid_at(since) + 1, txid_at(until)
     key = KEYS.merged(level, first, last) if level else KEYS.wal(first)
-    return LogObject(
+    return WalObject(
         key,
         level,
         first,
@@ -125,9 +125,9 @@ def our_month(
 ) -> Month:
     """The policy asked every ``step_hours``; at a full hour ten minutes of segments are there."""
     marker_facts = facts(Kind.GENERATION, 1, 1, START_MS)
-    marker = LogObject(KEYS.wal(1), 0, 1, 1, 400, START_MS, marker_facts)
+    marker = WalObject(KEYS.wal(1), 0, 1, 1, 400, START_MS, marker_facts)
     index = Index((marker,), (snapshot_at(known, 0),))
-    news: list[LogObject | SnapshotObject] = []
+    news: list[WalObject | SnapshotObject] = []
     last, logged, puts, snapshots, totals = index.snapshots[0], 0.0, 2.0, 1, []
     for hour in range(1, days * 24 + 1):
         until, since = hour * HOUR_S, (hour - 1) * HOUR_S
@@ -169,7 +169,7 @@ def our_month(
     )  # HEADs that prove
     return Month(
         _by_kind(index),
-        len(index.log) + len(index.snapshots),
+        len(index.wal) + len(index.snapshots),
         max(totals),
         usage,
         decision,
@@ -187,7 +187,7 @@ def _due(last: SnapshotObject, at_ms: int, logged: float) -> bool:
 
 def _by_kind(index: Index) -> dict[str, int]:
     found: Counter[str] = Counter()
-    for one in index.log:
+    for one in index.wal:
         found[("segments", "5-minute merges", "hourly merges")[one.level]] += one.size
     found["snapshots"] = sum(one.size for one in index.snapshots)
     return dict(found)

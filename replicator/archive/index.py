@@ -24,7 +24,7 @@ DIVISIBLE = frozenset({Kind.SEGMENT, Kind.MERGE})
 
 
 @dataclass(frozen=True, slots=True)
-class LogObject:
+class WalObject:
     """A segment or a merge, and the transactions ``first`` … ``last`` in it.
 
     ``level`` is 0 in ``wal/``, else that of the merge. ``facts`` are None until the object, or
@@ -67,14 +67,14 @@ class LogObject:
         """True if ``last`` is what the next name suggests; there may be a hole instead."""
         return self.level == SEGMENTS and self.facts is None
 
-    def with_facts(self, facts: ObjectFacts, *, proved: bool = False) -> LogObject:
+    def with_facts(self, facts: ObjectFacts, *, proved: bool = False) -> WalObject:
         return replace(self, last=facts.last_txid, facts=facts, proved=proved)
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotObject:
     """A snapshot: the whole database after ``txid``. The last four fields are those of
-    :class:`LogObject`."""
+    :class:`WalObject`."""
 
     key: str
     txid: int
@@ -109,37 +109,37 @@ class PinnedPoint:
     note: str = ""
 
 
-ArchiveObject: TypeAlias = LogObject | SnapshotObject
+ArchiveObject: TypeAlias = WalObject | SnapshotObject
 
 
 @dataclass(frozen=True)
 class Index:
-    """Everything a listing found. ``log`` is sorted by first txid, larger objects first;
+    """Everything a listing found. ``wal`` is sorted by first txid, larger objects first;
     ``snapshots`` by txid and generation."""
 
-    log: tuple[LogObject, ...] = ()
+    wal: tuple[WalObject, ...] = ()
     snapshots: tuple[SnapshotObject, ...] = ()
     by_key: dict[str, ArchiveObject] = field(init=False, repr=False, compare=False)
     _firsts: list[int] = field(init=False, repr=False, compare=False)
     _reach: list[int] = field(init=False, repr=False, compare=False)  # largest last so far
 
     def __post_init__(self) -> None:
-        log = sorted(self.log, key=lambda item: (item.first, -item.last, item.level, item.key))
+        wal = sorted(self.wal, key=lambda item: (item.first, -item.last, item.level, item.key))
         snapshots = sorted(self.snapshots, key=lambda item: (item.txid, item.generation))
-        every: list[ArchiveObject] = [*log, *snapshots]
+        every: list[ArchiveObject] = [*wal, *snapshots]
         put = object.__setattr__
-        put(self, "log", tuple(log))
+        put(self, "wal", tuple(wal))
         put(self, "snapshots", tuple(snapshots))
         put(self, "by_key", {item.key: item for item in every})
-        put(self, "_firsts", [item.first for item in log])
-        put(self, "_reach", list(accumulate((item.last for item in log), max)))
+        put(self, "_firsts", [item.first for item in wal])
+        put(self, "_reach", list(accumulate((item.last for item in wal), max)))
 
     @classmethod
     def of(cls, objects: Iterable[ArchiveObject]) -> Index:
         """An index of freshly listed objects: the ends of segments that nobody asked are
         guessed."""
         found = list(objects)
-        log = [item for item in found if isinstance(item, LogObject)]
+        log = [item for item in found if isinstance(item, WalObject)]
         starts = {item.first for item in log}
         starts |= {item.last + 1 for item in log if item.level != SEGMENTS}
         boundaries = sorted(starts)
@@ -156,13 +156,13 @@ class Index:
     def head(self) -> int:
         """The newest txid of the log (without one: of the snapshots, else 0). A lower bound until
         the newest segment was asked, which holds at least its first transaction."""
-        log = (item.first if item.last == OPEN_END else item.last for item in self.log)
-        return max(log if self.log else (item.txid for item in self.snapshots), default=0)
+        wal = (item.first if item.last == OPEN_END else item.last for item in self.wal)
+        return max(wal if self.wal else (item.txid for item in self.snapshots), default=0)
 
     @property
-    def newest_segment(self) -> LogObject | None:
+    def newest_segment(self) -> WalObject | None:
         """The object that the next append follows."""
-        segments = (item for item in self.log if item.level == SEGMENTS)
+        segments = (item for item in self.wal if item.level == SEGMENTS)
         return max(segments, key=lambda item: item.first, default=None)
 
     @property
@@ -170,19 +170,19 @@ class Index:
         """The store's clock showed at least this."""
         return max((item.stored_ms for item in self.by_key.values()), default=0)
 
-    def covering(self, txid: int) -> list[LogObject]:
+    def covering(self, txid: int) -> list[WalObject]:
         """The log objects that hold ``txid``, finest first."""
         found = [item for item in self.between(txid, txid) if item.last >= txid]
         return sorted(found, key=lambda item: (item.last - item.first, item.key))
 
-    def beginning(self, txid: int) -> tuple[LogObject, ...]:
+    def beginning(self, txid: int) -> tuple[WalObject, ...]:
         """The log objects whose first transaction is ``txid``."""
-        return self.log[bisect_left(self._firsts, txid) : bisect_right(self._firsts, txid)]
+        return self.wal[bisect_left(self._firsts, txid) : bisect_right(self._firsts, txid)]
 
-    def between(self, first: int, last: int) -> tuple[LogObject, ...]:
-        """A part of ``log`` that contains every object with a transaction of ``first`` …
+    def between(self, first: int, last: int) -> tuple[WalObject, ...]:
+        """A part of ``wal`` that contains every object with a transaction of ``first`` …
         ``last``; other objects that begin at or before ``last`` may be among them."""
-        return self.log[bisect_left(self._reach, first) : bisect_right(self._firsts, last)]
+        return self.wal[bisect_left(self._reach, first) : bisect_right(self._firsts, last)]
 
     def with_objects(self, objects: Iterable[ArchiveObject]) -> Index:
         """The same with more objects, or others under the same keys. Ends stay as they are."""
@@ -199,11 +199,11 @@ class Index:
 def _split(objects: Iterable[ArchiveObject]) -> Index:
     found = list(objects)
     return Index(
-        tuple(item for item in found if isinstance(item, LogObject)),
+        tuple(item for item in found if isinstance(item, WalObject)),
         tuple(item for item in found if isinstance(item, SnapshotObject)),
     )
 
 
-def _guess(item: LogObject, boundaries: list[int]) -> int:
+def _guess(item: WalObject, boundaries: list[int]) -> int:
     at = bisect_right(boundaries, item.first)
     return boundaries[at] - 1 if at < len(boundaries) else OPEN_END

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from replicator.archive.index import OPEN_END, SEGMENTS, ArchiveObject, LogObject, SnapshotObject
+from replicator.archive.index import OPEN_END, SEGMENTS, ArchiveObject, SnapshotObject, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.names import (
     EncryptedName,
@@ -56,17 +56,17 @@ def list_for(store: Store, keys: Keys, txid: int | None, *, complete: bool = Fal
     return Listed((*segments, *snapshots, *list_merges(store, keys)), complete)
 
 
-def list_segments(store: Store, keys: Keys, since: int) -> tuple[LogObject, ...]:
+def list_segments(store: Store, keys: Keys, since: int) -> tuple[WalObject, ...]:
     """The segments whose first txid is ``since`` or later, in order. One listing."""
     after = keys.wal(since - 1) if since > 0 else ""
     found = _objects(store, keys, keys.wal_dir, after)
-    return tuple(item for item in found if isinstance(item, LogObject))
+    return tuple(item for item in found if isinstance(item, WalObject))
 
 
-def list_merges(store: Store, keys: Keys) -> tuple[LogObject, ...]:
+def list_merges(store: Store, keys: Keys) -> tuple[WalObject, ...]:
     """One listing."""
     found = _objects(store, keys, keys.merged_dir)
-    return tuple(item for item in found if isinstance(item, LogObject))
+    return tuple(item for item in found if isinstance(item, WalObject))
 
 
 def list_snapshots(store: Store, keys: Keys) -> tuple[SnapshotObject, ...]:
@@ -75,7 +75,7 @@ def list_snapshots(store: Store, keys: Keys) -> tuple[SnapshotObject, ...]:
     return tuple(item for item in found if isinstance(item, SnapshotObject))
 
 
-def newest_segment(store: Store, keys: Keys) -> LogObject | None:
+def newest_segment(store: Store, keys: Keys) -> WalObject | None:
     """The newest object in ``wal/``, searched from the newest snapshot on; None: no log. Two
     listings, three if the log ends before that snapshot."""
     newest = max((item.txid for item in list_snapshots(store, keys)), default=0)
@@ -98,9 +98,9 @@ def to_object(name: Name, info: ObjectInfo) -> ArchiveObject | None:
     """The object with that name, as a listing shows it; None for records."""
     match name:
         case SegmentName(first):
-            return LogObject(info.key, SEGMENTS, first, OPEN_END, info.size, info.modified_ms)
+            return WalObject(info.key, SEGMENTS, first, OPEN_END, info.size, info.modified_ms)
         case MergeName(level, first, last):
-            return LogObject(info.key, level, first, last, info.size, info.modified_ms)
+            return WalObject(info.key, level, first, last, info.size, info.modified_ms)
         case SnapshotName(txid, generation):
             return SnapshotObject(info.key, txid, generation, info.size, info.modified_ms)
     return None

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from replicator.archive.index import ArchiveObject, Index, LogObject, SnapshotObject
+from replicator.archive.index import ArchiveObject, Index, SnapshotObject, WalObject
 
 Range: TypeAlias = tuple[int, int]  # txids, both inclusive
 Ranges: TypeAlias = tuple[Range, ...]
@@ -33,7 +33,7 @@ class Judgement:
     gone. With ``by.facts`` None nothing is decided yet: the caller asks that object first."""
 
     trusted: bool
-    by: LogObject | None
+    by: WalObject | None
 
     @property
     def settled(self) -> bool:
@@ -66,10 +66,10 @@ def judge(index: Index, snapshot: SnapshotObject, checksum: int | None) -> Judge
             return Judgement(trusted=True, by=item)
         if item.generation == snapshot.generation:
             return Judgement(_agree(checksum, item.facts.checksum_before), item)
-    return Judgement(bool(index.log) and index.log[-1].first > txid, None)
+    return Judgement(bool(index.wal) and index.wal[-1].first > txid, None)
 
 
-def _asked_first(items: Iterable[LogObject]) -> list[LogObject]:
+def _asked_first(items: Iterable[WalObject]) -> list[WalObject]:
     return sorted(items, key=lambda item: item.facts is None)
 
 
@@ -87,8 +87,8 @@ class Trust:
     """
 
     trusted: tuple[SnapshotObject, ...]
-    refused: dict[str, LogObject | None]
-    ask: tuple[LogObject, ...]
+    refused: dict[str, WalObject | None]
+    ask: tuple[WalObject, ...]
 
 
 def trust(index: Index) -> Trust:
@@ -103,8 +103,8 @@ def trust(index: Index) -> Trust:
         checksum = snapshot.facts.checksum_after if snapshot.facts else None
         found[snapshot.generation].append((snapshot, judge(index, snapshot, checksum)))
     trusted: list[SnapshotObject] = []
-    refused: dict[str, LogObject | None] = {}
-    ask: list[LogObject] = []
+    refused: dict[str, WalObject | None] = {}
+    ask: list[WalObject] = []
     for judged in found.values():
         doubted = _doubted([judgement for _, judgement in judged])
         for snapshot, judgement in judged:
@@ -124,7 +124,7 @@ def _doubted(judgements: Sequence[Judgement]) -> bool:
     return contradicted and not any(each.trusted for each in settled)
 
 
-def _representative(judged: Sequence[tuple[SnapshotObject, Judgement]]) -> list[LogObject]:
+def _representative(judged: Sequence[tuple[SnapshotObject, Judgement]]) -> list[WalObject]:
     """The object that holds the newest snapshot that is not refused, if it was not asked yet. One
     right after a snapshot need not be asked: it could name a checksum, but no generation."""
     for snapshot, judgement in reversed(judged):
@@ -173,7 +173,7 @@ class Ways:
     def __init__(
         self,
         snapshots: Iterable[SnapshotObject],
-        log: Sequence[LogObject],
+        log: Sequence[WalObject],
         cost: Callable[[ArchiveObject], Cost],
     ) -> None:
         self._cost = cost
@@ -195,12 +195,12 @@ class Ways:
         if there is None or step.cost < there.cost:
             self._ends[step.end][step.generation] = step
 
-    def _step(self, item: LogObject, end: int, before: Step) -> Step:
+    def _step(self, item: WalObject, end: int, before: Step) -> Step:
         objects, size = self._cost(item)
         cost = before.cost[0] + objects, before.cost[1] + size
         return Step(cost, end, before.generation, item, before)
 
-    def _before(self, item: LogObject, end: int) -> Iterator[Step]:
+    def _before(self, item: WalObject, end: int) -> Iterator[Step]:
         """The steps that ``item`` can follow if the way stops at ``end``."""
         low = bisect_left(self._txids, item.first)
         inside = self._starts[low : bisect_left(self._txids, end)]
@@ -257,7 +257,7 @@ def fewest_objects(item: ArchiveObject) -> Cost:
 
 def restorable(index: Index) -> Ranges:
     """The txids that can be restored exactly."""
-    return Ways(trust(index).trusted, index.log, fewest_objects).ranges()
+    return Ways(trust(index).trusted, index.wal, fewest_objects).ranges()
 
 
 # ------------------------------------------------------------------------------------ ranges

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from replicator.archive.events import Event, event_metadata, event_of
 from replicator.archive.facts import FactsReader, fits
-from replicator.archive.index import SEGMENTS, Index, LogObject, PinnedPoint, SnapshotObject
+from replicator.archive.index import SEGMENTS, Index, PinnedPoint, SnapshotObject, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import entries, find_databases, to_object
 from replicator.archive.locate import no_backup, open_bucket, url_of
@@ -112,7 +112,7 @@ def history(store: Store, prefix: str, *, url: str) -> History:
     index = Index.of(item for entry in found if (item := to_object(*entry)) is not None)
     reader = FactsReader(store)
     index = _with_facts(index, (reader.metadata(item) for item in telling(index)))
-    first_txids = sorted(item.first for item in index.log if item.level == SEGMENTS)
+    first_txids = sorted(item.first for item in index.wal if item.level == SEGMENTS)
     happened = event_metadata(store, keys, first_txids)
     index = _with_facts(index, (facts for facts, _ in happened))
     return replace(
@@ -123,12 +123,12 @@ def history(store: Store, prefix: str, *, url: str) -> History:
     )
 
 
-def telling(index: Index) -> list[LogObject]:
+def telling(index: Index) -> list[WalObject]:
     """The segments worth a HEAD, oldest first: the newest, and those at which a snapshot may
     begin a generation."""
     starts = {item.txid for item in _starts(index)}
     newest = index.newest_segment
-    segments = (item for item in index.log if item.level == SEGMENTS)
+    segments = (item for item in index.wal if item.level == SEGMENTS)
     return [item for item in segments if item is newest or item.first in starts]
 
 
@@ -137,7 +137,7 @@ def _with_facts(index: Index, found: Iterable[ObjectFacts | None]) -> Index:
     facts = {each.first_txid: each for each in found if each is not None}
     return index.with_objects(
         item.with_facts(facts[item.first])
-        for item in index.log
+        for item in index.wal
         if item.level == SEGMENTS and item.first in facts and fits(item, facts[item.first])
     )
 
@@ -147,10 +147,10 @@ def summarise(index: Index, *, url: str) -> History:
     snapshots = trust(index).trusted
     if not snapshots:
         raise no_backup(url)
-    segments = [item for item in index.log if item.level == SEGMENTS]
-    merges = [item for item in index.log if item.level != SEGMENTS]
+    segments = [item for item in index.wal if item.level == SEGMENTS]
+    merges = [item for item in index.wal if item.level != SEGMENTS]
     newest = index.newest_segment
-    stored = [item.stored_ms for item in index.log] + [item.stored_ms for item in snapshots]
+    stored = [item.stored_ms for item in index.wal] + [item.stored_ms for item in snapshots]
     return History(
         url=url,
         generations=_generations(snapshots, index.head),
@@ -166,12 +166,12 @@ def summarise(index: Index, *, url: str) -> History:
         merged=len(merges),
         merged_bytes=sum(item.size for item in merges),
         snapshot_bytes=sum(item.size for item in snapshots),
-        activity=_activity(index.log, snapshots),
+        activity=_activity(index.wal, snapshots),
         restorable=tuple((first, min(last, index.head)) for first, last in restorable(index)),
     )
 
 
-def _activity(log: Sequence[LogObject], snapshots: Sequence[SnapshotObject]) -> Activity:
+def _activity(log: Sequence[WalObject], snapshots: Sequence[SnapshotObject]) -> Activity:
     times = [item.stored_ms for item in log] + [item.stored_ms for item in snapshots]
     since, until = min(times), max(times)
     slices = [0] * SLICES

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from replicator.archive.facts import FactsReader
-from replicator.archive.index import Index, LogObject
+from replicator.archive.index import Index, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_all
 from replicator.archive.locate import no_backup, url_of
@@ -45,16 +45,16 @@ def transactions(store: Store, prefix: str) -> Iterator[Transaction]:
     """Newest first; three listings, then one request an object. ``NoBackup`` if there is none,
     ``DamageError`` at an object that does not tell."""
     index, reader = Index.of(list_all(store, Keys(prefix))), FactsReader(store)
-    if not index.log:
+    if not index.wal:
         raise no_backup(url_of(store, prefix))
     here: int | None = None  # everything from this txid on is listed already
-    for item in sorted(index.log, key=lambda item: (-item.first, item.last)):
+    for item in sorted(index.wal, key=lambda item: (-item.first, item.last)):
         if here is None or item.first < here:
             yield from _inside(reader, item, here)
             here = item.first
 
 
-def _inside(reader: FactsReader, item: LogObject, before: int | None) -> Iterator[Transaction]:
+def _inside(reader: FactsReader, item: WalObject, before: int | None) -> Iterator[Transaction]:
     """The transactions of an object up to ``before``, newest first."""
     tail = reader.tail(item)
     trailer, first = tail.trailer, item.first

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from replicator.archive.index import OPEN_END, Index, LogObject, SnapshotObject
+from replicator.archive.index import OPEN_END, Index, SnapshotObject, WalObject
 from replicator.archive.reachable import Step, Ways, fewest_objects, restorable
 from replicator.errors import GapError, NoBackup
 
@@ -26,7 +26,7 @@ class Plan:
     """
 
     snapshot: SnapshotObject
-    segments: tuple[LogObject, ...]
+    segments: tuple[WalObject, ...]
     txid: int | None
 
     @property
@@ -88,7 +88,7 @@ def window(index: Index) -> str:
 def _plan(step: Step, txid: int | None) -> Plan:
     snapshot, *log = step.way
     assert isinstance(snapshot, SnapshotObject)  # every way begins with one
-    return Plan(snapshot, tuple(item for item in log if isinstance(item, LogObject)), txid)
+    return Plan(snapshot, tuple(item for item in log if isinstance(item, WalObject)), txid)
 
 
 def _ways(index: Index, snapshots: Sequence[SnapshotObject]) -> Ways:
@@ -97,13 +97,13 @@ def _ways(index: Index, snapshots: Sequence[SnapshotObject]) -> Ways:
 
 
 def _end(index: Index) -> int:
-    return max(item.last for item in index.log)
+    return max(item.last for item in index.wal)
 
 
 def _refuse_nothing(index: Index) -> None:
     if index.empty:
         raise NoBackup("there is no backup here")
-    if not index.log:
+    if not index.wal:
         raise NoBackup(
             "there is a snapshot but no log that vouches for it",
             hint="a replicator stopped before its first upload was complete; start it again",
@@ -113,7 +113,7 @@ def _refuse_nothing(index: Index) -> None:
 def _before_first(index: Index, goal: int) -> GapError:
     if not index.snapshots:
         return GapError(
-            f"the log holds transactions {_range(index.log[0].first, _end(index))}, but no "
+            f"the log holds transactions {_range(index.wal[0].first, _end(index))}, but no "
             "snapshot to start from is left"
         )
     return GapError(
@@ -141,13 +141,13 @@ def _gap(index: Index, snapshot: SnapshotObject, ways: Ways, goal: int) -> GapEr
             hint=f"restore to {inside[0].first - 1} or {inside[0].last}",
         )
     missing = ways.furthest(goal) + 1
-    following = min((i.first for i in index.log if i.first > missing), default=goal + 1)
+    following = min((i.first for i in index.wal if i.first > missing), default=goal + 1)
     return GapError(
         f"transactions {_range(missing, following - 1)} are missing; {rest}", hint=_OLDER
     )
 
 
-def _foreign_start(following: Iterable[LogObject], snapshot: SnapshotObject) -> LogObject | None:
+def _foreign_start(following: Iterable[WalObject], snapshot: SnapshotObject) -> WalObject | None:
     """The object right after the furthest transaction, when another generation begins there."""
     return next(
         (item for item in following if item.generation not in (None, snapshot.generation)), None

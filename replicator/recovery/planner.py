@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from replicator.archive.index import Index, LogObject, SnapshotObject
+from replicator.archive.index import Index, SnapshotObject, WalObject
 from replicator.archive.reachable import judge
 from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing, ReplicatorError
 from replicator.format.envelope import damaged
@@ -225,7 +225,7 @@ class Planner:
     def _note_extent(self, key: str) -> None:
         """Find out how far the log went, from a useless object or from its metadata."""
         item = self._view.index.by_key.get(key)
-        if isinstance(item, LogObject):
+        if isinstance(item, WalObject):
             with contextlib.suppress(ReplicatorError):
                 self._view.facts(item)
         self._newest = max(self._newest, self._view.index.head)
@@ -236,7 +236,7 @@ class Planner:
 
     def _newest_known(self, txid: int) -> int:
         """The newest txid; the name of the last object alone does not tell where it ends."""
-        last = max(self._view.index.log, key=lambda item: item.last, default=None)
+        last = max(self._view.index.wal, key=lambda item: item.last, default=None)
         if last is not None and last.first > txid:
             self._note_extent(last.key)
         return max(self._newest, self._view.index.head)

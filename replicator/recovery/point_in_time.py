@@ -10,7 +10,7 @@ import contextlib
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from replicator.archive.index import LogObject
+from replicator.archive.index import WalObject
 from replicator.archive.timespec import to_text
 from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing
 from replicator.format.object_header import ObjectFacts
@@ -41,7 +41,7 @@ def committed_at(view: ArchiveView, txid: int) -> int | None:
 
 
 def _lenient(view: ArchiveView) -> Ask:
-    def ask(item: LogObject) -> ObjectFacts:
+    def ask(item: WalObject) -> ObjectFacts:
         """From the object, else from its metadata; ``DamageError`` when neither answers."""
         try:
             return view.proved(item)
@@ -52,7 +52,7 @@ def _lenient(view: ArchiveView) -> Ask:
 
 
 def _txid_at(view: ArchiveView, when_ms: int, now_ms: int, ask: Ask) -> int:
-    line = _line(view.index.log)
+    line = _line(view.index.wal)
     if not line:
         raise NoBackup("there is no backup here")
     at = _search(line, when_ms, view.facts)
@@ -67,7 +67,7 @@ def _txid_at(view: ArchiveView, when_ms: int, now_ms: int, ask: Ask) -> int:
     return _inside(view, line[at], when_ms, ask(line[at]))
 
 
-def _inside(view: ArchiveView, item: LogObject, when_ms: int, facts: ObjectFacts) -> int:
+def _inside(view: ArchiveView, item: WalObject, when_ms: int, facts: ObjectFacts) -> int:
     if when_ms >= facts.last_ms:
         return facts.last_txid
     if not view.is_proved(item.key):  # damaged: how many were committed by then is lost
@@ -79,21 +79,21 @@ def _inside(view: ArchiveView, item: LogObject, when_ms: int, facts: ObjectFacts
     return facts.first_txid + bisect_right(times, when_ms) - 1
 
 
-def _confirmed(line: list[LogObject], at: int, when_ms: int, ask: Ask) -> bool:
+def _confirmed(line: list[WalObject], at: int, when_ms: int, ask: Ask) -> bool:
     """True if ``when_ms`` lies after the beginning of that object and before the next one's."""
     return (at < 0 or ask(line[at]).first_ms <= when_ms) and (
         at + 1 == len(line) or when_ms < ask(line[at + 1]).first_ms
     )
 
 
-def _search(line: list[LogObject], when_ms: int, ask: Ask) -> int:
+def _search(line: list[WalObject], when_ms: int, ask: Ask) -> int:
     """Index of the last object that begins at or before ``when_ms``; -1: none does."""
     return bisect_right(line, when_ms, key=lambda item: ask(item).first_ms) - 1
 
 
-def _line(log: Iterable[LogObject]) -> list[LogObject]:
+def _line(log: Iterable[WalObject]) -> list[WalObject]:
     """The finest objects, end to end, oldest first."""
-    line: list[LogObject] = []
+    line: list[WalObject] = []
     here = 0
     for item in sorted(log, key=lambda item: (item.first, item.last, item.key)):
         if item.first >= here:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from replicator.archive.facts import require_fit
-from replicator.archive.index import OPEN_END, LogObject
+from replicator.archive.index import OPEN_END, WalObject
 from replicator.errors import DamageError, DiskFull
 from replicator.format.envelope import damaged
 from replicator.format.latest_pages import Overlay, runs
@@ -138,7 +138,7 @@ class Rebuild:
         self._check_base()
         return overlay or self._size(file)
 
-    def _segments(self) -> Iterator[tuple[LogObject, Segment]]:
+    def _segments(self) -> Iterator[tuple[WalObject, Segment]]:
         items = self._plan.segments[::-1]
         jobs = (
             (item.size, partial(self._fetch, item)) if self._is_small(item) else (0, _nothing)
@@ -147,13 +147,13 @@ class Rebuild:
         for item, data in zip(items, self._fetcher.in_order(jobs), strict=True):
             yield item, self._load(item, data)
 
-    def _is_small(self, item: LogObject) -> bool:
+    def _is_small(self, item: WalObject) -> bool:
         return item.size <= self._limits.one_get_bytes
 
-    def _fetch(self, item: LogObject) -> bytes | None:
+    def _fetch(self, item: WalObject) -> bytes | None:
         return self._fetcher.get(item.key, 0, item.size)
 
-    def _load(self, item: LogObject, data: bytes | None) -> Segment:
+    def _load(self, item: WalObject, data: bytes | None) -> Segment:
         """Decode; ``data`` is the first fetch of a small object."""
         first = [data] if self._is_small(item) else []
 
@@ -166,7 +166,7 @@ class Rebuild:
 
         return retry_damaged(read)
 
-    def _source(self, item: LogObject, data: bytes | None) -> Callable[[], Iterator[bytes]]:
+    def _source(self, item: WalObject, data: bytes | None) -> Callable[[], Iterator[bytes]]:
         if data is not None:
             return partial(iter, (data,))
         path = self._parts.spool(item.first)
@@ -174,7 +174,7 @@ class Rebuild:
             self._fetcher.spool(item.key, item.size, spool)
         return partial(self._files.pieces, path, self._limits.range_bytes)
 
-    def _accept(self, item: LogObject, segment: Segment) -> None:
+    def _accept(self, item: WalObject, segment: Segment) -> None:
         """Refuse an object that is not the one its name says, or does not join the newer one."""
         facts = ObjectFacts.of(segment.header, segment.trailer)
         require_fit(item, facts)
@@ -192,7 +192,7 @@ class Rebuild:
                 newer.key, f"it does not continue {item.key}: the database checksums differ"
             )
 
-    def _surprises(self, planned: LogObject, read: LogObject) -> bool:
+    def _surprises(self, planned: WalObject, read: WalObject) -> bool:
         """True if the plan rests on something else than the object turned out to hold."""
         if read.generation != self._plan.snapshot.generation:
             return True
@@ -228,7 +228,7 @@ class Rebuild:
         file.resize(size)
         return Overlay(self._page_size, self._pages)
 
-    def _apply(self, file: PageFile, overlay: Overlay, item: LogObject, segment: Segment) -> None:
+    def _apply(self, file: PageFile, overlay: Overlay, item: WalObject, segment: Segment) -> None:
         cut = self._cut is not None and self._cut[0] is segment
         count = self._cut[1] if self._cut is not None and cut else segment.frames.count
         chosen = overlay.choose(segment.frames, count)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from replicator.archive.facts import FactsReader
-from replicator.archive.index import ArchiveObject, Index, LogObject
+from replicator.archive.index import ArchiveObject, Index, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_for
 from replicator.format.object_header import ObjectFacts
 from replicator.store.base import Store
 
-Ask = Callable[[LogObject], ObjectFacts]
+Ask = Callable[[WalObject], ObjectFacts]
 
 
 class ArchiveView:
@@ -81,14 +81,14 @@ class ArchiveView:
 
     # --------------------------------------------------------------------------- the facts
 
-    def facts(self, item: LogObject) -> ObjectFacts:
+    def facts(self, item: WalObject) -> ObjectFacts:
         """By the object's metadata, else proved: good enough to plan by. Before anything is
         refused for it, or if nothing else is going to prove it, see :meth:`proved`."""
         if item.key not in self._answers:
             self._note(self.reader.ask(item))
         return self._answers[item.key][0]
 
-    def proved(self, item: LogObject) -> ObjectFacts:
+    def proved(self, item: WalObject) -> ObjectFacts:
         """From the object's own first and last bytes; ``DamageError`` when they are damaged."""
         if not self.is_proved(item.key):
             self._note(self.reader.prove(item))
@@ -102,7 +102,7 @@ class ArchiveView:
         self._answers[key] = facts, True
         self._index = None
 
-    def _note(self, item: LogObject) -> None:
+    def _note(self, item: WalObject) -> None:
         assert item.facts is not None  # it was asked just now
         self._answers[item.key] = item.facts, item.proved
         self._index = None
@@ -110,7 +110,7 @@ class ArchiveView:
     def settle(self) -> bool:
         """Ask the objects themselves about every fact that only metadata gave so far. True if
         any of them differs; ``DamageError`` when one of them is damaged."""
-        hinted = [item for item in self.index.log if item.facts is not None and not item.proved]
+        hinted = [item for item in self.index.wal if item.facts is not None and not item.proved]
         proved = [self.proved(item) for item in hinted]
         return any(
             _planned(item.facts) != _planned(facts)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from replicator.archive import records
-from replicator.archive.index import SEGMENTS, LogObject, PinnedPoint
+from replicator.archive.index import SEGMENTS, PinnedPoint, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.locate import open_archive
 from replicator.archive.records import list_pins
@@ -82,7 +82,7 @@ def keeper_for(
     return Keeper(keeping, clock.now_ms, scheduler)
 
 
-def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequence[LogObject]:
+def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequence[WalObject]:
     if durable_txid() <= since:
         return []
     found = []
@@ -93,7 +93,7 @@ def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequ
     return found
 
 
-def _item(record: SegmentRecord) -> LogObject:
+def _item(record: SegmentRecord) -> WalObject:
     facts = ObjectFacts(
         kind=record.kind,
         generation=record.generation,
@@ -109,7 +109,7 @@ def _item(record: SegmentRecord) -> LogObject:
         sha256=record.sha256,
         writer="",
     )
-    return LogObject(
+    return WalObject(
         record.key,
         SEGMENTS,
         record.first_txid,

@@ -23,9 +23,9 @@ from replicator.archive.index import (
     EVERY_TRANSACTION,
     ArchiveObject,
     Index,
-    LogObject,
     PinnedPoint,
     SnapshotObject,
+    WalObject,
 )
 from replicator.archive.reachable import (
     Cost,
@@ -120,7 +120,7 @@ class _Deciding:
                 self._keep(item, "no snapshot leads anywhere yet")
             return self._result(0)
         base = self._base(trusted)
-        self._ask(i for i in self.index.log if i.first <= base.txid < i.last and i.guessed)
+        self._ask(i for i in self.index.wal if i.first <= base.txid < i.last and i.guessed)
         self._keep_window(base, trusted)
         covered = self._covered()
         self._keep_head()
@@ -140,7 +140,7 @@ class _Deciding:
 
     def _objects(self) -> Iterator[ArchiveObject]:
         yield from self.index.snapshots
-        yield from self.index.log
+        yield from self.index.wal
 
     def _keep(self, item: ArchiveObject, reason: str) -> None:
         self.kept.setdefault(item.key, reason)
@@ -151,7 +151,7 @@ class _Deciding:
     def _edge_ms(self) -> float:
         return self.now_ms - 1000 * self.rules.every_transaction
 
-    def _old(self, item: LogObject) -> bool:
+    def _old(self, item: WalObject) -> bool:
         """By both clocks: the one that commits were timed with, and the store's."""
         return max(item.at_ms, item.stored_ms) < self._edge_ms
 
@@ -159,7 +159,7 @@ class _Deciding:
         """The snapshot that the window begins with: it shows the state at the old edge or an
         older one, and of those it is the newest."""
         newest = max(
-            (item for item in self.index.log if self._old(item)),
+            (item for item in self.index.wal if self._old(item)),
             key=lambda item: item.last,
             default=None,
         )
@@ -181,7 +181,7 @@ class _Deciding:
         for snapshot in trusted:
             if snapshot.txid >= base.txid:
                 self._keep(snapshot, reason)
-        for item in self.index.log:
+        for item in self.index.wal:
             if item.last > base.txid:
                 self._keep(item, f"it leads on from the snapshot of transaction {base.txid}")
             elif not self._old(item) or item.stored_ms + self.grace_ms > self.now_ms:
@@ -219,22 +219,22 @@ class _Deciding:
         return found
 
     def _restorable(self, index: Index) -> Ranges:
-        return Ways(self.trust.trusted, index.log, fewest_objects).ranges()
+        return Ways(self.trust.trusted, index.wal, fewest_objects).ranges()
 
     def _within_merges(self) -> dict[str, str]:
         """Each object that lies in a merge of level 1 which is old enough, with its key."""
         merges = [
             item
-            for item in self.index.log
+            for item in self.index.wal
             if item.level == EVERY_TRANSACTION
             and item.divisible
             and item.stored_ms + self.grace_ms <= self.now_ms
         ]
         newest = self.index.newest_segment
         found: dict[str, str] = {}
-        widest: LogObject | None = None  # of the merges up to here, the one that reaches furthest
+        widest: WalObject | None = None  # of the merges up to here, the one that reaches furthest
         at = 0
-        for item in self.index.log:
+        for item in self.index.wal:
             while at < len(merges) and merges[at].first <= item.first:
                 widest = merges[at] if widest is None or merges[at].last > widest.last else widest
                 at += 1
@@ -307,7 +307,7 @@ class _Deciding:
         out, except for its end."""
         found = [_Stop(item.txid, item.at_ms, item) for item in self.trust.trusted]
         reach = 0
-        for item in self.index.log:
+        for item in self.index.wal:
             if item.level > EVERY_TRANSACTION:
                 reach = max(reach, item.last)
             elif item.last <= reach or item.key in covered:
@@ -330,7 +330,7 @@ class _Deciding:
         self.points.append(point)
         for item in step.way:
             self._keep(item, f"{point.rule} needs it" if item is not step.item else point.rule)
-        self._ask(i for i in step.way if isinstance(i, LogObject) and i.guessed)
+        self._ask(i for i in step.way if isinstance(i, WalObject) and i.guessed)
         if ends is not None and step.item.facts is None:
             self._ask([step.item])
         return True
@@ -381,7 +381,7 @@ class _Deciding:
         Each oldest first, so that no end of a segment is mistaken until all are gone."""
 
         def rank(item: ArchiveObject) -> tuple[int, int, str]:
-            if isinstance(item, LogObject):
+            if isinstance(item, WalObject):
                 return 1, item.first, item.key
             return (0 if item.key in self.trust.refused else 2), item.txid, item.key
 

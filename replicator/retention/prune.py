@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from replicator.archive.facts import FactsReader, fits
-from replicator.archive.index import EVERY_TRANSACTION, ArchiveObject, Index, LogObject, PinnedPoint
+from replicator.archive.index import EVERY_TRANSACTION, ArchiveObject, Index, PinnedPoint, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_all
 from replicator.archive.reachable import trust
@@ -151,11 +151,11 @@ class Pruner:
     def _holds(self, plan: PrunePlan, key: str) -> bool:
         if key not in self._proved:
             merge = plan.index.by_key[key]
-            self._proved[key] = isinstance(merge, LogObject) and is_stored(self._store, merge)
+            self._proved[key] = isinstance(merge, WalObject) and is_stored(self._store, merge)
         return self._proved[key]
 
 
-def is_stored(store: Store, merge: LogObject) -> bool:
+def is_stored(store: Store, merge: WalObject) -> bool:
     """True if the store holds the merge whole, as its name says. One HEAD; where the store
     keeps no metadata, its first and last bytes."""
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from replicator.archive.index import EVERY_TRANSACTION, SEGMENTS, Index, LogObject
+from replicator.archive.index import EVERY_TRANSACTION, SEGMENTS, Index, WalObject
 from replicator.model import Kind
 from replicator.retention.merge import MERGEABLE
 
@@ -41,7 +41,7 @@ class Run:
     """Items that follow one another and become one merge of ``level``."""
 
     level: int
-    items: tuple[LogObject, ...]
+    items: tuple[WalObject, ...]
 
     @property
     def first(self) -> int:
@@ -76,16 +76,16 @@ def _runs(index: Index, level: Level, now_ms: int, since_ms: float) -> Iterator[
             yield Run(level.number, items)
 
 
-def _end(item: LogObject, level: Level) -> int:
+def _end(item: WalObject, level: Level) -> int:
     return (item.at_ms // level.period_ms + 1) * level.period_ms
 
 
-def _line(index: Index, level: Level) -> Iterator[LogObject]:
+def _line(index: Index, level: Level) -> Iterator[WalObject]:
     """What a merge of this level is made of, oldest first: of what has no such merge yet, the
     object that reaches furthest, no transaction twice."""
-    done = [item for item in index.log if item.level == level.number]
+    done = [item for item in index.wal if item.level == level.number]
     here, at, reach = 0, 0, 0
-    for item in index.log:
+    for item in index.wal:
         while at < len(done) and done[at].first <= item.first:
             reach = max(reach, done[at].last)
             at += 1
@@ -95,10 +95,10 @@ def _line(index: Index, level: Level) -> Iterator[LogObject]:
 
 
 def _grouped(
-    line: Iterable[LogObject], level: Level
-) -> Iterator[tuple[tuple[LogObject, ...], bool]]:
+    line: Iterable[WalObject], level: Level
+) -> Iterator[tuple[tuple[WalObject, ...], bool]]:
     """Groups that may be merged, and whether one is complete because another thing follows."""
-    group: list[LogObject] = []
+    group: list[WalObject] = []
     for item in line:
         if group and not _joins(group, item, level):
             yield tuple(group), _settled(group, item, level)
@@ -109,7 +109,7 @@ def _grouped(
         yield tuple(group), False
 
 
-def _settled(group: list[LogObject], after: LogObject, level: Level) -> bool:
+def _settled(group: list[WalObject], after: WalObject, level: Level) -> bool:
     """At level 1 what follows closes a group for certain. A group of level 2 waits for the
     merges of level 1 that may still be made of its items."""
     return level.number == EVERY_TRANSACTION or (
@@ -117,7 +117,7 @@ def _settled(group: list[LogObject], after: LogObject, level: Level) -> bool:
     )
 
 
-def _fits(item: LogObject, level: Level) -> bool:
+def _fits(item: WalObject, level: Level) -> bool:
     if item.size > level.source_bytes:
         return False
     if level.number == EVERY_TRANSACTION:
@@ -125,7 +125,7 @@ def _fits(item: LogObject, level: Level) -> bool:
     return item.kind is None or item.kind in MERGEABLE
 
 
-def _joins(group: list[LogObject], item: LogObject, level: Level) -> bool:
+def _joins(group: list[WalObject], item: WalObject, level: Level) -> bool:
     newest = group[-1]
     return (
         _fits(item, level)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from replicator.archive.facts import FactsReader, fits
-from replicator.archive.index import EVERY_TRANSACTION, Index, LogObject, PinnedPoint
+from replicator.archive.index import EVERY_TRANSACTION, Index, PinnedPoint, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_snapshots
 from replicator.archive.records import list_pins
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 Cached = Callable[[int, int], Sequence[MergeSource]]
 """The segments in the cache that begin between these transactions, oldest first."""
-Appended = Callable[[int], Sequence[LogObject]]
+Appended = Callable[[int], Sequence[WalObject]]
 """What was appended after this txid and acknowledged, oldest first."""
 
 
@@ -146,7 +146,7 @@ class Keeping:
         at += [run] if run is not None else []
         at += [
             item.stored_ms + MERGE_GRACE_MS
-            for item in self._index.log
+            for item in self._index.wal
             if item.level == EVERY_TRANSACTION and item.stored_ms + MERGE_GRACE_MS > now_ms
         ]
         return min(at)
@@ -223,7 +223,7 @@ class Keeping:
             self.store.put(key, merge.body, metadata=merge.summary.metadata())
         except ObjectExists:
             log.info("%s is there already", key)
-        item = LogObject(key, run.level, run.first, run.last, len(merge.body))
+        item = WalObject(key, run.level, run.first, run.last, len(merge.body))
         info, facts = FactsReader(self.store).current(item)
         if not _same(facts, merge):
             self._skipped.add(key)
@@ -315,7 +315,7 @@ def _first(source: MergeSource) -> int:
     return source.first
 
 
-def _covers(sources: Sequence[MergeSource], item: LogObject) -> bool:
+def _covers(sources: Sequence[MergeSource], item: WalObject) -> bool:
     """Whether they are, end to end, the transactions of the item."""
     here = item.first
     for source in sources:

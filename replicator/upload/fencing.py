@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from replicator.archive.facts import FactsReader, header_of
-from replicator.archive.index import EVERY_TRANSACTION, LogObject
+from replicator.archive.index import EVERY_TRANSACTION, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_merges, list_segments, newest_segment
 from replicator.cache.cache import Cache
@@ -27,7 +27,7 @@ def archive_head(store: Store, keys: Keys) -> ObjectFacts | None:
     return facts_of(store, newest) if newest is not None else None
 
 
-def facts_of(store: Store, item: LogObject) -> ObjectFacts:
+def facts_of(store: Store, item: WalObject) -> ObjectFacts:
     """The facts of an object: by its metadata, or by its own header and trailer."""
     facts = FactsReader(store).ask(item).facts
     assert facts is not None  # it was asked just now

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from replicator.archive.facts import FactsReader
-from replicator.archive.index import LogObject, SnapshotObject
+from replicator.archive.index import SnapshotObject, WalObject
 from replicator.archive.keys import Keys
 from replicator.errors import DamageError, GapError
 from replicator.format.envelope import damaged
@@ -21,7 +21,7 @@ from replicator.recovery.planner import Planner
 from replicator.recovery.progress import Meter
 from replicator.recovery.view import ArchiveView
 from replicator.store.base import Store
-from replicator.verify.objects import prove_log_object, prove_snapshot, weight
+from replicator.verify.objects import verify_snapshot, verify_wal_object, weight
 
 
 def verify_latest(store: Store, prefix: str, *, at_least: int = 0) -> int:
@@ -43,14 +43,14 @@ def verify_latest(store: Store, prefix: str, *, at_least: int = 0) -> int:
             plan = planner.plan()
             if all(item.key in proved for item in plan.segments):
                 break
-        for _ in prove_snapshot(fetcher, view.reader, plan.snapshot):
+        for _ in verify_snapshot(fetcher, view.reader, plan.snapshot):
             pass
     return _linked(view.reader, plan, proved, at_least)
 
 
 def _prove_log(fetcher: Fetcher, plan: Plan, proved: dict[str, ObjectFacts]) -> None:
-    def one(item: LogObject) -> tuple[str, ObjectFacts]:
-        return item.key, prove_log_object(fetcher, item, None)
+    def one(item: WalObject) -> tuple[str, ObjectFacts]:
+        return item.key, verify_wal_object(fetcher, item, None)
 
     new = [item for item in plan.segments if item.key not in proved]
     jobs = ((weight(item, fetcher.limits), partial(one, item)) for item in new)
@@ -72,7 +72,7 @@ def _linked(reader: FactsReader, plan: Plan, proved: dict[str, ObjectFacts], at_
 
 
 def _require_link(
-    snapshot: SnapshotObject, item: LogObject, facts: ObjectFacts, txid: int, checksum: int
+    snapshot: SnapshotObject, item: WalObject, facts: ObjectFacts, txid: int, checksum: int
 ) -> None:
     """Only the first object may begin before the snapshot, where no checksum can be compared."""
     if facts.generation != snapshot.generation:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from replicator.archive.facts import FactsReader, require_fit
-from replicator.archive.index import ArchiveObject, LogObject, SnapshotObject
+from replicator.archive.index import ArchiveObject, SnapshotObject, WalObject
 from replicator.errors import DamageError
 from replicator.format.envelope import HEADER_LIMIT, SeekEntry, Tail, damaged, read_header
 from replicator.format.object_header import ObjectFacts
@@ -49,7 +49,9 @@ def weight(item: ArchiveObject, limits: RecoveryLimits) -> int:
     return limits.window_bytes // limits.large_share
 
 
-def prove_log_object(fetcher: Fetcher, item: LogObject, claimed: ObjectFacts | None) -> ObjectFacts:
+def verify_wal_object(
+    fetcher: Fetcher, item: WalObject, claimed: ObjectFacts | None
+) -> ObjectFacts:
     """Read all of it; the facts its bytes hold. ``DamageError`` names it, ``Misdescribed`` when
     only ``claimed`` (its metadata) differs."""
     found = retry_damaged(partial(_read_log_object, fetcher, item))
@@ -57,7 +59,7 @@ def prove_log_object(fetcher: Fetcher, item: LogObject, claimed: ObjectFacts | N
     return found
 
 
-def _read_log_object(fetcher: Fetcher, item: LogObject) -> ObjectFacts:
+def _read_log_object(fetcher: Fetcher, item: WalObject) -> ObjectFacts:
     whole = hashlib.sha256()
     step = fetcher.limits.range_bytes
 
@@ -93,7 +95,7 @@ def compare(item: ArchiveObject, found: ObjectFacts, claimed: ObjectFacts | None
         raise Misdescribed(item.key, found)
 
 
-def prove_snapshot(
+def verify_snapshot(
     fetcher: Fetcher,
     reader: FactsReader,
     item: SnapshotObject,

@@ -21,8 +21,8 @@ from replicator.archive.index import (
     SEGMENTS,
     ArchiveObject,
     Index,
-    LogObject,
     SnapshotObject,
+    WalObject,
 )
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_all
@@ -42,8 +42,8 @@ from replicator.verify.consistency import Facts, Finding
 from replicator.verify.objects import (
     Misdescribed,
     compare,
-    prove_log_object,
-    prove_snapshot,
+    verify_snapshot,
+    verify_wal_object,
     weight,
 )
 from replicator.verify.sample import Sample
@@ -238,7 +238,7 @@ def _ask_all(reader: FactsReader, survey: _Survey, meter: Meter) -> bool:
 
 def _facts(reader: FactsReader, item: ArchiveObject) -> ObjectFacts:
     """Of a segment the metadata suffices; the few other objects are read themselves, too."""
-    claimed = reader.metadata(item) if isinstance(item, LogObject) else None
+    claimed = reader.metadata(item) if isinstance(item, WalObject) else None
     if claimed is None or _is_merge(item) or not fits(item, claimed):
         found = reader.read(item)
         compare(item, found, claimed)
@@ -247,7 +247,7 @@ def _facts(reader: FactsReader, item: ArchiveObject) -> ObjectFacts:
 
 
 def _is_merge(item: ArchiveObject) -> bool:
-    return isinstance(item, LogObject) and item.level != SEGMENTS
+    return isinstance(item, WalObject) and item.level != SEGMENTS
 
 
 def _problem(key: str, error: ReplicatorError) -> str:
@@ -284,23 +284,23 @@ def _read_all(
     wanted: list[tuple[ArchiveObject, int]],
     seed: int,
 ) -> Iterator[int]:
-    log = [item for item, _ in wanted if isinstance(item, LogObject)]
+    log = [item for item, _ in wanted if isinstance(item, WalObject)]
     yield from fetcher.in_order(
         (weight(item, fetcher.limits), partial(_read_one, fetcher, survey, item)) for item in log
     )
     for item, limit in wanted:
         if isinstance(item, SnapshotObject):
             try:
-                yield from prove_snapshot(fetcher, reader, item, limit=limit, seed=seed)
+                yield from verify_snapshot(fetcher, reader, item, limit=limit, seed=seed)
             except DamageError as error:
                 survey.damaged[item.key] = _problem(item.key, error)
             except ObjectMissing:
                 survey.damaged[item.key] = "it was listed, but is not there"
 
 
-def _read_one(fetcher: Fetcher, survey: _Survey, item: LogObject) -> int:
+def _read_one(fetcher: Fetcher, survey: _Survey, item: WalObject) -> int:
     try:
-        survey.learn(item.key, prove_log_object(fetcher, item, survey.facts[item.key]))
+        survey.learn(item.key, verify_wal_object(fetcher, item, survey.facts[item.key]))
     except DamageError as error:
         survey.learn(item.key, error)
     except ObjectMissing:
@@ -315,7 +315,7 @@ def _report(
     survey: _Survey, keys: Keys, expected_txid: int, draft: VerifyReport, started: float
 ) -> VerifyReport:
     index = survey.index
-    log: Facts = {item.key: item.facts for item in index.log if item.facts}
+    log: Facts = {item.key: item.facts for item in index.wal if item.facts}
     orphans = _orphans(index)
     snapshots: Facts = {
         item.key: item.facts for item in index.snapshots if item.facts and item.key not in orphans
@@ -329,7 +329,7 @@ def _report(
     findings += consistency.generation_mismatches(log, snapshots)
     findings += consistency.page_sizes(log, snapshots)
     findings += consistency.missing_starts(log, snapshots, index.by_key, survey.pruned, keys)
-    covered = [extents[item.key] for item in index.log]
+    covered = [extents[item.key] for item in index.wal]
     findings += consistency.holes(covered, snapshots, head, survey.pruned, keys)
     bad = {finding.key for finding in findings}
     findings += [
@@ -357,7 +357,7 @@ def _report(
 
 def _orphans(index: Index) -> set[str]:
     """Snapshots of a start that crashed or lost its race: no log object is of their generation."""
-    begun = {item.generation for item in index.log}
+    begun = {item.generation for item in index.wal}
     return {item.key for item in index.snapshots if item.generation not in begun}
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from replicator import SqliteReplicator, restore
-from replicator.archive.index import LogObject
+from replicator.archive.index import WalObject
 from replicator.archive.listing import list_merges
 from replicator.errors import GapError
 from replicator.format.object_header import parse_metadata
@@ -133,7 +133,7 @@ class RecordedHistory:
         for info in self.store.list(KEYS.wal_dir, start_after=KEYS.wal(since)):
             facts = parse_metadata(self.store.head(info.key).metadata)
             found.append(
-                LogObject(
+                WalObject(
                     info.key,
                     0,
                     facts.first_txid,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from replicator import restore
-from replicator.archive.index import LogObject
+from replicator.archive.index import WalObject
 from replicator.format.object_header import ObjectHeader, parse_metadata
 from replicator.format.page_hashes import PageHashes
 from replicator.format.segment import SegmentEncoder, generation_marker
@@ -78,7 +78,7 @@ class Writer:
         self.store.put(key, body, metadata=metadata)
         facts = parse_metadata(metadata)
         self.fed.append(
-            LogObject(key, 0, self.txid, self.txid, len(body), self.store.now_ms, facts)
+            WalObject(key, 0, self.txid, self.txid, len(body), self.store.now_ms, facts)
         )
 
     def appended(self, since):

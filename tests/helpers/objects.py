@@ -1,6 +1,6 @@
 """Objects of an archive as values, for tests that need no store."""
 
-from replicator.archive.index import LogObject, SnapshotObject
+from replicator.archive.index import SnapshotObject, WalObject
 from replicator.format.object_header import ObjectFacts
 from replicator.model import Kind
 
@@ -38,12 +38,12 @@ def facts(
     )
 
 
-def log_object(first, last, generation=None, *, key="", level=0, size=10, at_ms=0, **told):
+def wal_object(first, last, generation=None, *, key="", level=0, size=10, at_ms=0, **told):
     """A segment or a merge. It was asked if a generation is given, and was stored at ``at_ms``."""
     known = None
     if generation is not None:
         known = facts(first, last, generation, at_ms=at_ms, **{"kind": KINDS[level], **told})
-    return LogObject(key or f"{level}/{first}-{last}", level, first, last, size, at_ms, known)
+    return WalObject(key or f"{level}/{first}-{last}", level, first, last, size, at_ms, known)
 
 
 def snapshot_object(txid, generation, *, key="", size=100, at_ms=0, after=None):

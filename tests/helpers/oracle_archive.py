@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from replicator.archive.index import OPEN_END, Index
 from replicator.model import Kind
-from tests.helpers.objects import log_object, snapshot_object
+from tests.helpers.objects import snapshot_object, wal_object
 
 WAITS = (1_000, 60_000, 600_000, 4_000_000, 90_000_000)  # ms between two objects
 STEPS = (Kind.SEGMENT, Kind.SEGMENT, Kind.SEGMENT, Kind.SEGMENT, Kind.CATCH_UP, Kind.MERGE_NEWEST)
@@ -87,7 +87,7 @@ class _Writer:
 
     def _put(self, kind, first, last, level, at_ms):
         marker = kind is Kind.GENERATION
-        item = log_object(
+        item = wal_object(
             first,
             last,
             self.generation,

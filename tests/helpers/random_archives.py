@@ -9,7 +9,7 @@ import random
 from hypothesis import strategies as st
 
 from replicator.archive.facts import FactsReader
-from replicator.archive.index import Index, LogObject
+from replicator.archive.index import Index, WalObject
 from replicator.archive.listing import list_all
 from replicator.errors import GapError, NoBackup
 from replicator.model import Retention
@@ -118,9 +118,9 @@ def index_of(store):
     """Everything a restore could learn by reading every object."""
     reader = FactsReader(store)
     return Index.of(
-        reader.ask(item) if isinstance(item, LogObject) else item
+        reader.ask(item) if isinstance(item, WalObject) else item
         for item in list_all(store, KEYS)
-        if isinstance(item, LogObject) or not item.generation.startswith("00000000-0000")
+        if isinstance(item, WalObject) or not item.generation.startswith("00000000-0000")
     )
 
 

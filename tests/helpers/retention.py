@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from replicator import restore
-from replicator.archive.index import LogObject
+from replicator.archive.index import WalObject
 from replicator.archive.keys import Keys
 from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
@@ -89,7 +89,7 @@ class AgedArchive:
                 self.store.head(info.key).metadata
             )
             found.append(
-                LogObject(
+                WalObject(
                     info.key,
                     0,
                     facts.first_txid,

@@ -5,7 +5,7 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replicator.archive.index import OPEN_END, Index, LogObject, PinnedPoint
+from replicator.archive.index import OPEN_END, Index, PinnedPoint, WalObject
 from replicator.archive.reachable import Ways, fewest_objects, judge, restorable, trust
 from replicator.errors import GapError, NoBackup
 from replicator.model import Retention
@@ -48,7 +48,7 @@ def test_an_end_that_nobody_asked_is_never_guessed_too_short(archive):
     """A guess too long is corrected when the object is read, one too short never would be. Every
     other fact is the object's own."""
     known = archive.known.by_key
-    for item in archive.listed.log:
+    for item in archive.listed.wal:
         assert item.last == known[item.key].last or (item.guessed and item.last > item.first)
         assert item.last >= known[item.key].last
     assert archive.known.head == max(
@@ -70,7 +70,7 @@ def test_objects_that_hold_a_transaction(archive, txid):
     )
     listed = archive.listed
     between = {item.key for item in listed.between(txid, txid + 3)}
-    assert between >= {i.key for i in listed.log if i.first <= txid + 3 and i.last >= txid}
+    assert between >= {i.key for i in listed.wal if i.first <= txid + 3 and i.last >= txid}
 
 
 # ------------------------------------------------------------------------------------ trust
@@ -207,7 +207,7 @@ def test_the_way_that_adds_the_fewest_bytes(archive, data):
 
     index = archive.known
     snapshots = trust(index).trusted
-    step = Ways(snapshots, index.log, cost).to(goal)
+    step = Ways(snapshots, index.wal, cost).to(goal)
     best = oracle.cheapest(archive, snapshots, goal, cost)
     assert (step is None) == (best is None)
     if step is not None:
@@ -215,9 +215,9 @@ def test_the_way_that_adds_the_fewest_bytes(archive, data):
         assert step.cost[0] == sum(cost(item)[0] for item in step.way)
         assert oracle.follow_one_another(step.way, goal)
     ends = {item.key for item in every if rng.randint(0, 1)}
-    ended = Ways(snapshots, index.log, cost).to(goal, ends)
+    ended = Ways(snapshots, index.wal, cost).to(goal, ends)
     assert ended is None or (ended.way[-1].key in ends and ended.cost >= (best[0], 0))
-    assert Ways(snapshots, index.log, fewest_objects).furthest(OPEN_END) == max(
+    assert Ways(snapshots, index.wal, fewest_objects).furthest(OPEN_END) == max(
         oracle.restorable(archive, snapshots), default=0
     )
 
@@ -279,7 +279,7 @@ def test_the_archives_hold_all_that_the_properties_speak_of():
         log, index = archive.log, archive.known
         seen.update(item.kind for item in log)
         seen.update(("level", item.level) for item in log)
-        seen.update(("divisible", item.divisible) for item in log if isinstance(item, LogObject))
+        seen.update(("divisible", item.divisible) for item in log if isinstance(item, WalObject))
         if len({item.generation for item in log}) > 1:
             seen.add("generations")
         if any(item.first < s.txid < item.last for item in log for s in archive.snapshots):
@@ -290,7 +290,7 @@ def test_the_archives_hold_all_that_the_properties_speak_of():
             a.first < b.first <= a.last < b.last for a in log for b in log if a.level and b.level
         ):
             seen.add("overlapping merges")
-        if any(a.last + 1 < b.first for a, b in zip(index.log, index.log[1:], strict=False)):
+        if any(a.last + 1 < b.first for a, b in zip(index.wal, index.wal[1:], strict=False)):
             seen.add("a hole")
 
     look()

@@ -11,7 +11,7 @@ from replicator.archive.reachable import normalised, restorable, without
 from replicator.errors import ConfigError
 from replicator.model import Kind
 from replicator.verify.sample import DAY_MS, Sample
-from tests.helpers.objects import log_object, snapshot_object
+from tests.helpers.objects import snapshot_object, wal_object
 
 RANGES = st.lists(
     st.tuples(st.integers(1, 30), st.integers(0, 6)).map(lambda pair: (pair[0], pair[0] + pair[1])),
@@ -35,7 +35,7 @@ def test_ranges_are_sets_of_txids(some, others):
 def piece(first, last, *, generation="g", divisible=True):
     """An object whose checksums are the txids before and after it."""
     kind = Kind.SEGMENT if divisible else Kind.MERGE_NEWEST
-    return log_object(first, last, generation, kind=kind, before=first - 1, after=last)
+    return wal_object(first, last, generation, kind=kind, before=first - 1, after=last)
 
 
 def snapshot(txid, *, generation="g", after=None):
@@ -69,7 +69,7 @@ def test_what_can_be_restored(snapshots, pieces, expected):
 
 
 def items(*sizes):
-    return [log_object(n, n, key=f"key-{n}", size=size) for n, size in enumerate(sizes)]
+    return [wal_object(n, n, key=f"key-{n}", size=size) for n, size in enumerate(sizes)]
 
 
 @given(st.integers(1, 9), st.integers(0, 10**6))

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from replicator import restore
-from replicator.archive.index import Index, LogObject, PinnedPoint
+from replicator.archive.index import Index, PinnedPoint, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import to_object
 from replicator.archive.names import parse
@@ -43,7 +43,7 @@ def summarise(objects, known, *, url):
     return module.summarise(
         Index.of(
             item.with_facts(known[item.first])
-            if isinstance(item, LogObject) and not item.level and item.first in known
+            if isinstance(item, WalObject) and not item.level and item.first in known
             else item
             for item in objects
         ),

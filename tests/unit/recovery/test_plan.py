@@ -10,23 +10,23 @@ from replicator.archive.index import OPEN_END, Index
 from replicator.errors import GapError, NoBackup
 from replicator.model import Kind
 from replicator.recovery.plan import newest_reachable, plan, window
-from tests.helpers.objects import log_object, snapshot_object
+from tests.helpers.objects import snapshot_object, wal_object
 
 A, B = "generation-a", "generation-b"
 
 
 def wal(first, size=10):
     """A segment that nobody asked: its name holds its first txid only."""
-    return log_object(first, OPEN_END, key=f"wal/{first}", size=size)
+    return wal_object(first, OPEN_END, key=f"wal/{first}", size=size)
 
 
 def known(first, last, generation=A, **told):
     """A segment that was asked."""
-    return log_object(first, last, generation, key=f"wal/{first}", **told)
+    return wal_object(first, last, generation, key=f"wal/{first}", **told)
 
 
 def merged(level, first, last, size=10):
-    return log_object(first, last, key=f"merged/{level}/{first}-{last}", level=level, size=size)
+    return wal_object(first, last, key=f"merged/{level}/{first}-{last}", level=level, size=size)
 
 
 def snapshot(txid, generation=A):

@@ -4,10 +4,10 @@ from math import inf
 
 import pytest
 
-from replicator.archive.index import Index, LogObject, PinnedPoint, SnapshotObject
+from replicator.archive.index import Index, PinnedPoint, SnapshotObject, WalObject
 from replicator.model import Kind, Retention
 from replicator.retention.policy import decide
-from tests.helpers.objects import log_object, snapshot_object
+from tests.helpers.objects import snapshot_object, wal_object
 from tests.helpers.retention import DAY, HOUR, MINUTE
 
 NOW = 400 * DAY
@@ -17,7 +17,7 @@ OFF = Retention(every_transaction=DAY / 1000, hourly=0, daily=0, snapshots=1)
 
 def log(first, last, ago, *, generation=G, **told):
     """An object whose checksums are the txids before and after it."""
-    return log_object(
+    return wal_object(
         first, last, generation, at_ms=NOW - ago, before=first - 1, after=last, **told
     )
 
@@ -28,12 +28,12 @@ def snap(txid, ago, *, size=100, generation=G, after=None):
 
 
 def unasked(first, last, at_ms=0):
-    return log_object(first, last, size=1, at_ms=at_ms)
+    return wal_object(first, last, size=1, at_ms=at_ms)
 
 
 def verdicts(*items, rules=OFF, pins=(), grace_ms=0):
     index = Index(
-        tuple(i for i in items if isinstance(i, LogObject)),
+        tuple(i for i in items if isinstance(i, WalObject)),
         tuple(i for i in items if isinstance(i, SnapshotObject)),
     )
     return decide(index, pins, rules, NOW, grace_ms=grace_ms)

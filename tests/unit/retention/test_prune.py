@@ -242,7 +242,7 @@ def test_squashed_segments_stay_what_they_are(aged):
     aged.bucket.squash()
     aged.insert(1)
     aged.wait(2 * DAY)
-    item = next(item for item in planned(aged).index.log if item.first == 2)
+    item = next(item for item in planned(aged).index.wal if item.first == 2)
     asked = FactsReader(aged.store).ask(item)
     assert asked.kind is Kind.MERGE_NEWEST
     assert not asked.divisible

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.archive.index import LogObject, SnapshotObject
+from replicator.archive.index import SnapshotObject, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.records import (
     DAMAGED,
@@ -392,7 +392,7 @@ def test_a_foreign_generation_in_the_present_is_a_gap_or_named(bucket):
 def test_only_what_is_known_wrong_is_taken_for_linked():
     """Two objects of two generations are not linked, whatever else fits."""
     snapshot = SnapshotObject("s", 4, "one", 1)
-    item = LogObject("w", 0, 5, 6, 1)
+    item = WalObject("w", 0, 5, 6, 1)
     facts = ObjectFacts(Kind.SEGMENT, "two", 5, 6, 4096, 1, 7, 8, 0, 0, 0, "", "")
     with pytest.raises(DamageError, match="belongs to generation two"):
         _require_link(snapshot, item, facts, 4, 7)

@@ -8,7 +8,7 @@ import pytest
 
 from replicator import restore
 from replicator.archive.facts import FactsReader
-from replicator.archive.index import LogObject
+from replicator.archive.index import WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_all
 from replicator.archive.records import DAMAGED, PRUNED, add_record, list_records
@@ -331,10 +331,10 @@ def test_a_snapshot_of_many_groups_is_read_whole_or_in_part(empty_bucket):
     item = next(item for item in list_all(empty_bucket.store, empty_bucket.keys) if item.key == key)
     with Fetcher(empty_bucket.store, Meter(None), limits) as fetcher:
         reader = FactsReader(empty_bucket.store)
-        sizes = list(content.prove_snapshot(fetcher, reader, item, limit=200_000, seed=1))
+        sizes = list(content.verify_snapshot(fetcher, reader, item, limit=200_000, seed=1))
         assert len(sizes) > 2
         assert 200_000 <= sum(sizes) < item.size
-        assert sum(content.prove_snapshot(fetcher, reader, item)) == item.size
+        assert sum(content.verify_snapshot(fetcher, reader, item)) == item.size
 
 
 def test_objects_without_metadata_speak_for_themselves(empty_bucket):
@@ -342,7 +342,7 @@ def test_objects_without_metadata_speak_for_themselves(empty_bucket):
     empty_bucket.insert()
     empty_bucket.cut(metadata=False)
     assert look(empty_bucket, data=True).findings == ()
-    item = LogObject(empty_bucket.keys.wal(2), 0, 2, 2, 0)
+    item = WalObject(empty_bucket.keys.wal(2), 0, 2, 2, 0)
     assert FactsReader(empty_bucket.store).metadata(item) is None
 
 
