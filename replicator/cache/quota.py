@@ -1,8 +1,8 @@
-"""The bound of the cache: segments that wait for the store stay within it, however long it is away.
+"""The limit of the cache: waiting segments stay within it, however long the store is away.
 
-Owns the order of what gives way: first the files of acknowledged segments, then restore points
-(waiting segments are squashed), last the log itself, whose pages are caught up from the database
-once there is room again. Never data.
+Owns: the order of the losses. First the files of acknowledged segments go, then restore points
+(waiting segments are squashed), last the frames of the WAL: it may reset, and once there is space
+again their pages are caught up from the database. Refuses: to lose data.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ class CacheQuota:
         if pending > limit // 2 and pending + raw_bytes > limit:
             raise CacheFull(
                 f"{pending} bytes wait in the cache, which may hold {limit}",
-                hint="nothing is lost: the database itself holds what is missed",
+                pending_bytes=pending,
+                limit_bytes=limit,
+                hint="nothing is lost: the missed changes are caught up from the database",
             )
 
     def half_is_free(self) -> bool:
-        """Whether half of the cache is free, or can be made so: enough to begin again."""
+        """Returns True if half of the cache is free, or can be made free: enough to start again."""
         pending, limit = self._cache.pending_bytes(), self._bound()
         if pending > limit // 2:
             pending = self._squash(pending, limit)
@@ -63,14 +65,14 @@ class CacheQuota:
         return pending <= limit // 2
 
     def _bound(self) -> int:
-        """Bytes that segments may take: as it was set, or as the disk has room for."""
+        """Bytes that segments may take: the setting, or less if the disk has less space."""
         return min(self._limit, max(0, self._cache.usage() + self._cache.spare()))
 
     def _squash(self, pending: int, limit: int) -> int:
-        """Squash what waits, if it grew enough since the last time; the bytes that wait then.
+        """Squash the waiting segments if they grew enough; the bytes that wait afterwards.
 
-        Each squash writes everything that waits once more, so only twice as much as it left
-        behind is worth another one: then a byte is written about twice in all.
+        Each squash writes every waiting byte once more, so only twice as much as the last one
+        left is worth another one: then a byte is written about twice in all.
         """
         if pending < 2 * self._squashed_to:
             return pending
