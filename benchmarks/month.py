@@ -180,7 +180,7 @@ def _due(last: SnapshotObject, at_ms: int, logged: float) -> bool:
     return snapshot_due(
         SnapshotFacts(last.txid, last.stored_ms, last.size),
         at_ms=at_ms,
-        log_bytes=round(logged),
+        segment_bytes=round(logged),
         rule=SnapshotRule(),
     )
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from replicator.errors import ReplicatorError
+
 
 class Kind(enum.IntEnum):
     """The content of an object."""
@@ -55,6 +57,60 @@ class Position:
 
     generation: str
     txid: int
+
+
+class Cause(enum.Enum):
+    """What a stage found, that another stage acts on or that users should see."""
+
+    ARCHIVE_LOST = "archive lost"  # the store no longer has an object that it acknowledged
+    OVERTAKEN = "overtaken"  # another writer appended to the archive since
+    SEGMENT_DAMAGED = "segment damaged"  # a waiting segment in the cache is not the one captured
+    CHANGED_OUTSIDE = "changed outside"  # the database file differs from its captured state
+    TAKE_OVER = "take-over ordered"  # the archive is to be taken over from its writer
+    UNRESTORABLE = "unrestorable"  # the archive cannot give the newest transaction back
+    LEDGER_LOST = "ledger lost"  # the cache has to begin again, empty
+    UPLOAD_ENDED = "upload ended"  # nothing will be appended any more
+    SOURCE_DAMAGED = "source damaged"  # an object that a merge needs is damaged or gone
+    STORE_SLOW = "store slow"  # a request waits for its answer too long
+    STORE_FAILED = "store failed"  # a request failed and is repeated
+    UPLOAD_FAILED = "upload failed"  # an append failed and is repeated
+    CAPTURE_FAILED = "capture failed"  # the capture failed and is repeated
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One thing that a stage found. ``detail`` is a reason in words, ``txid`` the first
+    transaction concerned, ``error`` the failure, where there are any."""
+
+    cause: Cause
+    detail: str = ""
+    txid: int | None = None
+    error: ReplicatorError | None = None
+
+    def __str__(self) -> str:
+        return self.detail or str(self.error or self.cause.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error, and when it happened (ms)."""
+
+    error: ReplicatorError
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How one stage is. ``error`` is the newest reason why it does not do its work, None while it
+    does; ``since_ms`` is when the state began."""
+
+    state: str
+    error: ReplicatorError | None = None
+    since_ms: int = 0
+
+    def after(self, state: str, error: ReplicatorError | None = None, *, at_ms: int) -> Health:
+        """The health from ``at_ms`` on."""
+        return Health(state, error, self.since_ms if state == self.state else at_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ import logging
 from replicator.cache.cache import Cache, Offered
 from replicator.cache.records import SegmentRecord
 from replicator.cache.squash import TooLarge, squash, squashable
-from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import CacheFull, DamageError
 from replicator.metrics import Metrics
+from replicator.model import Cause, Incident
 from replicator.system import clock
-from replicator.upload.uploader import Uploader
+from replicator.system.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +26,20 @@ class CacheQuota:
 
     def __init__(
         self,
-        config: SqliteReplicatorConfig,
         cache: Cache,
-        uploader: Uploader,
         metrics: Metrics,
+        mailbox: Mailbox,
+        *,
+        max_bytes: int,
+        level: int,
         created_by: str,
     ) -> None:
-        self._limit = config.max_cache_bytes
-        self._level = config.compression_level
+        """``max_bytes`` of segments at most; ``level`` of zstd for squashed ones."""
+        self._limit = max_bytes
+        self._level = level
         self._cache = cache
-        self._uploader = uploader
         self._metrics = metrics
+        self._mailbox = mailbox
         self._created_by = created_by
         self._squashed_to = 0  # bytes that waited after the last squash
 
@@ -114,4 +117,5 @@ class CacheQuota:
             log.info("nothing was squashed: %s, for it is in the store", error)
             return
         log.warning("nothing was squashed: %s", error)
-        self._uploader.damaged(record)
+        reason = "a segment in the cache was damaged"
+        self._mailbox.report(Incident(Cause.SEGMENT_DAMAGED, reason, record.first_txid))

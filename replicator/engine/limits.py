@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from replicator.cache.limits import CacheLimits
 from replicator.capture.limits import CaptureLimits
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.retention.limits import RetentionLimits
 from replicator.snapshot.limits import SnapshotLimits, SnapshotRule
 from replicator.store.retry import BACKGROUND_RETRY, CAPTURE_RETRIES, SNAPSHOT_RETRIES, RetryPolicy
 from replicator.upload.limits import UploadLimits
@@ -68,6 +69,7 @@ class Limits:
     capture: CaptureLimits = field(default_factory=CaptureLimits)
     session: SessionLimits = field(default_factory=SessionLimits)
     loop: LoopLimits = field(default_factory=LoopLimits)
+    retention: RetentionLimits = field(default_factory=RetentionLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
     upload: UploadLimits = field(default_factory=UploadLimits)
     snapshot_rule: SnapshotRule = field(default_factory=SnapshotRule)
@@ -88,7 +90,7 @@ class Limits:
             upload=UploadLimits(keep_bytes=config.max_cache_bytes // 4),
             snapshot_rule=SnapshotRule(
                 interval=config.snapshot_interval,
-                log_ratio=config.snapshot_ratio,
+                ratio=config.snapshot_ratio,
                 max_age=config.snapshot_max_age,
             ),
             snapshot=SnapshotLimits(level=config.compression_level),

@@ -7,22 +7,19 @@ Owns the wiring of merges and pruning to the cache and to a store; the rules are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from replicator.archive import records
-from replicator.archive.index import SEGMENTS, PinnedPoint, WalObject
+from replicator.archive.index import PinnedPoint
 from replicator.archive.keys import Keys
 from replicator.archive.locate import open_archive
 from replicator.archive.records import list_pins
-from replicator.cache.cache import Cache
-from replicator.cache.records import SegmentRecord
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import GapError
-from replicator.format.object_header import ObjectFacts
 from replicator.metrics import Metrics
 from replicator.model import Retention
-from replicator.retention.merge import MergeSource
+from replicator.retention.limits import RetentionLimits
 from replicator.retention.policy import KeptPoint, Verdict
 from replicator.retention.prune import (
     Pruned,
@@ -32,10 +29,12 @@ from replicator.retention.prune import (
     settle,
     take_index,
 )
+from replicator.retention.segments import Segments
 from replicator.retention.worker import Keeper, Keeping
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.system import clock
+from replicator.system.mailbox import Mailbox
 from replicator.system.scheduler import Scheduler
 
 __all__ = [
@@ -56,76 +55,32 @@ __all__ = [
 def keeper_for(
     config: SqliteReplicatorConfig,
     store: Store,
-    cache: Cache,
+    segments: Segments,
     metrics: Metrics,
+    mailbox: Mailbox,
+    scheduler: Scheduler,
+    limits: RetentionLimits,
     *,
     created_by: str,
-    durable_txid: Callable[[], int],
     pause: Callable[[float], None],
-    on_trouble: Callable[[str], object],
-    scheduler: Scheduler,
 ) -> Keeper:
-    """What merges and prunes while ``config`` is replicated; not started yet."""
+    """Makes the worker that merges and prunes while ``config`` is replicated; not started yet.
+
+    ``pause`` raises once the replicator stops.
+    """
     keeping = Keeping(
         store=store,
         keys=Keys(config.address.prefix),
         rules=config.retention,
-        appended=partial(_appended, cache, durable_txid),
-        cached=partial(_cached, cache),
+        segments=segments,
         metrics=metrics,
+        mailbox=mailbox,
+        limits=limits,
         created_by=created_by,
         level=config.compression_level,
-        on_merged=cache.merged,
-        on_trouble=on_trouble,
         pause=partial(pause, 0.0),
     )
     return Keeper(keeping, clock.now_ms, scheduler)
-
-
-def _appended(cache: Cache, durable_txid: Callable[[], int], since: int) -> Sequence[WalObject]:
-    if durable_txid() <= since:
-        return []
-    found = []
-    for record in cache.records(since + 1):
-        if not record.acknowledged:
-            break
-        found.append(_item(record))
-    return found
-
-
-def _item(record: SegmentRecord) -> WalObject:
-    facts = ObjectFacts(
-        kind=record.kind,
-        generation=record.generation,
-        first_txid=record.first_txid,
-        last_txid=record.last_txid,
-        page_size=record.end.page_size,
-        pages=record.state.pages,
-        checksum_before=record.checksum_before,
-        checksum_after=record.state.checksum,
-        created_ms=record.created_ms,
-        first_commit_ms=record.first_commit_ms,
-        last_commit_ms=record.commit_ms,
-        sha256=record.sha256,
-        writer="",
-    )
-    return WalObject(
-        record.key,
-        SEGMENTS,
-        record.first_txid,
-        record.last_txid,
-        record.size,
-        record.delivery.uploaded_ms or record.created_ms,
-        facts,
-    )
-
-
-def _cached(cache: Cache, first: int, last: int) -> Sequence[MergeSource]:
-    return [
-        MergeSource(record.key, record.first_txid, record.last_txid, partial(cache.read, record))
-        for record in cache.records(first, last)
-        if record.acknowledged and record.stored
-    ]
 
 
 # -------------------------------------------------------------------- from the bucket alone

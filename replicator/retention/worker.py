@@ -19,10 +19,17 @@ from replicator.archive.index import EVERY_TRANSACTION, Index, PinnedPoint, WalO
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_snapshots
 from replicator.archive.records import list_pins
-from replicator.errors import DamageError, ObjectExists, ObjectMissing, ReplicatorError
+from replicator.errors import (
+    AccessDenied,
+    DamageError,
+    ObjectExists,
+    ObjectMissing,
+    ReplicatorError,
+)
 from replicator.format.object_header import ObjectFacts
 from replicator.metrics import Metrics
-from replicator.model import Retention
+from replicator.model import Cause, Health, Incident, Retention
+from replicator.retention.limits import RetentionLimits
 from replicator.retention.merge import (
     Merge,
     MergeContent,
@@ -33,25 +40,15 @@ from replicator.retention.merge import (
 )
 from replicator.retention.prune import PrunePlan, Pruner, judged, settle, take_index
 from replicator.retention.schedule import Run, due_runs, next_due_ms
+from replicator.retention.segments import Segments
 from replicator.store.base import Store
-from replicator.store.retry import RETENTION_RETRIES, Pauses
+from replicator.store.retry import Pauses
+from replicator.system.mailbox import Mailbox
 from replicator.system.scheduler import Scheduler, Task
 
-MERGE_GRACE_MS = 5 * 60_000
-PRUNE_MS = 3_600_000
-BEGIN_MS = 6 * 60_000  # after the first append, when the first merge may be due
-FETCH_BYTES = 16 << 20  # that one merge may cost of downloads
-REFUSED_MS = 6 * 3_600_000  # until a bucket that forbids deletions is asked again
-SKEW_MS = 86_400_000  # how far the local clock may be ahead of what the store has shown
-TICK = 15.0  # seconds between two looks whether something was appended
-REST = 4.0  # rests so many times as long as it worked
+WORKING = "working"
 
 log = logging.getLogger(__name__)
-
-Cached = Callable[[int, int], Sequence[MergeSource]]
-"""The segments in the cache that begin between these transactions, oldest first."""
-Appended = Callable[[int], Sequence[WalObject]]
-"""What was appended after this txid and acknowledged, oldest first."""
 
 
 @dataclass(slots=True)
@@ -61,13 +58,12 @@ class Keeping:
     store: Store
     keys: Keys
     rules: Retention
-    appended: Appended
-    cached: Cached
+    segments: Segments
     metrics: Metrics
+    mailbox: Mailbox
+    limits: RetentionLimits
     created_by: str
     level: int  # of compression
-    on_merged: Callable[[int, int], None] = lambda *_: None
-    on_trouble: Callable[[str], object] = lambda _: None  # a source is damaged or gone
     pause: Callable[[], None] = lambda: None
     refused: str = ""  # why the bucket deletes nothing, "" while it does
     _index: Index | None = None
@@ -90,7 +86,7 @@ class Keeping:
         """One piece of work; whether there may be more at once. No request while nothing was
         appended and nothing is due. After an error the next call tries again."""
         if self._feed() and self._due_ms is None:
-            self._due_ms = now_ms + BEGIN_MS
+            self._due_ms = now_ms + self.limits.begin_ms
         if self._due_ms is None or now_ms < self._due_ms:
             return False
         if self._index is None:
@@ -114,10 +110,10 @@ class Keeping:
     def _feed(self) -> bool:
         """Take note of what was appended; whether there was anything."""
         if self._fed is None:
-            newest = self.appended(0)[-1:]
+            newest = self.segments.appended(0)[-1:]
             self._fed = newest[0].last if newest else 0
             return False  # what was there before the start is no reason to begin
-        new = self.appended(self._fed)
+        new = self.segments.appended(self._fed)
         if not new:
             return False
         follows = new[0].first == self._fed + 1
@@ -131,7 +127,7 @@ class Keeping:
         index = take_index(self.store, self.keys)
         known = [
             replace(item, stored_ms=index.by_key[item.key].stored_ms)
-            for item in self.appended(0)
+            for item in self.segments.appended(0)
             if item.key in index.by_key
         ]
         self._pins, self._newest_ms = list_pins(self.store, self.keys), index.newest_ms
@@ -141,13 +137,13 @@ class Keeping:
         """When time alone makes something due."""
         if self._index is None:
             return now_ms
-        at = [self._prune_ms]
+        at, grace_ms = [self._prune_ms], self.limits.merge_grace_ms
         run = next_due_ms(self._index, now_ms)
         at += [run] if run is not None else []
         at += [
-            item.stored_ms + MERGE_GRACE_MS
+            item.stored_ms + grace_ms
             for item in self._index.wal
-            if item.level == EVERY_TRANSACTION and item.stored_ms + MERGE_GRACE_MS > now_ms
+            if item.level == EVERY_TRANSACTION and item.stored_ms + grace_ms > now_ms
         ]
         return min(at)
 
@@ -180,18 +176,18 @@ class Keeping:
             self._learn(error.contents)
         except DamageError as error:
             log.warning("%s was not made: %s", key, error)
-            self.on_trouble(f"{key} was not made: {error}")
+            self.mailbox.report(Incident(Cause.SOURCE_DAMAGED, f"{key} was not made: {error}"))
         except ObjectMissing as error:
             log.info("%s was not made: %s", key, error)
             self._index = None  # perhaps somebody else prunes
-            self.on_trouble(f"{key} was not made: {error}")
+            self.mailbox.report(Incident(Cause.SOURCE_DAMAGED, f"{key} was not made: {error}"))
         else:
             self._skipped.discard(key)
             self._store_merge(run, key, merge)
 
     def _sources(self, run: Run) -> list[MergeSource] | None:
         """From the cache where it has them, else from the store; None: too much to fetch."""
-        cached = self.cached(run.first, run.last)
+        cached = self.segments.cached(run.first, run.last)
         found: list[MergeSource] = []
         fetched = 0
         for item in run.items:
@@ -204,7 +200,7 @@ class Keeping:
                 fetched += item.size
                 own = [MergeSource(item.key, item.first, item.last, _once(self.store, item.key))]
             found += own
-        return found if fetched <= FETCH_BYTES else None
+        return found if fetched <= self.limits.fetch_bytes else None
 
     def _learn(self, contents: Sequence[MergeContent]) -> None:
         """The sources of a merge were read, and their own bytes said this."""
@@ -236,7 +232,7 @@ class Keeping:
         self.metrics.add("merges")
         self.metrics.add("merged_bytes", info.size)
         if run.level == EVERY_TRANSACTION:
-            self.on_merged(run.first, run.last)
+            self.segments.merged(run.first, run.last)
         log.info(
             "merged transactions %d to %d: %d objects, %d bytes",
             run.first,
@@ -262,7 +258,7 @@ class Keeping:
             plan = self._decided(now_ms)
         self._apply(plan, now_ms, everything=everything)
         if everything:
-            self._prune_ms, self._active = now_ms + PRUNE_MS, False
+            self._prune_ms, self._active = now_ms + self.limits.prune_ms, False
 
     def _look(self, now_ms: int) -> None:
         """Snapshots and pins come from elsewhere. Two listings, and one GET a pin."""
@@ -277,9 +273,10 @@ class Keeping:
 
     def _decided(self, now_ms: int) -> PrunePlan:
         assert self._index is not None
-        trusted_ms = min(now_ms, self._newest_ms + SKEW_MS)
+        trusted_ms = min(now_ms, self._newest_ms + self.limits.skew_ms)
+        grace_ms = self.limits.merge_grace_ms
         plan = settle(
-            self.store, self._index, self._pins, self.rules, trusted_ms, grace_ms=MERGE_GRACE_MS
+            self.store, self._index, self._pins, self.rules, trusted_ms, grace_ms=grace_ms
         )
         self._index = plan.index
         return plan
@@ -308,7 +305,7 @@ class Keeping:
                 self.store.url,
             )
         if done.refused:
-            self._refused_until_ms = now_ms + REFUSED_MS
+            self._refused_until_ms = now_ms + self.limits.refused_ms
 
 
 def _first(source: MergeSource) -> int:
@@ -355,19 +352,15 @@ def _same(facts: ObjectFacts, merge: Merge) -> bool:
 
 
 class Keeper:
-    """The task. ``clock_ms`` tells the time; ``scheduler`` runs it, beside those of others, by
-    default in a thread of its own."""
+    """The task. ``clock_ms`` tells the time; ``scheduler`` runs it."""
 
-    def __init__(
-        self, keeping: Keeping, clock_ms: Callable[[], int], scheduler: Scheduler | None = None
-    ) -> None:
+    def __init__(self, keeping: Keeping, clock_ms: Callable[[], int], scheduler: Scheduler) -> None:
         self._keeping = keeping
         self._clock_ms = clock_ms
-        self._scheduler = scheduler or Scheduler("replicator-keep")
-        self._own_scheduler = scheduler is None
+        self._scheduler = scheduler
         self._task: Task | None = None
-        self._pauses = Pauses(RETENTION_RETRIES)
-        self.trouble: ReplicatorError | None = None
+        self._pauses = Pauses(keeping.limits.retries)
+        self._health = Health(WORKING)
 
     def start(self) -> None:
         self._task = self._scheduler.add(self._turn)
@@ -375,32 +368,38 @@ class Keeper:
     def stop(self) -> None:
         if self._task is not None:
             self._task.stop()
-        if self._own_scheduler:
-            self._scheduler.stop()
 
     @property
-    def waits(self) -> str | None:
-        """Why merges or deletions wait, in words; None while they do not."""
-        return str(self.trouble) if self.trouble is not None else self._keeping.refused or None
+    def health(self) -> Health:
+        """Its error is why merges or deletions wait."""
+        refused = self._keeping.refused
+        if self._health.error is None and refused:
+            return Health("refused", AccessDenied(refused), self._health.since_ms)
+        return self._health
 
     def _turn(self) -> float:
         """One piece of work; seconds until the next."""
-        began = time.monotonic()
+        began, limits = time.monotonic(), self._keeping.limits
         try:
             more = self._keeping.step(self._clock_ms())
-        except Exception as error:  # noqa: BLE001 - the past must never harm the present
+        except Exception as error:  # noqa: BLE001 - retention must never harm replication
             wait = self._pauses.next()
             self._note(error, wait)
             return wait
-        self.trouble = None
+        self._set(None)
         self._pauses.reset()
-        return REST * (time.monotonic() - began) if more else TICK
+        return limits.rest * (time.monotonic() - began) if more else limits.tick
 
     def _note(self, error: Exception, wait: float) -> None:
         if isinstance(error, ReplicatorError):
-            level = logging.INFO if self.trouble is not None else logging.WARNING
+            level = logging.INFO if self._health.error is not None else logging.WARNING
             log.log(level, "merging and pruning wait %.0f s: %s", wait, error)
-            self.trouble = error
+            self._set(error)
         else:
-            log.error("merging and pruning met a defect", exc_info=error)
-            self.trouble = ReplicatorError(f"defect while merging or pruning: {error!r}")
+            log.error("unexpected error while merging or pruning (bug)", exc_info=error)
+            text = f"unexpected error while merging or pruning (bug): {error!r}"
+            self._set(ReplicatorError(text))
+
+    def _set(self, error: ReplicatorError | None) -> None:
+        state = WORKING if error is None else "waiting"
+        self._health = self._health.after(state, error, at_ms=self._clock_ms())

@@ -19,7 +19,7 @@ class SnapshotRule:
     """When a snapshot is due. Times are seconds."""
 
     interval: float = 3600.0  # least time since the last one
-    log_ratio: float = 0.5  # due if the segments since are larger than this part of the last one …
+    ratio: float = 0.5  # due if the segments since are larger than this part of the last one …
     max_age: float = 86400.0  # … or if the last one is older
     retry: float = BACKGROUND_RETRY  # after a snapshot that failed
 

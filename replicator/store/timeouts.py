@@ -6,6 +6,7 @@ know within seconds. Owns one alarm, which rests while no call is under way. Ref
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +15,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from replicator.errors import StoreUnavailable
+from replicator.model import Cause, Health, Incident
 from replicator.store.base import ObjectInfo, Part, Request, Store
 from replicator.store.wrapper import StoreWrapper
+from replicator.system.mailbox import Mailbox
 from replicator.system.scheduler import Scheduler, Task
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 4.0  # seconds; SeaweedFS lets the loser of a contended write wait for up to 3
 SLOWEST_LINK = 1 << 20  # bytes a second; a large body may take that long
@@ -32,14 +37,14 @@ class _Call:
 
 
 class TimedStore(StoreWrapper):
-    """``store``; calls ``on_overdue`` once for each call without an answer in time."""
+    """``store``; reports each call without an answer in time to the mailbox, once."""
 
     def __init__(
         self,
         store: Store,
-        on_overdue: Callable[[StoreUnavailable], None],
-        *,
+        mailbox: Mailbox,
         alarms: Scheduler,
+        *,
         patience: float = PATIENCE,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -47,7 +52,8 @@ class TimedStore(StoreWrapper):
         body."""
         super().__init__(store)
         self._alarms = alarms
-        self._on_overdue = on_overdue
+        self._mailbox = mailbox
+        self._logged = ""  # the last warning
         self._patience = patience
         self._now = now
         self._changed = threading.Lock()
@@ -57,6 +63,12 @@ class TimedStore(StoreWrapper):
         self._closed = False
         self._alarm: Task | None = None
         self._set = False  # True if the alarm will run without a wake
+
+    @property
+    def health(self) -> Health:
+        """Slow while a call has no answer in time."""
+        overdue = self.overdue
+        return Health("slow" if overdue else "answering", overdue)
 
     @property
     def overdue(self) -> StoreUnavailable | None:
@@ -146,8 +158,14 @@ class TimedStore(StoreWrapper):
             self._set = bool(rest) and not self._closed
             pause = max(0.01, min(rest) - self._now()) if self._set else None
         for number in late:
-            self._on_overdue(self._error(waiting[number]))
+            self._report(self._error(waiting[number]))
         return pause
+
+    def _report(self, error: StoreUnavailable) -> None:
+        if str(error) != self._logged:
+            log.warning("%s; trying again", error)
+            self._logged = str(error)
+        self._mailbox.report(Incident(Cause.STORE_SLOW, error=error))
 
     def stop(self) -> None:
         """End the alarm. The store works on, without reports."""

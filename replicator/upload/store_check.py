@@ -12,9 +12,9 @@ import logging
 
 from replicator.cache.cache import Cache
 from replicator.cache.records import Fact
-from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import StoreUnsafe
 from replicator.store import probe
+from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 
 RACERS = 4  # enough for a store that looks first and writes then; doctor takes more time
@@ -23,25 +23,31 @@ log = logging.getLogger(__name__)
 
 
 def require_conditional_put(
-    config: SqliteReplicatorConfig, store: Store, patient: Store, cache: Cache, *, anew: bool
+    address: StoreAddress,
+    store: Store,
+    patient: Store,
+    cache: Cache,
+    *,
+    allow_unsafe: bool,
+    anew: bool,
 ) -> None:
     """Race a few conditional PUTs, unless this cache remembers that this store passed.
 
     ``patient`` is ``store`` with retries; ``anew``: remember nothing. ``StoreUnsafe`` for a
     store that lets several win, or none.
     """
-    place = [config.address.url, config.address.endpoint_url]
+    place = [address.url, address.endpoint_url]
     winners = None if anew else _remembered(cache, place)
-    if winners is None or (winners != 1 and not config.allow_unsafe_store):
-        winners = probe.race_conditional_put(store, config.address.prefix, RACERS, patient=patient)
+    if winners is None or (winners != 1 and not allow_unsafe):
+        winners = probe.race_conditional_put(store, address.prefix, RACERS, patient=patient)
         cache.put(Fact.STORE_CHECK, json.dumps([place, winners]))
     if winners == 1:
         return
     told = (
-        f"{config.address.url}: {winners} of {RACERS} writers to one key were told that they "
+        f"{address.url}: {winners} of {RACERS} writers to one key were told that they "
         "alone created it"
     )
-    if not config.allow_unsafe_store:
+    if not allow_unsafe:
         raise StoreUnsafe(
             told,
             hint=(

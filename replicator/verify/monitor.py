@@ -1,22 +1,24 @@
-"""The guard of a running replicator: it proves on time, and keeps *now* restorable.
+"""The monitor of a running replicator: it drills on time, and keeps the newest transaction
+restorable.
 
-One task, which rests unless a drill is due or somebody suspects something. A drill is a
-restore to scratch, read slowly; an idle database whose newest transaction is proven is left in
-peace. When the present cannot be restored, the guard has a snapshot taken, and if that does not
-do, a new generation begun; it believes neither until every byte was read back.
+One task, which rests unless a drill is due or damage is suspected. A drill is a restore to a
+scratch directory, read slowly; an idle database whose newest transaction is proved needs none. If
+the newest transaction cannot be restored, the monitor requests a snapshot, and if that does not
+help, a new generation; it trusts neither before it has read every byte back.
 
-Owns: that task, the newest proof, and the trouble nobody could mend. Refuses: to touch the
-database or its log, which it asks others to do through :class:`Levers`.
+Owns: that task, the newest proof, and its own health. Refuses: to touch the database or the
+archive's head; it sends requests to the mailbox of the thread that may.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,89 +37,90 @@ from replicator.errors import (
     DamageError,
     GapError,
     NoBackup,
+    NotDurable,
     ObjectMissing,
     ReplicatorError,
 )
 from replicator.metrics import Metrics
-from replicator.model import Repair
+from replicator.model import Cause, Health, Incident, Repair
 from replicator.store.bandwidth import ThrottledStore
 from replicator.store.base import Store
-from replicator.store.retry import BACKGROUND_RETRY, MONITOR_RETRIES, Clock, RetryingStore
+from replicator.store.retry import (
+    BACKGROUND_RETRY,
+    MONITOR_RETRIES,
+    Clock,
+    RetryingStore,
+    RetryPolicy,
+)
 from replicator.system import clock
 from replicator.system.files import Files
+from replicator.system.mailbox import Mailbox, Request, Wanted
 from replicator.system.scheduler import Scheduler, Task
+from replicator.upload.watermark import Watermark
 from replicator.verify.drill import drill
 from replicator.verify.latest import verify_latest
 
+POLL = 0.2  # seconds between two checks whether a wait was cancelled
 UNRESTORABLE = (DamageError, GapError, NoBackup)
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Levers:
-    """What the guard may ask of the rest of the replicator. The last two return once it is in
-    the store, and raise when the replicator stops."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrillRule:
+    """When and how to drill. Times are seconds."""
 
-    durable_txid: Callable[[], int]
-    take_snapshot: Callable[[], int]
-    start_over: Callable[[str], int]  # begin a generation, for a reason in words
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why the present cannot be restored, as of then (ms)."""
-
-    error: ReplicatorError
-    at_ms: int
+    interval: float = 0.0  # between two drills; 0: none
+    bandwidth: int = 0  # bytes a second; 0: any
+    again: float = BACKGROUND_RETRY  # until failed work runs again
+    retries: RetryPolicy = MONITOR_RETRIES
 
 
-class Guard:
-    """Start it once; stop ends what it does. Everything else may be called from any thread."""
+class Monitor:
+    """Start it once; stop ends its work. Any thread may call the other methods."""
 
     def __init__(
         self,
         store: Store,
         keys: Keys,
-        levers: Levers,
+        watermark: Watermark,
+        mailbox: Mailbox,
         metrics: Metrics,
+        rule: DrillRule,
+        scheduler: Scheduler,
         *,
         scratch: Path,
-        interval: float = 0.0,
-        bandwidth: int = 0,
-        files: Files | None = None,
-        scheduler: Scheduler | None = None,
+        files: Files,
     ) -> None:
-        """``interval`` in seconds, 0: no drills; ``bandwidth`` in bytes a second, 0: any.
-        ``scratch`` is a directory of the guard's own, emptied at the start; ``scheduler`` runs it,
-        beside those of others, by default in a thread of its own."""
+        """``scratch`` is a directory of the monitor's own, emptied at the start; ``scheduler`` runs
+        its task."""
         self._keys = keys
-        self._levers = levers
+        self._watermark = watermark
+        self._mailbox = mailbox
         self._metrics = metrics
+        self._rule = rule
         self._scratch = scratch
-        self._files = files or Files()
-        self._interval = interval
+        self._files = files
         self._stopping = threading.Event()
         self._store = self._patient(ThrottledStore(store, 0, self._stopping))
-        self._slow = self._patient(ThrottledStore(store, bandwidth, self._stopping))
+        self._slow = self._patient(ThrottledStore(store, rule.bandwidth, self._stopping))
         self._lock = threading.Lock()
         self._asked: list[Future[Repair]] = []
         self._suspicion = ""  # why to look at the present, "" for no reason
         self._not_before = 0.0  # monotonic: no drill until then
         self._read_notes = False
         self._newest = 0  # the transaction that was proved last without a drill
-        self._scheduler = scheduler or Scheduler("replicator-guard")
-        self._own_scheduler = scheduler is None
+        self._scheduler = scheduler
         self._task: Task | None = None
         self.proven: ProofRecord | None = None
-        self.trouble: Trouble | None = None
+        self.health = Health("restorable")  # or unrestorable
 
     def _patient(self, store: Store) -> Store:
         def sleep(seconds: float) -> None:
             if self._stopping.wait(seconds):
                 raise Cancelled("given up, because the replicator stops")
 
-        return RetryingStore(store, MONITOR_RETRIES, Clock(sleep=sleep))
+        return RetryingStore(store, self._rule.retries, Clock(sleep=sleep))
 
     def start(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)  # what a kill in the middle left
@@ -127,8 +130,6 @@ class Guard:
         self._stopping.set()
         if self._task is not None:
             self._task.stop()
-        if self._own_scheduler:
-            self._scheduler.stop()
         self._refuse(Cancelled("the replicator stopped"))
 
     def suspect(self, reason: str) -> Future[Repair]:
@@ -161,26 +162,26 @@ class Guard:
             return self._pause()
         except ReplicatorError as error:
             if not self._stopping.is_set():
-                log.warning("%s; the guard tries again in %.0f s", error, BACKGROUND_RETRY)
+                log.warning("%s; the monitor tries again in %.0f s", error, self._rule.again)
             self._refuse(error)
         except Exception as error:
-            log.exception("the guard met a defect")
-            self._refuse(ReplicatorError(f"defect in the guard: {error!r}"))
-        return BACKGROUND_RETRY
+            log.exception("unexpected error in the monitor (bug)")
+            self._refuse(ReplicatorError(f"unexpected error in the monitor (bug): {error!r}"))
+        return self._rule.again
 
     def _round(self) -> None:
         """Whatever is to be done now."""
         self._learn()
-        if self._suspicion and self._levers.durable_txid():
+        if self._suspicion and self._watermark.txid:
             self._repair(self._suspicion)
         if self._drill_due():
             self._drill()
 
     def _pause(self) -> float | None:
         """Seconds until the next look; None: until somebody calls."""
-        waits = [BACKGROUND_RETRY] if self._suspicion else []
-        if self._interval:
-            waits.append(min(BACKGROUND_RETRY, self._interval))
+        rule = self._rule
+        waits = [rule.again] if self._suspicion else []
+        waits += [min(rule.again, rule.interval)] if rule.interval else []
         return min(waits, default=None)
 
     def _learn(self) -> None:
@@ -207,16 +208,16 @@ class Guard:
     # ------------------------------------------------------------------------------ drills
 
     def _drill_due(self) -> bool:
-        txid = self._levers.durable_txid()
-        if not self._interval or not txid or time.monotonic() < self._not_before:
+        txid = self._watermark.txid
+        if not self._rule.interval or not txid or time.monotonic() < self._not_before:
             return False
-        if self.proven is None or self.trouble is not None:
+        if self.proven is None or self.health.error is not None:
             return True
         age = clock.now_ms() - self.proven.at_ms
-        return txid != self.proven.txid and age >= self._interval * 1000
+        return txid != self.proven.txid and age >= self._rule.interval * 1000
 
     def _drill(self) -> None:
-        self._not_before = time.monotonic() + min(self._interval, BACKGROUND_RETRY)
+        self._not_before = time.monotonic() + min(self._rule.interval, self._rule.again)
         self._metrics.add("drills")
         try:
             self._files.mkdir(self._scratch)
@@ -235,9 +236,9 @@ class Guard:
             return
         except ReplicatorError:
             self._metrics.add("failed_drills")
-            self._not_before = time.monotonic() + self._interval
+            self._not_before = time.monotonic() + self._rule.interval
             raise
-        self.trouble = None
+        self._restorable(None)
         self._prove(ProofRecord(report.recorded or "", report.at_ms, PROVEN, report.restore.txid))
         log.info(
             "proven: transaction %d can be restored, %.1f s", report.restore.txid, report.seconds
@@ -249,28 +250,48 @@ class Guard:
         """Prove the present, after as little as it takes."""
         log.info("looking whether the present can be restored: %s", reason)
         done, error = "none", self._present_error()
-        for action, act in (
-            ("snapshot", self._levers.take_snapshot),
-            ("generation", lambda: self._levers.start_over(reason)),
+        for action, wanted in (
+            ("snapshot", Wanted.WHOLE_SNAPSHOT),
+            ("generation", Wanted.GENERATION),
         ):
             if error is None:
                 break
             log.warning("the present cannot be restored: %s; making a new %s", error, action)
-            act()
+            self._wait_durable(self._answer(self._mailbox.ask(wanted, reason)))
             done, error = action, self._present_error()
         self._settle(reason, done, error)
+
+    def _answer(self, request: Request) -> int:
+        """The txid of the snapshot, which is in the store then, or of the generation."""
+        while not self._stopping.is_set():
+            with contextlib.suppress(FutureTimeout):
+                return request.result(POLL)
+        raise Cancelled("the replicator stops")
+
+    def _wait_durable(self, txid: int) -> None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(NotDurable):
+                self._watermark.wait(txid, POLL)
+                return
+        raise Cancelled("the replicator stops")
 
     def _present_error(self) -> ReplicatorError | None:
         """None: it was proved."""
         try:
             self._newest = verify_latest(
-                self._store, self._keys.prefix, at_least=self._levers.durable_txid()
+                self._store, self._keys.prefix, at_least=self._watermark.txid
             )
         except (*UNRESTORABLE, ObjectMissing) as error:
-            self.trouble = Trouble(error, clock.now_ms())
+            self._restorable(error)
             return error
-        self.trouble = None
+        self._restorable(None)
         return None
+
+    def _restorable(self, error: ReplicatorError | None) -> None:
+        state = "restorable" if error is None else "unrestorable"
+        self.health = self.health.after(state, error, at_ms=clock.now_ms())
+        if error is not None:
+            self._mailbox.report(Incident(Cause.UNRESTORABLE, error=error))
 
     def _settle(self, reason: str, action: str, error: ReplicatorError | None) -> None:
         self._suspicion = "" if error is None else reason

@@ -20,9 +20,11 @@ from replicator.errors import GapError
 from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
 from replicator.model import Retention
+from replicator.retention.limits import RetentionLimits
 from replicator.retention.worker import Keeping
+from replicator.system.mailbox import Mailbox
 from tests.helpers.replication import App, config_for
-from tests.helpers.retention import KEYS, MINUTE, AgedStore
+from tests.helpers.retention import KEYS, MINUTE, AgedStore, GivenSegments
 from tests.plugins.scoreboard import effort
 
 LONG = 60.0
@@ -44,9 +46,10 @@ class RecordedHistory:
             store=self.store,
             keys=KEYS,
             rules=Retention(),
-            appended=self.appended,
-            cached=lambda *_: (),
+            segments=GivenSegments(self.appended),
             metrics=Metrics(),
+            mailbox=Mailbox(),
+            limits=RetentionLimits(),
             created_by="tests",
             level=3,
         )

@@ -12,6 +12,7 @@ import pytest
 
 from replicator.errors import DamageError, GapError
 from replicator.store.memory import MemoryStore
+from replicator.system.mailbox import Wanted
 from replicator.verify.drill import drill
 from replicator.verify.verify import verify
 from tests.helpers.replication import App, replicating, restored
@@ -45,7 +46,9 @@ def history(path, store):
             replicator.repair(60)
         app.insert(8)
         with replicating(path, store) as replicator:
-            replicator._parts._fresh_generation("a second one is wanted")
+            engine = replicator._engine
+            txid = engine.mailbox.ask(Wanted.GENERATION, "a second one is wanted").result(60)
+            engine.uploader.watermark.wait(txid, 60)
             app.insert(3)
             replicator.flush(60)
             app.insert(3)

@@ -16,10 +16,12 @@ from replicator.format.snapshot_blocks import SnapshotEncoder, compress_block
 from replicator.format.wal import FrameBuilder
 from replicator.metrics import Metrics
 from replicator.model import Kind, Retention
+from replicator.retention.limits import RetentionLimits
 from replicator.retention.worker import Keeping
+from replicator.system.mailbox import Mailbox
 from tests.helpers.page_hashes import set_pages
 from tests.helpers.replication import HookedStore
-from tests.helpers.retention import HOUR, KEYS, SECOND, AgedStore
+from tests.helpers.retention import HOUR, KEYS, SECOND, AgedStore, GivenSegments
 from tests.plugins.scoreboard import effort
 
 PAGE, PAGES = 512, 16
@@ -95,9 +97,10 @@ def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
         store=store,
         keys=KEYS,
         rules=Retention(every_transaction=inf),
-        appended=writer.appended,
-        cached=lambda *_: [],
+        segments=GivenSegments(writer.appended),
         metrics=Metrics(),
+        mailbox=Mailbox(),
+        limits=RetentionLimits(),
         created_by="tests",
         level=1,
     )

@@ -19,6 +19,7 @@ import pytest
 from replicator.cache.records import Fact
 from replicator.errors import Fenced, ReplicatorError, StoreUnavailable
 from replicator.store.memory import MemoryStore
+from replicator.system.mailbox import Wanted
 from replicator.testing import RecordingStore
 from replicator.verify.verify import verify
 from tests.helpers.replication import (
@@ -250,7 +251,7 @@ class Cluster:
         else:
             holder.commit(BIG)
         if pause[2] == "snapshots/":
-            holder.replicator._parts.pipeline.take_snapshot()
+            holder.replicator._engine.mailbox.ask(Wanted.SNAPSHOT)
         wait_for(holder.store.entered.is_set)
         return pause
 
@@ -283,7 +284,7 @@ class Cluster:
                 lambda: (
                     len(self.claims()) > claims
                     and self.claims()[-1].metadata["first-txid"]
-                    == taker.replicator._parts.cache.get(Fact.CLAIM)
+                    == taker.replicator._engine.cache.get(Fact.CLAIM)
                 )
             )
             taker.stop()
@@ -295,7 +296,7 @@ class Cluster:
         return [
             write
             for write in self.store.writes
-            if write.metadata.get("reason", "").startswith("the log is taken over")
+            if write.metadata.get("reason", "").startswith("the archive is taken over")
         ]
 
     def wake_up(self):

@@ -21,6 +21,7 @@ from replicator.recovery.limits import RecoveryLimits
 from replicator.replicator import SqliteReplicator
 from replicator.store.retry import RetryPolicy
 from replicator.system.clock import now_ms
+from replicator.system.mailbox import Wanted
 from tests.helpers.files import StrikingFiles
 from tests.helpers.limits import limits_for
 from tests.helpers.replication import LONG, App, HookedStore, config_for, image_of
@@ -198,7 +199,7 @@ class DiskScenario:
         self.app.insert(*args, **options)
 
     def start(self):
-        self.retry_until_done(lambda: self.mine._parts or self.mine.start())
+        self.retry_until_done(lambda: self.mine._engine or self.mine.start())
 
     def flush(self, **options):
         self.retry_until_done(lambda: self.mine.flush(SOON, **options), promised=True)
@@ -215,7 +216,7 @@ class DiskScenario:
     def _capture(self):
         """Captures, unless the cache is full of pending segments."""
         try:
-            self.mine._parts.pipeline.capture_all().result(SOON)
+            self.mine._engine.mailbox.ask(Wanted.CAPTURE).result(SOON)
         except TimeoutError:
             if self.in_trouble:
                 raise
@@ -226,13 +227,13 @@ class DiskScenario:
             self.retry_until_done(partial(self._keep, now_ms() + minutes * MINUTE_MS))
 
     def _keep(self, at_ms):
-        keeping = self.mine._parts.keeper._keeping
+        keeping = self.mine._engine.keeper._keeping
         keeping.begin(at_ms)
         while keeping.step(at_ms):
             pass
 
     def drill(self):
-        self.retry_until_done(self.mine._parts.guard._drill)
+        self.retry_until_done(self.mine._engine.monitor._drill)
 
     # invariants under a fault
 

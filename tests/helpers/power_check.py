@@ -23,8 +23,8 @@ from replicator.archive.names import SegmentName, parse
 from replicator.cache.cache import Cache
 from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import wal_contains
-from replicator.engine import resume as join
 from replicator.engine.decide import Facts, LocalFacts, decide
+from replicator.engine.sessions import Sessions
 from replicator.errors import DatabaseUnusable
 from replicator.format.envelope import HEADER_LIMIT, read_header, read_tail
 from replicator.model import Kind
@@ -129,7 +129,9 @@ def check_all(state, store, reported, identity, seed, scratch):
         if (place / "app.db").exists():
             found = os.stat(place / "app.db")
             known = {(found.st_dev, found.st_ino): json.dumps(identity)}
-            join._identity = lambda database: known.get(database.identity, "another one")
+            Sessions.identity_of = staticmethod(
+                lambda database: known.get(database.identity, "another one")
+            )
         try:
             _check_all(place, reported, random.Random(seed))
         except BaseException:  # noqa: BLE001 - the caller reports it

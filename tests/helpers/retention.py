@@ -1,6 +1,7 @@
 """An archive with a long history: its transactions and objects have simulated times."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from replicator import restore
 from replicator.archive.index import WalObject
@@ -8,12 +9,23 @@ from replicator.archive.keys import Keys
 from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
 from replicator.model import Retention
+from replicator.retention.limits import RetentionLimits
 from replicator.retention.worker import Keeping
 from replicator.store.memory import MemoryStore
 from tests.helpers.bucket import EPOCH_MS, BucketBuilder
+from tests.helpers.mail import ReadableMailbox
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
 KEYS = Keys("app.db")
+
+
+@dataclass
+class GivenSegments:
+    """The segments of a replicator, as a test gives them."""
+
+    appended: Callable
+    cached: Callable = lambda *_: []
+    merged: Callable = lambda *_: None
 
 
 class AgedStore(MemoryStore):
@@ -101,17 +113,18 @@ class AgedArchive:
             )
         return found
 
-    def keeping(self, *, store=None, rules=None, cached=lambda *_: [], **options):
+    def keeping(self, *, store=None, rules=None, cached=lambda *_: [], mailbox=None, **limits):
+        """``limits`` are fields of RetentionLimits."""
         return Keeping(
             store=store or self.store,
             keys=KEYS,
             rules=rules or Retention(),
-            appended=self.appended,
-            cached=cached,
+            segments=GivenSegments(self.appended, cached),
             metrics=Metrics(),
+            mailbox=mailbox or ReadableMailbox(),
+            limits=RetentionLimits(**limits),
             created_by="tests",
             level=3,
-            **options,
         )
 
     def keep(self, keeping):

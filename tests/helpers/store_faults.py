@@ -32,9 +32,12 @@ from replicator.errors import (
 )
 from replicator.metrics import Metrics
 from replicator.retention.api import keeper_for
+from replicator.retention.limits import RetentionLimits
+from replicator.retention.segments import CachedSegments
 from replicator.store import retry
 from replicator.store.memory import MemoryStore
 from replicator.store.retry import RetryPolicy
+from replicator.system.mailbox import Mailbox
 from replicator.system.scheduler import Scheduler
 from replicator.testing import (
     FaultyStore,
@@ -288,16 +291,17 @@ class StoreScenario:
 
     def ask_past(self):
         """Merges the segments and prunes the merged ones, as if time had passed."""
+        engine = self.started()._engine
         self.keeping = keeper_for(
             self.config(),
             self.store,
-            self.started()._parts.cache,
+            CachedSegments(engine.cache, engine.uploader.watermark),
             Metrics(),
+            Mailbox(),
+            Scheduler(),
+            RetentionLimits(),
             created_by="tests",
-            durable_txid=lambda: self.replicator.status().durable_txid,
             pause=lambda _: None,
-            on_trouble=lambda _: None,
-            scheduler=Scheduler(),
         )._keeping
         for minutes in (20, 40, 120):
             at_ms = time.time_ns() // 1_000_000 + minutes * MINUTE_MS

@@ -20,6 +20,7 @@ from replicator.cache.limits import CacheLimits
 from replicator.engine.limits import Limits
 from replicator.errors import StoreUnavailable
 from replicator.store.directory import DirectoryStore
+from replicator.system.mailbox import Wanted
 
 LONG = 60.0
 SMALL, LARGE = 2_000, 30_000  # bytes of a row
@@ -129,7 +130,7 @@ class PowerCutWorkload:
         self.store.away = True
         for _ in range(24):
             self.commit(LARGE)
-            mine._parts.pipeline.capture_all().result(LONG)
+            mine._engine.mailbox.ask(Wanted.CAPTURE).result(LONG)
         assert mine.metrics.snapshot()["squashes"]
         self.store.away = False
         self.flush(mine)

@@ -538,7 +538,7 @@ def test_the_upload_survives_a_ledger_in_trouble(path, app, store, out, monkeypa
     with replicating(path, store) as replicator:
         app.insert()
         replicator.flush(LONG)
-        cache = replicator._parts.cache
+        cache = replicator._engine.cache
         works, failed = getattr(cache, name), threading.Event()
 
         def fails_once(*args):

@@ -62,11 +62,13 @@ def test_every_event_has_its_reason(lived):
     assert [txid for txid, _, _ in story] == sorted({txid for txid, _, _ in story})
     reasons = [reason for _, _, reason in story]
     assert reasons[0] == "the first start"
-    assert reasons[1] == "the log was reset while nobody followed it"
-    assert reasons[2].startswith("the log is taken over from process ")
+    assert reasons[1] == "the WAL was reset while no replicator followed it"
+    assert reasons[2].startswith("the archive is taken over from process ")
     assert reasons[3].startswith("taken over from process ")
     assert reasons[4] == "the page hashes were lost"
-    assert reasons[5].startswith("no local record; the database differs from the log's head")
+    assert reasons[5].startswith(
+        "no local record; the database differs from the head of the archive"
+    )
     lived.calls.clear()
     first_txids = sorted(int(i.key[-24:-8], 16) for i in lived.inner.list(KEYS.wal_dir))
     events(lived, KEYS, first_txids)
@@ -79,7 +81,7 @@ def test_people_read_it(lived, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("event")]
     assert len(lines) == 6
     assert "UTC  transaction 1: a generation begins; the first start, by process" in lines[0]
-    assert ": caught up; the log was reset while nobody followed it, by process" in lines[1]
+    assert ": caught up; the WAL was reset while no replicator followed it, by process" in lines[1]
 
 
 def test_an_event_that_was_pruned_ends_the_story(lived):

@@ -44,14 +44,14 @@ def test_no_segment_is_kept_that_leaves_less(app, replicator, disk, tmp_path):
     assert not replicator.status().pending_segments
     disk.free = RESERVE
     replicator.flush(LONG)
-    assert restored(replicator._given_store, tmp_path)[1] == app.image()
+    assert restored(replicator._store, tmp_path)[1] == app.image()
 
 
 def test_what_is_in_the_store_gives_way(app, replicator, disk):
     """On a disk too small for the cache as it was set, the files of acknowledged segments go."""
     app.insert(10, 10_000)
     replicator.flush(LONG)
-    cache, room = replicator._parts.cache, replicator._parts.joiner.room
+    cache, room = replicator._engine.cache, replicator._engine.capture._quota
     assert room.half_is_free()
     assert cache.usage() > 100_000
     disk.free = RESERVE - 50_000

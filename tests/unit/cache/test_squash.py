@@ -12,6 +12,7 @@ from replicator.cache.records import Delivery
 from replicator.cache.squash import TooLarge, squash, squashable
 from replicator.errors import DamageError, GapError, NotDurable
 from replicator.model import Kind
+from tests.helpers.mail import ReadableMailbox
 from tests.helpers.replication import replicating, restored, wait_for
 
 LONG = 60.0
@@ -70,7 +71,7 @@ def path_in(cache, record):
 def segments_size(replicator):
     """Bytes of all files there, drafts and files about to go too."""
     total = 0
-    for entry in os.scandir(replicator._parts.cache.directory / "segments"):
+    for entry in os.scandir(replicator._engine.cache.directory / "segments"):
         with contextlib.suppress(FileNotFoundError):
             total += entry.stat().st_size
     return total
@@ -86,7 +87,7 @@ def test_what_was_squashed_is_one_step(app, store, tmp_path):
         before = app.image()
         while not replicator.metrics.get("squashes"):
             busy(app, replicator, 1)
-        (record,) = [r for r in replicator._parts.cache.pending() if r.kind is Kind.MERGE_NEWEST]
+        (record,) = [r for r in replicator._engine.cache.pending() if r.kind is Kind.MERGE_NEWEST]
         store.come_back()
         replicator.flush(LONG)
         app.insert()
@@ -139,7 +140,7 @@ def test_a_damaged_segment_found_while_squashing_is_captured_anew(app, store, tm
         app.path, store, max_cache_bytes=CACHE, segment_max_bytes=128 << 10
     ) as replicator:
         first = away(app, store, replicator)
-        cache = replicator._parts.cache
+        cache = replicator._engine.cache
         while len(cache.pending()) < 4:
             busy(app, replicator, 1)
         victim = path_in(cache, cache.pending()[2])
@@ -159,7 +160,7 @@ def test_a_segment_that_was_offered_keeps_its_bytes(app, store, tmp_path):
     with replicating(app.path, store, segment_max_bytes=128 << 10) as replicator:
         away(app, store, replicator)
         busy(app, replicator, 4)
-        cache = replicator._parts.cache
+        cache = replicator._engine.cache
         records = squashable(cache.pending())
         assert len(records) > 2
         cache.uploading(records[1].first_txid)
@@ -177,7 +178,8 @@ def test_a_segment_that_was_sent_meanwhile_is_not_damaged(app, store, tmp_path, 
     with replicating(app.path, store, segment_max_bytes=128 << 10) as replicator:
         away(app, store, replicator)
         busy(app, replicator, 4)
-        cache, reported = replicator._parts.cache, []
+        mailbox, cache = ReadableMailbox(), replicator._engine.cache
+        replicator._engine.capture._quota._mailbox = mailbox
 
         def too_late(*args, **options):
             store.come_back()
@@ -186,9 +188,8 @@ def test_a_segment_that_was_sent_meanwhile_is_not_damaged(app, store, tmp_path, 
             return squash(*args, **options)
 
         monkeypatch.setattr(room, "squash", too_late)
-        monkeypatch.setattr(replicator._parts.uploader, "damaged", reported.append)
-        replicator._parts.joiner.room._squash(cache.pending_bytes(), CACHE)
-        assert reported == []
+        replicator._engine.capture._quota._squash(cache.pending_bytes(), CACHE)
+        assert mailbox.reported == []
     assert restored(store, tmp_path)[1] == app.image()
 
 
@@ -197,7 +198,7 @@ def test_only_segments_that_were_never_offered_are_squashed(app, store):
     with replicating(app.path, store) as replicator:
         away(app, store, replicator)
         busy(app, replicator, 3)
-        waiting = replicator._parts.cache.pending()
+        waiting = replicator._engine.cache.pending()
     assert squashable(waiting) == waiting[1:]
     assert squashable(waiting[:2]) == []
     assert squashable([]) == []
@@ -212,7 +213,7 @@ def test_what_would_not_fit_is_left_as_it_is(app, store, tmp_path):
     with replicating(app.path, store, segment_max_bytes=128 << 10) as replicator:
         away(app, store, replicator)
         busy(app, replicator, 4)
-        cache = replicator._parts.cache
+        cache = replicator._engine.cache
         waiting = cache.pending()
         with pytest.raises(TooLarge):
             squash(
@@ -232,7 +233,7 @@ def test_damage_names_the_object(app, store):
     with replicating(app.path, store) as replicator:
         away(app, store, replicator)
         busy(app, replicator, 3)
-        cache = replicator._parts.cache
+        cache = replicator._engine.cache
         records = squashable(cache.pending())
         path_in(cache, records[1]).write_bytes(b"")
         with pytest.raises(DamageError) as caught:

@@ -72,7 +72,7 @@ def test_the_replicator_goes_on(app, store, tmp_path, lose, waiting):
                 with pytest.raises(NotDurable):
                     replicator.flush(0.05)
             wait_for(lambda: replicator.status().failed_uploads)
-        lose(replicator._parts.cache.directory)
+        lose(replicator._engine.cache.directory)
         app.insert(5)
         if waiting:
             with suppress(NotDurable):
@@ -94,7 +94,7 @@ def test_and_the_next_start_goes_on_too(app, store, tmp_path, lose):
     with replicating(app.path, store) as replicator:
         app.insert(20)
         replicator.flush(LONG)
-        lose(replicator._parts.cache.directory)
+        lose(replicator._engine.cache.directory)
         app.insert(5)
         before = replicator.flush(LONG)
     with replicating(app.path, store) as replicator:
@@ -122,7 +122,7 @@ def test_a_damaged_segment_that_had_arrived_is_durable(app, store, tmp_path):
         app.insert()
         with pytest.raises(NotDurable):
             replicator.flush(0.3)
-        segments(replicator._parts.cache.directory)
+        segments(replicator._engine.cache.directory)
         app.insert()
         store.come_back()
         last = replicator.flush(LONG)

@@ -6,46 +6,52 @@ import pytest
 
 from replicator.engine.decide import Facts, LocalFacts, RemoteFacts, Way, decide, state_of
 from replicator.format.object_header import ObjectFacts
-from replicator.model import DatabaseState, Kind
+from replicator.model import Cause, DatabaseState, Kind
 
-NAMES = (
-    "same_page_size",
-    "same_file",
-    "wal_contains_position",
-    "hashes_trusted",
-    "remote_lost",
-    "file_trusted",
-    "claimed",
-    "restorable",
-)
-NORMAL = dict.fromkeys(NAMES, True) | {"remote_lost": False, "claimed": False}
+FACTS = ("same_page_size", "same_file", "wal_contains_position", "hashes_trusted", "claimed")
+INCIDENTS = (Cause.ARCHIVE_LOST, Cause.CHANGED_OUTSIDE, Cause.UNRESTORABLE)
+NORMAL = dict.fromkeys(FACTS, True) | {"claimed": False}
 
 
-def expected(facts):
+def with_record(facts, incidents=()):
+    return decide(Facts(LocalFacts(**facts), incidents=frozenset(incidents)))
+
+
+def expected(facts, incidents):
     """The design, in its plainest form."""
-    if facts["remote_lost"] or facts["claimed"] or not facts["restorable"]:
+    if facts["claimed"] or {Cause.ARCHIVE_LOST, Cause.UNRESTORABLE} & incidents:
         return Way.NEW_GENERATION
     if not facts["same_page_size"] or not facts["hashes_trusted"]:
         return Way.NEW_GENERATION
-    held = facts["same_file"] and facts["wal_contains_position"] and facts["file_trusted"]
-    return Way.CONTINUE if held else Way.CATCH_UP
+    held = facts["same_file"] and facts["wal_contains_position"]
+    return Way.CONTINUE if held and Cause.CHANGED_OUTSIDE not in incidents else Way.CATCH_UP
 
 
-@pytest.mark.parametrize("values", list(itertools.product((False, True), repeat=len(NAMES))))
+@pytest.mark.parametrize(
+    "values", list(itertools.product((False, True), repeat=len(FACTS) + len(INCIDENTS)))
+)
 def test_every_combination_with_a_record(values):
     """Continue only where everything is proved; a generation only where hashes cannot help."""
-    facts = dict(zip(NAMES, values, strict=True))
-    decision = decide(Facts(LocalFacts(**facts)))
-    assert decision.way is expected(facts)
+    facts = dict(zip(FACTS, values, strict=False))
+    incidents = {
+        cause for cause, is_open in zip(INCIDENTS, values[len(FACTS) :], strict=True) if is_open
+    }
+    decision = with_record(facts, incidents)
+    assert decision.way is expected(facts, incidents)
     assert decision.reason
 
 
 def test_the_reasons_tell_the_cases_apart():
-    """Whoever reads the log knows which of the facts decided."""
-    reasons = {
-        decide(Facts(LocalFacts(**NORMAL | {name: not NORMAL[name]}))).reason for name in NAMES
-    }
-    assert len(reasons) == len(NAMES)
+    """The log shows which of the facts or incidents decided."""
+    reasons = {with_record(NORMAL | {name: not NORMAL[name]}).reason for name in FACTS}
+    reasons |= {with_record(NORMAL, [cause]).reason for cause in INCIDENTS}
+    assert len(reasons) == len(FACTS) + len(INCIDENTS)
+
+
+@pytest.mark.parametrize("cause", [c for c in Cause if c not in (*INCIDENTS, Cause.OVERTAKEN)])
+def test_other_incidents_do_not_count(cause):
+    """Whatever else was reported: a proved position continues."""
+    assert with_record(NORMAL, [cause]).way is Way.CONTINUE
 
 
 HEAD = ObjectFacts(
@@ -65,6 +71,11 @@ HEAD = ObjectFacts(
 )
 
 
+def against(facts, *, overtaken, record=None):
+    incidents = {Cause.OVERTAKEN} if overtaken else set()
+    return decide(Facts(record, facts, incidents=frozenset(incidents)))
+
+
 @pytest.mark.parametrize("overtaken", [False, True])
 @pytest.mark.parametrize(
     ("head", "page_size", "state", "equal"),
@@ -79,7 +90,7 @@ HEAD = ObjectFacts(
 def test_against_the_log_only_equality_continues(head, page_size, state, equal, overtaken):
     """The database must equal the log's head in page size, pages and checksum. If it does not,
     it is refused where somebody else appended, and starts over where nothing was known."""
-    decision = decide(Facts(remote=RemoteFacts(head, page_size, state, overtaken)))
+    decision = against(RemoteFacts(head, page_size, state), overtaken=overtaken)
     different = Way.REFUSE if overtaken else Way.NEW_GENERATION
     assert decision.way is (Way.CONTINUE if equal else different)
     assert "txid 9" in decision.reason
@@ -88,7 +99,7 @@ def test_against_the_log_only_equality_continues(head, page_size, state, equal, 
 @pytest.mark.parametrize("overtaken", [False, True])
 def test_without_any_log_there_is_nobody_to_respect(overtaken):
     """An empty bucket: the first generation."""
-    decision = decide(Facts(remote=RemoteFacts(None, 4096, None, overtaken)))
+    decision = against(RemoteFacts(None, 4096, None), overtaken=overtaken)
     assert decision.way is Way.NEW_GENERATION
 
 
@@ -96,8 +107,8 @@ def test_without_any_log_there_is_nobody_to_respect(overtaken):
 def test_the_log_in_the_bucket_counts_for_more_than_the_record(record):
     """A record that would continue does not, once somebody else appended."""
     state = DatabaseState(1, 1)
-    facts = Facts(record, RemoteFacts(HEAD, 4096, state, overtaken=True))
-    assert decide(facts).way is Way.REFUSE
+    facts = RemoteFacts(HEAD, 4096, state)
+    assert against(facts, overtaken=True, record=record).way is Way.REFUSE
 
 
 @pytest.mark.parametrize("record", [None, LocalFacts(**NORMAL)])

@@ -75,14 +75,14 @@ def test_it_is_never_healthy_while_nothing_can_be_captured(struck_replicator, fi
 def test_a_drill_that_meets_it_says_so(struck_replicator, files, point):
     """The drill uses the replicator's own door to the disk; its trouble is none of the backup,
     and no defect."""
-    guard = struck_replicator._parts.guard
+    monitor = struck_replicator._engine.monitor
     files.strike(point, 1, errno.ENOSPC, lasting=False)
     with pytest.raises(DiskFull, match="no space left"):
-        guard._drill()
+        monitor._drill()
     assert files.struck
-    assert guard.trouble is None
-    guard._drill()
-    assert guard.proven.txid == struck_replicator.status().durable_txid
+    assert monitor.health.error is None
+    monitor._drill()
+    assert monitor.proven.txid == struck_replicator.status().durable_txid
 
 
 def test_what_was_recorded_before_the_disk_failed_is_sent(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import threading
 
+from replicator.model import Cause, Incident
 from tests.helpers.replication import LONG, App, HookedStore, replicating, restored, wait_for
 
 
@@ -21,10 +22,12 @@ def test_a_segment_that_is_being_sent_is_not_replaced(tmp_path):
         store.before = before
         app.insert(3)
         assert sent.wait(LONG)
-        parts = replicator._parts
-        (record,) = parts.cache.pending()
-        parts._damaged(record.first_txid)
-        wait_for(lambda: parts.uploader._anew or not parts.cache.waits(record))
+        engine = replicator._engine
+        (record,) = engine.cache.pending()
+        engine.mailbox.report(
+            Incident(Cause.SEGMENT_DAMAGED, "a segment was damaged", record.first_txid)
+        )
+        wait_for(lambda: engine.uploader._anew or not engine.cache.waits(record))
         go_on.set()
         app.insert(3)
         replicator.flush(LONG)

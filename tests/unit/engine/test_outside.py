@@ -109,7 +109,7 @@ def test_a_file_touched_while_nothing_may_write_to_it_is_compared(path, store, c
             app.insert()
             app.checkpoint()
             before = replicator.flush(LONG)
-        while not replicator._parts.pipeline.session._holds.waiting:
+        while not replicator._engine.capture._session._holds.waiting:
             app.insert()
             before = replicator.flush(LONG)
         os.utime(path)

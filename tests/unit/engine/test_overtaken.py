@@ -66,7 +66,7 @@ def held_listing(store):
     return asked, go_on
 
 
-def during(owner, name, monkeypatch):
+def during(owner, name):
     """Set once the method was called."""
     called, method = threading.Event(), getattr(owner, name)
 
@@ -74,14 +74,12 @@ def during(owner, name, monkeypatch):
         called.set()
         return method(*args)
 
-    monkeypatch.setattr(owner, name, call)
+    setattr(owner, name, call)
     return called
 
 
 @pytest.mark.parametrize("commits", [1, 5])
-def test_flush_names_the_txid_of_the_log_that_goes_on(
-    path, app, store, out, tmp_path, commits, monkeypatch
-):
+def test_flush_names_the_txid_of_the_log_that_goes_on(path, app, store, out, tmp_path, commits):
     """What was numbered by a cache that is older than the log has other numbers in the end:
     flush waits for it, neither returns early nor waits for a txid that will not come."""
     ahead = make_stale(path, app, store, tmp_path, commits)
@@ -89,7 +87,7 @@ def test_flush_names_the_txid_of_the_log_that_goes_on(
     with replicating(path, store) as replicator:
         assert asked.wait(LONG)
         wait_for(lambda: replicator.status().pending_segments)
-        waits = during(replicator._parts.uploader, "wait_durable", monkeypatch)
+        waits = during(replicator._engine.uploader.watermark, "wait")
         with ThreadPoolExecutor(1) as pool:
             flushed = pool.submit(replicator.flush, LONG)
             assert waits.wait(LONG)
@@ -206,7 +204,7 @@ def test_a_take_over_claims_the_log_first(path, app, other, store, out):
     assert (report.txid, report.generation, data) == (head.txid + 1, head.generation, image)
     told = metadata_of(store, head.txid + 1)
     assert told["kind"] == "catch-up"
-    assert told["reason"].startswith("the log is taken over from process ")
+    assert told["reason"].startswith("the archive is taken over from process ")
     assert metadata_of(store, taken.txid)["reason"].startswith("taken over from process ")
 
 
@@ -248,7 +246,7 @@ def test_a_take_over_that_was_interrupted_goes_on(path, app, other, store, out, 
         head = holder.flush(LONG)
     store.go_away("snapshots/0")
     with replicating(path, store, take_over=True) as replicator:
-        wait_for(lambda: replicator._parts.cache.get(Fact.CLAIM))
+        wait_for(lambda: replicator._engine.cache.get(Fact.CLAIM))
         with pytest.raises(NotDurable):
             replicator.flush(0.05)
     store.come_back()

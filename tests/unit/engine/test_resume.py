@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from replicator.engine import resume as join
-from replicator.engine.resume import hash_image, new_generation
+from replicator.engine.generation import new_generation
+from replicator.engine.resume import hash_image
 from replicator.errors import Cancelled, StoreUnavailable
 from replicator.format.page_hashes import PageHashes
 from replicator.store.base import ObjectInfo

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from replicator import cli
+from replicator.engine.health import MIRRORED
 from replicator.errors import NotDurable
-from replicator.replicator import MIRRORED
 from replicator.sidecar.control_client import ask
 from tests.helpers.control import answering
 from tests.helpers.files import FullFiles
@@ -165,12 +165,13 @@ def capture_stuck(rig):
     """The thread that looks at the log hangs in a system call; nothing ever failed."""
     rig.limits = IMPATIENT
     rig.follow()
-    session = rig.replicator._parts.pipeline.session
+    session = rig.replicator._engine.capture._session
     entered, go_on = threading.Event(), rig.gate()
 
     def hanging(requests):
         entered.set()
         assert go_on.wait(LONG)
+        return ()
 
     session.serve_snapshots, session.poll_interval = hanging, 0.0
     assert entered.wait(LONG)

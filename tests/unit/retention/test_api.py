@@ -19,8 +19,8 @@ def work(keeping, at_ms):
 
 def keeping_of(replicator):
     """What the thread drives, without the thread."""
-    replicator._parts.keeper.stop()
-    return replicator._parts.keeper._keeping
+    replicator._engine.keeper.stop()
+    return replicator._engine.keeper._keeping
 
 
 def commits(app, replicator, count):
@@ -62,17 +62,16 @@ def test_nothing_is_merged_or_pruned_unless_wanted(path):
     store = HookedStore()
     with App(path), replicating(path, store, keep=False) as replicator:
         replicator.flush(LONG)
-        assert replicator._parts.keeper is None
+        assert replicator._engine.keeper is None
         assert replicator.status().retention_error is None
 
 
-def test_trouble_with_the_past_is_in_the_status(path, monkeypatch):
+def test_trouble_with_the_past_is_in_the_status(path):
     """And does not make the present unhealthy."""
-    monkeypatch.setattr("replicator.retention.worker.TICK", 0.001)
-    monkeypatch.setattr("replicator.retention.worker.BEGIN_MS", 0)
+    limits = {"retention": {"tick": 0.001, "begin_ms": 0}}
     store = HookedStore()
     store.go_away("merged/")
-    with App(path) as app, replicating(path, store) as replicator:
+    with App(path) as app, replicating(path, store, limits=limits) as replicator:
         replicator.flush(LONG)
         commits(app, replicator, 2)
         wait_for(lambda: replicator.status().retention_error is not None)
@@ -86,7 +85,7 @@ def test_segments_that_left_the_cache_are_fetched(tmp_path, path):
     with App(path) as app, replicating(path, store) as replicator:
         replicator.flush(LONG)
         commits(app, replicator, 5)
-        replicator._parts.cache.trim(0)
+        replicator._engine.cache.trim(0)
         work(keeping_of(replicator), now_ms() + HOUR)
         assert keys(store, MERGES)
         assert len(store.keys("get")) >= 4

@@ -9,16 +9,26 @@ from replicator.archive.index import PinnedPoint
 from replicator.archive.records import pin
 from replicator.errors import AccessDenied, StoreUnavailable
 from replicator.format.object_header import parse_metadata
-from replicator.model import Kind, Retention
-from replicator.retention import worker as module
+from replicator.model import Cause, Kind, Retention
+from replicator.retention.limits import RetentionLimits
 from replicator.retention.merge import MergeSource
 from replicator.retention.worker import Keeper
 from replicator.store.retry import RetryPolicy
+from replicator.system.scheduler import Scheduler
+from tests.helpers.mail import ReadableMailbox
 from tests.helpers.random_archives import restorable
 from tests.helpers.replication import HookedStore, wait_for
 from tests.helpers.retention import DAY, HOUR, KEYS, MINUTE, SECOND
 
 FOREVER = Retention(every_transaction=inf)
+QUICK = RetryPolicy(first=0.001)
+
+
+@pytest.fixture
+def scheduler():
+    scheduler = Scheduler()
+    yield scheduler
+    scheduler.stop()
 
 
 @pytest.fixture
@@ -171,7 +181,7 @@ def test_a_foreign_object_at_the_key_of_a_merge(aged):
 
 def test_damage_is_told_and_not_merged(aged):
     """The guard hears of it; the damaged segment stays what it is, and the others too."""
-    told = []
+    mailbox = ReadableMailbox()
     for _ in range(5):
         aged.insert(1)
         aged.wait(SECOND)
@@ -179,11 +189,11 @@ def test_damage_is_told_and_not_merged(aged):
     body, info = bytearray(aged.store.get(key)), aged.store.head(key)
     body[len(body) // 2] ^= 4
     aged.store.put(key, bytes(body), metadata=info.metadata, if_absent=False)
-    keeping = aged.keeping(rules=FOREVER, on_trouble=told.append)
+    keeping = aged.keeping(rules=FOREVER, mailbox=mailbox)
     aged.wait(HOUR)
     keeping.begin(aged.now_ms)
     aged.keep(keeping)
-    assert key in told[0]
+    assert key in str(mailbox.of(Cause.SOURCE_DAMAGED)[0])
     assert aged.keys("merged/") == []
     assert len(aged.keys("wal/")) == 6
 
@@ -208,41 +218,39 @@ def test_a_clock_that_jumped_ahead_deletes_nothing(aged):
 class TestThread:
     """The thread around the steps."""
 
-    def test_failures_make_it_wait_and_are_told(self, aged, spied, monkeypatch):
+    def test_failures_make_it_wait_and_are_told(self, aged, spied, scheduler):
         """It tries again later, and forgets the failure when it succeeds."""
-        monkeypatch.setattr(module, "RETENTION_RETRIES", RetryPolicy(first=0.001))
-        monkeypatch.setattr(module, "TICK", 0.001)
-        keeping = aged.keeping(store=spied, rules=FOREVER)
+        keeping = aged.keeping(store=spied, rules=FOREVER, retries=QUICK, tick=0.001)
         for _ in range(3):
             aged.insert(1)
         keeping.begin(aged.now_ms)
         aged.wait(HOUR)
         spied.go_away()
-        keeper = Keeper(keeping, lambda: aged.now_ms)
+        keeper = Keeper(keeping, lambda: aged.now_ms, scheduler)
         keeper.start()
-        wait_for(lambda: keeper.waits is not None)
-        assert "away" in keeper.waits
-        assert isinstance(keeper.trouble, StoreUnavailable)
+        wait_for(lambda: keeper.health.error is not None)
+        assert isinstance(keeper.health.error, StoreUnavailable)
         spied.come_back()
-        wait_for(lambda: keeper.waits is None)
+        wait_for(lambda: keeper.health.error is None)
         wait_for(lambda: aged.keys("merged/1/"))
         keeper.stop()
 
-    def test_a_defect_never_ends_it(self, aged, monkeypatch):
+    def test_a_defect_never_ends_it(self, aged, scheduler):
         """Whatever goes wrong is said; the replicator is not harmed."""
-        monkeypatch.setattr(module, "RETENTION_RETRIES", RetryPolicy(first=0.001))
-        keeping = aged.keeping()
         calls = []
 
-        def step(now_ms):
-            calls.append(now_ms)
-            raise ZeroDivisionError("a defect")
+        class Broken:
+            limits = RetentionLimits(retries=QUICK)
+            refused = ""
 
-        keeper = Keeper(keeping, lambda: 0)
-        monkeypatch.setattr(type(keeping), "step", lambda self, now_ms: step(now_ms))
+            def step(self, now_ms):
+                calls.append(now_ms)
+                raise ZeroDivisionError("a defect")
+
+        keeper = Keeper(Broken(), lambda: 0, scheduler)
         keeper.start()
         wait_for(lambda: len(calls) > 2)
-        assert "defect" in keeper.waits
+        assert "a defect" in str(keeper.health.error)
         keeper.stop()
         keeper.stop()
 
@@ -278,10 +286,9 @@ def test_the_past_is_thinned_while_nothing_is_appended(aged, spied):
     assert keeping.metrics.get("pruned_bytes") > 0
 
 
-def test_a_merge_that_would_fetch_too_much_is_not_made(aged, spied, monkeypatch):
+def test_a_merge_that_would_fetch_too_much_is_not_made(aged, spied):
     """What is not in the cache any more costs downloads; segments stay what they are."""
-    monkeypatch.setattr(module, "FETCH_BYTES", 100)
-    keeping = aged.keeping(store=spied, rules=FOREVER)
+    keeping = aged.keeping(store=spied, rules=FOREVER, fetch_bytes=100)
     keeping.step(aged.now_ms)
     busy(aged, keeping, 50, every=10 * SECOND)
     aged.wait(2 * HOUR)
@@ -302,7 +309,7 @@ def test_what_cannot_be_merged_is_known_from_then_on(aged):
     aged.insert(1)
     aged.wait(2 * HOUR)
     keeping = aged.keeping(rules=FOREVER)
-    keeping.appended = lambda since: []
+    keeping.segments.appended = lambda since: []
     keeping.begin(aged.now_ms)
     aged.keep(keeping)
     assert aged.keys("merged/1/") == [KEYS.merged(1, 2, 3), KEYS.merged(1, 6, 8)]
@@ -315,7 +322,7 @@ def test_half_a_cache_is_no_source(aged, spied):
     keeping.step(aged.now_ms)
     busy(aged, keeping, 12, every=MINUTE)
     last = aged.appended(0)[-1]
-    keeping.cached = lambda *_: [MergeSource("gone", 3, 3, lambda: b"")]
+    keeping.segments.cached = lambda *_: [MergeSource("gone", 3, 3, lambda: b"")]
     aged.wait(2 * HOUR)
     aged.keep(keeping)
     assert aged.keys("merged/2/")
@@ -328,8 +335,8 @@ def test_a_log_that_somebody_else_went_on_with_is_listed_again(aged):
     keeping = aged.keeping(rules=FOREVER)
     keeping.step(aged.now_ms)
     busy(aged, keeping, 50, every=10 * SECOND)
-    known = keeping.appended
-    keeping.appended = lambda since: [i for i in known(since) if i.first > aged.txid - 1]
+    known = keeping.segments.appended
+    keeping.segments.appended = lambda since: [i for i in known(since) if i.first > aged.txid - 1]
     aged.insert(1)
     aged.insert(1)
     for _ in range(3):

@@ -44,7 +44,7 @@ def test_every_request_has_its_answer(served, app):
 
 def test_errors_come_back_as_what_they_are(served, app):
     """Class, message, hint, code and values cross the socket."""
-    served._parts.uploader.die(NotDurable("not today", hint="tomorrow", code="late", txid=7))
+    served._engine.uploader.end(NotDurable("not today", hint="tomorrow", code="late", txid=7))
     app.insert()
     with pytest.raises(NotDurable, match="not today") as caught:
         ask(served.config.cache, {"command": "flush", "timeout": LONG})

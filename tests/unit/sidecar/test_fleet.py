@@ -11,7 +11,7 @@ import pytest
 from replicator import restore
 from replicator.archive.keys import Keys
 from replicator.config.file import ConfigFile
-from replicator.engine.resume import Joiner
+from replicator.engine.resume import Resume
 from replicator.engine.shared import JOINS
 from replicator.errors import AlreadyRunning, ConfigError, NotDurable, NotRunning, StoreUnavailable
 from replicator.sidecar.control_client import ask
@@ -345,20 +345,20 @@ def test_one_database_needs_no_further_threads(file):
 def test_no_more_databases_join_at_once_than_allowed(file, monkeypatch):
     """Five hundred databases must not take five hundred snapshots at once."""
     now, most, lock = [0], [0], threading.Lock()
-    real = Joiner.join
+    real = Resume.join
 
-    def join(joiner, *args):
+    def join(resume, *args):
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
         try:
             time.sleep(0)  # let another thread run
-            return real(joiner, *args)
+            return real(resume, *args)
         finally:
             with lock:
                 now[0] -= 1
 
-    monkeypatch.setattr(Joiner, "join", join)
+    monkeypatch.setattr(Resume, "join", join)
     with started(fleet_of(file(*(f"{n}.db" for n in range(12))))) as fleet:
         assert ended(fleet) == []
     assert most[0] <= JOINS

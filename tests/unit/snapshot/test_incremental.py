@@ -30,6 +30,7 @@ from replicator.snapshot.multipart import Differs, Piece, copied_from, cut
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.stream import ship_snapshot
 from replicator.sqlite.live import LiveDatabase
+from replicator.system.mailbox import Wanted
 from tests.helpers.replication import LONG, App, HookedStore, image_of, replicating, restored
 
 GENERATION = "01900000-0000-7000-8000-000000000001"
@@ -282,7 +283,7 @@ def test_a_large_tail_is_fetched_in_steps(shop):
     shop.store.calls.clear()
     tail = tail_of(shop.store, key(1), source.info.size, ask=64)
     assert shop.store.keys("get") == [key(1)] * 3  # these, the seek table, the trailer
-    assert (tail.seek, tail.trailer.frames) == (source.entries, source.digests)
+    assert (tail.seek, tail.trailer.blocks) == (source.entries, source.digests)
     assert len(source.entries) == len(source.digests) > 20
 
 
@@ -453,7 +454,7 @@ def test_a_replicator_copies(busy, shop, tmp_path):
 def test_a_snapshot_against_damage_copies_nothing(busy, shop):
     """The guard asks for it because stored bytes are not what was written."""
     busy.flush(LONG)
-    busy._parts._fresh_snapshot()
+    busy._engine.mailbox.ask(Wanted.WHOLE_SNAPSHOT).result(LONG)
     assert shop.store.keys("copy_part") == []
     assert busy.metrics.snapshot()["snapshots"] == 2
 

@@ -1,4 +1,4 @@
-"""Snapshots: when one is due, how it is streamed, and what a failure leaves behind."""
+"""Snapshots: how they are streamed, and what a failure leaves behind."""
 
 import json
 
@@ -15,36 +15,15 @@ from replicator.format.page_hashes import PageHashes
 from replicator.format.snapshot_blocks import compress_block
 from replicator.format.zstd import decompress_frame
 from replicator.model import Kind
-from replicator.snapshot.limits import SnapshotLimits, SnapshotRule
+from replicator.snapshot.limits import SnapshotLimits
 from replicator.snapshot.multipart import Differs
 from replicator.snapshot.resume import Unfinished
-from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
 from replicator.snapshot.stream import ship_snapshot
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.replication import App, image_of
 
 KEY = "app.db/snapshots/x.sqlite.zst"
 GENERATION = "01900000-0000-7000-8000-000000000001"
-
-
-@pytest.mark.parametrize(
-    ("age", "log_bytes", "due"),
-    [
-        (3599, 10**9, False),  # too soon, however much
-        (3600, 51, True),  # an hour, and the log is more than half
-        (3600, 50, False),  # not more than half
-        (86399, 1, False),
-        (86400, 1, True),  # a day, and there were commits
-        (86400, 0, False),  # an idle database makes none
-        (10**9, 0, False),
-    ],
-)
-def test_when_a_snapshot_is_due(age, log_bytes, due):
-    """Interval, log ratio and greatest age, at their bounds."""
-    facts = SnapshotFacts(txid=3, at_ms=1000, size=100)
-    assert due is snapshot_due(
-        facts, at_ms=1000 + age * 1000, log_bytes=log_bytes, rule=SnapshotRule()
-    )
 
 
 @pytest.fixture

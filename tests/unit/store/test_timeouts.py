@@ -2,15 +2,19 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from replicator.errors import ObjectMissing, StoreUnavailable
+from replicator.model import Cause
 from replicator.store.memory import MemoryStore
 from replicator.store.timeouts import SLOWEST_LINK, TimedStore
 from replicator.system.scheduler import Scheduler
 from replicator.testing import FaultyStore
 from replicator.testing.faulty import hanging
+from tests.helpers.mail import ReadableMailbox
+from tests.helpers.replication import wait_for
 
 LONG = 60.0
 
@@ -38,34 +42,45 @@ def inner():
     return FaultyStore(MemoryStore())
 
 
-def test_a_call_that_hangs_is_told_once(alarms, inner):
-    """It is overdue while it waits, reported once, and forgotten at its end."""
-    told, heard = [], threading.Event()
+@pytest.fixture
+def mailbox():
+    return ReadableMailbox()
 
-    def tell(error):
-        told.append(error)
-        heard.set()
 
-    store = TimedStore(inner, tell, alarms=alarms, patience=0.02)
+@pytest.fixture
+def timed(mailbox, alarms):
+    """Makes timed stores, which share a scheduler, as those of a process do."""
+    return partial(_timed, mailbox, alarms)
+
+
+def _timed(mailbox, alarms, inner, **options):
+    return TimedStore(inner, mailbox, alarms, **options)
+
+
+def test_a_call_that_hangs_is_reported_once(inner, timed, mailbox, caplog):
+    """While it lasts it is overdue; reported and logged once, however long it lasts; forgotten
+    when it ends."""
+    store = timed(inner, patience=0.02)
     hang = hanging()
     inner.script("get", hang)
     store.put("a", b"x")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.get, "a")
-        assert heard.wait(LONG)
-        assert isinstance(store.overdue, StoreUnavailable)
+        wait_for(lambda: mailbox.reported)
+        assert isinstance(store.health.error, StoreUnavailable)
         assert (store.overdue.operation, store.overdue.key) == ("get", "a")
         hang.released.set()
         assert waiting.result(LONG) == b"x"
-    assert store.overdue is None
+    assert store.health.error is None
     store.close()
-    assert len(told) == 1
+    assert [incident.cause for incident in mailbox.reported] == [Cause.STORE_SLOW]
+    assert caplog.text.count("no answer from memory://") == 1
 
 
-def test_the_longest_wait_is_the_one_that_counts(alarms, inner):
+def test_the_longest_wait_is_the_one_that_counts(inner, timed):
     """Of several calls the oldest is named, with its age."""
     clock, hang = Clock(), hanging()
-    store = TimedStore(inner, lambda error: None, alarms=alarms, patience=5.0, now=clock)
+    store = timed(inner, patience=5.0, now=clock)
     inner.script("head", hang, times=2)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(store.head, "old")
@@ -95,10 +110,10 @@ def test_the_longest_wait_is_the_one_that_counts(alarms, inner):
     ],
     ids=["put", "part", "get"],
 )
-def test_a_large_body_may_take_its_time(alarms, inner, call):
+def test_a_large_body_may_take_its_time(inner, call, timed):
     """A slow link is no outage: bytes on their way count."""
     clock, hang = Clock(), hanging()
-    store = TimedStore(inner, lambda error: None, alarms=alarms, patience=5.0, now=clock)
+    store = timed(inner, patience=5.0, now=clock)
     for name in ("put", "put_part", "get"):
         inner.script(name, hang)
     with ThreadPoolExecutor(1) as pool:
@@ -113,9 +128,9 @@ def test_a_large_body_may_take_its_time(alarms, inner, call):
     store.close()
 
 
-def test_answers_and_errors_pass_unchanged(alarms, inner):
+def test_answers_and_errors_pass_unchanged(inner, timed):
     """Every call of a store; nothing is overdue afterwards."""
-    store = TimedStore(inner, lambda error: None, alarms=alarms)
+    store = timed(inner)
     store.put("p/a", b"abc", metadata={"n": "1"})
     assert store.get("p/a", 1, 1) == b"b"
     assert store.head("p/a").metadata == {"n": "1"}
@@ -134,12 +149,12 @@ def test_answers_and_errors_pass_unchanged(alarms, inner):
     store.close()
 
 
-def test_it_can_be_closed_without_ever_being_used(alarms, inner):
+def test_it_can_be_closed_without_ever_being_used(inner, timed):
     """No thread was started, none is waited for."""
-    TimedStore(inner, lambda error: None, alarms=alarms).close()
+    timed(inner).close()
 
 
-def test_pages_of_a_listing_are_watched_one_by_one(alarms):
+def test_pages_of_a_listing_are_watched_one_by_one(timed):
     """A listing that hangs at its second page is noticed there."""
     clock = Clock()
     released, entered = threading.Event(), threading.Event()
@@ -152,7 +167,7 @@ def test_pages_of_a_listing_are_watched_one_by_one(alarms):
             released.wait(LONG)
             yield from found
 
-    store = TimedStore(Slow(), lambda error: None, alarms=alarms, patience=5.0, now=clock)
+    store = timed(Slow(), patience=5.0, now=clock)
     store.put("a", b"")
     store.put("b", b"")
     with ThreadPoolExecutor(1) as pool:

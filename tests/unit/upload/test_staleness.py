@@ -1,17 +1,18 @@
 """A pause so long that a key which was taken is free again: nothing is appended there."""
 
-import threading
-
 import pytest
 
 from replicator.archive.keys import Keys
 from replicator.errors import Fenced
 from replicator.metrics import Metrics
+from replicator.model import Cause
+from replicator.system.limiter import CapacityLimiter
 from replicator.upload import staleness as freshness
 from replicator.upload.limits import UploadLimits
 from replicator.upload.staleness import LONGEST, Freshness, read_clocks
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, content
+from tests.helpers.mail import ReadableMailbox
 from tests.helpers.replication import LONG, wait_for
 
 KEYS = Keys("app.db")
@@ -36,7 +37,12 @@ def clocks():
 
 
 @pytest.fixture
-def idle_uploader(store, cache, clocks):
+def mailbox():
+    return ReadableMailbox()
+
+
+@pytest.fixture
+def idle_uploader(store, cache, mailbox, clocks):
     """An uploader with one durable segment and nothing to do."""
     idle_uploader = Uploader(
         store,
@@ -44,20 +50,15 @@ def idle_uploader(store, cache, clocks):
         cache,
         Metrics(),
         UploadLimits(keep_bytes=1 << 30),
-        on_log_lost=lost.set,
-        on_overtaken=[].append,
-        on_damage=[].append,
+        mailbox,
+        CapacityLimiter(1),
         clocks=clocks,
     )
-    lost.clear()
     add(cache, 1)
     idle_uploader.start()
-    idle_uploader.wait_durable(1, LONG)
+    idle_uploader.watermark.wait(1, LONG)
     yield idle_uploader
     idle_uploader.stop()
-
-
-lost = threading.Event()
 
 
 def others_went_on(store, *, merged=True, deleted=True):
@@ -76,7 +77,7 @@ def test_steady_appends_ask_nothing(store, cache, idle_uploader, clocks):
         store.calls.clear()
         add(cache, txid)
         idle_uploader.wake()
-        idle_uploader.wait_durable(txid, LONG)
+        idle_uploader.watermark.wait(txid, LONG)
         assert store.calls == [("put", KEYS.wal(txid))]
 
 
@@ -88,7 +89,7 @@ def test_after_a_pause_the_log_is_looked_at_first(store, cache, idle_uploader, c
     add(cache, 2)
     idle_uploader.wake()
     with pytest.raises(Fenced, match="process 7 on web-2"):
-        idle_uploader.wait_durable(2, LONG)
+        idle_uploader.watermark.wait(2, LONG)
     assert store.keys("put") == [KEYS.wal(1)]
 
 
@@ -99,20 +100,22 @@ def test_after_a_pause_our_log_goes_on(store, cache, idle_uploader, clocks):
         store.calls.clear()
         add(cache, txid)
         idle_uploader.wake()
-        idle_uploader.wait_durable(txid, LONG)
+        idle_uploader.watermark.wait(txid, LONG)
         assert (("list", KEYS.wal_dir) in store.calls) == (txid == 2)
 
 
-def test_after_a_pause_a_log_that_is_lost_is_not_gone_on_with(store, cache, idle_uploader, clocks):
+def test_after_a_pause_a_log_that_is_lost_is_not_gone_on_with(
+    store, cache, idle_uploader, mailbox, clocks
+):
     """The bucket was emptied meanwhile: told, and nothing is appended to nothing."""
     store.wipe()
     clocks.now = (LONGEST + 1, 0.0)
     add(cache, 2)
     idle_uploader.wake()
-    assert lost.wait(LONG)
-    wait_for(lambda: idle_uploader.idle)
+    wait_for(lambda: mailbox.of(Cause.ARCHIVE_LOST))
+    wait_for(lambda: idle_uploader.watermark.state.idle)
     assert store.keys("put") == [KEYS.wal(1)]
-    assert idle_uploader.durable_txid == 1
+    assert idle_uploader.watermark.txid == 1
 
 
 @pytest.mark.parametrize("merged", [True, False])
@@ -129,7 +132,7 @@ def test_an_append_that_took_too_long_is_not_believed(store, cache, idle_uploade
     add(cache, 2)
     idle_uploader.wake()
     with pytest.raises(Fenced, match="txid 9 was written by process 7 on web-2"):
-        idle_uploader.wait_durable(2, LONG)
+        idle_uploader.watermark.wait(2, LONG)
     left = [info.key for info in store.inner.list(KEYS.wal_dir)]
     assert (KEYS.wal(2) in left) == (not merged)
     assert cache.durable().last_txid == 1
@@ -146,7 +149,7 @@ def test_a_slow_append_of_our_own_is_durable(store, cache, idle_uploader, clocks
     for txid in (2, 3):
         add(cache, txid)
         idle_uploader.wake()
-        idle_uploader.wait_durable(txid, LONG)
+        idle_uploader.watermark.wait(txid, LONG)
     assert store.get(KEYS.wal(3)) == content(3, 3)
 
 

@@ -23,11 +23,16 @@ class Lying(MemoryStore):
 def ask(tmp_path, cache):
     """Ask whether a store is to be trusted; how many requests that took."""
 
-    def ask(store, *, anew=False, **settings):
+    def ask(store, *, anew=False, allow_unsafe_store=False, **settings):
         spied = HookedStore(store)
         try:
             require_conditional_put(
-                config_for(tmp_path / "app.db", **settings), spied, spied, cache, anew=anew
+                config_for(tmp_path / "app.db", **settings).address,
+                spied,
+                spied,
+                cache,
+                allow_unsafe=allow_unsafe_store,
+                anew=anew,
             )
         finally:
             assert all(key.startswith(PROBES) for _, key in spied.calls)
@@ -59,7 +64,9 @@ def test_the_proof_outlives_the_process(ask, memory_store, cache, tmp_path):
     ask(memory_store)
     with Cache.open(cache.directory) as later:
         config = config_for(tmp_path / "app.db")
-        require_conditional_put(config, None, None, later, anew=False)  # or it would ask nobody
+        require_conditional_put(
+            config.address, None, None, later, allow_unsafe=False, anew=False
+        )  # or it would ask nobody
 
 
 def test_a_store_that_lies_is_refused_each_time(ask):
@@ -114,7 +121,8 @@ def test_a_bucket_that_forbids_deletes_is_fine(tmp_path, cache, error):
             raise error
 
     store.before = before
-    require_conditional_put(config_for(tmp_path / "app.db"), store, store, cache, anew=False)
+    address = config_for(tmp_path / "app.db").address
+    require_conditional_put(address, store, store, cache, allow_unsafe=False, anew=False)
     assert [info.key.startswith(PROBES) for info in store.inner.list("")] == [True]
     assert cache.get(Fact.STORE_CHECK)
 
@@ -125,7 +133,7 @@ def test_trouble_is_no_verdict(tmp_path, cache):
     store.go_away()
     config = config_for(tmp_path / "app.db")
     with pytest.raises(StoreUnavailable):
-        require_conditional_put(config, store, store, cache, anew=False)
+        require_conditional_put(config.address, store, store, cache, allow_unsafe=False, anew=False)
     assert cache.get(Fact.STORE_CHECK) is None
 
 

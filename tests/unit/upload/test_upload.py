@@ -9,35 +9,26 @@ from replicator.cache.cache import Cache
 from replicator.cache.records import Status
 from replicator.errors import AccessDenied, Fenced, NotDurable, ReplicatorError, StoreUnavailable
 from replicator.metrics import Metrics
-from replicator.model import Kind
+from replicator.model import Cause, Kind
 from replicator.store.retry import RetryPolicy
+from replicator.system.limiter import CapacityLimiter
 from replicator.upload.limits import UploadLimits
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, commit, content, record
 from tests.helpers.files import FailingFiles
+from tests.helpers.mail import ReadableMailbox
 from tests.helpers.replication import LONG, HookedStore, wait_for
 
 QUICK = RetryPolicy(first=0.001, cap=0.002, deadline=None)
 
 
-class Lost(list):
-    """What the uploader told: that the log is lost or somebody else's, and which cached
-    segments are damaged."""
-
-    def __init__(self):
-        self.damaged, self.overtaken = [], []
-
-    def __call__(self):
-        self.append(True)
-
-
 @pytest.fixture
-def lost():
+def mailbox():
     """Records the reports of the uploader."""
-    return Lost()
+    return ReadableMailbox()
 
 
-def uploader_of(store, cache, lost, **limits):
+def uploader_of(store, cache, mailbox, **limits):
     """Retries are quick; ``limits`` are fields of UploadLimits."""
     return Uploader(
         store,
@@ -45,9 +36,8 @@ def uploader_of(store, cache, lost, **limits):
         cache,
         Metrics(),
         UploadLimits(transient=QUICK, refused=QUICK, **{"keep_bytes": 1 << 30} | limits),
-        on_log_lost=lost,
-        on_overtaken=lost.overtaken.append,
-        on_damage=lost.damaged.append,
+        mailbox,
+        CapacityLimiter(1),
     )
 
 
@@ -58,9 +48,9 @@ def upload_limits():
 
 
 @pytest.fixture
-def uploader(store, cache, lost, upload_limits):
+def uploader(store, cache, mailbox, upload_limits):
     """An uploader that the test starts."""
-    uploader = uploader_of(store, cache, lost, **upload_limits)
+    uploader = uploader_of(store, cache, mailbox, **upload_limits)
     yield uploader
     uploader.stop()
 
@@ -83,20 +73,20 @@ def test_segments_go_one_by_one_and_the_watermark_has_no_hole(store, cache, uplo
     def before(method, name):
         if method != "put":
             return
-        marks.append((name, uploader.durable_txid))
+        marks.append((name, uploader.watermark.txid))
         if fails.get(name, 0):
             fails[name] -= 1
             raise StoreUnavailable("not now")
 
     store.before = before
     uploader.start()
-    uploader.wait_durable(9, LONG)
+    uploader.watermark.wait(9, LONG)
     assert marks == [(key(1), 0), *[(key(4), 3)] * 4, (key(5), 4), *[(key(9), 8)] * 2]
     assert appended(store) == [1, 4, 5, 9]
     assert store.get(key(5)) == content(5, 8)
     assert store.head(key(5)).metadata["kind"] == "segment"
     assert cache.durable().last_txid == 9
-    assert uploader.failing is None
+    assert uploader.health.error is None
 
 
 def test_a_second_append_never_begins_beside_the_first(store, cache, uploader):
@@ -115,12 +105,12 @@ def test_a_second_append_never_begins_beside_the_first(store, cache, uploader):
     add(cache, 2)
     uploader.wake()
     with pytest.raises(NotDurable):
-        uploader.wait_durable(2, 0.05)
+        uploader.watermark.wait(2, 0.05)
     assert store.keys("put") == [key(1)]
-    assert not uploader.idle
+    assert not uploader.watermark.state.idle
     go_on.set()
-    uploader.wait_durable(2, LONG)
-    wait_for(lambda: uploader.idle)
+    uploader.watermark.wait(2, LONG)
+    wait_for(lambda: uploader.watermark.state.idle)
 
 
 def test_what_is_not_durable_is_named(store, cache, uploader):
@@ -129,15 +119,15 @@ def test_what_is_not_durable_is_named(store, cache, uploader):
     add(cache, 2, 5)
     store.go_away()
     uploader.start()
-    wait_for(lambda: uploader.failing is not None)
+    wait_for(lambda: uploader.health.error is not None)
     with pytest.raises(NotDurable, match=r"5 transaction.*txid 5.*memory://.*store is away"):
-        uploader.wait_durable(5, 0.01)
+        uploader.watermark.wait(5, 0.01)
     uploader.stop()
     with pytest.raises(NotDurable, match="before the end"):
-        uploader.wait_durable(5, LONG)
+        uploader.watermark.wait(5, LONG)
 
 
-def test_a_refusal_is_retried_until_it_recovers(store, cache, uploader):
+def test_a_refusal_is_retried_until_it_recovers(store, cache, uploader, mailbox):
     """403 in the middle: credentials come back, and the log goes on."""
     refuse = threading.Event()
     refuse.set()
@@ -150,12 +140,12 @@ def test_a_refusal_is_retried_until_it_recovers(store, cache, uploader):
     add(cache, 1)
     uploader.start()
     wait_for(lambda: cache.pending()[0].delivery.attempts > 2)
-    assert isinstance(uploader.failing, AccessDenied)
-    assert uploader.newest_failure[1] == "expired"
+    assert isinstance(uploader.health.error, AccessDenied)
+    assert str(mailbox.newest.error) == "expired"
     assert cache.pending()[0].delivery.last_error == "expired"
-    assert uploader.dead is None
+    assert not uploader.watermark.state.ended
     refuse.clear()
-    uploader.wait_durable(1, LONG)
+    uploader.watermark.wait(1, LONG)
 
 
 def test_a_lost_answer_is_settled_by_reading_back(store, cache, uploader):
@@ -169,7 +159,7 @@ def test_a_lost_answer_is_settled_by_reading_back(store, cache, uploader):
     for txid in (1, 2):
         add(cache, txid)
     uploader.start()
-    uploader.wait_durable(2, LONG)
+    uploader.watermark.wait(2, LONG)
     assert appended(store) == [1, 2]
     assert store.keys("put") == [key(1), key(1), key(2), key(2)]
 
@@ -181,7 +171,7 @@ def test_foreign_bytes_fence_for_good(store, cache, uploader, metadata):
     told = {"sha256": "00" * 32, "writer": "somebody else", "host": "process 7 on web-2"}
     add(cache, 1)
     uploader.start()
-    uploader.wait_durable(1, LONG)
+    uploader.watermark.wait(1, LONG)
     store.inner.put(key(2), b"foreign", metadata=told if metadata else None)
     for txid in (2, 3):
         add(cache, txid)
@@ -190,15 +180,15 @@ def test_foreign_bytes_fence_for_good(store, cache, uploader, metadata):
         Fenced,
         match=r"process 7 on web-2 \(writer somebody else\) at 20" if metadata else "unknown name",
     ):
-        uploader.wait_durable(3, LONG)
-    assert isinstance(uploader.dead, Fenced)
-    assert isinstance(uploader.failing, Fenced)
+        uploader.watermark.wait(3, LONG)
+    assert uploader.watermark.state.ended
+    assert isinstance(uploader.health.error, Fenced)
     assert store.inner.get(key(2)) == b"foreign"
     assert appended(store) == [1, 2]
-    uploader.wait_durable(1, 0)  # what was acknowledged stays so
+    uploader.watermark.wait(1, 0)  # what was acknowledged stays so
     uploader.wake()
     with pytest.raises(Fenced):
-        uploader.wait_durable(2, LONG)
+        uploader.watermark.wait(2, LONG)
     assert appended(store) == [1, 2]
 
 
@@ -207,7 +197,7 @@ def test_own_bytes_without_metadata_are_known_by_their_hash(store, cache, upload
     add(cache, 1)
     store.inner.put(key(1), content(1))
     uploader.start()
-    uploader.wait_durable(1, LONG)
+    uploader.watermark.wait(1, LONG)
 
 
 # ----------------------------------------------------------------------- large objects
@@ -227,7 +217,7 @@ def test_a_large_segment_goes_in_parts(store, cache, uploader):
     """Parts of one size, published in one step, byte for byte and with its metadata."""
     data, made = large(cache)
     uploader.start()
-    uploader.wait_durable(1, LONG)
+    uploader.watermark.wait(1, LONG)
     assert store.inner.get(key(1)) == data
     assert store.head(key(1)).metadata == made.metadata
     assert len(store.keys("put_part")) == 10
@@ -237,7 +227,7 @@ def test_a_large_segment_goes_in_parts(store, cache, uploader):
 
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_multipart_upload_resumes_from_what_the_store_confirms(
-    store, cache, tmp_path, lost, restart
+    store, cache, tmp_path, mailbox, restart
 ):
     """Parts that the store has are not sent again, after a failure and after a restart."""
     data, _ = large(cache)
@@ -247,9 +237,9 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
             raise StoreUnavailable("gone in the middle")
 
     store.before = before
-    first = uploader_of(store, cache, lost, **SMALL)
+    first = uploader_of(store, cache, mailbox, **SMALL)
     first.start()
-    wait_for(lambda: first.failing is not None)
+    wait_for(lambda: first.health.error is not None)
     if restart:
         first.stop()
         cache.close()
@@ -260,9 +250,9 @@ def test_a_multipart_upload_resumes_from_what_the_store_confirms(
     sent = len(store.keys("put_part"))
     second = first
     if restart:
-        second = uploader_of(store, cache, lost, **SMALL)
+        second = uploader_of(store, cache, mailbox, **SMALL)
         second.start()
-    second.wait_durable(1, LONG)
+    second.watermark.wait(1, LONG)
     second.stop()
     assert store.inner.get(key(1)) == data
     if restart:
@@ -282,7 +272,7 @@ def test_a_part_of_another_size_is_sent_again(store, cache, uploader):
     cache.progress(1, upload_id, 10)
     cache.failed(1, "stopped here", 0)
     uploader.start()
-    uploader.wait_durable(1, LONG)
+    uploader.watermark.wait(1, LONG)
     assert store.inner.get(key(1)) == data
     assert len(store.keys("put_part")) == 9
 
@@ -295,7 +285,7 @@ def test_a_vanished_upload_starts_over(store, cache, uploader):
     cache.progress(1, "long gone", 10)
     cache.failed(1, "stopped here", 0)
     uploader.start()
-    uploader.wait_durable(1, LONG)
+    uploader.watermark.wait(1, LONG)
     assert store.inner.get(key(1)) == data
     assert len(store.keys("begin_upload")) == 1
 
@@ -311,7 +301,7 @@ def test_a_lost_answer_of_the_publication_is_settled(store, cache, uploader):
 
     store.after = after
     uploader.start()
-    uploader.wait_durable(1, LONG)
+    uploader.watermark.wait(1, LONG)
     assert store.inner.get(key(1)) == data
 
 
@@ -326,42 +316,42 @@ def acknowledge(store, cache, *txids):
         cache.uploaded(txid, 1)
 
 
-def test_an_empty_cache_asks_the_store_nothing(store, cache, uploader, lost):
+def test_an_empty_cache_asks_the_store_nothing(store, cache, uploader, mailbox):
     """Nothing acknowledged, nothing to compare; idle costs no request."""
     uploader.start()
-    wait_for(lambda: uploader.idle)
-    uploader.wait_durable(0, LONG)
+    wait_for(lambda: uploader.watermark.state.idle)
+    uploader.watermark.wait(0, LONG)
     assert store.calls == []
-    assert lost == []
+    assert not mailbox.reported
 
 
-def test_a_store_that_holds_our_log_costs_two_requests(store, cache, uploader, lost):
+def test_a_store_that_holds_our_log_costs_two_requests(store, cache, uploader, mailbox):
     """One listing from the newest object on and one HEAD of it."""
     acknowledge(store, cache, 1, 2, 3)
-    uploader = uploader_of(store, cache, lost)
-    assert uploader.durable_txid == 3
+    uploader = uploader_of(store, cache, mailbox)
+    assert uploader.watermark.txid == 3
     uploader.start()
     add(cache, 4)
     uploader.wake()
-    uploader.wait_durable(4, LONG)
+    uploader.watermark.wait(4, LONG)
     uploader.stop()
     assert [method for method, _ in store.calls] == ["list", "head", "put"]
-    assert lost == []
+    assert not mailbox.reported
 
 
-def test_our_own_unacknowledged_object_is_no_stranger(store, cache, uploader, lost):
+def test_our_own_unacknowledged_object_is_no_stranger(store, cache, uploader, mailbox):
     """The process died between the PUT and its answer: the object after the head is ours."""
     acknowledge(store, cache, 1)
     made = add(cache, 2)
     store.inner.put(made.key, content(2), metadata={"sha256": made.sha256})
     uploader.start()
-    uploader.wait_durable(2, LONG)
-    assert lost == []
-    assert uploader.dead is None
+    uploader.watermark.wait(2, LONG)
+    assert not mailbox.reported
+    assert not uploader.watermark.state.ended
 
 
 @pytest.mark.parametrize("pending", [True, False])
-def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, lost, pending):
+def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, mailbox, pending):
     """Somebody else went on where we stopped: nothing is appended before it was decided how to
     go on, and whoever waits gets the reason."""
     theirs = list(bucket.store.list(bucket.keys.wal_dir))[1]
@@ -370,75 +360,75 @@ def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, 
     store.inner.put(key(2), bucket.store.get(theirs.key), metadata=foreign.metadata)
     if pending:
         add(cache, 2)
-    uploader = uploader_of(store, cache, lost)
+    uploader = uploader_of(store, cache, mailbox)
     uploader.start()
-    wait_for(lambda: lost.overtaken)
+    wait_for(lambda: mailbox.of(Cause.OVERTAKEN))
     uploader.wake()
     with pytest.raises(NotDurable, match="another writer holds the log"):
-        uploader.wait_durable(2, 0.1)
-    assert uploader.failing is lost.overtaken[0]
-    uploader.die(lost.overtaken[0])
+        uploader.watermark.wait(2, 0.1)
+    assert uploader.health.error is mailbox.of(Cause.OVERTAKEN)[0].error
+    uploader.end(mailbox.of(Cause.OVERTAKEN)[0].error)
     with pytest.raises(Fenced, match="txid 2 was written by writer"):
-        uploader.wait_durable(2, LONG)
+        uploader.watermark.wait(2, LONG)
     uploader.stop()
     assert store.keys("put") == []
 
 
-def test_a_foreign_object_without_metadata_is_named_by_its_header(store, cache, bucket, lost):
+def test_a_foreign_object_without_metadata_is_named_by_its_header(store, cache, bucket, mailbox):
     """Who holds the log is read from the object itself where the store keeps no metadata."""
     theirs = list(bucket.store.list(bucket.keys.wal_dir))[1]
     acknowledge(store, cache, 1)
     store.inner.put(key(2), bucket.store.get(theirs.key))
-    uploader = uploader_of(store, cache, lost)
+    uploader = uploader_of(store, cache, mailbox)
     uploader.start()
-    wait_for(lambda: lost.overtaken)
-    assert "00000000-0000-0000-0000-000000000001" in str(lost.overtaken[0])
+    wait_for(lambda: mailbox.of(Cause.OVERTAKEN))
+    assert "00000000-0000-0000-0000-000000000001" in str(mailbox.of(Cause.OVERTAKEN)[0].error)
     uploader.stop()
 
 
-def test_another_object_in_the_place_of_our_newest_fences(store, cache, lost):
+def test_another_object_in_the_place_of_our_newest_fences(store, cache, mailbox):
     """The bucket was emptied and somebody else got as far as we were."""
     acknowledge(store, cache, 1)
     store.inner.delete(key(1))
     store.inner.put(key(1), b"foreign", metadata={"sha256": "11" * 32})
-    uploader = uploader_of(store, cache, lost)
+    uploader = uploader_of(store, cache, mailbox)
     uploader.start()
-    wait_for(lambda: lost.overtaken)
-    assert "a writer of unknown name" in str(lost.overtaken[0])
+    wait_for(lambda: mailbox.of(Cause.OVERTAKEN))
+    assert "a writer of unknown name" in str(mailbox.of(Cause.OVERTAKEN)[0].error)
     uploader.stop()
 
 
-def test_a_store_that_lost_the_log_gets_nothing_until_it_is_begun_anew(store, cache, lost):
+def test_a_store_that_lost_the_log_gets_nothing_until_it_is_begun_anew(store, cache, mailbox):
     """What waits belongs to a log that is gone: it is held until reload()."""
     acknowledge(store, cache, 1, 2)
     add(cache, 3)
     store.wipe()
-    uploader = uploader_of(store, cache, lost)
+    uploader = uploader_of(store, cache, mailbox)
     uploader.start()
-    wait_for(lambda: lost)
+    wait_for(lambda: mailbox.of(Cause.ARCHIVE_LOST))
     with pytest.raises(NotDurable):
-        uploader.wait_durable(3, 0.05)
+        uploader.watermark.wait(3, 0.05)
     assert store.keys("put") == []
     uploader.reload()
     uploader.wake()
-    uploader.wait_durable(3, LONG)
+    uploader.watermark.wait(3, LONG)
     uploader.stop()
-    assert lost == [True]
+    assert len(mailbox.of(Cause.ARCHIVE_LOST)) == 1
 
 
-def test_a_store_that_is_away_at_the_start_is_asked_again(store, cache, lost):
+def test_a_store_that_is_away_at_the_start_is_asked_again(store, cache, mailbox):
     """The check is repeated until it is answered; nothing is appended before."""
     acknowledge(store, cache, 1)
     add(cache, 2)
     store.go_away()
-    uploader = uploader_of(store, cache, lost)
+    uploader = uploader_of(store, cache, mailbox)
     uploader.start()
     wait_for(lambda: len(store.keys("list")) > 3)
-    assert isinstance(uploader.failing, StoreUnavailable)
+    assert isinstance(uploader.health.error, StoreUnavailable)
     assert store.keys("put") == []
     store.come_back()
-    uploader.wait_durable(2, LONG)
-    assert uploader.failing is None
+    uploader.watermark.wait(2, LONG)
+    assert uploader.health.error is None
     uploader.stop()
 
 
@@ -450,14 +440,14 @@ def test_a_log_that_is_taken_over_is_not_compared(store, cache, uploader):
     add(cache, 2)
     uploader.wake()
     with pytest.raises(NotDurable):
-        uploader.wait_durable(3, 0.05)
+        uploader.watermark.wait(3, 0.05)
     assert store.calls == []
     cache.drop_pending()
     marker = commit(cache, content(3), record(3, kind=Kind.GENERATION))
     store.inner.put(Keys("app.db").snapshot(3, marker.generation), b"its snapshot")
     uploader.reload()
     uploader.wake()
-    uploader.wait_durable(3, LONG)
+    uploader.watermark.wait(3, LONG)
     assert appended(store) == [1, 2, 3]
 
 
@@ -487,10 +477,10 @@ def test_a_ledger_in_trouble_is_survived(store, cache, uploader, monkeypatch, na
     uploader.start()
     add(cache, 1)
     uploader.wake()
-    uploader.wait_durable(1, LONG)
+    uploader.watermark.wait(1, LONG)
     add(cache, 2)
     uploader.wake()
-    uploader.wait_durable(2, LONG)
+    uploader.watermark.wait(2, LONG)
     assert failures == []
     assert appended(store) == [1, 2]
     assert {r.delivery.status for r in cache.records()} == {Status.UPLOADED}
@@ -500,7 +490,7 @@ class DiskTrouble(ReplicatorError):
     pass
 
 
-def test_a_real_full_disk_under_the_ledger_is_survived(tmp_path, store, lost):
+def test_a_real_full_disk_under_the_ledger_is_survived(tmp_path, store, mailbox):
     """Through the file seam: whichever of the next calls fails, it gets there."""
     for at in range(1, 25):
         files = FailingFiles(at=0)
@@ -508,23 +498,23 @@ def test_a_real_full_disk_under_the_ledger_is_survived(tmp_path, store, lost):
         fresh = HookedStore()
         with Cache.open(directory, files) as cache:
             add(cache, 1)
-            uploader = uploader_of(fresh, cache, lost, keep_bytes=0)
+            uploader = uploader_of(fresh, cache, mailbox, keep_bytes=0)
             files.at = len(files.log) + at
             uploader.start()
-            uploader.wait_durable(1, LONG)
+            uploader.watermark.wait(1, LONG)
             uploader.stop()
 
 
-def test_a_damaged_segment_is_never_sent(store, cache, uploader, lost):
+def test_a_damaged_segment_is_never_sent(store, cache, uploader, mailbox):
     """The cache's file is not what was captured: the store does not get it."""
     made = add(cache, 1)
     path = next((cache.directory / "segments").iterdir())
     path.write_bytes(b"x" * made.size)
     uploader.start()
-    wait_for(lambda: uploader.failing is not None)
-    assert "damaged" in str(uploader.failing)
+    wait_for(lambda: uploader.health.error is not None)
+    assert "damaged" in str(uploader.health.error)
     assert appended(store) == []
-    assert set(lost.damaged) == {1}
+    assert {incident.txid for incident in mailbox.of(Cause.SEGMENT_DAMAGED)} == {1}
 
 
 @small_parts
@@ -534,7 +524,7 @@ def test_a_damaged_large_segment_is_never_sent(store, cache, uploader):
     path = next((cache.directory / "segments").iterdir())
     path.write_bytes(b"x" * 95)
     uploader.start()
-    wait_for(lambda: uploader.failing is not None or appended(store))
+    wait_for(lambda: uploader.health.error is not None or appended(store))
     assert appended(store) == []
 
 
@@ -547,19 +537,19 @@ def test_a_defect_ends_the_thread_loudly(store, cache, uploader):
     store.before = before
     add(cache, 1)
     uploader.start()
-    with pytest.raises(ReplicatorError, match="defect in the upload thread"):
-        uploader.wait_durable(1, LONG)
-    assert uploader.dead is not None
+    with pytest.raises(ReplicatorError, match="unexpected error in the upload thread"):
+        uploader.watermark.wait(1, LONG)
+    assert uploader.watermark.state.ended
 
 
 def test_the_first_death_counts(uploader):
     """die() twice: the first reason is the reason."""
     first = Fenced("first")
-    uploader.die(first)
-    uploader.die(Fenced("second"))
-    assert uploader.dead is first
+    uploader.end(first)
+    uploader.end(Fenced("second"))
+    assert uploader.health.error is first
     with pytest.raises(Fenced, match="first"):
-        uploader.wait_durable(1, None)
+        uploader.watermark.wait(1, None)
 
 
 def test_a_segment_that_was_dropped_is_not_sent(store, cache, uploader, monkeypatch):
@@ -575,7 +565,7 @@ def test_a_segment_that_was_dropped_is_not_sent(store, cache, uploader, monkeypa
 
     monkeypatch.setattr(cache, "next_pending", drop)
     uploader.start()
-    wait_for(lambda: uploader.idle)
+    wait_for(lambda: uploader.watermark.state.idle)
     assert store.keys("put") == []
 
 
@@ -589,5 +579,5 @@ def test_an_answer_about_a_dropped_segment_moves_nothing(store, cache, uploader)
 
     store.after = after
     uploader.start()
-    wait_for(lambda: store.keys("put") and uploader.idle)
-    assert uploader.durable_txid == 0
+    wait_for(lambda: store.keys("put") and uploader.watermark.state.idle)
+    assert uploader.watermark.txid == 0

@@ -31,57 +31,91 @@ from replicator.metrics import Metrics
 from replicator.model import DatabaseState, Kind
 from replicator.store.retry import RetryPolicy
 from replicator.system import clock
+from replicator.system.files import Files
+from replicator.system.mailbox import Mailbox, Request, Wanted
+from replicator.system.scheduler import Scheduler
+from replicator.upload.watermark import Watermark
 from replicator.verify import drill as drill_module
-from replicator.verify import monitor as guard_module
 from replicator.verify.latest import _require_link, verify_latest
-from replicator.verify.monitor import Guard, Levers
+from replicator.verify.monitor import DrillRule, Monitor
 from tests.helpers.replication import HookedStore, wait_for
 
 KEYS = Keys("app.db")
 LONG = 60
+AT_ONCE = 0.01  # seconds until failed work runs again
+
+
+class CountingWatermark(Watermark):
+    """Each round of the monitor reads it."""
+
+    reads = 0
+
+    @property
+    def txid(self):
+        self.reads += 1
+        return super().txid
 
 
 class Rig:
-    """A guard over a bucket whose replicator is played by the test."""
+    """A monitor over a bucket; the test plays the thread that answers its requests."""
 
-    def __init__(self, bucket, tmp_path, **options):
+    def __init__(self, bucket, tmp_path, **rule):
         self.bucket = bucket
         self.store = HookedStore(bucket.store)
         self.metrics = Metrics()
         self.asked = []
-        self.durable = bucket.txid
+        self.watermark = CountingWatermark("memory://", bucket.txid)
         self.snapshot = self.start_over = lambda: None
-        levers = Levers(
-            lambda: self.durable,
-            lambda: self._ask("snapshot"),
-            lambda reason: self._ask("generation"),
-        )
-        self.guard = Guard(
-            self.store, KEYS, levers, self.metrics, scratch=tmp_path / "scratch", **options
+        self.scheduler = Scheduler("monitor")
+        self.monitor = Monitor(
+            self.store,
+            KEYS,
+            self.watermark,
+            AnsweringMailbox(self._answer),
+            self.metrics,
+            DrillRule(again=AT_ONCE, **rule),
+            self.scheduler,
+            scratch=tmp_path / "scratch",
+            files=Files(),
         )
 
-    def _ask(self, what):
-        self.asked.append(what)
-        done = self.snapshot if what == "snapshot" else self.start_over
+    def _answer(self, request):
+        whole = request.wanted is Wanted.WHOLE_SNAPSHOT
+        self.asked.append("snapshot" if whole else "generation")
+        done = self.snapshot if whole else self.start_over
         done()
-        self.durable = self.bucket.txid
-        return self.durable
+        self.watermark.change(durable_txid=self.bucket.txid)
+        return self.bucket.txid
+
+    def stop(self):
+        self.monitor.stop()
+        self.scheduler.stop()
 
     def __enter__(self):
-        self.guard.start()
+        self.monitor.start()
         return self
 
     def __exit__(self, *exc):
-        self.guard.stop()
+        self.stop()
 
     def outcomes(self):
         return [each.outcome for each in list_records(self.bucket.store, KEYS)]
 
 
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch):
-    """What is tried again is tried again soon."""
-    monkeypatch.setattr(guard_module, "BACKGROUND_RETRY", 0.01)
+class AnsweringMailbox(Mailbox):
+    """Answers each request at once."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self._answer = answer
+
+    def ask(self, wanted, reason=""):
+        request = Request(wanted, reason)
+        try:
+            request.set_result(self._answer(request))
+        except Exception as error:  # noqa: BLE001 - as the thread would
+            request.set_exception(error)
+        return request
 
 
 def spoil(store, key):
@@ -166,7 +200,7 @@ def test_a_sound_present_needs_no_repair(bucket, tmp_path):
     add_record(bucket.store, KEYS, DAMAGED, 5, 1000, {})
     with Rig(bucket, tmp_path) as rig:
         wait_for(lambda: REPAIRED in rig.outcomes())
-        answer = rig.guard.suspect("a doubt").result(LONG)
+        answer = rig.monitor.suspect("a doubt").result(LONG)
     assert (answer.action, answer.txid, answer.reason) == ("none", 17, "a doubt")
     assert (rig.asked, rig.metrics.get("repairs")) == ([], 0)
     assert unresolved_failure(list_records(bucket.store, KEYS)) is None
@@ -180,9 +214,9 @@ def test_a_snapshot_is_tried_first(bucket, tmp_path):
     rig = Rig(bucket, tmp_path)
     rig.snapshot = bucket.snapshot
     with rig:
-        answer = rig.guard.suspect("verify found damage").result(LONG)
+        answer = rig.monitor.suspect("verify found damage").result(LONG)
     assert (answer.action, rig.asked, rig.metrics.get("repairs")) == ("snapshot", ["snapshot"], 1)
-    assert rig.guard.trouble is None
+    assert rig.monitor.health.error is None
     assert verify_latest(bucket.store, "app.db") == bucket.txid
 
 
@@ -192,7 +226,7 @@ def test_where_a_snapshot_does_not_do_a_generation_is_begun(bucket, tmp_path):
     rig = Rig(bucket, tmp_path)
     rig.start_over = bucket.start_generation
     with rig:
-        answer = rig.guard.suspect("x").result(LONG)
+        answer = rig.monitor.suspect("x").result(LONG)
     assert (answer.action, rig.asked) == ("generation", ["snapshot", "generation"])
     assert answer.txid == bucket.txid == 18
 
@@ -204,11 +238,11 @@ def test_what_nothing_mends_is_trouble_and_is_tried_again(bucket, tmp_path):
     rig = Rig(bucket, tmp_path)
     with rig:
         with pytest.raises(DamageError):
-            rig.guard.suspect("x").result(LONG)
-        wait_for(lambda: rig.guard.trouble is not None)
+            rig.monitor.suspect("x").result(LONG)
+        wait_for(lambda: rig.monitor.health.error is not None)
         bucket.store.put(key, body, if_absent=False)
         wait_for(lambda: REPAIRED in rig.outcomes())
-    assert rig.guard.trouble is None
+    assert rig.monitor.health.error is None
 
 
 def test_an_object_that_vanishes_for_good_is_trouble_too(bucket, tmp_path):
@@ -223,22 +257,21 @@ def test_an_object_that_vanishes_for_good_is_trouble_too(bucket, tmp_path):
     rig.store.before = before
     rig.start_over = bucket.start_generation
     with rig:
-        assert rig.guard.suspect("x").result(LONG).action == "generation"
+        assert rig.monitor.suspect("x").result(LONG).action == "generation"
 
 
-def test_a_store_that_is_away_only_delays(bucket, tmp_path, monkeypatch):
+def test_a_store_that_is_away_only_delays(bucket, tmp_path):
     """The notes are read, and the repair made, once it is back."""
-    monkeypatch.setattr(guard_module, "MONITOR_RETRIES", RetryPolicy(deadline=0.0))
-    rig = Rig(bucket, tmp_path)
+    rig = Rig(bucket, tmp_path, retries=RetryPolicy(deadline=0.0))
     rig.store.go_away()
     with rig:
         with pytest.raises(StoreUnavailable):
-            rig.guard.suspect("x").result(LONG)
+            rig.monitor.suspect("x").result(LONG)
         rig.store.come_back()
         wait_for(lambda: REPAIRED in rig.outcomes())
 
 
-def test_a_defect_does_not_end_the_guard(bucket, tmp_path):
+def test_a_defect_does_not_end_the_monitor(bucket, tmp_path):
     """Whoever asked is told; the next one is served."""
     rig = Rig(bucket, tmp_path)
     spoil(bucket.store, last_segment(bucket))
@@ -248,8 +281,8 @@ def test_a_defect_does_not_end_the_guard(bucket, tmp_path):
 
     rig.snapshot = broken
     with rig:
-        with pytest.raises(ReplicatorError, match="defect in the guard"):
-            rig.guard.suspect("x").result(LONG)
+        with pytest.raises(ReplicatorError, match="unexpected error in the monitor"):
+            rig.monitor.suspect("x").result(LONG)
         rig.snapshot, rig.start_over = (lambda: None), bucket.start_generation
         wait_for(lambda: REPAIRED in rig.outcomes())
 
@@ -266,23 +299,23 @@ def test_stopping_ends_what_is_under_way(bucket, tmp_path):
             raise StoreUnavailable("away")
 
     rig.store.before = before
-    rig.guard.start()
-    request = rig.guard.suspect("x")
+    rig.monitor.start()
+    request = rig.monitor.suspect("x")
     inside.wait(LONG)
-    ending = threading.Thread(target=rig.guard.stop)
+    ending = threading.Thread(target=rig.stop)
     ending.start()
-    rig.guard._stopping.wait(LONG)
+    rig.monitor._stopping.wait(LONG)
     go.set()
     ending.join(LONG)
     with pytest.raises(Cancelled):
         request.result(LONG)
     with pytest.raises(Cancelled):
-        rig.guard.suspect("too late").result(LONG)
+        rig.monitor.suspect("too late").result(LONG)
 
 
-def test_a_guard_that_was_never_started_can_be_stopped(bucket, tmp_path):
+def test_a_monitor_that_was_never_started_can_be_stopped(bucket, tmp_path):
     """Stopping a monitor that never started has no effect."""
-    Rig(bucket, tmp_path).guard.stop()
+    Rig(bucket, tmp_path).stop()
 
 
 # --------------------------------------------------------------------------------- drills
@@ -294,17 +327,16 @@ def test_the_first_drill_comes_at_once_and_an_idle_database_is_left_in_peace(buc
     rig = Rig(bucket, tmp_path, interval=0.001, bandwidth=0)
     (tmp_path / "scratch" / "left-over").mkdir(parents=True)
     with rig:
-        wait_for(lambda: rig.guard.proven is not None)
+        wait_for(lambda: rig.monitor.proven is not None)
         wait_for(lambda: not list((tmp_path / "scratch").iterdir()))
         calls = len(rig.store.calls)
-        rounds = []
-        rig.guard._levers = Levers(lambda: rounds.append(1) or rig.durable, None, None)
-        wait_for(lambda: len(rounds) > 20)
+        reads = rig.watermark.reads
+        wait_for(lambda: rig.watermark.reads > reads + 20)
         assert len(rig.store.calls) == calls
         bucket.insert()
         bucket.cut()
-        rig.durable = bucket.txid
-        wait_for(lambda: rig.guard.proven.txid == bucket.txid)
+        rig.watermark.change(durable_txid=bucket.txid)
+        wait_for(lambda: rig.monitor.proven.txid == bucket.txid)
     assert rig.metrics.get("drills") == 2
     assert rig.metrics.get("last_verified_txid") == bucket.txid
     assert rig.outcomes() == [PROVEN, PROVEN]
@@ -313,11 +345,9 @@ def test_the_first_drill_comes_at_once_and_an_idle_database_is_left_in_peace(buc
 def test_nothing_is_drilled_before_something_is_durable(bucket, tmp_path):
     """Nor is anything repaired."""
     rig = Rig(bucket, tmp_path, interval=0.001)
-    rig.durable = 0
-    rounds = []
-    rig.guard._levers = Levers(lambda: rounds.append(1) or 0, None, None)
+    rig.watermark.change(durable_txid=0)
     with rig:
-        wait_for(lambda: len(rounds) > 20)
+        wait_for(lambda: rig.watermark.reads > 20)
     assert rig.metrics.get("drills") == 0
 
 
@@ -326,8 +356,8 @@ def test_the_newest_proof_in_the_bucket_is_known_at_the_start(bucket, tmp_path):
     add_record(bucket.store, KEYS, PROVEN, 12, clock.now_ms(), {})
     rig = Rig(bucket, tmp_path, interval=3600)
     with rig:
-        wait_for(lambda: rig.guard.proven is not None)
-    assert rig.guard.proven.txid == 12
+        wait_for(lambda: rig.monitor.proven is not None)
+    assert rig.monitor.proven.txid == 12
     assert rig.store.calls == [("list", "app.db/proofs/")]
 
 
@@ -337,8 +367,8 @@ def test_a_drill_that_fails_leads_to_a_repair(bucket, tmp_path):
     rig = Rig(bucket, tmp_path, interval=0.001)
     rig.start_over = bucket.start_generation
     with rig:
-        wait_for(lambda: rig.guard.proven is not None)
-    assert rig.guard.proven.txid == bucket.txid == 18
+        wait_for(lambda: rig.monitor.proven is not None)
+    assert rig.monitor.proven.txid == bucket.txid == 18
     assert rig.asked == ["snapshot", "generation"]
     assert rig.outcomes() == [FAILED, REPAIRED, PROVEN]
     assert rig.metrics.get("failed_drills") == 1
@@ -350,7 +380,7 @@ def test_a_drill_without_room_is_no_trouble_of_the_backup(bucket, tmp_path, monk
     rig = Rig(bucket, tmp_path, interval=0.001)
     with rig:
         wait_for(lambda: rig.metrics.get("failed_drills") > 1)
-    assert (rig.asked, rig.guard.trouble, rig.outcomes()) == ([], None, [])
+    assert (rig.asked, rig.monitor.health.error, rig.outcomes()) == ([], None, [])
 
 
 # ---------------------------------------------------------------------------------- links

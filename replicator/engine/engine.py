@@ -1,0 +1,298 @@
+"""The engine of one replicator: makes its stages, wires them, and runs them.
+
+Owns: the stages and their start and stop, from the time the replicator starts until it stops. A
+stage gets values and resources, never another stage that comes after it. Refuses: to open or close
+the resources that it is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+
+from replicator._version import __version__
+from replicator.archive.keys import Keys
+from replicator.cache.cache import Cache
+from replicator.cache.quota import CacheQuota
+from replicator.capture.segmenter import Author
+from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.capture_thread import CaptureThread
+from replicator.engine.context import Context
+from replicator.engine.health import CacheFigures, Observations, export, fold
+from replicator.engine.incidents import OpenIncidents, StoreFailures
+from replicator.engine.limits import Limits
+from replicator.engine.resume import Resume
+from replicator.engine.sessions import Sessions
+from replicator.engine.shared import SharedResources
+from replicator.engine.wakeups import Wakeups
+from replicator.errors import Cancelled, LocalIOError, NotDurable, ReplicatorError
+from replicator.metrics import Metrics
+from replicator.model import Cause, Health, Incident, Position, Repair, ReplicationStatus
+from replicator.retention.api import keeper_for
+from replicator.retention.segments import CachedSegments
+from replicator.retention.worker import Keeper
+from replicator.store.base import Store
+from replicator.store.retry import Clock, RetryingStore
+from replicator.store.timeouts import TimedStore
+from replicator.system import clock
+from replicator.system.files import Files
+from replicator.system.host import process_label
+from replicator.system.mailbox import Mailbox, Wanted
+from replicator.system.paths import wal_path
+from replicator.upload.uploader import Uploader
+from replicator.verify.monitor import DrillRule, Monitor
+
+PROGRAM = f"replicator {__version__}"
+
+
+class Engine:
+    """Exists only while a replicator runs. Any thread may call its methods."""
+
+    def __init__(
+        self,
+        config: SqliteReplicatorConfig,
+        limits: Limits,
+        store: Store,
+        metrics: Metrics,
+        files: Files,
+        shared: SharedResources,
+    ) -> None:
+        self._config = config
+        self._limits = limits
+        self._metrics = metrics
+        self._ending = threading.Event()
+        self._contents = CacheFigures()
+        self.mailbox = Mailbox()
+        self.cache = Cache.open(config.cache, files, limits.cache)
+        self.store = TimedStore(store, self.mailbox, shared.alarms, patience=limits.answer_patience)
+        context = self._context(files)
+        endpoint = shared.endpoint(config.address)
+        self.uploader = Uploader(
+            self.store,
+            context.keys,
+            self.cache,
+            metrics,
+            limits.upload,
+            self.mailbox,
+            endpoint.appends,
+        )
+        self.monitor = self._monitor(context, shared)
+        self.keeper = self._keeper(shared) if config.keep else None
+        self.capture = self._capture_thread(context, shared)
+
+    def _context(self, files: Files) -> Context:
+        config, limits = self._config, self._limits
+        patient = RetryingStore(
+            self.store,
+            limits.snapshot_retries,
+            Clock(sleep=self._pause),
+            on_failure=StoreFailures(self.mailbox).report,
+        )
+        return Context(
+            database=config.database,
+            address=config.address,
+            limits=limits,
+            author=Author(self.cache.writer, PROGRAM, process_label()),
+            store=self.store,
+            patient=patient,
+            keys=Keys(config.address.prefix),
+            cache=self.cache,
+            mailbox=self.mailbox,
+            metrics=self._metrics,
+            files=files,
+            allow_unsafe_store=config.allow_unsafe_store,
+        )
+
+    def _monitor(self, context: Context, shared: SharedResources) -> Monitor:
+        config = self._config
+        return Monitor(
+            self.store,
+            context.keys,
+            self.uploader.watermark,
+            self.mailbox,
+            self._metrics,
+            DrillRule(interval=config.drill_interval, bandwidth=config.drill_bandwidth),
+            shared.scheduler,
+            scratch=_scratch(config, self.cache),
+            files=context.files,
+        )
+
+    def _keeper(self, shared: SharedResources) -> Keeper:
+        return keeper_for(
+            self._config,
+            self.store,
+            CachedSegments(self.cache, self.uploader.watermark),
+            self._metrics,
+            self.mailbox,
+            shared.scheduler,
+            self._limits.retention,
+            created_by=PROGRAM,
+            pause=self._pause,
+        )
+
+    def _capture_thread(self, context: Context, shared: SharedResources) -> CaptureThread:
+        config, endpoint = self._config, shared.endpoint(self._config.address)
+        quota = CacheQuota(
+            self.cache,
+            self._metrics,
+            self.mailbox,
+            max_bytes=config.max_cache_bytes,
+            level=config.compression_level,
+            created_by=PROGRAM,
+        )
+        incidents = OpenIncidents()
+        if config.take_over:
+            incidents.add(Incident(Cause.TAKE_OVER))
+        sessions = Sessions(context, quota, self.uploader.watermark, endpoint.joins)
+        return CaptureThread(
+            context,
+            Resume(context, sessions, self.uploader, incidents),
+            incidents,
+            self.uploader,
+            self.monitor,
+            quota,
+            Wakeups(config.database, shared.file_watcher, self.mailbox, self._limits.loop),
+            joins=endpoint.joins,
+            captures=shared.captures,
+            busy_timeout=config.busy_timeout,
+        )
+
+    def _pause(self, seconds: float) -> None:
+        if self._ending.wait(seconds):
+            raise Cancelled("the replicator stops")
+
+    def start(self) -> None:
+        """Returns once the database is followed, or waited for; raises if it cannot be."""
+        self.uploader.start(held=self._config.take_over)
+        self.capture.start()
+        self.monitor.start()
+        if self.keeper is not None:
+            self.keeper.start()
+
+    def stop(self) -> None:
+        self._ending.set()
+        if self.keeper is not None:
+            self.keeper.stop()
+        self.monitor.stop()
+        self.capture.stop()
+        self.uploader.stop()
+        self.cache.close()
+        self.store.stop()
+
+    @property
+    def failed(self) -> ReplicatorError | None:
+        return self.capture.failed
+
+    # --------------------------------------------------------------------------- requests
+
+    def flush(self, timeout: float | None, *, snapshot: bool) -> Position:
+        """Every transaction committed before the call is durable when it returns."""
+        until = _until(timeout)
+        txid = self._make_durable(until)
+        if snapshot:
+            self.snapshot(_left(until))
+        head = self.cache.head()
+        return Position(head.generation if head else "", txid)
+
+    def _make_durable(self, until: float | None) -> int:
+        """The txid of the durable state, in the archive as it is numbered now."""
+        watermark = self.uploader.watermark
+        while True:
+            numbering = watermark.state.numbering
+            txid = self._result(self.mailbox.ask(Wanted.CAPTURE), until, "captured")
+            if watermark.wait(txid, _left(until), numbering):
+                return txid
+
+    def snapshot(self, timeout: float | None) -> int:
+        """Txid of a snapshot of the newest state, once it is in the store."""
+        request = self.mailbox.ask(Wanted.SNAPSHOT)
+        return self._result(request, _until(timeout), "stored as a snapshot")
+
+    def _result(self, request: Future[int], until: float | None, done: str) -> int:
+        try:
+            return request.result(_left(until))
+        except FutureTimeout as error:
+            reason = self.uploader.health.error
+            raise NotDurable(
+                f"not everything was {done} in time" + (f": {reason}" if reason else ""),
+                hint="nothing is lost; try again, or look at the status",
+            ) from error
+
+    def repair(self, timeout: float | None, reason: str) -> Repair:
+        try:
+            return self.monitor.suspect(reason).result(timeout)
+        except FutureTimeout as error:
+            raise NotDurable(
+                "could not verify the newest transaction within the timeout",
+                hint="the verification continues; look at the status",
+            ) from error
+
+    # ----------------------------------------------------------------------------- status
+
+    def status(self, *, running: bool) -> ReplicationStatus:
+        refusal = self._read_cache()
+        metrics = self._metrics.snapshot()  # before the errors that explain its counters
+        status = fold(
+            Observations(
+                database=str(self._config.database),
+                url=self._config.address.url,
+                running=running,
+                now_ms=clock.now_ms(),
+                window=self._limits.health_window,
+                unseen=time.monotonic() - self.capture.wakeups.looked,
+                capture=self.capture.health,
+                upload=self.uploader.watermark.state,
+                store=self.store.health,
+                cache=Health("refusing" if refusal else "readable", refusal),
+                monitor=self.monitor.health,
+                retention=self.keeper.health if self.keeper is not None else None,
+                newest=self.mailbox.newest,
+                contents=self._contents,
+                session=self.capture.figures,
+                metrics=metrics,
+                proven=self.monitor.proven,
+                unsaved_bytes=_unsaved_bytes(self._config.database, self._contents),
+            )
+        )
+        export(status, self._contents.used_bytes, self._metrics)
+        return status
+
+    def _read_cache(self) -> LocalIOError | None:
+        """Reads the contents of the cache; the error of a disk that refuses, if it does."""
+        try:
+            self._contents = CacheFigures(
+                self.cache.pending(), self.cache.head(), self.cache.usage()
+            )
+        except LocalIOError as refusal:
+            return refusal
+        return None
+
+
+def _scratch(config: SqliteReplicatorConfig, cache: Cache) -> Path:
+    """A directory that no other replicator uses."""
+    if config.drill_scratch is None:
+        return config.cache / "scratch"
+    return Path(config.drill_scratch).expanduser() / f"replicator-{cache.writer}"
+
+
+def _unsaved_bytes(database: Path, contents: CacheFigures) -> int:
+    """Size of the database with its WAL, if nothing of it is in the bucket yet."""
+    if contents.head is not None:
+        return 0
+    total = 0
+    for path in (database, wal_path(database)):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+def _until(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())

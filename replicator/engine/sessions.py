@@ -1,0 +1,111 @@
+"""Makes sessions: from an open database and a proved position to one that follows the WAL.
+
+Owns: the parts that all sessions of a replicator share. Refuses: to prove the position; see
+:mod:`.resume`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from replicator.cache.quota import CacheQuota
+from replicator.cache.records import Fact
+from replicator.capture.holds import WalHolds
+from replicator.capture.reader import WalReader
+from replicator.capture.segmenter import Head, Segmenter
+from replicator.engine.context import Context
+from replicator.engine.examine import Examiner
+from replicator.engine.rounds import CaptureRounds
+from replicator.engine.session import Session
+from replicator.format.page_hashes import PageHashes
+from replicator.model import WalPosition
+from replicator.snapshot.base import Sources
+from replicator.snapshot.resume import Unfinished
+from replicator.snapshot.take import SnapshotTaker
+from replicator.snapshot.worker import Snapshots
+from replicator.sqlite.live import Hold, LiveDatabase
+from replicator.system import clock
+from replicator.system.limiter import CapacityLimiter
+from replicator.upload.watermark import Watermark
+
+
+class Sessions:
+    """Used by the capture thread alone. ``limiter`` bounds the snapshots of this process that
+    are under way at once."""
+
+    def __init__(
+        self, context: Context, quota: CacheQuota, watermark: Watermark, limiter: CapacityLimiter
+    ) -> None:
+        self._context = context
+        self._quota = quota
+        self._watermark = watermark
+        self._limiter = limiter
+        self._bases = Sources(context.patient)
+        self.unfinished = Unfinished(context.cache, context.store, context.keys)
+
+    @staticmethod
+    def identity_of(database: LiveDatabase) -> str:
+        """Device and inode of the database file, as the ledger remembers them."""
+        return json.dumps(database.identity)
+
+    def segmenter(self, hashes: PageHashes, head: Head) -> Segmenter:
+        """Makes the objects that follow ``head``."""
+        context = self._context
+        return Segmenter(
+            context.author,
+            context.keys,
+            hashes,
+            head,
+            context.limits.capture,
+            clock_ms=clock.now_ms,
+        )
+
+    def open(
+        self,
+        database: LiveDatabase,
+        hold: Hold,
+        segmenter: Segmenter,
+        position: WalPosition,
+        *,
+        anchored: bool = True,
+    ) -> Session:
+        """Follow the WAL from ``position``, which ``hold`` protects. ``StoreUnsafe``."""
+        context, limits = self._context, self._context.limits
+        context.check_store()
+        context.cache.put(Fact.DATABASE, self.identity_of(database))
+        reader = WalReader(database.wal, position, limits.capture, anchored=anchored)
+        holds = WalHolds(database, reader, hold, context.metrics, limits.capture)
+        rounds = CaptureRounds(
+            limits, reader, holds, segmenter, context.cache, self._quota, context.metrics
+        )
+        return Session(
+            limits,
+            database,
+            reader,
+            holds,
+            rounds,
+            Examiner(database, reader, holds, segmenter, limits),
+            self._snapshots(),
+            context.cache,
+        )
+
+    def _snapshots(self) -> Snapshots:
+        context, limits = self._context, self._context.limits
+        taker = SnapshotTaker(
+            context.database.name,
+            context.patient,
+            context.keys,
+            self.unfinished,
+            self._bases,
+            self._watermark,
+            limits.snapshot,
+        )
+        return Snapshots(
+            taker,
+            limits.snapshot_rule,
+            limits.capture,
+            context.cache,
+            context.mailbox,
+            context.metrics,
+            self._limiter,
+        )
