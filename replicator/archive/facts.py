@@ -1,6 +1,6 @@
-"""What one object says about itself: kind, generation, transactions, checksums, times.
+"""The facts of one object: kind, generation, transactions, checksums, times.
 
-Owns the two sources and their rank. The metadata that the store keeps beside an object costs one
+Owns the two sources and their rank. The metadata that the store keeps with an object costs one
 HEAD and is a hint: it shows where to look. The object's own first and last bytes are the proof.
 Metadata that does not fit the object's name counts as absent. Refuses to read the payload, except
 that the SHA-256 of an object which came whole with its tail is compared.
@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from replicator.archive.index import SEGMENTS, ArchiveObject, SnapshotObject
+from replicator.errors import DamageError
 from replicator.format.envelope import (
     HEADER_LIMIT,
     TAIL_LIMIT,
@@ -76,12 +77,12 @@ class FactsReader:
         header, _ = read_header(start[:HEADER_LIMIT], item.key)
         tail = self._tail_of(item, start) if whole else self.tail(item)
         if tail.kind is not header.kind or tail.trailer.last_txid < header.first_txid:
-            raise damaged(item.key, "its trailer contradicts its header")
+            raise damaged(item.key, "its trailer contradicts its header", code="contradiction")
         return ObjectFacts.of(header, tail.trailer)
 
     def _tail_of(self, item: ArchiveObject, data: bytes) -> Tail:
         if len(data) != item.size:
-            raise damaged(item.key, "its length is not the one it was listed with")
+            raise damaged(item.key, "its length differs from its listing", code="truncated")
         tail = read_tail(data, item.size, item.key)
         assert isinstance(tail, Tail)  # ``data`` is all there is
         trailer = tail.trailer
@@ -89,7 +90,9 @@ class FactsReader:
             trailer.blocks is None  # else the sum is of the header and of the blocks' digests
             and hashlib.sha256(data[: tail.trailer_offset]).digest() != trailer.data_sha256
         ):
-            raise damaged(item.key, "the SHA-256 of its data does not match")
+            raise damaged(
+                item.key, "the SHA-256 of its data does not match", code="checksum_mismatch"
+            )
         self._tails[item.key] = tail
         return tail
 
@@ -109,7 +112,7 @@ def tail_of(store: Store, key: str, size: int, *, ask: int = TAIL_LIMIT) -> Tail
         length = min(size, wanted)
         data = store.get(key, size - length, length)
         if len(data) < length:
-            raise damaged(key, "it is shorter than its listing says")
+            raise damaged(key, "it is shorter than its listing", code="truncated")
         wanted = read_tail(data, size, key)
     return wanted
 
@@ -134,11 +137,19 @@ def fits(item: ArchiveObject, facts: ObjectFacts) -> bool:
     )
 
 
+def discontinuous(key: str, older: str) -> DamageError:
+    """The error for an object whose checksum before it differs from the one that ``older`` ends
+    with."""
+    reason = f"it does not continue {older}: the database checksums differ"
+    return damaged(key, reason, code="discontinuous")
+
+
 def require_fit(item: ArchiveObject, facts: ObjectFacts) -> None:
-    """``DamageError`` if the object is not the one its name says."""
+    """``DamageError`` if the object does not match its name."""
     if not fits(item, facts):
         raise damaged(
             item.key,
-            f"it is a {facts.kind.name.lower().replace('_', '-')} of transactions "
-            f"{facts.first_txid}…{facts.last_txid}, not what its name says",
+            f"it does not match its name: it is a {facts.kind.name.lower().replace('_', '-')} of "
+            f"transactions {facts.first_txid}…{facts.last_txid}",
+            code="other_object",
         )

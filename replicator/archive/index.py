@@ -27,8 +27,8 @@ DIVISIBLE = frozenset({Kind.SEGMENT, Kind.MERGE})
 class WalObject:
     """A segment or a merge, and the transactions ``first`` … ``last`` in it.
 
-    ``level`` is 0 in ``wal/``, else that of the merge. ``facts`` are None until the object, or
-    its metadata, was asked; ``proved`` says that they come from the object's own bytes.
+    ``level`` is 0 in ``wal/``, else that of the merge. ``facts`` are None until a request asked
+    the object or its metadata; ``proved`` is True when they come from the object's own bytes.
     """
 
     key: str
@@ -50,21 +50,21 @@ class WalObject:
 
     @property
     def at_ms(self) -> int:
-        """The time of its last commit or, until asked, when the store took it: never earlier
-        than the commit."""
+        """The time of its last commit or, until asked, the time the store took it, which is never
+        earlier than the commit."""
         return self.facts.last_ms if self.facts else self.stored_ms
 
     @property
     def divisible(self) -> bool:
-        """True if a restore can stop at any transaction inside. A merge above level 1, and every
-        kind that stands for one step, holds the newest image of each page only."""
+        """True if a restore can stop at any transaction inside. Merges above level 1, and the
+        kinds that are one step, hold only the newest image of each page."""
         if self.facts is None:
             return self.level <= EVERY_TRANSACTION
         return self.facts.kind in DIVISIBLE and self.facts.indexed
 
     @property
     def guessed(self) -> bool:
-        """True if ``last`` is what the next name suggests; there may be a hole instead."""
+        """True if ``last`` is a guess from the next name; there may be a hole instead."""
         return self.level == SEGMENTS and self.facts is None
 
     def with_facts(self, facts: ObjectFacts, *, proved: bool = False) -> WalObject:
@@ -94,7 +94,7 @@ class SnapshotObject:
 
     @property
     def at_ms(self) -> int:
-        """When it was begun or, until asked, when the store took it."""
+        """The time it was begun or, until asked, the time the store took it."""
         return self.facts.created_ms if self.facts else self.stored_ms
 
     def with_facts(self, facts: ObjectFacts, *, proved: bool = False) -> SnapshotObject:
@@ -114,7 +114,7 @@ ArchiveObject: TypeAlias = WalObject | SnapshotObject
 
 @dataclass(frozen=True)
 class Index:
-    """Everything a listing found. ``wal`` is sorted by first txid, larger objects first;
+    """The objects of an archive. ``wal`` is sorted by first txid, larger objects first;
     ``snapshots`` by txid and generation."""
 
     wal: tuple[WalObject, ...] = ()
@@ -136,8 +136,7 @@ class Index:
 
     @classmethod
     def of(cls, objects: Iterable[ArchiveObject]) -> Index:
-        """An index of freshly listed objects: the ends of segments that nobody asked are
-        guessed."""
+        """An index of freshly listed objects. Guesses the ends of the segments without facts."""
         found = list(objects)
         log = [item for item in found if isinstance(item, WalObject)]
         starts = {item.first for item in log}
@@ -154,8 +153,8 @@ class Index:
 
     @property
     def head(self) -> int:
-        """The newest txid of the log (without one: of the snapshots, else 0). A lower bound until
-        the newest segment was asked, which holds at least its first transaction."""
+        """The newest txid of the archive: of its WAL objects, else of its snapshots, else 0. A
+        lower bound until the newest segment was asked, which holds at least its first txid."""
         wal = (item.first if item.last == OPEN_END else item.last for item in self.wal)
         return max(wal if self.wal else (item.txid for item in self.snapshots), default=0)
 
@@ -171,12 +170,12 @@ class Index:
         return max((item.stored_ms for item in self.by_key.values()), default=0)
 
     def covering(self, txid: int) -> list[WalObject]:
-        """The log objects that hold ``txid``, finest first."""
+        """The WAL objects that hold ``txid``, finest first."""
         found = [item for item in self.between(txid, txid) if item.last >= txid]
         return sorted(found, key=lambda item: (item.last - item.first, item.key))
 
     def beginning(self, txid: int) -> tuple[WalObject, ...]:
-        """The log objects whose first transaction is ``txid``."""
+        """The WAL objects whose first transaction is ``txid``."""
         return self.wal[bisect_left(self._firsts, txid) : bisect_right(self._firsts, txid)]
 
     def between(self, first: int, last: int) -> tuple[WalObject, ...]:

@@ -51,7 +51,7 @@ def list_for(store: Store, keys: Keys, txid: int | None, *, complete: bool = Fal
     since = max(usable, default=0)
     complete = complete or since <= 1
     segments = list_segments(store, keys, 0 if complete else since)
-    if not segments and not complete:  # the log ends in an object that begins before
+    if not segments and not complete:  # the archive ends in an object that begins before
         complete, segments = True, list_segments(store, keys, 0)
     return Listed((*segments, *snapshots, *list_merges(store, keys)), complete)
 
@@ -76,8 +76,8 @@ def list_snapshots(store: Store, keys: Keys) -> tuple[SnapshotObject, ...]:
 
 
 def newest_segment(store: Store, keys: Keys) -> WalObject | None:
-    """The newest object in ``wal/``, searched from the newest snapshot on; None: no log. Two
-    listings, three if the log ends before that snapshot."""
+    """The newest object in ``wal/``, searched from the newest snapshot on; None: there is none.
+    Two listings, three if no segment follows that snapshot."""
     newest = max((item.txid for item in list_snapshots(store, keys)), default=0)
     found = list_segments(store, keys, newest) or list_segments(store, keys, 0)
     return found[-1] if found else None
@@ -89,7 +89,9 @@ def entries(store: Store, keys: Keys, folder: str, after: str = "") -> Iterator[
     for info in store.list(folder, start_after=after):
         name = parse(keys, info.key)
         if isinstance(name, EncryptedName):
-            raise ConfigError(f"{info.key} is encrypted, which this version cannot read")
+            raise ConfigError(
+                f"{info.key} is encrypted, which this version cannot read", code="encrypted"
+            )
         if name is not None:
             yield name, info
 

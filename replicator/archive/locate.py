@@ -44,6 +44,8 @@ def sole_database(store: Store) -> str:
         raise ConfigError(
             f"the bucket holds {len(choices)} databases: {', '.join(choices)}",
             hint="choose one with --prefix",
+            setting="prefix",
+            code="several_databases",
         )
     return choices[0]
 
@@ -55,4 +57,5 @@ def url_of(store: Store, prefix: str = "") -> str:
 
 
 def no_backup(url: str) -> NoBackup:
-    return NoBackup(f"no backup at {url}", hint="check the bucket and the prefix")
+    """The error for an address without a backup."""
+    return NoBackup(f"no backup at {url}", url=url, hint="check the bucket and the prefix")

@@ -2,13 +2,13 @@
 
 Owns the three rules that restore, retention, verify and the reports share:
 
-- *trust*: a restore starts from a snapshot that the log confirms (:func:`judge`);
+- *trust*: a restore starts from a snapshot that the WAL objects confirm (:func:`judge`);
 - *joining*: objects follow one another end to end within one generation, and only the first may
-  begin before the snapshot, because a snapshot can lie in the middle of a later merge;
+  begin before the snapshot, because a later merge can contain the snapshot's transaction;
 - *stopping*: a restore stops at the end of an object, or inside one that is divisible.
 
-An object that nobody asked yet belongs to any generation: a plan that turns out wrong is made
-again with the facts.
+An object without facts may belong to any generation: a plan that proves wrong is made again with
+the facts.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Ranges: TypeAlias = tuple[Range, ...]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``by`` is the log object that decides about the snapshot, None where the log around it is
-    gone. With ``by.facts`` None nothing is decided yet: the caller asks that object first."""
+    """``by`` is the WAL object that decides about the snapshot; None if none around it is left.
+    With ``by.facts`` None nothing is decided yet: the caller asks that object first."""
 
     trusted: bool
     by: WalObject | None
@@ -45,14 +45,15 @@ class Judgement:
 
 
 def judge(index: Index, snapshot: SnapshotObject, checksum: int | None) -> Judgement:
-    """Checks a snapshot, whose database has that checksum (None: unknown), against the log.
+    """Checks a snapshot, whose database has that checksum (None: unknown), against the WAL
+    objects.
 
-    The object that holds its txid must be of its generation and, where it ends there, have the
-    same database checksum after it. Of several objects the finest decides; one that was asked
-    before any other. Where none is left, the object right after the txid must have that checksum
-    before it, if it is of the same generation. Where the log around the snapshot is gone nothing
-    contradicts it, but the log must go on somewhere behind: a snapshot beyond the end of the log
-    belongs to a generation that did not begin.
+    The object that holds its txid must be of its generation and, if it ends there, have the same
+    database checksum after it. The finest of several objects decides, but one with facts before
+    one without. If none is left, the object right after the txid must have that checksum before
+    it, if it is of the same generation. If none is left on either side, nothing contradicts the
+    snapshot, but some later object must exist: a snapshot beyond the end of the archive belongs
+    to a generation that did not begin.
     """
     txid = snapshot.txid
     for item in _asked_first(index.covering(txid)):  # the first decides
@@ -79,11 +80,11 @@ def _agree(one: int | None, other: int | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What is known of the snapshots of an index; ``trusted`` is sorted by txid and generation.
+    """The verdict on each snapshot of an index. ``trusted`` is sorted by txid and generation.
 
-    ``refused`` maps the keys of all others to the log object that contradicts them: None where
-    the log does not reach them. ``ask`` are the log objects whose facts are still needed, one at
-    most for each generation.
+    ``refused`` maps the key of each other snapshot to the WAL object that contradicts it: None
+    if the archive ends before it. ``ask`` are the WAL objects whose facts are still needed, at
+    most one for each generation.
     """
 
     trusted: tuple[SnapshotObject, ...]
@@ -94,9 +95,9 @@ class Trust:
 def trust(index: Index) -> Trust:
     """Judges every snapshot with as few questions as possible.
 
-    The newest snapshot of a generation that the log does not contradict stands for the
-    generation, and is the one to ask about. If the log confirms it, of the others only those are
-    refused that the log is known to contradict. If there is none, all of them are.
+    The newest snapshot of a generation that no object contradicts represents the generation, and
+    is the one to ask about. If an object confirms it, only those of the others are refused that
+    some object is known to contradict. If there is no such snapshot, all of them are refused.
     """
     found: dict[str, list[tuple[SnapshotObject, Judgement]]] = defaultdict(list)
     for snapshot in index.snapshots:
@@ -118,15 +119,15 @@ def trust(index: Index) -> Trust:
 
 
 def _doubted(judgements: Sequence[Judgement]) -> bool:
-    """True if the log contradicts some snapshot of a generation and confirms none."""
+    """True if objects contradict some snapshot of a generation and confirm none."""
     settled = [judgement for judgement in judgements if judgement.settled]
     contradicted = any(not each.trusted and each.by is not None for each in settled)
     return contradicted and not any(each.trusted for each in settled)
 
 
 def _representative(judged: Sequence[tuple[SnapshotObject, Judgement]]) -> list[WalObject]:
-    """The object that holds the newest snapshot that is not refused, if it was not asked yet. One
-    right after a snapshot need not be asked: it could name a checksum, but no generation."""
+    """The object that holds the newest snapshot that is not refused, if it has no facts. An object
+    right after a snapshot is not asked: it could add a checksum, but no generation."""
     for snapshot, judgement in reversed(judged):
         by = judgement.by
         if by is not None and not judgement.settled and by.first <= snapshot.txid:
@@ -164,20 +165,20 @@ class Step:
 
 
 class Ways:
-    """The cheapest ways from some snapshots along the log, by generation and last txid.
+    """The cheapest ways from some snapshots along the WAL objects, by generation and last txid.
 
-    ``log`` is in the order of :attr:`Index.log`; whatever ends right before an object precedes
-    it there.
+    ``wal`` is in the order of :attr:`Index.wal`, in which each object that ends right before
+    another one precedes it.
     """
 
     def __init__(
         self,
         snapshots: Iterable[SnapshotObject],
-        log: Sequence[WalObject],
+        wal: Sequence[WalObject],
         cost: Callable[[ArchiveObject], Cost],
     ) -> None:
         self._cost = cost
-        self._log = log
+        self._wal = wal
         self._starts = sorted(
             (Step(cost(item), item.txid, item.generation, item) for item in snapshots),
             key=lambda step: step.end,
@@ -186,7 +187,7 @@ class Ways:
         self._ends: dict[int, dict[str, Step]] = defaultdict(dict)
         for step in self._starts:
             self._offer(step)
-        for item in log:
+        for item in wal:
             for before in self._before(item, item.last):
                 self._offer(self._step(item, item.last, before))
 
@@ -212,7 +213,7 @@ class Ways:
         """The cheapest way that stops at ``goal``; None when there is none.
 
         Of ways whose first cost is equal, one that stops at the end of an object wins: there the
-        log holds a checksum to compare with. ``last`` are the keys that the way may end with.
+        archive holds a checksum to compare with. ``last`` are the keys that the way may end with.
         """
         found = (
             ((step.cost[0], inside, step.cost[1]), step)
@@ -227,7 +228,7 @@ class Ways:
         low, high = bisect_left(self._txids, goal), bisect_right(self._txids, goal)
         for step in self._starts[low:high]:
             yield step, False
-        for item in self._log:
+        for item in self._wal:
             if item.first <= goal <= item.last and (item.last == goal or item.divisible):
                 for before in self._before(item, goal):
                     yield self._step(item, goal, before), item.last != goal
@@ -244,7 +245,7 @@ class Ways:
         return normalised([*starts, *self._joined()])
 
     def _joined(self) -> Iterator[Range]:
-        for item in self._log:
+        for item in self._wal:
             before = min((step.end for step in self._before(item, item.last)), default=None)
             if before is not None:
                 yield (before + 1 if item.divisible else item.last), item.last

@@ -1,4 +1,4 @@
-"""Small JSON objects beside the log: proof records and pins. A restore reads none of them.
+"""The small JSON objects of an archive: proof records and pins. A restore reads none of them.
 
 *Proof records* in ``proofs/`` state the outcome of drills, verifications and prunes. The name of
 each holds all that a program needs (time, outcome, transaction), so that one listing answers; the
@@ -142,5 +142,5 @@ def unpin(store: Store, keys: Keys, txid: int) -> None:
     try:
         store.head(keys.pin(txid))
     except ObjectMissing as error:
-        raise ReplicatorError(f"transaction {txid} is not pinned") from error
+        raise ReplicatorError(f"transaction {txid} is not pinned", code="not_pinned") from error
     store.delete(keys.pin(txid))

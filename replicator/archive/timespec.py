@@ -1,6 +1,6 @@
 """Points in time as people write them: RFC 3339, or ``2 hours ago``.
 
-Owns: the words for time, both ways. A time without a zone is UTC. The present is passed in.
+Owns the words for time, both ways. A time without a zone is UTC. The caller passes the present.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def _parse(text: str, now_ms: int) -> datetime:
         raise ConfigError(
             f"cannot read the time {text!r}",
             hint="write 2025-01-31T14:05:00Z (without a zone it is UTC) or '2 hours ago'",
+            setting="timestamp",
+            code="invalid_value",
         ) from error
 
 

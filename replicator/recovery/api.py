@@ -1,6 +1,6 @@
-"""``restore()``: a database back from its bucket, to any transaction.
+"""``restore()``: rebuilds a database from its archive, to any transaction.
 
-Owns: the arguments, the database's prefix, and the report. :mod:`.planner` does the work; the CLI
+Owns the arguments, the database's prefix, and the report. :mod:`.planner` does the work; the CLI
 only formats the result.
 """
 
@@ -55,11 +55,22 @@ class RestoreRequest:
 
     def __post_init__(self) -> None:
         if self.txid is not None and self.timestamp is not None:
-            raise ConfigError("both a txid and a timestamp are given", hint="choose one")
+            raise ConfigError(
+                "both a txid and a timestamp are given", hint="choose one", setting="timestamp"
+            )
         if self.txid is not None and self.txid < 1:
-            raise ConfigError(f"there is no transaction {self.txid}", hint="txids begin at 1")
+            raise ConfigError(
+                f"there is no transaction {self.txid}",
+                hint="txids begin at 1",
+                setting="txid",
+                code="out_of_bounds",
+            )
         if self.verify not in ("none", "quick", "full"):
-            raise ConfigError(f"verify: {self.verify!r} is none of none, quick, full")
+            raise ConfigError(
+                f"verify: {self.verify!r} is none of none, quick, full",
+                setting="verify",
+                code="invalid_value",
+            )
         if self.timestamp is not None:
             to_ms(self.timestamp, clock.now_ms())
 
@@ -101,7 +112,7 @@ def restore(
     store: Store | None = None,
     files: Files | None = None,
 ) -> RestoreReport | None:
-    """Rebuild a database as it was after one transaction, prove it, and put it in its place.
+    """Rebuild a database as it was after one transaction, prove it, and publish the file.
 
     ``txid`` or ``timestamp`` (aware, else UTC; or RFC 3339, or ``"2 hours ago"``) name the
     transaction: the one, or the last committed by then; default: the newest. ``output``
@@ -109,8 +120,8 @@ def restore(
     is meant. ``address`` is a parsed one and replaces bucket, url and prefix; ``store`` is
     the store itself, which then is not closed.
 
-    Returns None when there is no backup. With ``if_missing`` an existing output is left alone
-    and the report says so. ``dry_run`` reports the plan and writes nothing.
+    Returns None when there is no backup. With ``if_missing`` an existing output stays unchanged,
+    which the report states. ``dry_run`` reports the plan and writes nothing.
 
     Raises ``ConfigError`` (arguments, several databases), ``TargetExists``, ``GapError`` (the
     transaction cannot be reached; names the window), ``DamageError`` (names the object),
@@ -166,7 +177,9 @@ def _address(
     if address is not None:
         return address
     if bool(url) == bool(bucket):
-        raise ConfigError("name the bucket or the url", hint="--bucket NAME or --url s3://…")
+        raise ConfigError(
+            "name the bucket or the url", hint="--bucket NAME or --url s3://…", setting="bucket"
+        )
     return StoreAddress.parse(
         url or f"s3://{bucket}",
         prefix=prefix,

@@ -1,9 +1,9 @@
-"""The proof of a database file against the log.
+"""Checks a restored file against the checksums in the archive.
 
-Owns: reading the whole file once and comparing its checksum with the one the log holds. Where
-the target lies inside an object, the log holds no checksum for it; then the rest of that object
-is applied to the page hashes alone, and the object's end is compared. The file itself is only
-read.
+Owns the one read of the whole file, and the comparison of its checksum with the one the archive
+holds. If the restore stops inside an object, the archive holds no checksum for that transaction;
+then the rest of the object is applied to the page hashes alone, and the object's end is compared.
+The file itself is only read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from replicator.system.files import RawFile
 
 
 def checksum_of(file: RawFile, page_size: int, pages: int, advance: Callable[[int], None]) -> int:
-    """The database checksum of a file, in the memory of one chunk; ``advance`` is told the bytes
-    of each."""
+    """The database checksum of a file, in the memory of one chunk; calls ``advance`` with the
+    bytes of each."""
     checksum = 0
     for first, image in _chunks(file, page_size, pages):
         checksum ^= checksum_of_pages(page_size, first, image)
@@ -46,7 +46,7 @@ def _chunks(file: RawFile, page_size: int, pages: int) -> Iterator[tuple[int, by
 
 
 def state_at_end(hashes: PageHashes, segment: Segment, start: int) -> DatabaseState:
-    """The state after all of ``segment``, when ``hashes`` stands ``start`` frames into it.
+    """The state after all of ``segment``, if ``hashes`` is the state after ``start`` frames of it.
 
     Changes ``hashes``.
     """

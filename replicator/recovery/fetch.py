@@ -1,7 +1,7 @@
 """Bytes of objects, in parallel and in order, with bounded memory.
 
 Owns: the threads, the size of a request, and how many bytes may be under way. Refuses to know
-what the bytes mean. Transient failures are retried below, by the store it is given.
+the meaning of the bytes. The store it is given retries transient failures.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Fetcher:
         data = self._store.get(key, start, length)
         self._meter.fetched(len(data))
         if len(data) != length:
-            raise damaged(key, "it is shorter than its listing says")
+            raise damaged(key, "it is shorter than its listing", code="truncated")
         return data
 
     def beside(self, work: Callable[[], T]) -> Future[T]:
-        """Start what no result has to wait for. The caller waits for its end."""
+        """Start work that no result depends on. The caller waits for its end."""
         return self._pool.submit(work)
 
     def in_order(self, jobs: Iterable[Job[T]]) -> Iterator[T]:

@@ -1,4 +1,4 @@
-"""What an unfinished restore keeps, so that the next one need not begin again.
+"""The directory of an unfinished restore, which lets the next attempt continue.
 
 Everything is in ``.{name}.restoring/`` next to the output, on the same file system:
 
@@ -7,7 +7,7 @@ Everything is in ``.{name}.restoring/`` next to the output, on the same file sys
     parts      which parts of the snapshot are in it: one line of JSON each
     segment-…  the compressed bytes of a large segment while it is needed
 
-Only the snapshot's parts are kept across attempts, already decompressed and in their place.
+Only the parts of the snapshot are kept across attempts, decompressed and at their offsets.
 Keeping compressed objects would need up to twice the disk and a second pass over every byte;
 segments are at most half a database by the rule that makes snapshots due, must be known before
 the snapshot anyway, and are simply fetched again. A kept part is trusted only if every page of
@@ -52,8 +52,8 @@ class Partial:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock; ``AlreadyRunning`` if another restore to the same output does. A
-        failed attempt that leaves nothing of use leaves no directory either."""
+        """Hold the lock; ``AlreadyRunning`` if another restore to the same output does. A failed
+        attempt without a usable part removes the directory."""
         with self._lock:
             try:
                 yield
@@ -90,7 +90,7 @@ class Partial:
         self._write({**_head(identity), "target": txid})
 
     def note(self, first_pgno: int, hashes: U64) -> None:
-        """A part is in its place; called by one thread."""
+        """A part is written at its offset. Called by one thread."""
         text = base64.b64encode(pack_hashes(hashes)).decode()
         self._write({"page": first_pgno, "hashes": text})
 
@@ -105,8 +105,8 @@ class Partial:
                 self._files.unlink(self.directory / name, missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the directory, if it is there; what cannot be removed stays and is named, for
-        nothing depends on it."""
+        """Remove the directory, if it exists. A failure is only logged, because nothing depends on
+        the directory."""
         if not self._files.exists(self.directory):
             return
         try:
@@ -116,7 +116,7 @@ class Partial:
             self._files.remove_directory(self.directory)
         except LocalIOError as error:
             log.warning(
-                "%s; nothing needs it any more: remove what is left of %s by hand",
+                "%s; the restore is complete: remove the rest of %s by hand",
                 error,
                 self.directory,
             )

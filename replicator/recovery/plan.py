@@ -1,9 +1,9 @@
 """Which objects rebuild a database to a transaction: a pure function of an index.
 
-Owns the choice of the snapshot, and the words for what is missing. The ways that lead from a
-snapshot along the log are those of :mod:`replicator.archive.reachable`: fewest objects first, then
-fewest bytes. Refuses to read anything. An object that nobody asked yet is taken for what its name
-suggests; a plan that turns out wrong is made again with the facts.
+Owns the choice of the snapshot, and the errors for missing transactions. The ways that lead from a
+snapshot along the WAL objects come from :mod:`replicator.archive.reachable`: fewest objects first,
+then fewest bytes. Refuses to read anything. An object without facts counts as its name suggests; a
+plan that proves wrong is made again with the facts.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from replicator.archive.index import OPEN_END, Index, SnapshotObject, WalObject
-from replicator.archive.reachable import Step, Ways, fewest_objects, restorable
-from replicator.errors import GapError, NoBackup
+from replicator.archive.reachable import Range, Step, Ways, fewest_objects, restorable
+from replicator.errors import GapError, NoBackup, ObjectMissing
 
 _OLDER = "restore with --allow-older to get the newest state that can be proved"
 
@@ -59,7 +59,7 @@ def plan(index: Index, txid: int | None) -> Plan:
 
 def _from_older(index: Index, usable: Sequence[SnapshotObject], goal: int) -> Step | None:
     """A way that does not begin with the newest snapshot. If an older one leads there so does the
-    newest, unless that is an orphan of a start that crashed, which the log will not confirm."""
+    newest, unless that is an orphan of a start that crashed, which no object will confirm."""
     return None if goal > _end(index) else _ways(index, usable[:-1]).to(goal)
 
 
@@ -78,7 +78,7 @@ def newest_reachable(index: Index, txid: int | None) -> Plan:
 
 
 def window(index: Index) -> str:
-    """What can be restored, in words: ``transactions 3…90 and 120…``."""
+    """The restorable transactions in words: ``transactions 3…90 and 120…``."""
     ranges = restorable(index)
     if not ranges:
         return "nothing: no snapshot is left"
@@ -105,46 +105,73 @@ def _refuse_nothing(index: Index) -> None:
         raise NoBackup("there is no backup here")
     if not index.wal:
         raise NoBackup(
-            "there is a snapshot but no log that vouches for it",
+            "there is a snapshot, but no segment that confirms it",
             hint="a replicator stopped before its first upload was complete; start it again",
+            code="unconfirmed_snapshot",
         )
 
 
 def _before_first(index: Index, goal: int) -> GapError:
     if not index.snapshots:
         return GapError(
-            f"the log holds transactions {_range(index.wal[0].first, _end(index))}, but no "
-            "snapshot to start from is left"
+            f"the archive holds transactions {_range(index.wal[0].first, _end(index))}, but no "
+            "snapshot to start from is left",
+            code="no_snapshot",
         )
+    first = index.snapshots[0].txid
     return GapError(
-        f"transaction {goal} lies before the oldest snapshot, {index.snapshots[0].txid}; "
-        f"restorable: {window(index)}"
+        f"transaction {goal} is before the oldest snapshot, {first}; restorable: {window(index)}",
+        first_missing=goal,
+        last_missing=first - 1,
+        restorable=_extent(index),
+        code="before_first_snapshot",
     )
 
 
 def _gap(index: Index, snapshot: SnapshotObject, ways: Ways, goal: int) -> GapError:
-    rest = f"restorable: {window(index)}"
-    if goal > _end(index):
-        return GapError(f"transaction {goal} is beyond the end of the log; {rest}")
+    def gap(message: str, missing: Range, *, code: str = "", hint: str = "") -> GapError:
+        return GapError(
+            f"{message}; restorable: {window(index)}",
+            first_missing=missing[0],
+            last_missing=missing[1],
+            restorable=_extent(index),
+            hint=hint,
+            code=code,
+        )
+
+    end = _end(index)
+    if goal > end:
+        message = f"transaction {goal} is beyond the end of the archive"
+        return gap(message, (end + 1, goal), code="beyond_end")
     foreign = _foreign_start(index.beginning(ways.furthest(OPEN_END) + 1), snapshot)
     if foreign is not None:
-        return GapError(
-            f"transaction {foreign.first} begins generation {foreign.generation}, whose "
-            f"snapshot is missing; {rest}",
-            hint=_OLDER,
-        )
+        first, generation = foreign.first, foreign.generation
+        message = f"transaction {first} begins generation {generation}, whose snapshot is missing"
+        return gap(message, (first, goal), code="no_first_snapshot", hint=_OLDER)
     inside = [item for item in index.covering(goal) if not item.divisible]
     if inside:
-        return GapError(
-            f"transactions {_range(inside[0].first, inside[0].last)} are kept as one step, and "
-            f"{goal} is not its end; {rest}",
-            hint=f"restore to {inside[0].first - 1} or {inside[0].last}",
+        first, last = inside[0].first, inside[0].last
+        message = (
+            f"transactions {_range(first, last)} are kept as one step, and {goal} is not its end"
         )
-    missing = ways.furthest(goal) + 1
-    following = min((i.first for i in index.wal if i.first > missing), default=goal + 1)
-    return GapError(
-        f"transactions {_range(missing, following - 1)} are missing; {rest}", hint=_OLDER
-    )
+        hint = f"restore to {first - 1} or {last}"
+        return gap(message, (goal, goal), code="inside_step", hint=hint)
+    first = ways.furthest(goal) + 1
+    following = min((i.first for i in index.wal if i.first > first), default=goal + 1)
+    message = f"transactions {_range(first, following - 1)} are missing"
+    return gap(message, (first, following - 1), hint=_OLDER)
+
+
+def listed_but_missing(error: ObjectMissing) -> GapError:
+    """The error for a store that lists an object which it does not have."""
+    message = f"the store lists an object that it does not have: {error}"
+    return GapError(message, code="listed_but_missing")
+
+
+def _extent(index: Index) -> Range | None:
+    """First and last txid that can be restored."""
+    ranges = restorable(index)
+    return (ranges[0][0], min(ranges[-1][1], index.head)) if ranges else None
 
 
 def _foreign_start(following: Iterable[WalObject], snapshot: SnapshotObject) -> WalObject | None:

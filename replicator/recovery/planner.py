@@ -1,7 +1,7 @@
 """From a transaction to a proved file: plan, try, learn, plan again.
 
-Owns: which snapshot is trusted, the consequence of a damaged or vanished object, and, when an
-older state was allowed, how many transactions that costs. Refuses to touch the output.
+Owns the trust in a snapshot, the consequence of a damaged or vanished object, and, if an older
+state is allowed, the number of transactions that it lacks. Refuses to touch the output.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing, Re
 from replicator.format.envelope import damaged
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.partial import Partial
-from replicator.recovery.plan import Plan, newest_reachable, plan
+from replicator.recovery.plan import Plan, listed_but_missing, newest_reachable, plan
 from replicator.recovery.progress import Meter
 from replicator.recovery.rebuild import PlanOutdated, Rebuild, Rebuilt
 from replicator.recovery.view import ArchiveView, Ask
@@ -60,7 +60,7 @@ class Planner:
     # -------------------------------------------------------------------------------- plans
 
     def plan(self) -> Plan:
-        """A plan on a snapshot that the log confirms."""
+        """A plan on a snapshot that the WAL objects confirm."""
         while True:
             try:
                 found = self._make_plan()
@@ -74,7 +74,7 @@ class Planner:
                 self._leave_out(error)
 
     def plan_to_known_end(self) -> Plan:
-        """A plan whose last object was asked where it ends."""
+        """A plan that knows the end of its last object."""
         while True:
             found = self.plan()
             try:
@@ -112,12 +112,12 @@ class Planner:
             self._view.exclude(found.snapshot.key)
 
     def _confirms(self, found: Plan) -> bool:
-        """True if the log confirms the snapshot. Metadata suffices for a yes that the segments of
-        the plan are going to prove, never for a no."""
+        """True if the WAL objects confirm the snapshot. Metadata suffices for a yes, which the
+        segments of the plan are going to prove, never for a no."""
         view, snapshot = self._view, found.snapshot
         trailer = view.reader.tail(snapshot).trailer
         if trailer.last_txid != snapshot.txid:
-            raise damaged(snapshot.key, "it is not the snapshot its name says")
+            raise damaged(snapshot.key, "it does not match its name", code="other_object")
         checksum = trailer.checksum_after
         return (
             bool(found.segments)
@@ -156,7 +156,7 @@ class Planner:
                     return self._recovered(found, rebuilt)
 
     def _attempt(self, rebuild: Rebuild, found: Plan) -> Rebuilt | None:
-        """None: the objects said something that calls for another plan."""
+        """None: the facts of an object require another plan."""
         try:
             return rebuild.run()
         except PlanOutdated:
@@ -188,7 +188,7 @@ class Planner:
             return
         self._listings += 1
         if self._listings == LISTINGS:
-            raise GapError(f"listed, but not there: {error}") from error
+            raise listed_but_missing(error) from error
 
     def _doubt(self, key: str, found: Plan, parts: Partial) -> bool:
         """True if a snapshot is tried once more from scratch: its parts were proved one by one,
@@ -210,7 +210,7 @@ class Planner:
         self._avoided.append(error)
 
     def _leads_around(self, key: str) -> bool:
-        """True if, as far as names tell, the state can be restored without this object."""
+        """True if, by the names, the state can be restored without this object."""
         if not self._view.complete:
             self._view.load(self._txid, complete=True)
         goal = self._newest if self._txid is None else self._txid
@@ -223,7 +223,7 @@ class Planner:
     # ------------------------------------------------------------------------ what was lost
 
     def _note_extent(self, key: str) -> None:
-        """Find out how far the log went, from a useless object or from its metadata."""
+        """Learn how far the archive went, from a useless object or from its metadata."""
         item = self._view.index.by_key.get(key)
         if isinstance(item, WalObject):
             with contextlib.suppress(ReplicatorError):
@@ -235,7 +235,7 @@ class Planner:
         return max(0, wanted - txid)
 
     def _newest_known(self, txid: int) -> int:
-        """The newest txid; the name of the last object alone does not tell where it ends."""
+        """The newest txid. The name of the last object does not hold its end."""
         last = max(self._view.index.wal, key=lambda item: item.last, default=None)
         if last is not None and last.first > txid:
             self._note_extent(last.key)

@@ -1,7 +1,7 @@
 """From a point in time to the last transaction committed by then.
 
-Owns the search along the log by commit times, and the rule for objects that list none. Metadata
-shows where to look; the objects found there are asked themselves.
+Owns the search along the WAL objects by commit times, and the rule for objects that list none.
+Metadata shows where to look; the objects found there are asked themselves.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from replicator.archive.index import WalObject
 from replicator.archive.timespec import to_text
 from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing
 from replicator.format.object_header import ObjectFacts
+from replicator.recovery.plan import listed_but_missing
 from replicator.recovery.view import ArchiveView, Ask
 
 
 def txid_at(view: ArchiveView, when_ms: int, now_ms: int, *, older: bool = False) -> int:
     """The last transaction committed at or before ``when_ms``; ``GapError`` outside of the times
-    that the log covers. Needs the complete listing.
+    that the archive covers. Needs the complete listing.
 
     With ``older`` the metadata of a damaged object counts, and its txid may be out of reach.
     """
@@ -28,11 +29,11 @@ def txid_at(view: ArchiveView, when_ms: int, now_ms: int, *, older: bool = False
             return _txid_at(view, when_ms, now_ms, _lenient(view) if older else view.proved)
         except ObjectMissing as error:
             if not view.relist(None):
-                raise GapError(f"listed, but not there: {error}") from error
+                raise listed_but_missing(error) from error
 
 
 def committed_at(view: ArchiveView, txid: int) -> int | None:
-    """When ``txid`` was committed, in ms, by an object that ends with it and was asked before."""
+    """The commit time of ``txid`` in ms, from an object that ends with it and has facts."""
     for item in view.index.covering(txid):
         if item.facts is not None and item.last == txid and item.facts.last_commit_ms:
             with contextlib.suppress(DamageError, ObjectMissing):  # nothing depends on it
@@ -62,7 +63,9 @@ def _txid_at(view: ArchiveView, when_ms: int, now_ms: int, ask: Ask) -> int:
         since, until = ask(line[0]), ask(line[-1])
         raise GapError(
             f"{to_text(when_ms)} is outside of what can be restored, "
-            f"{to_text(since.first_ms)} to {to_text(until.last_ms)}"
+            f"{to_text(since.first_ms)} to {to_text(until.last_ms)}",
+            restorable=(since.first_txid, until.last_txid),
+            code="outside_times",
         )
     return _inside(view, line[at], when_ms, ask(line[at]))
 
@@ -80,7 +83,7 @@ def _inside(view: ArchiveView, item: WalObject, when_ms: int, facts: ObjectFacts
 
 
 def _confirmed(line: list[WalObject], at: int, when_ms: int, ask: Ask) -> bool:
-    """True if ``when_ms`` lies after the beginning of that object and before the next one's."""
+    """True if ``when_ms`` is after the beginning of that object and before the next one's."""
     return (at < 0 or ask(line[at]).first_ms <= when_ms) and (
         at + 1 == len(line) or when_ms < ask(line[at + 1]).first_ms
     )
@@ -91,11 +94,11 @@ def _search(line: list[WalObject], when_ms: int, ask: Ask) -> int:
     return bisect_right(line, when_ms, key=lambda item: ask(item).first_ms) - 1
 
 
-def _line(log: Iterable[WalObject]) -> list[WalObject]:
+def _line(wal: Iterable[WalObject]) -> list[WalObject]:
     """The finest objects, end to end, oldest first."""
     line: list[WalObject] = []
     here = 0
-    for item in sorted(log, key=lambda item: (item.first, item.last, item.key)):
+    for item in sorted(wal, key=lambda item: (item.first, item.last, item.key)):
         if item.first >= here:
             line.append(item)
             here = item.last + 1

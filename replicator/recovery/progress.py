@@ -1,4 +1,4 @@
-"""How far a restore has come, as frozen values handed to the caller.
+"""The progress of a restore, as frozen values handed to the caller.
 
 Owns: the counters, which several threads advance. Refuses: to draw anything.
 """
@@ -29,7 +29,7 @@ Listener = Callable[[Progress], None]
 
 
 class Meter:
-    """Adds up, and tells the listener after every step."""
+    """Adds up, and calls the listener after every step."""
 
     def __init__(self, listener: Listener | None) -> None:
         self._listener = listener

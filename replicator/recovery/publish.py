@@ -1,23 +1,23 @@
-"""Putting a proved database in its place.
+"""Puts a proved database at its output path.
 
-The order, and what a kill leaves behind after each step:
+The order of the steps, and the state that a kill leaves after each:
 
-    1. the new file is complete, proved and synced in the partial directory: the target is as it
-       was
-    2. nobody has the old database open, and SQLite folds its log into it: SQLite's own crash
-       safety holds, the old database is whole, now without a log
+    1. the new file is complete, proved and synced in the partial directory: the output is
+       unchanged
+    2. no process has the old database open, and SQLite checkpoints its WAL: SQLite's own crash
+       safety holds, the old database is whole, now without a WAL
     3. side files that are left hold nothing (or belong to a file SQLite cannot read) and move
        into the partial directory: the old file is as whole as before
-    4. the note of an earlier restore goes
-    5. rename, the commit point; then the directory is synced: the new database stands alone. If
+    4. the marker of an earlier restore is removed
+    5. rename, the commit point; then the directory is synced: only the new database remains. If
        that sync fails, so does the restore, though the new database is there: a power cut may
        bring the old one back
-    6. the note of this restore is written; without it a replicator cannot say what happened, but
-       the restore is done
-    7. the partial directory goes
+    6. the marker of this restore is written; without it a replicator does not know that the file
+       was restored, but the restore is complete
+    7. the partial directory is removed
 
-So no ``-wal`` of the old database ever lies beside the new one. Refuses to replace anything
-without being told to, and anything that is in use.
+So the old database never leaves a ``-wal`` next to the new one. Refuses to replace anything
+without ``overwrite``, and any database that is in use.
 """
 
 from __future__ import annotations
@@ -39,16 +39,19 @@ log = logging.getLogger(__name__)
 def check_output(output: Path, *, overwrite: bool) -> None:
     """Refuse at once what :func:`publish` would refuse at the end."""
     if output.is_dir():
-        raise TargetExists(f"{output} is a directory")
+        raise TargetExists(f"{output} is a directory", path=output)
     if os.path.lexists(output):
         if not overwrite:
             raise TargetExists(
-                f"{output} exists", hint="restore with --overwrite, or to another path"
+                f"{output} exists",
+                path=output,
+                hint="restore with --overwrite, or to another path",
             )
         _refuse_openers(output)
-    elif not overwrite and (beside := side_files(output)):
+    elif not overwrite and (side := side_files(output)):
         raise TargetExists(
-            f"{beside[0]} lies where the database would go; it may hold transactions",
+            f"{side[0]} exists without its database; it may hold transactions",
+            path=side[0],
             hint="bring its database back or move it away; --overwrite discards it",
         )
 
@@ -60,9 +63,9 @@ def _refuse_openers(output: Path) -> None:
 
 
 def publish(
-    partial: Partial, output: Path, note: dict[str, object], *, overwrite: bool, files: Files
+    partial: Partial, output: Path, marker: dict[str, object], *, overwrite: bool, files: Files
 ) -> None:
-    """Steps 2 to 7. ``note`` tells a replicator where in the log the file stands."""
+    """Steps 2 to 7. ``marker`` holds the position of the file in the archive, for a replicator."""
     check_output(output, overwrite=overwrite)
     if files.exists(output):
         files.copy_mode(output, partial.database)
@@ -73,7 +76,7 @@ def publish(
     remove_restore_marker(output, files)
     files.rename(partial.database, output)
     try:
-        write_restore_marker(output, note, files)
+        write_restore_marker(output, marker, files)
     except LocalIOError as error:
-        log.warning("%s; so a replicator cannot tell that the database was restored", error)
+        log.warning("%s; a replicator will not know that the database was restored", error)
     partial.remove()

@@ -1,6 +1,6 @@
-"""One plan carried out: the database file, built newest pages first, and proved.
+"""Carries out one plan: builds the database file, newest pages first, and proves it.
 
-Owns: the chain from object to object (generation, txids, checksums) and the order of the work:
+Owns the chain from object to object (generation, txids, checksums) and the order of the work:
 segments from the newest down, then the snapshot underneath, then the proof. A page is written
 once, at its offset. Refuses to plan, to choose between objects, and to touch the output.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from replicator.archive.facts import require_fit
+from replicator.archive.facts import discontinuous, require_fit
 from replicator.archive.index import OPEN_END, WalObject
 from replicator.errors import DamageError, DiskFull
 from replicator.format.envelope import damaged
@@ -38,7 +38,7 @@ class PlanOutdated(Exception):
 
 
 class Unproved(DamageError):
-    """All objects are intact, yet the file is not the database the log describes."""
+    """All objects are intact, yet the file is not the database that the archive describes."""
 
     code = "unproved"
 
@@ -56,7 +56,7 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """What the next older object must lead to."""
+    """The object applied last: the next older one must end with its checksum before it."""
 
     key: str
     first: int
@@ -91,7 +91,7 @@ class Rebuild:
         self._end = DatabaseState(trailer.pages, trailer.checksum_after)
         self._checksum = trailer.checksum_after
         self._newer: _Link | None = None  # the object applied last
-        self._cut: tuple[Segment, int] | None = None  # the target lies inside, after n frames
+        self._cut: tuple[Segment, int] | None = None  # the restore stops inside, after n frames
 
     def run(self) -> Rebuilt:
         """``PlanOutdated``: plan again. ``DamageError``: an object, or :class:`Unproved`."""
@@ -175,7 +175,7 @@ class Rebuild:
         return partial(self._files.pieces, path, self._limits.range_bytes)
 
     def _accept(self, item: WalObject, segment: Segment) -> None:
-        """Refuse an object that is not the one its name says, or does not join the newer one."""
+        """Refuse an object that does not match its name, or does not join the newer one."""
         facts = ObjectFacts.of(segment.header, segment.trailer)
         require_fit(item, facts)
         if self._surprises(item, item.with_facts(facts)):
@@ -185,12 +185,11 @@ class Rebuild:
             raise damaged(
                 item.key,
                 f"its pages have {facts.page_size} bytes, those of the snapshot {self._page_size}",
+                code="other_page_size",
             )
         newer = self._newer
         if newer is not None and newer.checksum_before != facts.checksum_after:
-            raise damaged(
-                newer.key, f"it does not continue {item.key}: the database checksums differ"
-            )
+            raise discontinuous(newer.key, item.key)
 
     def _surprises(self, planned: WalObject, read: WalObject) -> bool:
         """True if the plan rests on something else than the object turned out to hold."""
@@ -223,7 +222,8 @@ class Rebuild:
         if needed > free:
             raise DiskFull(
                 f"{self._parts.directory.parent}: the database needs {needed} more "
-                f"bytes, {free} are free"
+                f"bytes, {free} are free",
+                path=self._parts.directory.parent,
             )
         file.resize(size)
         return Overlay(self._page_size, self._pages)
@@ -247,7 +247,9 @@ class Rebuild:
             and (oldest.checksum_before != self._tail.trailer.checksum_after)
         ):
             raise damaged(
-                snapshot.key, f"{oldest.key} does not continue it: the database checksums differ"
+                snapshot.key,
+                f"{oldest.key} does not continue it: the database checksums differ",
+                code="discontinuous",
             )
 
     # -------------------------------------------------------------------------------- proof
@@ -265,8 +267,8 @@ class Rebuild:
         if found != self._end:
             raise Unproved(
                 f"{self._plan.snapshot.key} and the {len(self._plan.segments)} objects after it "
-                f"do not give the database the log describes (checksum {found.checksum:016x}, "
-                f"not {self._end.checksum:016x})",
+                f"do not give the database that the archive describes (checksum "
+                f"{found.checksum:016x}, not {self._end.checksum:016x})",
                 key=self._plan.snapshot.key,
             )
 

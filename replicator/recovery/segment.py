@@ -1,4 +1,4 @@
-"""One log object, decoded and proved, ready to be applied.
+"""One WAL object, decoded and proved, ready to be applied.
 
 Owns: SHA-256, WAL checksums and the object's index against its frames, in one pass over the
 bytes. A small payload stays in memory; a larger one is decoded again, from bytes that are local
@@ -24,7 +24,7 @@ Source = Callable[[], Iterator[bytes]]  # the object's bytes from the start, any
 @dataclass(frozen=True, eq=False, slots=True)
 class Segment:
     """``frames`` are all of them; ``index`` counts those up to the end of each transaction, and
-    is empty where the object does not tell."""
+    is empty if the object does not list them."""
 
     key: str
     header: ObjectHeader
@@ -46,7 +46,7 @@ class Segment:
             at += frames.count
 
     def committed_at(self, txid: int) -> int | None:
-        """When ``txid`` was committed (ms), where the object tells."""
+        """The time of the commit of ``txid`` (ms), if the object lists it."""
         times = self.trailer.commit_times_ms
         if txid == self.trailer.last_txid:
             return self.trailer.last_commit_ms
@@ -78,8 +78,8 @@ def load_segment(key: str, source: Source, *, in_memory: int) -> Segment:
 
 def _check(key: str, trailer: Trailer, frames: Frames, index: tuple[int, ...]) -> None:
     if frames.committed != frames.count:
-        raise damaged(key, "its last frame does not end a transaction")
+        raise damaged(key, "its last frame does not end a transaction", code="contradiction")
     if frames.count and int(frames.commits[-1]) != trailer.pages:
-        raise damaged(key, "its last commit contradicts its trailer")
+        raise damaged(key, "its last commit contradicts its trailer", code="contradiction")
     if index and list(index) != transaction_ends(frames, frames.count):
-        raise damaged(key, "its index of transactions contradicts its frames")
+        raise damaged(key, "its index of transactions contradicts its frames", code="contradiction")

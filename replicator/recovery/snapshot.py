@@ -1,9 +1,9 @@
 """The pages of one snapshot, fetched by ranges and put under newer pages in parallel.
 
-Owns: the grouping of data frames into requests, the SHA-256 over its data in order, and
-what is kept of an earlier attempt. Each group is decompressed and written by the thread that
-fetched it, and read again if it does not decompress. What was written is synced now and then, so
-that the disk works while the network does. Refuses to judge the database as a whole.
+Owns the grouping of blocks into requests, the SHA-256 over its data in order, and the parts kept
+of an earlier attempt. The thread that fetched a group decompresses and writes it, and reads it
+again if it does not decompress. The file is synced from time to time, so that disk and network
+work at once. Refuses to judge the database as a whole.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from replicator.system.pagefile import PageFile
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Neighbouring data frames that are fetched by one request. The first one begins with the
-    object's header."""
+    """Neighbouring blocks that one request fetches. The first group begins with the object's
+    header."""
 
     start: int
     length: int
@@ -40,7 +40,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """``data`` is what was fetched; None when the group was there already."""
+    """``data`` are the fetched bytes; None when the group was there already."""
 
     group: Group
     data: bytes | None
@@ -51,7 +51,7 @@ def page_size_of(item: SnapshotObject, tail: Tail, limits: RecoveryLimits) -> in
     """From trailer and seek table, which must describe whole pages without holes."""
     trailer, entries = tail.trailer, tail.seek
     if tail.kind is not Kind.SNAPSHOT or not entries or trailer.last_txid != item.txid:
-        raise damaged(item.key, "it is not the snapshot its name says")
+        raise damaged(item.key, "it does not match its name", code="other_object")
     page_size = trailer.payload_bytes // max(1, trailer.pages)
     sizes = [entry.raw for entry in entries]
     if (
@@ -60,15 +60,15 @@ def page_size_of(item: SnapshotObject, tail: Tail, limits: RecoveryLimits) -> in
         or max(sizes) > limits.most_block_bytes
         or any(size % page_size for size in sizes)
     ):
-        raise damaged(item.key, "its seek table does not describe its pages")
+        raise damaged(item.key, "its seek table does not describe its pages", code="contradiction")
     last = entries[-1]
     if last.offset + last.compressed != tail.trailer_offset:
-        raise damaged(item.key, "its seek table does not cover its data")
+        raise damaged(item.key, "its seek table does not cover its data", code="contradiction")
     return page_size
 
 
 class _Syncs:
-    """Syncs of a file beside the fetching, one at a time. None is left when the block ends."""
+    """Syncs a file while others fetch, one sync at a time. None is left at the end."""
 
     def __init__(self, file: PageFile, fetcher: Fetcher) -> None:
         self._file = file
@@ -77,7 +77,7 @@ class _Syncs:
         self._running: Future[None] | None = None
 
     def wrote(self, size: int) -> None:
-        """So many bytes more; a disk that is slower than the network is waited for here."""
+        """Count ``size`` bytes more. Waits here if the disk is slower than the network."""
         self._unsynced += size
         if self._unsynced >= self._fetcher.limits.sync_raw_bytes:
             self._wait()
@@ -116,8 +116,8 @@ class SnapshotLoader:
         self._kept: dict[int, U64] = {}
 
     def load(self, kept: dict[int, U64]) -> Iterator[int]:
-        """Do it all, yielding bytes as they are dealt with; the last value comes after the
-        object's SHA-256 were compared. ``kept`` is what :meth:`Partial.load` found."""
+        """Load all pages, yielding the bytes of each finished group; the last value comes after the
+        SHA-256 of the object were compared. ``kept`` comes from :meth:`Partial.load`."""
         self._kept = kept
         proof = SnapshotProof(self._tail, self._item.key)
         whole = True
@@ -193,6 +193,8 @@ class SnapshotLoader:
         header, start = read_header(data, self._item.key)
         expected = (Kind.SNAPSHOT, self._item.generation, self._item.txid, self._overlay.page_size)
         if expected != (header.kind, header.generation, header.first_txid, header.page_size):
-            raise damaged(self._item.key, "it is not the snapshot its name says")
+            raise damaged(self._item.key, "it does not match its name", code="other_object")
         if self._tail.seek is None or start != self._tail.seek[0].offset:
-            raise damaged(self._item.key, "its seek table does not cover its data")
+            raise damaged(
+                self._item.key, "its seek table does not cover its data", code="contradiction"
+            )

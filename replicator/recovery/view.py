@@ -1,8 +1,8 @@
-"""What one restore knows of an archive: an index that grows with every answer.
+"""An archive as one restore knows it: an index that grows with every answer.
 
 Owns the listing that planning needs, the objects it leaves out, and the facts of those it asked,
-each once. Metadata shows where to look; a fact that nothing else is going to prove is read from
-the object itself. Refuses to decide; see :mod:`.planner`.
+each once. Metadata shows where to look; a fact that nothing else is going to prove comes from the
+object itself. Refuses to decide; see :mod:`.planner`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ArchiveView:
         return key in self._answers and self._answers[key][1]
 
     def learn(self, key: str, facts: ObjectFacts) -> None:
-        """An object was read, and its own bytes said this."""
+        """Keep the facts of an object that was read: its own bytes hold them."""
         self._answers[key] = facts, True
         self._index = None
 

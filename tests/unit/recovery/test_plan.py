@@ -116,14 +116,19 @@ def test_a_hole_names_the_missing_and_the_window():
 
 def test_beyond_the_end_names_the_window():
     """A target beyond the end is an error that names the window."""
-    with pytest.raises(GapError, match=r"transaction 9 is beyond the end.*transactions 1…4"):
+    with pytest.raises(GapError, match="restorable: transactions 1…4") as error:
         plan(index(snapshot(1), wal(1), known(2, 4)), 9)
+    assert error.value.code == "beyond_end"
+    assert (error.value.first_missing, error.value.last_missing) == (5, 9)
+    assert error.value.restorable == (1, 4)
 
 
 def test_before_the_oldest_snapshot_names_the_window():
     """A target before the oldest snapshot is an error that names the window."""
-    with pytest.raises(GapError, match=r"transaction 3 lies before .* 7; .*transactions 7…"):
+    with pytest.raises(GapError, match="restorable: transactions 7…") as error:
         plan(index(wal(2), snapshot(7), wal(8)), 3)
+    assert error.value.code == "before_first_snapshot"
+    assert (error.value.first_missing, error.value.last_missing) == (3, 6)
 
 
 def test_a_log_without_snapshots_is_a_gap():
@@ -140,8 +145,9 @@ def test_nothing_is_no_backup(choose):
     """No objects, or a snapshot no log vouches for: there is no backup."""
     with pytest.raises(NoBackup, match="no backup"):
         choose(Index(), None)
-    with pytest.raises(NoBackup, match="no log"):
+    with pytest.raises(NoBackup) as error:
         choose(index(snapshot(1)), None)
+    assert error.value.code == "unconfirmed_snapshot"
 
 
 def test_another_generation_is_not_crossed():

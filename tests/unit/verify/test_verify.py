@@ -252,7 +252,7 @@ def test_a_name_that_lies_is_damage(bucket):
     right = keys.snapshot(14, bucket.generation)
     store.put(wrong, store.get(right), metadata=store.head(right).metadata)
     (found,) = look(bucket).findings
-    assert (found.key, "not what its name says" in found.problem) == (wrong, True)
+    assert (found.key, "does not match its name" in found.problem) == (wrong, True)
 
 
 def test_metadata_that_errs_is_named_and_costs_nothing(bucket):
