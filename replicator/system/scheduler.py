@@ -71,6 +71,7 @@ class Scheduler:
         self._tickets = itertools.count(1)
         self._threads: set[threading.Thread] = set()
         self._idle = 0
+        self._watched = False  # an idle thread waits until the next task is due
         self._stopped = False
 
     def add(self, work: Work, *, delay: float | None = 0.0) -> Task:
@@ -150,13 +151,23 @@ class Scheduler:
         return None
 
     def _wait(self) -> bool:
-        """Wait for the next task. Returns False if this thread is superfluous."""
-        until = self._due[0][0] - time.monotonic() if self._due else None
-        alone = not self._idle
+        """Wait for the next task. Returns False if this thread is superfluous.
+
+        One idle thread watches the clock; only that thread gives up the watch, once it runs
+        again. If each woken thread counted the others instead, two that wake at the same time
+        could both wait as the second one, and no thread would watch.
+        """
+        watches = not self._watched
+        self._watched = True
         self._idle += 1
-        notified = self._changed.wait(until if alone else self._linger)
+        notified = self._changed.wait(self._until_due() if watches else self._linger)
         self._idle -= 1
-        return notified or alone or not self._idle
+        if watches:
+            self._watched = False
+        return notified or watches or not self._watched
+
+    def _until_due(self) -> float | None:
+        return self._due[0][0] - time.monotonic() if self._due else None
 
     def _run(self, entry: _Entry) -> None:
         """Run the work without the lock. The caller holds it before and after."""

@@ -157,3 +157,24 @@ def test_nothing_begins_after_the_end():
     scheduler.add(work)
     scheduler.stop()
     assert work.runs == 0
+
+
+def test_one_idle_thread_always_watches_the_clock():
+    """Although two idle threads wake at the same time, again and again: the next run is never
+    late. Before, both could wait as the second one, which costs this test its patience."""
+    scheduler = Scheduler(most=2, linger=3600.0)
+    both = threading.Barrier(2, timeout=LONG)
+
+    def meet():
+        both.wait()
+
+    for _ in range(2):
+        scheduler.add(meet)  # which takes two threads
+    for _ in range(2000):
+        work = Work(0.0005)
+        task = scheduler.add(work, delay=None)
+        task.wake()
+        work.ran()
+        work.ran()
+        task.stop()
+    scheduler.stop()
