@@ -30,7 +30,8 @@ def python(tmp_path_factory):
     table.write_text(source.replace(BEFORE, LINE + BEFORE))
 
     def run(*arguments, **variables):
-        environment = {**os.environ, "PYTHONPATH": str(copy), "COLUMNS": "200", **variables}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+        environment = inherited | {"PYTHONPATH": str(copy), "COLUMNS": "200"} | variables
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=copy,
