@@ -35,7 +35,11 @@ def setting_option(name: str, **details: Any) -> Any:
     """The option of a setting; ``details`` replace what the table gives."""
     setting = SETTINGS[name]
     names = [setting.option, setting.short] if setting.short else [setting.option]
-    details = {"envvar": setting.variable, "help": setting.described} | details
+    details = {
+        "envvar": setting.variable,
+        "help": setting.described,
+        "rich_help_panel": setting.section.value,
+    } | details
     if setting.unit is SWITCH:
         negated = f"/--no-{setting.option[2:]}" if setting.default else ""
         return typer.Option(setting.option + negated, **details)
@@ -104,7 +108,7 @@ class Options:
     __slots__ = ()
 
     @classmethod
-    def annotations(cls) -> dict[str, Any]:
+    def annotations(cls) -> Mapping[str, Any]:
         """Each option by its name, as typer reads it."""
         return {
             name: hint if hasattr(hint, "__metadata__") else _of_setting(name)
@@ -180,7 +184,7 @@ class Given(Options):
     settings: dict[str, Any]
 
     @classmethod
-    def annotations(cls) -> dict[str, Any]:
+    def annotations(cls) -> Mapping[str, Any]:
         return {name: _of_setting(name) for name, each in SETTINGS.items() if cls.includes(each)}
 
     @classmethod
