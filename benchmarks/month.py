@@ -32,8 +32,8 @@ from replicator.config.settings import SqliteReplicatorConfig
 from replicator.format.object_header import ObjectFacts
 from replicator.inspect import cost
 from replicator.model import Kind, Retention
+from replicator.retention.limits import RetentionLimits
 from replicator.retention.policy import PruneDecision, decide
-from replicator.retention.worker import MERGE_GRACE_MS
 from replicator.snapshot.limits import SnapshotRule
 from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
 
@@ -152,7 +152,11 @@ def our_month(
             ]
             now_ms = START_MS + 1000 * until
             decision = decide(
-                index.with_objects([*news, *segments]), (), rules, now_ms, grace_ms=MERGE_GRACE_MS
+                index.with_objects([*news, *segments]),
+                (),
+                rules,
+                now_ms,
+                grace_ms=RetentionLimits().merge_grace_ms,
             )
             news, index = (
                 [],

@@ -14,7 +14,6 @@ from functools import partial
 from typing import TypeVar, cast
 
 from replicator.archive.index import SEGMENTS, ArchiveObject, SnapshotObject
-from replicator.errors import DamageError
 from replicator.format.envelope import (
     HEADER_LIMIT,
     TAIL_LIMIT,
@@ -135,13 +134,6 @@ def fits(item: ArchiveObject, facts: ObjectFacts) -> bool:
         and facts.first_txid == item.first <= facts.last_txid
         and (item.level == SEGMENTS or facts.last_txid == item.last)
     )
-
-
-def discontinuous(key: str, older: str) -> DamageError:
-    """The error for an object whose checksum before it differs from the one that ``older`` ends
-    with."""
-    reason = f"it does not continue {older}: the database checksums differ"
-    return damaged(key, reason, code="discontinuous")
 
 
 def require_fit(item: ArchiveObject, facts: ObjectFacts) -> None:

@@ -32,9 +32,9 @@ from replicator.engine.wakeups import Wakeups
 from replicator.errors import Cancelled, LocalIOError, NotDurable, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Cause, Health, Incident, Position, Repair, ReplicationStatus
-from replicator.retention.api import keeper_for
+from replicator.retention.api import retention_worker
 from replicator.retention.segments import CachedSegments
-from replicator.retention.worker import Keeper
+from replicator.retention.worker import RetentionWorker
 from replicator.store.base import Store
 from replicator.store.retry import Clock, RetryingStore
 from replicator.store.timeouts import TimedStore
@@ -121,8 +121,8 @@ class Engine:
             files=context.files,
         )
 
-    def _keeper(self, shared: SharedResources) -> Keeper:
-        return keeper_for(
+    def _keeper(self, shared: SharedResources) -> RetentionWorker:
+        return retention_worker(
             self._config,
             self.store,
             CachedSegments(self.cache, self.uploader.watermark),

@@ -77,6 +77,13 @@ def damaged(key: str, reason: str, code: str = "") -> DamageError:
     return DamageError(f"{key}: {reason}", key=key, code=code)
 
 
+def discontinuous(key: str, older: str) -> DamageError:
+    """The error for an object whose checksum before it differs from the one that ``older`` ends
+    with."""
+    reason = f"it does not continue {older}: the database checksums differ"
+    return damaged(key, reason, code="discontinuous")
+
+
 def encode_header(header: ObjectHeader) -> bytes:
     created_by = header.created_by.encode()[:_CREATED_BY_LIMIT]
     content = (

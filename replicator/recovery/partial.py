@@ -8,7 +8,7 @@ Everything is in ``.{name}.restoring/`` next to the output, on the same file sys
     segment-…  the compressed bytes of a large segment while it is needed
 
 Only the parts of the snapshot are kept across attempts, decompressed and at their offsets.
-Keeping compressed objects would need up to twice the disk and a second pass over every byte;
+RetentionSteps compressed objects would need up to twice the disk and a second pass over every byte;
 segments are at most half a database by the rule that makes snapshots due, must be known before
 the snapshot anyway, and are simply fetched again. A kept part is trusted only if every page of
 it that still counts has the hash that was written down when the part was verified, so neither a

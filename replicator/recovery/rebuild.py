@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from replicator.archive.facts import discontinuous, require_fit
+from replicator.archive.facts import require_fit
 from replicator.archive.index import OPEN_END, WalObject
 from replicator.errors import DamageError, DiskFull
-from replicator.format.envelope import damaged
+from replicator.format.envelope import damaged, discontinuous
 from replicator.format.latest_pages import Overlay, runs
 from replicator.format.object_header import ObjectFacts
 from replicator.model import DatabaseState

@@ -1,1 +1,1 @@
-"""What is kept: the rules, merges, and deletions."""
+"""Retention: the rules, merges, and deletions."""

@@ -1,8 +1,6 @@
-"""The past of one database: what a running replicator does for it, and what anybody can do from
-the bucket alone.
+"""Retention of one database: the worker of a running replicator, and commands on the bucket alone.
 
-Owns the wiring of merges and pruning to the cache and to a store; the rules are those of
-:mod:`.policy`.
+Owns the wiring of merges and pruning to the cache and to a store; :mod:`.policy` owns the rules.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from replicator.retention.prune import (
     take_index,
 )
 from replicator.retention.segments import Segments
-from replicator.retention.worker import Keeper, Keeping
+from replicator.retention.worker import RetentionSteps, RetentionWorker
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.system import clock
@@ -42,17 +40,17 @@ __all__ = [
     "PrunePlan",
     "Pruned",
     "Verdict",
-    "keeper_for",
     "pin",
     "pins",
     "prune",
+    "retention_worker",
     "unpin",
 ]
 
-# -------------------------------------------------------------------- beside a replicator
+# -------------------------------------------------------------------- within a replicator
 
 
-def keeper_for(
+def retention_worker(
     config: SqliteReplicatorConfig,
     store: Store,
     segments: Segments,
@@ -63,12 +61,12 @@ def keeper_for(
     *,
     created_by: str,
     pause: Callable[[float], None],
-) -> Keeper:
+) -> RetentionWorker:
     """Makes the worker that merges and prunes while ``config`` is replicated; not started yet.
 
     ``pause`` raises once the replicator stops.
     """
-    keeping = Keeping(
+    keeping = RetentionSteps(
         store=store,
         keys=Keys(config.address.prefix),
         rules=config.retention,
@@ -80,7 +78,7 @@ def keeper_for(
         level=config.compression_level,
         pause=partial(pause, 0.0),
     )
-    return Keeper(keeping, clock.now_ms, scheduler)
+    return RetentionWorker(keeping, clock.now_ms, scheduler)
 
 
 # -------------------------------------------------------------------- from the bucket alone
@@ -89,10 +87,11 @@ def keeper_for(
 def prune(
     address: StoreAddress, rules: Retention, *, delete: bool = False
 ) -> tuple[PrunePlan, Pruned | None]:
-    """What the rules keep and delete of the database at ``address``; with ``delete`` it is done.
+    """The objects of the database at ``address`` that the rules keep and delete; with ``delete``
+    these are deleted.
 
-    Safe while a replicator runs, and while somebody restores. Raises what the store raises;
-    a bucket that forbids deletions is said so in :attr:`Pruned.refused`.
+    Safe during replication, and during restores. Raises the errors of the store; if a bucket
+    forbids deletions, :attr:`Pruned.refused` holds the reason.
     """
     with open_archive(address) as (store, prefix):
         plan = plan_prune(store, Keys(prefix), rules, clock.now_ms())
@@ -102,8 +101,8 @@ def prune(
 
 
 def pin(address: StoreAddress, txid: int, note: str = "") -> None:
-    """Keep a restore point until it is unpinned, whatever the rules say; ``GapError`` when it
-    cannot be restored as it is."""
+    """Keep a restore point until it is unpinned, against all rules; ``GapError`` when it cannot be
+    restored exactly."""
     with open_archive(address) as (store, prefix):
         keys, point = Keys(prefix), PinnedPoint(txid, note)
         index = take_index(store, keys)
@@ -111,7 +110,9 @@ def pin(address: StoreAddress, txid: int, note: str = "") -> None:
         if plan.decision.lost_pins:
             raise GapError(
                 f"transaction {txid} cannot be restored, so it cannot be kept",
-                hint="see replicator history for what can be",
+                first_missing=txid,
+                last_missing=txid,
+                hint="replicator history lists the restorable transactions",
             )
         records.pin(store, keys, point)
 

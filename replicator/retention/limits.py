@@ -12,7 +12,7 @@ from replicator.store.retry import RETENTION_RETRIES, RetryPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionLimits:
-    """Times are ms where a name says so, else seconds."""
+    """Names that end in ``_ms`` are in milliseconds, other times in seconds."""
 
     merge_grace_ms: int = 5 * 60_000  # between a merge and the deletion of its sources
     prune_ms: int = 3_600_000  # between two prunings by rule

@@ -1,8 +1,8 @@
-"""Several objects of the log as one: the bytes of a merge.
+"""The bytes of a merge: several segments as one object.
 
-Owns: that the sources follow one another without a gap and that the merge says the same as all
-of them. A merge of level 1 keeps every transaction; one above keeps the newest image of each
-page. The bytes depend on the sources alone, so that the same merge made twice is the same object.
+Owns the checks that the sources follow one another without a gap and that the merge equals all of
+them. A merge of level 1 keeps every transaction; one above keeps the newest image of each page.
+The bytes depend on the sources alone, so that the same merge made twice is the same object.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from replicator.archive.index import DIVISIBLE
 from replicator.errors import ReplicatorError
-from replicator.format.envelope import damaged
+from replicator.format.envelope import discontinuous
 from replicator.format.latest_pages import newest_images
 from replicator.format.object_header import ObjectFacts, ObjectHeader, Summary, Trailer
 from replicator.format.payload import Chunk, decode_frames
@@ -122,7 +122,7 @@ def merge_newest(sources: Sequence[MergeSource], *, created_by: str, level: int)
                 lambda: _chunks(sources), page_size=header.page_size, salts=_salts(header)
             )
         ]
-    else:  # claims of the log, which change nothing
+    else:  # claims of a take-over, which change nothing
         out.append(encoder.write(FrameBuilder(header.page_size, salts=_salts(header)).header))
     times = [ms for content in contents for ms in content.trailer.commit_times_ms]
     return _finish(encoder, out, contents, [], times[:1] + times[-1:])
@@ -176,9 +176,7 @@ def _check(contents: Sequence[MergeContent], *, every: bool) -> None:
             newer.trailer.checksum_before != older.trailer.checksum_after
             or newer.header.page_size != older.header.page_size
         ):
-            raise damaged(
-                newer.key, f"it does not continue {older.key}: the database checksums differ"
-            )
+            raise discontinuous(newer.key, older.key)
     if not contents:
         raise Unmergeable("there is nothing to merge", contents)
 

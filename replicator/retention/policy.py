@@ -1,15 +1,17 @@
-"""Which objects stay: a pure function of what there is, the rules and the time.
+"""Decides which objects stay: a pure function of the index, the rules and the time.
 
-What it promises, whatever the rules say:
+It guarantees, for all rules:
 
-- the newest object of the log stays, and everything that leads from the newest snapshot to it;
+- the newest WAL object stays, and every object on the way from the newest snapshot to it;
 - every transaction committed within ``every_transaction``, and the state at its old edge, can be
   restored exactly;
-- a restore point that a rule or a pin keeps can be restored exactly from what stays;
+- a restore point that a rule or a pin keeps can be restored exactly from the objects that stay;
 - an object whose generation is about to begin stays; one that no restore would trust goes first,
-  while the log still proves that.
+  while other objects still prove that.
 
-Times count as the store tells them: an object is never taken for older than it is.
+Trust and ways are those of a restore (:mod:`replicator.archive.reachable`). Retention asks fewer
+objects: one for each generation. A snapshot with a wrong checksum is therefore refused only if
+both checksums are known. The store's clock counts: no object is ever treated as older than it is.
 """
 
 from __future__ import annotations
@@ -45,19 +47,19 @@ Tier = Literal["hourly", "daily", "weekly", "monthly"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What happens to one object, and why. ``stands_in`` is the key of the merge that must be
-    proved to be in the store first."""
+    """The decision on one object, and its reason. ``covered_by`` is the key of the merge that must
+    be proved to be in the store first."""
 
     key: str
     size: int
     keep: bool
     reason: str
-    stands_in: str | None = None
+    covered_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeptPoint:
-    """A transaction older than the window that can still be restored, and for whom."""
+    """A transaction older than the window that stays restorable, and the rule that keeps it."""
 
     txid: int
     at_ms: int | None
@@ -199,8 +201,8 @@ class _Deciding:
         return by is not None and by.generation == snapshot.generation
 
     def _covered(self) -> dict[str, str]:
-        """Objects whose transactions a merge holds, with its key; they are no longer kept. Around
-        a hole in the log they stay as far as some transaction can be restored with them alone.
+        """Objects whose transactions a merge holds, with its key; they are no longer kept. Next to
+        a hole those stay without which some transaction could not be restored.
         """
         found = self._within_merges()
         whole = self._restorable(self.index) if found else ()
@@ -222,7 +224,8 @@ class _Deciding:
         return Ways(self.trust.trusted, index.wal, fewest_objects).ranges()
 
     def _within_merges(self) -> dict[str, str]:
-        """Each object that lies in a merge of level 1 which is old enough, with its key."""
+        """Each object whose transactions are in a merge of level 1 that is old enough, with the key
+        of the merge."""
         merges = [
             item
             for item in self.index.wal
@@ -251,14 +254,14 @@ class _Deciding:
 
     def _keep_head(self) -> None:
         """Keep the object that the next append follows; and the one that the log ends with, if
-        that is a merge: without it a snapshot of the same txid would seem to lie beyond the end.
+        that is a merge: without it a snapshot of the same txid would seem to be beyond the end.
         """
         newest, head = self.index.newest_segment, self.index.head
         if newest is not None:
-            self.kept[newest.key] = "the log goes on from it"
+            self.kept[newest.key] = "the next append follows it"
         if newest is None or newest.last < head:
             for item in self.index.covering(head)[:1]:
-                self._keep(item, "the log ends with it")
+                self._keep(item, "the archive ends with it")
 
     def _keep_count(self, trusted: tuple[SnapshotObject, ...]) -> None:
         count = self.rules.snapshots
@@ -303,8 +306,8 @@ class _Deciding:
                     break
 
     def _stops(self, covered: Collection[str]) -> list[_Stop]:
-        """Where a restore can stop by the names alone. The contents of an hourly merge are left
-        out, except for its end."""
+        """Objects at whose end a restore can stop, by the names alone. Those inside an hourly merge
+        are left out."""
         found = [_Stop(item.txid, item.at_ms, item) for item in self.trust.trusted]
         reach = 0
         for item in self.index.wal:
@@ -336,8 +339,8 @@ class _Deciding:
         return True
 
     def _cheapest(self, log: Index, goal: int, ends: Collection[str] | None) -> Step | None:
-        """The way to ``goal`` that adds the fewest bytes to what is kept anyway. It begins at the
-        newest snapshot that is kept, or later: if an older one leads there, so does that one.
+        """The way to ``goal`` that adds the fewest bytes to the objects kept so far. It begins at
+        the newest snapshot that is kept, or later: if an older one leads there, so does that one.
         """
 
         def cost(item: ArchiveObject) -> Cost:
@@ -393,7 +396,7 @@ class _Deciding:
         if not isinstance(item, SnapshotObject) or self._contradicted(item):
             return "it is older than every rule, and nothing that is kept needs it"
         if item.key in self.trust.refused:
-            return "its generation never became part of the log"
+            return "its generation never became part of the archive"
         return "it is older than every rule, and nothing that is kept needs it"
 
 

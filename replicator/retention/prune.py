@@ -1,8 +1,8 @@
-"""Carrying out a decision: proofs first, then deletions in their order.
+"""Carries out a prune: proofs first, then deletions in their order.
 
-Owns: that nothing goes before what stands in for it is proved to be in the store, and that a
-bucket which forbids deletions is asked once, not again and again. A crash between any two
-deletions leaves every kept point restorable; the next prune goes on.
+Owns two rules: an object is deleted only after the merge that holds its transactions was proved
+to be in the store, and a bucket that forbids deletions is asked once. A crash between any two
+deletions leaves every kept point restorable; the next prune continues.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from replicator.retention.policy import PruneDecision, Verdict, decide
 from replicator.store.base import Store
 from replicator.system import clock
 
-# How long a merge must be there before a prune that does not know the clock of the replicator
-# removes what it stands for.
+# The age of a merge before a prune that does not know the replicator's clock deletes its sources.
 GRACE_MS = 3_600_000
 REFUSED = "the bucket forbids deletions"
 
@@ -38,9 +37,9 @@ class PrunePlan:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was deleted. ``unproved`` were kept because their merge could not be proved;
-    ``refused`` says why the store deleted nothing more, "" when it did all; ``versioned`` that
-    it keeps old versions of what was deleted, which go on to cost."""
+    """The deletions. ``unproved`` were kept because their merge could not be proved; ``refused``
+    is the store's reason for refusing the rest, "" if it deleted all; ``versioned`` is True if it
+    keeps old versions of deleted objects, which still cost."""
 
     deleted: tuple[Verdict, ...]
     unproved: tuple[Verdict, ...] = ()
@@ -110,32 +109,32 @@ def _asked(store: Store, index: Index, items: Iterable[ArchiveObject]) -> Index:
 
 
 class Pruner:
-    """Deletes; remembers which merges were proved. Before the past is thinned for the first
-    time up to some transaction, a note of that is left in the bucket, so that nobody who looks
-    takes the holes for losses."""
+    """Deletes; remembers which merges were proved. Before the first deletion by rule up to some
+    transaction it adds a record of that, so that ``verify`` does not report the holes as
+    losses."""
 
     def __init__(self, store: Store, keys: Keys) -> None:
         self._store = store
         self._keys = keys
-        self._noted = 0  # up to this transaction a note says so
+        self._recorded = 0  # up to this transaction a record exists
         self._proved: dict[str, bool] = {}
 
     def apply(
         self, plan: PrunePlan, verdicts: Iterable[Verdict], pause: Callable[[], None] = lambda: None
     ) -> Pruned:
-        """Delete what ``verdicts`` (deletions of the plan, in their order) say. ``pause`` is
-        called before each request that changes the bucket and may raise to end it."""
+        """Carry out ``verdicts``: deletions of the plan, in their order. Calls ``pause`` before
+        each request that changes the bucket; it may raise to end the prune."""
         deleted: list[Verdict] = []
         unproved: list[Verdict] = []
         refused = ""
         try:
             for verdict in verdicts:
-                if verdict.stands_in is not None and not self._holds(plan, verdict.stands_in):
+                if verdict.covered_by is not None and not self._holds(plan, verdict.covered_by):
                     unproved.append(verdict)
                     continue
                 pause()
-                if verdict.stands_in is None:
-                    self._note(plan.decision.window_from)
+                if verdict.covered_by is None:
+                    self._record(plan.decision.window_from)
                 self._store.delete(verdict.key)
                 deleted.append(verdict)
         except AccessDenied as error:
@@ -143,10 +142,10 @@ class Pruner:
         versioned = bool(deleted) and self._store.keeps_versions
         return Pruned(tuple(deleted), tuple(unproved), refused, versioned)
 
-    def _note(self, window_from: int) -> None:
-        if window_from > self._noted:
+    def _record(self, window_from: int) -> None:
+        if window_from > self._recorded:
             add_record(self._store, self._keys, PRUNED, window_from, clock.now_ms(), {})
-            self._noted = window_from
+            self._recorded = window_from
 
     def _holds(self, plan: PrunePlan, key: str) -> bool:
         if key not in self._proved:
@@ -156,8 +155,8 @@ class Pruner:
 
 
 def is_stored(store: Store, merge: WalObject) -> bool:
-    """True if the store holds the merge whole, as its name says. One HEAD; where the store
-    keeps no metadata, its first and last bytes."""
+    """True if the store holds the whole merge under its name. One HEAD; if the store keeps no
+    metadata, also its first and last bytes."""
     try:
         info, facts = FactsReader(store).current(merge)
     except ObjectMissing:

@@ -1,7 +1,7 @@
-"""Which objects of the log are worth merging now: a pure function of the index and the time.
+"""Decides which objects are worth merging now: a pure function of the index and the time.
 
-Level 1 gathers the segments of five minutes, level 2 everything of an hour. Whatever is large
-stands for itself, so that a merge never costs more than its bounds in memory and requests.
+Level 1 gathers the segments of five minutes, level 2 everything of an hour. Large objects are not
+merged, so that a merge never costs more than its bounds in memory and requests.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class Run:
 
 
 def due_runs(index: Index, now_ms: int, *, since_ms: float = 0) -> list[Run]:
-    """Runs that are complete, level by level, oldest first. What was committed before
-    ``since_ms`` is left as it is: it goes soon."""
+    """Runs that are complete, level by level, oldest first. Objects committed before ``since_ms``
+    stay unmerged: retention deletes them soon."""
     return [run for level in LEVELS for run in _runs(index, level, now_ms, since_ms)]
 
 
 def next_due_ms(index: Index, now_ms: int) -> int | None:
-    """When the next run can be complete though nothing is appended any more; None: never."""
+    """The time at which the next run is complete if nothing is appended; None: never."""
     ends = [
         _end(run.items[0], level) + level.settle_ms
         for level in LEVELS
@@ -81,8 +81,8 @@ def _end(item: WalObject, level: Level) -> int:
 
 
 def _line(index: Index, level: Level) -> Iterator[WalObject]:
-    """What a merge of this level is made of, oldest first: of what has no such merge yet, the
-    object that reaches furthest, no transaction twice."""
+    """The sources for merges of this level, oldest first: of the transactions without such a merge
+    the objects that reach furthest, no transaction twice."""
     done = [item for item in index.wal if item.level == level.number]
     here, at, reach = 0, 0, 0
     for item in index.wal:
@@ -110,8 +110,8 @@ def _grouped(
 
 
 def _settled(group: list[WalObject], after: WalObject, level: Level) -> bool:
-    """At level 1 what follows closes a group for certain. A group of level 2 waits for the
-    merges of level 1 that may still be made of its items."""
+    """At level 1 the next object always closes a group. A group of level 2 waits for the merges of
+    level 1 that may still be made of its items."""
     return level.number == EVERY_TRANSACTION or (
         after.level == EVERY_TRANSACTION and all(i.level == EVERY_TRANSACTION for i in group)
     )

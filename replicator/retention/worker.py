@@ -1,9 +1,8 @@
-"""What a running replicator does for its past: merge what is behind, prune what is old.
+"""The retention worker of a running replicator: merges segments, prunes old objects.
 
-Owns: the index in memory, fed by what the replicator itself appended, and the order of
-steps: a merge is stored, then proved, and only a while later what it stands for goes. Refuses:
-to hurry. It rests four times as long as it worked, and asks the store for nothing while nothing
-new was appended.
+Owns the index in memory, to which the replicator's own segments are added, and the order of steps:
+a merge is stored, then proved, and its sources are deleted some minutes later. Refuses to hurry: it
+rests four times as long as it worked, and sends no request while nothing new was appended.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Keeping:
-    """One database's past, step by step; the task around it is :class:`Keeper`."""
+class RetentionSteps:
+    """Merges and prunes one archive step by step. :class:`RetentionWorker` runs the steps."""
 
     store: Store
     keys: Keys
@@ -75,7 +74,7 @@ class Keeping:
     _looked_ms: int = 0  # when snapshots and pins were listed
     _active: bool = False  # something was appended since they were
     _refused_until_ms: int = 0
-    _told_versions: bool = False
+    _warned_versions: bool = False
     _skipped: set[str] = field(default_factory=set)
     _pruner: Pruner = field(init=False)
 
@@ -83,8 +82,8 @@ class Keeping:
         self._pruner = Pruner(self.store, self.keys)
 
     def step(self, now_ms: int) -> bool:
-        """One piece of work; whether there may be more at once. No request while nothing was
-        appended and nothing is due. After an error the next call tries again."""
+        """Does one piece of work. True if there may be more at once. Sends no request while nothing
+        was appended and nothing is due. After an error the next call tries again."""
         if self._feed() and self._due_ms is None:
             self._due_ms = now_ms + self.limits.begin_ms
         if self._due_ms is None or now_ms < self._due_ms:
@@ -101,18 +100,18 @@ class Keeping:
         return False
 
     def begin(self, now_ms: int) -> None:
-        """Do at the next step what is due, though nothing was appended since the start."""
+        """Let the next step do all due work, although nothing was appended since the start."""
         self._feed()
         self._due_ms = now_ms
 
     # ---------------------------------------------------------------- the index
 
     def _feed(self) -> bool:
-        """Take note of what was appended; whether there was anything."""
+        """Add the appended segments to the index. True if there were any."""
         if self._fed is None:
             newest = self.segments.appended(0)[-1:]
             self._fed = newest[0].last if newest else 0
-            return False  # what was there before the start is no reason to begin
+            return False  # segments from before the start are no reason to begin
         new = self.segments.appended(self._fed)
         if not new:
             return False
@@ -123,7 +122,7 @@ class Keeping:
         return True
 
     def _load(self, now_ms: int) -> None:
-        """List it, and add what the cache knows of objects that a listing only names."""
+        """List the archive, and add the facts that the cache knows of its segments."""
         index = take_index(self.store, self.keys)
         known = [
             replace(item, stored_ms=index.by_key[item.key].stored_ms)
@@ -134,7 +133,7 @@ class Keeping:
         self._index, self._looked_ms = index.with_objects(known), now_ms
 
     def _next_due(self, now_ms: int) -> int:
-        """When time alone makes something due."""
+        """The time at which something is due without a new segment."""
         if self._index is None:
             return now_ms
         at, grace_ms = [self._prune_ms], self.limits.merge_grace_ms
@@ -179,7 +178,7 @@ class Keeping:
             self.mailbox.report(Incident(Cause.SOURCE_DAMAGED, f"{key} was not made: {error}"))
         except ObjectMissing as error:
             log.info("%s was not made: %s", key, error)
-            self._index = None  # perhaps somebody else prunes
+            self._index = None  # perhaps another program prunes
             self.mailbox.report(Incident(Cause.SOURCE_DAMAGED, f"{key} was not made: {error}"))
         else:
             self._skipped.discard(key)
@@ -203,7 +202,7 @@ class Keeping:
         return found if fetched <= self.limits.fetch_bytes else None
 
     def _learn(self, contents: Sequence[MergeContent]) -> None:
-        """The sources of a merge were read, and their own bytes said this."""
+        """Add the facts of sources that were read: their own bytes hold them."""
         assert self._index is not None
         found = ((self._index.by_key.get(content.key), content.facts) for content in contents)
         self._index = self._index.with_objects(
@@ -218,7 +217,7 @@ class Keeping:
         try:
             self.store.put(key, merge.body, metadata=merge.summary.metadata())
         except ObjectExists:
-            log.info("%s is there already", key)
+            log.info("%s exists already", key)
         item = WalObject(key, run.level, run.first, run.last, len(merge.body))
         info, facts = FactsReader(self.store).current(item)
         if not _same(facts, merge):
@@ -244,8 +243,8 @@ class Keeping:
     # ---------------------------------------------------------------- pruning
 
     def _prune(self, now_ms: int) -> None:
-        """What a merge stands for goes soon after; the rest is judged once an hour, with fresh
-        eyes, and by a clock that cannot run ahead of what the store showed."""
+        """Sources of a merge are deleted soon after it; the other objects are judged once an hour,
+        after a new listing, and by a clock that is never ahead of the store's times."""
         if now_ms < self._refused_until_ms:
             return
         assert self._index is not None
@@ -253,7 +252,7 @@ class Keeping:
         if everything and self._active:
             self._look(now_ms)
         plan = self._decided(now_ms)
-        if everything and any(v.stands_in is None for v in plan.decision.deletions):
+        if everything and any(v.covered_by is None for v in plan.decision.deletions):
             self._look(now_ms)
             plan = self._decided(now_ms)
         self._apply(plan, now_ms, everything=everything)
@@ -261,7 +260,8 @@ class Keeping:
             self._prune_ms, self._active = now_ms + self.limits.prune_ms, False
 
     def _look(self, now_ms: int) -> None:
-        """Snapshots and pins come from elsewhere. Two listings, and one GET a pin."""
+        """List snapshots and pins, which other threads and programs add. Two listings, and one GET
+        for each pin."""
         assert self._index is not None
         if self._looked_ms == now_ms:
             return
@@ -282,26 +282,26 @@ class Keeping:
         return plan
 
     def _apply(self, plan: PrunePlan, now_ms: int, *, everything: bool) -> None:
-        """Between two looks at the snapshots only what a merge stands for goes."""
+        """Between two listings of the snapshots only sources of merges are deleted."""
         wanted = [
             verdict
             for verdict in plan.decision.deletions
-            if everything or verdict.stands_in is not None
+            if everything or verdict.covered_by is not None
         ]
         done = self._pruner.apply(plan, wanted, self.pause)
         self._index = plan.index.without(verdict.key for verdict in done.deleted)
-        if any(verdict.stands_in for verdict in done.unproved):
+        if any(verdict.covered_by for verdict in done.unproved):
             self._index = None  # a merge vanished: look again
         self.metrics.add("pruned_objects", len(done.deleted))
         self.metrics.add("pruned_bytes", done.size)
         if done.refused and not self.refused:
             log.warning("%s; relying on the lifecycle rules of the bucket", done.refused)
         self.refused = done.refused
-        if done.versioned and not self._told_versions:
-            self._told_versions = True
+        if done.versioned and not self._warned_versions:
+            self._warned_versions = True
             log.warning(
-                "%s keeps old versions of what is deleted; a lifecycle rule for "
-                "noncurrent versions decides for how long",
+                "%s keeps old versions of deleted objects; a lifecycle rule for "
+                "noncurrent versions limits them",
                 self.store.url,
             )
         if done.refused:
@@ -313,7 +313,7 @@ def _first(source: MergeSource) -> int:
 
 
 def _covers(sources: Sequence[MergeSource], item: WalObject) -> bool:
-    """Whether they are, end to end, the transactions of the item."""
+    """True if they are, end to end, the transactions of the item."""
     here = item.first
     for source in sources:
         if source.first != here:
@@ -351,10 +351,12 @@ def _same(facts: ObjectFacts, merge: Merge) -> bool:
     )
 
 
-class Keeper:
-    """The task. ``clock_ms`` tells the time; ``scheduler`` runs it."""
+class RetentionWorker:
+    """The task that runs the steps. ``clock_ms`` gives the time, ``scheduler`` the thread."""
 
-    def __init__(self, keeping: Keeping, clock_ms: Callable[[], int], scheduler: Scheduler) -> None:
+    def __init__(
+        self, keeping: RetentionSteps, clock_ms: Callable[[], int], scheduler: Scheduler
+    ) -> None:
         self._keeping = keeping
         self._clock_ms = clock_ms
         self._scheduler = scheduler

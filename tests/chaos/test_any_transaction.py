@@ -21,7 +21,7 @@ from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
 from replicator.model import Retention
 from replicator.retention.limits import RetentionLimits
-from replicator.retention.worker import Keeping
+from replicator.retention.worker import RetentionSteps
 from replicator.system.mailbox import Mailbox
 from tests.helpers.replication import App, config_for
 from tests.helpers.retention import KEYS, MINUTE, AgedStore, GivenSegments
@@ -42,7 +42,7 @@ class RecordedHistory:
         self.hosts = 0
         self.reopen(directory / "app.db", take_over=False)
         self.events = dict.fromkeys(("vacuum", "shrink", "gap", "take-over", "restart"), 0)
-        self.keeping = Keeping(
+        self.keeping = RetentionSteps(
             store=self.store,
             keys=KEYS,
             rules=Retention(),

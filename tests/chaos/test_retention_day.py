@@ -17,7 +17,7 @@ from replicator.format.wal import FrameBuilder
 from replicator.metrics import Metrics
 from replicator.model import Kind, Retention
 from replicator.retention.limits import RetentionLimits
-from replicator.retention.worker import Keeping
+from replicator.retention.worker import RetentionSteps
 from replicator.system.mailbox import Mailbox
 from tests.helpers.page_hashes import set_pages
 from tests.helpers.replication import HookedStore
@@ -93,7 +93,7 @@ def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
     only the newest minutes remain as segments."""
     store = AgedStore()
     writer = Writer(store, seed)
-    keeping = Keeping(
+    keeping = RetentionSteps(
         store=store,
         keys=KEYS,
         rules=Retention(every_transaction=inf),

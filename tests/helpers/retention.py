@@ -10,7 +10,7 @@ from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
 from replicator.model import Retention
 from replicator.retention.limits import RetentionLimits
-from replicator.retention.worker import Keeping
+from replicator.retention.worker import RetentionSteps
 from replicator.store.memory import MemoryStore
 from tests.helpers.bucket import EPOCH_MS, BucketBuilder
 from tests.helpers.mail import ReadableMailbox
@@ -115,7 +115,7 @@ class AgedArchive:
 
     def keeping(self, *, store=None, rules=None, cached=lambda *_: [], mailbox=None, **limits):
         """``limits`` are fields of RetentionLimits."""
-        return Keeping(
+        return RetentionSteps(
             store=store or self.store,
             keys=KEYS,
             rules=rules or Retention(),

@@ -31,7 +31,7 @@ from replicator.errors import (
     StoreUnsafe,
 )
 from replicator.metrics import Metrics
-from replicator.retention.api import keeper_for
+from replicator.retention.api import retention_worker
 from replicator.retention.limits import RetentionLimits
 from replicator.retention.segments import CachedSegments
 from replicator.store import retry
@@ -292,7 +292,7 @@ class StoreScenario:
     def ask_past(self):
         """Merges the segments and prunes the merged ones, as if time had passed."""
         engine = self.started()._engine
-        self.keeping = keeper_for(
+        self.keeping = retention_worker(
             self.config(),
             self.store,
             CachedSegments(engine.cache, engine.uploader.watermark),

@@ -55,7 +55,7 @@ def test_a_plan_changes_nothing_and_gives_reasons(run, aged_backup, tmp_path):
     assert "this is a plan" in out
     assert keys(tmp_path) == before
     code, out, _ = run("prune", "--url", aged_backup, *NOTHING, "--all")
-    assert "the log goes on from it" in out
+    assert "the next append follows it" in out
 
 
 def test_the_defaults_keep_everything_of_today(run, aged_backup):

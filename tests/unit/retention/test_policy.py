@@ -72,9 +72,9 @@ def test_the_newest_segment_stays_though_a_merge_holds_it():
     """The log is continued from it."""
     decision = verdicts(snap(1, 3), log(2, 5, 3), log(6, 8, 2), log(2, 8, 1, level=1))
     assert gone(decision) == ["0/2-5"]
-    assert decision.deletions[0].stands_in == "1/2-8"
+    assert decision.deletions[0].covered_by == "1/2-8"
     assert "holds all of its transactions" in decision.deletions[0].reason
-    assert {v.key: v.reason for v in decision.verdicts}["0/6-8"] == "the log goes on from it"
+    assert {v.key: v.reason for v in decision.verdicts}["0/6-8"] == "the next append follows it"
 
 
 def test_nothing_goes_for_a_young_merge():
@@ -362,7 +362,7 @@ def test_a_merge_that_the_log_ends_with_stays():
         snap(1, 9 * DAY), log(1, 1, 9 * DAY), log(2, 5, 8 * DAY, level=2), snap(5, 8 * DAY)
     )
     assert gone(decision) == ["s1"]
-    assert {v.key: v.reason for v in decision.verdicts}["2/2-5"] == "the log ends with it"
+    assert {v.key: v.reason for v in decision.verdicts}["2/2-5"] == "the archive ends with it"
 
 
 def test_sources_of_a_merge_stay_where_a_hole_cuts_it_off():

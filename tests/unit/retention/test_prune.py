@@ -51,7 +51,7 @@ def stripped(past):
 def test_sources_go_only_with_a_merge_that_is_proved(premerged):
     """With metadata, by one HEAD a merge; where the merge vanished they stay."""
     plan = planned(premerged, Retention())
-    assert [v.stands_in for v in plan.decision.deletions] == [KEYS.merged(1, 2, 4)] * 3
+    assert [v.covered_by for v in plan.decision.deletions] == [KEYS.merged(1, 2, 4)] * 3
     store = HookedStore(premerged.store)
     done = applied(premerged, plan, store)
     assert len(done.deleted) == 3

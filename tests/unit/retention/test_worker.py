@@ -12,7 +12,7 @@ from replicator.format.object_header import parse_metadata
 from replicator.model import Cause, Kind, Retention
 from replicator.retention.limits import RetentionLimits
 from replicator.retention.merge import MergeSource
-from replicator.retention.worker import Keeper
+from replicator.retention.worker import RetentionWorker
 from replicator.store.retry import RetryPolicy
 from replicator.system.scheduler import Scheduler
 from tests.helpers.mail import ReadableMailbox
@@ -226,7 +226,7 @@ class TestThread:
         keeping.begin(aged.now_ms)
         aged.wait(HOUR)
         spied.go_away()
-        keeper = Keeper(keeping, lambda: aged.now_ms, scheduler)
+        keeper = RetentionWorker(keeping, lambda: aged.now_ms, scheduler)
         keeper.start()
         wait_for(lambda: keeper.health.error is not None)
         assert isinstance(keeper.health.error, StoreUnavailable)
@@ -247,7 +247,7 @@ class TestThread:
                 calls.append(now_ms)
                 raise ZeroDivisionError("a defect")
 
-        keeper = Keeper(Broken(), lambda: 0, scheduler)
+        keeper = RetentionWorker(Broken(), lambda: 0, scheduler)
         keeper.start()
         wait_for(lambda: len(calls) > 2)
         assert "a defect" in str(keeper.health.error)
