@@ -39,28 +39,41 @@ final stop), a hint with the next step, and a code, which a raise site may refin
 attributes; ``None`` or ``""`` means unknown. Programs and tests decide by class, code and values,
 never by the text. Every error can be pickled and copied.
 
-Refuses everything that needs I/O: a path is kept as text.
+Refuses everything that needs I/O: any path object is accepted, and kept as text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field, fields
 from typing import Any, ClassVar
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ReplicatorError(Exception):
-    """Root of the tree. ``str(error)`` is the message; ``hint`` the next step, or ``""``."""
+    """Root of the tree. ``str(error)`` is the message; ``hint`` the next step, or ``""``.
+
+    The fields of a subclass are its values.
+    """
 
     exit_code: ClassVar[int] = 1
     default_hint: ClassVar[str] = ""
-    values: ClassVar[tuple[str, ...]] = ()  # the attributes that describe the failure
-    code: str = "error"
 
-    def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint or self.default_hint
-        if code:
-            self.code = code
+    message: InitVar[str] = field(kw_only=False)
+    hint: str = ""
+    code: str = ""  # a class sets its default code as a plain class attribute
+
+    def __post_init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+        self.hint = self.hint or self.default_hint
+        self.code = self.code or type(self).code
+        if "path" in vars(self):
+            vars(self)["path"] = str(vars(self)["path"])
+
+    @classmethod
+    def value_names(cls) -> tuple[str, ...]:
+        """Names of the attributes that describe a failure of this class."""
+        return tuple(each.name for each in fields(cls) if each.name not in ("hint", "code"))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form: ``error``, ``hint``, ``code``, ``kind``, ``exit_code``, the known values."""
@@ -71,8 +84,11 @@ class ReplicatorError(Exception):
             "kind": type(self).__name__,
             "exit_code": self.exit_code,
         }
-        known = {name: getattr(self, name) for name in self.values}
+        known = {name: getattr(self, name) for name in self.value_names()}
         return document | {name: value for name, value in known.items() if value not in (None, "")}
+
+
+ReplicatorError.code = "error"
 
 
 def from_dict(document: Mapping[str, Any]) -> ReplicatorError:
@@ -83,75 +99,56 @@ def from_dict(document: Mapping[str, Any]) -> ReplicatorError:
     kind = globals().get(document.get("kind", ""))
     if not (isinstance(kind, type) and issubclass(kind, ReplicatorError)):
         kind = ReplicatorError
-    values = {name: document[name] for name in kind.values if name in document}
+    values = {name: document[name] for name in kind.value_names() if name in document}
+    pairs = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     hint, code = document.get("hint", ""), document.get("code", "")
-    return kind(document["error"], hint=hint, code=code, **values)
+    return kind(document["error"], hint=hint, code=code, **values | pairs)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConfigError(ReplicatorError):
     """``setting`` is the name of the setting or argument that cannot work."""
 
     exit_code = 2
-    values: ClassVar[tuple[str, ...]] = ("setting",)
     code = "config"
-
-    def __init__(self, message: str, *, setting: str = "", hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.setting = setting
+    setting: str = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BucketMissing(ConfigError):
     default_hint = "create the bucket, or correct --bucket / --endpoint-url"
-    values = ("setting", "bucket")
     code = "bucket_missing"
-
-    def __init__(
-        self, message: str, *, bucket: str = "", setting: str = "", hint: str = "", code: str = ""
-    ) -> None:
-        super().__init__(message, setting=setting, hint=hint, code=code)
-        self.bucket = bucket
+    bucket: str = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DatabaseUnusable(ConfigError):
     """``path`` is the database that cannot be replicated as it is."""
 
-    values = ("setting", "path")
     code = "database_unusable"
-
-    def __init__(
-        self, message: str, *, path: object = "", setting: str = "", hint: str = "", code: str = ""
-    ) -> None:
-        super().__init__(message, setting=setting, hint=hint, code=code)
-        self.path = str(path)
+    path: Any = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DamageError(ReplicatorError):
     """Stored bytes are not the bytes that were written. ``key`` names the object."""
 
     exit_code = 3
     default_hint = "restore with --allow-older to get the newest state that can be proved"
-    values = ("key",)
     code = "damage"
-
-    def __init__(self, message: str, *, key: str = "", hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.key = key
+    key: str = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CheckFailed(ReplicatorError):
     """``statement`` is the SQL that gave something else than one true value."""
 
     exit_code = 3
-    values = ("statement",)
     code = "check_failed"
-
-    def __init__(
-        self, message: str, *, statement: str = "", hint: str = "", code: str = ""
-    ) -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.statement = statement
+    statement: str = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GapError(ReplicatorError):
     """Transactions ``first_missing`` to ``last_missing`` are not in the archive.
 
@@ -159,83 +156,43 @@ class GapError(ReplicatorError):
     """
 
     exit_code = 4
-    values = ("first_missing", "last_missing", "restorable")
     code = "gap"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        first_missing: int | None = None,
-        last_missing: int | None = None,
-        restorable: tuple[int, int] | None = None,
-        hint: str = "",
-        code: str = "",
-    ) -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.first_missing = first_missing
-        self.last_missing = last_missing
-        self.restorable = restorable and (restorable[0], restorable[1])  # JSON gives a list
+    first_missing: int | None = None
+    last_missing: int | None = None
+    restorable: tuple[int, int] | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class StoreUnavailable(ReplicatorError):
-    """``operation`` is the request that failed, e.g. ``GET``; ``key`` its object."""
+    """``operation`` is the request that failed, e.g. ``get``; ``key`` its object."""
 
     exit_code = 5
     default_hint = "check the network and the endpoint, then try again"
-    values = ("operation", "key")
     code = "store_unavailable"
-
-    def __init__(
-        self, message: str, *, operation: str = "", key: str = "", hint: str = "", code: str = ""
-    ) -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.operation = operation
-        self.key = key
+    operation: str = ""
+    key: str = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NotDurable(ReplicatorError):
     """Transaction ``txid`` is not durable; ``durable_txid`` is the newest one that is."""
 
     exit_code = 5
-    values: ClassVar[tuple[str, ...]] = ("txid", "durable_txid")
     code = "not_durable"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        txid: int | None = None,
-        durable_txid: int | None = None,
-        hint: str = "",
-        code: str = "",
-    ) -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.txid = txid
-        self.durable_txid = durable_txid
+    txid: int | None = None
+    durable_txid: int | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CacheFull(NotDurable):
     """``pending_bytes`` wait for the upload and may not exceed ``limit_bytes``.
 
     The capture allows the WAL to reset, and catches up from the database later.
     """
 
-    values = ("pending_bytes", "limit_bytes")
     code = "cache_full"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        pending_bytes: int | None = None,
-        limit_bytes: int | None = None,
-        hint: str = "",
-        code: str = "",
-    ) -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.pending_bytes = pending_bytes
-        self.limit_bytes = limit_bytes
+    pending_bytes: int | None = None
+    limit_bytes: int | None = None
 
 
 class RefusedError(ReplicatorError):
@@ -243,73 +200,42 @@ class RefusedError(ReplicatorError):
     code = "refused"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AccessDenied(RefusedError):
     """``operation`` is the request that the store refused; ``key`` its object."""
 
     default_hint = "check the access key, the secret and the policy of the bucket"
-    values = ("operation", "key")
     code = "access_denied"
-
-    def __init__(
-        self, message: str, *, operation: str = "", key: str = "", hint: str = "", code: str = ""
-    ) -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.operation = operation
-        self.key = key
+    operation: str = ""
+    key: str = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Fenced(RefusedError):
     """``holder`` describes the writer that owns the archive at ``url``; it wrote ``txid``."""
 
-    values = ("holder", "url", "txid")
     code = "fenced"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        holder: str = "",
-        url: str = "",
-        txid: int | None = None,
-        hint: str = "",
-        code: str = "",
-    ) -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.holder = holder
-        self.url = url
-        self.txid = txid
+    holder: str = ""
+    url: str = ""
+    txid: int | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class StoreUnsafe(RefusedError):
     """``url`` is the store that breaks a guarantee the archive depends on."""
 
-    values = ("url",)
     code = "store_unsafe"
-
-    def __init__(self, message: str, *, url: str = "", hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.url = url
+    url: str = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LocalIOError(ReplicatorError):
     """``path`` is the file or directory, ``errno`` the number the system gave."""
 
     exit_code = 7
-    values: ClassVar[tuple[str, ...]] = ("path", "errno")
     code = "local_io"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        path: object = "",
-        errno: int | None = None,
-        hint: str = "",
-        code: str = "",
-    ) -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.path = str(path)
-        self.errno = errno
+    path: Any = ""
+    errno: int | None = None
 
 
 class DiskFull(LocalIOError):
@@ -326,72 +252,42 @@ class LedgerDamaged(LocalIOError):
     code = "ledger_damaged"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LedgerTooNew(LocalIOError):
     """The ledger at ``path`` has format ``found``; this version knows formats up to ``known``."""
 
     default_hint = "start the newer version again; the ledger was not changed"
-    values = ("path", "errno", "found", "known")
     code = "ledger_too_new"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        found: int | None = None,
-        known: int | None = None,
-        path: object = "",
-        errno: int | None = None,
-        hint: str = "",
-        code: str = "",
-    ) -> None:
-        super().__init__(message, path=path, errno=errno, hint=hint, code=code)
-        self.found = found
-        self.known = known
+    found: int | None = None
+    known: int | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AlreadyRunning(ReplicatorError):
     """Process ``pid`` holds the lock at ``path``."""
 
     exit_code = 8
-    values = ("pid", "path")
     code = "already_running"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        pid: int | None = None,
-        path: object = "",
-        hint: str = "",
-        code: str = "",
-    ) -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.pid = pid
-        self.path = str(path)
+    pid: int | None = None
+    path: Any = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NoBackup(ReplicatorError):
     """``url`` is the address without a backup."""
 
     exit_code = 9
-    values = ("url",)
     code = "no_backup"
-
-    def __init__(self, message: str, *, url: str = "", hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.url = url
+    url: str = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NotRunning(ReplicatorError):
     """No sidecar answers in the cache directory ``path``."""
 
     default_hint = "start one with `replicator run`"
-    values = ("path",)
     code = "not_running"
-
-    def __init__(self, message: str, *, path: object = "", hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.path = str(path)
+    path: Any = ""
 
 
 class Cancelled(ReplicatorError):
@@ -412,37 +308,28 @@ class ChangedOutside(ContinuityLost):
     code = "changed_outside"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DatabaseReplaced(ReplicatorError):
     """The file at ``path`` is not the one that was opened (replaced, deleted, recreated)."""
 
-    values = ("path",)
     code = "database_replaced"
-
-    def __init__(self, message: str, *, path: object = "", hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.path = str(path)
+    path: Any = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DatabaseBusy(ReplicatorError):
     """Another process holds a lock on the database at ``path`` that excludes WAL readers."""
 
-    values = ("path",)
     code = "database_busy"
-
-    def __init__(self, message: str, *, path: object = "", hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.path = str(path)
+    path: Any = ""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class StoreAnswer(ReplicatorError):
     """The store's answer is an outcome, and the caller decides. ``key`` names the object."""
 
-    values = ("key",)
     code = "store_answer"
-
-    def __init__(self, message: str, *, key: str = "", hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint=hint, code=code)
-        self.key = key
+    key: str = ""
 
 
 class ObjectExists(StoreAnswer):

@@ -63,7 +63,9 @@ class Request:
 
     def error(self, kind: type[ErrorT], message: str, *, hint: str = "", code: str = "") -> ErrorT:
         """An error of the class ``kind`` with the values of this request that the class has."""
-        known = {name: getattr(self, name) for name in kind.values if name in _REQUEST_VALUES}
+        known = {
+            name: getattr(self, name) for name in kind.value_names() if name in _REQUEST_VALUES
+        }
         return kind(f"{self}: {message}", hint=hint, code=code, **known)
 
 
