@@ -17,6 +17,7 @@ from replicator.format.object_header import ObjectHeader, Summary
 from replicator.format.payload import Chunk, decode_frames
 from replicator.format.segment import SegmentDecoder, SegmentEncoder
 from replicator.model import Kind
+from replicator.system.files import OutFile
 
 READ_BYTES = 1 << 20
 REASON = "squashed while the store was away"
@@ -65,32 +66,44 @@ def squash(
         created_ms=max(created_ms, last.commit_ms),
         created_by=created_by,
     )
-    encoder = SegmentEncoder(header, level=level)
     file = cache.create_segment()
     try:
-        file.write(encoder.start())
-        for piece in newest_images(
-            lambda: _chunks(cache, records),
-            page_size=header.page_size,
-            salts=(last.end.salt1, last.end.salt2),
-        ):
-            file.write(encoder.write(piece))
-            if file.size > most_bytes:
-                raise TooLarge(f"{len(records)} segments need more than {most_bytes} bytes")
-        rest, summary = encoder.finish(
-            last_txid=last.last_txid,
-            state=last.state,
-            before=first.checksum_before,
-            commit_frames=(),
-            commit_times_ms=(first.first_commit_ms, last.commit_ms),
-        )
-        file.write(rest)
+        summary = _write(file, cache, records, SegmentEncoder(header, level=level), most_bytes)
         record = _record(summary, first, last)
         cache.commit(file, record, replaces=records)
     except BaseException:
         file.discard()
         raise
     return record
+
+
+def _write(
+    file: OutFile,
+    cache: Cache,
+    records: Sequence[SegmentRecord],
+    encoder: SegmentEncoder,
+    most_bytes: int,
+) -> Summary:
+    """Write the newest image of each page in ``records``."""
+    first, last = records[0], records[-1]
+    file.write(encoder.start())
+    for piece in newest_images(
+        lambda: _chunks(cache, records),
+        page_size=first.end.page_size,
+        salts=(last.end.salt1, last.end.salt2),
+    ):
+        file.write(encoder.write(piece))
+        if file.size > most_bytes:
+            raise TooLarge(f"{len(records)} segments need more than {most_bytes} bytes")
+    rest, summary = encoder.finish(
+        last_txid=last.last_txid,
+        state=last.state,
+        before=first.checksum_before,
+        commit_frames=(),
+        commit_times_ms=(first.first_commit_ms, last.commit_ms),
+    )
+    file.write(rest)
+    return summary
 
 
 def _record(summary: Summary, first: SegmentRecord, last: SegmentRecord) -> SegmentRecord:
