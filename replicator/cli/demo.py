@@ -29,7 +29,6 @@ from replicator.errors import DamageError, ReplicatorError
 from replicator.model import ReplicationStatus, RestoreReport
 
 _BUCKET = "demo"
-_TIMEOUT = 60.0  # seconds for any one step
 
 
 def command(
@@ -57,6 +56,11 @@ def command(
             figures = demo.play(seconds)
     if as_json:
         output.emit_json(figures)
+    require_identical(figures)
+
+
+def require_identical(figures: dict[str, Any]) -> None:
+    """``DamageError`` if the restored database is not the lost one."""
     if not figures["identical"]:
         raise DamageError(
             "the restored database differs from the lost one",
@@ -81,6 +85,7 @@ class Demo:
     endpoint_url: str
     credentials: dict[str, str]
     quiet: bool = False
+    timeout: float = 60.0  # seconds for any one step
     figures: dict[str, Any] = field(default_factory=dict)
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -126,7 +131,7 @@ class Demo:
         self.until_following()
 
     def until_following(self) -> None:
-        deadline = time.monotonic() + _TIMEOUT
+        deadline = time.monotonic() + self.timeout
         while time.monotonic() < deadline:
             with contextlib.suppress(ReplicatorError):
                 if self.status().last_snapshot is not None:
@@ -251,7 +256,7 @@ class Demo:
             cwd=self.home,
             text=True,
             capture_output=True,
-            timeout=_TIMEOUT,
+            timeout=self.timeout,
             check=False,
         )
         if done.returncode:

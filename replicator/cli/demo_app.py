@@ -19,26 +19,38 @@ CREATE TABLE IF NOT EXISTS orders (
   id INTEGER PRIMARY KEY, customer TEXT, item TEXT, amount INTEGER, note TEXT);
 CREATE INDEX IF NOT EXISTS orders_by_customer ON orders (customer);
 """
-_SEED_ROWS = 50_000
 _CUSTOMERS = 2_000
 _ITEMS = ("apple", "bolt", "candle", "drum", "easel", "flute", "globe", "harp")
 
+Order = tuple[int, str, str, int, str]  # id, customer, item, amount, note
 
-def create(path: Path) -> int:
-    """Create a database of ``_SEED_ROWS`` orders in WAL mode; returns the number of rows."""
+
+def _order(number: int) -> Order:
+    pick = random.Random(number)
+    return (
+        number,
+        f"customer {pick.randrange(_CUSTOMERS)}",
+        pick.choice(_ITEMS),
+        pick.randrange(1, 100_000),
+        f"order {number} " + os.urandom(24).hex(),
+    )
+
+
+def create(path: Path, rows: int = 50_000) -> int:
+    """Create a database of ``rows`` orders in WAL mode; returns their number."""
     database = sqlite3.connect(path)
     database.execute("PRAGMA journal_mode=WAL")
     database.executescript(_SCHEMA)
     with database:
         database.executemany(
             "INSERT INTO orders VALUES (?, ?, ?, ?, ?)",
-            (_order(number) for number in range(1, _SEED_ROWS + 1)),
+            (_order(number) for number in range(1, rows + 1)),
         )
     database.close()
-    return _SEED_ROWS
+    return rows
 
 
-def write(path: Path, commits: Path) -> None:
+def write(path: Path, commits: Path, order: Callable[[int], Order] = _order) -> None:
     """Write one order per transaction at full speed, and record each after its commit."""
     database = sqlite3.connect(path, timeout=30, isolation_level=None)
     database.execute("PRAGMA synchronous=NORMAL")
@@ -46,7 +58,7 @@ def write(path: Path, commits: Path) -> None:
     with commits.open("ab", buffering=0) as recorded:
         while True:
             number += 1
-            database.execute("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", _order(number))
+            database.execute("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", order(number))
             recorded.write(b"%d\n" % number)
 
 
@@ -64,17 +76,6 @@ def count(path: Path) -> int:
     intact = database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     database.close()
     return int(rows) if intact and rows == last else -1
-
-
-def _order(number: int) -> tuple[int, str, str, int, str]:
-    pick = random.Random(number)
-    return (
-        number,
-        f"customer {pick.randrange(_CUSTOMERS)}",
-        pick.choice(_ITEMS),
-        pick.randrange(1, 100_000),
-        f"order {number} " + os.urandom(24).hex(),
-    )
 
 
 def main(task: str, *paths: str) -> None:

@@ -17,7 +17,7 @@ _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[
 def command(
     *,
     db: options.Database,
-    given: options.StoreSettings,
+    settings: options.StoreSettings,
     as_json: options.AsJson = False,
 ) -> int:
     """Check the database, the disk, the credentials and the store.
@@ -27,7 +27,7 @@ def command(
     from replicator.config.settings import SqliteReplicatorConfig
     from replicator.inspect.doctor import doctor
 
-    checks = doctor(SqliteReplicatorConfig.from_env(db_path=db, **given.settings))
+    checks = doctor(SqliteReplicatorConfig.from_env(db_path=db, **settings.given))
     verdicts = json_report(checks) if as_json else show(checks)
     return ReplicatorError.exit_code if "fail" in verdicts else 0
 

@@ -178,10 +178,10 @@ class Point(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class Given(Options):
-    """Some settings of the table: the values of those that an option or a variable sets."""
+class RunSettings(Options):
+    """Settings of the table: the values of those that an option or a variable sets."""
 
-    settings: dict[str, Any]
+    given: dict[str, Any]
 
     @classmethod
     def annotations(cls) -> Mapping[str, Any]:
@@ -189,7 +189,7 @@ class Given(Options):
 
     @classmethod
     def collected(cls, values: Mapping[str, Any]) -> Self:
-        return cls(given(values))
+        return cls({name: each for name, each in values.items() if each not in (None, "")})
 
     @classmethod
     def includes(cls, setting: Setting) -> bool:
@@ -197,7 +197,7 @@ class Given(Options):
         return Where.RUN in setting.where
 
 
-class StoreSettings(Given):
+class StoreSettings(RunSettings):
     """The settings that lead to the store and the cache of a local database."""
 
     __slots__ = ()
@@ -209,7 +209,7 @@ class StoreSettings(Given):
         return (bucket and Where.RUN in setting.where) or setting.name == "cache_dir"
 
 
-class RetentionRules(Given):
+class RetentionRules(RunSettings):
     """The rules of retention; the default of each is that of its setting."""
 
     __slots__ = ()
@@ -222,13 +222,8 @@ class RetentionRules(Given):
     @property
     def rules(self) -> Retention:
         return Retention(
-            **{name.removeprefix("keep_"): value for name, value in self.settings.items()}
+            **{name.removeprefix("keep_"): value for name, value in self.given.items()}
         )
-
-
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are set."""
-    return {name: value for name, value in options.items() if value not in (None, "")}
 
 
 def expanded(command: Callable[..., Any]) -> Callable[..., Any]:

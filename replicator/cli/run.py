@@ -20,7 +20,7 @@ def command(
         typer.Argument(metavar="[-- CMD …]", help="run this command and end when it ends"),
     ] = None,
     config: options.Config = None,
-    given: options.Given,
+    settings: options.RunSettings,
     as_json: options.AsJson = False,
 ) -> int:
     """Replicate DB, or the databases of a file, to the bucket until SIGTERM.
@@ -28,11 +28,11 @@ def command(
     SIGTERM uploads what is left, then ends the process. The exit code is 0 only if everything is in
     the bucket; around a command it is the exit code of the command if that is not 0.
     """
-    settings = given.settings
+    given = settings.given
     if config is None:
-        settings["db_path"] = options.named(db)
+        given["db_path"] = options.named(db)
     else:
         cmd = options.command_with_config(db, cmd, context)
     file = None if config is None else os.fspath(config)
-    code: int = context.obj(RunRequest(settings, file, cmd or None, as_json=as_json))
+    code: int = context.obj(RunRequest(given, file, cmd or None, as_json=as_json))
     return code

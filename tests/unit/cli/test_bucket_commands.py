@@ -60,7 +60,7 @@ def test_restore_in_json_is_the_report(run, backup_url, tmp_path):
 
 
 def test_a_dry_run_writes_nothing(run, backup_url, tmp_path):
-    """It says what would be fetched."""
+    """It prints the plan."""
     output = tmp_path / "back.db"
     code, out, _ = run("restore", "--url", backup_url, "-o", output, "--dry-run")
     assert (code, output.exists()) == (0, False)
@@ -69,7 +69,7 @@ def test_a_dry_run_writes_nothing(run, backup_url, tmp_path):
 
 
 def test_if_missing_leaves_an_existing_file_alone(run, backup_url, closed_db):
-    """Not an error, so that it can stand in a start script."""
+    """Not an error, so that a start script can use it."""
     before = closed_db.read_bytes()
     code, out, _ = run("restore", "--url", backup_url, "-o", closed_db, "--if-missing")
     assert (code, closed_db.read_bytes()) == (0, before)

@@ -94,7 +94,7 @@ def test_with_json_even_a_usage_error_is_json(capsys):
 def test_json_is_wanted_by_option_or_variable_but_not_by_the_child(
     monkeypatch, arguments, variable, wanted
 ):
-    """What follows ``--`` belongs to the command."""
+    """The arguments after ``--`` belong to the command."""
     if variable is not None:
         monkeypatch.setenv("REPLICATOR_JSON", variable)
     assert cli.wants_json(arguments) is wanted
@@ -123,13 +123,13 @@ def test_the_class_decides_the_exit_code(raising, capsys, error):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, cli.typer.Abort])
 def test_ctrl_c_is_128_plus_2(raising, error):
-    """As a shell would say it, whichever of the two typer makes of it."""
+    """As in a shell, for both exceptions that typer may raise."""
     raising(error())
     assert cli.call(["demo"]) == 130
 
 
 def test_other_exceptions_are_bugs_and_not_hidden(raising):
-    """A traceback is the right output for what nobody foresaw."""
+    """An unexpected error prints its traceback."""
     raising(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         cli.call(["demo"])

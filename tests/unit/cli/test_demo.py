@@ -20,16 +20,14 @@ def demo():
 def _ready(played):
     for place in (played.reference, played.restored):
         place.parent.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_app, "_SEED_ROWS", 10)
-        demo_app.create(played.reference)
+    demo_app.create(played.reference, 10)
     shutil.copyfile(played.reference, played.restored)
     played.commits.write_text("9\n10\n")
     return played
 
 
 def test_the_same_bytes_and_all_commits_are_identical(demo):
-    """What the last act calls the same."""
+    """The last step finds no difference."""
     demo.compare()
     assert demo.figures == {"commits": 2, "orders": 10, "identical": True}
 
@@ -44,7 +42,7 @@ def test_one_flipped_bit_is_noticed(demo):
 
 
 def test_a_missing_commit_is_noticed(demo):
-    """Fewer orders than the application had been told of."""
+    """The database has fewer orders than the application recorded."""
     demo.commits.write_text("11\n12\n")
     demo.compare()
     assert demo.figures["identical"] is False
@@ -57,41 +55,24 @@ def test_a_commit_without_its_note_is_no_difference(demo):
     assert demo.figures["identical"] is True
 
 
-def test_a_difference_ends_the_command_with_damage(monkeypatch):
+def test_a_difference_ends_the_command_with_damage():
     """Exit code 3, not a friendly sentence."""
-
-    class Server:
-        endpoint_url = "http://127.0.0.1:1"
-
-        def __init__(self, *, bucket):
-            pass
-
-        def environment(self):
-            return {}
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr("replicator.testing.SeaweedServer", Server)
-    monkeypatch.setattr(demo_command.Demo, "play", lambda self, seconds: {"identical": False})
+    demo_command.require_identical({"identical": True})
     with pytest.raises(DamageError, match="differs"):
-        demo_command.command(seconds=0)
+        demo_command.require_identical({"identical": False})
 
 
-def test_a_sidecar_that_does_not_start_is_an_error_with_its_last_words(demo, monkeypatch):
+def test_a_sidecar_that_does_not_start_is_an_error_with_its_last_words(demo):
     """The log of the sidecar is in the temporary directory, which is about to go."""
     (demo.home / "sidecar.log").write_text("one\ntwo\nthree\nfour\n")
-    monkeypatch.setattr(demo_command, "_TIMEOUT", 0.2)
+    demo.timeout = 0.2
     with pytest.raises(ReplicatorError, match="did not start") as caught:
         demo.until_following()
     assert caught.value.hint == "two / three / four"
 
 
 def test_a_command_that_fails_is_an_error_with_its_words(demo):
-    """Nothing is played over."""
+    """The demo does not continue."""
     (demo.home / "sidecar.log").touch()
     with pytest.raises(ReplicatorError, match="no sidecar answers"):
         demo.cli("status", str(demo.database))
@@ -109,8 +90,8 @@ def test_the_environment_points_nowhere_else(demo, monkeypatch):
     assert found == {"REPLICATOR_BUCKET": "demo", "REPLICATOR_ENDPOINT_URL": "http://127.0.0.1:1"}
 
 
-def test_the_application_notes_what_is_committed_and_nothing_else(demo, tmp_path, monkeypatch):
-    """A commit that fails leaves no note; numbers go on where the database ends."""
+def test_the_application_records_its_commits_and_nothing_else(demo, tmp_path):
+    """A commit that fails is not recorded; numbers continue after the last one in the database."""
     real = demo_app._order
 
     def order(number):
@@ -118,9 +99,8 @@ def test_the_application_notes_what_is_committed_and_nothing_else(demo, tmp_path
             raise KeyboardInterrupt
         return real(number)
 
-    monkeypatch.setattr(demo_app, "_order", order)
     with pytest.raises(KeyboardInterrupt):
-        demo_app.write(demo.restored, tmp_path / "notes")
+        demo_app.write(demo.restored, tmp_path / "notes", order)
     assert (tmp_path / "notes").read_bytes() == b"11\n12\n13\n"
     assert demo_app.count(demo.restored) == 13
 

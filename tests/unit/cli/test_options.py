@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from replicator.cli import options
-from replicator.cli.options import Given, Location, Point, RetentionRules, StoreSettings
+from replicator.cli.options import Location, Point, RetentionRules, RunSettings, StoreSettings
 from replicator.config.settings import SETTINGS
 from replicator.config.table import Where
 from replicator.errors import ConfigError
@@ -49,10 +49,10 @@ def test_the_environment_sets_an_option_too(monkeypatch):
 def test_run_has_an_option_for_each_setting_that_may_stand_there():
     """And no other; a switch that is on by default can be turned off."""
     names = [name for name, each in SETTINGS.items() if Where.RUN in each.where]
-    assert list(Given.annotations()) == names
+    assert list(RunSettings.annotations()) == names
 
-    def command(*, given: Given):
-        return given.settings
+    def command(*, settings: RunSettings):
+        return settings.given
 
     assert called(command) == {}
     assert called(command, "--no-keep", "--take-over", "--keep-hourly", "off") == {

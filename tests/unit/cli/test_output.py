@@ -104,7 +104,7 @@ def test_json_errors_carry_class_and_exit_code(capsys):
 
 
 def test_tables_and_facts_are_aligned_and_never_cut(capsys):
-    """A long value is kept whole where nobody looks; figures end at one column."""
+    """A long value is kept whole without a terminal; figures end at one column."""
     output.table(("name", ">size"), [("a" * 120, "1"), ("b", "22")])
     output.facts([("short", "x" * 150), ("longer one", "y")])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]

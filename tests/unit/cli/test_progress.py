@@ -55,7 +55,7 @@ def test_on_a_terminal_there_is_a_bar(capsys, monkeypatch):
 
 
 def test_trouble_is_told_once_for_the_same_words(capsys, monkeypatch):
-    """Whoever waits for a store that is away sees why, at once, and not again and again."""
+    """A person who waits for the store sees the reason at once, and once."""
     for tty in (False, True):
         monkeypatch.setattr("sys.stderr.isatty", lambda tty=tty: tty)
         with progress.shown(as_json=False) as listen:

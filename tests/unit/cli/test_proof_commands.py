@@ -11,7 +11,6 @@ from replicator.cli import diff as diff_command
 from replicator.cli import sidecar
 from replicator.cli import status as status_command
 from replicator.inspect.diff import DiffReport, Point
-from replicator.replicator import _nothing
 from tests.helpers.control import answering
 from tests.helpers.replication import wait_for
 
@@ -75,7 +74,7 @@ def test_verify_names_damage_and_what_is_lost(run, users_url, tmp_path):
 
 
 def test_verify_names_what_is_missing(run, users_url, tmp_path):
-    """Exit code 4; where nothing is left that is said as well."""
+    """Exit code 4; an archive without any restore point is reported, too."""
     (tmp_path / "bucket/app.db/wal/0000000000000003.wal.zst").unlink()
     code, out, _ = run("verify", "--url", users_url)
     assert (code, out.startswith("● INCOMPLETE")) == (4, True)
@@ -192,19 +191,18 @@ def test_a_drill_that_worked_is_told_to_the_sidecar(run, users_url, users_db):
         assert run("drill", "--url", users_url, "--database", users_db)[0] == 0
         wait_for(lambda: replicator.status().last_verified_txid == 4)
     replicator.stop()
-    assert run("drill", "--url", users_url, "--database", users_db)[0] == 0  # nobody to tell
+    assert run("drill", "--url", users_url, "--database", users_db)[0] == 0  # no sidecar runs
 
 
 def test_the_status_shows_the_newest_proof(capsys, users_db, bucket_url):
     """Or that there is none."""
     config = SqliteReplicatorConfig(db_path=users_db, url=bucket_url)
-    status_command.show(_nothing(config))
+    status = SqliteReplicator(config).status()
+    status_command.show(status)
     assert "never; see replicator drill" in capsys.readouterr().out
     from dataclasses import replace
 
-    status_command.show(
-        replace(_nothing(config), last_verified_txid=1234, last_verified_ms=1000), now=61
-    )
+    status_command.show(replace(status, last_verified_txid=1234, last_verified_ms=1000), now=61)
     assert "transaction 1,234 was restored 1 m 00 s ago" in capsys.readouterr().out
 
 
@@ -249,7 +247,7 @@ def test_diff_shows_the_schema_and_what_is_unknown(capsys):
 
 
 def test_open_runs_a_command_on_a_restore_point(run, users_url):
-    """What the command prints is all there is on stdout; its exit code is ours."""
+    """Only the output of the command is on stdout; its exit code is the exit code."""
     code, out, err = run(
         "open",
         "--url",

@@ -81,7 +81,7 @@ def test_yes_deletes_what_was_planned(run, aged_backup, tmp_path):
 
 
 def test_a_bucket_that_forbids_deletions(run, aged_backup, monkeypatch):
-    """It is said, with the exit code of a refusal."""
+    """The output names the reason; the exit code is that of a refusal."""
 
     def refuse(self, key):
         raise AccessDenied(f"DELETE {key} is forbidden")
@@ -93,7 +93,7 @@ def test_a_bucket_that_forbids_deletions(run, aged_backup, monkeypatch):
 
 
 def test_a_bucket_that_keeps_versions(run, aged_backup, monkeypatch):
-    """It is said that nothing was gained yet."""
+    """The output explains that the space is not free yet."""
     monkeypatch.setattr(DirectoryStore, "keeps_versions", True)
     assert "noncurrent versions" in run("prune", "--url", aged_backup, *NOTHING, "--yes")[1]
 
@@ -121,7 +121,7 @@ def test_pins_are_kept_listed_and_let_go(run, aged_backup, tmp_path):
 
 
 def test_what_cannot_be_restored_cannot_be_pinned(run, aged_backup):
-    """It is refused, instead of being a promise nobody can keep."""
+    """It is refused, because the pin would protect nothing."""
     code, _, err = run("pin", 99, "--url", aged_backup)
     assert code == 4
     assert "cannot be restored" in err

@@ -1,7 +1,6 @@
-"""status, flush and snapshot: what a sidecar answers, formatted.
+"""status, flush and snapshot: the answers of a sidecar, formatted.
 
-The sidecar's control socket is the real one; behind it stands a replicator that says what the
-test wants to hear.
+The control socket is the real one; a replicator with fixed answers serves it.
 """
 
 import dataclasses
@@ -65,7 +64,7 @@ ILL = dataclasses.replace(
 
 
 class Replicator:
-    """Stands behind the control socket."""
+    """Answers the requests of the control socket."""
 
     def __init__(self):
         self.metrics = Metrics()
@@ -171,7 +170,7 @@ def test_snapshot_names_its_transaction(run, short_path, answering_sidecar):
 
 
 def test_the_cache_directory_can_be_elsewhere(run, tmp_path):
-    """--cache-dir names the place of the socket, whatever the database."""
+    """--cache-dir names the directory of the socket for any database."""
     elsewhere = tmp_path / "cache"
     elsewhere.mkdir()
     with answering(elsewhere, Replicator()):
@@ -180,7 +179,7 @@ def test_the_cache_directory_can_be_elsewhere(run, tmp_path):
 
 @pytest.mark.parametrize("command", ["status", "flush", "snapshot"])
 def test_without_a_sidecar_each_says_how_to_start_one(run, short_path, command):
-    """Nobody there is an error with a next step, in JSON too."""
+    """A missing sidecar is an error with a next step, in JSON too."""
     code, out, err = run(command, short_path, "--json")
     document = json.loads(err)
     assert (code, out, document["kind"]) == (1, "", "NotRunning")
@@ -188,7 +187,7 @@ def test_without_a_sidecar_each_says_how_to_start_one(run, short_path, command):
 
 
 def test_a_long_path_makes_no_difference(run, tmp_path):
-    """A socket's address fits 108 bytes; what nobody answers at is the same error."""
+    """A socket's address fits 108 bytes; a longer path gives the same error."""
     code, _, err = run("status", str(tmp_path / ("x" * 120) / "app.db"), "--json")
     assert (code, json.loads(err)["kind"]) == (1, "NotRunning")
 
@@ -230,7 +229,7 @@ def test_all_databases_of_a_file_are_a_list(run, fleet_file, answering_sidecar):
 
 
 def test_all_databases_of_a_file_are_flushed(run, fleet_file, answering_sidecar):
-    """What failed is named, and the first failure is the exit code."""
+    """Failures are named, and the first one gives the exit code."""
     code, out, _ = run("flush", "--config", fleet_file)
     assert code == 1
     durable, missing = out.splitlines()
@@ -248,14 +247,14 @@ def test_all_databases_of_a_file_are_flushed(run, fleet_file, answering_sidecar)
     ],
 )
 def test_a_database_or_a_file_is_named(run, fleet_file, arguments, words):
-    """Exactly one of the two, and whoever means a command says so."""
+    """Exactly one of the two; a command needs --."""
     code, _, err = run(*(each.format(many=fleet_file) for each in arguments))
     assert code == 2
     assert words in err
 
 
 def test_a_database_of_the_environment_is_no_command(run, fleet_file, monkeypatch):
-    """What stands there is where the first word of the command would."""
+    """The variable takes the position of the first word of the command."""
     monkeypatch.setenv("REPLICATOR_DB_PATH", "true")
     code, _, err = run("run", "--config", fleet_file)
     assert code == 2

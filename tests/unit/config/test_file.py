@@ -1,4 +1,4 @@
-"""One file for several databases: what goes before what, and errors that say where."""
+"""One file for several databases: precedence, locations, and errors that name the position."""
 
 import os
 
@@ -22,7 +22,7 @@ def write(tmp_path):
     return write
 
 
-def places(file):
+def locations(file):
     return {config.database.name: config.address.url for config in file.configs()}
 
 
@@ -46,7 +46,7 @@ def test_defaults_hold_for_every_database_and_an_entry_goes_before_them(write):
     assert (a.sync_interval, b.sync_interval) == (2.0, 0.5)
     assert (a.auto_restore, b.auto_restore) == (True, False)
     assert (a.max_cache_bytes, a.keep_hourly, b.compression_level) == (64 << 20, 0.0, 5)
-    assert places(file) == {"a.db": "s3://backups/a.db", "b.db": "s3://backups/b.db"}
+    assert locations(file) == {"a.db": "s3://backups/a.db", "b.db": "s3://backups/b.db"}
 
 
 def test_the_command_line_goes_first_then_the_environment(write):
@@ -68,7 +68,7 @@ def test_the_command_line_goes_first_then_the_environment(write):
 
 
 @pytest.mark.parametrize(
-    ("top", "entry", "given", "place"),
+    ("top", "entry", "given", "location"),
     [
         ('bucket = "b"', "", {}, "s3://b/a.db"),
         ('bucket = "b"\nprefix = "/shop/"', "", {}, "s3://b/shop/a.db"),
@@ -86,10 +86,10 @@ def test_the_command_line_goes_first_then_the_environment(write):
         ('url = "file:///x"\nprefix = "shop"', "", {}, "file:///x/shop/a.db"),
     ],
 )
-def test_where_a_database_goes(write, top, entry, given, place):
-    """A common place is what the databases lie below; what an entry says is its place."""
+def test_where_a_database_goes(write, top, entry, given, location):
+    """A shared setting is the parent of the locations; an entry sets the full location."""
     file = write(f'{top}\n[[database]]\npath = "a.db"\n{entry}', **given)
-    assert places(file) == {"a.db": place}
+    assert locations(file) == {"a.db": location}
 
 
 def test_paths_are_relative_to_the_file(write, tmp_path):
@@ -108,7 +108,7 @@ def test_paths_are_relative_to_the_file(write, tmp_path):
 
 
 def test_a_pattern_names_what_is_there_now(write, tmp_path):
-    """Not what SQLite puts beside, no directories, and nothing twice."""
+    """Without the side files of SQLite, directories and repeated databases."""
     for name in ("a.db", "b.db", "b.db-wal", "c.db-journal", "other.txt"):
         (tmp_path / name).touch()
     (tmp_path / "dir.db").mkdir()
@@ -137,7 +137,7 @@ def test_a_pattern_names_what_is_there_now(write, tmp_path):
 
 
 def test_a_pattern_over_directories_keeps_files_of_one_name_apart(write, tmp_path):
-    """The place is the path below the fixed part of the pattern."""
+    """The name is the path below the fixed part of the pattern."""
     for tenant in ("one", "two"):
         (tmp_path / "tenants" / tenant).mkdir(parents=True)
         (tmp_path / "tenants" / tenant / "app.db").touch()
@@ -154,13 +154,13 @@ def test_a_pattern_over_directories_keeps_files_of_one_name_apart(write, tmp_pat
 
 
 def test_a_prefix_of_a_pattern_is_common_to_its_databases(write, tmp_path):
-    """It stands for several, so that each lies below it."""
+    """It applies to several, so each gets a prefix below it."""
     (tmp_path / "a.db").touch()
     file = write('bucket = "b"\nprefix = "x"\n[[database]]\npath = "*.db"\nprefix = "own"')
-    assert places(file) == {"a.db": "s3://b/own/a.db"}
+    assert locations(file) == {"a.db": "s3://b/own/a.db"}
 
 
-def test_two_databases_in_one_place_are_refused_by_name(write, tmp_path):
+def test_two_databases_in_one_location_are_refused_by_name(write, tmp_path):
     """Both are named: which of them is wrong, only a person knows."""
     file = write("""
         bucket = "b"
@@ -193,7 +193,7 @@ def test_a_database_is_named_once(write):
 
 
 def test_what_clashes_later_is_left_out_and_said(write, tmp_path):
-    """The databases that are followed already keep their places."""
+    """The databases that are replicated already keep their locations."""
     (tmp_path / "x").mkdir()
     file = write("""
         bucket = "b"
@@ -209,7 +209,7 @@ def test_what_clashes_later_is_left_out_and_said(write, tmp_path):
     found, (clash,) = search.look()
     assert [config.database.name for config in found] == ["new.db"]
     assert "x/app.db" in str(clash)
-    assert search.look() == ([], [])  # and it is said once
+    assert search.look() == ([], [])  # it is reported once
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_an_error_says_where_it_is(write, text, where, setting, code):
 
 
 def test_a_misspelt_setting_is_guessed(write):
-    """The hint is what was most likely meant."""
+    """The hint names the most similar setting."""
     with pytest.raises(ConfigError) as caught:
         write("snapshot_intervall = '1h'\n[[database]]\npath = 'a.db'")
     assert caught.value.hint == "did you mean snapshot_interval?"

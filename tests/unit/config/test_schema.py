@@ -33,7 +33,7 @@ def test_it_is_a_schema():
 
 
 def test_it_knows_every_setting_where_it_may_stand():
-    """And path in place of db_path."""
+    """And path instead of db_path."""
     assert set(SCHEMA["properties"]) == {"database"} | {
         name for name, each in SETTINGS.items() if Where.DEFAULTS in each.where
     }

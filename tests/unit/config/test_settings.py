@@ -18,7 +18,7 @@ def make(**settings):
 
 
 def test_defaults_need_a_database_and_a_bucket_only():
-    """The prefix is the file's name, the cache a hidden directory beside the database."""
+    """The prefix is the file's name, the cache a hidden directory next to the database."""
     config = make()
     assert config.database == Path("/data/app.db")
     assert config.cache == Path("/data/.app.db-replicator")
@@ -68,7 +68,7 @@ def test_relative_paths_and_the_home_directory(tmp_path, monkeypatch):
     ({"bucket": "", "url": "file:///backup", "prefix": "x"}, "file:///backup/x"),
 ])  # fmt: skip
 def test_bucket_and_url_say_the_same(settings, url):
-    """Two spellings of one place."""
+    """Two spellings of one location."""
     assert make(**settings).address.url == url
 
 
@@ -132,7 +132,7 @@ def test_access_points_are_buckets():
 
 
 def test_every_setting_has_a_variable():
-    """REPLICATOR_ and the name; text becomes what the setting is."""
+    """REPLICATOR_ and the name; text becomes a value of the type of the setting."""
     values = {
         "db_path": ("/data/x.db", "/data/x.db"), "bucket": ("b", "b"), "prefix": ("p", "p"),
         "url": ("", ""), "endpoint_url": ("http://h:1", "http://h:1"), "region": ("r", "r"),
@@ -161,7 +161,7 @@ def test_every_setting_has_a_variable():
 
 
 def test_the_process_environment_is_the_default(monkeypatch):
-    """And what is given goes before it; an empty variable is not set."""
+    """Arguments take precedence; an empty variable is not set."""
     monkeypatch.setenv("REPLICATOR_DB_PATH", "/data/env.db")
     monkeypatch.setenv("REPLICATOR_BUCKET", "env")
     monkeypatch.setenv("REPLICATOR_SYNC_INTERVAL", "")
@@ -185,7 +185,7 @@ def test_a_bad_variable_is_named():
 
 
 def test_no_database_is_an_error_with_a_hint():
-    """Both ways to name it are told."""
+    """The hint has both ways to name it."""
     with pytest.raises(ConfigError, match="no database is named") as caught:
         SqliteReplicatorConfig.from_env({})
     assert "REPLICATOR_DB_PATH" in caught.value.hint
