@@ -46,9 +46,6 @@ def test_an_idle_minute_costs_nothing(cli, fault_proxy, capsys):
         app.insert(1)
         cli.call("flush", app.path)
         came = [kind for kind, *_ in fault_proxy.requests[len(before) :]]
-        assert sorted(came) == [
-            "GET",
-            "GET",
-            "PUT",
-        ]  # after a minute it checks the holder of the archive
+        # After a minute it checks the holder of the archive: one listing, one HEAD.
+        assert sorted(came) == ["GET", "HEAD", "PUT"]
         assert sidecar.stop() == 0
