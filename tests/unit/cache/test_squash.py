@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.cache import quota as room
 from replicator.cache.cache import Offered
+from replicator.cache.quota import CacheQuota
 from replicator.cache.records import Delivery
 from replicator.cache.squash import TooLarge, squash, squashable
 from replicator.errors import DamageError, GapError, NotDurable
+from replicator.metrics import Metrics
 from replicator.model import Kind
 from tests.helpers.mail import ReadableMailbox
 from tests.helpers.replication import replicating, restored, wait_for
@@ -173,22 +174,45 @@ def test_a_segment_that_was_offered_keeps_its_bytes(app, store, tmp_path):
     assert restored(store, tmp_path)[1] == app.image()
 
 
-def test_a_segment_that_was_sent_meanwhile_is_not_damaged(app, store, tmp_path, monkeypatch):
-    """While it was to be squashed it got into the store, and its file gave way to others."""
+class LateCache:
+    """The cache, with a hook that runs before the file of a squash is created."""
+
+    def __init__(self, cache, hook):
+        self.cache = cache
+        self.hook = hook
+
+    def __getattr__(self, name):
+        return getattr(self.cache, name)
+
+    def create_segment(self):
+        self.hook()
+        return self.cache.create_segment()
+
+
+def test_a_segment_that_was_sent_before_its_squash_is_not_damaged(app, store, tmp_path):
+    """The uploader sends the chosen segments, and their files are trimmed, before the squash."""
     with replicating(app.path, store, segment_max_bytes=128 << 10) as replicator:
         away(app, store, replicator)
         busy(app, replicator, 4)
         mailbox, cache = ReadableMailbox(), replicator._engine.cache
-        replicator._engine.capture._quota._mailbox = mailbox
+        squashes = []
 
-        def too_late(*args, **options):
+        def send_all():
+            squashes.append(cache.pending())
             store.come_back()
             replicator.flush(LONG)
             cache.trim(0)
-            return squash(*args, **options)
 
-        monkeypatch.setattr(room, "squash", too_late)
-        replicator._engine.capture._quota._squash(cache.pending_bytes(), CACHE)
+        quota = CacheQuota(
+            LateCache(cache, send_all),
+            Metrics(),
+            mailbox,
+            max_bytes=cache.pending_bytes(),
+            level=1,
+            created_by="test",
+        )
+        quota.half_is_free()
+        assert len(squashes) == 1
         assert mailbox.reported == []
     assert restored(store, tmp_path)[1] == app.image()
 
