@@ -142,7 +142,7 @@ class SqliteReplicator:
 
     def look_at_proofs(self) -> None:
         """Reads the proof records in the bucket soon, because a drill added one."""
-        self._running().monitor.look_again()
+        self._running().monitor.read_records()
 
     def restore(self, **options: Any) -> RestoreReport | None:
         """Restores to the database's path from the config's bucket; None: no backup found.

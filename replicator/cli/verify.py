@@ -85,7 +85,7 @@ def _rows(report: VerifyReport) -> list[tuple[str, str]]:
         (
             "newest",
             f"transaction {report.head_txid:,}, "
-            + ("restorable" if report.present else "[bold red]NOT restorable[/]"),
+            + ("restorable" if report.newest_restorable else "[bold red]NOT restorable[/]"),
         ),
     ]
     if report.lost:

@@ -19,7 +19,7 @@ from replicator.engine.rounds import CaptureRounds
 from replicator.engine.session import Session
 from replicator.format.page_hashes import PageHashes
 from replicator.model import WalPosition
-from replicator.snapshot.base import Sources
+from replicator.snapshot.base import BaseFinder
 from replicator.snapshot.resume import Unfinished
 from replicator.snapshot.take import SnapshotTaker
 from replicator.snapshot.worker import Snapshots
@@ -40,7 +40,7 @@ class Sessions:
         self._quota = quota
         self._watermark = watermark
         self._limiter = limiter
-        self._bases = Sources(context.patient)
+        self._bases = BaseFinder(context.patient)
         self.unfinished = Unfinished(context.cache, context.store, context.keys)
 
     @staticmethod

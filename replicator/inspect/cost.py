@@ -1,14 +1,14 @@
-"""What a backup costs a month, from what the bucket holds and when the database was written to.
+"""The monthly cost of a backup, from the archive and the times of its commits.
 
-Owns the estimate: a workload read off the newest day of the log, what it means in stored bytes
-and requests for us and for Litestream 0.5's scheme, and list prices. An estimate and no invoice:
+Owns the estimate: a workload read off the newest day of the archive, its stored bytes and
+requests under our scheme and under Litestream 0.5's, and list prices. An estimate and no invoice:
 no free tier, no traffic out, no deletions (which the three stores give away).
 
 Litestream's scheme, from its documentation and the defaults in its ``store.go``: one LTX file a
 second of activity; compactions every 30 s, 5 min and 1 h of activity, from local files; a
 snapshot every 24 h, kept for 24 h with the compacted levels since; level 0 gone after 5 min.
-480 LIST requests an hour were measured while idle (version 0.5.17). LTX compresses each page by
-itself with LZ4, which took 2.1 times the bytes of zstd over the same pages together (measured on
+480 LIST requests an hour were measured while idle (version 0.5.17). LTX compresses each page
+alone with LZ4, which took 2.1 times the bytes of zstd over the same pages together (measured on
 100 and 1000 small transactions: 2.12 and 2.21 for the newest images).
 """
 
@@ -77,8 +77,8 @@ PRICES = (
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a day looks like: ``active`` counts the windows of so many seconds in which
-    something was committed; ``log_bytes`` is what it takes in our objects."""
+    """One day: ``active`` counts the windows of so many seconds with a commit; ``log_bytes`` is its
+    size in our objects."""
 
     observed_days: float
     transactions: float
@@ -113,7 +113,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class CostReport:
-    """``ours`` is what is stored now and at today's rate of requests; ``litestream`` the same
+    """``ours`` counts the bytes stored now and today's rate of requests; ``litestream`` is the same
     workload under its scheme."""
 
     url: str
@@ -245,7 +245,7 @@ def bill(usage: Usage, prices: Prices) -> Bill:
 def own_prices(
     *, gb_month: float | None, put: float | None, listing: float | None, get: float | None
 ) -> Iterator[Prices]:
-    """The prices to use: those of a user in place of the first, or all that are known."""
+    """The prices to use: those of the user instead of the first, or all that are known."""
     if gb_month is None and put is None and listing is None and get is None:
         yield from PRICES
         return

@@ -1,6 +1,6 @@
-"""``diff()``: what changed between two restore points, table by table.
+"""``diff()``: the changes between two restore points, table by table.
 
-Owns: both points in a scratch directory, and the report. Pages are compared first, so that two
+Owns both points in a scratch directory, and the report. Pages are compared first, so that two
 equal points need no SQL.
 """
 
@@ -26,7 +26,7 @@ CHUNK_BYTES = 4 << 20  # whole pages of every size
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One of the two: what it is, and how large the database was (pages)."""
+    """One of the two: its transaction, and the size of the database (pages)."""
 
     txid: int
     committed_at: int | None

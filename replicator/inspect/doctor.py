@@ -1,7 +1,7 @@
-"""Everything that must be true before a replicator can work, checked one by one.
+"""Checks every condition that a replicator needs, one by one.
 
-Owns the verdicts and the remedies; the probes themselves are at the edge. Nothing is left
-behind: not in the bucket, not beside the database.
+Owns the verdicts and the remedies; the probes are in ``store`` and ``sqlite``. The checks leave
+nothing in the bucket, and nothing next to the database.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RACERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question and its answer. ``remedy`` says what to do unless the verdict is ok."""
+    """One question and its answer. ``remedy`` is the next step unless the verdict is ok."""
 
     name: str
     verdict: Literal["ok", "warn", "fail"]
@@ -37,7 +37,7 @@ class Check:
 
 
 def doctor(config: SqliteReplicatorConfig) -> Iterator[Check]:
-    """Every check, for one database and its place in the bucket, as the answers come in."""
+    """Every check, for one database and its archive, as the answers come in."""
     yield check_sqlite(host.sqlite_version())
     yield from check_database(config.database)
     yield check_space(config.cache, config.max_cache_bytes)
@@ -45,7 +45,7 @@ def doctor(config: SqliteReplicatorConfig) -> Iterator[Check]:
 
 
 def check_sqlite(version: tuple[int, int, int]) -> Check:
-    """Whether the SQLite library of this process is free of the WAL-reset bug."""
+    """Checks that the SQLite library of this process is free of the WAL-reset bug."""
     text = ".".join(map(str, version))
     if host.has_wal_reset_bug(version):
         return Check(
@@ -59,7 +59,7 @@ def check_sqlite(version: tuple[int, int, int]) -> Check:
 
 
 def check_database(path: Path) -> Iterator[Check]:
-    """The file, its journal mode and the file system it lies on."""
+    """The file, its journal mode and its file system."""
     yield _answer("database", lambda: _database(path))
     yield check_file_system(host.file_system(path.parent))
 
@@ -96,7 +96,7 @@ def _header(path: Path) -> DatabaseHeader:
 
 
 def check_file_system(found: host.FileSystem) -> Check:
-    """Network file systems break the shared memory that WAL mode stands on."""
+    """Network file systems break the shared memory that WAL mode needs."""
     if found.is_network:
         return Check(
             "file system",
@@ -109,7 +109,7 @@ def check_file_system(found: host.FileSystem) -> Check:
 
 
 def check_space(cache: Path, wanted: int) -> Check:
-    """Whether the disk can hold the cache at its largest."""
+    """Checks that the disk can hold the cache at its largest."""
     place = next(path for path in (cache, *cache.parents) if path.exists())
     free = Files().disk_free(place)
     detail = f"{free >> 20:,} MiB free, the cache may take {wanted >> 20:,} MiB"
@@ -160,7 +160,7 @@ def _race(store: Store, address: StoreAddress) -> Check:
 
 
 def _race_large(store: Store, address: StoreAddress) -> Check:
-    """Only a single transaction of more than 48 MiB compressed goes to the log in parts."""
+    """Only a single transaction of more than 48 MiB compressed is appended in parts."""
     name, remedy = (
         "large objects",
         (

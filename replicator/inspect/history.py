@@ -1,7 +1,7 @@
-"""What the bucket holds of one database: generations, snapshots, the window, the sizes.
+"""The contents of an archive: generations, snapshots, restorable transactions, sizes.
 
-Owns the summary, a pure function of one listing and the facts of the newest segment. It reads
-no object, so it proves nothing about their bytes, nor that none is missing.
+Owns the summary, a pure function of one listing and the facts of some segments. It reads no object,
+so it proves nothing about their bytes, nor that none is missing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A run of the log in which each segment applies on top of the one before."""
+    """A run of transactions in which each segment applies on top of the one before."""
 
     id: str
     first_txid: int
@@ -54,7 +54,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Bytes that were stored of the log in equal slices of the time from ``since_ms`` to
+    """Bytes of WAL objects that were stored in equal slices of the time from ``since_ms`` to
     ``until_ms``."""
 
     since_ms: int
@@ -64,29 +64,29 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The restorable past of one database, oldest first."""
+    """The contents of one archive, oldest first."""
 
     url: str
     generations: tuple[Generation, ...]
     snapshots: tuple[Snapshot, ...]
     first_txid: int  # oldest restorable
     last_txid: int  # newest restorable
-    last_commit_ms: int | None  # commit time of ``last_txid``, where the store tells
-    last_stored_ms: int  # when the newest object of the log was stored
+    last_commit_ms: int | None  # commit time of ``last_txid``, if the store keeps metadata
+    last_stored_ms: int  # when the newest WAL object was stored
     segments: int
     segment_bytes: int
     merged: int
     merged_bytes: int
     snapshot_bytes: int
     activity: Activity = field(default=Activity(0, 0, ()))
-    events: tuple[Event, ...] = ()  # where the log did not simply go on, oldest first
-    proofs: tuple[ProofRecord, ...] = ()  # what was proved and found, oldest first
-    restorable: Ranges = ()  # (first, last) txids, as far as names tell; a step is its end alone
+    events: tuple[Event, ...] = ()  # starts, catch-ups and take-overs, oldest first
+    proofs: tuple[ProofRecord, ...] = ()  # proof records, oldest first
+    restorable: Ranges = ()  # (first, last) txids, by the names; a step is its end alone
     pins: tuple[PinnedPoint, ...] = ()
 
     @property
     def proven(self) -> ProofRecord | None:
-        """The newest drill that worked."""
+        """The newest drill that succeeded."""
         return latest(self.proofs, PROVEN)
 
     @property

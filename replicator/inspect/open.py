@@ -1,7 +1,7 @@
 """A restore point as a temporary, read-only file, for a command to look at.
 
-Owns: the file, gone afterwards, and the process of the command. Refuses to know what the
-command does.
+Owns the file, which it removes afterwards, and the process of the command. Refuses to interpret
+the command.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class When:
 
     @classmethod
     def parse(cls, text: str) -> When:
-        """``120`` is a txid, ``newest`` what it says, everything else a time."""
+        """``120`` is a txid, ``newest`` the newest transaction, everything else a time."""
         plain = text.strip()
         if plain.isdecimal():
             return cls(txid=int(plain))
@@ -102,7 +102,7 @@ def shell() -> list[str]:
 def run_on(path: Path, command: Sequence[str]) -> int:
     """Run a command on the file; its exit code, 128 + N if signal N ended it.
 
-    The path takes the place of ``{}`` in the arguments, or comes after the last, and is in the
+    The path replaces ``{}`` in the arguments, or follows the last one, and is in the
     environment as REPLICATOR_DATABASE.
     """
     words = _with_path(list(command), path)
@@ -123,7 +123,7 @@ def _with_path(words: list[str], path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _signals_for(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """An interrupt of the terminal reaches the command by itself; SIGTERM is handed on. So the
+    """An interrupt of the terminal reaches the command directly; SIGTERM is passed to it. So the
     file outlives neither."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,7 +1,7 @@
-"""The transactions of a log one by one, newest first: what ``history --transactions`` lists.
+"""The transactions of an archive one by one, newest first, for ``history --transactions``.
 
-Owns: the walk along the finest objects, one request each, as far as somebody looks. Refuses to
-read what is in the transactions.
+Owns the walk along the finest objects, one request each, as far as the caller iterates. Refuses to
+read the contents of the transactions.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from replicator.store.base import Store
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """``kind`` is commit; or catch-up, what changed while nobody followed; step, transactions
-    kept as one; start, of a generation; missing, where no object holds ``first_txid`` … ``txid``.
-    ``frames`` and ``bytes`` are of the log; they are 0 where nothing was logged.
+    """``kind`` is commit; catch-up: the changes made without a replicator; step: transactions kept
+    as one; start: of a generation; missing: no object holds ``first_txid`` … ``txid``.
+    ``frames`` and ``bytes`` are those of the WAL; they are 0 where nothing was logged.
     """
 
     kind: Literal["commit", "catch-up", "step", "start", "missing"]
@@ -43,7 +43,7 @@ _ONE: dict[Kind, Literal["catch-up", "step", "start"]] = {
 
 def transactions(store: Store, prefix: str) -> Iterator[Transaction]:
     """Newest first; three listings, then one request an object. ``NoBackup`` if there is none,
-    ``DamageError`` at an object that does not tell."""
+    ``DamageError`` at an object that is damaged."""
     index, reader = Index.of(list_all(store, Keys(prefix))), FactsReader(store)
     if not index.wal:
         raise no_backup(url_of(store, prefix))

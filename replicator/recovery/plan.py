@@ -67,10 +67,10 @@ def newest_reachable(index: Index, txid: int | None) -> Plan:
     """The plan for the newest transaction up to ``txid`` that can be reached."""
     _refuse_nothing(index)
     limit = OPEN_END if txid is None else txid
-    every = [_ways(index, [item]) for item in index.snapshots if item.txid <= limit]
+    every = [(item.txid, _ways(index, [item])) for item in index.snapshots if item.txid <= limit]
     if not every:
         raise _before_first(index, limit)
-    ways = max(reversed(every), key=lambda ways: ways.furthest(limit))
+    _, ways = max(every, key=lambda pair: (pair[1].furthest(limit), pair[0]))
     goal = ways.furthest(limit)
     step = ways.to(goal)
     assert step is not None  # a way stops there

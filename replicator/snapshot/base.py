@@ -1,9 +1,9 @@
-"""The snapshot in the store that the next one may take frames from, without reading them.
+"""The base: a snapshot in the store from which the next one copies blocks without reading them.
 
-Owns the choice: a snapshot that tells the digests of its frames, and none of whose bytes was
-sent longer ago than ``OLDEST``. What the store has spoilt since then is inherited by copies, so
-everything is sent anew every week, and whenever the present was found damaged.
-Refuses to judge a frame by anything but the SHA-256 of its pages.
+Owns the choice: a snapshot that lists the digests of its blocks, and none of whose bytes was sent
+longer ago than ``OLDEST``. Copies inherit all damage since then, so every byte is sent again every
+week, and whenever the newest state was found damaged. Refuses to judge a block by anything but the
+SHA-256 of its pages.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ OLDEST = 7 * 24 * 3600 * 1000  # ms
 log = logging.getLogger(__name__)
 
 
-class SourceUnusable(ReplicatorError):
-    """The snapshot cannot be made with frames of this source; it can be made without."""
+class BaseUnusable(ReplicatorError):
+    """The snapshot cannot be made with blocks of this base; it can be made without."""
 
     code = "base_unusable"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """``info`` is what the store told of the object before its tail was read, so that a copy
-    which insists on its ETag is of the object that the tail describes."""
+class SnapshotBase:
+    """``info`` is the store's answer from before the tail was read, so that a copy which requires
+    its ETag is of the object that the tail describes."""
 
     info: ObjectInfo
     entries: tuple[SeekEntry, ...]
@@ -43,33 +43,33 @@ class Source:
         return self.digests.sent_ms
 
     def frame(self, number: int, raw: int, pages_sha256: bytes) -> Block | None:
-        """Frame ``number``, if these are its pages."""
+        """Block ``number``, if these are its pages."""
         if number >= len(self.entries) or self.digests.pages(number) != pages_sha256:
             return None
         return Block(self.entries[number].compressed, raw, self.digests.block(number), pages_sha256)
 
 
-class Sources:
-    """Finds sources, as long as the store is known to copy, or nothing is known of that."""
+class BaseFinder:
+    """Finds bases, unless the store is known not to copy."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._refused = False
 
-    def find(self, key: str, now_ms: int) -> Source | None:
-        """The snapshot of that key as a source, None if it is none."""
+    def find(self, key: str, now_ms: int) -> SnapshotBase | None:
+        """The snapshot of that key as a base; None if it cannot be one."""
         if self._refused:
             return None
         try:
             info = self._store.head(key)
             tail = tail_of(self._store, info.key, info.size)
         except (DamageError, ObjectMissing) as error:
-            log.info("%s is no source for the next snapshot: %s", key, error)
+            log.info("%s is no base for the next snapshot: %s", key, error)
             return None
         digests = tail.trailer.blocks
         if digests is None or not 0 <= now_ms - digests.sent_ms < OLDEST:
             return None
-        return Source(info, tail.seek or (), digests)
+        return SnapshotBase(info, tail.seek or (), digests)
 
     def refused(self, error: ReplicatorError) -> None:
         """The store does not copy: it is not asked again."""

@@ -28,7 +28,7 @@ from replicator.errors import (
     UploadMissing,
 )
 from replicator.format.object_header import Summary
-from replicator.snapshot.base import Source, SourceUnusable
+from replicator.snapshot.base import BaseUnusable, SnapshotBase
 from replicator.snapshot.resume import Begun, Unfinished
 from replicator.store.base import Part, Store
 
@@ -98,7 +98,7 @@ class PartStream:
         store: Store,
         begun: Begun,
         unfinished: Unfinished,
-        source: Source | None,
+        source: SnapshotBase | None,
         bring: Bring,
         *,
         senders: int = 2,
@@ -179,7 +179,7 @@ class PartStream:
                 self._upload.key, self._upload.upload_id, number, self._source.info, at, size
             )
         except (ObjectMissing, StoreUnavailable) as error:
-            raise SourceUnusable(f"part {number} could not be copied: {error}") from error
+            raise BaseUnusable(f"part {number} could not be copied: {error}") from error
         except AccessDenied as error:  # to copy; whether all is denied, sending will tell
             raise CopyRefused(str(error)) from error
 

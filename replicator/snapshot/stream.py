@@ -19,7 +19,7 @@ from replicator.errors import Cancelled, ObjectExists, ObjectMissing, StoreUnava
 from replicator.format.object_header import ObjectHeader, Summary
 from replicator.format.page_hashes import PageHashes
 from replicator.format.snapshot_blocks import Block, SnapshotEncoder, compress_block
-from replicator.snapshot.base import Source, SourceUnusable
+from replicator.snapshot.base import BaseUnusable, SnapshotBase
 from replicator.snapshot.limits import SnapshotLimits
 from replicator.snapshot.multipart import PartStream
 from replicator.snapshot.resume import Begun, Unfinished
@@ -49,14 +49,14 @@ def ship_snapshot(
     limits: SnapshotLimits,
     gate: Callable[[PageHashes], None],
     cancelled: Callable[[], bool],
-    source: Source | None = None,
+    source: SnapshotBase | None = None,
 ) -> Shipped:
     """Stream ``image`` to ``key``. ``gate`` is called with the image's page hashes once all
     bytes are in the store and before the object appears; it may wait, and it may raise.
 
     An upload that ``unfinished`` knows is gone on with: parts that the store confirms are not
     sent again. ``Differs`` when one of them holds other bytes; then the upload was given up.
-    So it is with ``SourceUnusable`` and ``CopyRefused``, about ``source``: without one, every
+    So it is with ``BaseUnusable`` and ``CopyRefused``, about ``source``: without one, every
     byte is sent.
 
     An object that stands there already is taken for ours: the key names the generation and
@@ -114,7 +114,7 @@ class _Frames:
 
     image: Image
     limits: SnapshotLimits
-    source: Source | None
+    source: SnapshotBase | None
     pool: ThreadPoolExecutor
     hashes: PageHashes = field(init=False)  # of the pages read by ``all``
     step: int = field(init=False)  # pages a frame
@@ -137,7 +137,7 @@ class _Frames:
         return zip(numbers, self._overlapping(begin, numbers), strict=True)
 
     def again(self, numbers: list[int]) -> Iterator[bytes]:
-        """The bytes of frames of the source. ``SourceUnusable`` if today's compressor, or its
+        """The bytes of frames of the source. ``BaseUnusable`` if today's compressor, or its
         level, makes others of the same pages."""
 
         def begin(number: int) -> Future[Block]:
@@ -151,7 +151,7 @@ class _Frames:
         known = self.source.digests
         for number, frame in zip(numbers, self._overlapping(begin, numbers), strict=True):
             if frame.sha256 != known.block(number):
-                raise SourceUnusable(f"frame {number} is made in another way today")
+                raise BaseUnusable(f"frame {number} is made in another way today")
             yield frame.data
 
     def _read(self, number: int) -> bytearray:

@@ -18,7 +18,7 @@ from replicator.errors import Cancelled, ChangedOutside, CopyRefused, NotDurable
 from replicator.format.object_header import ObjectHeader
 from replicator.format.page_hashes import PageHashes
 from replicator.model import DatabaseState
-from replicator.snapshot.base import Source, Sources, SourceUnusable
+from replicator.snapshot.base import BaseFinder, BaseUnusable, SnapshotBase
 from replicator.snapshot.limits import SnapshotLimits
 from replicator.snapshot.multipart import Differs
 from replicator.snapshot.published import describe
@@ -40,7 +40,7 @@ class SnapshotTaker:
     store: Store
     keys: Keys
     unfinished: Unfinished
-    bases: Sources
+    bases: BaseFinder
     watermark: Watermark
     limits: SnapshotLimits
 
@@ -72,7 +72,7 @@ class SnapshotTaker:
         describe(self.store, self.keys, self.name, facts)
         return facts, shipped
 
-    def _base(self, last: SnapshotFacts | None, header: ObjectHeader) -> Source | None:
+    def _base(self, last: SnapshotFacts | None, header: ObjectHeader) -> SnapshotBase | None:
         if last is None:
             return None
         return self.bases.find(self.keys.snapshot(last.txid, header.generation), header.created_ms)
@@ -83,7 +83,7 @@ class SnapshotTaker:
         header: ObjectHeader,
         gate: Callable[[PageHashes], None],
         cancelled: Callable[[], bool],
-        base: Source | None,
+        base: SnapshotBase | None,
     ) -> Shipped:
         begun = self.unfinished.find(header.first_txid, header.generation)
         try:
@@ -98,7 +98,7 @@ class SnapshotTaker:
                 cancelled=cancelled,
                 source=base,
             )
-        except (CopyRefused, Differs, SourceUnusable) as reason:
+        except (CopyRefused, Differs, BaseUnusable) as reason:
             log.info("the snapshot of txid %d starts over: %s", header.first_txid, reason)
             if isinstance(reason, CopyRefused):
                 self.bases.refused(reason)

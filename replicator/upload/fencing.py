@@ -1,4 +1,8 @@
-"""What the store holds of the log, asked in as few requests as possible; and who put it there."""
+"""The fencing rule: checks which writer owns the archive, in as few requests as possible.
+
+Owns the comparison of the archive with the cache, the claim of a take-over, and the error
+``Fenced``. Refuses to decide how the archive continues.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ def facts_of(store: Store, item: WalObject) -> ObjectFacts:
 
 
 def author(store: Store, info: ObjectInfo) -> str:
-    """Who made an object, in words: by its metadata, else by its own header."""
+    """The writer of an object, in words: from its metadata, else from its own header."""
     host, writer = info.metadata.get("host"), _writer(store, info)
     if host and writer:
         return f"{host} (writer {writer})"
@@ -52,14 +56,17 @@ def _writer(store: Store, info: ObjectInfo) -> str:
 
 
 def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
-    """The error that says who holds the log, since when, and what can be done."""
+    """The error that names the writer of an object, its time, and both ways out."""
     info = store.head(key)
     copy = own_writer and _writer(store, info) == own_writer
     who = "another writer, with a copy of this cache," if copy else "another writer"
     since = f"{datetime.fromtimestamp(info.modified_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    holder = author(store, info)
     return Fenced(
-        f"{who} holds the log at {store.url}: txid {txid} was written by {author(store, info)} "
-        f"at {since}",
+        f"{who} owns the archive at {store.url}: txid {txid} was written by {holder} at {since}",
+        holder=holder,
+        url=store.url,
+        txid=txid,
         hint="find out which database is the right one. If it is the one in the bucket: restore "
         "with --overwrite, then start again. If it is this one: stop the other replicator "
         "and start here with --take-over, which keeps the other history restorable",
@@ -69,22 +76,21 @@ def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
 def settle_taken(
     store: Store, record: SegmentRecord, digest: Callable[[bytes], str], own_writer: str
 ) -> None:
-    """Return if the object at the record's key is our own write whose answer was lost;
-    ``Fenced`` if somebody else's bytes are there."""
+    """Return if the object at the record's key is our own write whose answer was lost; ``Fenced``
+    if it holds other bytes."""
     found = store.head(record.key).metadata.get("sha256") or digest(store.get(record.key))
     if found != record.sha256:
         raise fenced(store, record.key, record.first_txid, own_writer)
 
 
 def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes], str]) -> bool:
-    """Whether the store still has the newest object it acknowledged, and neither in its place
-    nor after it anything that is not ours (``Fenced``). False: it forgot what it acknowledged,
-    or the snapshot for which a marker in the cache is to vouch, and nobody else holds the log.
-    One listing and one HEAD."""
+    """True if the store still has the newest object it acknowledged. False if it lost that object,
+    or the snapshot of a marker in the cache, and no other writer owns the archive. ``Fenced`` if
+    that object, or a later one, was not written by us. One listing and one HEAD."""
     durable = cache.durable()
     ours = {record.first_txid: record for record in cache.pending()}
     if ours and ours[min(ours)].kind is Kind.GENERATION:
-        durable = None  # a new generation stands on nothing before it
+        durable = None  # a new generation needs nothing before it
     if durable is None and not ours:
         return True
     known = durable.first_txid if durable is not None else min(ours)
@@ -106,7 +112,7 @@ def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes]
 
 
 def _has_snapshot(store: Store, keys: Keys, first: SegmentRecord) -> bool:
-    """Whether what waits in the cache can begin a log there: beside its snapshot."""
+    """True if the segments in the cache can begin an archive: their snapshot is in the store."""
     if first.kind is not Kind.GENERATION:
         return True
     try:
@@ -117,10 +123,10 @@ def _has_snapshot(store: Store, keys: Keys, first: SegmentRecord) -> bool:
 
 
 def refuse_later(store: Store, keys: Keys, record: SegmentRecord, own_writer: str) -> None:
-    """``Fenced`` when the log goes on behind an object that we appended just now.
+    """``Fenced`` if segments follow an object that we appended just now.
 
-    Where its transactions are in a merge already, it came into a place that had been given up,
-    and goes again; else it stays, for what follows may stand on it.
+    If a merge already holds its transactions, its key had been freed by retention, and the object
+    is deleted again; else it stays, because later segments may depend on it.
     """
     later = list_segments(store, keys, record.first_txid + 1)
     if not later:
@@ -135,7 +141,7 @@ def refuse_later(store: Store, keys: Keys, record: SegmentRecord, own_writer: st
 
 
 def _refuse_foreign(store: Store, keys: Keys, cache: Cache) -> None:
-    """``Fenced`` when a log of somebody else stands where ours was."""
+    """``Fenced`` if another writer's archive replaced ours."""
     left = list_segments(store, keys, 0)
     if left and facts_of(store, left[-1]).writer != cache.writer:
         raise fenced(store, left[-1].key, left[-1].first, cache.writer)
@@ -144,11 +150,11 @@ def _refuse_foreign(store: Store, keys: Keys, cache: Cache) -> None:
 def claim(
     store: Store, keys: Keys, head: ObjectFacts, header: ObjectHeader, notes: dict[str, str]
 ) -> ObjectFacts | None:
-    """Append a transaction that changes nothing to the log of another writer, who can append
-    nothing after that. None: somebody was quicker, and the head is another one by now.
+    """Append a transaction that changes nothing to the archive of another writer, which can append
+    nothing after that. None: another append was quicker, and the head changed.
 
-    So a take-over wins even against a writer that never pauses, for it takes one small request;
-    the snapshot that follows may take its time. The log is restorable at every instant.
+    So a take-over wins even against a writer that never pauses, because it takes one small
+    request; the snapshot that follows may be slow. The archive is restorable at every instant.
     """
     data, summary = generation_marker(header, state=DatabaseState(head.pages, head.checksum_after))
     metadata = summary.metadata() | notes
@@ -157,5 +163,5 @@ def claim(
     except ObjectExists:
         if store.head(keys.wal(header.first_txid)).metadata.get("sha256") != summary.sha256:
             return None
-    log.info("claimed the log at txid %d", header.first_txid)
+    log.info("claimed the archive at txid %d", header.first_txid)
     return parse_metadata(metadata)

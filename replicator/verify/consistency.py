@@ -24,8 +24,8 @@ Facts: TypeAlias = Mapping[str, ObjectFacts]  # of log objects or of snapshots, 
 class Finding:
     """One object that is damaged or missing, and the transactions it holds (or held).
 
-    ``lost`` are those of them, and after them, that cannot be restored any more; none when
-    another object holds the same transactions.
+    ``lost`` are those of them, and after them, that cannot be restored; none when another object
+    holds the same transactions.
     """
 
     kind: Literal["damaged", "missing"]
@@ -106,7 +106,7 @@ def generation_mismatches(log: Facts, snapshots: Facts) -> Iterator[Finding]:
             over.add(current)
             current = next_one
         if facts.generation != current:
-            problem = f"it belongs to generation {facts.generation}, the log here to {current}"
+            problem = f"it belongs to generation {facts.generation}, the archive here to {current}"
             yield _damaged(key, facts, problem)
 
 

@@ -1,8 +1,8 @@
-"""``drill()``: restore to scratch, check the result, and record in the bucket that it worked.
+"""``drill()``: restores to a scratch directory, checks the result, and records it in the bucket.
 
-Owns the scratch directory, which is gone afterwards whatever happens, and the checks on top of
-the restore's own proof: SQLite's integrity_check and the user's statements. A drill that fails
-is recorded too, and raises what stood in the way.
+Owns the scratch directory, which it always removes, and the checks beyond the restore's own proof:
+SQLite's integrity_check and the user's statements. A drill that fails is recorded too, and raises
+the error.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from replicator.system.scratch import scratch_directory
 
 RESERVE = 64 << 20  # bytes of disk a drill leaves free, at least …
 RESERVE_SHARE = 10  # … and one part in so many of the database
-NOTED = (DamageError, GapError, CheckFailed)  # failures that say something of the backup
+NOTED = (DamageError, GapError, CheckFailed)  # failures of the archive, not of this machine
 
 
 @dataclass(frozen=True, slots=True)
 class DrillReport:
-    """What was restored, what was checked, and where that is recorded (None: nowhere)."""
+    """The restore, the checks, and the key of the record (None: not recorded)."""
 
     restore: RestoreReport
     checked: tuple[str, ...]
@@ -93,8 +93,8 @@ def drill(
     the system's temporary directory).
 
     Each of ``assertions`` is one SQL statement that must give one true value. ``recorder`` is
-    the store the note goes to, where reading is throttled. Raises ``NoBackup``,
-    ``DamageError``, ``GapError``, ``CheckFailed``, ``DiskFull`` and what the store raises.
+    the store for the record, if reading is throttled. Raises ``NoBackup``, ``DamageError``,
+    ``GapError``, ``CheckFailed``, ``DiskFull`` and the errors of the store.
     """
     began = time.monotonic()
     at_ms = clock.now_ms()
@@ -162,7 +162,8 @@ def _require_room(size: int, directory: Path, files: Files) -> None:
     if free < needed:
         raise DiskFull(
             f"{directory.parent}: a drill needs {needed} bytes, {free} are free",
-            hint="name another place for it with --scratch",
+            path=directory.parent,
+            hint="choose another directory with --scratch",
         )
 
 

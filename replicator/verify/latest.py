@@ -1,7 +1,7 @@
-"""Whether the newest transaction can be restored, read and proved without a disk.
+"""Proves that the newest transaction can be restored, without a disk.
 
-Owns: the very plan a restore would follow, every byte of its objects, and the links between
-them. Costs the bytes of one restore, and the memory of a few requests.
+Owns the plan that a restore would follow, every byte of its objects, and the links between them.
+Costs the bytes of one restore, and the memory of a few requests.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from functools import partial
 from replicator.archive.facts import FactsReader
 from replicator.archive.index import SnapshotObject, WalObject
 from replicator.archive.keys import Keys
-from replicator.errors import DamageError, GapError
-from replicator.format.envelope import damaged
+from replicator.errors import GapError
+from replicator.format.envelope import damaged, discontinuous
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.limits import DEFAULT_LIMITS
@@ -25,9 +25,9 @@ from replicator.verify.objects import verify_snapshot, verify_wal_object, weight
 
 
 def verify_latest(store: Store, prefix: str, *, at_least: int = 0) -> int:
-    """The newest txid of the log, which every object on the way to it proves.
+    """The newest txid of the archive, which every object on the way to it proves.
 
-    ``DamageError`` names an object; ``GapError`` if something is missing, also when the log
+    ``DamageError`` names an object; ``GapError`` if something is missing, also when the archive
     ends before ``at_least``. ``NoBackup`` if there is nothing.
     """
     view = ArchiveView(store, Keys(prefix))
@@ -66,7 +66,10 @@ def _linked(reader: FactsReader, plan: Plan, proved: dict[str, ObjectFacts], at_
         txid, checksum = facts.last_txid, facts.checksum_after
     if txid < at_least:
         raise GapError(
-            f"the log in the bucket ends at transaction {txid}, but {at_least} was acknowledged"
+            f"the archive ends at transaction {txid}, but {at_least} was acknowledged",
+            first_missing=txid + 1,
+            last_missing=at_least,
+            code="beyond_end",
         )
     return txid
 
@@ -82,7 +85,4 @@ def _require_link(
             f"before it to {snapshot.generation}",
         )
     if facts.first_txid == txid + 1 and facts.checksum_before != checksum:
-        raise DamageError(
-            f"{item.key}: it does not continue transaction {txid}: the database checksums differ",
-            key=item.key,
-        )
+        raise discontinuous(item.key, f"transaction {txid}")

@@ -68,7 +68,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrillRule:
-    """When and how to drill. Times are seconds."""
+    """The interval and the speed of drills. Times are seconds."""
 
     interval: float = 0.0  # between two drills; 0: none
     bandwidth: int = 0  # bytes a second; 0: any
@@ -106,9 +106,9 @@ class Monitor:
         self._slow = self._patient(ThrottledStore(store, rule.bandwidth, self._stopping))
         self._lock = threading.Lock()
         self._asked: list[Future[Repair]] = []
-        self._suspicion = ""  # why to look at the present, "" for no reason
+        self._suspicion = ""  # the reason to verify the newest transaction, "" for none
         self._not_before = 0.0  # monotonic: no drill until then
-        self._read_notes = False
+        self._records_read = False
         self._newest = 0  # the transaction that was proved last without a drill
         self._scheduler = scheduler
         self._task: Task | None = None
@@ -123,7 +123,7 @@ class Monitor:
         return RetryingStore(store, self._rule.retries, Clock(sleep=sleep))
 
     def start(self) -> None:
-        shutil.rmtree(self._scratch, ignore_errors=True)  # what a kill in the middle left
+        shutil.rmtree(self._scratch, ignore_errors=True)  # leftovers of a kill
         self._task = self._scheduler.add(self._turn)
 
     def stop(self) -> None:
@@ -133,8 +133,8 @@ class Monitor:
         self._refuse(Cancelled("the replicator stopped"))
 
     def suspect(self, reason: str) -> Future[Repair]:
-        """Look whether the present can be restored, and see to it that it can; resolves when
-        that is proved, or to why not."""
+        """Verify the newest transaction, and repair the archive until it can be restored. Resolves
+        once that is proved, or to the error."""
         request: Future[Repair] = Future()
         with self._lock:
             self._asked.append(request)
@@ -144,9 +144,9 @@ class Monitor:
         self._wake()
         return request
 
-    def look_again(self) -> None:
-        """Notes were left in the bucket: read them."""
-        self._read_notes = False
+    def read_records(self) -> None:
+        """Another program added proof records: read them."""
+        self._records_read = False
         self._wake()
 
     def _wake(self) -> None:
@@ -156,7 +156,7 @@ class Monitor:
     # ------------------------------------------------------------------------------ the task
 
     def _turn(self) -> float | None:
-        """Do what is to be done now; seconds until the next look, None: until somebody calls."""
+        """Does all due work. Returns the seconds until the next turn; None: until it is woken."""
         try:
             self._round()
             return self._pause()
@@ -170,7 +170,7 @@ class Monitor:
         return self._rule.again
 
     def _round(self) -> None:
-        """Whatever is to be done now."""
+        """All work that is due."""
         self._learn()
         if self._suspicion and self._watermark.txid:
             self._repair(self._suspicion)
@@ -178,26 +178,27 @@ class Monitor:
             self._drill()
 
     def _pause(self) -> float | None:
-        """Seconds until the next look; None: until somebody calls."""
+        """Seconds until the next turn; None: until it is woken."""
         rule = self._rule
         waits = [rule.again] if self._suspicion else []
         waits += [min(rule.again, rule.interval)] if rule.interval else []
         return min(waits, default=None)
 
     def _learn(self) -> None:
-        """Read the notes, once unless told: what was proven, whether there is word of damage."""
-        if self._read_notes:
+        """Read the proof records once, and again after :meth:`read_records`: the newest proof, and
+        any damage that was found."""
+        if self._records_read:
             return
-        self._read_notes = True
+        self._records_read = True
         try:
             found = list_records(self._store, self._keys)
         except BaseException:
-            self._read_notes = False
+            self._records_read = False
             raise
         self._prove(latest(found, PROVEN))
-        trouble = unresolved_failure(found)
-        if trouble is not None:
-            self._suspicion = self._suspicion or f"{trouble.key} tells of damage"
+        failure = unresolved_failure(found)
+        if failure is not None:
+            self._suspicion = self._suspicion or f"{failure.key} reports damage"
 
     def _prove(self, proof: ProofRecord | None) -> None:
         if proof is not None and (self.proven is None or proof.at_ms > self.proven.at_ms):
@@ -247,18 +248,20 @@ class Monitor:
     # ------------------------------------------------------------------------------ repair
 
     def _repair(self, reason: str) -> None:
-        """Prove the present, after as little as it takes."""
-        log.info("looking whether the present can be restored: %s", reason)
-        done, error = "none", self._present_error()
+        """Verify the newest transaction, after the smallest repair that suffices."""
+        log.info("verifying the newest transaction: %s", reason)
+        done, error = "none", self._newest_error()
         for action, wanted in (
             ("snapshot", Wanted.WHOLE_SNAPSHOT),
             ("generation", Wanted.GENERATION),
         ):
             if error is None:
                 break
-            log.warning("the present cannot be restored: %s; making a new %s", error, action)
+            log.warning(
+                "the newest transaction cannot be restored: %s; making a new %s", error, action
+            )
             self._wait_durable(self._answer(self._mailbox.ask(wanted, reason)))
-            done, error = action, self._present_error()
+            done, error = action, self._newest_error()
         self._settle(reason, done, error)
 
     def _answer(self, request: Request) -> int:
@@ -275,8 +278,8 @@ class Monitor:
                 return
         raise Cancelled("the replicator stops")
 
-    def _present_error(self) -> ReplicatorError | None:
-        """None: it was proved."""
+    def _newest_error(self) -> ReplicatorError | None:
+        """The error that prevents a restore of the newest transaction; None: it was proved."""
         try:
             self._newest = verify_latest(
                 self._store, self._keys.prefix, at_least=self._watermark.txid
@@ -299,7 +302,7 @@ class Monitor:
             raise error
         if action != "none":
             self._metrics.add("repairs")
-        log.info("the present can be restored; done for that: %s", action)
+        log.info("the newest transaction can be restored; repair: %s", action)
         made = add_record(
             self._store,
             self._keys,

@@ -1,8 +1,8 @@
-"""Every byte of one object, read and proved, in bounded memory.
+"""Reads and proves every byte of one object, in bounded memory.
 
-Owns: what makes an object sound by itself (SHA-256, WAL checksums, page hashes against the
-database checksum of a snapshot) and that its metadata says the same. Refuses to judge how
-objects fit together; see :mod:`.consistency`.
+Owns the checks of a single object (SHA-256, WAL checksums, page hashes against the database
+checksum of a snapshot) and the comparison with its metadata. Refuses to judge how objects fit
+together; see :mod:`.consistency`.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Misdescribed(DamageError):
 
 
 def compare(item: ArchiveObject, found: ObjectFacts, claimed: ObjectFacts | None) -> None:
-    """``DamageError`` if the object is not the one its name says, ``Misdescribed`` if only its
-    metadata errs."""
+    """``DamageError`` if the object does not match its name, ``Misdescribed`` if only its metadata
+    is wrong."""
     require_fit(item, found)
     if claimed is not None and any(
         getattr(claimed, name) != getattr(found, name)

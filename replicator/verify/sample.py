@@ -1,4 +1,4 @@
-"""Which objects a partial look reads: a slice that rotates by day, or a draw by chance.
+"""Selects the objects that a partial check reads: a slice that rotates by day, or a random draw.
 
 ``1/7`` takes another seventh every day, so that seven days in a row see everything that was
 there all the time. ``2%`` and ``50M`` draw at random, weighed by size; the seed repeats a draw.
@@ -42,7 +42,7 @@ class Sample:
 
     @classmethod
     def parse(cls, text: str) -> Sample:
-        """``ConfigError`` for what is none of the three."""
+        """``ConfigError`` for any other text."""
         plain = text.replace(" ", "")
         if match := re.fullmatch(r"1/([1-9][0-9]{0,4})", plain):
             return cls(text, slices=int(match[1]))
@@ -50,11 +50,21 @@ class Sample:
             share = float(match[1]) / 100
             if 0 < share <= 1:
                 return cls(text, share=share)
-            raise ConfigError(f"a sample of {text} is not between 0% and 100%", hint=_HINT)
+            raise ConfigError(
+                f"a sample of {text} is not between 0% and 100%",
+                hint=_HINT,
+                setting="sample",
+                code="out_of_bounds",
+            )
         try:
             return cls(text, bytes=max(1, parse_size(plain)))
         except ConfigError as error:
-            raise ConfigError(f"cannot read the sample {text!r}", hint=_HINT) from error
+            raise ConfigError(
+                f"cannot read the sample {text!r}",
+                hint=_HINT,
+                setting="sample",
+                code="invalid_value",
+            ) from error
 
     def choose(self, items: Iterable[Item], *, now_ms: int, seed: int) -> list[tuple[Item, int]]:
         """The objects to read, in their own order, and how many bytes of each.

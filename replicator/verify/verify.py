@@ -1,9 +1,9 @@
-"""``verify()``: is what the bucket holds of a database whole?
+"""``verify()``: checks the archive of a database.
 
-Owns the survey and its report: a listing, what each object says of itself, whether that fits
-together (:mod:`.consistency`), what can be restored (:mod:`replicator.archive.reachable`) and,
-where asked, every byte (:mod:`.objects`). Reads only. A newest segment that was removed leaves
-no trace in a bucket; ``expected_txid`` is for who knows how far the log must go.
+Owns the survey and its report: a listing, the facts of each object, their consistency
+(:mod:`.consistency`), the restorable transactions (:mod:`replicator.archive.reachable`) and, on
+request, every byte (:mod:`.objects`). Only reads. A newest segment that was removed leaves no trace
+in a bucket; ``expected_txid`` is for callers that know the newest transaction.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was looked at and what was found. ``read_objects`` and ``read_bytes`` count what was
-    read to its last byte (of a sample: as far as it went)."""
+    """The checked objects and the findings. ``read_objects`` and ``read_bytes`` count the objects
+    that were read to their last byte (of a sample: as far as it went)."""
 
     url: str
     objects: int
@@ -79,7 +79,7 @@ class VerifyReport:
     findings: tuple[Finding, ...]
     restorable: tuple[Window, ...]
     lost: Ranges
-    present: bool  # whether the newest transaction can be restored
+    newest_restorable: bool  # the newest transaction can be restored
     seconds: float
 
     @property
@@ -97,7 +97,7 @@ class _Survey:
     items: list[ArchiveObject]
     pruned: int = 0  # before this transaction, retention may have left holes
     facts: dict[str, ObjectFacts] = field(default_factory=dict)
-    damaged: dict[str, str] = field(default_factory=dict)  # by key: what is wrong
+    damaged: dict[str, str] = field(default_factory=dict)  # by key: the problem
     misdescribed: dict[str, str] = field(default_factory=dict)  # intact except for the metadata
 
     def learn(self, key: str, answer: ObjectFacts | DamageError) -> None:
@@ -126,8 +126,8 @@ def verify_at(
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> VerifyReport:
-    """:func:`verify` of the database an address names, or of the only one there. What it finds is
-    noted in the bucket, where that may be written, for the sidecar of the database."""
+    """:func:`verify` of the database an address names, or of the only one there. Findings
+    are recorded in the bucket for the sidecar of the database, if the store permits that."""
     with open_archive(address) as (store, prefix):
         report = verify(store, prefix, data=data, sample=sample, seed=seed, progress=progress)
         if report.findings:
@@ -155,11 +155,11 @@ def verify(
     progress: Callable[[Progress], None] | None = None,
     limits: RecoveryLimits = DEFAULT_LIMITS,
 ) -> VerifyReport:
-    """Look at everything below ``prefix``.
+    """Check everything below ``prefix``.
 
     ``data`` reads every byte, ``sample`` the objects of a slice (``1/7`` by day, ``2%`` or
-    ``50M`` drawn by ``seed``). ``expected_txid`` must be in the log. Raises ``NoBackup``,
-    ``ConfigError``, and what the store raises; damage and gaps are in the report.
+    ``50M`` drawn by ``seed``). ``expected_txid`` must be in the archive. Raises ``NoBackup``,
+    ``ConfigError``, and the errors of the store; damage and gaps are in the report.
     """
     chosen = Sample.parse(sample) if sample else None
     started, meter = time.monotonic(), Meter(progress)
@@ -188,7 +188,7 @@ def verify(
             findings=(),
             restorable=(),
             lost=(),
-            present=False,
+            newest_restorable=False,
             seconds=0.0,
         ),
         started,
@@ -265,7 +265,7 @@ def _read(
     seed: int,
     meter: Meter,
 ) -> int:
-    """Read what is wanted and not known to be damaged; bytes read."""
+    """Read the wanted objects that are not known to be damaged; bytes read."""
     good = [(item, limit) for item, limit in wanted if item.key not in survey.damaged]
     if not good:
         return 0
@@ -350,7 +350,7 @@ def _report(
             )
         ),
         restorable=tuple(_windows(reach, log)),
-        present=any(first <= head <= last for first, last in reach),
+        newest_restorable=any(first <= head <= last for first, last in reach),
         seconds=time.monotonic() - started,
     )
 
@@ -374,8 +374,8 @@ def _should_be(
     head: int,
     pruned: int,
 ) -> Ranges:
-    """The transactions that could be restored if nothing were damaged or missing, as far as one
-    can tell: where retention was at work, only those that the damaged objects hold."""
+    """The transactions that could be restored if nothing were damaged or missing; of those before
+    the last prune, only those in the damaged objects."""
     oldest = min(
         [facts.last_txid for facts in snapshots.values()]
         + [first for first, _ in extents.values()],

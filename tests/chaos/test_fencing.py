@@ -64,7 +64,7 @@ class SidecarHost(Deployment):
         output = self.sidecar_now.output
         here = socket.gethostname()
         assert any(f"process {host.sidecar_now.pid} on {here}" in output for host in by)
-        assert "holds the log at" in output
+        assert "owns the archive at" in output
         assert "hint: find out which database is the right one" in output
         assert "--take-over" in output
 

@@ -173,7 +173,7 @@ class Host:
         """Checks that the host is fenced at its next append at the latest."""
         self.store.release()
         self.commit()
-        with pytest.raises(Fenced, match="holds the log at"):
+        with pytest.raises(Fenced, match="owns the archive at"):
             self.flush()
         wait_for(lambda: self.replicator.failed is not None)
         assert isinstance(self.replicator.failed, Fenced)

@@ -60,7 +60,7 @@ def test_a_note_that_cannot_be_written_is_no_failure(past, lost_path, caplog):
     files = StrikingFiles(name_of)
     files.strike(("write", "note"), 1, errno.ENOSPC, lasting=False)
     assert restore(store=store, prefix="app.db", output=lost_path, files=files).txid == last.txid
-    assert "no space left on device; so a replicator cannot tell" in caplog.text
+    assert "no space left on device; a replicator will not know" in caplog.text
     assert restored_txid(lost_path) is None
     with App(lost_path), replicating(lost_path, store) as replicator:
         assert replicator.flush(LONG) == last

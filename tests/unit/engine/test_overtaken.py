@@ -111,7 +111,7 @@ def test_an_older_cache_beside_another_state_is_refused(path, app, store, tmp_pa
         wait_for(lambda: replicator.failed)
         status = replicator.status()
         assert (status.state, status.healthy) == ("failed", False)
-        assert "holds the log at" in status.last_error
+        assert "owns the archive at" in status.last_error
         assert "--take-over" in replicator.failed.hint
     assert len(store.keys("put")) == sent
 

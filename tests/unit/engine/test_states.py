@@ -213,8 +213,8 @@ TABLE = {
         "failed",
         healthy=False,
         lag=True,
-        error="another writer holds the log",
-        log="another writer holds the log",
+        error="another writer owns the archive",
+        log="another writer owns the archive",
         running=False,
     ),
     cache_full: Says(

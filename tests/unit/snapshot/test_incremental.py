@@ -24,7 +24,7 @@ from replicator.format.envelope import read_tail
 from replicator.format.object_header import ObjectHeader
 from replicator.format.snapshot_blocks import decode_snapshot
 from replicator.model import Kind
-from replicator.snapshot.base import OLDEST, Sources, SourceUnusable
+from replicator.snapshot.base import OLDEST, BaseFinder, BaseUnusable
 from replicator.snapshot.limits import SnapshotLimits
 from replicator.snapshot.multipart import Differs, Piece, copied_from, cut
 from replicator.snapshot.resume import Unfinished
@@ -64,7 +64,7 @@ class Shop:
         self.app = App(directory / "app.db")
         self.app.insert(2000, 900)
         self.store = HookedStore()
-        self.sources = Sources(self.store)
+        self.sources = BaseFinder(self.store)
         self.cache = Cache.open(directory / "cache")
         self.unfinished = Mortal(self.cache, self.store, KEYS)
 
@@ -292,7 +292,7 @@ def test_another_compressor_cannot_share_a_part(shop):
     not, nothing is published, and without the source all is well."""
     shop.ship(1, level=3)
     shop.change(1000)
-    with pytest.raises(SourceUnusable, match="made in another way"):
+    with pytest.raises(BaseUnusable, match="made in another way"):
         shop.ship(2, shop.source(1), level=9)
     assert shop.store.inner.list_uploads("") == []
     shop.ship(2, level=9)
@@ -313,8 +313,8 @@ def refusing(store, error):
 @pytest.mark.parametrize(
     ("error", "raised"),
     [
-        (ObjectMissing("pruned"), SourceUnusable),
-        (StoreUnavailable("500"), SourceUnusable),
+        (ObjectMissing("pruned"), BaseUnusable),
+        (StoreUnavailable("500"), BaseUnusable),
         (CopyRefused("501"), CopyRefused),
         (AccessDenied("403"), CopyRefused),
     ],
@@ -494,4 +494,4 @@ def test_a_store_that_is_away_while_the_source_is_looked_for(busy, shop):
 
 def test_errors_of_the_source_are_errors_of_the_project():
     """So that whoever handles those handles these."""
-    assert issubclass(SourceUnusable, ReplicatorError)
+    assert issubclass(BaseUnusable, ReplicatorError)

@@ -364,7 +364,7 @@ def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, 
     uploader.start()
     wait_for(lambda: mailbox.of(Cause.OVERTAKEN))
     uploader.wake()
-    with pytest.raises(NotDurable, match="another writer holds the log"):
+    with pytest.raises(NotDurable, match="another writer owns the archive"):
         uploader.watermark.wait(2, 0.1)
     assert uploader.health.error is mailbox.of(Cause.OVERTAKEN)[0].error
     uploader.end(mailbox.of(Cause.OVERTAKEN)[0].error)

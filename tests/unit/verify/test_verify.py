@@ -83,7 +83,11 @@ def test_a_whole_bucket_is_whole(bucket):
     report = look(bucket)
     assert (report.findings, report.exit_code, report.lost) == ((), 0, ())
     assert [(w.first_txid, w.last_txid) for w in report.restorable] == [(1, bucket.txid)]
-    assert (report.present, report.head_txid, report.read_objects) == (True, bucket.txid, 0)
+    assert (report.newest_restorable, report.head_txid, report.read_objects) == (
+        True,
+        bucket.txid,
+        0,
+    )
     whole = look(bucket, data=True)
     assert (whole.findings, whole.read_objects) == ((), len(bucket.objects()))
     assert whole.read_bytes == whole.bytes == sum(info.size for info in bucket.store.list(""))
@@ -147,7 +151,7 @@ def test_the_first_snapshot_of_a_generation_is_missed(bucket):
     bucket.store.delete(snapshots[-1])
     report = look(bucket)
     assert [(f.kind, f.key) for f in report.findings] == [("missing", snapshots[-1])]
-    assert not report.present
+    assert not report.newest_restorable
     assert report.findings[0].lost == ((14, 17),)
 
 
@@ -269,7 +273,7 @@ def test_metadata_that_errs_is_named_and_costs_nothing(bucket):
     report = look(bucket, data=True)
     assert {f.key for f in report.findings} == {second, merged, newest}
     assert {f.problem for f in report.findings} == {"its metadata describes another object"}
-    assert (report.lost, report.present, report.exit_code) == ((), True, 3)
+    assert (report.lost, report.newest_restorable, report.exit_code) == ((), True, 3)
 
 
 def forged_snapshot(bucket, change):
