@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,17 +131,25 @@ class Demo:
         self.until_following()
 
     def until_following(self) -> None:
-        deadline = time.monotonic() + self.timeout
-        while time.monotonic() < deadline:
+        def following() -> bool:
             with contextlib.suppress(ReplicatorError):
-                if self.status().last_snapshot is not None:
-                    return
+                return self.status().last_snapshot is not None
+            return False
+
+        self.until(following, "the sidecar")
+
+    def until(self, condition: Callable[[], bool], who: str) -> None:
+        """Wait until a process has started; ``ReplicatorError`` after the timeout."""
+        deadline = time.monotonic() + self.timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise ReplicatorError(f"{who} did not start", hint=self.log_end())
             time.sleep(0.1)
-        raise ReplicatorError("the sidecar did not start", hint=self.log_end())
 
     def write(self, seconds: float) -> subprocess.Popen[bytes]:
         self.title("An application writes as fast as it can")
         writer = self.launch("app", "write", str(self.database), str(self.commits))
+        self.until(self.commits.exists, "the application")  # starting Python counts as no writing
         time.sleep(seconds)
         status = self.status()
         recorded = self.recorded()

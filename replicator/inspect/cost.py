@@ -153,13 +153,13 @@ def cost(store: Store, prefix: str, prices: Iterable[Prices] = PRICES) -> CostRe
     )
 
 
-def _newest_day(rows: Iterable[Transaction]) -> list[Transaction]:
+def _newest_day(rows: Iterable[Transaction], most: int = MOST_TRANSACTIONS) -> list[Transaction]:
     """The commits of the last 24 hours of the log."""
     kept: list[Transaction] = []
     for row in rows:
         if row.committed_ms is None:
             continue
-        if len(kept) == MOST_TRANSACTIONS or (kept and _ms(kept[0]) - row.committed_ms > DAY_MS):
+        if len(kept) == most or (kept and _ms(kept[0]) - row.committed_ms > DAY_MS):
             break
         kept.append(row)
     return kept

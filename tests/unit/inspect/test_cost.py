@@ -116,7 +116,7 @@ def test_prices_of_a_users_own_replace_the_list():
     assert (other.gb_month, other.put, other.listing, other.get) == (0.023, 0.005, 0.0, 0.0)
 
 
-def test_only_the_newest_day_is_looked_at(monkeypatch):
+def test_only_the_newest_day_is_looked_at():
     """Whatever lies before it is left unread, and so is more than anybody needs."""
     read = []
 
@@ -127,8 +127,7 @@ def test_only_the_newest_day_is_looked_at(monkeypatch):
 
     assert len(cost._newest_day(rows())) == 5
     assert len(read) == 6
-    monkeypatch.setattr(cost, "MOST_TRANSACTIONS", 2)
-    assert len(cost._newest_day(commits(5, 4, 3))) == 2
+    assert len(cost._newest_day(commits(5, 4, 3), most=2)) == 2
     assert cost._newest_day([Transaction("missing", 1, 2, None, 0, 0)]) == []
 
 

@@ -35,7 +35,6 @@ from replicator.system.files import Files
 from replicator.system.mailbox import Mailbox, Request, Wanted
 from replicator.system.scheduler import Scheduler
 from replicator.upload.watermark import Watermark
-from replicator.verify import drill as drill_module
 from replicator.verify.latest import _require_link, verify_latest
 from replicator.verify.monitor import DrillRule, Monitor
 from tests.helpers.replication import HookedStore, wait_for
@@ -56,10 +55,13 @@ class CountingWatermark(Watermark):
         return super().txid
 
 
+LOCAL = Files()
+
+
 class Rig:
     """A monitor over a bucket; the test plays the thread that answers its requests."""
 
-    def __init__(self, bucket, tmp_path, **rule):
+    def __init__(self, bucket, tmp_path, *, files=LOCAL, **rule):
         self.bucket = bucket
         self.store = HookedStore(bucket.store)
         self.metrics = Metrics()
@@ -76,7 +78,7 @@ class Rig:
             DrillRule(again=AT_ONCE, **rule),
             self.scheduler,
             scratch=tmp_path / "scratch",
-            files=Files(),
+            files=files,
         )
 
     def _answer(self, request):
@@ -374,10 +376,14 @@ def test_a_drill_that_fails_leads_to_a_repair(bucket, tmp_path):
     assert rig.metrics.get("failed_drills") == 1
 
 
-def test_a_drill_without_room_is_no_trouble_of_the_backup(bucket, tmp_path, monkeypatch):
+def test_a_drill_without_room_is_no_trouble_of_the_backup(bucket, tmp_path):
     """It is counted and tried again; nothing is repaired."""
-    monkeypatch.setattr(drill_module, "RESERVE", 1 << 62)
-    rig = Rig(bucket, tmp_path, interval=0.001)
+
+    class Full(Files):
+        def disk_free(self, path):
+            return 0
+
+    rig = Rig(bucket, tmp_path, interval=0.001, files=Full())
     with rig:
         wait_for(lambda: rig.metrics.get("failed_drills") > 1)
     assert (rig.asked, rig.monitor.health.error, rig.outcomes()) == ([], None, [])
