@@ -18,7 +18,8 @@ from replicator.format.database import lock_page
 from replicator.format.latest_pages import FrameIndex
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE
 from replicator.model import WalPosition
-from replicator.sqlite.live import LiveDatabase, WalFile
+from replicator.sqlite.live import LiveDatabase
+from replicator.sqlite.wal_file import WalFile
 from replicator.system.paths import wal_path
 
 EVERYTHING = 1 << 62

@@ -23,7 +23,7 @@ from replicator.format.wal import (
     scan,
 )
 from replicator.model import WalPosition
-from replicator.sqlite.live import WalFile
+from replicator.sqlite.wal_file import WalFile
 
 
 @dataclass(frozen=True, slots=True, eq=False)

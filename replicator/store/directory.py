@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import stat
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import IO
@@ -29,7 +28,6 @@ from replicator.errors import (
     ObjectMissing,
     ReplicatorError,
     StoreUnavailable,
-    StoreUnsafe,
     UploadMissing,
 )
 from replicator.store.address import StoreAddress
@@ -44,11 +42,10 @@ from replicator.store.base import (
     Upload,
     Uploads,
 )
+from replicator.store.drafts import DraftDirectory, sync_directory
 
 HIDDEN = ".replicator"
-STALE_SECONDS = 86_400  # a draft without a write for this long belongs to a killed process
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _NO_SUCH_NAME = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -60,7 +57,7 @@ class DirectoryStore(Store):
         self._root = os.path.realpath(path)
         self.url = f"file://{self._root}"
         self._hidden = os.path.join(self._root, HIDDEN)
-        self._swept = False
+        self._drafts = DraftDirectory(self._root, os.path.join(self._hidden, "drafts"))
 
     # ------------------------------------------------------------------ paths
 
@@ -112,32 +109,13 @@ class DirectoryStore(Store):
             if if_absent and os.path.lexists(path):  # saves a write that would fail at its end
                 raise ObjectExists(f"{key} exists", key=key)
             try:
-                self._publish(path, write, if_absent)
+                self._drafts.publish(path, write, if_absent=if_absent)
             except FileExistsError as error:
                 raise ObjectExists(f"{key} exists", key=key) from error
             sidecar = json.dumps(metadata).encode()
-            self._publish(self._sidecar(key), lambda file: file.write(sidecar), if_absent=False)
-
-    def _publish(self, path: str, write: Callable[[IO[bytes]], object], if_absent: bool) -> None:
-        """Write a file that appears completely and durably under its final name."""
-        os.stat(self._root)
-        drafts = os.path.join(self._hidden, "drafts")
-        _make_durable_directory(drafts)
-        _make_durable_directory(os.path.dirname(path))
-        if not self._swept:
-            self._swept = True
-            _sweep(drafts, time.time() - STALE_SECONDS)
-        draft = os.path.join(drafts, uuid.uuid4().hex)
-        try:
-            with open(draft, "xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            _name(draft, path, if_absent)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(draft)
-        _sync_directory(os.path.dirname(path))
+            self._drafts.publish(
+                self._sidecar(key), lambda file: file.write(sidecar), if_absent=False
+            )
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         with self._translating("get", key, ObjectMissing), open(self._path(key), "rb") as file:
@@ -200,7 +178,7 @@ class DirectoryStore(Store):
             for name in (self._sidecar(key), path):  # an object may lack metadata, not vice versa
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     os.unlink(name)
-                    _sync_directory(os.path.dirname(name))
+                    sync_directory(os.path.dirname(name))
 
     # ------------------------------------------------------------------ multipart uploads
 
@@ -209,7 +187,7 @@ class DirectoryStore(Store):
         upload_id = uuid.uuid4().hex
         record = json.dumps({"key": key, "metadata": dict(metadata or {})}).encode()
         with self._translating("begin", key, StoreUnavailable):
-            self._publish(
+            self._drafts.publish(
                 os.path.join(self._upload(upload_id), "upload.json"),
                 lambda file: file.write(record),
                 if_absent=True,
@@ -234,7 +212,7 @@ class DirectoryStore(Store):
         part = Part(number, len(body), hashlib.md5(body, usedforsecurity=False).hexdigest())
         older = [p for p in self.list_parts(key, upload_id) if p.number == number and p != part]
         with self._translating(f"put part {number} of", key, UploadMissing):
-            self._publish(
+            self._drafts.publish(
                 self._part_path(upload_id, part), lambda file: file.write(body), if_absent=False
             )
             for other in older:
@@ -351,51 +329,8 @@ def _entries(root: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
     return sorted((item for item in found if item[0] != f"{HIDDEN}/"), key=lambda item: item[0])
 
 
-def _sweep(drafts: str, before: float) -> None:
-    """Remove the drafts that were last written before a time (seconds since the epoch)."""
-    for name in os.listdir(drafts):
-        path = os.path.join(drafts, name)
-        with contextlib.suppress(FileNotFoundError):  # finished since the listing
-            if os.stat(path).st_mtime < before:
-                os.unlink(path)
-
-
 def _names(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
-
-
-def _name(draft: str, path: str, if_absent: bool) -> None:
-    """Give the finished draft its name. Linking to an existing name fails, atomically."""
-    if not if_absent:
-        os.replace(draft, path)
-        return
-    try:
-        os.link(draft, path)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        raise StoreUnsafe(
-            "the file system has no hard links, so two writers could both win",
-            code="no_hard_links",
-            hint="keep the directory on another file system, or use an S3 store",
-        ) from error
-
-
-def _make_durable_directory(path: str) -> None:
-    if os.path.isdir(path):
-        return
-    _make_durable_directory(os.path.dirname(path))
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path)
-    _sync_directory(os.path.dirname(path))
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

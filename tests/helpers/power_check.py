@@ -28,7 +28,7 @@ from replicator.engine.sessions import Sessions
 from replicator.errors import DatabaseUnusable
 from replicator.format.envelope import HEADER_LIMIT, read_header, read_tail
 from replicator.model import Kind
-from replicator.sqlite.live import WalFile
+from replicator.sqlite.wal_file import WalFile
 from replicator.store.directory import DirectoryStore
 from replicator.system.files import Files
 from replicator.system.paths import wal_path

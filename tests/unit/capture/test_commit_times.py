@@ -9,7 +9,7 @@ from replicator.capture.commit_times import WalObservations, commit_times
 from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader, no_wal
 from replicator.format.segment import decode_segment
-from replicator.sqlite.live import WalFile
+from replicator.sqlite.wal_file import WalFile
 from replicator.store.memory import MemoryStore
 from replicator.system.paths import wal_path
 from tests.helpers.replication import replicating, wait_for

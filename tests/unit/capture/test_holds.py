@@ -13,7 +13,8 @@ from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader
 from replicator.errors import ChangedOutside, ContinuityLost
 from replicator.metrics import Metrics
-from replicator.sqlite.live import Checkpoint, LiveDatabase, WalFile
+from replicator.sqlite.live import Checkpoint, LiveDatabase
+from replicator.sqlite.wal_file import WalFile
 from tests.helpers.bucket import plain_state
 from tests.helpers.oracle_wal import overlay
 from tests.helpers.replication import App, frames_in, image_of, wait_for

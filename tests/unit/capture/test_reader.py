@@ -14,7 +14,7 @@ from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader, no_wal, wal_contains
 from replicator.errors import ContinuityLost
 from replicator.format.wal import offset_of
-from replicator.sqlite.live import WalFile
+from replicator.sqlite.wal_file import WalFile
 from replicator.system.paths import wal_path
 from tests.helpers.oracle_wal import overlay, read_wal
 from tests.helpers.replication import App, frames_in

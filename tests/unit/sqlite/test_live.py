@@ -22,7 +22,8 @@ from replicator.errors import (
     LocalIOError,
     ReplicatorError,
 )
-from replicator.sqlite.live import Hold, LiveDatabase, WalFile, connect, database_error, identity
+from replicator.sqlite.live import Hold, LiveDatabase, connect, database_error, identity
+from replicator.sqlite.wal_file import WalFile
 from replicator.system import process
 from replicator.system.paths import wal_path
 from tests.helpers.errors import raises
