@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from replicator.cli import options, output, progress
 
 if TYPE_CHECKING:
-    from replicator.inspect.diff import DiffReport, Point
+    from replicator.inspect.diff import ComparedPoint, DiffReport
     from replicator.sqlite.compare import TableChange
 
 
@@ -69,7 +69,7 @@ def show(report: DiffReport) -> None:
         )
 
 
-def _point(point: Point) -> str:
+def _point(point: ComparedPoint) -> str:
     transaction = output.transaction(point.txid, point.committed_at)
     return f"transaction {transaction}, {output.size(point.pages * point.page_size)}"
 

@@ -25,7 +25,7 @@ CHUNK_BYTES = 4 << 20  # whole pages of every size
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ComparedPoint:
     """One of the two: its transaction, and the size of the database (pages)."""
 
     txid: int
@@ -40,8 +40,8 @@ class DiffReport:
     the page sizes differ."""
 
     url: str
-    older: Point
-    newer: Point
+    older: ComparedPoint
+    newer: ComparedPoint
     changed_pages: int | None
     schema: tuple[SchemaChange, ...]
     tables: tuple[TableChange, ...]
@@ -85,8 +85,8 @@ def diff(
             )
 
 
-def _point(report: RestoreReport) -> Point:
-    return Point(report.txid, report.committed_at, report.pages, report.page_size)
+def _point(report: RestoreReport) -> ComparedPoint:
+    return ComparedPoint(report.txid, report.committed_at, report.pages, report.page_size)
 
 
 def _changed_pages(old: Path, new: Path, first: RestoreReport, second: RestoreReport) -> int | None:

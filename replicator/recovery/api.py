@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from replicator.archive.keys import Keys, default_prefix
 from replicator.archive.listing import find_databases
@@ -75,6 +75,18 @@ class RestoreRequest:
             to_ms(self.timestamp, clock.now_ms())
 
 
+class RestoreLocation(TypedDict, total=False):
+    """The archive to restore from: a bucket and a prefix, a URL, or a parsed address."""
+
+    url: str
+    bucket: str
+    prefix: str
+    endpoint_url: str | None
+    region: str | None
+    profile: str | None
+    address: StoreAddress
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """One restore under way, once its prefix and its output are known."""
@@ -93,12 +105,6 @@ class _Run:
 
 def restore(
     *,
-    url: str = "",
-    bucket: str = "",
-    prefix: str = "",
-    endpoint_url: str | None = None,
-    region: str | None = None,
-    profile: str | None = None,
     output: str | os.PathLike[str] | None = None,
     txid: int | None = None,
     timestamp: datetime | str | None = None,
@@ -108,17 +114,18 @@ def restore(
     allow_older: bool = False,
     verify: Verify = "none",
     progress: Callable[[Progress], None] | None = None,
-    address: StoreAddress | None = None,
     store: Store | None = None,
     files: Files | None = None,
+    **location: Unpack[RestoreLocation],
 ) -> RestoreReport | None:
     """Rebuild a database as it was after one transaction, prove it, and publish the file.
 
     ``txid`` or ``timestamp`` (aware, else UTC; or RFC 3339, or ``"2 hours ago"``) name the
     transaction: the one, or the last committed by then; default: the newest. ``output``
-    defaults to the database's own name here. Without ``prefix`` the one database of the bucket
-    is meant. ``address`` is a parsed one and replaces bucket, url and prefix; ``store`` is
-    the store itself, which then is not closed.
+    defaults to the database's own name here. ``location`` names the archive: ``bucket`` or ``url``
+    with ``prefix``, ``endpoint_url``, ``region`` and ``profile``, or in their place a parsed
+    ``address``. Without ``prefix`` the one database of the bucket is meant. ``store`` is the store
+    itself, which then is not closed.
 
     Returns None when there is no backup. With ``if_missing`` an existing output stays unchanged,
     which the report states. ``dry_run`` reports the plan and writes nothing.
@@ -139,13 +146,12 @@ def restore(
         allow_older=allow_older,
         verify=verify,
     )
-    if store is None or address is not None:
-        address = _address(address, url, bucket, prefix, endpoint_url, region, profile)
-        prefix = address.prefix
     limits, meter = DEFAULT_LIMITS, Meter(progress)
     if store is not None:
+        prefix = _prefix(location)
         return recover(request, store, prefix, files=files or Files(), meter=meter, limits=limits)
-    assert address is not None  # one of the two is given
+    address = _address(location)
+    prefix = address.prefix
     with open_bucket(address, limits.retries, meter.trouble) as opened:
         return _answer(request, opened, prefix, files or Files(), meter, limits)
 
@@ -165,27 +171,27 @@ def recover(
     return _answer(request, retrying, prefix, files, meter, limits)
 
 
-def _address(
-    address: StoreAddress | None,
-    url: str,
-    bucket: str,
-    prefix: str,
-    endpoint_url: str | None,
-    region: str | None,
-    profile: str | None,
-) -> StoreAddress:
+def _prefix(location: RestoreLocation) -> str:
+    """The prefix in a store that the caller opened."""
+    address = location.get("address")
+    return location.get("prefix", "") if address is None else address.prefix
+
+
+def _address(location: RestoreLocation) -> StoreAddress:
+    address = location.get("address")
     if address is not None:
         return address
+    url, bucket = location.get("url", ""), location.get("bucket", "")
     if bool(url) == bool(bucket):
         raise ConfigError(
             "name the bucket or the url", hint="--bucket NAME or --url s3://…", setting="bucket"
         )
     return StoreAddress.parse(
         url or f"s3://{bucket}",
-        prefix=prefix,
-        endpoint_url=endpoint_url,
-        region=region,
-        profile=profile,
+        prefix=location.get("prefix", ""),
+        endpoint_url=location.get("endpoint_url"),
+        region=location.get("region"),
+        profile=location.get("profile"),
     )
 
 

@@ -51,7 +51,7 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class StoreRequest:
     """One request, for the message and the values of its error."""
 
     operation: str

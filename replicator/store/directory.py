@@ -37,8 +37,8 @@ from replicator.store.base import (
     ObjectInfo,
     Part,
     Parts,
-    Request,
     Store,
+    StoreRequest,
     Upload,
     Uploads,
 )
@@ -81,7 +81,7 @@ class DirectoryStore(Store):
         try:
             yield
         except OSError as error:
-            request = Request(operation, key, self._root)
+            request = StoreRequest(operation, key, self._root)
             if not os.path.isdir(self._root):
                 raise request.error(
                     BucketMissing,
@@ -125,7 +125,7 @@ class DirectoryStore(Store):
             file.seek(first)
             data = file.read(max(0, last - first))
         if len(data) < last - first:
-            raise Request("get", key).error(
+            raise StoreRequest("get", key).error(
                 StoreUnavailable, "the file ended early", code="incomplete_answer"
             )
         return data
@@ -289,7 +289,7 @@ def _is_plain(key: str) -> bool:
 
 
 def _translated(
-    error: OSError, request: Request, missing: type[ReplicatorError]
+    error: OSError, request: StoreRequest, missing: type[ReplicatorError]
 ) -> ReplicatorError:
     reason = os.strerror(error.errno or 0)
     if error.errno == errno.ENOENT:

@@ -44,8 +44,8 @@ from replicator.store.base import (
     ObjectInfo,
     Part,
     Parts,
-    Request,
     Store,
+    StoreRequest,
     Upload,
     Uploads,
 )
@@ -128,8 +128,8 @@ class S3Store(Store):
             )
         )
 
-    def _request(self, operation: str, key: str = "") -> Request:
-        return Request(operation, key, self._bucket)
+    def _request(self, operation: str, key: str = "") -> StoreRequest:
+        return StoreRequest(operation, key, self._bucket)
 
     def _call(self, operation: str, key: str = "", **params: Any) -> Any:
         """One request. Raises only errors of the project."""
@@ -138,7 +138,7 @@ class S3Store(Store):
         except _FAILURES as error:
             raise self._translated(error, self._request(operation, key)) from error
 
-    def _translated(self, error: Exception, request: Request) -> ReplicatorError:
+    def _translated(self, error: Exception, request: StoreRequest) -> ReplicatorError:
         if isinstance(error, ClientError):
             code = _code(error)
             if code in STALE_IDENTITY:
@@ -208,7 +208,7 @@ class S3Store(Store):
             answer.get("ETag", ""),
         )
 
-    def _explained(self, error: Exception, request: Request) -> ReplicatorError:
+    def _explained(self, error: Exception, request: StoreRequest) -> ReplicatorError:
         """The reason of a failed HEAD. Its answer has no body: a missing bucket, a missing key and
         an expired token look alike. So a GET asks for the same object."""
         status = _status(error)
@@ -237,7 +237,7 @@ class S3Store(Store):
             }
         )
 
-    def _pages(self, operation: str, request: Request, **params: Any) -> Iterator[Any]:
+    def _pages(self, operation: str, request: StoreRequest, **params: Any) -> Iterator[Any]:
         """Every page of a listing. An answer without "IsTruncated" does not come from S3, and must
         not pass for an empty store; nor may the same page arrive for ever."""
         seen: Folders = []

@@ -25,7 +25,7 @@ from replicator.errors import (
     StoreUnsafe,
     UploadMissing,
 )
-from replicator.store.base import ObjectInfo, Part, Parts, Request
+from replicator.store.base import ObjectInfo, Part, Parts, StoreRequest
 
 # Codes about the credentials, as opposed to the action. A new client may find rotated ones.
 STALE_IDENTITY = frozenset(
@@ -72,7 +72,7 @@ _BY_STATUS: dict[int, type[ReplicatorError]] = {
 }
 
 
-def refusal(code: str, status: int, message: str, request: Request) -> ReplicatorError:
+def refusal(code: str, status: int, message: str, request: StoreRequest) -> ReplicatorError:
     """The error for S3's answer to ``request``.
 
     A 404 without one of S3's own codes is no missing object: a proxy, or a web server that is not
@@ -110,7 +110,7 @@ _HINTS: dict[type[ReplicatorError], str] = {
 # ----------------------------------------------------------------------- fields
 
 
-def expect(answer: Any, name: str, request: Request) -> Any:
+def expect(answer: Any, name: str, request: StoreRequest) -> Any:
     """A field that every S3 store sends; the 200 of a proxy lacks it."""
     value = answer.get(name)
     if value is None or value == "":
@@ -134,20 +134,20 @@ def moment(text: Any) -> dt.datetime | None:
         return None
 
 
-def milliseconds(answer: Any, request: Request) -> int:
+def milliseconds(answer: Any, request: StoreRequest) -> int:
     """The time of the object's last modification, in milliseconds since the epoch."""
     moment: dt.datetime = expect(answer, "LastModified", request)
     return int(moment.timestamp() * 1000)
 
 
-def listed_object(item: Any, request: Request) -> ObjectInfo:
+def listed_object(item: Any, request: StoreRequest) -> ObjectInfo:
     """One object of a listing."""
     return ObjectInfo(
         expect(item, "Key", request), expect(item, "Size", request), milliseconds(item, request)
     )
 
 
-def listed_part(item: Any, request: Request) -> Part:
+def listed_part(item: Any, request: StoreRequest) -> Part:
     """One part of an unfinished upload."""
     return Part(*(expect(item, name, request) for name in ("PartNumber", "Size", "ETag")))
 
@@ -173,7 +173,7 @@ def range_header(start: int, length: int | None) -> dict[str, str]:
 
 
 def checked_range(
-    request: Request, answer: Any, data: bytes, start: int, length: int | None
+    request: StoreRequest, answer: Any, data: bytes, start: int, length: int | None
 ) -> bytes:
     """``data`` cut to the wanted range, after the check that it covers the range. (Botocore checks
     that the body has its declared length.)"""

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from replicator.errors import StoreUnavailable
 from replicator.model import Cause, Health, Incident
-from replicator.store.base import ObjectInfo, Part, Request, Store
+from replicator.store.base import ObjectInfo, Part, Store, StoreRequest
 from replicator.store.wrapper import StoreWrapper
 from replicator.system.mailbox import Mailbox
 from replicator.system.scheduler import Scheduler, Task
@@ -31,7 +31,7 @@ SLOWEST_LINK = 1 << 20  # bytes a second; a large body may take that long
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    request: Request
+    request: StoreRequest
     began: float
     until: float
 
@@ -125,7 +125,7 @@ class TimedStore(StoreWrapper):
     def _under_way(self, operation: str, key: str, size: int = 0) -> Iterator[None]:
         began = self._now()
         until = began + self._patience + size / SLOWEST_LINK
-        call = _Call(Request(operation, key), began, until)
+        call = _Call(StoreRequest(operation, key), began, until)
         with self._changed:
             self._count += 1
             number = self._count

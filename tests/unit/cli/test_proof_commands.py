@@ -10,7 +10,7 @@ from replicator import SqliteReplicator, SqliteReplicatorConfig
 from replicator.cli import diff as diff_command
 from replicator.cli import sidecar
 from replicator.cli import status as status_command
-from replicator.inspect.diff import DiffReport, Point
+from replicator.inspect.diff import ComparedPoint, DiffReport
 from tests.helpers.control import answering
 from tests.helpers.replication import wait_for
 
@@ -229,7 +229,7 @@ def test_diff_shows_the_schema_and_what_is_unknown(capsys):
     """diff prints changes of the schema and tables that it cannot compare."""
     from replicator.sqlite.compare import SchemaChange, TableChange
 
-    point = Point(1, None, 10, 4096)
+    point = ComparedPoint(1, None, 10, 4096)
     diff_command.show(
         DiffReport(
             "u",
