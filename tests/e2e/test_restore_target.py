@@ -230,7 +230,7 @@ def test_a_directory_that_cannot_be_removed_is_logged(bucket, output, caplog):
 
     go(bucket, output, files=Sticky())
     assert output.read_bytes() == bucket.images[bucket.txid]
-    assert ".app.db.restoring: no; nothing needs it any more" in caplog.text
+    assert ".app.db.restoring: no; the restore is complete" in caplog.text
     caplog.clear()
     go(bucket, output, overwrite=True)
     assert not output.with_name(".app.db.restoring").exists()
