@@ -56,7 +56,7 @@ def told_in_the_docs():
     for page in ("docs/demo.md", "README.md"):
         for block in docs.blocks(docs.TOP / page, "console"):
             for line in without_figures(block.text).splitlines():
-                indented = re.match(r"  ([a-z]+(?: [a-z]+)?)  ", line)
+                indented = re.match(r"  ([A-Za-z]+(?: [a-z]+)?)  ", line)
                 if indented:
                     yield indented[0]
                 elif line and not re.match(r"[ ●]|\$ make|restored", line):
