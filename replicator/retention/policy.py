@@ -31,7 +31,6 @@ from replicator.archive.index import (
 )
 from replicator.archive.reachable import (
     Cost,
-    Ranges,
     Step,
     Trust,
     Ways,
@@ -205,23 +204,24 @@ class _Deciding:
         a hole those stay without which some transaction could not be restored.
         """
         found = self._within_merges()
-        whole = self._restorable(self.index) if found else ()
-        while lost := without(whole, self._restorable(self.index.without(found))):
+        ways = self._ways(self.index)
+        whole = ways.ranges() if found else ()
+        while lost := without(whole, self._ways(self.index.without(found)).ranges()):
             needed = {
                 item.key
-                for first, last in lost
-                for item in self.index.between(first, last)
-                if item.last >= first
+                for txid in {txid for ends in lost for txid in ends}
+                if (step := ways.to(txid)) is not None
+                for item in step.way
             }
-            if not needed & found.keys():
+            if needed.isdisjoint(found):
                 break
             found = {key: merge for key, merge in found.items() if key not in needed}
         for key in found:
             self.kept.pop(key, None)
         return found
 
-    def _restorable(self, index: Index) -> Ranges:
-        return Ways(self.trust.trusted, index.wal, fewest_objects).ranges()
+    def _ways(self, index: Index) -> Ways:
+        return Ways(self.trust.trusted, index.wal, fewest_objects)
 
     def _within_merges(self) -> dict[str, str]:
         """Each object whose transactions are in a merge of level 1 that is old enough, with the key

@@ -378,3 +378,19 @@ def test_sources_of_a_merge_stay_where_a_hole_cuts_it_off():
         log(12, 12, 0),
     )
     assert gone(decision) == ["0/8-9"]
+
+
+def test_sources_of_a_merge_stay_if_a_way_leaves_the_merge_inside():
+    """Transaction 12 is in a merge of newest images alone, which begins with 11. A way to it ends
+    with an object at 10, and the merge 5…11 has no end there."""
+    decision = verdicts(
+        snap(1, HOUR),
+        log(2, 4, HOUR),
+        log(5, 6, HOUR),
+        log(7, 10, HOUR),
+        log(11, 11, HOUR),
+        log(5, 11, HOUR, level=1),
+        log(11, 12, HOUR, level=2),
+        log(13, 14, 0),
+    )
+    assert gone(decision) == ["0/11-11"]
