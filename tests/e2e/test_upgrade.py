@@ -21,7 +21,8 @@ KNOWN = json.loads((FIXTURE / "facts.json").read_text())
 
 
 @pytest.fixture
-def place(tmp_path):
+def killed_sidecar(tmp_path):
+    """The directory that a killed sidecar of the old version left."""
     with tarfile.open(FIXTURE / "killed.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path
@@ -44,29 +45,31 @@ def rows_of(path):
     return rows
 
 
-def test_waiting_segments_of_an_older_version_are_sent_as_they_are(place):
+def test_waiting_segments_of_an_older_version_are_sent_as_they_are(killed_sidecar):
     """The same generation, the same bytes under the same keys, no transaction lost."""
-    with SqliteReplicator(settings(place)) as replicator:
+    with SqliteReplicator(settings(killed_sidecar)) as replicator:
         position = replicator.flush(LONG)
     assert position.generation == KNOWN["generation"]
     assert position.txid > KNOWN["captured"] > KNOWN["durable"]
     for txid, sha256 in KNOWN["waiting"].items():
-        stored = (place / "store" / "app.db" / "wal" / f"{txid}.wal.zst").read_bytes()
+        stored = (killed_sidecar / "store" / "app.db" / "wal" / f"{txid}.wal.zst").read_bytes()
         assert hashlib.sha256(stored).hexdigest() == sha256
-    report = restore(url=f"file://{place}/store", prefix="app.db", output=place / "out.db")
+    report = restore(
+        url=f"file://{killed_sidecar}/store", prefix="app.db", output=killed_sidecar / "out.db"
+    )
     assert (report.generation, report.txid) == (KNOWN["generation"], position.txid)
-    assert rows_of(place / "out.db") == rows_of(place / "app.db")
-    assert len(rows_of(place / "out.db")) == KNOWN["rows"]
+    assert rows_of(killed_sidecar / "out.db") == rows_of(killed_sidecar / "app.db")
+    assert len(rows_of(killed_sidecar / "out.db")) == KNOWN["rows"]
 
 
-def test_each_transaction_captured_by_the_older_version_is_restorable(place):
+def test_each_transaction_captured_by_the_older_version_is_restorable(killed_sidecar):
     """Also those that only its cache held."""
-    with SqliteReplicator(settings(place)) as replicator:
+    with SqliteReplicator(settings(killed_sidecar)) as replicator:
         replicator.flush(LONG)
     counts = []
     for txid in range(KNOWN["durable"], KNOWN["captured"] + 1):
-        output = place / f"{txid}.db"
-        restore(url=f"file://{place}/store", prefix="app.db", output=output, txid=txid)
+        output = killed_sidecar / f"{txid}.db"
+        restore(url=f"file://{killed_sidecar}/store", prefix="app.db", output=output, txid=txid)
         counts.append(len(rows_of(output)))
     assert counts == sorted(set(counts))
     assert counts[-1] == KNOWN["rows"] - 2  # two commits that the older version did not capture

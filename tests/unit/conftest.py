@@ -4,6 +4,8 @@ import pytest
 
 from replicator.cache.cache import Cache
 from replicator.sqlite.live import LiveDatabase
+from replicator.system.scheduler import Scheduler
+from tests.helpers.mail import ReadableMailbox
 
 
 @pytest.fixture
@@ -33,3 +35,17 @@ def out(tmp_path):
     directory = tmp_path / "out"
     directory.mkdir()
     return directory
+
+
+@pytest.fixture
+def mailbox():
+    """A mailbox whose letters the test reads."""
+    return ReadableMailbox()
+
+
+@pytest.fixture
+def scheduler():
+    """A running scheduler."""
+    scheduler = Scheduler()
+    yield scheduler
+    scheduler.stop()

@@ -10,6 +10,7 @@ from tests.helpers.mail import ReadableMailbox
 
 @pytest.fixture
 def incidents():
+    """A record of incidents without any open one."""
     return OpenIncidents()
 
 

@@ -14,7 +14,6 @@ from replicator.retention.limits import RetentionLimits
 from replicator.retention.merge import MergeSource
 from replicator.retention.worker import RetentionWorker
 from replicator.store.retry import RetryPolicy
-from replicator.system.scheduler import Scheduler
 from tests.helpers.mail import ReadableMailbox
 from tests.helpers.random_archives import restorable
 from tests.helpers.replication import HookedStore, wait_for
@@ -22,13 +21,6 @@ from tests.helpers.retention import DAY, HOUR, KEYS, MINUTE, SECOND
 
 FOREVER = Retention(every_transaction=inf)
 QUICK = RetryPolicy(first=0.001)
-
-
-@pytest.fixture
-def scheduler():
-    scheduler = Scheduler()
-    yield scheduler
-    scheduler.stop()
 
 
 @pytest.fixture

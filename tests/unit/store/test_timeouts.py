@@ -13,7 +13,6 @@ from replicator.store.timeouts import SLOWEST_LINK, TimedStore
 from replicator.system.scheduler import Scheduler
 from replicator.testing import FaultyStore
 from replicator.testing.faulty import hanging
-from tests.helpers.mail import ReadableMailbox
 from tests.helpers.replication import wait_for
 
 LONG = 60.0
@@ -31,6 +30,7 @@ class Clock:
 
 @pytest.fixture
 def alarms():
+    """The scheduler of the alarms."""
     alarms = Scheduler()
     yield alarms
     alarms.stop()
@@ -40,11 +40,6 @@ def alarms():
 def inner():
     """The store below, whose calls a test scripts."""
     return FaultyStore(MemoryStore())
-
-
-@pytest.fixture
-def mailbox():
-    return ReadableMailbox()
 
 
 @pytest.fixture

@@ -2,19 +2,9 @@
 
 import threading
 
-import pytest
-
 from replicator.system.scheduler import MOST_THREADS, Scheduler
 
 LONG = 60.0
-
-
-@pytest.fixture
-def scheduler():
-    """A running scheduler."""
-    scheduler = Scheduler()
-    yield scheduler
-    scheduler.stop()
 
 
 class Work:

@@ -12,7 +12,6 @@ from replicator.upload.limits import UploadLimits
 from replicator.upload.staleness import LONGEST, Freshness, read_clocks
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, content
-from tests.helpers.mail import ReadableMailbox
 from tests.helpers.replication import LONG, wait_for
 
 KEYS = Keys("app.db")
@@ -34,11 +33,6 @@ class Clocks:
 def clocks():
     """Clocks that a test moves."""
     return Clocks()
-
-
-@pytest.fixture
-def mailbox():
-    return ReadableMailbox()
 
 
 @pytest.fixture

@@ -16,16 +16,9 @@ from replicator.upload.limits import UploadLimits
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, commit, content, record
 from tests.helpers.files import FailingFiles
-from tests.helpers.mail import ReadableMailbox
 from tests.helpers.replication import LONG, HookedStore, wait_for
 
 QUICK = RetryPolicy(first=0.001, cap=0.002, deadline=None)
-
-
-@pytest.fixture
-def mailbox():
-    """Records the reports of the uploader."""
-    return ReadableMailbox()
 
 
 def uploader_of(store, cache, mailbox, **limits):
