@@ -162,7 +162,7 @@ def test_two_hosts_on_one_prefix(hosts):
     one.follow().durable()
     two.commit()
     two.follow().durable()
-    assert "goes on from here with another database" in two.sidecar_now.output
+    assert "continues it with a new generation" in two.sidecar_now.output
     one.commit()
     one.check_fenced(two)
     two.commit()
