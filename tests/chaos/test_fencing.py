@@ -244,7 +244,7 @@ def test_a_stale_disk(hosts, way):
         shutil.move(copy, old.path)
         old.follow()
         assert old.durable() == txid
-        assert "continue: the database equals the log's head" in old.sidecar_now.output
+        assert "continue: the database equals the head of the archive" in old.sidecar_now.output
     else:
         old.commit()
         old.follow("--take-over")
