@@ -21,10 +21,10 @@ from replicator.engine.session import Session
 from replicator.engine.sessions import Sessions
 from replicator.format.page_hashes import PageHashes
 from replicator.model import Cause, Kind
-from replicator.snapshot.multipart import Differs
+from replicator.snapshot.multipart import UploadDiffers
 from replicator.snapshot.published import describe
 from replicator.snapshot.schedule import SnapshotFacts
-from replicator.snapshot.stream import Shipped, ship_snapshot
+from replicator.snapshot.stream import SentSnapshot, send_snapshot
 from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.system import clock
 from replicator.upload.uploader import Uploader
@@ -57,48 +57,48 @@ class Generations:
             # Only now: whatever is committed during the check follows the image.
             context.check_store()
             segmenter = self._sessions.segmenter(PageHashes(image.page_size), head)
-            self._sessions.unfinished.sweep()
-            shipped = self._send_snapshot(image, segmenter, cancelled)
+            self._sessions.journal.sweep()
+            sent = self._send_snapshot(image, segmenter, cancelled)
             position = image.position
-        context.cache.save_hashes(head.txid + 1, shipped.hashes)
+        context.cache.save_hashes(head.txid + 1, sent.hashes)
         self._uploader.renumbering()
-        generation = shipped.summary.header.generation
+        generation = sent.summary.header.generation
         record = append(
             context.cache,
             segmenter,
-            segmenter.generation_marker(generation, shipped.hashes, position, reason),
+            segmenter.generation_marker(generation, sent.hashes, position, reason),
         )
         self._incidents.settle(Cause.ARCHIVE_LOST, Cause.CHANGED_OUTSIDE, Cause.UNRESTORABLE)
         context.metrics.add("generations")
         session = self._sessions.open(database, hold, segmenter, position)
-        facts = SnapshotFacts(record.last_txid, clock.now_ms(), shipped.summary.size)
+        facts = SnapshotFacts(record.last_txid, clock.now_ms(), sent.summary.size)
         describe(context.store, context.keys, context.database.name, facts)
-        session.snapshots.took(facts, shipped)
+        session.snapshots.took(facts, sent)
         return session
 
     def _send_snapshot(
         self, image: Image, segmenter: Segmenter, cancelled: Callable[[], bool]
-    ) -> Shipped:
+    ) -> SentSnapshot:
         """The snapshot of a new generation, every byte of it sent. Resumes a snapshot whose
         upload was interrupted before its marker was appended, if the database is the same."""
-        context, unfinished = self._context, self._sessions.unfinished
+        context, journal = self._context, self._sessions.journal
         txid = segmenter.head.txid + 1
-        begun = unfinished.find(txid)
-        generation = begun.generation if begun else new_generation()
+        earlier = journal.find(txid)
+        generation = earlier.generation if earlier else new_generation()
         header = segmenter.describe(Kind.SNAPSHOT, generation, txid)
         log.info("generation %s begins at txid %d", generation, txid)
         try:
-            return ship_snapshot(
+            return send_snapshot(
                 image,
                 context.patient,
-                replace(header, created_ms=begun.created_ms) if begun else header,
+                replace(header, created_ms=earlier.created_ms) if earlier else header,
                 context.keys.snapshot(txid, generation),
-                unfinished,
+                journal,
                 limits=context.limits.snapshot,
                 gate=lambda _: None,
                 cancelled=cancelled,
             )
-        except Differs as reason:
+        except UploadDiffers as reason:
             log.info("the snapshot of txid %d starts over: %s", txid, reason)
             return self._send_snapshot(image, segmenter, cancelled)
 

@@ -20,7 +20,7 @@ from replicator.engine.session import Session
 from replicator.format.page_hashes import PageHashes
 from replicator.model import WalPosition
 from replicator.snapshot.base import BaseFinder
-from replicator.snapshot.resume import Unfinished
+from replicator.snapshot.resume import UploadJournal
 from replicator.snapshot.take import SnapshotTaker
 from replicator.snapshot.worker import Snapshots
 from replicator.sqlite.live import Hold, LiveDatabase
@@ -41,7 +41,7 @@ class Sessions:
         self._watermark = watermark
         self._limiter = limiter
         self._bases = BaseFinder(context.patient)
-        self.unfinished = Unfinished(context.cache, context.store, context.keys)
+        self.journal = UploadJournal(context.cache, context.store, context.keys)
 
     @staticmethod
     def identity_of(database: LiveDatabase) -> str:
@@ -95,7 +95,7 @@ class Sessions:
             context.database.name,
             context.patient,
             context.keys,
-            self.unfinished,
+            self.journal,
             self._bases,
             self._watermark,
             limits.snapshot,

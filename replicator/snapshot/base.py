@@ -1,9 +1,9 @@
-"""The base: a snapshot in the store from which the next one copies blocks without reading them.
+"""The base of the next snapshot: a stored snapshot whose blocks it may copy without reading them.
 
-Owns the choice: a snapshot that lists the digests of its blocks, and none of whose bytes was sent
-longer ago than ``OLDEST``. Copies inherit all damage since then, so every byte is sent again every
-week, and whenever the newest state was found damaged. Refuses to judge a block by anything but the
-SHA-256 of its pages.
+Owns: the choice. A base has the digests of its blocks, and none of its bytes was sent longer ago
+than ``OLDEST_MS``. Copies inherit the damage that the store has done to bytes since, so every byte
+is sent again once a week, and whenever the archive was found damaged.
+Refuses: to judge a block by anything but the SHA-256 of its pages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from replicator.format.object_header import BlockDigests
 from replicator.format.snapshot_blocks import Block
 from replicator.store.base import ObjectInfo, Store
 
-OLDEST = 7 * 24 * 3600 * 1000  # ms
+OLDEST_MS = 7 * 24 * 3600 * 1000
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class BaseUnusable(ReplicatorError):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotBase:
-    """``info`` is the store's answer from before the tail was read, so that a copy which requires
-    its ETag is of the object that the tail describes."""
+    """``info`` was read before the object's tail, so a copy that insists on its ETag is of the
+    object that the tail describes."""
 
     info: ObjectInfo
     entries: tuple[SeekEntry, ...]
@@ -42,8 +42,8 @@ class SnapshotBase:
     def sent_ms(self) -> int:
         return self.digests.sent_ms
 
-    def frame(self, number: int, raw: int, pages_sha256: bytes) -> Block | None:
-        """Block ``number``, if these are its pages."""
+    def block(self, number: int, raw: int, pages_sha256: bytes) -> Block | None:
+        """Block ``number`` without its bytes, if it is of these pages."""
         if number >= len(self.entries) or self.digests.pages(number) != pages_sha256:
             return None
         return Block(self.entries[number].compressed, raw, self.digests.block(number), pages_sha256)
@@ -57,7 +57,7 @@ class BaseFinder:
         self._refused = False
 
     def find(self, key: str, now_ms: int) -> SnapshotBase | None:
-        """The snapshot of that key as a base; None if it cannot be one."""
+        """The snapshot of that key as a base, None if it cannot be one."""
         if self._refused:
             return None
         try:
@@ -67,11 +67,11 @@ class BaseFinder:
             log.info("%s is no base for the next snapshot: %s", key, error)
             return None
         digests = tail.trailer.blocks
-        if digests is None or not 0 <= now_ms - digests.sent_ms < OLDEST:
+        if digests is None or not 0 <= now_ms - digests.sent_ms < OLDEST_MS:
             return None
         return SnapshotBase(info, tail.seek or (), digests)
 
     def refused(self, error: ReplicatorError) -> None:
-        """The store does not copy: it is not asked again."""
+        """The store does not copy: no later snapshot gets a base."""
         self._refused = True
-        log.info("snapshots are sent as a whole, for the store does not copy: %s", error)
+        log.info("snapshots are sent as a whole, because the store does not copy: %s", error)

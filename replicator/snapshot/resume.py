@@ -1,7 +1,7 @@
-"""The snapshot upload that was begun and not ended: remembered, so that it can be gone on with.
+"""Remembers the unfinished upload of a snapshot, so that the next attempt can resume it.
 
-Owns one fact in the ledger. What the store holds of the upload is for the store to say (S3's
-ListParts); here is only where to ask.
+Owns: one fact in the ledger, and the abortion of uploads that are of no use. Refuses: to know the
+parts of the upload; only the store does (S3's ListParts).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """A multipart upload of a snapshot. ``created_ms`` is in the header that it began with."""
+class SnapshotUpload:
+    """A multipart upload of a snapshot. ``created_ms`` is in the object's header."""
 
     key: str
     upload_id: str
@@ -31,60 +31,60 @@ class Begun:
     created_ms: int
 
 
-class Unfinished:
-    """At most one upload at a time. Safe to share, as the cache is."""
+class UploadJournal:
+    """At most one upload at a time. Any thread may use it."""
 
     def __init__(self, cache: Cache, store: Store, keys: Keys) -> None:
         self._cache = cache
         self._store = store
         self._keys = keys
 
-    def find(self, txid: int, generation: str | None = None) -> Begun | None:
-        """The upload to go on with for a snapshot of ``txid`` (in ``generation``, if that is
-        fixed); any other one is given up."""
-        begun = self._read()
-        if begun is None:
+    def find(self, txid: int, generation: str | None = None) -> SnapshotUpload | None:
+        """The upload to resume for a snapshot of ``txid`` (in ``generation``, unless it is None).
+        Aborts any other one."""
+        upload = self._read()
+        if upload is None:
             return None
-        if begun.txid == txid and generation in (None, begun.generation):
-            return begun
-        self.give_up()
+        if upload.txid == txid and generation in (None, upload.generation):
+            return upload
+        self.abort()
         return None
 
-    def _read(self) -> Begun | None:
+    def _read(self) -> SnapshotUpload | None:
         try:
-            return Begun(**json.loads(self._cache.get(Fact.SNAPSHOT_UPLOAD) or "null"))
+            return SnapshotUpload(**json.loads(self._cache.get(Fact.SNAPSHOT_UPLOAD) or "null"))
         except (TypeError, ValueError):
             return None
 
-    def note(self, begun: Begun) -> None:
-        """An upload begins; to be called before its first part is sent."""
-        self._cache.put(Fact.SNAPSHOT_UPLOAD, json.dumps(asdict(begun)))
+    def record(self, upload: SnapshotUpload) -> None:
+        """An upload begins; call it before the first part is sent."""
+        self._cache.put(Fact.SNAPSHOT_UPLOAD, json.dumps(asdict(upload)))
 
     def forget(self) -> None:
         """The upload ended."""
         self._cache.put(Fact.SNAPSHOT_UPLOAD, "")
 
-    def give_up(self) -> None:
-        """Hand the parts back to the store, as far as it answers."""
-        begun = self._read()
-        if begun is not None:
+    def abort(self) -> None:
+        """Return the parts to the store, if it answers."""
+        upload = self._read()
+        if upload is not None:
             self.forget()
-            self._abort(begun.key, begun.upload_id)
+            self._abort(upload.key, upload.upload_id)
 
     def sweep(self) -> None:
-        """Hand back every other upload below the prefix: of a cache that was lost, or of a
-        writer that lost the log. To be called when a generation begins."""
-        begun = self._read()
+        """Abort every other upload below the prefix: of a cache that was lost, or of a writer that
+        lost the archive. Call it when a generation begins."""
+        own = self._read()
         try:
             for upload in self._store.list_uploads(self._keys.root):
-                if begun is None or upload.upload_id != begun.upload_id:
+                if own is None or upload.upload_id != own.upload_id:
                     self._abort(upload.key, upload.upload_id)
         except ReplicatorError as error:
             log.info("unfinished uploads could not be listed: %s", error)
 
     def _abort(self, key: str, upload_id: str) -> None:
-        """What a dead store keeps of them, its lifecycle rule removes."""
+        """A lifecycle rule removes the uploads of a store that does not answer now."""
         try:
             self._store.abort_upload(key, upload_id)
         except ReplicatorError as error:
-            log.info("the unfinished upload of %s was not given up: %s", key, error)
+            log.info("the unfinished upload of %s was not aborted: %s", key, error)

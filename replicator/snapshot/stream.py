@@ -1,9 +1,11 @@
-"""Snapshots: an image of the database, streamed into the store as one object.
+"""Streams an image of the database into the store as one object.
 
-No temporary copy and bounded memory, whatever the size: blocks of pages are read in order,
-compressed by threads, and sent as parts while the next blocks are read. Blocks that the
-snapshot before holds already are neither compressed nor sent; see :mod:`.multipart`. The object
-appears in the store only when it is complete, and only after the caller's gate has opened.
+No temporary copy, and bounded memory, whatever the size: blocks of pages are read in order,
+compressed by threads, and sent as parts while the next blocks are read. Blocks that the base
+contains already are neither compressed nor sent; see :mod:`.multipart`.
+
+Owns: the order of blocks, and the moment of publication: when the object is complete and the
+caller's gate has opened. Refuses: to choose the base.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from replicator.format.snapshot_blocks import Block, SnapshotEncoder, compress_b
 from replicator.snapshot.base import BaseUnusable, SnapshotBase
 from replicator.snapshot.limits import SnapshotLimits
 from replicator.snapshot.multipart import PartStream
-from replicator.snapshot.resume import Begun, Unfinished
+from replicator.snapshot.resume import SnapshotUpload, UploadJournal
 from replicator.store.base import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Shipped:
+class SentSnapshot:
     """A snapshot in the store. Of ``summary.size`` bytes, the store copied ``copied_bytes``."""
 
     hashes: PageHashes
@@ -39,52 +41,51 @@ class Shipped:
         return self.summary.size - self.copied_bytes
 
 
-def ship_snapshot(
+def send_snapshot(
     image: Image,
     store: Store,
     header: ObjectHeader,
     key: str,
-    unfinished: Unfinished,
+    journal: UploadJournal,
     *,
     limits: SnapshotLimits,
     gate: Callable[[PageHashes], None],
     cancelled: Callable[[], bool],
-    source: SnapshotBase | None = None,
-) -> Shipped:
-    """Stream ``image`` to ``key``. ``gate`` is called with the image's page hashes once all
-    bytes are in the store and before the object appears; it may wait, and it may raise.
+    base: SnapshotBase | None = None,
+) -> SentSnapshot:
+    """Stream ``image`` to ``key``. Calls ``gate`` with the image's page hashes once the store has
+    all bytes, and before the object appears; it may wait, and it may raise.
 
-    An upload that ``unfinished`` knows is gone on with: parts that the store confirms are not
-    sent again. ``Differs`` when one of them holds other bytes; then the upload was given up.
-    So it is with ``BaseUnusable`` and ``CopyRefused``, about ``source``: without one, every
-    byte is sent.
+    Resumes an upload in the ``journal``: parts that the store confirms are not sent again.
+    ``UploadDiffers`` if one of them has other bytes, ``BaseUnusable`` or ``CopyRefused`` about
+    ``base``; the upload is aborted then. Without a base, every byte is sent.
 
-    An object that stands there already is taken for ours: the key names the generation and
-    the transaction, so an earlier attempt with the same content must have made it.
+    An object that exists at ``key`` counts as this one: the key names the generation and the
+    transaction, so an earlier attempt with the same content made it.
     """
     encoder = SnapshotEncoder(header)
-    begun = Begun(
+    upload = SnapshotUpload(
         key,
         "",
-        limits.part_size(image.pages * image.page_size, copies=source is not None),
+        limits.part_size(image.pages * image.page_size, copies=base is not None),
         header.generation,
         header.first_txid,
         header.created_ms,
     )
     with ThreadPoolExecutor(limits.compressors, "replicator-compress") as pool:
-        frames = _Frames(image, limits, source, pool)
+        blocks = _Blocks(image, limits, base, pool)
         with PartStream(
-            store, begun, unfinished, source, frames.again, senders=limits.senders
+            store, upload, journal, base, blocks.again, senders=limits.senders
         ) as stream:
             stream.write(encoder.start())
-            for number, frame in frames.all(cancelled):
-                encoder.add(frame)
-                if frame.data:
-                    stream.write(frame.data)
+            for number, block in blocks.all(cancelled):
+                encoder.add(block)
+                if block.data:
+                    stream.write(block.data)
                 else:
-                    stream.refer(number, frame.size)
-            hashes, copied = frames.hashes, stream.copied_bytes
-            sent_ms = source.sent_ms if source is not None and copied else None
+                    stream.refer(number, block.size)
+            hashes, copied = blocks.hashes, stream.copied_bytes
+            sent_ms = base.sent_ms if base is not None and copied else None
             end, summary = encoder.finish(
                 last_txid=header.first_txid, state=hashes.state, sent_ms=sent_ms
             )
@@ -94,51 +95,51 @@ def ship_snapshot(
             try:
                 stream.publish(summary)
             except ObjectExists:
-                _require_there(store, key)
-    return Shipped(hashes, summary, copied)
+                _require_object(store, key)
+    return SentSnapshot(hashes, summary, copied)
 
 
-def _require_there(store: Store, key: str) -> None:
-    """A marker is going to vouch for the object, so "it exists" is not taken on trust."""
+def _require_object(store: Store, key: str) -> None:
+    """A marker will vouch for the object, so the answer "it exists" is checked."""
     try:
         store.head(key)
     except ObjectMissing as error:
         raise StoreUnavailable(
-            f"{key}: the store says that it exists, and does not have it"
+            f"{key}: the store answers that it exists, and does not have it"
         ) from error
 
 
 @dataclass(slots=True)
-class _Frames:
-    """The data frames of an image. Those that ``source`` holds come without their bytes."""
+class _Blocks:
+    """The blocks of an image. Those that ``base`` contains come without their bytes."""
 
     image: Image
     limits: SnapshotLimits
-    source: SnapshotBase | None
+    base: SnapshotBase | None
     pool: ThreadPoolExecutor
-    hashes: PageHashes = field(init=False)  # of the pages read by ``all``
-    step: int = field(init=False)  # pages a frame
+    hashes: PageHashes = field(init=False)  # of the pages that ``all`` read
+    step: int = field(init=False)  # pages of a block
 
     def __post_init__(self) -> None:
         self.hashes = PageHashes(self.image.page_size)
         self.step = max(1, self.limits.block_bytes // self.image.page_size)
 
     def all(self, cancelled: Callable[[], bool]) -> Iterator[tuple[int, Block]]:
-        """Each with its number, from 0; every page of the image is read and hashed."""
+        """Each with its number, from 0; reads and hashes every page of the image."""
 
         def begin(number: int) -> Future[Block]:
             if cancelled():
-                raise Cancelled("the snapshot was given up because the replicator stops")
+                raise Cancelled("the snapshot was cancelled because the replicator stops")
             data = self._read(number)
             self.hashes.extend(number * self.step + 1, data)
-            return self.pool.submit(self._frame, number, data)
+            return self.pool.submit(self._block, number, data)
 
         numbers = range(-(-self.image.pages // self.step))
         return zip(numbers, self._overlapping(begin, numbers), strict=True)
 
     def again(self, numbers: list[int]) -> Iterator[bytes]:
-        """The bytes of frames of the source. ``BaseUnusable`` if today's compressor, or its
-        level, makes others of the same pages."""
+        """The bytes of blocks of the base. ``BaseUnusable`` if today's compressor, or its level,
+        makes other bytes of the same pages."""
 
         def begin(number: int) -> Future[Block]:
             return self.pool.submit(
@@ -147,26 +148,26 @@ class _Frames:
 
         if not numbers:
             return
-        assert self.source is not None
-        known = self.source.digests
-        for number, frame in zip(numbers, self._overlapping(begin, numbers), strict=True):
-            if frame.sha256 != known.block(number):
-                raise BaseUnusable(f"frame {number} is made in another way today")
-            yield frame.data
+        assert self.base is not None
+        known = self.base.digests
+        for number, block in zip(numbers, self._overlapping(begin, numbers), strict=True):
+            if block.sha256 != known.block(number):
+                raise BaseUnusable(f"the compressor makes other bytes of block {number} today")
+            yield block.data
 
     def _read(self, number: int) -> bytearray:
         first = number * self.step + 1
         return self.image.read(first, min(self.step, self.image.pages + 1 - first))
 
-    def _frame(self, number: int, data: bytearray) -> Block:
+    def _block(self, number: int, data: bytearray) -> Block:
         digest = hashlib.sha256(data).digest()
-        found = self.source and self.source.frame(number, len(data), digest)
-        return found or compress_block(data, self.limits.level, digest)
+        known = self.base and self.base.block(number, len(data), digest)
+        return known or compress_block(data, self.limits.level, digest)
 
     def _overlapping(
         self, begin: Callable[[int], Future[Block]], numbers: list[int] | range
     ) -> Iterator[Block]:
-        """The results in order, while a few more are being made."""
+        """The results in order, while threads make a few more."""
         waiting: deque[Future[Block]] = deque()
         for number in numbers:
             waiting.append(begin(number))

@@ -20,11 +20,11 @@ from replicator.format.page_hashes import PageHashes
 from replicator.model import DatabaseState
 from replicator.snapshot.base import BaseFinder, BaseUnusable, SnapshotBase
 from replicator.snapshot.limits import SnapshotLimits
-from replicator.snapshot.multipart import Differs
+from replicator.snapshot.multipart import UploadDiffers
 from replicator.snapshot.published import describe
-from replicator.snapshot.resume import Unfinished
+from replicator.snapshot.resume import UploadJournal
 from replicator.snapshot.schedule import SnapshotFacts
-from replicator.snapshot.stream import Shipped, ship_snapshot
+from replicator.snapshot.stream import SentSnapshot, send_snapshot
 from replicator.store.base import Store
 from replicator.system import clock
 from replicator.upload.watermark import Watermark
@@ -39,7 +39,7 @@ class SnapshotTaker:
     name: str
     store: Store
     keys: Keys
-    unfinished: Unfinished
+    journal: UploadJournal
     bases: BaseFinder
     watermark: Watermark
     limits: SnapshotLimits
@@ -53,7 +53,7 @@ class SnapshotTaker:
         *,
         read: threading.Event,
         cancelled: Callable[[], bool],
-    ) -> tuple[SnapshotFacts, Shipped]:
+    ) -> tuple[SnapshotFacts, SentSnapshot]:
         """Send ``image``, whose pages must be ``state``; copy blocks of the ``last`` snapshot
         inside the store, unless it is None. ``read`` is set once the image was read to its end.
         """
@@ -84,25 +84,25 @@ class SnapshotTaker:
         gate: Callable[[PageHashes], None],
         cancelled: Callable[[], bool],
         base: SnapshotBase | None,
-    ) -> Shipped:
-        begun = self.unfinished.find(header.first_txid, header.generation)
+    ) -> SentSnapshot:
+        earlier = self.journal.find(header.first_txid, header.generation)
         try:
-            return ship_snapshot(
+            return send_snapshot(
                 image,
                 self.store,
-                replace(header, created_ms=begun.created_ms) if begun else header,
+                replace(header, created_ms=earlier.created_ms) if earlier else header,
                 self.keys.snapshot(header.first_txid, header.generation),
-                self.unfinished,
+                self.journal,
                 limits=self.limits,
                 gate=gate,
                 cancelled=cancelled,
-                source=base,
+                base=base,
             )
-        except (CopyRefused, Differs, BaseUnusable) as reason:
+        except (CopyRefused, UploadDiffers, BaseUnusable) as reason:
             log.info("the snapshot of txid %d starts over: %s", header.first_txid, reason)
             if isinstance(reason, CopyRefused):
                 self.bases.refused(reason)
-            again = base if isinstance(reason, Differs) else None
+            again = base if isinstance(reason, UploadDiffers) else None
             return self._send(image, header, gate, cancelled, again)
 
     def _wait_durable(self, txid: int, cancelled: Callable[[], bool]) -> None:

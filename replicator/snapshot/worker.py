@@ -23,7 +23,7 @@ from replicator.metrics import Metrics
 from replicator.model import Cause, DatabaseState, Incident, WalPosition
 from replicator.snapshot.limits import SnapshotRule
 from replicator.snapshot.schedule import SnapshotFacts, snapshot_due
-from replicator.snapshot.stream import Shipped
+from replicator.snapshot.stream import SentSnapshot
 from replicator.snapshot.take import SnapshotTaker
 from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.system import clock
@@ -39,7 +39,7 @@ class _Job:
     hold: Hold | None  # None once the image was read
     image: Image
     read: threading.Event = field(default_factory=threading.Event)  # the image, to its end
-    result: Future[tuple[SnapshotFacts, Shipped]] = field(default_factory=Future)
+    result: Future[tuple[SnapshotFacts, SentSnapshot]] = field(default_factory=Future)
     thread: threading.Thread = field(init=False)
 
 
@@ -94,11 +94,11 @@ class Snapshots:
         self._segment_bytes = sum(r.size for r in self._cache.records(facts.txid + 1))
         self._cache.put(Fact.SNAPSHOT, json.dumps(asdict(facts)))
 
-    def took(self, facts: SnapshotFacts, shipped: Shipped) -> None:
+    def took(self, facts: SnapshotFacts, sent: SentSnapshot) -> None:
         """A snapshot of this writer is in the store."""
         self.know(facts)
-        self._metrics.add("snapshot_bytes", shipped.sent_bytes)
-        self._metrics.add("copied_bytes", shipped.copied_bytes)
+        self._metrics.add("snapshot_bytes", sent.sent_bytes)
+        self._metrics.add("copied_bytes", sent.copied_bytes)
         self._metrics.add("snapshots")
         self._metrics.set("last_snapshot_ms", facts.at_ms)
 
@@ -178,13 +178,13 @@ class Snapshots:
         if error is not None:
             self._failed(job, error)
             return
-        facts, shipped = job.result.result()
-        self.took(facts, shipped)
+        facts, sent = job.result.result()
+        self.took(facts, sent)
         log.info(
             "snapshot of txid %d is in the store, %d bytes, %d of them copied there",
             job.txid,
             facts.size,
-            shipped.copied_bytes,
+            sent.copied_bytes,
         )
         self._answer(job.txid)
 

@@ -1,12 +1,22 @@
-"""The fencing rule: checks which writer owns the archive, in as few requests as possible.
+"""Fencing: proves before and after an append that no other writer owns the archive.
 
-Owns the comparison of the archive with the cache, the claim of a take-over, and the error
-``Fenced``. Refuses to decide how the archive continues.
+Owns: whose object is at a key, the error that names its writer, the claim of a take-over, and the
+time since the archive was last seen to be this cache's own. Refuses: leases, and the clock of
+another machine.
+
+Why time counts at all
+----------------------
+A key for the next append is taken once another writer appended there. Minutes later it may be
+free again, because the segments were merged and the originals deleted. So after a pause the
+uploader checks the archive before the next append, and after an append that took as long. Only
+the length of the own pause counts, by the local clock that ran longest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -22,7 +32,14 @@ from replicator.format.segment import generation_marker
 from replicator.model import DatabaseState, Kind
 from replicator.store.base import ObjectInfo, Store
 
+LONGEST_PAUSE = 60.0  # seconds; segments stay for five minutes after their merge
+
+Reading = tuple[float, ...]
+
 log = logging.getLogger(__name__)
+
+
+# ------------------------------------------------------------------------------ the archive
 
 
 def archive_head(store: Store, keys: Keys) -> ObjectFacts | None:
@@ -38,8 +55,60 @@ def facts_of(store: Store, item: WalObject) -> ObjectFacts:
     return facts
 
 
+def still_holds(store: Store, keys: Keys, cache: Cache) -> bool:
+    """Checks whether the store still has the newest object that it acknowledged. ``Fenced`` if an
+    object at its key or after it is of another writer. One listing and one HEAD.
+
+    False: the store lost that object, or the snapshot of a generation whose marker waits in the
+    cache, and no other writer owns the archive.
+    """
+    durable = cache.durable()
+    ours = {record.first_txid: record for record in cache.pending()}
+    if ours and ours[min(ours)].kind is Kind.GENERATION:
+        durable = None  # a new generation does not depend on the objects before it
+    if durable is None and not ours:
+        return True
+    known = durable.first_txid if durable is not None else min(ours)
+    found = list_segments(store, keys, known)
+    for item in found:
+        if durable is not None and item.first == durable.first_txid:
+            continue
+        if item.first not in ours:
+            raise fenced(store, item.key, item.first, cache.writer)
+        settle_taken(store, ours[item.first], cache.writer)
+    if durable is None:
+        return bool(found) or _has_snapshot(store, keys, ours[known])
+    if not found or found[0].first != durable.first_txid:
+        _refuse_foreign(store, keys, cache)
+        return False
+    if durable.sha256:  # unknown if it was adopted from a store that keeps no metadata
+        settle_taken(store, durable, cache.writer)
+    return True
+
+
+def _has_snapshot(store: Store, keys: Keys, first: SegmentRecord) -> bool:
+    """True unless ``first`` is a generation's marker whose snapshot the store lost."""
+    if first.kind is not Kind.GENERATION:
+        return True
+    try:
+        store.head(keys.snapshot(first.first_txid, first.generation))
+    except ObjectMissing:
+        return False
+    return True
+
+
+def _refuse_foreign(store: Store, keys: Keys, cache: Cache) -> None:
+    """``Fenced`` if the archive of another writer replaced this cache's."""
+    left = list_segments(store, keys, 0)
+    if left and facts_of(store, left[-1]).writer != cache.writer:
+        raise fenced(store, left[-1].key, left[-1].first, cache.writer)
+
+
+# ------------------------------------------------------------------------------ one object
+
+
 def author(store: Store, info: ObjectInfo) -> str:
-    """The writer of an object, in words: from its metadata, else from its own header."""
+    """The writer of an object, in words: by its metadata, else by its own header."""
     host, writer = info.metadata.get("host"), _writer(store, info)
     if host and writer:
         return f"{host} (writer {writer})"
@@ -56,8 +125,9 @@ def _writer(store: Store, info: ObjectInfo) -> str:
 
 
 def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
-    """The error that names the writer of an object, its time, and both ways out."""
+    """The error that names the owner of the archive, the time, and both ways out."""
     info = store.head(key)
+    holder = author(store, info)
     copy = own_writer and _writer(store, info) == own_writer
     who = "another writer, with a copy of this cache," if copy else "another writer"
     since = f"{datetime.fromtimestamp(info.modified_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -73,60 +143,24 @@ def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
     )
 
 
-def settle_taken(
-    store: Store, record: SegmentRecord, digest: Callable[[bytes], str], own_writer: str
-) -> None:
-    """Return if the object at the record's key is our own write whose answer was lost; ``Fenced``
-    if it holds other bytes."""
-    found = store.head(record.key).metadata.get("sha256") or digest(store.get(record.key))
+def settle_taken(store: Store, record: SegmentRecord, own_writer: str) -> None:
+    """Return if the object at the record's key is this writer's own, whose answer was lost;
+    ``Fenced`` if other bytes are there."""
+    found = store.head(record.key).metadata.get("sha256") or _sha256(store.get(record.key))
     if found != record.sha256:
         raise fenced(store, record.key, record.first_txid, own_writer)
 
 
-def still_holds(store: Store, keys: Keys, cache: Cache, digest: Callable[[bytes], str]) -> bool:
-    """True if the store still has the newest object it acknowledged. False if it lost that object,
-    or the snapshot of a marker in the cache, and no other writer owns the archive. ``Fenced`` if
-    that object, or a later one, was not written by us. One listing and one HEAD."""
-    durable = cache.durable()
-    ours = {record.first_txid: record for record in cache.pending()}
-    if ours and ours[min(ours)].kind is Kind.GENERATION:
-        durable = None  # a new generation needs nothing before it
-    if durable is None and not ours:
-        return True
-    known = durable.first_txid if durable is not None else min(ours)
-    found = list_segments(store, keys, known)
-    for item in found:
-        if durable is not None and item.first == durable.first_txid:
-            continue
-        if item.first not in ours:
-            raise fenced(store, item.key, item.first, cache.writer)
-        settle_taken(store, ours[item.first], digest, cache.writer)
-    if durable is None:
-        return bool(found) or _has_snapshot(store, keys, ours[known])
-    if not found or found[0].first != durable.first_txid:
-        _refuse_foreign(store, keys, cache)
-        return False
-    if durable.sha256:  # unknown when it was adopted from a store that keeps no metadata
-        settle_taken(store, durable, digest, cache.writer)
-    return True
-
-
-def _has_snapshot(store: Store, keys: Keys, first: SegmentRecord) -> bool:
-    """True if the segments in the cache can begin an archive: their snapshot is in the store."""
-    if first.kind is not Kind.GENERATION:
-        return True
-    try:
-        store.head(keys.snapshot(first.first_txid, first.generation))
-    except ObjectMissing:
-        return False
-    return True
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def refuse_later(store: Store, keys: Keys, record: SegmentRecord, own_writer: str) -> None:
-    """``Fenced`` if segments follow an object that we appended just now.
+    """``Fenced`` if the archive continues behind an object that was appended just now.
 
-    If a merge already holds its transactions, its key had been freed by retention, and the object
-    is deleted again; else it stays, because later segments may depend on it.
+    If a merge contains its transactions already, the object took a key that was free only because
+    its segment was merged, and is deleted again. Else it stays, because the objects behind it may
+    depend on it.
     """
     later = list_segments(store, keys, record.first_txid + 1)
     if not later:
@@ -140,21 +174,14 @@ def refuse_later(store: Store, keys: Keys, record: SegmentRecord, own_writer: st
     raise fenced(store, later[-1].key, later[-1].first, own_writer)
 
 
-def _refuse_foreign(store: Store, keys: Keys, cache: Cache) -> None:
-    """``Fenced`` if another writer's archive replaced ours."""
-    left = list_segments(store, keys, 0)
-    if left and facts_of(store, left[-1]).writer != cache.writer:
-        raise fenced(store, left[-1].key, left[-1].first, cache.writer)
-
-
 def claim(
     store: Store, keys: Keys, head: ObjectFacts, header: ObjectHeader, notes: dict[str, str]
 ) -> ObjectFacts | None:
-    """Append a transaction that changes nothing to the archive of another writer, which can append
-    nothing after that. None: another append was quicker, and the head changed.
+    """Append a transaction without changes to the archive of another writer, which can append
+    nothing after that. None: another writer appended first, and the head changed.
 
-    So a take-over wins even against a writer that never pauses, because it takes one small
-    request; the snapshot that follows may be slow. The archive is restorable at every instant.
+    The claim is one small request, so a take-over wins even against a writer that never pauses;
+    the snapshot that follows may take its time. The archive is restorable at every instant.
     """
     data, summary = generation_marker(header, state=DatabaseState(head.pages, head.checksum_after))
     metadata = summary.metadata() | notes
@@ -165,3 +192,40 @@ def claim(
             return None
     log.info("claimed the archive at txid %d", header.first_txid)
     return parse_metadata(metadata)
+
+
+# ------------------------------------------------------------------------------------ time
+
+
+def read_clocks() -> Reading:
+    """Three clocks: one stops while the machine sleeps, one may be set back, one is missing on
+    some systems."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return (
+        time.monotonic(),
+        time.time(),
+        time.monotonic() if boot is None else time.clock_gettime(boot),
+    )
+
+
+class Freshness:
+    """Measures the time since the archive was last seen to be this cache's own. Used by the upload
+    thread alone."""
+
+    def __init__(self, clocks: Callable[[], Reading]) -> None:
+        self._clocks = clocks
+        self._seen: Reading = ()
+
+    def now(self) -> Reading:
+        return self._clocks()
+
+    def seen(self, at: Reading) -> None:
+        """At that time, or later, the archive was this cache's own."""
+        self._seen = at
+
+    @property
+    def stale(self) -> bool:
+        """True if too much may have happened since, or nothing was seen yet."""
+        return not self._seen or any(
+            now - then > LONGEST_PAUSE for now, then in zip(self._clocks(), self._seen, strict=True)
+        )

@@ -6,7 +6,6 @@ Refuses: to retry, and to choose the next segment.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,10 +17,6 @@ from replicator.upload.fencing import settle_taken
 from replicator.upload.limits import UploadLimits
 
 log = logging.getLogger(__name__)
-
-
-def sha256_hex(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 class Sender:
@@ -44,7 +39,7 @@ class Sender:
             self._settle(record)
 
     def _settle(self, record: SegmentRecord) -> None:
-        settle_taken(self._store, record, sha256_hex, self._cache.writer)
+        settle_taken(self._store, record, self._cache.writer)
 
     def _send_parts(self, record: SegmentRecord) -> None:
         if not self._cache.intact(record):  # a single request checks this when it reads

@@ -1,8 +1,10 @@
-"""Whether the store may be trusted with a log: proved before the first append, remembered after.
+"""Checks that the store supports conditional PUTs: before the first append, then remembered.
 
-Owns the verdict and its memory in the ledger. A store that ignores ``If-None-Match`` would let
-two writers tear the log apart without either of them noticing; so it is refused, unless the
-config takes the risk.
+A store that ignores ``If-None-Match`` would let two writers append at one key, and neither would
+notice.
+
+Owns: the verdict, and its memory in the ledger. Refuses: such a store, unless the settings take
+the risk.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from replicator.store import probe
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 
-RACERS = 4  # enough for a store that looks first and writes then; doctor takes more time
+RACERS = 4  # enough for a store that checks first and writes then; doctor takes more time
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,8 @@ def require_conditional_put(
 ) -> None:
     """Race a few conditional PUTs, unless this cache remembers that this store passed.
 
-    ``patient`` is ``store`` with retries; ``anew``: remember nothing. ``StoreUnsafe`` for a
-    store that lets several win, or none.
+    ``patient`` is ``store`` with retries; ``anew``: ignore the memory. ``StoreUnsafe`` for a
+    store that lets several writers win, or none.
     """
     place = [address.url, address.endpoint_url]
     winners = None if anew else _remembered(cache, place)
@@ -43,22 +45,23 @@ def require_conditional_put(
         cache.put(Fact.STORE_CHECK, json.dumps([place, winners]))
     if winners == 1:
         return
-    told = (
-        f"{address.url}: {winners} of {RACERS} writers to one key were told that they "
+    message = (
+        f"{address.url}: {winners} of {RACERS} writers to one key got the answer that they "
         "alone created it"
     )
     if not allow_unsafe:
         raise StoreUnsafe(
-            told,
+            message,
+            url=address.url,
             hint=(
-                "this store breaks If-None-Match, so two replicators could tear the log apart "
-                "unnoticed; use another one, or --allow-unsafe-store where only one will ever write"
+                "this store ignores If-None-Match, so two replicators could damage the archive "
+                "unnoticed; use another store, or --allow-unsafe-store if only one will ever write"
             ),
         )
-    log.warning("%s; going on, for allow_unsafe_store is set", told)
+    log.warning("%s; continuing because allow_unsafe_store is set", message)
 
 
 def _remembered(cache: Cache, place: list[str | None]) -> int | None:
-    """How many won when this very store was asked; None: it was not."""
+    """The number of winners when this store was checked; None: it was not."""
     known, winners = json.loads(cache.get(Fact.STORE_CHECK) or "[null, null]")
     return int(winners) if known == place else None

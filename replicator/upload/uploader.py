@@ -3,7 +3,7 @@
 Owns: the order of appends, their retries, and the watermark, which only an answer of the store
 moves. Transient failures are retried for ever with full jitter; a refusal (403, missing bucket)
 is retried too, slowly, because credentials come back. An append that finds other bytes at its key
-means that another writer owns the archive: nothing is appended any more.
+means that another writer owns the archive: the uploader appends nothing after that.
 
 Refuses: to decide how the archive continues. It reports to the mailbox, and holds its appends
 until :meth:`Uploader.reload`.
@@ -29,10 +29,15 @@ from replicator.store.retry import backoff
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
 from replicator.system.mailbox import Mailbox
-from replicator.upload.fencing import refuse_later, still_holds
+from replicator.upload.fencing import (
+    Freshness,
+    Reading,
+    read_clocks,
+    refuse_later,
+    still_holds,
+)
 from replicator.upload.limits import UploadLimits
-from replicator.upload.sender import Sender, sha256_hex
-from replicator.upload.staleness import Freshness, Reading, read_clocks
+from replicator.upload.sender import Sender
 from replicator.upload.watermark import ENDED, FAILING, WORKING, Watermark
 
 log = logging.getLogger(__name__)
@@ -101,7 +106,7 @@ class Uploader:
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
         """No attempt is under way inside the block, so the store's answers about waiting segments
-        are final. Afterwards the uploader checks whether the archive is as the cache says."""
+        are final. Afterwards the uploader checks whether the archive agrees with the cache."""
         with self._changed:
             self._anew = True
             self._changed.notify_all()
@@ -109,7 +114,7 @@ class Uploader:
             yield
 
     def begin_anew(self) -> None:
-        """The cache was opened again: check once more whether the archive is as it says.
+        """The cache was opened again: check once more whether the archive agrees with it.
 
         Waits for the attempt under way, because only then the end of the archive is known.
         """
@@ -155,7 +160,7 @@ class Uploader:
                 self.watermark.change(health=health.after(state, error, at_ms=clock.now_ms()))
 
     def end(self, error: ReplicatorError) -> None:
-        """Append nothing any more; every waiter gets ``error``."""
+        """Append nothing from now on; every waiter gets ``error``."""
         with self._changed:
             self._set_health(ENDED, error)
             self._changed.notify_all()
@@ -202,7 +207,7 @@ class Uploader:
             return
         with self._limiter.slot(lambda: self._leaving), self._attempting:
             record = None if self._anew else self._cache.uploading(waiting.first_txid)
-            if record is not None:  # else it was dropped meanwhile
+            if record is not None:  # else it was dropped since
                 self._attempt(record)
 
     def _check_archive(self) -> bool:
@@ -232,7 +237,7 @@ class Uploader:
     def _look(self) -> bool:
         """Checks whether the archive is as this cache left it; if not, holds all appends."""
         began = self._freshness.now()
-        holds = still_holds(self._store, self._keys, self._cache, sha256_hex)
+        holds = still_holds(self._store, self._keys, self._cache)
         if not holds:
             log.warning("%s no longer holds the archive", self._store.url)
             self._held = True

@@ -1,7 +1,7 @@
 """The watermark: the newest transaction that the store acknowledged, with every one before it.
 
 Owns: the state of the upload as a frozen value, and the threads that wait for it to move. Refuses:
-to move by itself; only the uploader moves it, and only after an answer of the store.
+to move on its own; only the uploader moves it, and only after an answer of the store.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class UploadState:
 
     @property
     def ended(self) -> bool:
-        """True if nothing will be appended any more."""
+        """True if nothing will be appended from now on."""
         return self.health.state == ENDED
 
 

@@ -115,7 +115,7 @@ def test_copies_resume_after_a_kill(proxied_cli, fault_proxy, part_counter, larg
     sidecar = proxied_cli.sidecar(large_app.path)
     sidecar.until_following()
     assert proxied_cli.call("snapshot", large_app.path).code == 0
-    assert "going on with the upload" in sidecar.output
+    assert "resuming the upload" in sidecar.output
     assert again.sent + again.copies * PART < snapshots(proxied_cli)[1].size
     check(proxied_cli, large_app)
     assert sidecar.stop() == 0

@@ -24,11 +24,11 @@ from replicator.format.envelope import read_tail
 from replicator.format.object_header import ObjectHeader
 from replicator.format.snapshot_blocks import decode_snapshot
 from replicator.model import Kind
-from replicator.snapshot.base import OLDEST, BaseFinder, BaseUnusable
+from replicator.snapshot.base import OLDEST_MS, BaseFinder, BaseUnusable
 from replicator.snapshot.limits import SnapshotLimits
-from replicator.snapshot.multipart import Differs, Piece, copied_from, cut
-from replicator.snapshot.resume import Unfinished
-from replicator.snapshot.stream import ship_snapshot
+from replicator.snapshot.multipart import ObjectPiece, UploadDiffers, copied_from, cut
+from replicator.snapshot.resume import UploadJournal
+from replicator.snapshot.stream import send_snapshot
 from replicator.sqlite.live import LiveDatabase
 from replicator.system.mailbox import Wanted
 from tests.helpers.replication import LONG, App, HookedStore, image_of, replicating, restored
@@ -46,14 +46,14 @@ def key(txid):
 SMALL = {"part_bytes": PART, "copy_part_bytes": PART, "block_bytes": 64 << 10}
 
 
-class Mortal(Unfinished):
+class Mortal(UploadJournal):
     """As in a process that may end: nothing is given up any more then."""
 
     ended = False
 
-    def give_up(self):
+    def abort(self):
         if not self.ended:
-            super().give_up()
+            super().abort()
 
 
 class Shop:
@@ -66,7 +66,7 @@ class Shop:
         self.store = HookedStore()
         self.sources = BaseFinder(self.store)
         self.cache = Cache.open(directory / "cache")
-        self.unfinished = Mortal(self.cache, self.store, KEYS)
+        self.journal = Mortal(self.cache, self.store, KEYS)
 
     def close(self):
         self.cache.close()
@@ -86,16 +86,16 @@ class Shop:
                     created_ms,
                     "tests",
                 )
-                return ship_snapshot(
+                return send_snapshot(
                     image,
                     self.store,
                     header,
                     key(txid),
-                    self.unfinished,
+                    self.journal,
                     limits=SnapshotLimits(**SMALL | limits),
                     gate=gate,
                     cancelled=lambda: False,
-                    source=source,
+                    base=source,
                 )
         finally:
             database.release(hold)
@@ -219,11 +219,13 @@ def test_parts_tile_the_object(frames, part_bytes, tail):
     pieces, offset, origin = deque(), 0, {}
     for number, (size, stays) in enumerate(frames):
         at = offset + number // 3  # every third frame of the source was followed by a gap
-        pieces.append(Piece(size, None, number, at) if stays else Piece(size, bytes(size)))
+        pieces.append(
+            ObjectPiece(size, None, number, at) if stays else ObjectPiece(size, bytes(size))
+        )
         for byte in range(size):
             origin[offset + byte] = at + byte if stays else None
         offset += size
-    pieces.append(Piece(tail, bytes(tail)))
+    pieces.append(ObjectPiece(tail, bytes(tail)))
     total, begun, position, made = offset + tail, 0, 0, []
     while position < total:
         size = min(part_bytes, total - position)
@@ -263,7 +265,7 @@ def test_no_byte_is_copied_for_longer_than_a_week(shop):
         assert shop.ship(txid, source, created_ms=now).copied_bytes
         tail = read_tail(data := shop.store.inner.get(key(txid)), len(data), key(txid))
         assert tail.trailer.blocks.sent_ms == 1000
-    assert now + day == 1000 + OLDEST
+    assert now + day == 1000 + OLDEST_MS
     shop.ship(txid + 1, created_ms=now + day)
     assert shop.source(txid + 1, now + 2 * day) is not None
 
@@ -292,7 +294,7 @@ def test_another_compressor_cannot_share_a_part(shop):
     not, nothing is published, and without the source all is well."""
     shop.ship(1, level=3)
     shop.change(1000)
-    with pytest.raises(BaseUnusable, match="made in another way"):
+    with pytest.raises(BaseUnusable, match="makes other bytes"):
         shop.ship(2, shop.source(1), level=9)
     assert shop.store.inner.list_uploads("") == []
     shop.ship(2, level=9)
@@ -341,7 +343,7 @@ def test_a_store_that_copies_something_else_is_found_out(shop, much):
         return replace(part, size=length)
 
     shop.store.inner.copy_part = wrong
-    with pytest.raises(CopyRefused, match="not the one that was asked for"):
+    with pytest.raises(CopyRefused, match="not the requested one"):
         shop.ship(2, shop.source(1))
     assert [info.key for info in shop.store.inner.list("")] == [key(1)]
 
@@ -361,10 +363,10 @@ def crash(shop, method, nth, source):
         if name == method and len(shop.store.keys(method)) >= nth:
             raise Crash
 
-    shop.store.after, shop.unfinished.ended = after, True
+    shop.store.after, shop.journal.ended = after, True
     with pytest.raises(Crash):
         shop.ship(2, source)
-    shop.unfinished.ended = False
+    shop.journal.ended = False
     shop.store.after = lambda *_: None
     shop.store.calls.clear()
 
@@ -401,7 +403,7 @@ def test_an_upload_goes_on_without_its_source(shop):
     shop.store.inner.delete(key(1))
     try:
         shop.ship(2, shop.source(1))
-    except Differs:
+    except UploadDiffers:
         shop.ship(2, shop.source(1))
     assert shop.holds(2)
     assert shop.store.inner.list_uploads("") == []
@@ -414,7 +416,7 @@ def test_an_old_part_beside_the_copy_starts_over(shop):
     crash(shop, "copy_part", 5, shop.source(1))
     listed = shop.store.inner.list_parts
     shop.store.inner.list_parts = lambda *args: listed(*args)[:2]
-    with pytest.raises(Differs, match="not the one that was asked for"):
+    with pytest.raises(UploadDiffers, match="not the requested one"):
         shop.ship(2, shop.source(1))
     assert shop.store.inner.list_uploads("") == []
 

@@ -16,9 +16,9 @@ from replicator.format.snapshot_blocks import compress_block
 from replicator.format.zstd import decompress_frame
 from replicator.model import Kind
 from replicator.snapshot.limits import SnapshotLimits
-from replicator.snapshot.multipart import Differs
-from replicator.snapshot.resume import Unfinished
-from replicator.snapshot.stream import ship_snapshot
+from replicator.snapshot.multipart import UploadDiffers
+from replicator.snapshot.resume import UploadJournal
+from replicator.snapshot.stream import send_snapshot
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.replication import App, image_of
 
@@ -39,37 +39,37 @@ def image(tmp_path):
         database.close()
 
 
-class Mortal(Unfinished):
+class Mortal(UploadJournal):
     """As in a process that may end: nothing is given up any more then."""
 
     ended = False
 
-    def give_up(self):
+    def abort(self):
         if not self.ended:
-            super().give_up()
+            super().abort()
 
 
 @pytest.fixture
-def unfinished(tmp_path, store):
-    """The record of unfinished uploads, which a test can interrupt."""
+def journal(tmp_path, store):
+    """The record of journal uploads, which a test can interrupt."""
     with Cache.open(tmp_path / "cache") as cache:
         yield Mortal(cache, store, Keys("app.db"))
 
 
 @pytest.fixture
-def ship(store, unfinished):
-    """Ships an image; what is known of unfinished uploads stays between the calls."""
+def ship(store, journal):
+    """Ships an image; what is known of journal uploads stays between the calls."""
 
     def ship(image, *, gate=lambda hashes: None, cancelled=lambda: False, created_ms=1):
         header = ObjectHeader(
             Kind.SNAPSHOT, GENERATION, 5, image.page_size, GENERATION, created_ms, "tests"
         )
-        return ship_snapshot(
+        return send_snapshot(
             image,
             store,
             header,
             KEY,
-            unfinished,
+            journal,
             limits=ship.limits,
             gate=gate,
             cancelled=cancelled,
@@ -149,7 +149,7 @@ def test_the_gate_is_asked_before_the_object_appears(image, store, ship, part):
 
 
 @pytest.mark.parametrize("method", ["begin_upload", "put_part", "complete_upload"])
-def test_a_failing_store_gets_its_parts_back(image, store, ship, unfinished, method):
+def test_a_failing_store_gets_its_parts_back(image, store, ship, journal, method):
     """Whichever request fails, no object appears, and what was sent can be given up."""
     ship.limits = SnapshotLimits(part_bytes=100_000)
 
@@ -161,7 +161,7 @@ def test_a_failing_store_gets_its_parts_back(image, store, ship, unfinished, met
     with pytest.raises(StoreUnavailable):
         ship(image)
     assert list(store.inner.list("")) == []
-    unfinished.give_up()
+    journal.abort()
     assert store.inner.list_uploads("") == []
 
 
@@ -223,7 +223,7 @@ def test_an_upload_that_vanishes_under_way_is_trouble_that_may_pass(image, store
                 store.inner.abort_upload(upload.key, upload.upload_id)
 
     store.before = before
-    with pytest.raises(StoreUnavailable, match="gave up the upload"):
+    with pytest.raises(StoreUnavailable, match="discarded the upload"):
         ship(image)
     assert list(store.inner.list("")) == []
     ship(image)
@@ -263,10 +263,10 @@ class Crash(BaseException):
 
 
 @pytest.fixture
-def interrupted(image, store, ship, unfinished):
+def interrupted(image, store, ship, journal):
     """A snapshot whose process ended after three of its parts had been sent."""
     ship.limits = SnapshotLimits(part_bytes=100_000)
-    unfinished.ended = True
+    journal.ended = True
 
     def after(name, key):
         if name == "put_part" and len(store.keys("put_part")) >= 3:
@@ -276,7 +276,7 @@ def interrupted(image, store, ship, unfinished):
     with pytest.raises(Crash):
         ship(image)
     store.after = lambda method, key: None
-    unfinished.ended = False
+    journal.ended = False
     (upload,) = store.inner.list_uploads("")
     sent = store.inner.list_parts(upload.key, upload.upload_id)
     assert len(sent) >= 3
@@ -298,7 +298,7 @@ def test_an_interrupted_upload_is_gone_on_with(image, store, ship, interrupted):
 def test_an_upload_of_another_state_starts_over(image, store, ship, interrupted):
     """The bytes are compared before a part is trusted; the old upload is given back, and the
     next attempt makes one object of one state."""
-    with pytest.raises(Differs):
+    with pytest.raises(UploadDiffers):
         ship(image, created_ms=2)  # another header, hence another first part
     assert store.inner.list_uploads("") == []
     assert list(store.inner.list("")) == []
@@ -310,7 +310,7 @@ def test_a_vanished_upload_starts_over(image, store, ship, interrupted):
     """The store threw it away meanwhile, as lifecycle rules do."""
     (upload,) = store.inner.list_uploads("")
     store.inner.abort_upload(upload.key, upload.upload_id)
-    with pytest.raises(Differs):
+    with pytest.raises(UploadDiffers):
         ship(image)
     ship(image)
     assert content(store) == whole(image)
@@ -321,41 +321,41 @@ def test_parts_too_many_are_noticed(image, store, ship, interrupted):
     """The image got smaller: a longer upload is not completed with a tail of the old one."""
     (upload,) = store.inner.list_uploads("")
     store.inner.put_part(upload.key, upload.upload_id, 900, b"x")
-    with pytest.raises(Differs, match="too many"):
+    with pytest.raises(UploadDiffers, match="too many"):
         ship(image)
     ship(image)
     assert content(store) == whole(image)
 
 
-def test_another_snapshot_gives_up_the_unfinished_one(store, unfinished, interrupted):
+def test_another_snapshot_gives_up_the_unfinished_one(store, journal, interrupted):
     """Only one is kept in mind; its parts are handed back."""
-    assert unfinished.find(5) is not None
-    assert unfinished.find(6) is None
+    assert journal.find(5) is not None
+    assert journal.find(6) is None
     assert store.inner.list_uploads("") == []
-    assert unfinished.find(5) is None
+    assert journal.find(5) is None
 
 
-def test_orphans_are_swept_away(store, unfinished, interrupted):
-    """What a lost cache or another writer left unfinished goes; what can be gone on with
+def test_orphans_are_swept_away(store, journal, interrupted):
+    """What a lost cache or another writer left journal goes; what can be gone on with
     stays; other prefixes are not touched."""
     store.inner.begin_upload("app.db/snapshots/orphan")
     store.inner.begin_upload("other.db/snapshots/theirs")
-    unfinished.sweep()
+    journal.sweep()
     assert [u.key for u in store.inner.list_uploads("")] == [KEY, "other.db/snapshots/theirs"]
 
 
-def test_a_store_that_does_not_list_uploads_is_no_hindrance(store, unfinished, interrupted):
+def test_a_store_that_does_not_list_uploads_is_no_hindrance(store, journal, interrupted):
     """Permission to list or abort them may be missing."""
     store.go_away()
-    unfinished.sweep()
-    unfinished.give_up()
+    journal.sweep()
+    journal.abort()
     store.come_back()
-    assert unfinished.find(5) is None
+    assert journal.find(5) is None
     assert len(store.inner.list_uploads("")) == 1
 
 
-def test_a_damaged_note_is_none(unfinished, tmp_path):
+def test_a_damaged_note_is_none(journal, tmp_path):
     """What is not a note of ours is not gone on with."""
     for text in ("", "{", "[1]", '{"key": 1}'):
-        unfinished._cache.put(Fact.SNAPSHOT_UPLOAD, text)
-        assert unfinished.find(5) is None
+        journal._cache.put(Fact.SNAPSHOT_UPLOAD, text)
+        assert journal.find(5) is None

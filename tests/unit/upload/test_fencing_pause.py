@@ -7,9 +7,9 @@ from replicator.errors import Fenced
 from replicator.metrics import Metrics
 from replicator.model import Cause
 from replicator.system.limiter import CapacityLimiter
-from replicator.upload import staleness as freshness
+from replicator.upload import fencing
+from replicator.upload.fencing import LONGEST_PAUSE, Freshness, read_clocks
 from replicator.upload.limits import UploadLimits
-from replicator.upload.staleness import LONGEST, Freshness, read_clocks
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, content
 from tests.helpers.replication import LONG, wait_for
@@ -67,7 +67,7 @@ def others_went_on(store, *, merged=True, deleted=True):
 def test_steady_appends_ask_nothing(store, cache, idle_uploader, clocks):
     """One request for each, as long as they follow one another within a minute."""
     for txid in range(2, 8):
-        clocks.now = (clocks.now[0] + LONGEST, clocks.now[1] - 3600)
+        clocks.now = (clocks.now[0] + LONGEST_PAUSE, clocks.now[1] - 3600)
         store.calls.clear()
         add(cache, txid)
         idle_uploader.wake()
@@ -79,7 +79,7 @@ def test_steady_appends_ask_nothing(store, cache, idle_uploader, clocks):
 def test_after_a_pause_the_log_is_looked_at_first(store, cache, idle_uploader, clocks, clock):
     """Whichever clock noticed: the free key is not taken, and the error says who holds the log."""
     others_went_on(store)
-    clocks.now = tuple(LONGEST + 1 if n == clock else 0.0 for n in range(2))
+    clocks.now = tuple(LONGEST_PAUSE + 1 if n == clock else 0.0 for n in range(2))
     add(cache, 2)
     idle_uploader.wake()
     with pytest.raises(Fenced, match="process 7 on web-2"):
@@ -89,7 +89,7 @@ def test_after_a_pause_the_log_is_looked_at_first(store, cache, idle_uploader, c
 
 def test_after_a_pause_our_log_goes_on(store, cache, idle_uploader, clocks):
     """Nobody came: one look, then the append; and the next one needs no look."""
-    clocks.now = (LONGEST + 1, 0.0)
+    clocks.now = (LONGEST_PAUSE + 1, 0.0)
     for txid in (2, 3):
         store.calls.clear()
         add(cache, txid)
@@ -103,7 +103,7 @@ def test_after_a_pause_a_log_that_is_lost_is_not_gone_on_with(
 ):
     """The bucket was emptied meanwhile: told, and nothing is appended to nothing."""
     store.wipe()
-    clocks.now = (LONGEST + 1, 0.0)
+    clocks.now = (LONGEST_PAUSE + 1, 0.0)
     add(cache, 2)
     idle_uploader.wake()
     wait_for(lambda: mailbox.of(Cause.ARCHIVE_LOST))
@@ -120,7 +120,7 @@ def test_an_append_that_took_too_long_is_not_believed(store, cache, idle_uploade
     def before(method, key):
         if (method, key) == ("put", KEYS.wal(2)):
             others_went_on(store, merged=merged)
-            clocks.now = (LONGEST + 1, 0.0)
+            clocks.now = (LONGEST_PAUSE + 1, 0.0)
 
     store.before = before
     add(cache, 2)
@@ -137,7 +137,7 @@ def test_a_slow_append_of_our_own_is_durable(store, cache, idle_uploader, clocks
 
     def before(method, key):
         if method == "put":
-            clocks.now = (clocks.now[0] + LONGEST + 1, 0.0)
+            clocks.now = (clocks.now[0] + LONGEST_PAUSE + 1, 0.0)
 
     store.before = before
     for txid in (2, 3):
@@ -153,7 +153,7 @@ def test_the_clocks_are_real():
     assert len(first) == 3
     assert first <= second
     assert not _stale_after(0)
-    assert _stale_after(LONGEST + 1)
+    assert _stale_after(LONGEST_PAUSE + 1)
 
 
 def _stale_after(seconds):
@@ -165,5 +165,5 @@ def _stale_after(seconds):
 
 def test_without_the_clock_that_counts_sleep(monkeypatch):
     """Systems without CLOCK_BOOTTIME do with two."""
-    monkeypatch.delattr(freshness.time, "CLOCK_BOOTTIME", raising=False)
+    monkeypatch.delattr(fencing.time, "CLOCK_BOOTTIME", raising=False)
     assert len(read_clocks()) == 3
