@@ -152,7 +152,7 @@ def killed_in_a_transaction(deployment, older):
 
 
 OVERWRITTEN = ("was (overwritten|replaced|removed)|malformed", "was reset|was changed outside")
-REPLACED = ("was (replaced|removed)", "another one")
+REPLACED = ("was (replaced|removed)", "was replaced")
 # Patterns of the log: for a running sidecar, for a stopped one; "" where nothing is logged.
 SAID = {
     renamed: REPLACED,
@@ -163,7 +163,7 @@ SAID = {
     copied_without_log: OVERWRITTEN,
     rolled_back_by_copy: OVERWRITTEN,
     not_in_wal_mode_by_copy: OVERWRITTEN,
-    deleted: ("was replaced|waiting for", "waiting for|another one"),
+    deleted: ("was replaced|waiting for", "waiting for|was replaced"),
     another_page_size: ("page size changed", "page size changed"),
     restored_by_backup: ("", ""),
     auto_vacuum: ("", ""),
