@@ -100,7 +100,7 @@ def _root(
 def wants_json(args: Sequence[str]) -> bool:
     """True if errors are printed as JSON; works for arguments that cannot be parsed, too."""
     ours = args[: args.index("--")] if "--" in args else args
-    return "--json" in ours or os.environ.get("REPLICATOR_JSON", "").lower() in ("1", "true", "yes")
+    return "--json" in ours or options.is_on(os.environ.get("REPLICATOR_JSON", ""))
 
 
 def call(args: Sequence[str], start: Start = run_here) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import typer
+
 from replicator.cli import options, output
 from replicator.cli.sidecar import Answer, ask, ask_all, worst
 from replicator.model import Position
 
 
 def command(
+    context: typer.Context,
     *,
     db: options.DatabaseOrNone = None,
     config: options.Config = None,
@@ -28,8 +31,8 @@ def command(
     With --config, flush every database of the file; the exit code is that of the first failure.
     """
     request = {"command": "flush", "timeout": timeout, "snapshot": snapshot}
-    if db is None and config is not None:
-        return _flush_all(ask_all(config, request), as_json=as_json)
+    if file := options.file_of(context, db, config):
+        return _flush_all(ask_all(file, request), as_json=as_json)
     position = Position(**ask(options.named(db), cache_dir, request))
     output.result(position, lambda position: output.say(_durable(position.txid)), as_json=as_json)
     return 0

@@ -19,7 +19,7 @@ import typer
 
 from replicator.config.settings import SETTINGS
 from replicator.config.table import ENVIRONMENT_PREFIX, Section, Setting, Where
-from replicator.config.units import SWITCH, parse_duration
+from replicator.config.units import SWITCH, parse_duration, parse_switch
 from replicator.errors import ConfigError
 from replicator.model import Retention
 from replicator.store.address import StoreAddress
@@ -257,6 +257,39 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
     )
 
 
+def file_of(context: typer.Context, db: Path | None, config: Path | None) -> Path | None:
+    """The file of databases; None if the command line or a variable names a database.
+
+    ``ConfigError`` for ``--config`` on the command line and a database in a variable.
+    """
+    if db is None or config is None:
+        return config
+    if _from_variable(context, "db") and not _from_variable(context, "config"):
+        raise _conflict()
+    return None
+
+
+def _from_variable(context: typer.Context, name: str) -> bool:
+    return str(context.get_parameter_source(name)).endswith("ENVIRONMENT")
+
+
+def _conflict() -> ConfigError:
+    variable = SETTINGS["db_path"].variable
+    return ConfigError(
+        f"both {variable} and --config are set",
+        setting="db_path",
+        hint=f"unset {variable}, or omit --config",
+    )
+
+
+def is_on(text: str) -> bool:
+    """True for the text of a switch that is on; False for any other text."""
+    try:
+        return parse_switch(text)
+    except ConfigError:
+        return False
+
+
 def named(db: Path | None) -> Path:
     """The database; ``ConfigError`` if neither it nor a file of databases is named."""
     if db is None:
@@ -270,11 +303,8 @@ def command_with_config(
     """The command after ``--config FILE``, where DB takes its first word."""
     if db is None:
         return None
-    variable = SETTINGS["db_path"].variable
-    if str(context.get_parameter_source("db")).endswith("ENVIRONMENT"):
-        raise ConfigError(
-            f"both {variable} and --config are set", hint=f"unset {variable}, or omit --config"
-        )
+    if _from_variable(context, "db"):
+        raise _conflict()
     if shutil.which(db) is None:
         raise ConfigError(
             f"{db} is not found in PATH, and --config allows no database here",

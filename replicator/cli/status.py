@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from replicator.cli import options, output
 from replicator.cli.sidecar import Answer, ask, ask_all, worst
 from replicator.errors import NotDurable
@@ -9,6 +11,7 @@ from replicator.model import ReplicationStatus
 
 
 def command(
+    context: typer.Context,
     *,
     db: options.DatabaseOrNone = None,
     config: options.Config = None,
@@ -19,8 +22,8 @@ def command(
 
     Exit code 5 if a database is not healthy.
     """
-    if db is None and config is not None:
-        return _show_all(ask_all(config, {"command": "status"}), as_json=as_json)
+    if file := options.file_of(context, db, config):
+        return _show_all(ask_all(file, {"command": "status"}), as_json=as_json)
     status = ReplicationStatus(**ask(options.named(db), cache_dir, {"command": "status"}))
     output.result(status, show, as_json=as_json)
     return 0 if status.healthy else NotDurable.exit_code

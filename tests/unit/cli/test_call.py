@@ -88,6 +88,8 @@ def test_with_json_even_a_usage_error_is_json(capsys):
         (["status"], None, False),
         (["run", "db", "--", "cmd", "--json"], None, False),
         (["status"], "yes", True),
+        (["status"], "On", True),
+        (["status"], "maybe", False),
         (["status"], "0", False),
     ],
 )

@@ -261,6 +261,17 @@ def test_a_database_of_the_environment_is_no_command(run, fleet_file, monkeypatc
     assert "unset REPLICATOR_DB_PATH" in err
 
 
+@pytest.mark.parametrize("command", ["status", "flush"])
+def test_a_file_and_a_database_of_the_environment_are_refused(run, many, db, monkeypatch, command):
+    """The option is not ignored; a database on the command line precedes a file of a variable."""
+    monkeypatch.setenv("REPLICATOR_DB_PATH", db)
+    code, _, err = run(command, "--config", many, "--json")
+    assert (code, json.loads(err)["setting"]) == (2, "db_path")
+    monkeypatch.delenv("REPLICATOR_DB_PATH")
+    monkeypatch.setenv("REPLICATOR_CONFIG", many)
+    assert json.loads(run(command, db, "--json")[1])["txid"] == 1234
+
+
 def requested(*arguments):
     """The request that ``replicator run`` passes on."""
     requests = []
