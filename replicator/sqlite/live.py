@@ -39,6 +39,7 @@ from replicator.sqlite.connect import database_uri, primary_code
 from replicator.sqlite.wal_file import WalFile
 from replicator.system import process
 from replicator.system.files import LOCAL, Files, RawFile, database_reader, local_error
+from replicator.system.paths import wal_path
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # a connection to a WAL database locks one of these
@@ -54,10 +55,6 @@ class Checkpoint:
     busy: bool  # another checkpoint is running
     frames: int
     copied: int
-
-
-def wal_path(database: Path) -> Path:
-    return database.with_name(database.name + "-wal")
 
 
 def identity(path: Path) -> tuple[int, int] | None:
