@@ -262,14 +262,16 @@ def test_a_database_of_the_environment_is_no_command(run, fleet_file, monkeypatc
 
 
 @pytest.mark.parametrize("command", ["status", "flush"])
-def test_a_file_and_a_database_of_the_environment_are_refused(run, many, db, monkeypatch, command):
+def test_a_file_and_a_database_of_the_environment_are_refused(
+    run, fleet_file, short_path, monkeypatch, command
+):
     """The option is not ignored; a database on the command line precedes a file of a variable."""
-    monkeypatch.setenv("REPLICATOR_DB_PATH", db)
-    code, _, err = run(command, "--config", many, "--json")
+    monkeypatch.setenv("REPLICATOR_DB_PATH", short_path)
+    code, _, err = run(command, "--config", fleet_file, "--json")
     assert (code, json.loads(err)["setting"]) == (2, "db_path")
     monkeypatch.delenv("REPLICATOR_DB_PATH")
-    monkeypatch.setenv("REPLICATOR_CONFIG", many)
-    assert json.loads(run(command, db, "--json")[1])["txid"] == 1234
+    monkeypatch.setenv("REPLICATOR_CONFIG", fleet_file)
+    assert json.loads(run(command, short_path, "--json")[1])["txid"] == 1234
 
 
 def requested(*arguments):

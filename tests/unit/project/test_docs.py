@@ -314,21 +314,6 @@ def test_the_page_on_exit_codes_names_every_code():
     assert codes <= {int(row) for row in rows}
 
 
-def test_the_map_of_the_rooms_is_that_of_the_contracts():
-    """docs/contributing.md gives every room its floor, in ascending order."""
-    project = tomllib.loads((TOP / "pyproject.toml").read_text())
-    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
-    floors = {
-        room: floor
-        for floor, layer in enumerate(reversed(layers), start=1)
-        for room in re.split(r" [:|] ", layer)
-    }
-    page = (TOP / "docs/contributing.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)
-    assert {room: int(floor) for room, floor in rows} == floors
-    assert [int(floor) for _, floor in rows] == sorted(floors.values())
-
-
 # --------------------------------------------------------------------------- recovery
 
 
