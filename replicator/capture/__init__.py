@@ -1,1 +1,1 @@
-"""WAL to segments: read, verify, hold, and encode what was committed."""
+"""WAL to segments: read, verify, hold, and encode committed frames."""

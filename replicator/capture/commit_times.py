@@ -1,9 +1,9 @@
 """Commit times: observations of the WAL, and the transactions whose frames they saw.
 
 SQLite writes no times into its WAL. Each look records the end of the WAL and the time of its last
-write; a transaction was committed no later than the first look that saw its end. When the frames
-are captured, the cumulative checksum proves that they are the observed ones, and not those of
-another transaction after a rollback.
+write; a transaction was committed no later than the first look that saw its end. The cumulative
+checksum of the captured frames proves that they are the observed ones, and not those of another
+transaction after a rollback.
 
 Owns: the observations of one WAL. Refuses: to read clocks or files.
 """

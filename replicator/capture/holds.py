@@ -74,7 +74,7 @@ class WalHolds:
     def settle(self) -> bool:
         """Moves the hold to the end of the captured frames, then lets a long WAL reset.
 
-        False if so much was committed meanwhile that it should be captured at once.
+        False if so much was committed since that it should be captured at once.
         """
         position = self._reader.read_position
         if position != self._held_at and not self._advance(position):
@@ -168,7 +168,7 @@ class WalHolds:
             )
 
     def _chase(self, *, hurry: bool = False) -> bool:
-        """Reads the frames that came meanwhile into memory and moves the hold behind them, so
+        """Reads the frames added since into memory and moves the hold behind them, so
         that the next checkpoint has less to do. False if they are too many. ``hurry``: writers
         wait."""
         before = self._reader.read_position
@@ -240,7 +240,7 @@ class WalHolds:
 
     def _copy(self) -> Checkpoint:
         """One passive checkpoint, unless the WAL was removed: SQLite would copy its pages into
-        the file that took the place of the database."""
+        the file that replaced the database."""
         self._check_wal()
         answer = self._database.checkpoint()
         try:

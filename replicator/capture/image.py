@@ -51,7 +51,7 @@ class Image:
             raise
 
     def _settle(self, position: WalPosition | None) -> WalPosition:
-        """Reads the WAL; once more if it was reset meanwhile, as a hold on mark zero permits."""
+        """Reads the WAL; once more if it was reset since, as a hold on mark zero permits."""
         try:
             return self._read_wal(position)
         except ContinuityLost:
@@ -95,7 +95,7 @@ class Image:
         return data
 
     def _put_over(self, data: bytearray, first_pgno: int, overlaid: list[tuple[int, int]]) -> bool:
-        """False if the WAL was reset meanwhile: then the file alone is the image.
+        """False if the WAL was reset since: then the file alone is the image.
 
         A writer that restarts a WAL writes the new header before any frame, so a header that is
         unchanged after these reads vouches for them.

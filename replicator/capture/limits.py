@@ -13,11 +13,11 @@ from replicator.model import WalPosition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureLimits:
-    """Sizes are bytes and times are seconds, unless a name says otherwise."""
+    """Sizes are bytes and times are seconds, unless a name has another unit."""
 
     # reading the WAL
     chunk_bytes: int = 1 << 20  # one read of the WAL; bounds memory, large enough to vectorise
-    far_bytes: int = 8 << 20  # from here on, versions of a page lie too far apart for a low level
+    far_bytes: int = 8 << 20  # from here on, versions of a page are too far apart for a low level
     hold_bytes: int = 4 << 20  # up to this much is not read a second time when it is captured
     stash_bytes: int = 8 << 20  # most that waits in memory while the WAL may reset
     hurry_bytes: int = 16 << 20  # the same while writers wait

@@ -193,7 +193,7 @@ class WalReader:
         return found.st_mtime_ns
 
     def frames_ahead(self) -> int:
-        """How many frames follow, committed or not. A few small reads."""
+        """Counts the frames that follow, committed or not. A few small reads."""
         low, high = 0, 1  # the WAL reaches ``low``; doubled until it does not reach ``high``
         while self.reaches(high):
             low, high = high, 2 * high
@@ -233,7 +233,7 @@ class WalReader:
 
     def _find(self, limit: int, hold: int) -> Committed | None:
         """Always reads from the captured position on: a rolled-back transaction leaves frames
-        that the next one overwrites from there, and only the chain tells them apart."""
+        that the next one overwrites from there, and only the chain distinguishes them."""
         base, end, complete, held = self.position, None, True, 0
         batches: list[Batch] = []
         runs: list[Frames] = []

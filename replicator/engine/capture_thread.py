@@ -1,11 +1,12 @@
-"""The capture thread: waits for the database, joins the archive, follows it until told to stop.
+"""The capture thread: waits for the database, joins the archive, follows it until it is stopped.
 
 It is the one thread that decides. Every stage reports incidents to its mailbox; it drains them and
 gives them to the next join. Every way of losing continuity (a replaced file, a WAL that changed
 unexpectedly, a full cache, a disk that refuses) ends the same way: it closes the database and joins
 the archive again, which proves continuity or gives the reason why it cannot.
 
-Owns: the order of things, and its own health. Refuses: to give up before a user has to act.
+Owns: the order of waiting, joining and following, and its own health. Refuses: to give up before a
+user has to act.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class RemoteFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The record, or the archive in its place, or the order to take over; with the causes of the
-    incidents that are open."""
+    """The cache's record, or the archive's if the cache has none, or the order to take over; with
+    the causes of the open incidents."""
 
     record: LocalFacts | None = None
     remote: RemoteFacts | None = None
@@ -63,7 +63,7 @@ class Facts:
 
 
 def decide(facts: Facts) -> Decision:
-    """How to continue. The archive counts for more than the record, an order for more than
+    """Decides how to continue. The archive counts for more than the record, an order for more than
     both."""
     if facts.taken_from:
         return Decision(Way.NEW_GENERATION, f"taken over from {facts.taken_from}")

@@ -81,7 +81,7 @@ class Engine:
             endpoint.appends,
         )
         self.monitor = self._monitor(context, shared)
-        self.keeper = self._keeper(shared) if config.keep else None
+        self.retention = self._retention_worker(shared) if config.keep else None
         self.capture = self._capture_thread(context, shared)
 
     def _context(self, files: Files) -> Context:
@@ -121,7 +121,7 @@ class Engine:
             files=context.files,
         )
 
-    def _keeper(self, shared: SharedResources) -> RetentionWorker:
+    def _retention_worker(self, shared: SharedResources) -> RetentionWorker:
         return retention_worker(
             self._config,
             self.store,
@@ -170,13 +170,13 @@ class Engine:
         self.uploader.start(held=self._config.take_over)
         self.capture.start()
         self.monitor.start()
-        if self.keeper is not None:
-            self.keeper.start()
+        if self.retention is not None:
+            self.retention.start()
 
     def stop(self) -> None:
         self._ending.set()
-        if self.keeper is not None:
-            self.keeper.stop()
+        if self.retention is not None:
+            self.retention.stop()
         self.monitor.stop()
         self.capture.stop()
         self.uploader.stop()
@@ -249,7 +249,7 @@ class Engine:
                 store=self.store.health,
                 cache=Health("refusing" if refusal else "readable", refusal),
                 monitor=self.monitor.health,
-                retention=self.keeper.health if self.keeper is not None else None,
+                retention=self.retention.health if self.retention is not None else None,
                 newest=self.mailbox.newest,
                 contents=self._contents,
                 session=self.capture.figures,

@@ -55,7 +55,7 @@ class Examiner:
         stamp, hold = self._holds.check_file(), self._database.hold()
         try:
             if self._reader.look():
-                return  # commits came meanwhile, which the hashes do not contain
+                return  # new commits, which the hashes do not contain
             with Image(self._database, self._limits.capture, self._reader.position) as image:
                 if not self._database.header().wal_mode or not self._equals_sample(image):
                     raise ChangedOutside(f"{self._database.path} was overwritten")

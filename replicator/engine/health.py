@@ -41,7 +41,7 @@ class CacheFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
-    """The values of all stages at one instant. Times are ms unless a name says otherwise."""
+    """The values of all stages at one instant. Times are ms unless a name has another unit."""
 
     database: str
     url: str

@@ -19,8 +19,8 @@ from replicator.upload.limits import UploadLimits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLimits:
-    """When a session makes a segment, and when it examines the database file. Sizes are bytes
-    and times are seconds."""
+    """The rules of a session for segments and for examinations of the database file. Sizes are
+    bytes and times are seconds."""
 
     poll_interval: float = 1.0  # between two looks at the WAL without a file event
     blind_poll: float = 0.1  # the same once commits were found that no file event announced
@@ -37,7 +37,7 @@ class SessionLimits:
     scan_rest: float = 5.0  # times as long as a scan of uncommitted frames took before the next
 
     # writers that outrun the capture
-    attempts: int = 8  # to let the WAL reset before the frames that came meanwhile are captured
+    attempts: int = 8  # to let the WAL reset before the frames that were added since are captured
     early_bytes: int = 6 << 20  # most that waits in memory so that the WAL may reset first
     overrun_bytes: int = 512 << 20  # length of the WAL at which such writers are throttled
     stop_bytes: int = 1 << 30  # length at which they are blocked: the last resort

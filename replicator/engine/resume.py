@@ -52,8 +52,8 @@ class Resume:
         self._take_over = TakeOver(context, sessions)
 
     def join(self, database: LiveDatabase, cancelled: Stop) -> Session:
-        """Continue, catch up, or begin a generation. Raises what the store or the disk raises,
-        and ``Fenced`` when another writer owns the archive."""
+        """Continue, catch up, or begin a generation. Raises the errors of the store and
+        the disk, and ``Fenced`` when another writer owns the archive."""
         context, incidents = self._context, self._incidents
         restored = restored_txid(context.database)
         if restored is not None and not incidents.reason:

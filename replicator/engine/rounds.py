@@ -1,6 +1,7 @@
 """Captures in rounds: one segment into the cache, then a step towards a WAL that may reset.
 
-Owns: when a segment is due, and what is done about writers that outrun the capture. Refuses: to
+Owns: the decision that a segment is due, and the measures against writers that outrun the
+capture. Refuses: to
 watch files; its caller looks first.
 """
 
@@ -63,7 +64,7 @@ class CaptureRounds:
         return self._uncommitted is not None and self._uncommitted == self._reader.stamp()
 
     def observe(self, ahead: int) -> None:
-        """The WAL goes on for ``ahead`` frames: commits among them are no younger than now."""
+        """The WAL has ``ahead`` more frames: commits among them are no younger than now."""
         if (end := self._reader.seen_end(ahead)) is not None:
             self._observe(end)
 
@@ -138,7 +139,7 @@ class CaptureRounds:
         is settled.
 
         A long WAL may reset before the segment is made if memory permits, so that the frames
-        which come meanwhile are in the same segment.
+        which are added until then are in the same segment.
         """
         found = self._reader.find(self._limits.segment_max_bytes)
         early = (
@@ -156,10 +157,10 @@ class CaptureRounds:
         return self._reader.find(self._limits.segment_max_bytes), settled
 
     def _let_reset(self) -> bool:
-        """Moves the hold, and lets a long WAL reset; False if so much came meanwhile that it is to
-        be captured at once.
+        """Moves the hold, and lets a long WAL reset; False if so many frames were added that they
+        should be captured at once.
 
-        Each attempt reads into memory the frames that came during the one before. All of them
+        Each attempt reads into memory the frames added during the one before. All of them
         become one segment in the end, instead of a request for each attempt.
         """
         began = self._reader.read_position

@@ -1,7 +1,7 @@
 """A session: follows the WAL of one database, until continuity is lost or it is closed.
 
-Owns: what the last look at the WAL showed, and the snapshots taken beside the capture. Refuses: to
-wait; the capture thread decides when to call it.
+Owns: the result of the last look at the WAL, and the snapshots of this session. Refuses: to wait;
+the capture thread decides when to call it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When the capture thread looks next: at a file event, a message, or after a while.
+"""Wakes the capture thread for its next look: at a file event, a message, or after a while.
 
 Owns: the watch on the database's files, and the time of the last look. Refuses: to look.
 """
@@ -33,7 +33,7 @@ class Wakeups:
 
     @property
     def looked(self) -> float:
-        """When the WAL was last known to contain nothing unnoticed, or the start (monotonic)."""
+        """The last time at which the WAL contained nothing unnoticed, or the start (monotonic)."""
         watch = self._watch
         return max(self._looked, watch.checked if watch is not None else 0.0)
 

@@ -66,7 +66,7 @@ def retention_worker(
 
     ``pause`` raises once the replicator stops.
     """
-    keeping = RetentionSteps(
+    steps = RetentionSteps(
         store=store,
         keys=Keys(config.address.prefix),
         rules=config.retention,
@@ -78,7 +78,7 @@ def retention_worker(
         level=config.compression_level,
         pause=partial(pause, 0.0),
     )
-    return RetentionWorker(keeping, clock.now_ms, scheduler)
+    return RetentionWorker(steps, clock.now_ms, scheduler)
 
 
 # -------------------------------------------------------------------- from the bucket alone

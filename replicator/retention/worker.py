@@ -355,13 +355,13 @@ class RetentionWorker:
     """The task that runs the steps. ``clock_ms`` gives the time, ``scheduler`` the thread."""
 
     def __init__(
-        self, keeping: RetentionSteps, clock_ms: Callable[[], int], scheduler: Scheduler
+        self, steps: RetentionSteps, clock_ms: Callable[[], int], scheduler: Scheduler
     ) -> None:
-        self._keeping = keeping
+        self._steps = steps
         self._clock_ms = clock_ms
         self._scheduler = scheduler
         self._task: Task | None = None
-        self._pauses = Pauses(keeping.limits.retries)
+        self._pauses = Pauses(steps.limits.retries)
         self._health = Health(WORKING)
 
     def start(self) -> None:
@@ -374,16 +374,16 @@ class RetentionWorker:
     @property
     def health(self) -> Health:
         """Its error is why merges or deletions wait."""
-        refused = self._keeping.refused
+        refused = self._steps.refused
         if self._health.error is None and refused:
             return Health("refused", AccessDenied(refused), self._health.since_ms)
         return self._health
 
     def _turn(self) -> float:
         """One piece of work; seconds until the next."""
-        began, limits = time.monotonic(), self._keeping.limits
+        began, limits = time.monotonic(), self._steps.limits
         try:
-            more = self._keeping.step(self._clock_ms())
+            more = self._steps.step(self._clock_ms())
         except Exception as error:  # noqa: BLE001 - retention must never harm replication
             wait = self._pauses.next()
             self._note(error, wait)

@@ -16,7 +16,7 @@ MOST_PARTS = 9000  # S3 allows 10 000; compression may, rarely, make a snapshot 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRule:
-    """When a snapshot is due. Times are seconds."""
+    """The rule for when a snapshot is due. Times are seconds."""
 
     interval: float = 3600.0  # least time since the last one
     ratio: float = 0.5  # due if the segments since are larger than this part of the last one …
@@ -26,7 +26,7 @@ class SnapshotRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotLimits:
-    """How a snapshot is sent. Sizes are bytes and times are seconds."""
+    """The sizes and times of sending a snapshot. Sizes are bytes and times are seconds."""
 
     level: int = 3  # of zstd
     block_bytes: int = SnapshotEncoder.BLOCK_BYTES  # raw bytes of each block but the last

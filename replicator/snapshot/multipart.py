@@ -5,7 +5,7 @@ blocks which the store has already, in the base, is copied inside the store. The
 that is copied in part is made again, and must be the same bytes. An upload that a crash
 interrupted resumes with the parts that the store confirms.
 
-Owns: the parts, in memory and in the store. Refuses: to publish before it is told to.
+Owns: the parts, in memory and in the store. Refuses: to publish before the caller asks.
 """
 
 from __future__ import annotations

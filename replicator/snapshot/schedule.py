@@ -1,4 +1,4 @@
-"""When a snapshot is due: pure.
+"""Decides whether a snapshot is due: pure.
 
 Owns: the rule over the last snapshot and the segments since. Refuses: clocks, stores, threads.
 """

@@ -1,4 +1,4 @@
-"""Takes snapshots beside the capture, in a thread, one at a time.
+"""Takes snapshots while the capture continues, in a thread, one at a time.
 
 Owns: which requests a snapshot answers, the hold on the WAL until the image was read, and the
 facts about the newest snapshot. Refuses: to capture; the capture thread drives it.

@@ -28,7 +28,7 @@ ONLY_NOTED = frozenset(
 
 
 class Wanted(enum.Enum):
-    """What a request asks for; the answer is a txid."""
+    """The kinds of requests; every answer is a txid."""
 
     CAPTURE = enum.auto()  # everything committed before the request is captured
     SNAPSHOT = enum.auto()  # a snapshot of that state is in the store
@@ -59,7 +59,7 @@ class Mailbox:
         """The newest failure reported; it stays after the failure is over."""
 
     def report(self, incident: Incident) -> None:
-        """Hand an incident over; wakes the reader unless nobody has to act on it."""
+        """Hand an incident over; wakes the reader unless the cause needs no action."""
         with self._lock:
             if incident.error is not None:
                 self.newest = Failure(incident.error, self._clock_ms())

@@ -42,7 +42,7 @@ class RecordedHistory:
         self.hosts = 0
         self.reopen(directory / "app.db", take_over=False)
         self.events = dict.fromkeys(("vacuum", "shrink", "gap", "take-over", "restart"), 0)
-        self.keeping = RetentionSteps(
+        self.steps = RetentionSteps(
             store=self.store,
             keys=KEYS,
             rules=Retention(),
@@ -150,8 +150,8 @@ class RecordedHistory:
 
     def keep(self):
         """Runs the retention work that a running replicator would have done by now."""
-        self.keeping.step(self.store.now_ms)
-        while self.keeping.step(self.store.now_ms):
+        self.steps.step(self.store.now_ms)
+        while self.steps.step(self.store.now_ms):
             pass
 
     def end(self):

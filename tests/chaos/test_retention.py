@@ -105,19 +105,19 @@ def killed_at(archive, at, expected):
     store.before = store.after = moment
     rules = Retention(every_transaction=math.inf)
     try:
-        work(archive, archive.keeping(store=store, rules=rules))
+        work(archive, archive.retention_steps(store=store, rules=rules))
     except Killed:
         assert expected <= restorable(archive.store, archive.txid)
-        work(archive, archive.keeping(rules=rules))
+        work(archive, archive.retention_steps(rules=rules))
         assert expected <= restorable(archive.store, archive.txid)
         return True
     assert expected <= restorable(archive.store, archive.txid)
     return False
 
 
-def work(archive, keeping):
-    keeping.begin(archive.now_ms)
-    while keeping.step(archive.now_ms):
+def work(archive, steps):
+    steps.begin(archive.now_ms)
+    while steps.step(archive.now_ms):
         pass
 
 

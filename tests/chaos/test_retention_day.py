@@ -93,7 +93,7 @@ def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
     only the newest minutes remain as segments."""
     store = AgedStore()
     writer = Writer(store, seed)
-    keeping = RetentionSteps(
+    steps = RetentionSteps(
         store=store,
         keys=KEYS,
         rules=Retention(every_transaction=inf),
@@ -104,7 +104,7 @@ def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
         created_by="tests",
         level=1,
     )
-    keeping.step(store.now_ms)
+    steps.step(store.now_ms)
     seconds = effort(3 * HOUR, 24 * HOUR) // SECOND
     images, wanted = {}, set(random.Random(seed).sample(range(2, seconds), 5))
     for second in range(seconds):
@@ -113,7 +113,7 @@ def test_a_day_at_one_put_a_second(tmp_path, seed, scoreboard):
         if writer.txid in wanted:
             images[writer.txid] = bytes(writer.image)
         if second % 60 == 0:
-            while keeping.step(store.now_ms):
+            while steps.step(store.now_ms):
                 pass
     images[None] = bytes(writer.image)
     figures = [requests(tmp_path, store, txid, image) for txid, image in images.items()]

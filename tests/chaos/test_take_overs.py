@@ -328,11 +328,11 @@ class Cluster:
         """Merges and prunes as if hours had passed; returns the number of merges."""
         kept = Kept(self.store)
         kept.now_ms = time.time_ns() // 1_000_000
-        keeping = kept.keeping()
+        steps = kept.retention_steps()
         for _ in range(4):
             kept.now_ms += 3 * HOUR
-            keeping.begin(kept.now_ms)
-            kept.keep(keeping)
+            steps.begin(kept.now_ms)
+            kept.keep(steps)
         return len(kept.keys("merged/"))
 
     def survivor(self, hosts):

@@ -227,9 +227,9 @@ class DiskScenario:
             self.retry_until_done(partial(self._keep, now_ms() + minutes * MINUTE_MS))
 
     def _keep(self, at_ms):
-        keeping = self.mine._engine.keeper._keeping
-        keeping.begin(at_ms)
-        while keeping.step(at_ms):
+        steps = self.mine._engine.retention._steps
+        steps.begin(at_ms)
+        while steps.step(at_ms):
             pass
 
     def drill(self):

@@ -68,13 +68,13 @@ def random_rules(rng):
 def grown_archive(directory, steps, *, merging=True):
     """An archive after all steps, merged on the way unless ``merging`` is false."""
     archive = AgedArchive(directory, AgedStore(), page_size=512)
-    keeping = archive.keeping(rules=Retention(every_transaction=float("inf")))
-    keeping.step(archive.now_ms)
+    retention = archive.retention_steps(rules=Retention(every_transaction=float("inf")))
+    retention.step(archive.now_ms)
     for step, wait in steps:
         apply_step(archive, step)
         archive.wait(wait)
         if merging:
-            archive.keep(keeping)
+            archive.keep(retention)
     return archive
 
 

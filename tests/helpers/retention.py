@@ -113,7 +113,9 @@ class AgedArchive:
             )
         return found
 
-    def keeping(self, *, store=None, rules=None, cached=lambda *_: [], mailbox=None, **limits):
+    def retention_steps(
+        self, *, store=None, rules=None, cached=lambda *_: [], mailbox=None, **limits
+    ):
         """``limits`` are fields of RetentionLimits."""
         return RetentionSteps(
             store=store or self.store,
@@ -127,11 +129,11 @@ class AgedArchive:
             level=3,
         )
 
-    def keep(self, keeping):
+    def keep(self, steps):
         """Runs the worker until it has nothing left to do now."""
-        keeping.step(self.now_ms)
+        steps.step(self.now_ms)
         for _ in range(1000):
-            if not keeping.step(self.now_ms):
+            if not steps.step(self.now_ms):
                 return
         raise AssertionError("the worker never finishes")
 

@@ -221,7 +221,7 @@ class StoreScenario:
         self.cache, self.take_over = "cache-1", False
         self.call_sites, self.outcomes = [], Counter()
         self.fenced = None
-        self.keeping = None
+        self.steps = None
         self._restores = 0
 
     # ------------------------------------------------------------------ steps
@@ -292,7 +292,7 @@ class StoreScenario:
     def ask_past(self):
         """Merges the segments and prunes the merged ones, as if time had passed."""
         engine = self.started()._engine
-        self.keeping = retention_worker(
+        self.steps = retention_worker(
             self.config(),
             self.store,
             CachedSegments(engine.cache, engine.uploader.watermark),
@@ -302,11 +302,11 @@ class StoreScenario:
             RetentionLimits(),
             created_by="tests",
             pause=lambda _: None,
-        )._keeping
+        )._steps
         for minutes in (20, 40, 120):
             at_ms = time.time_ns() // 1_000_000 + minutes * MINUTE_MS
-            self.keeping.begin(at_ms)
-            while self.keeping.step(at_ms):
+            self.steps.begin(at_ms)
+            while self.steps.step(at_ms):
                 pass
 
     def do_adopt(self):
@@ -412,7 +412,7 @@ class StoreScenario:
         fault.mend(self)
 
     def _reported(self):
-        refused = self.keeping is not None and self.keeping.refused
+        refused = self.steps is not None and self.steps.refused
         return refused or (
             self.replicator is not None and self.replicator.status().last_error is not None
         )

@@ -1,4 +1,4 @@
-"""The keeper beside a real replicator, its cache and its log."""
+"""Retention beside a real replicator, its cache and its log."""
 
 from replicator.system.clock import now_ms
 from tests.helpers.replication import LONG, App, HookedStore, replicating, restored, wait_for
@@ -11,16 +11,16 @@ def keys(store, folder):
     return [info.key for info in store.inner.list(folder)]
 
 
-def work(keeping, at_ms):
-    keeping.begin(at_ms)
-    while keeping.step(at_ms):
+def work(steps, at_ms):
+    steps.begin(at_ms)
+    while steps.step(at_ms):
         pass
 
 
-def keeping_of(replicator):
+def steps_of(replicator):
     """What the thread drives, without the thread."""
-    replicator._engine.keeper.stop()
-    return replicator._engine.keeper._keeping
+    replicator._engine.retention.stop()
+    return replicator._engine.retention._steps
 
 
 def commits(app, replicator, count):
@@ -38,11 +38,11 @@ def test_merges_come_out_of_the_cache(tmp_path, path):
             replicator.flush(LONG)
             store.calls.clear()
             commits(app, replicator, 9)
-            keeping = keeping_of(replicator)
-            work(keeping, now_ms() + HOUR)
+            steps = steps_of(replicator)
+            work(steps, now_ms() + HOUR)
             assert store.keys("get") == []
             assert len(keys(store, MERGES)) in (1, 2)  # five minutes may end meanwhile
-            work(keeping, now_ms() + 2 * HOUR)
+            work(steps, now_ms() + 2 * HOUR)
             assert len(keys(store, SEGMENTS)) in (2, 3)
             status = replicator.status()
             assert status.retention_error is None
@@ -62,7 +62,7 @@ def test_nothing_is_merged_or_pruned_unless_wanted(path):
     store = HookedStore()
     with App(path), replicating(path, store, keep=False) as replicator:
         replicator.flush(LONG)
-        assert replicator._engine.keeper is None
+        assert replicator._engine.retention is None
         assert replicator.status().retention_error is None
 
 
@@ -86,7 +86,7 @@ def test_segments_that_left_the_cache_are_fetched(tmp_path, path):
         replicator.flush(LONG)
         commits(app, replicator, 5)
         replicator._engine.cache.trim(0)
-        work(keeping_of(replicator), now_ms() + HOUR)
+        work(steps_of(replicator), now_ms() + HOUR)
         assert keys(store, MERGES)
         assert len(store.keys("get")) >= 4
         assert restored(store, tmp_path)[1] == app.image()

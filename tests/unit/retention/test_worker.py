@@ -1,4 +1,4 @@
-"""The keeper, step by step in made-up time: what it asks for, and when it lets the store be."""
+"""Retention step by step in made-up time: its requests, and when it makes none."""
 
 import hashlib
 from math import inf
@@ -29,14 +29,14 @@ def spied(aged):
     return HookedStore(aged.store)
 
 
-def busy(past, keeping, count, every=SECOND, step=MINUTE):
-    """``count`` commits, the keeper looking once in a while."""
+def busy(past, steps, count, every=SECOND, step=MINUTE):
+    """``count`` commits, and a step of retention once in a while."""
     looked = past.now_ms
     for _ in range(count):
         past.insert(1)
         past.wait(every)
         if past.now_ms - looked >= step:
-            past.keep(keeping)
+            past.keep(steps)
             looked = past.now_ms
 
 
@@ -46,40 +46,40 @@ def kinds(past, folder):
 
 def test_five_minutes_become_one_object_and_an_hour_another(aged):
     """All transactions stay restorable; of the segments only the newest ones are left."""
-    keeping = aged.keeping(rules=FOREVER)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 130, every=MINUTE // 2)
+    steps = aged.retention_steps(rules=FOREVER)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 130, every=MINUTE // 2)
     aged.wait(HOUR)
-    aged.keep(keeping)
+    aged.keep(steps)
     aged.wait(HOUR)
-    aged.keep(keeping)
+    aged.keep(steps)
     assert restorable(aged.store, aged.txid) == set(range(1, aged.txid + 1))
     assert set(kinds(aged, "merged/1/")) == {Kind.MERGE}
     assert set(kinds(aged, "merged/2/")) == {Kind.MERGE_NEWEST}
     assert 13 <= len(aged.keys("merged/1/")) <= 15
     assert 2 <= len(aged.keys("merged/2/")) <= 3
     assert len(aged.keys("wal/")) == 2  # the marker and the newest
-    assert keeping.metrics.get("merges") == len(aged.keys("merged/"))
-    assert keeping.metrics.get("pruned_objects") > 100
+    assert steps.metrics.get("merges") == len(aged.keys("merged/"))
+    assert steps.metrics.get("pruned_objects") > 100
 
 
 def test_nothing_is_asked_while_nothing_happens(aged, spied):
     """Not at the start, not in an idle month after the last merge."""
     aged.insert(3)
-    keeping = aged.keeping(store=spied, rules=FOREVER)
+    steps = aged.retention_steps(store=spied, rules=FOREVER)
     for _ in range(100):
-        aged.keep(keeping)
+        aged.keep(steps)
         aged.wait(HOUR)
     assert spied.calls == []
-    busy(aged, keeping, 20)
+    busy(aged, steps, 20)
     for _ in range(5):
         aged.wait(HOUR)
-        aged.keep(keeping)
+        aged.keep(steps)
     assert spied.keys("put")
     spied.calls.clear()
     for _ in range(720):
         aged.wait(HOUR)
-        aged.keep(keeping)
+        aged.keep(steps)
     assert spied.calls == []
 
 
@@ -95,11 +95,11 @@ def test_what_is_in_the_cache_is_not_fetched(aged, spied):
             )
         return [source for source in kept.values() if first <= source.first <= last]
 
-    keeping = aged.keeping(store=spied, rules=FOREVER, cached=cached)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 40, every=20 * SECOND)
+    steps = aged.retention_steps(store=spied, rules=FOREVER, cached=cached)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 40, every=20 * SECOND)
     aged.wait(2 * HOUR)
-    aged.keep(keeping)
+    aged.keep(steps)
     assert spied.keys("get") == []
     assert len(spied.keys("put")) == len(aged.keys("merged/"))
 
@@ -112,35 +112,35 @@ def test_a_bucket_that_forbids_deletions_is_asked_once_in_hours(aged, spied):
             raise AccessDenied(f"DELETE {key} is forbidden")
 
     spied.before = before
-    keeping = aged.keeping(store=spied, rules=FOREVER)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 60, every=10 * SECOND)
+    steps = aged.retention_steps(store=spied, rules=FOREVER)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 60, every=10 * SECOND)
     for _ in range(20):
         aged.wait(10 * MINUTE)
-        aged.keep(keeping)
+        aged.keep(steps)
     assert len(spied.keys("delete")) == 1
-    assert "forbids deletions" in keeping.refused
+    assert "forbids deletions" in steps.refused
     assert aged.keys("merged/1/")
     spied.come_back()
     aged.wait(7 * HOUR)
-    aged.keep(keeping)
-    assert keeping.refused == ""
+    aged.keep(steps)
+    assert steps.refused == ""
     assert len(aged.keys("wal/")) == 2
 
 
 def test_a_merge_that_vanished_stands_in_for_nothing(aged, spied):
     """Somebody deleted it: its sources stay, and it is made again."""
-    keeping = aged.keeping(store=spied, rules=FOREVER)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 50, every=10 * SECOND)
+    steps = aged.retention_steps(store=spied, rules=FOREVER)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 50, every=10 * SECOND)
     merges = aged.keys("merged/1/")
     assert merges
     for key in merges:
         aged.store.delete(key)
     aged.wait(HOUR)
-    aged.keep(keeping)
+    aged.keep(steps)
     aged.wait(MINUTE)
-    aged.keep(keeping)
+    aged.keep(steps)
     assert restorable(aged.store, aged.txid) == set(range(1, aged.txid + 1))
 
 
@@ -153,9 +153,9 @@ def test_a_foreign_object_at_the_key_of_a_merge(aged):
     foreign = aged.store.get(aged.keys("wal/")[1])
     aged.store.put(key, foreign, metadata=aged.store.head(aged.keys("wal/")[1]).metadata)
     aged.store.delete(key)
-    keeping = aged.keeping(rules=FOREVER)
+    steps = aged.retention_steps(rules=FOREVER)
     store = HookedStore(aged.store)
-    keeping.store = store
+    steps.store = store
 
     def before(method, put):
         if method == "put" and put == key:
@@ -163,11 +163,11 @@ def test_a_foreign_object_at_the_key_of_a_merge(aged):
 
     store.before = before
     aged.wait(HOUR)
-    keeping.begin(aged.now_ms)
-    aged.keep(keeping)
+    steps.begin(aged.now_ms)
+    aged.keep(steps)
     aged.wait(HOUR)
-    keeping.begin(aged.now_ms)
-    aged.keep(keeping)
+    steps.begin(aged.now_ms)
+    aged.keep(steps)
     assert len(aged.keys("wal/")) == 4
 
 
@@ -181,10 +181,10 @@ def test_damage_is_told_and_not_merged(aged):
     body, info = bytearray(aged.store.get(key)), aged.store.head(key)
     body[len(body) // 2] ^= 4
     aged.store.put(key, bytes(body), metadata=info.metadata, if_absent=False)
-    keeping = aged.keeping(rules=FOREVER, mailbox=mailbox)
+    steps = aged.retention_steps(rules=FOREVER, mailbox=mailbox)
     aged.wait(HOUR)
-    keeping.begin(aged.now_ms)
-    aged.keep(keeping)
+    steps.begin(aged.now_ms)
+    aged.keep(steps)
     assert key in str(mailbox.of(Cause.SOURCE_DAMAGED)[0])
     assert aged.keys("merged/") == []
     assert len(aged.keys("wal/")) == 6
@@ -192,18 +192,20 @@ def test_damage_is_told_and_not_merged(aged):
 
 def test_a_clock_that_jumped_ahead_deletes_nothing(aged):
     """A year in the future, by its own account alone; the store knows better."""
-    keeping = aged.keeping(rules=Retention(every_transaction=1, hourly=0, daily=0, snapshots=1))
-    keeping.step(aged.now_ms)
+    steps = aged.retention_steps(
+        rules=Retention(every_transaction=1, hourly=0, daily=0, snapshots=1)
+    )
+    steps.step(aged.now_ms)
     for _ in range(3):
         aged.insert(1)
         aged.snapshot()
         aged.wait(10 * MINUTE)
     rules = Retention(every_transaction=30 * DAY / 1000, hourly=0, daily=0, snapshots=1)
-    keeping.rules = rules
+    steps.rules = rules
     before = aged.keys("snapshots/")
-    keeping.begin(aged.now_ms)
+    steps.begin(aged.now_ms)
     for _ in range(50):
-        keeping.step(aged.now_ms + 365 * DAY)
+        steps.step(aged.now_ms + 365 * DAY)
     assert aged.keys("snapshots/") == before
 
 
@@ -212,20 +214,20 @@ class TestThread:
 
     def test_failures_make_it_wait_and_are_told(self, aged, spied, scheduler):
         """It tries again later, and forgets the failure when it succeeds."""
-        keeping = aged.keeping(store=spied, rules=FOREVER, retries=QUICK, tick=0.001)
+        steps = aged.retention_steps(store=spied, rules=FOREVER, retries=QUICK, tick=0.001)
         for _ in range(3):
             aged.insert(1)
-        keeping.begin(aged.now_ms)
+        steps.begin(aged.now_ms)
         aged.wait(HOUR)
         spied.go_away()
-        keeper = RetentionWorker(keeping, lambda: aged.now_ms, scheduler)
-        keeper.start()
-        wait_for(lambda: keeper.health.error is not None)
-        assert isinstance(keeper.health.error, StoreUnavailable)
+        worker = RetentionWorker(steps, lambda: aged.now_ms, scheduler)
+        worker.start()
+        wait_for(lambda: worker.health.error is not None)
+        assert isinstance(worker.health.error, StoreUnavailable)
         spied.come_back()
-        wait_for(lambda: keeper.health.error is None)
+        wait_for(lambda: worker.health.error is None)
         wait_for(lambda: aged.keys("merged/1/"))
-        keeper.stop()
+        worker.stop()
 
     def test_a_defect_never_ends_it(self, aged, scheduler):
         """Whatever goes wrong is said; the replicator is not harmed."""
@@ -239,19 +241,19 @@ class TestThread:
                 calls.append(now_ms)
                 raise ZeroDivisionError("a defect")
 
-        keeper = RetentionWorker(Broken(), lambda: 0, scheduler)
-        keeper.start()
+        worker = RetentionWorker(Broken(), lambda: 0, scheduler)
+        worker.start()
         wait_for(lambda: len(calls) > 2)
-        assert "a defect" in str(keeper.health.error)
-        keeper.stop()
-        keeper.stop()
+        assert "a defect" in str(worker.health.error)
+        worker.stop()
+        worker.stop()
 
 
 def test_digests_of_merges_are_those_of_their_bytes(aged):
     """What proves a merge by a HEAD is true."""
-    keeping = aged.keeping(rules=FOREVER)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 40, every=10 * SECOND)
+    steps = aged.retention_steps(rules=FOREVER)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 40, every=10 * SECOND)
     for key in aged.keys("merged/"):
         facts = parse_metadata(aged.store.head(key).metadata)
         assert facts.sha256 == hashlib.sha256(aged.store.get(key)).hexdigest()
@@ -260,31 +262,31 @@ def test_digests_of_merges_are_those_of_their_bytes(aged):
 def test_the_past_is_thinned_while_nothing_is_appended(aged, spied):
     """When its time has come; a pin that was set meanwhile is seen before anything goes."""
     rules = Retention(every_transaction=DAY / 1000, hourly=0, daily=0, snapshots=1)
-    keeping = aged.keeping(store=spied, rules=rules)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 8, every=2 * HOUR, step=HOUR)
+    steps = aged.retention_steps(store=spied, rules=rules)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 8, every=2 * HOUR, step=HOUR)
     aged.snapshot()
     aged.insert(1)
     aged.wait(HOUR)
-    aged.keep(keeping)
+    aged.keep(steps)
     pin(aged.store, KEYS, PinnedPoint(3))
     for _ in range(50):
         aged.wait(HOUR)
-        aged.keep(keeping)
+        aged.keep(steps)
     left = restorable(aged.store, aged.txid)
     assert 3 in left
     assert not left & {4, 5, 6}
     assert {aged.txid, aged.txid - 1} <= left
-    assert keeping.metrics.get("pruned_bytes") > 0
+    assert steps.metrics.get("pruned_bytes") > 0
 
 
 def test_a_merge_that_would_fetch_too_much_is_not_made(aged, spied):
     """What is not in the cache any more costs downloads; segments stay what they are."""
-    keeping = aged.keeping(store=spied, rules=FOREVER, fetch_bytes=100)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 50, every=10 * SECOND)
+    steps = aged.retention_steps(store=spied, rules=FOREVER, fetch_bytes=100)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 50, every=10 * SECOND)
     aged.wait(2 * HOUR)
-    aged.keep(keeping)
+    aged.keep(steps)
     assert spied.keys("get") == []
     assert aged.keys("merged/") == []
 
@@ -300,23 +302,23 @@ def test_what_cannot_be_merged_is_known_from_then_on(aged):
     aged.insert(1)
     aged.insert(1)
     aged.wait(2 * HOUR)
-    keeping = aged.keeping(rules=FOREVER)
-    keeping.segments.appended = lambda since: []
-    keeping.begin(aged.now_ms)
-    aged.keep(keeping)
+    steps = aged.retention_steps(rules=FOREVER)
+    steps.segments.appended = lambda since: []
+    steps.begin(aged.now_ms)
+    aged.keep(steps)
     assert aged.keys("merged/1/") == [KEYS.merged(1, 2, 3), KEYS.merged(1, 6, 8)]
     assert aged.keys("merged/2/") == [KEYS.merged(2, 2, 8)]
 
 
 def test_half_a_cache_is_no_source(aged, spied):
     """Where it lacks a segment of a merge, the merge itself is fetched."""
-    keeping = aged.keeping(store=spied, rules=FOREVER)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 12, every=MINUTE)
+    steps = aged.retention_steps(store=spied, rules=FOREVER)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 12, every=MINUTE)
     last = aged.appended(0)[-1]
-    keeping.segments.cached = lambda *_: [MergeSource("gone", 3, 3, lambda: b"")]
+    steps.segments.cached = lambda *_: [MergeSource("gone", 3, 3, lambda: b"")]
     aged.wait(2 * HOUR)
-    aged.keep(keeping)
+    aged.keep(steps)
     assert aged.keys("merged/2/")
     assert spied.keys("get")
     assert restorable(aged.store, aged.txid) >= {last.last}
@@ -324,25 +326,25 @@ def test_half_a_cache_is_no_source(aged, spied):
 
 def test_a_log_that_somebody_else_went_on_with_is_listed_again(aged):
     """What was appended does not follow what was known."""
-    keeping = aged.keeping(rules=FOREVER)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 50, every=10 * SECOND)
-    known = keeping.segments.appended
-    keeping.segments.appended = lambda since: [i for i in known(since) if i.first > aged.txid - 1]
+    steps = aged.retention_steps(rules=FOREVER)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 50, every=10 * SECOND)
+    known = steps.segments.appended
+    steps.segments.appended = lambda since: [i for i in known(since) if i.first > aged.txid - 1]
     aged.insert(1)
     aged.insert(1)
     for _ in range(3):
         aged.wait(HOUR)
-        aged.keep(keeping)
+        aged.keep(steps)
     assert restorable(aged.store, aged.txid) == set(range(1, aged.txid + 1))
     assert len(aged.keys("wal/")) < 10
 
 
 def test_sources_stay_when_their_merge_vanished(aged, spied):
     """Proved missing at the moment of the deletion: everything is listed again."""
-    keeping = aged.keeping(store=spied, rules=FOREVER)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 50, every=10 * SECOND)
+    steps = aged.retention_steps(store=spied, rules=FOREVER)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 50, every=10 * SECOND)
     segments, merges = aged.keys("wal/"), aged.keys("merged/1/")
     assert merges
 
@@ -354,18 +356,18 @@ def test_sources_stay_when_their_merge_vanished(aged, spied):
     spied.before = before
     aged.wait(6 * MINUTE)
     for _ in range(3):
-        keeping.step(aged.now_ms)
+        steps.step(aged.now_ms)
     assert aged.keys("wal/") == segments
 
 
 def test_a_bucket_that_keeps_versions_is_told_of_once(aged, spied, monkeypatch, caplog):
     """Deletions go on; they only cost no less than before."""
     monkeypatch.setattr(HookedStore, "keeps_versions", True)
-    keeping = aged.keeping(store=spied, rules=FOREVER)
-    keeping.step(aged.now_ms)
-    busy(aged, keeping, 120, every=10 * SECOND)
+    steps = aged.retention_steps(store=spied, rules=FOREVER)
+    steps.step(aged.now_ms)
+    busy(aged, steps, 120, every=10 * SECOND)
     for _ in range(5):
         aged.wait(HOUR)
-        aged.keep(keeping)
+        aged.keep(steps)
     assert len(aged.keys("wal/")) == 2
     assert caplog.text.count("keeps old versions") == 1
