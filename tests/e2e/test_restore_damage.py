@@ -233,7 +233,7 @@ def test_a_wrong_state_is_not_published(tiny_bucket, tmp_path):
     output = tmp_path / "out.db"
     found = outcome(tiny_bucket, output)
     assert isinstance(found, DamageError)
-    assert "do not give the database the log describes" in str(found)
+    assert "do not give the database that the archive describes" in str(found)
     assert not output.exists()
 
 

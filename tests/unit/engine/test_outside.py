@@ -139,8 +139,7 @@ def test_a_log_removed_while_in_use_is_noticed(tmp_path, path, store, caplog):
     with App(path) as app, replicating(path, store) as replicator:
         app.insert(20)
         before = replicator.flush(LONG)
-        os.replace(wal_path(path), tmp_path / "moved")
-        os.link(tmp_path / "moved", wal_path(path))  # the same inode: no alarm
+        os.link(wal_path(path), tmp_path / "moved")  # the path keeps its inode: no alarm
         assert replicator.flush(LONG) == before
         assert "removed while" not in caplog.text
         wal_path(path).unlink()
