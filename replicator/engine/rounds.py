@@ -1,8 +1,7 @@
 """Captures in rounds: one segment into the cache, then a step towards a WAL that may reset.
 
 Owns: the decision that a segment is due, and the measures against writers that outrun the
-capture. Refuses: to
-watch files; its caller looks first.
+capture. Refuses: to watch files; its caller looks first.
 """
 
 from __future__ import annotations
