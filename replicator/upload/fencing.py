@@ -131,7 +131,6 @@ def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
     copy = own_writer and _writer(store, info) == own_writer
     who = "another writer, with a copy of this cache," if copy else "another writer"
     since = f"{datetime.fromtimestamp(info.modified_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    holder = author(store, info)
     return Fenced(
         f"{who} owns the archive at {store.url}: txid {txid} was written by {holder} at {since}",
         holder=holder,
