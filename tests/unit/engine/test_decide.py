@@ -89,7 +89,7 @@ def against(facts, *, overtaken, record=None):
 )
 def test_against_the_log_only_equality_continues(head, page_size, state, equal, overtaken):
     """The database must equal the log's head in page size, pages and checksum. If it does not,
-    it is refused where somebody else appended, and starts over where nothing was known."""
+    it is refused where another writer appended, and starts over where nothing was known."""
     decision = against(RemoteFacts(head, page_size, state), overtaken=overtaken)
     different = Way.REFUSE if overtaken else Way.NEW_GENERATION
     assert decision.way is (Way.CONTINUE if equal else different)
@@ -105,7 +105,7 @@ def test_without_any_log_there_is_nobody_to_respect(overtaken):
 
 @pytest.mark.parametrize("record", [None, LocalFacts(**NORMAL)])
 def test_the_log_in_the_bucket_counts_for_more_than_the_record(record):
-    """A record that would continue does not, once somebody else appended."""
+    """A record that would continue does not, once another writer appended."""
     state = DatabaseState(1, 1)
     facts = RemoteFacts(HEAD, 4096, state)
     assert against(facts, overtaken=True, record=record).way is Way.REFUSE

@@ -16,7 +16,7 @@ A, B = "generation-a", "generation-b"
 
 
 def wal(first, size=10):
-    """A segment that nobody asked: its name holds its first txid only."""
+    """A segment that was not asked: its name holds its first txid only."""
     return wal_object(first, OPEN_END, key=f"wal/{first}", size=size)
 
 

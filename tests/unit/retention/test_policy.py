@@ -356,7 +356,7 @@ def test_a_snapshot_that_contradicts_the_log_begins_no_way():
 
 
 def test_a_merge_that_the_log_ends_with_stays():
-    """Somebody deleted the newest segment: without the merge the newest snapshot would seem to lie
+    """A user deleted the newest segment: without the merge the newest snapshot would seem to lie
     beyond the end of the log, and no restore would begin with it."""
     decision = verdicts(
         snap(1, 9 * DAY), log(1, 1, 9 * DAY), log(2, 5, 8 * DAY, level=2), snap(5, 8 * DAY)

@@ -129,7 +129,7 @@ def test_a_bucket_that_forbids_deletions_is_asked_once_in_hours(aged, spied):
 
 
 def test_a_merge_that_vanished_stands_in_for_nothing(aged, spied):
-    """Somebody deleted it: its sources stay, and it is made again."""
+    """A user deleted it: its sources stay, and it is made again."""
     steps = aged.retention_steps(store=spied, rules=FOREVER)
     steps.step(aged.now_ms)
     busy(aged, steps, 50, every=10 * SECOND)
