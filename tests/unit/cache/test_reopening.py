@@ -60,7 +60,7 @@ def test_an_older_copy_in_the_ledgers_place_is_not_believed(cache, tmp_path):
 
 @pytest.mark.parametrize("name", ["state.db", "state.db-wal"])
 def test_a_ledger_without_name_or_log_takes_no_writes(cache, name):
-    """Rows written into a removed file belong to no database; of the WAL they would be the newest."""
+    """Rows written into a removed file are lost; in the WAL they would be the newest."""
     add(cache, 1)
     (cache.directory / name).unlink()
     with pytest.raises(LedgerDamaged, match="removed or replaced"):
