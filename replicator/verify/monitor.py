@@ -2,47 +2,33 @@
 restorable.
 
 One task, which rests unless a drill is due or damage is suspected. A drill is a restore to a
-scratch directory, read slowly; an idle database whose newest transaction is proved needs none. If
-the newest transaction cannot be restored, the monitor requests a snapshot, and if that does not
-help, a new generation; it trusts neither before it has read every byte back.
+scratch directory, read slowly; an idle database whose newest transaction is proved needs none.
 
-Owns: that task, the newest proof, and its own health. Refuses: to touch the database or the
-archive's head; it sends requests to the mailbox of the thread that may.
+Owns: that task, and the newest proof. Refuses: to repair; ``repair.py`` does, on suspicion or after
+a failed drill.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 import threading
 import time
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.archive.keys import Keys
 from replicator.archive.records import (
     PROVEN,
-    REPAIRED,
     ProofRecord,
-    add_record,
     latest,
     list_records,
     unresolved_failure,
 )
-from replicator.errors import (
-    Cancelled,
-    DamageError,
-    GapError,
-    NoBackup,
-    NotDurable,
-    ObjectMissing,
-    ReplicatorError,
-)
+from replicator.errors import Cancelled, ReplicatorError
 from replicator.metrics import Metrics
-from replicator.model import Cause, Health, Incident, Repair
+from replicator.model import Health, Repair
 from replicator.store.bandwidth import ThrottledStore
 from replicator.store.base import Store
 from replicator.store.retry import (
@@ -54,14 +40,11 @@ from replicator.store.retry import (
 )
 from replicator.system import clock
 from replicator.system.files import Files
-from replicator.system.mailbox import Mailbox, Request, Wanted
+from replicator.system.mailbox import Mailbox
 from replicator.system.scheduler import Scheduler, Task
 from replicator.upload.watermark import Watermark
 from replicator.verify.drill import drill
-from replicator.verify.latest import verify_latest
-
-POLL = 0.2  # seconds between two checks whether a wait was cancelled
-UNRESTORABLE = (DamageError, GapError, NoBackup)
+from replicator.verify.repair import UNRESTORABLE, Repairs
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +79,6 @@ class Monitor:
         its task."""
         self._keys = keys
         self._watermark = watermark
-        self._mailbox = mailbox
         self._metrics = metrics
         self._rule = rule
         self._scratch = scratch
@@ -104,16 +86,20 @@ class Monitor:
         self._stopping = threading.Event()
         self._store = self._patient(ThrottledStore(store, 0, self._stopping))
         self._slow = self._patient(ThrottledStore(store, rule.bandwidth, self._stopping))
+        self._repairs = Repairs(self._store, keys, watermark, mailbox, metrics, self._stopping)
         self._lock = threading.Lock()
         self._asked: list[Future[Repair]] = []
         self._suspicion = ""  # the reason to verify the newest transaction, "" for none
         self._not_before = 0.0  # monotonic: no drill until then
         self._records_read = False
-        self._newest = 0  # the transaction that was proved last without a drill
         self._scheduler = scheduler
         self._task: Task | None = None
         self.proven: ProofRecord | None = None
-        self.health = Health("restorable")  # or unrestorable
+
+    @property
+    def health(self) -> Health:
+        """Whether the newest transaction can be restored."""
+        return self._repairs.health
 
     def _patient(self, store: Store) -> Store:
         def sleep(seconds: float) -> None:
@@ -239,7 +225,7 @@ class Monitor:
             self._metrics.add("failed_drills")
             self._not_before = time.monotonic() + self._rule.interval
             raise
-        self._restorable(None)
+        self._repairs.found(None)
         self._prove(ProofRecord(report.recorded or "", report.at_ms, PROVEN, report.restore.txid))
         log.info(
             "proven: transaction %d can be restored, %.1f s", report.restore.txid, report.seconds
@@ -248,76 +234,19 @@ class Monitor:
     # ------------------------------------------------------------------------------ repair
 
     def _repair(self, reason: str) -> None:
-        """Verify the newest transaction, after the smallest repair that suffices."""
-        log.info("verifying the newest transaction: %s", reason)
-        done, error = "none", self._newest_error()
-        for action, wanted in (
-            ("snapshot", Wanted.WHOLE_SNAPSHOT),
-            ("generation", Wanted.GENERATION),
-        ):
-            if error is None:
-                break
-            log.warning(
-                "the newest transaction cannot be restored: %s; making a new %s", error, action
-            )
-            self._wait_durable(self._answer(self._mailbox.ask(wanted, reason)))
-            done, error = action, self._newest_error()
-        self._settle(reason, done, error)
-
-    def _answer(self, request: Request) -> int:
-        """The txid of the snapshot, which is in the store then, or of the generation."""
-        while not self._stopping.is_set():
-            with contextlib.suppress(FutureTimeout):
-                return request.result(POLL)
-        raise Cancelled("the replicator stops")
-
-    def _wait_durable(self, txid: int) -> None:
-        while not self._stopping.is_set():
-            with contextlib.suppress(NotDurable):
-                self._watermark.wait(txid, POLL)
-                return
-        raise Cancelled("the replicator stops")
-
-    def _newest_error(self) -> ReplicatorError | None:
-        """The error that prevents a restore of the newest transaction; None: it was proved."""
-        try:
-            self._newest = verify_latest(
-                self._store, self._keys.prefix, at_least=self._watermark.txid
-            )
-        except (*UNRESTORABLE, ObjectMissing) as error:
-            self._restorable(error)
-            return error
-        self._restorable(None)
-        return None
-
-    def _restorable(self, error: ReplicatorError | None) -> None:
-        state = "restorable" if error is None else "unrestorable"
-        self.health = self.health.after(state, error, at_ms=clock.now_ms())
-        if error is not None:
-            self._mailbox.report(Incident(Cause.UNRESTORABLE, error=error))
-
-    def _settle(self, reason: str, action: str, error: ReplicatorError | None) -> None:
+        action, error = self._repairs.repair(reason)
         self._suspicion = "" if error is None else reason
         if error is not None:
             raise error
-        if action != "none":
-            self._metrics.add("repairs")
-        log.info("the newest transaction can be restored; repair: %s", action)
-        made = add_record(
-            self._store,
-            self._keys,
-            REPAIRED,
-            self._newest,
-            clock.now_ms(),
-            {"reason": reason, "action": action},
-        )
-        with self._lock:
-            asked, self._asked = self._asked, []
-        for request in asked:
-            request.set_result(Repair(self._newest, action, reason, made.at_ms))
+        repair = self._repairs.record(reason, action)
+        for request in self._requests():
+            request.set_result(repair)
 
     def _refuse(self, error: ReplicatorError) -> None:
+        for request in self._requests():
+            request.set_exception(error)
+
+    def _requests(self) -> list[Future[Repair]]:
         with self._lock:
             asked, self._asked = self._asked, []
-        for request in asked:
-            request.set_exception(error)
+        return asked
