@@ -158,7 +158,7 @@ class Monitor:
     def _round(self) -> None:
         """All work that is due."""
         self._learn()
-        if self._suspicion and self._watermark.txid:
+        while self._suspicion and self._watermark.txid:
             self._repair(self._suspicion)
         if self._drill_due():
             self._drill()
@@ -234,19 +234,22 @@ class Monitor:
     # ------------------------------------------------------------------------------ repair
 
     def _repair(self, reason: str) -> None:
-        action, error = self._repairs.repair(reason)
-        self._suspicion = "" if error is None else reason
-        if error is not None:
-            raise error
-        repair = self._repairs.record(reason, action)
-        for request in self._requests():
+        """Requests that come during the repair wait for the next one, because this one's proof may
+        be older than their suspicion."""
+        with self._lock:
+            asked, self._asked, self._suspicion = self._asked, [], ""
+        try:
+            repair = self._repairs.repair(reason)
+        except BaseException:
+            with self._lock:
+                self._asked[:0] = asked
+                self._suspicion = self._suspicion or reason
+            raise
+        for request in asked:
             request.set_result(repair)
 
     def _refuse(self, error: ReplicatorError) -> None:
-        for request in self._requests():
-            request.set_exception(error)
-
-    def _requests(self) -> list[Future[Repair]]:
         with self._lock:
             asked, self._asked = self._asked, []
-        return asked
+        for request in asked:
+            request.set_exception(error)

@@ -60,9 +60,9 @@ class Repairs:
         self._newest = 0  # the transaction that was proved last without a drill
         self.health = Health("restorable")  # or unrestorable
 
-    def repair(self, reason: str) -> tuple[str, ReplicatorError | None]:
-        """Verifies the newest transaction, after the smallest repair that suffices. Returns that
-        repair, and the error that remains after the largest one."""
+    def repair(self, reason: str) -> Repair:
+        """Verifies the newest transaction, after the smallest repair that suffices, and records
+        that in the archive. Raises the error that remains after the largest repair."""
         log.info("verifying the newest transaction: %s", reason)
         done, error = "none", self._newest_error()
         for action, wanted in (
@@ -76,10 +76,11 @@ class Repairs:
             )
             self._wait_durable(self._answer(self._mailbox.ask(wanted, reason)))
             done, error = action, self._newest_error()
-        return done, error
+        if error is not None:
+            raise error
+        return self._record(reason, done)
 
-    def record(self, reason: str, action: str) -> Repair:
-        """Records a successful repair in the archive."""
+    def _record(self, reason: str, action: str) -> Repair:
         if action != "none":
             self._metrics.add("repairs")
         log.info("the newest transaction can be restored; repair: %s", action)

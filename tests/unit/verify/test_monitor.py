@@ -262,6 +262,21 @@ def test_an_object_that_vanishes_for_good_is_trouble_too(bucket, tmp_path):
         assert rig.monitor.suspect("x").result(LONG).action == "generation"
 
 
+def test_a_suspicion_during_a_repair_gets_a_proof_of_its_own(bucket, tmp_path):
+    """What the repair read may be older than the damage that is suspected now."""
+    with Rig(bucket, tmp_path) as rig:
+        later = []
+
+        def before(method, key):
+            if method == "put" and "proofs/" in key and not later:
+                later.append(rig.monitor.suspect("the second"))
+
+        rig.store.before = before
+        assert rig.monitor.suspect("the first").result(LONG).reason == "the first"
+        assert later[0].result(LONG).reason == "the second"
+    assert len(rig.store.keys("put")) == 2
+
+
 def test_a_store_that_is_away_only_delays(bucket, tmp_path):
     """The notes are read, and the repair made, once it is back."""
     rig = Rig(bucket, tmp_path, retries=RetryPolicy(deadline=0.0))
