@@ -93,15 +93,18 @@ def _remove_unclaimed(
 def _check_waiting(
     ledger: Ledger, segments: SegmentFiles, waiting: Sequence[SegmentRecord], repairs: list[str]
 ) -> None:
-    """Drops the waiting segments from the first damaged one on: the log must have no hole."""
+    """Drops the waiting segments from the first damaged one on: the log must have no hole. A
+    damaged one that was offered to the store stays, because the store may hold it: its next
+    attempt reports the damage, and then the store is asked before its txid is used again."""
     for number, record in enumerate(waiting):
         if reason := _damage(segments, record):
-            drop(ledger, segments, waiting[number:])
-            _report(
-                repairs,
-                f"{reason}; transactions {record.first_txid} to "
-                f"{waiting[-1].last_txid} must be caught up",
-            )
+            gone = waiting[number + 1 :] if record.delivery.attempts else waiting[number:]
+            if gone:
+                drop(ledger, segments, gone)
+                reason += (
+                    f"; transactions {gone[0].first_txid} to {gone[-1].last_txid} must be caught up"
+                )
+            _report(repairs, reason)
             break
     _reset_attempts(ledger)
 

@@ -70,6 +70,17 @@ def test_waiting_segments_from_the_first_damaged_one_on_are_dropped(cache, harm)
         assert txids(cache.records()) == [1, 2]
 
 
+def test_a_damaged_segment_that_was_offered_to_the_store_stays(cache):
+    """The store may hold it, so its txid must not be used again before the store was asked."""
+    for txid in range(1, 5):
+        add(cache, txid)
+    cache.uploading(2)
+    (cache.directory / "segments" / cache.records()[1].file_name).write_bytes(b"damaged")
+    with reopened(cache) as cache:
+        assert txids(cache.records()) == [1, 2]
+        assert "transactions 3 to 4 must be caught up" in cache.recovered[0]
+
+
 def test_a_segment_that_cannot_be_read_at_the_start_is_reported_with_the_reason(cache_directory):
     """A bad block must not prevent the start; the lost transactions are caught up."""
     with Cache.open(cache_directory) as cache:
