@@ -193,6 +193,11 @@ class Cache:
         with self._lock:
             return self._ledger.waiting()
 
+    def delivered(self) -> tuple[SegmentRecord | None, list[SegmentRecord]]:
+        """:meth:`durable` and :meth:`pending` of one moment: no segment is missing from both."""
+        with self._lock:
+            return self._ledger.durable(), self._ledger.waiting()
+
     def waits(self, record: SegmentRecord) -> bool:
         """True if exactly this segment is still to be acknowledged."""
         with self._lock:

@@ -30,7 +30,7 @@ from replicator.snapshot.published import newest_stored
 from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.system import clock
 from replicator.system.restore_marker import remove_restore_marker, restored_txid
-from replicator.upload.fencing import archive_head
+from replicator.upload.fencing import archive_head, is_same
 from replicator.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -82,11 +82,14 @@ class Resume:
         return self._with_record(database, record, cancelled)
 
     def _drop_damaged(self, first_txid: int) -> None:
-        """Forget the waiting segments from ``first_txid`` on. The first may be in the store
-        already, if only the answer to an attempt was lost; then it is durable."""
+        """Forgets the waiting segments from the damaged one on. It may be in the store already, if
+        only the answer to an attempt was lost; then it is durable. An intact one was captured
+        again after an earlier report of the same damage."""
         cache = self._context.cache
         record = next((r for r in cache.pending() if r.first_txid >= first_txid), None)
-        if record is not None and record.delivery.attempts and self._is_stored(record):
+        if record is None or cache.intact(record):
+            return
+        if record.delivery.attempts and self._is_stored(record):
             cache.uploading(record.first_txid)
             cache.uploaded(record.first_txid, clock.now_ms())
             self._uploader.reload()
@@ -95,10 +98,9 @@ class Resume:
 
     def _is_stored(self, record: SegmentRecord) -> bool:
         try:
-            metadata = self._context.store.head(record.key).metadata
+            return is_same(self._context.store, record)
         except ObjectMissing:
             return False
-        return metadata.get("sha256") == record.sha256
 
     # ------------------------------------------------------------------ with a local record
 

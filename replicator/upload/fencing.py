@@ -62,8 +62,8 @@ def still_holds(store: Store, keys: Keys, cache: Cache) -> bool:
     False: the store lost that object, or the snapshot of a generation whose marker waits in the
     cache, and no other writer owns the archive.
     """
-    durable = cache.durable()
-    ours = {record.first_txid: record for record in cache.pending()}
+    durable, waiting = cache.delivered()
+    ours = {record.first_txid: record for record in waiting}
     if ours and ours[min(ours)].kind is Kind.GENERATION:
         durable = None  # a new generation does not depend on the objects before it
     if durable is None and not ours:
@@ -144,14 +144,16 @@ def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
 
 def settle_taken(store: Store, record: SegmentRecord, own_writer: str) -> None:
     """Return if the object at the record's key is this writer's own, whose answer was lost;
-    ``Fenced`` if other bytes are there."""
-    found = store.head(record.key).metadata.get("sha256") or _sha256(store.get(record.key))
-    if found != record.sha256:
+    ``Fenced`` if other bytes are there. ``ObjectMissing``."""
+    if not is_same(store, record):
         raise fenced(store, record.key, record.first_txid, own_writer)
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def is_same(store: Store, record: SegmentRecord) -> bool:
+    """True if the object at the record's key has the captured bytes: by its metadata, or, where
+    the store keeps none, by its content. ``ObjectMissing``."""
+    known = store.head(record.key).metadata.get("sha256")
+    return (known or hashlib.sha256(store.get(record.key)).hexdigest()) == record.sha256
 
 
 def refuse_later(store: Store, keys: Keys, record: SegmentRecord, own_writer: str) -> None:

@@ -72,8 +72,9 @@ class Uploader:
         self._stopping = False
         self._held = False  # the archive in the store is not the one that the cache continues
         self._anew = False  # the archive is to be checked once more
+        self._rests = 0  # blocks of resting() that were asked for and have not ended
         self._renumbering = False  # the cache may continue another archive than the watermark
-        self._attempting = threading.Lock()
+        self._attempting = threading.Lock()  # while a request about the cache's segments runs
         self._thread: threading.Thread | None = None
         self.watermark = Watermark(store.url, self._durable_txid())
 
@@ -105,13 +106,20 @@ class Uploader:
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
-        """No attempt is under way inside the block, so the store's answers about waiting segments
-        are final. Afterwards the uploader checks whether the archive agrees with the cache."""
+        """No request of the uploader is under way inside the block: the store's answers about
+        waiting segments are final, and the block may change them in the cache. Afterwards the
+        uploader checks whether the archive agrees with the cache."""
         with self._changed:
-            self._anew = True
+            self._rests += 1
             self._changed.notify_all()
-        with self._attempting:
-            yield
+        try:
+            with self._attempting:
+                yield
+        finally:
+            with self._changed:
+                self._rests -= 1
+                self._anew = True
+                self._changed.notify_all()
 
     def begin_anew(self) -> None:
         """The cache was opened again: check once more whether the archive agrees with it.
@@ -170,10 +178,16 @@ class Uploader:
     def _leaving(self) -> bool:
         return self._stopping or self.health.state == ENDED
 
+    @property
+    def _interrupted(self) -> bool:
+        """True if work under way, and every pause, has to end."""
+        return self._leaving or self._anew or self._rests > 0
+
     def _run(self) -> None:
         try:
             while not self._leaving:
-                with self._attempting:  # held for as long as the block of resting() runs
+                with self._changed:
+                    self._changed.wait_for(lambda: self._leaving or not self._rests)
                     self._anew = False
                 if self._held or self._check_archive():
                     self._drain()
@@ -184,7 +198,7 @@ class Uploader:
     def _drain(self) -> None:
         """Upload the waiting segments, oldest first, until stopped."""
         failures = 0  # attempts in a row that the cache's own disk spoiled
-        while not (self._leaving or self._anew):
+        while not self._interrupted:
             try:
                 self._upload_next()
                 failures = 0
@@ -199,14 +213,14 @@ class Uploader:
         with self._changed:
             waiting = None if self._held else self._cache.next_pending()
             self.watermark.change(idle=waiting is None)
-            if waiting is None and not (self._leaving or self._anew):
+            if waiting is None and not self._interrupted:
                 if not self._held:
                     self._set_health(WORKING)
                 self._changed.wait()
         if waiting is None:
             return
         with self._limiter.slot(lambda: self._leaving), self._attempting:
-            record = None if self._anew else self._cache.uploading(waiting.first_txid)
+            record = None if self._interrupted else self._cache.uploading(waiting.first_txid)
             if record is not None:  # else it was dropped since
                 self._attempt(record)
 
@@ -218,9 +232,9 @@ class Uploader:
         transactions of another writer: they are held until it is decided how to continue.
         """
         attempt = 0
-        while not (self._leaving or self._anew):
+        while not self._interrupted:
             try:
-                with self._limiter.slot(lambda: self._leaving):
+                with self._limiter.slot(lambda: self._leaving), self._attempting:
                     self._look()
             except Fenced as error:
                 self._overtaken(error)
@@ -321,5 +335,5 @@ class Uploader:
         policy = self._limits.transient if transient else self._limits.refused
         with self._changed:
             self._changed.wait_for(
-                lambda: self._leaving or self._anew, backoff(attempt, policy, random.random)
+                lambda: self._interrupted, backoff(attempt, policy, random.random)
             )

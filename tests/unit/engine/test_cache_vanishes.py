@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import threading
 from contextlib import suppress
 
 import pytest
 
 from replicator.errors import NotDurable, StoreUnavailable
-from tests.helpers.replication import replicating, restored, wait_for
+from replicator.model import Cause, Incident
+from tests.helpers.replication import HookedStore, replicating, restored, wait_for
 
 LONG = 60.0
 
@@ -105,27 +107,85 @@ def test_and_the_next_start_goes_on_too(app, store, tmp_path, lose):
     assert restored(store, tmp_path)[1] == app.image()
 
 
-def test_a_damaged_segment_that_had_arrived_is_durable(app, store, tmp_path):
-    """The answer to its PUT was lost, then its file: the store is asked before its number is
-    used again, or the replicator would take itself for another writer."""
-    with replicating(app.path, store) as replicator:
+class BareStore(HookedStore):
+    """A store that keeps no metadata."""
+
+    def put(self, key, body, *, metadata=None, if_absent=True):
+        super().put(key, body, if_absent=if_absent)
+
+
+@pytest.fixture
+def lossy(store, memory_store, request):
+    """A store that loses the answer to the first append after ``lose_answer()``, and is away from
+    then on; ``lost`` is set then."""
+    store = BareStore(memory_store) if getattr(request, "param", "") == "bare" else store
+    store.lost = threading.Event()
+
+    def after(method, key):
+        if method == "put" and "wal/" in key:
+            store.after = lambda method, key: None
+            store.go_away()
+            store.lost.set()
+            raise StoreUnavailable("the answer was lost")
+
+    store.lose_answer = lambda: setattr(store, "after", after)
+    return store
+
+
+@pytest.mark.parametrize("lossy", ["metadata", "bare"], indirect=True)
+def test_a_damaged_segment_that_had_arrived_is_durable(app, lossy, tmp_path):
+    """The answer to its PUT was lost, then its file: the store is asked before its txid is used
+    again, otherwise the replicator would take itself for another writer."""
+    with replicating(app.path, lossy) as replicator:
         app.insert()
         first = replicator.flush(LONG)
-
-        def lose_answer(method, key):
-            if method == "put" and "wal/" in key:
-                store.after = lambda method, key: None
-                store.go_away()
-                raise StoreUnavailable("the answer was lost")
-
-        store.after = lose_answer
+        lossy.lose_answer()
         app.insert()
-        with pytest.raises(NotDurable):
-            replicator.flush(0.3)
+        assert lossy.lost.wait(LONG)
         segments(replicator._engine.cache.directory)
         app.insert()
-        store.come_back()
+        lossy.come_back()
         last = replicator.flush(LONG)
         assert last.generation == first.generation
         assert replicator.failed is None
+    assert restored(lossy, tmp_path)[1] == app.image()
+
+
+@pytest.mark.parametrize("lossy", ["metadata", "bare"], indirect=True)
+def test_a_segment_damaged_between_two_runs_that_had_arrived_is_durable(app, lossy, tmp_path):
+    """The same with a restart between the loss of the answer and the next attempt."""
+    with replicating(app.path, lossy) as replicator:
+        app.insert()
+        first = replicator.flush(LONG)
+        lossy.lose_answer()
+        app.insert()
+        assert lossy.lost.wait(LONG)
+        wait_for(lambda: replicator.status().failed_uploads)
+    for path in (replicator.config.cache / "segments").iterdir():
+        path.write_bytes(b"damaged")
+    lossy.come_back()
+    app.insert()
+    with replicating(app.path, lossy) as replicator:
+        last = replicator.flush(LONG)
+        assert last.generation == first.generation
+        assert replicator.failed is None
+    assert restored(lossy, tmp_path)[1] == app.image()
+
+
+def test_a_second_report_of_the_same_damage_drops_nothing(app, store, tmp_path):
+    """Each attempt of the uploader reports the damage; the segment captured again is intact."""
+    with replicating(app.path, store) as replicator:
+        app.insert()
+        replicator.flush(LONG)
+        store.go_away()
+        app.insert()
+        wait_for(lambda: replicator.status().failed_uploads)
+        cache, mailbox = replicator._engine.cache, replicator._engine.mailbox
+        waiting = cache.next_pending()
+        mailbox.report(Incident(Cause.SEGMENT_DAMAGED, "reported again", waiting.first_txid))
+        joins = replicator.metrics.snapshot()["wake_ups"]
+        wait_for(lambda: replicator.metrics.snapshot()["wake_ups"] > joins + 1)
+        assert cache.next_pending().file_name == waiting.file_name
+        store.come_back()
+        replicator.flush(LONG)
     assert restored(store, tmp_path)[1] == app.image()

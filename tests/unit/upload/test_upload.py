@@ -21,14 +21,14 @@ from tests.helpers.replication import LONG, HookedStore, wait_for
 QUICK = RetryPolicy(first=0.001, cap=0.002, deadline=None)
 
 
-def uploader_of(store, cache, mailbox, **limits):
+def uploader_of(store, cache, mailbox, *, refused=QUICK, **limits):
     """Retries are quick; ``limits`` are fields of UploadLimits."""
     return Uploader(
         store,
         Keys("app.db"),
         cache,
         Metrics(),
-        UploadLimits(transient=QUICK, refused=QUICK, **{"keep_bytes": 1 << 30} | limits),
+        UploadLimits(transient=QUICK, refused=refused, **{"keep_bytes": 1 << 30} | limits),
         mailbox,
         CapacityLimiter(1),
     )
@@ -574,3 +574,49 @@ def test_an_answer_about_a_dropped_segment_moves_nothing(store, cache, uploader)
     uploader.start()
     wait_for(lambda: store.keys("put") and uploader.watermark.state.idle)
     assert uploader.watermark.txid == 0
+
+
+def test_nothing_is_asked_of_the_store_while_the_uploader_rests(store, cache, uploader):
+    """A listing under way ends first. Otherwise the block could acknowledge a segment between the
+    uploader's two looks at the ledger, and its object would look like another writer's."""
+    add(cache, 1)
+    listing, answer = threading.Event(), threading.Event()
+    events = []
+
+    def before(method, _name):
+        if method == "list" and not listing.is_set():
+            listing.set()
+            assert answer.wait(LONG)
+            events.append("listed")
+
+    def rest():
+        with uploader.resting():
+            events.append("rests")
+
+    store.before = before
+    uploader.start()
+    assert listing.wait(LONG)
+    resting = threading.Thread(target=rest)
+    resting.start()
+    resting.join(0.2)  # far longer than it takes to enter the block, if nothing prevents it
+    answer.set()
+    resting.join(LONG)
+    assert events == ["listed", "rests"]
+
+
+@pytest.mark.parametrize("upload_limits", [{"refused": RetryPolicy(first=1e6, cap=1e6)}])
+def test_a_rest_ends_the_pause_after_a_failure(store, cache, uploader):
+    """Also if the uploader begins its next attempt before the block is entered."""
+    add(cache, 1)
+
+    def before(method, _name):
+        if method == "put":
+            raise AccessDenied("not yours")
+
+    store.before = before
+    uploader.start()
+    for _ in range(50):
+        with uploader.resting():
+            pass
+        failures = len(store.keys("put"))
+        wait_for(lambda n=failures: len(store.keys("put")) > n)
