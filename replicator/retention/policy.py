@@ -340,7 +340,8 @@ class _Deciding:
 
     def _cheapest(self, log: Index, goal: int, ends: Collection[str] | None) -> Step | None:
         """The way to ``goal`` that adds the fewest bytes to the objects kept so far. It begins at
-        the newest snapshot that is kept, or later: if an older one leads there, so does that one.
+        the newest snapshot that is kept, or later: if an older one leads there, so does that one,
+        unless it belongs to a generation that never began; then any snapshot may begin the way.
         """
 
         def cost(item: ArchiveObject) -> Cost:
@@ -352,10 +353,13 @@ class _Deciding:
             if item.txid < goal or (item.txid == goal and (ends is None or item.key in ends))
         ]
         kept = (at for at in reversed(range(len(usable))) if usable[at].key in self.kept)
-        usable = usable[next(kept, 0) :]
-        if not usable:
-            return None
-        return Ways(usable, log.between(usable[0].txid + 1, goal), cost).to(goal, ends)
+        for start in sorted({next(kept, 0), 0}, reverse=True):
+            begins = usable[start:]
+            if begins:
+                ways = Ways(begins, log.between(begins[0].txid + 1, goal), cost)
+                if (step := ways.to(goal, ends)) is not None:
+                    return step
+        return None
 
     # ---------------------------------------------------------------- the result
 

@@ -90,6 +90,21 @@ def test_nothing_goes_for_a_young_merge():
     assert gone(verdicts(*items, grace_ms=MINUTE)) == ["0/2-5", "0/6-8"]
 
 
+def test_a_pin_is_found_behind_a_snapshot_of_a_generation_that_never_began():
+    """The smaller snapshot of the same transaction is kept for one pin, and leads nowhere else."""
+    decision = verdicts(
+        snap(5, 9 * DAY),
+        snapshot_object(5, H, key="orphan", size=1, at_ms=NOW - 9 * DAY, after=5),
+        log(6, 8, 8 * DAY),
+        log(9, 9, 3 * DAY),
+        snap(9, 3 * DAY),
+        log(10, 10, 1),
+        pins=(PinnedPoint(5, ""), PinnedPoint(8, "")),
+    )
+    assert decision.lost_pins == ()
+    assert gone(decision) == ["0/9-9"]
+
+
 def test_merges_of_newest_images_stand_in_for_nothing():
     """They lost transactions."""
     decision = verdicts(
