@@ -1,18 +1,17 @@
 """Encodes the next object of the archive: verified frames in, bytes and a record out.
 
 One pass in bounded chunks: each batch is re-based and compressed before the next one is read. The
-caller writes the bytes, and calls :meth:`Segmenter.accept` once they are durable; only then the
-head of the archive moves. After a failure :meth:`Encoding.undo` restores the page hashes.
+caller writes the bytes and then moves the tip (:mod:`.tip`), which the next object follows. After
+a failure :meth:`Encoding.undo` restores the page hashes.
 
-Owns: the content of segments, catch-ups and generation markers, and the page hashes that belong
-to the head. Refuses: to read the WAL or the cache, and to write anything.
+Owns: the content of segments, catch-ups and generation markers. Refuses: to read the WAL or the
+cache, to write anything, and to move the tip.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +21,7 @@ from replicator.capture.commit_times import Observation, WalObservations, commit
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import Batch
+from replicator.capture.tip import Tip
 from replicator.errors import ContinuityLost
 from replicator.format.buffers import U32, page_numbers
 from replicator.format.object_header import ObjectHeader, Summary
@@ -29,9 +29,6 @@ from replicator.format.page_hashes import HashChange, PageHashes
 from replicator.format.segment import SegmentEncoder, generation_marker
 from replicator.format.wal import FrameBuilder, Rebaser, scan, transaction_ends
 from replicator.model import DatabaseState, Kind, WalPosition
-
-# Kinds that do not simply continue the archive, transaction by transaction.
-EVENTS = frozenset({Kind.CATCH_UP, Kind.GENERATION, Kind.MERGE_NEWEST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +38,6 @@ class Author:
     writer: str  # id of the cache
     created_by: str  # program and version
     host: str
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The newest transaction of the archive, which the next segment continues."""
-
-    generation: str
-    txid: int
-    state: DatabaseState
-    commit_ms: int
-    event: int = 0  # txid of the newest catch-up or start of a generation; 0: none is known
-
-
-def head_of(record: SegmentRecord) -> Head:
-    """The head of an archive whose newest segment is ``record``."""
-    known = record.metadata.get("last-event") or "0"
-    event = record.first_txid if record.kind in EVENTS else int(known)
-    return Head(record.generation, record.last_txid, record.state, record.commit_ms, event)
 
 
 @dataclass(slots=True)
@@ -110,8 +89,7 @@ class Segmenter:
         self,
         author: Author,
         keys: Keys,
-        hashes: PageHashes,
-        head: Head,
+        tip: Tip,
         limits: CaptureLimits,
         *,
         clock_ms: Callable[[], int],
@@ -120,9 +98,7 @@ class Segmenter:
         self._keys = keys
         self._limits = limits
         self._clock_ms = clock_ms
-        self.changed: deque[int] = deque(maxlen=limits.keep_changed)  # pages, newest last
-        self.hashes = hashes
-        self.head = head
+        self.tip = tip
 
     def describe(self, kind: Kind, generation: str, first_txid: int) -> ObjectHeader:
         """The header of an object that this writer makes now."""
@@ -130,7 +106,7 @@ class Segmenter:
             kind=kind,
             generation=generation,
             first_txid=first_txid,
-            page_size=self.hashes.page_size,
+            page_size=self.tip.hashes.page_size,
             writer=self._author.writer,
             created_ms=self._now_ms(),
             created_by=self._author.created_by,
@@ -142,7 +118,7 @@ class Segmenter:
         notes = {
             "host": self._author.host,
             "reason": reason.encode("ascii", "replace").decode()[:400],
-            "last-event": str(self.head.event or ""),
+            "last-event": str(self.tip.head.event or ""),
         }
         return {name: text for name, text in notes.items() if text}
 
@@ -161,7 +137,7 @@ class Segmenter:
         ``fast`` spends bytes to save time. Iterating raises ``ContinuityLost`` if a batch does
         not follow the one before.
         """
-        content = _Content(HashChange(self.hashes))
+        content = _Content(HashChange(self.tip.hashes))
         payload = _rebased(start, batches, content, observations)
         level = self._limits.fast_level if fast else self._limits.level
         return self._encoding(Kind.SEGMENT, content, payload, end, level=level, far=far)
@@ -169,13 +145,13 @@ class Segmenter:
     def catch_up(self, image: Image, reason: str) -> Encoding | None:
         """The pages of ``image`` that differ from the page hashes, as one transaction; None if
         no page differs."""
-        runs = _with_last(_differing(image, self.hashes, self._limits.chunk_bytes))
+        runs = _with_last(_differing(image, self.tip.hashes, self._limits.chunk_bytes))
         first = next(runs, None)
-        if first is None and image.pages == self.hashes.pages:
+        if first is None and image.pages == self.tip.hashes.pages:
             return None
         if first is None:  # cut off at the end and otherwise the same: a commit needs a page
             first = (page_numbers(1), image.read(1, 1), True)
-        content = _Content(HashChange(self.hashes))
+        content = _Content(HashChange(self.tip.hashes))
         payload = _frames_of(first, runs, image, content)
         level = self._limits.level
         return self._encoding(
@@ -187,7 +163,7 @@ class Segmenter:
     ) -> Encoding:
         """The marker of a generation whose snapshot is in the store already."""
         header = replace(
-            self.describe(Kind.GENERATION, generation, self.head.txid + 1),
+            self.describe(Kind.GENERATION, generation, self.tip.head.txid + 1),
             page_size=hashes.page_size,
         )
         return Encoding(
@@ -212,10 +188,10 @@ class Segmenter:
         far: bool = False,
         reason: str = "",
     ) -> Encoding:
-        header = self.describe(kind, self.head.generation, self.head.txid + 1)
+        header = self.describe(kind, self.tip.head.generation, self.tip.head.txid + 1)
         encoder = SegmentEncoder(header, level=level, far=far)
         pieces = self._pieces(encoder, content, payload, end, reason)
-        return Encoding(pieces, self.hashes, content)
+        return Encoding(pieces, self.tip.hashes, content)
 
     def _pieces(
         self,
@@ -225,33 +201,26 @@ class Segmenter:
         end: WalPosition,
         reason: str,
     ) -> Pieces:
-        before = self.hashes.checksum
+        before = self.tip.hashes.checksum
         yield encoder.start()
         for piece in payload:
             yield encoder.write(piece)
         content.change.apply()
         rest, summary = encoder.finish(
-            last_txid=self.head.txid + len(content.ends),
-            state=self.hashes.state,
+            last_txid=self.tip.head.txid + len(content.ends),
+            state=self.tip.hashes.state,
             before=before,
             commit_frames=_differences(content.ends),
             commit_times_ms=commit_times(
-                content.ends, content.seen, least=self.head.commit_ms, now=self._now_ms()
+                content.ends, content.seen, least=self.tip.head.commit_ms, now=self._now_ms()
             ),
         )
         yield rest
-        return self._record(summary, end, self.hashes.state, before, content.raw_bytes, reason)
-
-    def accept(self, encoding: Encoding) -> None:
-        """The segment is durable: moves the head to it, and takes its page hashes."""
-        self.hashes = encoding.hashes
-        self.head = head_of(encoding.record)
-        if encoding.record.kind is Kind.SEGMENT:
-            self.changed.extend(encoding.pgnos[-self._limits.keep_of_segment :].tolist())
+        return self._record(summary, end, self.tip.hashes.state, before, content.raw_bytes, reason)
 
     def _now_ms(self) -> int:
         """The time in the archive never decreases, whatever the clock does."""
-        return max(self._clock_ms(), self.head.commit_ms)
+        return max(self._clock_ms(), self.tip.head.commit_ms)
 
     def _record(
         self,

@@ -1,19 +1,20 @@
 """Writes an encoded segment into the cache, completely or not at all.
 
-Owns: the order of bytes, commit and head. Refuses: to know the content of a segment.
+Owns: the order of bytes, commit and tip. Refuses: to know the content of a segment.
 """
 
 from __future__ import annotations
 
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
-from replicator.capture.segmenter import Encoding, Segmenter
+from replicator.capture.segmenter import Encoding
+from replicator.capture.tip import Tip
 
 
-def append(cache: Cache, segmenter: Segmenter, encoding: Encoding) -> SegmentRecord:
-    """Makes the segment durable in the cache, then moves the head to it.
+def append(cache: Cache, tip: Tip, encoding: Encoding) -> SegmentRecord:
+    """Makes the segment durable in the cache, then moves the tip to it.
 
-    After any error the cache, the page hashes and the head are as before.
+    After any error the cache and the tip are as before.
     """
     file = cache.create_segment()
     try:
@@ -24,5 +25,5 @@ def append(cache: Cache, segmenter: Segmenter, encoding: Encoding) -> SegmentRec
         encoding.undo()
         file.discard()
         raise
-    segmenter.accept(encoding)
+    tip.move(encoding.record, encoding.hashes, encoding.pgnos)
     return encoding.record

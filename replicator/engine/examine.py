@@ -15,7 +15,7 @@ import time
 from replicator.capture.holds import WalHolds
 from replicator.capture.image import Image
 from replicator.capture.reader import WalReader
-from replicator.capture.segmenter import Segmenter
+from replicator.capture.tip import Tip
 from replicator.engine.limits import Limits
 from replicator.errors import ChangedOutside
 from replicator.sqlite.live import LiveDatabase, Stamp
@@ -29,13 +29,13 @@ class Examiner:
         database: LiveDatabase,
         reader: WalReader,
         holds: WalHolds,
-        segmenter: Segmenter,
+        tip: Tip,
         limits: Limits,
     ) -> None:
         self._database = database
         self._reader = reader
         self._holds = holds
-        self._segmenter = segmenter
+        self._tip = tip
         self._limits = limits
         self._examined: Stamp | None = None  # of the file, when it was examined last
         self._not_before = 0.0  # monotonic
@@ -65,7 +65,7 @@ class Examiner:
         self._not_before = time.monotonic() + self._limits.session.examine_rest
 
     def _equals_sample(self, image: Image) -> bool:
-        hashes, changed = self._segmenter.hashes, self._segmenter.changed
+        hashes, changed = self._tip.hashes, self._tip.changed
         limits = self._limits.session
         sample = {
             1,

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from replicator.capture.image import Image
-from replicator.capture.segmenter import Head, Segmenter
+from replicator.capture.segmenter import Segmenter
+from replicator.capture.tip import Head
 from replicator.engine.append import append
 from replicator.engine.context import Context
 from replicator.engine.incidents import OpenIncidents
@@ -65,7 +66,7 @@ class Generations:
         generation = sent.summary.header.generation
         record = append(
             context.cache,
-            segmenter,
+            segmenter.tip,
             segmenter.generation_marker(generation, sent.hashes, position, reason),
         )
         self._incidents.settle(Cause.ARCHIVE_LOST, Cause.CHANGED_OUTSIDE, Cause.UNRESTORABLE)
@@ -82,7 +83,7 @@ class Generations:
         """The snapshot of a new generation, every byte of it sent. Resumes a snapshot whose
         upload was interrupted before its marker was appended, if the database is the same."""
         context, journal = self._context, self._sessions.journal
-        txid = segmenter.head.txid + 1
+        txid = segmenter.tip.head.txid + 1
         earlier = journal.find(txid)
         generation = earlier.generation if earlier else new_generation()
         header = segmenter.describe(Kind.SNAPSHOT, generation, txid)

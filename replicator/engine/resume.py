@@ -13,7 +13,8 @@ from dataclasses import replace
 from replicator.cache.records import Fact, SegmentRecord
 from replicator.capture.image import Image
 from replicator.capture.reader import wal_contains
-from replicator.capture.segmenter import Segmenter, head_of
+from replicator.capture.segmenter import Segmenter
+from replicator.capture.tip import head_of
 from replicator.engine.append import append
 from replicator.engine.context import Context
 from replicator.engine.decide import Decision, Facts, LocalFacts, RemoteFacts, Way, decide
@@ -153,7 +154,7 @@ class Resume:
             if encoding is None:
                 log.info("nothing changed while no replicator followed the WAL")
             else:
-                record = append(self._context.cache, segmenter, encoding)
+                record = append(self._context.cache, segmenter.tip, encoding)
                 log.warning(
                     "%s: caught up with txid %d, %d bytes", reason, record.last_txid, record.size
                 )

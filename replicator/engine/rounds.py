@@ -181,7 +181,7 @@ class CaptureRounds:
             far=found.far,
             fast=behind,
         )
-        record = append(self._cache, self.segmenter, encoding)
+        record = append(self._cache, self.segmenter.tip, encoding)
         self._reader.advance(found.end)
         self._observations.captured(found.end)
         self._last_cut = time.monotonic()

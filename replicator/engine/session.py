@@ -15,7 +15,7 @@ from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
 from replicator.capture.holds import WalHolds
 from replicator.capture.reader import WalReader
-from replicator.capture.segmenter import Head
+from replicator.capture.tip import Head
 from replicator.engine.examine import Examiner
 from replicator.engine.limits import Limits
 from replicator.engine.rounds import CaptureRounds
@@ -75,7 +75,7 @@ class Session:
 
     @property
     def head(self) -> Head:
-        return self._rounds.segmenter.head
+        return self._rounds.segmenter.tip.head
 
     @property
     def figures(self) -> SessionFigures:
@@ -186,7 +186,7 @@ class Session:
         ):
             return
         try:
-            self._cache.save_hashes(self.head.txid, self._rounds.segmenter.hashes)
+            self._cache.save_hashes(self.head.txid, self._rounds.segmenter.tip.hashes)
         except LedgerDamaged:
             raise
         except LocalIOError as error:

@@ -12,7 +12,8 @@ from replicator.cache.quota import CacheQuota
 from replicator.cache.records import Fact
 from replicator.capture.holds import WalHolds
 from replicator.capture.reader import WalReader
-from replicator.capture.segmenter import Head, Segmenter
+from replicator.capture.segmenter import Segmenter
+from replicator.capture.tip import Head, Tip
 from replicator.engine.context import Context
 from replicator.engine.examine import Examiner
 from replicator.engine.rounds import CaptureRounds
@@ -54,8 +55,7 @@ class Sessions:
         return Segmenter(
             context.author,
             context.keys,
-            hashes,
-            head,
+            Tip(hashes, head, context.limits.capture),
             context.limits.capture,
             clock_ms=clock.now_ms,
         )
@@ -84,7 +84,7 @@ class Sessions:
             reader,
             holds,
             rounds,
-            Examiner(database, reader, holds, segmenter, limits),
+            Examiner(database, reader, holds, segmenter.tip, limits),
             self._snapshots(),
             context.cache,
         )

@@ -13,7 +13,7 @@ from replicator.archive.keys import Keys
 from replicator.archive.listing import newest_segment
 from replicator.cache.records import Delivery, Fact, SegmentRecord, Status
 from replicator.capture.reader import no_wal
-from replicator.capture.segmenter import EVENTS, Head
+from replicator.capture.tip import EVENTS, Head
 from replicator.engine.context import Context
 from replicator.engine.decide import state_of
 from replicator.engine.sessions import Sessions

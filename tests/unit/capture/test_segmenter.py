@@ -13,7 +13,8 @@ from replicator.capture.commit_times import WalObservations
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import Batch, WalReader
-from replicator.capture.segmenter import Author, Head, Segmenter
+from replicator.capture.segmenter import Author, Segmenter
+from replicator.capture.tip import Head, Tip
 from replicator.engine.append import append
 from replicator.engine.resume import hash_image
 from replicator.errors import ContinuityLost, LocalIOError, ReplicatorError
@@ -57,8 +58,7 @@ class Bench:
         self.segmenter = Segmenter(
             Author(self.cache.writer, "tests", "here"),
             Keys("app.db"),
-            hashes,
-            Head(GENERATION, 7, hashes.state, 0),
+            Tip(hashes, Head(GENERATION, 7, hashes.state, 0), self.limits),
             self.limits,
             clock_ms=self.clock,
         )
@@ -81,20 +81,20 @@ class Bench:
             return encoding and self.append(encoding)
 
     def mark_generation(self, hashes=None, reason="x"):
-        hashes = hashes or self.segmenter.hashes
+        hashes = hashes or self.segmenter.tip.hashes
         position = self.reader.position
         return self.append(self.segmenter.generation_marker(OTHER, hashes, position, reason))
 
     def append(self, encoding):
-        return append(self.cache, self.segmenter, encoding)
+        return append(self.cache, self.segmenter.tip, encoding)
 
     def state(self):
         """Everything that a failed cut must leave alone."""
         cache = self.cache
         return (
-            self.segmenter.hashes.to_bytes(),
-            self.segmenter.hashes.state,
-            self.segmenter.head,
+            self.segmenter.tip.hashes.to_bytes(),
+            self.segmenter.tip.hashes.state,
+            self.segmenter.tip.head,
             self.reader.position,
             cache.head(),
             cache.pending(),
@@ -137,10 +137,10 @@ def test_a_segment_leads_from_one_image_to_the_next(bench):
     assert overlay(bench.before, 4096, frames.frames) == bench.app.image()
     assert (record.first_txid, record.last_txid) == (8, 9)
     assert record.checksum_before == hashes_of(bench.before).checksum
-    assert record.state == hashes_of(bench.app.image()).state == bench.segmenter.hashes.state
+    assert record.state == hashes_of(bench.app.image()).state == bench.segmenter.tip.hashes.state
     assert sum(summary.trailer.commit_frames) == len(frames.frames)
     assert record.raw_bytes == len(wal) - 32
-    assert bench.segmenter.head == Head(GENERATION, 9, record.state, record.commit_ms)
+    assert bench.segmenter.tip.head == Head(GENERATION, 9, record.state, record.commit_ms)
     assert record.key == "app.db/wal/0000000000000008.wal.zst"
     assert bench.cache.load_hashes(9) is None  # no array was saved yet
 
@@ -149,7 +149,7 @@ def test_the_saved_changes_lead_to_the_hashes(bench):
     """With an array saved before, the cache leads to the array after each cut."""
     bench.app.insert(3)
     first = bench.segment()
-    bench.cache.save_hashes(first.last_txid, bench.segmenter.hashes)
+    bench.cache.save_hashes(first.last_txid, bench.segmenter.tip.hashes)
     bench.app.run("DELETE FROM t", "VACUUM")
     record = bench.segment()
     assert bench.cache.load_hashes(record.last_txid).state == record.state
@@ -215,7 +215,7 @@ def test_a_failure_at_any_step_changes_nothing(tmp_path_factory, act, code):
         files.armed = False
         _, wal = bench.payload(record)
         assert overlay(bench.before, 4096, read_wal(wal).frames) == bench.app.image()
-        assert bench.segmenter.hashes.state == hashes_of(bench.app.image()).state
+        assert bench.segmenter.tip.hashes.state == hashes_of(bench.app.image()).state
         bench.close()
 
 
@@ -263,7 +263,9 @@ def test_a_catch_up_follows_growth_and_shrink(bench, change):
     elif change == "shrink":
         bench.app.run("DELETE FROM t WHERE id > 3", "VACUUM")
     else:  # known: two pages more than there are
-        bench.segmenter.hashes.extend(bench.segmenter.hashes.pages + 1, bytes(range(256)) * 32)
+        bench.segmenter.tip.hashes.extend(
+            bench.segmenter.tip.hashes.pages + 1, bytes(range(256)) * 32
+        )
         bench.before += bytes(range(256)) * 32
     after = image_of(bench.app.path)
     record = bench.catch_up()
@@ -296,7 +298,7 @@ def test_a_generation_marker_names_the_state_and_holds_no_frames(bench):
     assert (record.kind, record.generation, record.first_txid) == (Kind.GENERATION, OTHER, 8)
     assert summary.trailer.checksum_before == summary.trailer.checksum_after == hashes.checksum
     assert record.metadata["reason"] == "why not"
-    assert bench.segmenter.head == Head(OTHER, 8, hashes.state, record.commit_ms, event=8)
+    assert bench.segmenter.tip.head == Head(OTHER, 8, hashes.state, record.commit_ms, event=8)
 
 
 def test_a_marker_that_fails_leaves_no_file(tmp_path):
@@ -343,7 +345,7 @@ def test_the_head_may_be_of_another_writer(bench):
     header = bench.segmenter.describe(Kind.SNAPSHOT, OTHER, 99)
     assert (header.writer, header.created_by) == (bench.cache.writer, "tests")
     assert (header.page_size, header.first_txid) == (4096, 99)
-    assert bench.segmenter.head.state != DatabaseState(0, 0)
+    assert bench.segmenter.tip.head.state != DatabaseState(0, 0)
 
 
 # ------------------------------------------------------------------------- bytes alone
@@ -376,9 +378,8 @@ def segmenter_of(page_size=512):
     hashes = PageHashes(page_size)
     head = Head(GENERATION, 7, hashes.state, 0)
     author = Author(OTHER, "tests", "here")
-    return Segmenter(
-        author, Keys("app.db"), hashes, head, CaptureLimits(), clock_ms=lambda: 1_000_000
-    )
+    tip = Tip(hashes, head, CaptureLimits())
+    return Segmenter(author, Keys("app.db"), tip, CaptureLimits(), clock_ms=lambda: 1_000_000)
 
 
 def test_a_segment_is_made_of_bytes_alone():
@@ -396,11 +397,11 @@ def test_a_segment_is_made_of_bytes_alone():
     assert (record.size, record.sha256) == (len(body), hashlib.sha256(body).hexdigest())
     assert summary.trailer.commit_frames == (3, 1, 2)
     assert summary.trailer.commit_times_ms == (900_000, 900_000, 1_000_000)
-    assert record.state == segmenter.hashes.state
-    assert segmenter.head.txid == 7, "nothing moves before the bytes are durable"
-    segmenter.accept(encoding)
-    assert segmenter.head == Head(GENERATION, 10, record.state, 1_000_000)
-    assert list(segmenter.changed) == encoding.pgnos.tolist()
+    assert record.state == segmenter.tip.hashes.state
+    assert segmenter.tip.head.txid == 7, "nothing moves before the bytes are durable"
+    segmenter.tip.move(record, encoding.hashes, encoding.pgnos)
+    assert segmenter.tip.head == Head(GENERATION, 10, record.state, 1_000_000)
+    assert list(segmenter.tip.changed) == encoding.pgnos.tolist()
 
 
 def test_a_segment_is_streamed():
@@ -427,16 +428,16 @@ def test_a_segment_is_streamed():
 def test_an_encoding_that_is_undone_leaves_the_hashes():
     """What cannot be written did not happen; without a change, undo does nothing."""
     segmenter = segmenter_of()
-    before = segmenter.hashes.to_bytes()
+    before = segmenter.tip.hashes.to_bytes()
     base, data = wal_of([[1, 2]])
     batches = list(batches_of(base, data))
     observations = WalObservations(CaptureLimits())
     encoding = segmenter.segment(base, batches, batches[-1].end, observations)
     encoding.undo()
     b"".join(encoding)
-    assert segmenter.hashes.to_bytes() != before
+    assert segmenter.tip.hashes.to_bytes() != before
     encoding.undo()
-    assert segmenter.hashes.to_bytes() == before
+    assert segmenter.tip.hashes.to_bytes() == before
 
 
 def test_batches_that_do_not_follow_each_other_make_no_segment():
