@@ -1,9 +1,10 @@
 """The only access to the user's live database: holds, passive checkpoints, the raw files.
 
 Owns every SQLite connection to that database and every read of its bytes. Refuses to change a
-table. The only pragmas are the switch to WAL mode (once, if the database is in another mode) and
-passive checkpoints. If no other connection has the database open, SQLite may also empty and remove
-the WAL, as it does at every last close.
+table. The only pragmas are the switch to WAL mode (once, if the database is in another mode),
+passive checkpoints, and a flag of each connection that reads past what a newer SQLite wrote into
+the schema. If no other connection has the database open, SQLite may also empty and remove the WAL,
+as it does at every last close.
 
 POSIX locks belong to the process: closing any descriptor of the database file would drop
 SQLite's locks on it, so raw reads use :func:`replicator.system.files.database_reader`, which
@@ -35,7 +36,7 @@ from replicator.errors import (
     ReplicatorError,
 )
 from replicator.format.database import DatabaseHeader, parse_database_header
-from replicator.sqlite.connect import database_uri, primary_code
+from replicator.sqlite.connect import database_uri, primary_code, read_past_schema
 from replicator.sqlite.wal_file import WalFile
 from replicator.system import process
 from replicator.system.files import LOCAL, Files, RawFile, database_reader, local_error
@@ -84,6 +85,7 @@ def connect(path: Path, *, timeout: float, mode: str = "rw") -> sqlite3.Connecti
             check_same_thread=False,
             cached_statements=8,
         )
+        read_past_schema(connection)
     except sqlite3.Error as error:
         raise DatabaseUnusable(f"cannot open {path}: {error}", path=path) from error
     if sys.version_info >= (3, 12):  # our last close must not checkpoint or remove the WAL
