@@ -9,6 +9,7 @@ that the SHA-256 of an object which came whole with its tail is compared.
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar, cast
@@ -30,12 +31,19 @@ from replicator.store.retry import retry_damaged
 T = TypeVar("T", bound=ArchiveObject)
 
 
-class FactsReader:
-    """Asks objects of one store. Keeps every tail it read; safe to share between threads."""
+TAILS_BYTES = 64 << 20  # of the tails that a reader keeps
 
-    def __init__(self, store: Store) -> None:
+
+class FactsReader:
+    """Asks objects of one store. Keeps the tails it read last, up to ``tails_bytes``; safe to
+    share between threads."""
+
+    def __init__(self, store: Store, *, tails_bytes: int = TAILS_BYTES) -> None:
         self._store = store
+        self._most = tails_bytes
         self._tails: dict[str, Tail] = {}
+        self._kept = 0
+        self._lock = threading.Lock()
 
     def ask(self, item: T) -> T:
         """The object with its facts: by its metadata, else proved. One HEAD, seldom more.
@@ -92,15 +100,26 @@ class FactsReader:
             raise damaged(
                 item.key, "the SHA-256 of its data does not match", code="checksum_mismatch"
             )
-        self._tails[item.key] = tail
-        return tail
+        return self._keep(item.key, tail)
 
     def tail(self, item: ArchiveObject) -> Tail:
         """Trailer and seek table, in one request except for very large snapshots."""
-        if item.key not in self._tails:
-            read = partial(tail_of, self._store, item.key, item.size)
-            self._tails[item.key] = retry_damaged(read)
-        return self._tails[item.key]
+        found = self._tails.get(item.key)
+        if found is not None:
+            return found
+        return self._keep(
+            item.key, retry_damaged(partial(tail_of, self._store, item.key, item.size))
+        )
+
+    def _keep(self, key: str, tail: Tail) -> Tail:
+        with self._lock:
+            if key not in self._tails:
+                self._tails[key] = tail
+                self._kept += tail.nbytes
+            while self._kept > self._most and len(self._tails) > 1:
+                oldest = next(iter(self._tails))
+                self._kept -= self._tails.pop(oldest).nbytes
+        return tail
 
 
 def tail_of(store: Store, key: str, size: int, *, ask: int = TAIL_LIMIT) -> Tail:

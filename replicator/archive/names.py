@@ -13,10 +13,10 @@ from replicator.archive.keys import Keys
 
 ENCRYPTED_SUFFIX = ".age"  # reserved for encryption on the client
 
-_TXID = "[0-9a-f]{16}"
+_TXID = "[0-7][0-9a-f]{15}"  # no transaction has a larger number, see format/limits.py
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _SEGMENT = re.compile(rf"wal/({_TXID})\.wal\.zst")
-_MERGE = re.compile(rf"merged/(0|[1-9][0-9]?)/({_TXID})-({_TXID})\.wal\.zst")
+_MERGE = re.compile(rf"merged/([1-9][0-9]?)/({_TXID})-({_TXID})\.wal\.zst")
 _SNAPSHOT = re.compile(rf"snapshots/({_TXID})-({_UUID})\.sqlite\.zst")
 _PROOF = re.compile(rf"proofs/([0-9]{{13,16}})-([a-z]+)-({_TXID})\.json")
 _PIN = re.compile(rf"pins/({_TXID})\.json")
@@ -77,12 +77,16 @@ def parse(keys: Keys, key: str) -> Name | None:
 
 
 def _replicated(name: str) -> SegmentName | MergeName | SnapshotName | None:
+    """Txids begin at 1, and no merge ends before it begins: such a name is foreign."""
     if match := _SEGMENT.fullmatch(name):
-        return SegmentName(int(match[1], 16))
+        first = int(match[1], 16)
+        return SegmentName(first) if first else None
     if match := _MERGE.fullmatch(name):
-        return MergeName(int(match[1]), int(match[2], 16), int(match[3], 16))
+        level, first, last = int(match[1]), int(match[2], 16), int(match[3], 16)
+        return MergeName(level, first, last) if 1 <= first <= last else None
     if match := _SNAPSHOT.fullmatch(name):
-        return SnapshotName(int(match[1], 16), match[2])
+        txid = int(match[1], 16)
+        return SnapshotName(txid, match[2]) if txid else None
     return None
 
 

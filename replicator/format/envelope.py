@@ -8,18 +8,19 @@ Source: RFC 8878, "Skippable Frames"; "Zstandard Seekable Format" 0.1.1.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
-import numpy as np
 from xxhash import xxh64_intdigest
 
 from replicator.errors import DamageError
 from replicator.format import zstd
 from replicator.format.buffers import Buffer
+from replicator.format.limits import DEFAULT_FORMAT_LIMITS
 from replicator.format.object_header import (
     DIGESTS,
     FORMAT_VERSION,
@@ -29,36 +30,21 @@ from replicator.format.object_header import (
     format_version,
     known_version,
 )
+from replicator.format.seek_table import SeekTable, parse_seek_table, seek_table_length
+from replicator.format.transaction_index import IndexClaims, encode_index, parse_index
 from replicator.format.wal import valid_page_size
 from replicator.model import Kind
 
 HEADER_LIMIT = 256  # no header frame is longer, bytes
 TAIL_LIMIT = 64 * 1024  # bytes of the first request for the end of an object
-MAX_TAIL = 256 * 1024 * 1024  # a longer tail is damage: it would describe 3.5 TiB of database
 
-_HEADER_NIBBLE, _TRAILER_NIBBLE, _SEEK_NIBBLE = 0xA, 0xB, 0xE
+_HEADER_NIBBLE, _TRAILER_NIBBLE = 0xA, 0xB
 _HEADER = struct.Struct("<4sBBH16s16sQQII")
 _TRAILER = struct.Struct("<4sBBHQIIIIQQQQQ32s")
 _END = struct.Struct("<QI4s")  # XXH64 of the frame so far, length of the frame, end magic
 _SUM = struct.Struct("<Q")
-_FOOTER = struct.Struct("<IBI")
 _HEADER_MAGIC, _TRAILER_MAGIC, _END_MAGIC = b"RPLH", b"RPLT", b"RPLE"
-_SEEK_MAGIC = 0x8F92EAB1
-_SEEK_ENTRY = 8
 _CREATED_BY_LIMIT = 64
-
-Number = TypeVar("Number", np.uint32, np.uint64)
-
-
-@dataclass(frozen=True, slots=True)
-class SeekEntry:
-    """One block of a snapshot, in bytes: ``offset`` and ``compressed`` size in the object,
-    ``raw_offset`` and ``raw`` size in the database."""
-
-    offset: int
-    compressed: int
-    raw_offset: int
-    raw: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +55,31 @@ class Tail:
     kind: Kind
     trailer: Trailer
     trailer_offset: int
-    seek: tuple[SeekEntry, ...] | None
+    seek: SeekTable | None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of it, about."""
+        trailer, seek = self.trailer, self.seek
+        digests = DIGESTS * len(trailer.blocks) if trailer.blocks is not None else 0
+        index = 4 * len(trailer.commit_frames) + 8 * len(trailer.commit_times_ms)
+        return 1024 + digests + index + (seek.nbytes if seek is not None else 0)
 
 
 def damaged(key: str, reason: str, code: str = "") -> DamageError:
     """The error for the object ``key``; docs/exit-codes.md lists the codes."""
     return DamageError(f"{key}: {reason}", key=key, code=code)
+
+
+@contextlib.contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Add the key to damage errors raised inside."""
+    try:
+        yield
+    except DamageError as error:
+        if error.key:
+            raise
+        raise damaged(key, str(error), error.code) from error
 
 
 def discontinuous(key: str, older: str) -> DamageError:
@@ -137,6 +142,7 @@ def _parse_header(content: bytes, key: str) -> ObjectHeader:
     created_by = content[_HEADER.size :]
     if len(created_by) != length or not valid_page_size(page_size):
         raise damaged(key, "its header contradicts itself", code="contradiction")
+    _require_possible(first_txid, created_ms, key)
     return ObjectHeader(
         Kind(kind),
         str(uuid.UUID(bytes=generation)),
@@ -155,6 +161,14 @@ def _check_format(ours: bool, version: int, kind: int, key: str) -> None:
         _newer(key, version)
 
 
+def _require_possible(txid: int, ms: int, key: str) -> None:
+    limits = DEFAULT_FORMAT_LIMITS
+    if txid > limits.last_txid or ms > limits.last_ms:
+        raise damaged(
+            key, f"no archive reaches transaction {txid} at {ms} ms", code="beyond_limits"
+        )
+
+
 def _newer(key: str, version: int) -> NoReturn:
     raise DamageError(
         f"{key}: a newer replicator wrote it (format {version})",
@@ -165,7 +179,11 @@ def _newer(key: str, version: int) -> NoReturn:
 
 
 def encode_trailer(kind: Kind, trailer: Trailer) -> bytes:
-    index = _encode_index(trailer) if trailer.blocks is None else encode_digests(trailer.blocks)
+    index = (
+        encode_index(trailer.commit_frames, trailer.commit_times_ms)
+        if trailer.blocks is None
+        else encode_digests(trailer.blocks)
+    )
     version = FORMAT_VERSION if trailer.blocks is None else format_version(kind)
     first = trailer.first_commit_ms or 0
     content = (
@@ -193,30 +211,9 @@ def encode_trailer(kind: Kind, trailer: Trailer) -> bytes:
     return _sealed(_TRAILER_NIBBLE, content, end)
 
 
-def _encode_index(trailer: Trailer) -> bytes:
-    """Frames and time steps as planes of their bytes, compressed: 0.8 bytes a transaction."""
-    frames = np.array(trailer.commit_frames, np.uint32)
-    steps = np.diff(np.array(trailer.commit_times_ms, np.int64))
-    if (steps < 0).any():
-        raise ValueError("commit times decrease")
-    planes = _planes(frames) + _planes(steps.astype(np.uint64))
-    return zstd.compress_frame(planes, 3) if planes else b""
-
-
 def encode_digests(digests: BlockDigests) -> bytes:
     """The index of a snapshot. Digests do not compress."""
     return _SUM.pack(digests.sent_ms) + digests.packed
-
-
-def _planes(numbers: np.ndarray[tuple[int], np.dtype[Number]]) -> bytes:
-    little = numbers.astype(numbers.dtype.newbyteorder("<"))
-    return little.view(np.uint8).reshape(-1, numbers.itemsize).T.tobytes()
-
-
-def _from_planes(planes: bytes, kind: type[Number]) -> list[int]:
-    width = np.dtype(kind).itemsize
-    rows = np.frombuffer(planes, np.uint8).reshape(width, -1).T
-    return np.ascontiguousarray(rows).view(np.dtype(kind).newbyteorder("<")).ravel().tolist()
 
 
 def read_tail(tail: Buffer, size: int, key: str) -> Tail | int:
@@ -226,7 +223,8 @@ def read_tail(tail: Buffer, size: int, key: str) -> Tail | int:
     all of it, returns the number of bytes that do.
     """
     tail = memoryview(tail)
-    seek_length = _seek_length(tail)
+    with naming(key):
+        seek_length = seek_table_length(tail)
     needed = _checked(seek_length + _END.size, size, key)
     if needed > len(tail):
         return needed
@@ -241,19 +239,9 @@ def read_tail(tail: Buffer, size: int, key: str) -> Tail | int:
 
 
 def _checked(needed: int, size: int, key: str) -> int:
-    if needed > min(size, MAX_TAIL):
+    if needed > min(size, DEFAULT_FORMAT_LIMITS.tail):
         raise damaged(key, "it is shorter than its trailer and seek table", code="truncated")
     return needed
-
-
-def _seek_length(tail: memoryview) -> int:
-    """Bytes of the seek table at the end, 0 if there is none."""
-    if len(tail) < _FOOTER.size:
-        return 0
-    count, _, magic = _FOOTER.unpack(tail[-_FOOTER.size :])
-    if magic != _SEEK_MAGIC:
-        return 0
-    return int(zstd.SKIPPABLE_HEADER_SIZE + count * _SEEK_ENTRY + _FOOTER.size)
 
 
 def _parse_tail(frame: memoryview, seek: memoryview, size: int, key: str) -> Tail:
@@ -263,13 +251,15 @@ def _parse_tail(frame: memoryview, seek: memoryview, size: int, key: str) -> Tai
         raise damaged(key, "its trailer has an impossible length", code="contradiction")
     at = len(frame) - _END.size
     _check_sum(frame[:at], frame[at : at + _SUM.size], key, "trailer")
-    kind, trailer = _parse_trailer(bytes(frame[zstd.SKIPPABLE_HEADER_SIZE : at]), key)
     offset = size - len(seek) - len(frame)
+    with naming(key):
+        kind, trailer = _parse_trailer(frame[zstd.SKIPPABLE_HEADER_SIZE : at], offset, key)
     if trailer.seek_xxh64 != (xxh64_intdigest(seek) if seek else 0):
         raise damaged(
             key, "the checksum of its seek table does not match", code="checksum_mismatch"
         )
-    entries = _parse_seek_table(seek, size, key) if seek else None
+    with naming(key):
+        entries = parse_seek_table(seek, size) if seek else None
     if trailer.blocks is not None and len(trailer.blocks) != len(entries or ()):
         raise damaged(
             key, "its trailer does not list the blocks of its seek table", code="contradiction"
@@ -277,7 +267,7 @@ def _parse_tail(frame: memoryview, seek: memoryview, size: int, key: str) -> Tai
     return Tail(kind, trailer, offset, entries)
 
 
-def _parse_trailer(content: bytes, key: str) -> tuple[Kind, Trailer]:
+def _parse_trailer(content: memoryview, data_bytes: int, key: str) -> tuple[Kind, Trailer]:
     (
         magic,
         version,
@@ -299,9 +289,10 @@ def _parse_trailer(content: bytes, key: str) -> tuple[Kind, Trailer]:
     index = content[_TRAILER.size :]
     if len(index) != index_size:
         raise damaged(key, "its trailer contradicts itself", code="contradiction")
+    _require_possible(last_txid, first_ms, key)
     digests = _parse_digests(index, key) if version > FORMAT_VERSION else None
-    frames, commit_times = _parse_index(
-        index if digests is None else b"", commits, times, first_ms, key
+    frames, commit_times = parse_index(
+        index if digests is None else b"", IndexClaims(commits, times, first_ms), data_bytes
     )
     return Kind(kind), Trailer(
         last_txid,
@@ -317,40 +308,7 @@ def _parse_trailer(content: bytes, key: str) -> tuple[Kind, Trailer]:
     )
 
 
-def _parse_digests(index: bytes, key: str) -> BlockDigests:
+def _parse_digests(index: memoryview, key: str) -> BlockDigests:
     if len(index) % DIGESTS != _SUM.size:
         raise damaged(key, "its trailer contradicts itself", code="contradiction")
-    return BlockDigests(_SUM.unpack_from(index)[0], index[_SUM.size :])
-
-
-def _parse_index(
-    index: bytes, commits: int, times: int, first_ms: int, key: str
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    split, size = 4 * commits, 4 * commits + 8 * max(0, times - 1)
-    try:
-        planes = zstd.decompress_frame(index, size) if index else b""
-    except DamageError as error:
-        raise damaged(key, str(error), error.code) from error
-    if len(planes) != size:
-        raise damaged(key, "its index of transactions has a wrong length", code="contradiction")
-    steps = _from_planes(planes[split:], np.uint64)
-    frames = _from_planes(planes[:split], np.uint32)
-    return tuple(frames), tuple(accumulate(steps, initial=first_ms)) if times else ()
-
-
-def encode_seek_table(sizes: list[tuple[int, int]]) -> bytes:
-    """The seek table for zstd frames of (compressed, raw) bytes; raw is 0 for a skippable one."""
-    entries = np.array(sizes, "<u4").tobytes()
-    return zstd.skippable_frame(_SEEK_NIBBLE, entries + _FOOTER.pack(len(sizes), 0, _SEEK_MAGIC))
-
-
-def _parse_seek_table(seek: memoryview, size: int, key: str) -> tuple[SeekEntry, ...]:
-    entries, offset, raw_offset = [], 0, 0
-    start, stop = zstd.SKIPPABLE_HEADER_SIZE, len(seek) - _FOOTER.size
-    for compressed, raw in struct.iter_unpack("<II", seek[start:stop]):
-        if raw:
-            entries.append(SeekEntry(offset, compressed, raw_offset, raw))
-        offset, raw_offset = offset + compressed, raw_offset + raw
-    if offset + len(seek) != size:
-        raise damaged(key, "its length does not match its seek table", code="contradiction")
-    return tuple(entries)
+    return BlockDigests(_SUM.unpack_from(index)[0], bytes(index[_SUM.size :]))

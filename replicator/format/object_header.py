@@ -7,15 +7,19 @@ Owns these facts and the metadata. Refuses their bytes (see :mod:`.envelope`) an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from replicator.format.limits import DEFAULT_FORMAT_LIMITS
 from replicator.model import Kind
 
 FORMAT_VERSION = 1  # of everything but snapshots
 SNAPSHOT_VERSION = 2
+MAX_PAGE_SIZE = 65536
 DIGESTS = 64  # bytes a block: SHA-256 of its compressed bytes, SHA-256 of its pages
 
+_DECIMAL = re.compile("[0-9]{1,20}")
+_HEX = re.compile("[0-9a-f]{1,16}")
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -51,11 +55,11 @@ class BlockDigests:
 
     def block(self, number: int) -> bytes:
         """SHA-256 of the compressed bytes of block ``number``, from 0."""
-        return self.packed[number * DIGESTS :][: DIGESTS // 2]
+        return self.packed[number * DIGESTS : number * DIGESTS + DIGESTS // 2]
 
     def pages(self, number: int) -> bytes:
         """SHA-256 of the pages in block ``number``."""
-        return self.packed[number * DIGESTS :][DIGESTS // 2 : DIGESTS]
+        return self.packed[number * DIGESTS + DIGESTS // 2 : (number + 1) * DIGESTS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,8 @@ class Trailer:
     payload_bytes: int
     data_sha256: bytes
     seek_xxh64: int
-    commit_frames: tuple[int, ...]
-    commit_times_ms: tuple[int, ...]
+    commit_frames: Sequence[int]
+    commit_times_ms: Sequence[int]
     blocks: BlockDigests | None = None  # of snapshots from version 2 on
 
     @property
@@ -186,36 +190,50 @@ def known_version(version: int, kind: Kind) -> bool:
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> ObjectFacts | None:
-    """The facts; None if the metadata is absent, incomplete or of an unknown format version."""
+    """The facts; None if the metadata is absent, incomplete, impossible, or of an unknown format
+    version."""
     fields = {name.lower(): value for name, value in metadata.items()}
     try:
         facts = _facts(fields)
-        return facts if known_version(int(fields["format"]), facts.kind) else None
+        return (
+            facts if known_version(int(_matching(_DECIMAL, fields["format"])), facts.kind) else None
+        )
     except (KeyError, ValueError):
         return None
 
 
 def _facts(fields: Mapping[str, str]) -> ObjectFacts:
+    limits = DEFAULT_FORMAT_LIMITS
+
+    def number(name: str, most: int) -> int:
+        value = int(_matching(_DECIMAL, fields[name]))
+        if value > most:
+            raise ValueError(name)
+        return value
+
     def time(name: str) -> int | None:
-        return int(fields[name]) if name in fields else None
+        return number(name, limits.last_ms) if name in fields else None
+
+    def checksum(name: str) -> int:
+        return int(_matching(_HEX, fields[name]), 16)
 
     kind = Kind[fields["kind"].upper().replace("-", "_")]
     unsummed = kind is Kind.SNAPSHOT and "sha256" not in fields
     return ObjectFacts(
         kind=kind,
         generation=_matching(_UUID, fields["generation"]),
-        first_txid=int(fields["first-txid"]),
-        last_txid=int(fields["last-txid"]),
-        page_size=int(fields["page-size"]),
-        pages=int(fields["pages"]),
-        checksum_before=int(fields["checksum-before"], 16),
-        checksum_after=int(fields["checksum-after"], 16),
-        created_ms=int(fields["created"]),
+        first_txid=number("first-txid", limits.last_txid),
+        last_txid=number("last-txid", limits.last_txid),
+        page_size=number("page-size", MAX_PAGE_SIZE),
+        pages=number("pages", limits.pages),
+        checksum_before=checksum("checksum-before"),
+        checksum_after=checksum("checksum-after"),
+        created_ms=number("created", limits.last_ms),
         first_commit_ms=time("first-time"),
         last_commit_ms=time("last-time"),
         sha256="" if unsummed else _matching(_SHA256, fields["sha256"]),
         writer=_matching(_UUID, fields["writer"]),
-        last_event=int(fields.get("last-event", 0)),
+        last_event=number("last-event", limits.last_txid) if "last-event" in fields else 0,
     )
 
 

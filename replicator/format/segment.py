@@ -8,7 +8,6 @@ payload: :func:`.wal.scan` verifies the checksum chain of the WAL.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 
@@ -17,14 +16,14 @@ from replicator.format import zstd
 from replicator.format.buffers import Buffer
 from replicator.format.envelope import (
     HEADER_LIMIT,
-    MAX_TAIL,
     Tail,
-    damaged,
     encode_header,
     encode_trailer,
+    naming,
     read_header,
     read_tail,
 )
+from replicator.format.limits import DEFAULT_FORMAT_LIMITS, FormatLimits
 from replicator.format.object_header import ObjectHeader, Summary, Trailer
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE, new_header
 from replicator.model import DatabaseState, Kind
@@ -129,16 +128,22 @@ def generation_marker(header: ObjectHeader, *, state: DatabaseState) -> tuple[by
 class SegmentDecoder:
     """Verifies one object whose payload is a WAL file, given in pieces of any size.
 
-    ``limit`` bounds the payload (``Trailer.payload_bytes``, if the tail was read before). The
-    bytes that :meth:`feed` returns are proved only after :meth:`finish` has returned.
-    ``tail_limit`` bounds the bytes kept after the data.
+    The length of the object bounds the payload and the trailer; ``limit`` bounds the payload too
+    (``Trailer.payload_bytes``, if the tail was read before). The bytes that :meth:`feed` returns
+    are proved only after :meth:`finish` has returned.
     """
 
-    def __init__(self, key: str, *, limit: int | None = None, tail_limit: int = MAX_TAIL) -> None:
+    def __init__(
+        self,
+        key: str,
+        *,
+        limit: int | None = None,
+        limits: FormatLimits = DEFAULT_FORMAT_LIMITS,
+    ) -> None:
         self.key = key
         self.header: ObjectHeader | None = None
         self._limit = limit
-        self._tail_limit = tail_limit
+        self._limits = limits
         self._head = b""
         self._stream = zstd.StreamDecompressor()
         self._sha = hashlib.sha256()
@@ -150,20 +155,33 @@ class SegmentDecoder:
         return b"".join(self.pieces(data))
 
     def pieces(self, data: Buffer) -> Iterator[bytes]:
-        """The same in pieces of at most 32 MiB. Consume them before the next call."""
-        with _naming(self.key):
+        """The same in pieces of at most 2 MiB. Consume them before the next call."""
+        with naming(self.key):
             if self.header is None:
                 data = self._begin(data)
             if self.header is None:
                 return
+            most = self._most_payload(self._before_trailer + len(data))
             for piece in self._stream.feed(data):
                 self._payload += len(piece)
-                if self._limit is not None and self._payload > self._limit:
-                    raise DamageError(
-                        "it holds more payload than its trailer gives", code="contradiction"
-                    )
+                self._check_payload(most)
                 yield piece
             self._account(data)
+
+    def _most_payload(self, data_bytes: int) -> int:
+        """The most WAL that an object with so many bytes before its trailer can hold."""
+        assert self.header is not None  # there is no payload before it
+        width = self.header.page_size + FRAME_HEADER_SIZE
+        return HEADER_SIZE + width * (data_bytes // self._limits.bytes_a_frame)
+
+    def _check_payload(self, most: int) -> None:
+        if self._limit is not None and self._payload > self._limit:
+            raise DamageError("it holds more payload than its trailer gives", code="contradiction")
+        if self._payload > most:
+            raise DamageError(
+                f"it holds more than {most} bytes of WAL, which its length does not allow",
+                code="beyond_limits",
+            )
 
     def _begin(self, data: Buffer) -> Buffer:
         """Collect the header. Returns the bytes after it, once it is complete."""
@@ -183,8 +201,12 @@ class SegmentDecoder:
             self._hash(data)
         elif (taken := self._end_of_data(data)) > 0:
             self._hash(memoryview(data)[:taken])
-        if len(self._stream.rest) > self._tail_limit:
+        if len(self._stream.rest) > self._most_tail():
             raise DamageError("its trailer does not end", code="contradiction")
+
+    def _most_tail(self) -> int:
+        """A transaction takes 8 bytes of the data or more, and at most 12 of the index."""
+        return min(self._limits.tail, self._limits.few_tail + 2 * self._before_trailer)
 
     def _end_of_data(self, data: Buffer) -> int:
         return len(data) - len(self._stream.rest)
@@ -195,7 +217,7 @@ class SegmentDecoder:
 
     def finish(self) -> Summary:
         """The object's facts. ``DamageError`` unless every byte is as it was written."""
-        with _naming(self.key):
+        with naming(self.key):
             if self.header is None or not self._stream.finished:
                 raise DamageError("it ends before its trailer", code="truncated")
             size = self._before_trailer + len(self._stream.rest)
@@ -220,17 +242,6 @@ class SegmentDecoder:
             )
         if mistake := _contradiction(header, trailer):
             raise DamageError(mistake, code="contradiction")
-
-
-@contextlib.contextmanager
-def _naming(key: str) -> Iterator[None]:
-    """Add the key to damage errors raised inside."""
-    try:
-        yield
-    except DamageError as error:
-        if error.key:
-            raise
-        raise damaged(key, str(error), error.code) from error
 
 
 def decode_segment(data: bytes, key: str) -> tuple[Summary, bytes]:

@@ -17,17 +17,16 @@ from replicator.errors import DamageError
 from replicator.format import zstd
 from replicator.format.buffers import Buffer
 from replicator.format.envelope import (
-    SeekEntry,
     Tail,
     damaged,
     encode_digests,
     encode_header,
-    encode_seek_table,
     encode_trailer,
     read_header,
     read_tail,
 )
 from replicator.format.object_header import BlockDigests, ObjectHeader, Summary, Trailer
+from replicator.format.seek_table import SeekEntry, encode_seek_table
 from replicator.model import DatabaseState
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from replicator.format.buffers import U32, Buffer, Flags, Indexes
 from replicator.format.checksum import Checksum, FrameSums, plain_checksum
+from replicator.format.numbers import Numbers
 from replicator.model import WalPosition
 
 HEADER_SIZE = 32
@@ -256,11 +257,10 @@ def rewritten(runs: Iterable[Frames]) -> bool:
     return bool(count) and 16 * (count - len(np.unique(np.concatenate(pages)))) >= count
 
 
-def transaction_ends(frames: Frames, count: int) -> list[int]:
+def transaction_ends(frames: Frames, count: int) -> Numbers:
     """For each transaction within the first ``count`` frames, the number of frames up to its
     end."""
-    ends: list[int] = (np.flatnonzero(frames.commits[:count]) + 1).tolist()
-    return ends
+    return Numbers(np.flatnonzero(frames.commits[:count]) + 1)
 
 
 class Rebaser:

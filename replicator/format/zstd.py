@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import zstandard
 
 from replicator.errors import DamageError
 from replicator.format.buffers import Buffer
 
-MAX_WINDOW_LOG = 27  # every decoder must accept it; `zstd -d` needs an option for more
+MAX_WINDOW_LOG = 27  # of an index; every decoder must accept it
+STREAM_WINDOW_LOG = 24  # of WAL files, see docs/format.md
 
 _SKIPPABLE = struct.Struct("<II")
 _SKIPPABLE_MAGIC = 0x184D2A50  # the lowest four bits are free
@@ -24,8 +25,11 @@ SKIPPABLE_HEADER_SIZE = _SKIPPABLE.size
 
 _FAR_HASH_LOG = 19  # entries of 4 bytes; twice as many cost half as much CPU again, for 1 %
 
-# A block of 128 KiB can be as small as 4 bytes, so this much input makes at most 32 MiB.
-_SLICE = 1024
+_BLOCKS = 16  # decompressed at once; a block holds at most 128 KiB
+_FRAME_START = 5  # magic and descriptor
+_BLOCK_HEADER = 3
+_REPEATED = 1  # the type of a block that is one byte, repeated
+_ENDLESS = 1 << 62
 
 _local = threading.local()
 
@@ -96,19 +100,22 @@ class StreamDecompressor:
 
     def __init__(self) -> None:
         self._stream = zstandard.ZstdDecompressor(
-            max_window_size=1 << MAX_WINDOW_LOG
+            max_window_size=1 << STREAM_WINDOW_LOG
         ).decompressobj()
+        self._blocks = _BlockCounter()
         self.finished = False
-        self.rest = b""
+        self.rest = bytearray()
 
     def feed(self, data: Buffer) -> Iterator[bytes]:
-        """Content in pieces of at most 32 MiB; must be consumed before the next call."""
+        """Content in pieces of at most 2 MiB; must be consumed before the next call."""
         view = memoryview(data)
-        for start in range(0, len(view), _SLICE):
+        while len(view) > 0:
             if self.finished:
-                self.rest += view[start:]
+                self.rest += view
                 return
-            piece = self._decompress(view[start : start + _SLICE])
+            size = self._blocks.advance(view, _BLOCKS)
+            piece = self._decompress(view[:size])
+            view = view[size:]
             if piece:
                 yield piece
 
@@ -118,8 +125,66 @@ class StreamDecompressor:
         except zstandard.ZstdError as error:
             raise _undecodable(error) from error
         if self._stream.eof:
-            self.finished, self.rest = True, self._stream.unused_data
+            self.finished = True
+            self.rest += self._stream.unused_data
         return piece
+
+
+class _BlockCounter:
+    """Counts the blocks of one zstd frame as its bytes pass, to bound the output of each piece.
+
+    A block of a few bytes can hold 128 KiB. A frame that this class misreads is one that zstd
+    refuses.
+    """
+
+    def __init__(self) -> None:
+        self._left = _FRAME_START  # bytes up to the next header, or of a header
+        self._header = bytearray()  # the bytes of a header so far
+        self._expect: Callable[[], None] = self._frame_start
+        self._inside = False  # a block, and not a header
+        self._last = 0
+
+    def advance(self, view: memoryview, blocks: int) -> int:
+        """The number of bytes of ``view`` that complete at most so many blocks; at least 1."""
+        at = 0
+        while at < len(view) and blocks > 0:
+            step = min(self._left, len(view) - at)
+            if not self._inside:
+                self._header += view[at : at + step]
+            self._left -= step
+            at += step
+            if not self._left:
+                blocks -= self._inside
+                self._expect()
+        return at
+
+    def _frame_start(self) -> None:
+        descriptor = self._header[4]
+        single = descriptor >> 5 & 1
+        content_size = (single, 2, 4, 8)[descriptor >> 6]
+        self._next(1 - single + (0, 1, 2, 4)[descriptor & 3] + content_size, self._frame_rest)
+
+    def _frame_rest(self) -> None:
+        self._next(_BLOCK_HEADER, self._block_header)
+
+    def _block_header(self) -> None:
+        header = int.from_bytes(self._header, "little")
+        self._last = header & 1
+        size = 1 if header >> 1 & 3 == _REPEATED else header >> 3
+        self._next(size, self._content)
+
+    def _content(self) -> None:
+        if self._last:
+            self._next(_ENDLESS, self._content)
+        else:
+            self._next(_BLOCK_HEADER, self._block_header)
+
+    def _next(self, size: int, expect: Callable[[], None]) -> None:
+        self._left, self._expect = size, expect
+        self._inside = expect == self._content
+        self._header.clear()
+        if not size:
+            expect()
 
 
 def skippable_frame(nibble: int, content: bytes) -> bytes:

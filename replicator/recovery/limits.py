@@ -28,7 +28,8 @@ class RecoveryLimits:
     # snapshots
     group_raw_bytes: int = 32 << 20  # of pages in one request
     sync_raw_bytes: int = 128 << 20  # of pages between two syncs; the caller makes the last one
-    most_block_bytes: int = 64 << 20  # of pages in a block; a larger one is damage
+    most_block_bytes: int = 1 << 20  # of pages in a block, by the format; a larger one is damage
+    hash_share: int = 64  # pages of 512 bytes have hashes of so small a share of their bytes
 
     # verification, which reads snapshots in smaller groups
     proved_raw_bytes: int = 8 << 20  # of pages in one request

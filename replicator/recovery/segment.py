@@ -8,11 +8,11 @@ Refuses to know about other objects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from replicator.format.envelope import damaged
+from replicator.format.numbers import Numbers
 from replicator.format.object_header import ObjectHeader, Trailer
 from replicator.format.payload import Chunk, decode_frames
 from replicator.format.segment import SegmentDecoder
@@ -30,7 +30,7 @@ class Segment:
     header: ObjectHeader
     trailer: Trailer
     frames: Frames
-    index: tuple[int, ...]
+    index: Sequence[int]
     _source: Source
     _chunks: tuple[Chunk, ...] | None
 
@@ -70,16 +70,16 @@ def load_segment(key: str, source: Source, *, in_memory: int) -> Segment:
             kept.append((data, frames))
     summary = decoder.finish()
     joined = Frames.joined(scans)
-    index = tuple(accumulate(summary.trailer.commit_frames))
+    index = Numbers.of(summary.trailer.commit_frames).totals()
     _check(key, summary.trailer, joined, index)
     chunks = None if kept is None else tuple(kept)
     return Segment(key, summary.header, summary.trailer, joined, index, source, chunks)
 
 
-def _check(key: str, trailer: Trailer, frames: Frames, index: tuple[int, ...]) -> None:
+def _check(key: str, trailer: Trailer, frames: Frames, index: Sequence[int]) -> None:
     if frames.committed != frames.count:
         raise damaged(key, "its last frame does not end a transaction", code="contradiction")
     if frames.count and int(frames.commits[-1]) != trailer.pages:
         raise damaged(key, "its last commit contradicts its trailer", code="contradiction")
-    if index and list(index) != transaction_ends(frames, frames.count):
+    if index and index != transaction_ends(frames, frames.count):
         raise damaged(key, "its index of transactions contradicts its frames", code="contradiction")

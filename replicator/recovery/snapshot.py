@@ -16,10 +16,12 @@ from typing import Self
 
 from replicator.archive.index import SnapshotObject
 from replicator.format.buffers import U64
-from replicator.format.envelope import SeekEntry, Tail, damaged, read_header
+from replicator.format.envelope import Tail, damaged, read_header
 from replicator.format.latest_pages import Overlay
 from replicator.format.page_hashes import page_hashes
+from replicator.format.seek_table import SeekEntry
 from replicator.format.snapshot_blocks import SnapshotProof, decode_block
+from replicator.format.wal import valid_page_size
 from replicator.model import Kind
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.limits import RecoveryLimits
@@ -53,12 +55,11 @@ def page_size_of(item: SnapshotObject, tail: Tail, limits: RecoveryLimits) -> in
     if tail.kind is not Kind.SNAPSHOT or not entries or trailer.last_txid != item.txid:
         raise damaged(item.key, "it does not match its name", code="other_object")
     page_size = trailer.payload_bytes // max(1, trailer.pages)
-    sizes = [entry.raw for entry in entries]
     if (
-        not page_size
-        or sum(sizes) != trailer.pages * page_size
-        or max(sizes) > limits.most_block_bytes
-        or any(size % page_size for size in sizes)
+        not valid_page_size(page_size)
+        or entries.raw_bytes != trailer.pages * page_size
+        or entries.largest > limits.most_block_bytes
+        or not entries.whole_pages(page_size)
     ):
         raise damaged(item.key, "its seek table does not describe its pages", code="contradiction")
     last = entries[-1]
@@ -123,7 +124,7 @@ class SnapshotLoader:
         whole = True
         with _Syncs(self._file, self._fetcher) as syncs:
             for done in self._fetcher.in_order(
-                (group.length, partial(self._group, group)) for group in self._groups()
+                (self._held(group), partial(self._group, group)) for group in self._groups()
             ):
                 for entry, hashes in zip(done.group.entries, done.hashes, strict=True):
                     self._parts.note(self._first_pgno(entry), hashes)
@@ -134,6 +135,11 @@ class SnapshotLoader:
                 yield done.group.length
         if whole:
             proof.finish()
+
+    def _held(self, group: Group) -> int:
+        """Bytes of memory that a finished group takes until its turn: its own, and the hashes."""
+        raw = sum(entry.raw for entry in group.entries)
+        return group.length + raw // self._fetcher.limits.hash_share
 
     def _groups(self) -> Iterator[Group]:
         entries: list[SeekEntry] = []

@@ -9,12 +9,13 @@ Refuses: to judge a block by anything but the SHA-256 of its pages.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replicator.archive.facts import tail_of
 from replicator.errors import DamageError, ObjectMissing, ReplicatorError
-from replicator.format.envelope import SeekEntry
 from replicator.format.object_header import BlockDigests
+from replicator.format.seek_table import SeekEntry
 from replicator.format.snapshot_blocks import Block
 from replicator.store.base import ObjectInfo, Store
 
@@ -35,7 +36,7 @@ class SnapshotBase:
     object that the tail describes."""
 
     info: ObjectInfo
-    entries: tuple[SeekEntry, ...]
+    entries: Sequence[SeekEntry]
     digests: BlockDigests
 
     @property

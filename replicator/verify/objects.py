@@ -15,9 +15,10 @@ from functools import partial
 from replicator.archive.facts import FactsReader, require_fit
 from replicator.archive.index import ArchiveObject, SnapshotObject, WalObject
 from replicator.errors import DamageError
-from replicator.format.envelope import HEADER_LIMIT, SeekEntry, Tail, damaged, read_header
+from replicator.format.envelope import HEADER_LIMIT, Tail, damaged, read_header
 from replicator.format.object_header import ObjectFacts
 from replicator.format.page_hashes import PageHashes
+from replicator.format.seek_table import SeekEntry
 from replicator.format.snapshot_blocks import SnapshotProof, decode_block
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.limits import RecoveryLimits
@@ -107,13 +108,13 @@ def verify_snapshot(
     bytes of it, drawn by ``seed``; each page group proves itself by its content checksum."""
     tail = reader.tail(item)
     page_size = page_size_of(item, tail, fetcher.limits)
-    groups = list(_groups(tail, fetcher.limits))
     if limit is not None and limit < item.size:
-        yield from _prove_some(fetcher, item, groups, limit, seed)
+        yield from _prove_some(fetcher, item, tail, limit, seed)
         return
     hashes, proof = PageHashes(page_size), SnapshotProof(tail, item.key)
     for size, data, raw in fetcher.in_order(
-        (_held(group), partial(_group, fetcher, item, group)) for group in groups
+        (_held(group), partial(_group, fetcher, item, group))
+        for group in _groups(tail, fetcher.limits)
     ):
         proof.update(data)
         for image in raw:
@@ -129,10 +130,14 @@ def verify_snapshot(
 
 
 def _prove_some(
-    fetcher: Fetcher, item: SnapshotObject, groups: list[list[SeekEntry]], limit: int, seed: int
+    fetcher: Fetcher, item: SnapshotObject, tail: Tail, limit: int, seed: int
 ) -> Iterator[int]:
-    for group in random.Random(seed).sample(groups, len(groups)):
-        size, _, _ = _group(fetcher, item, group)
+    entries, extents, at = tail.seek or (), [], 0
+    for group in _groups(tail, fetcher.limits):
+        extents.append((at, at + len(group)))
+        at += len(group)
+    for first, last in random.Random(seed).sample(extents, len(extents)):
+        size, _, _ = _group(fetcher, item, list(entries[first:last]))
         yield size
         limit -= size
         if limit <= 0:

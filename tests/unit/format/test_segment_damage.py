@@ -10,11 +10,12 @@ from replicator.errors import DamageError
 from replicator.format import zstd
 from replicator.format.envelope import (
     HEADER_LIMIT,
-    encode_seek_table,
     encode_trailer,
     read_header,
     read_tail,
 )
+from replicator.format.limits import DEFAULT_FORMAT_LIMITS
+from replicator.format.seek_table import encode_seek_table
 from replicator.format.segment import SegmentDecoder, decode_segment
 from replicator.format.snapshot_blocks import decode_snapshot
 from replicator.model import Kind
@@ -134,7 +135,7 @@ def test_a_payload_beyond_the_trailer_is_not_decompressed():
 
 def test_a_trailer_that_does_not_end_is_not_collected():
     """Bytes after the data frame stay in memory only up to the longest possible tail."""
-    decoder = SegmentDecoder(KEY, tail_limit=1000)
+    decoder = SegmentDecoder(KEY, limits=replace(DEFAULT_FORMAT_LIMITS, tail=1000))
     decoder.feed(OBJECTS["marker"]())
     with raises(DamageError, "contradiction", key=KEY):
         decoder.feed(bytes(1001))

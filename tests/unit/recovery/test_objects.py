@@ -233,7 +233,7 @@ def rebuilt(body, tail, at, filler):
 
     from xxhash import xxh64_intdigest
 
-    from replicator.format.envelope import encode_seek_table
+    from replicator.format.seek_table import encode_seek_table
 
     data = body[:at] + filler + body[at : tail.trailer_offset]
     pages = [(entry.compressed, entry.raw) for entry in tail.seek]
