@@ -18,6 +18,7 @@
     ├── LocalIOError             7   local_io              a local file operation failed
     │   ├── DiskFull             7   disk_full             the local disk has no space left
     │   ├── TargetExists         7   target_exists         a file occupies the restore's output
+    │   ├── UnsafePath           7   unsafe_path           another user controls a path we work in
     │   ├── LedgerDamaged        7   ledger_damaged        the cache's ledger cannot be trusted
     │   └── LedgerTooNew         7   ledger_too_new        a newer version wrote the ledger
     ├── AlreadyRunning           8   already_running       another process has the lock
@@ -245,6 +246,15 @@ class DiskFull(LocalIOError):
 
 class TargetExists(LocalIOError):
     code = "target_exists"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class UnsafePath(LocalIOError):
+    """Another user could lead this process to other files through ``path``; ``owner`` is the
+    number of the user that owns it."""
+
+    code = "unsafe_path"
+    owner: int | None = None
 
 
 class LedgerDamaged(LocalIOError):

@@ -40,7 +40,7 @@ from replicator.cache.ledger import LAST_TXID, Ledger, follows
 from replicator.cache.limits import DEFAULT_LIMITS, CacheLimits
 from replicator.cache.page_hashes import HashBase
 from replicator.cache.records import Delivery, Fact, SegmentRecord, Status
-from replicator.cache.recovery import drop, open_ledger, reconcile, set_aside
+from replicator.cache.recovery import drop, make_directories, open_ledger, reconcile, set_aside
 from replicator.cache.segment_files import SegmentFiles
 from replicator.cache.trimming import trim
 from replicator.errors import DiskFull, LedgerDamaged, LocalIOError, ReplicatorError
@@ -86,10 +86,10 @@ class Cache:
     ) -> Cache:
         """Open or create the cache. Damage is set aside or dropped and reported, never fatal;
         a disk that refuses is ``LocalIOError`` or ``DiskFull``, a ledger of a newer version
-        ``LedgerTooNew``."""
+        ``LedgerTooNew``, a directory or file of another user ``UnsafePath``."""
         files = files or Files()
         directory = Path(directory)
-        files.mkdir(directory / "segments")
+        make_directories(directory, files)
         recovered: list[str] = []
         ledger = open_ledger(directory, files, recovered)
         try:

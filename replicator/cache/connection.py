@@ -137,5 +137,5 @@ class LedgerFile:
 
 def _identity(path: Path) -> tuple[int, int]:
     """Device and inode."""
-    facts = os.stat(path)
+    facts = os.lstat(path)
     return facts.st_dev, facts.st_ino

@@ -1,8 +1,9 @@
 """Opening a cache after a crash or damage: a ledger that can be trusted, and files that agree.
 
-Owns: what a crash between two steps leaves behind, and how it is repaired. Refuses: to lose
-silently: each repair that may cost a restore point is logged and added to the list ``repairs``
-of the caller. A damaged ledger is renamed, never deleted; one of a newer version is not touched.
+Owns: what a crash between two steps leaves behind, and how it is repaired. Refuses: directories
+and files that belong to another user; and to lose silently: each repair that may cost a restore
+point is logged and added to the list ``repairs`` of the caller. A damaged ledger is renamed, never
+deleted; one of a newer version is not touched.
 """
 
 from __future__ import annotations
@@ -18,12 +19,22 @@ from replicator.cache.records import SegmentRecord, Status
 from replicator.cache.segment_files import SegmentFiles
 from replicator.cache.trimming import release
 from replicator.errors import LedgerDamaged, LocalIOError
+from replicator.system.directory import working_directory
 from replicator.system.files import Files
 from replicator.system.paths import wal_path
 
 SMALLEST = 512  # SQLite takes a file that has no page for a database that is new
 
 log = logging.getLogger(__name__)
+
+
+def make_directories(directory: Path, files: Files) -> None:
+    """The cache's directories. ``UnsafePath`` if another user owns them, can write to them, or owns
+    a file of the cache."""
+    with working_directory(directory, files) as held:
+        held.require_trusted()
+    with working_directory(directory / "segments", files):
+        pass
 
 
 def open_ledger(directory: Path, files: Files, repairs: list[str]) -> Ledger:
@@ -81,11 +92,9 @@ def _remove_unclaimed(
 ) -> dict[str, int]:
     """Removes the files that no row claims; the sizes of the others. A file without any row is
     reported: either a crash came between the two, or the ledger lost something."""
-    sizes = {}
-    for name in segments.names():
-        if claimed.get(name):
-            sizes[name] = segments.size(name)
-        elif segments.remove_name(name) and name not in claimed and not name.endswith(".tmp"):
+    sizes, removed = segments.remove_unclaimed(claimed)
+    for name in removed:
+        if name not in claimed and not name.endswith(".tmp"):
             _report(repairs, f"segment file {name} had no record and was removed")
     return sizes
 

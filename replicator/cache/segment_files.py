@@ -12,12 +12,13 @@ import contextlib
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from replicator.cache.records import SegmentRecord
 from replicator.errors import DamageError, LocalIOError
-from replicator.system.files import Files, InFile, OutFile
+from replicator.system.directory import working_directory
+from replicator.system.files import Files, HeldName, InFile, OutFile
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,13 @@ class SegmentFiles:
         self._numbers = itertools.count(1)
 
     def make_directory(self) -> None:
-        self._files.mkdir(self.directory)
+        """``UnsafePath`` if another user controls it."""
+        with working_directory(self.directory, self._files):
+            pass
 
     def create(self) -> OutFile:
         """A new file under a temporary name."""
-        self.make_directory()  # an operator may have removed it
+        self._files.mkdir(self.directory)  # an operator may have removed it
         return self._files.create(self.directory / f"draft-{next(self._numbers)}.tmp")
 
     def publish(self, file: OutFile, record: SegmentRecord) -> None:
@@ -74,17 +77,23 @@ class SegmentFiles:
             except LocalIOError as error:
                 log.warning("%s; it takes space until the next start", error)
 
-    def names(self) -> list[str]:
-        """The names of all files that are there."""
-        return self._files.listdir(self.directory)
+    def remove_unclaimed(self, claimed: Mapping[str, bool]) -> tuple[dict[str, int], list[str]]:
+        """Removes the files that ``claimed`` does not claim. The sizes of the others, and the names
+        of the removed files. The directory is held meanwhile, so no other file is removed."""
+        sizes: dict[str, int] = {}
+        removed = []
+        with working_directory(self.directory, self._files) as held:
+            for name in held.names():
+                if claimed.get(name):
+                    sizes[name] = self._files.size(held.entry(name))
+                elif self._remove(held.entry(name)):
+                    removed.append(name)
+        return sizes, removed
 
-    def size(self, name: str) -> int:
-        return self._files.size(self.directory / name)
-
-    def remove_name(self, name: str) -> bool:
-        """Removes a name that no record claims; False when it cannot be removed."""
+    def _remove(self, name: HeldName) -> bool:
+        """False when the name cannot be removed."""
         try:
-            self._files.unlink(self.directory / name)
+            self._files.unlink(name)
         except LocalIOError as error:  # a directory, for example; it disturbs nothing
             log.warning("%s; left alone", error)
             return False

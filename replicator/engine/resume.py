@@ -30,6 +30,7 @@ from replicator.model import Cause, WalPosition
 from replicator.snapshot.published import newest_stored
 from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.system import clock
+from replicator.system.directory import hold_directory
 from replicator.system.restore_marker import remove_restore_marker, restored_txid
 from replicator.upload.fencing import archive_head, is_same
 from replicator.upload.uploader import Uploader
@@ -63,7 +64,8 @@ class Resume:
         self._uploader.announce()
         incidents.reason = ""
         try:
-            remove_restore_marker(context.database, context.files)
+            with hold_directory(context.database.parent, context.files) as place:
+                remove_restore_marker(place, context.database.name, context.files)
         except LocalIOError as error:
             log.warning("could not remove the restore marker: %s", error)
         return session

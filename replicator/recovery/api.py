@@ -267,7 +267,7 @@ def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
         with Fetcher(run.store, run.meter, run.limits) as fetcher:
             done = planner.run(fetcher, parts, files, run.meter)
         if request.verify != "none":
-            check_database(parts.database, full=request.verify == "full")
+            check_database(Path(parts.database), full=request.verify == "full")
         run.meter.phase("publish")
         publish(parts, run.output, _marker(done), overwrite=request.overwrite, files=files)
     return _report(done, request.verify, run)

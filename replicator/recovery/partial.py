@@ -7,6 +7,10 @@ Everything is in ``.{name}.restoring/`` next to the output, on the same file sys
     parts      which parts of the snapshot are in it: one line of JSON each
     segment-…  the compressed bytes of a large segment while it is needed
 
+The directory is held by its descriptor, and so is the one of the output: if another user can write
+next to the output, he can remove both, but neither lead the restore to other files nor exchange the
+database before it has its name.
+
 Only the parts of the snapshot are kept across attempts, decompressed and at their offsets.
 RetentionSteps compressed objects would need up to twice the disk and a second pass over every byte;
 segments are at most half a database by the rule that makes snapshots due, must be known before
@@ -30,7 +34,8 @@ from pathlib import Path
 from replicator.errors import LocalIOError
 from replicator.format.buffers import U64
 from replicator.format.page_hashes import pack_hashes, unpack_hashes
-from replicator.system.files import Files, OutFile
+from replicator.system.directory import Directory, hold_directory
+from replicator.system.files import Files, HeldName, OutFile
 from replicator.system.locks import DirLock
 
 _VERSION = 1
@@ -44,23 +49,42 @@ class Partial:
 
     def __init__(self, output: Path, files: Files) -> None:
         self.directory = output.with_name(f".{output.name}.restoring")
-        self.database = self.directory / "database"
-        self._parts = self.directory / "parts"
+        self._output = output
         self._files = files
-        self._lock = DirLock(self.directory, files)
         self._draft: OutFile | None = None
+        self.place: Directory  # of the output; both are held
+        self._lock: DirLock
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock; ``AlreadyRunning`` if another restore to the same output does. A failed
         attempt without a usable part removes the directory."""
-        with self._lock:
-            try:
-                yield
-            finally:
-                self._close()
-                if not self._has_parts():
-                    self.remove()
+        with hold_directory(self._output.parent, self._files) as self.place:
+            self._lock = DirLock(self.place.entry(self.directory.name), self._files)
+            with self._lock:
+                try:
+                    yield
+                finally:
+                    self._close()
+                    if not self._has_parts():
+                        self.remove()
+
+    @property
+    def output(self) -> HeldName:
+        """The name of the output, in the directory that it had when the restore began."""
+        return self.place.entry(self._output.name)
+
+    @property
+    def database(self) -> HeldName:
+        return self.entry("database")
+
+    @property
+    def _parts(self) -> HeldName:
+        return self.entry("parts")
+
+    def entry(self, name: str) -> HeldName:
+        """A name in the directory, while it is held."""
+        return self._lock.directory.entry(name)
 
     def _has_parts(self) -> bool:
         """True if a part is listed, and also when that cannot be read."""
@@ -94,26 +118,27 @@ class Partial:
         text = base64.b64encode(pack_hashes(hashes)).decode()
         self._write({"page": first_pgno, "hashes": text})
 
-    def spool(self, first_txid: int) -> Path:
-        return self.directory / f"segment-{first_txid:016x}"
+    def spool(self, first_txid: int) -> HeldName:
+        return self.entry(f"segment-{first_txid:016x}")
 
     def clear(self) -> None:
         """Remove the database and the list of its parts, but keep the lock."""
         self._close()
-        for name in self._files.listdir(self.directory):
+        for name in self._lock.directory.names():
             if name != self._lock.path.name:
-                self._files.unlink(self.directory / name, missing_ok=True)
+                self._files.unlink(self.entry(name), missing_ok=True)
 
     def remove(self) -> None:
         """Remove the directory, if it exists. A failure is only logged, because nothing depends on
         the directory."""
-        if not self._files.exists(self.directory):
+        name = self.place.entry(self.directory.name)
+        if not self._files.exists(name):
             return
         try:
             self._close()
-            for name in self._files.listdir(self.directory):
-                self._files.unlink(self.directory / name)
-            self._files.remove_directory(self.directory)
+            for each in self._lock.directory.names():
+                self._files.unlink(self.entry(each))
+            self._files.remove_directory(name)
         except LocalIOError as error:
             log.warning(
                 "%s; the restore is complete: remove the rest of %s by hand",

@@ -29,7 +29,8 @@ from pathlib import Path
 from replicator.errors import LocalIOError, TargetExists
 from replicator.recovery.partial import Partial
 from replicator.sqlite.check import checkpoint_wal, in_use, openers
-from replicator.system.files import Files
+from replicator.system.directory import refuse_links
+from replicator.system.files import Files, sibling
 from replicator.system.paths import side_files
 from replicator.system.restore_marker import remove_restore_marker, write_restore_marker
 
@@ -67,16 +68,20 @@ def publish(
 ) -> None:
     """Steps 2 to 7. ``marker`` holds the position of the file in the archive, for a replicator."""
     check_output(output, overwrite=overwrite)
-    if files.exists(output):
-        files.copy_mode(output, partial.database)
+    if files.exists(partial.output):
+        refuse_links(output, *side_files(output))
+        files.copy_mode(partial.output, partial.database)
         checkpoint_wal(output)
     for side in side_files(output):
-        files.rename(side, partial.directory / f"replaced{side.name.removeprefix(output.name)}")
-    files.sync_directory(output.parent)
-    remove_restore_marker(output, files)
-    files.rename(partial.database, output)
+        name = f"replaced{side.name.removeprefix(output.name)}"
+        files.rename(
+            sibling(partial.output, side.name.removeprefix(output.name)), partial.entry(name)
+        )
+    files.sync_parent(partial.output)
+    remove_restore_marker(partial.place, output.name, files)
+    files.rename(partial.database, partial.output)
     try:
-        write_restore_marker(output, marker, files)
+        write_restore_marker(partial.place, output.name, marker, files)
     except LocalIOError as error:
         log.warning("%s; a replicator will not know that the database was restored", error)
     partial.remove()

@@ -5,6 +5,9 @@ Owns every open, write, sync and rename of a local file, and the order that make
 repeat a failed fsync (the kernel drops the pages it could not write), and to close a database
 file once it is open, because that would drop the process's SQLite locks on it.
 
+No open of a file follows a symbolic link in the last name of its path, and a new file never takes
+over an existing one: a directory may hold names that another user made.
+
 Every system call passes through :meth:`Files.system`, so a test injects faults in one method.
 ``OSError`` becomes ``DiskFull`` (ENOSPC, EDQUOT) or ``LocalIOError``, which carry the path and
 the error number.
@@ -19,8 +22,9 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, Self, TypeAlias, TypeVar
+from typing import ParamSpec, Self, TypeAlias, TypedDict, TypeVar
 
 from replicator.errors import DiskFull, LocalIOError
 from replicator.format.buffers import Buffer
@@ -53,6 +57,35 @@ def about(path: StrPath) -> Iterator[None]:
         raise local_error(error, path) from error
 
 
+@dataclass(frozen=True, slots=True)
+class HeldName(os.PathLike[str]):
+    """A name in an open directory: as a path it is the directory's path and the name, but the
+    calls of :class:`Files` resolve it by the descriptor."""
+
+    directory: Path
+    fd: int
+    name: str
+
+    def __fspath__(self) -> str:
+        return str(self.directory / self.name)
+
+    __str__ = __fspath__
+
+
+class _At(TypedDict, total=False):
+    dir_fd: int
+
+
+def located(path: StrPath) -> tuple[StrPath, _At]:
+    """``path`` as the first argument and the keywords of a system call."""
+    return (path.name, {"dir_fd": path.fd}) if isinstance(path, HeldName) else (path, {})
+
+
+# A file of the right name may be a pipe; opening one to read would wait for its writer.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_NEW = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
 class Files:
     """The local file system. Subclass it and override :meth:`system` to inject faults."""
 
@@ -61,22 +94,39 @@ class Files:
         return call(*args, **kwargs)
 
     def create(self, path: StrPath) -> OutFile:
-        """A new, empty file to write. Replaces an existing file of that name."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        """A new, empty file to write. Removes an existing file of that name."""
         with about(path):
-            return OutFile(self, Path(path), self.system(os.open, path, flags, 0o600))
+            try:
+                fd = self.descriptor(path, os.O_WRONLY | _NEW)
+            except FileExistsError:
+                self.unlink(path)
+                fd = self.descriptor(path, os.O_WRONLY | _NEW)
+        return OutFile(self, path, fd)
+
+    def descriptor(self, path: StrPath, flags: int, mode: int = 0o600) -> int:
+        """A descriptor of ``path``; the caller turns ``OSError`` into our errors."""
+        name, at = located(path)
+        return self.system(os.open, name, flags, mode, **at)
 
     def publish(self, draft: OutFile, final: StrPath) -> None:
         """Give ``draft`` its final name, durably. Replaces an existing file of that name."""
         draft.sync()
         draft.close()
-        with about(final):
-            self.system(os.rename, draft.path, final)
-        self.sync_directory(Path(final).parent)
+        self._move(draft.path, final, about_path=final)
+        self.sync_parent(final)
+
+    def _move(self, old: StrPath, new: StrPath, *, about_path: StrPath) -> None:
+        (source, at), (target, to) = located(old), located(new)
+        with about(about_path):
+            if not (at or to):
+                self.system(os.rename, source, target)
+                return
+            here, there = at.get("dir_fd"), to.get("dir_fd")
+            self.system(os.rename, source, target, src_dir_fd=here, dst_dir_fd=there)
 
     def write_atomic(self, path: StrPath, *data: Buffer) -> None:
         """Replace the content of ``path`` by the concatenated ``data``: all of it or nothing."""
-        draft = self.create(f"{os.fspath(path)}.tmp")
+        draft = self.create(sibling(path, ".tmp"))
         try:
             for piece in data:
                 draft.write(piece)
@@ -90,17 +140,29 @@ class Files:
         with about(path):
             fd = self.system(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
+                self.sync_open_directory(path, fd)
+            finally:
+                os.close(fd)
+
+    def sync_open_directory(self, path: StrPath, fd: int) -> None:
+        """As :meth:`sync_directory`, of the directory that ``fd`` holds open."""
+        with about(path):
+            try:
                 self.system(os.fsync, fd)
             except OSError as error:
                 if error.errno not in NO_DIRECTORY_SYNC:
                     raise
-            finally:
-                os.close(fd)
+
+    def sync_parent(self, path: StrPath) -> None:
+        """Make the name ``path`` durable."""
+        if isinstance(path, HeldName):
+            self.sync_open_directory(path.directory, path.fd)
+        else:
+            self.sync_directory(Path(path).parent)
 
     def open_read(self, path: StrPath) -> InFile:
         with about(path):
-            fd = self.system(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
-        return InFile(self, Path(path), fd)
+            return InFile(self, path, self.descriptor(path, _READ))
 
     def read(self, path: StrPath) -> bytes:
         """The whole file."""
@@ -121,57 +183,68 @@ class Files:
                 yield file.pread(size, offset)
 
     def rename(self, old: StrPath, new: StrPath) -> None:
-        """Rename durably within one directory."""
-        with about(old):
-            self.system(os.rename, old, new)
-        self.sync_directory(Path(new).parent)
+        """Rename, and make the new name durable."""
+        self._move(old, new, about_path=old)
+        self.sync_parent(new)
 
     def unlink(self, path: StrPath, *, missing_ok: bool = False) -> None:
         """Remove a name. Not durable: the caller removes a file that is back after a crash."""
+        name, at = located(path)
         with about(path):
             try:
-                self.system(os.unlink, path)
+                self.system(os.unlink, name, **at)
             except FileNotFoundError:
                 if not missing_ok:
                     raise
 
     def mkdir(self, path: StrPath) -> None:
         """Make a directory and its missing parents, durably; an existing one is fine."""
-        target = Path(path)
-        if target.is_dir():
+        if os.path.isdir(path):
             return
-        self.mkdir(target.parent)
-        with about(target):
+        if not isinstance(path, HeldName):
+            self.mkdir(Path(path).parent)
+        name, at = located(path)
+        with about(path):
             try:
-                self.system(os.mkdir, target, 0o700)
+                self.system(os.mkdir, name, 0o700, **at)
             except FileExistsError:  # another process made it since, which is fine, or it is a file
-                if not target.is_dir():
+                if not os.path.isdir(path):
                     raise
-        self.sync_directory(target.parent)
+        self.sync_parent(path)
 
     def remove_directory(self, path: StrPath) -> None:
         """Remove an empty directory."""
+        name, at = located(path)
         with about(path):
-            self.system(os.rmdir, path)
+            self.system(os.rmdir, name, **at)
 
     def copy_mode(self, source: StrPath, target: StrPath) -> None:
-        """Give ``target`` the permissions of ``source``, and its owner if that is permitted."""
+        """Give the file ``target`` the permissions of ``source``, and its owner if that is
+        permitted."""
+        name, at = located(source)
         with about(target):
-            facts = self.system(os.stat, source)
-            self.system(os.chmod, target, facts.st_mode & 0o7777)
-            with contextlib.suppress(PermissionError):
-                self.system(os.chown, target, facts.st_uid, facts.st_gid)
+            facts = self.system(os.stat, name, follow_symlinks=False, **at)
+            with self.open_read(target) as file:
+                self.system(os.fchmod, file.fileno(), facts.st_mode & 0o777)
+                with contextlib.suppress(PermissionError):
+                    self.system(os.fchown, file.fileno(), facts.st_uid, facts.st_gid)
 
     def listdir(self, path: StrPath) -> list[str]:
         with about(path):
             return sorted(self.system(os.listdir, path))
 
     def exists(self, path: StrPath) -> bool:
-        return os.path.lexists(path)
+        name, at = located(path)
+        try:
+            os.stat(name, follow_symlinks=False, **at)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def size(self, path: StrPath) -> int:
+        name, at = located(path)
         with about(path):
-            return self.system(os.stat, path).st_size
+            return self.system(os.stat, name, **at).st_size
 
     def disk_free(self, path: StrPath) -> int:
         """Bytes an unprivileged process may still write on the file system of ``path``."""
@@ -184,10 +257,17 @@ LOCAL = Files()
 """The local file system without injected faults."""
 
 
+def sibling(path: StrPath, suffix: str) -> StrPath:
+    """``path`` with ``suffix`` appended to its name."""
+    if isinstance(path, HeldName):
+        return HeldName(path.directory, path.fd, path.name + suffix)
+    return f"{os.fspath(path)}{suffix}"
+
+
 class OutFile:
     """A file being written. After a failed write or sync it can only be discarded."""
 
-    def __init__(self, files: Files, path: Path, fd: int) -> None:
+    def __init__(self, files: Files, path: StrPath, fd: int) -> None:
         self.path = path
         self.size = 0
         self._files = files
@@ -237,7 +317,7 @@ class OutFile:
 class RawFile:
     """Positioned reads of an open file. Owns no descriptor."""
 
-    def __init__(self, files: Files, path: Path, fd: int) -> None:
+    def __init__(self, files: Files, path: StrPath, fd: int) -> None:
         self.path = path
         self._files = files
         self._fd = fd

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Self
 
 from replicator.errors import AlreadyRunning, LocalIOError
-from replicator.system.files import LOCAL, Files, StrPath, about
+from replicator.system.directory import Directory, working_directory
+from replicator.system.files import LOCAL, Files, StrPath, about, located
 from replicator.system.paths import cache_directory
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,20 @@ class DirLock:
 
     def __init__(self, directory: StrPath, files: Files = LOCAL) -> None:
         self.path = Path(directory) / "lock"
+        self._place = directory
         self._files = files
         self._fd = -1
+        self._directory: Directory | None = None
+
+    @property
+    def directory(self) -> Directory:
+        """The open directory, while the lock is held."""
+        assert self._directory is not None
+        return self._directory
 
     def acquire(self) -> None:
-        """Take the lock. ``AlreadyRunning`` has the pid of the holder, if it is known."""
-        self._files.mkdir(self.path.parent)
+        """Make the directory if it is missing, and take the lock. ``AlreadyRunning`` has the pid of
+        the holder, if it is known; ``UnsafePath``: another user controls the directory."""
         with about(self.path):
             while not self._try():
                 pass
@@ -44,6 +53,9 @@ class DirLock:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+        if self._directory is not None:
+            directory, self._directory = self._directory, None
+            directory.close()
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -54,7 +66,21 @@ class DirLock:
 
     def _try(self) -> bool:
         """One attempt. False if the file was removed between opening and locking it."""
-        fd = self._files.system(os.open, self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        directory = working_directory(self._place, self._files)
+        try:
+            locked = self._lock_in(directory)
+        except BaseException:
+            directory.close()
+            raise
+        if locked:
+            self._directory = directory
+        else:
+            directory.close()
+        return locked
+
+    def _lock_in(self, directory: Directory) -> bool:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = self._files.descriptor(directory.entry(self.path.name), flags)
         try:
             self._files.system(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self._is_current(fd):
@@ -74,7 +100,11 @@ class DirLock:
 
     def _is_current(self, fd: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(fd), self._files.system(os.stat, self.path))
+            name, at = located(self._place)
+            found = self._files.system(
+                os.stat, Path(name) / self.path.name, follow_symlinks=False, **at
+            )
+            return os.path.samestat(os.fstat(fd), found)
         except FileNotFoundError:
             return False
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 
 from replicator.format.buffers import Buffer
-from replicator.system.files import LOCAL, Files, InFile, about
+from replicator.system.files import LOCAL, Files, InFile, StrPath, about
 
 
 class PageFile(InFile):
     """Opened for reading and writing, created if missing. Regions never written are zeros."""
 
-    def __init__(self, path: Path, files: Files = LOCAL) -> None:
+    def __init__(self, path: StrPath, files: Files = LOCAL) -> None:
         with about(path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            super().__init__(files, path, files.system(os.open, path, flags, 0o644))
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            super().__init__(files, path, files.descriptor(path, flags, 0o644))
 
     def resize(self, size: int) -> None:
         """Truncate, or extend by a hole, which takes no space."""

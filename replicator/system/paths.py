@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+MARKER = "restored.json"
 SIDE_SUFFIXES = ("-wal", "-shm", "-journal")
 
 
@@ -29,4 +30,4 @@ def cache_directory(database: Path) -> Path:
 
 def restore_marker_path(database: Path) -> Path:
     """The marker that a restore leaves in the default cache directory."""
-    return cache_directory(database) / "restored.json"
+    return cache_directory(database) / MARKER

@@ -1,6 +1,7 @@
 """A temporary directory for one piece of work.
 
-Owns its creation and its removal. Refuses to know its content.
+Owns its creation and its removal. Refuses to know its content, and a parent in which another user
+could put a directory of his own in its place.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from replicator.system.directory import require_own_parent
 from replicator.system.files import LOCAL, Files, about
 
 
 @contextlib.contextmanager
 def scratch_directory(parent: Path | None, files: Files = LOCAL) -> Iterator[Path]:
     """A new directory in ``parent`` (default: the system's temporary directory), removed at the
-    end of the block."""
+    end of the block. ``UnsafePath`` if another user controls ``parent``."""
     parent = parent or Path(tempfile.gettempdir())
+    require_own_parent(parent)
     directory = parent / f"replicator-{secrets.token_hex(8)}"
     with about(parent):
         files.system(os.mkdir, directory, 0o700)

@@ -133,15 +133,19 @@ class PowerCutFiles(CrashingFiles):
         if call is os.rename:
             return self._rename(number, *args)
         if call is os.unlink and number < self.at:
-            self._remember(args[0])
+            self._remember(self._path(args, kwargs))
         result = super().act(number, call, args, kwargs)
         if call is os.open:
-            self.open[result] = os.fspath(args[0])
+            self.open[result] = self._path(args, kwargs)
         elif call is os.write:
             self.dirty[os.fstat(args[0]).st_ino] = self.open[args[0]]
         elif call is os.fsync:
             self._synced(args[0])
         return result
+
+    def _path(self, args, kwargs):
+        """The path of a call that may resolve a name in an open directory."""
+        return os.path.join(self.open.get(kwargs.get("dir_fd"), ""), os.fspath(args[0]))
 
     def _remember(self, path):
         content = None
