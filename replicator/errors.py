@@ -6,6 +6,7 @@
     │   ├── BucketMissing        2   bucket_missing        the bucket does not exist
     │   └── DatabaseUnusable     2   database_unusable     the file cannot be replicated as it is
     ├── DamageError              3   damage                stored bytes are not the bytes written
+    │   └── NewerFormat         10   newer_format          a newer program wrote the object
     ├── CheckFailed              3   check_failed          a statement about the data is false
     ├── GapError                 4   gap                   the archive does not reach the target
     ├── StoreUnavailable         5   store_unavailable     the store does not answer; retry later
@@ -23,6 +24,7 @@
     │   └── LedgerTooNew         7   ledger_too_new        a newer version wrote the ledger
     ├── AlreadyRunning           8   already_running       another process has the lock
     ├── NoBackup                 9   no_backup             the archive is empty
+    ├── Inconclusive            10   inconclusive          a check cannot be made here
     ├── NotRunning               1   not_running           no sidecar answers for the database
     ├── Cancelled                1   cancelled             the caller stopped the operation
     ├── ContinuityLost           1   continuity_lost       the WAL lost frames not captured yet
@@ -140,12 +142,29 @@ class DamageError(ReplicatorError):
     key: str = ""
 
 
+class NewerFormat(DamageError):
+    """A newer version of the program wrote the object. Nothing shows that it is damaged."""
+
+    exit_code = 10
+    default_hint = "upgrade this replicator, then try again"
+    code = "newer_format"
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class CheckFailed(ReplicatorError):
     """``statement`` is the SQL that gave something else than one true value."""
 
     exit_code = 3
     code = "check_failed"
+    statement: str = ""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Inconclusive(ReplicatorError):
+    """A check cannot be made here, which says nothing about the data. ``statement`` is its SQL."""
+
+    exit_code = 10
+    code = "inconclusive"
     statement: str = ""
 
 

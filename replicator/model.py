@@ -197,3 +197,4 @@ class RestoreReport:
     verified: str  # the proof, in words
     lost_txids: int = 0  # with --allow-older: transactions that could not be restored
     avoided: tuple[str, ...] = ()  # keys of damaged objects that other objects replaced
+    inconclusive: tuple[str, ...] = ()  # why SQLite's own check could not be made in full

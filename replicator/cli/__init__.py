@@ -72,7 +72,7 @@ def application(*names: str) -> typer.Typer:
         help="Replicates SQLite databases to S3, and restores them to any transaction.",
         epilog="Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 damage, 4 gap, 5 store "
         "unreachable or not durable, 6 refused, 7 local I/O, 8 already running, "
-        "9 nothing to restore, 128+N signal N.",
+        "9 nothing to restore, 10 inconclusive, 128+N signal N.",
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

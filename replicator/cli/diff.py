@@ -28,14 +28,17 @@ def command(
         options.option("--to", metavar="T", help="the newer point, in the same forms"),
     ] = "newest",
     scratch: options.Scratch = None,
+    load_extension: options.LoadExtension = None,
     as_json: options.AsJson = False,
-) -> None:
+) -> int:
     """Compare two restore points, table by table.
 
     Both points are restored to a scratch directory. Rows are matched by rowid or primary key.
+    Exit code 10 if a table cannot be compared here.
     """
     from replicator.inspect.diff import diff_at
     from replicator.inspect.open import When
+    from replicator.sqlite.connect import extensions
 
     with progress.shown(as_json=as_json) as listener:
         report = diff_at(
@@ -44,8 +47,10 @@ def command(
             When.parse(until),
             scratch=scratch,
             progress=listener,
+            prepare=extensions(load_extension or ()),
         )
     output.result(report, show, as_json=as_json)
+    return report.exit_code
 
 
 def show(report: DiffReport) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from replicator.cli import options, output, progress
 from replicator.cli.sidecar import LocalSidecar, show_repair
-from replicator.errors import CheckFailed, DamageError, GapError
+from replicator.errors import CheckFailed, DamageError, GapError, NewerFormat
 
 if TYPE_CHECKING:
     from replicator.verify.drill import DrillReport
@@ -25,14 +25,16 @@ def command(
             help="a query that must return one true value; may be repeated",
         ),
     ] = None,
+    load_extension: options.LoadExtension = None,
     local: LocalSidecar,
     as_json: options.AsJson = False,
-) -> None:
+) -> int:
     """Restore to a scratch directory, check the result, and record it in the bucket.
 
     A failure is recorded too; with --database the sidecar then makes the newest state restorable
-    again.
+    again. Exit code 10 if the restore is exact, but a check of SQLite cannot be made here.
     """
+    from replicator.sqlite.connect import extensions
     from replicator.verify.drill import drill_at
 
     try:
@@ -44,7 +46,10 @@ def command(
                 txid=point.txid,
                 timestamp=point.timestamp,
                 progress=listener,
+                prepare=extensions(load_extension or ()),
             )
+    except NewerFormat:
+        raise
     except (DamageError, GapError, CheckFailed):
         repair = local.repair()
         if not as_json:
@@ -52,6 +57,7 @@ def command(
         raise
     local.report_drill()
     output.result(report, show, as_json=as_json)
+    return report.exit_code
 
 
 def show(report: DrillReport) -> None:
@@ -69,5 +75,6 @@ def show(report: DrillReport) -> None:
             ("took", output.duration(report.seconds)),
             ("verified", output.safe(", ".join([done.verified, *report.checked]))),
             ("recorded", output.safe(report.recorded or f"nowhere: {report.unrecorded}")),
+            *output.inconclusive(report.inconclusive),
         ]
     )

@@ -86,6 +86,15 @@ Scratch = Annotated[
         help="directory with free space for the whole database; default: the temporary directory",
     ),
 ]
+LoadExtension = Annotated[
+    list[Path] | None,
+    option(
+        "--load-extension",
+        metavar="PATH",
+        help="load an extension that the schema needs before SQLite checks or compares; its code "
+        "runs in this process; may be repeated",
+    ),
+]
 AsJson = Annotated[bool, option("--json", help="print JSON for programs")]
 Timeout = Annotated[
     float | None,

@@ -143,6 +143,11 @@ def facts(rows: Iterable[tuple[str, str]], *, indent: int = 2) -> None:
         screen.print(f"{' ' * indent}[dim]{label:<{width}}[/]  {value}", soft_wrap=True)
 
 
+def inconclusive(reasons: Iterable[str]) -> list[tuple[str, str]]:
+    """Rows for :func:`facts`: why a check could not be made."""
+    return [("inconclusive", f"[yellow]{safe(reason)}[/]") for reason in reasons]
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table without lines; the name of a column of figures begins with ``>``."""
     from rich.table import Table

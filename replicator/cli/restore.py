@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from replicator.cli import options, output, progress
 from replicator.cli.options import option
-from replicator.errors import NoBackup
+from replicator.errors import Inconclusive, NoBackup
 from replicator.model import RestoreReport
 
 
@@ -51,12 +51,15 @@ def command(
             help="run SQLite's quick_check or integrity_check as well",
         ),
     ] = "none",
+    load_extension: options.LoadExtension = None,
     as_json: options.AsJson = False,
-) -> None:
+) -> int:
     """Rebuild a database as of its newest or any other transaction.
 
-    Every page is checked against the checksums of the archive before the file gets its name.
+    Every page is checked against the checksums of the archive before the file gets its name. Exit
+    code 10 if the file is restored, but the check of --verify cannot be made here.
     """
+    from replicator.sqlite.connect import extensions
     from replicator.system import process
 
     process.use_one_arena()  # of 1 GB: 120 MB instead of 136 to 160 MB at the peak
@@ -75,10 +78,12 @@ def command(
             allow_older=allow_older,
             verify=verify,
             progress=listener,
+            prepare=extensions(load_extension or ()),
         )
     if report is None:
         raise NoBackup("no backup found", hint="list the bucket with replicator history")
     output.result(report, lambda report: show(report, dry_run=dry_run), as_json=as_json)
+    return Inconclusive.exit_code if report.inconclusive else 0
 
 
 def show(report: RestoreReport, *, dry_run: bool) -> None:
@@ -113,6 +118,7 @@ def _rows(report: RestoreReport, *, dry_run: bool) -> list[tuple[str, str]]:
         )
         for key in report.avoided
     ]
+    rows += output.inconclusive(report.inconclusive)
     if report.lost_txids:
         lost = output.plural(report.lost_txids, "transaction")
         rows.append(("lost", f"[bold red]{lost}[/] after this one could not be restored"))

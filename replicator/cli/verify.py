@@ -40,7 +40,8 @@ def command(
     """Check that the objects in the bucket are consistent, and list what can be restored.
 
     Damage is recorded in the bucket, and the sidecar then makes the newest state restorable again;
-    with --database it does so at once. Exit code 3 for damage, 4 for a missing object.
+    with --database it does so at once. Exit code 3 for damage, 4 for a missing object, 10 for one
+    whose newer format this version cannot check.
     """
     from replicator.verify.verify import verify_at
 
@@ -52,7 +53,7 @@ def command(
             progress=listener,
             seed=secrets.randbits(32) if seed is None else seed,
         )
-    repair = local.repair() if report.findings else {}
+    repair = local.repair() if report.bad else {}
     if as_json:
         output.emit_json(asdict(report) | {"exit_code": report.exit_code} | repair)
     else:
@@ -63,7 +64,11 @@ def command(
 
 def show(report: VerifyReport) -> None:
     """The verdict first, then the figures, then each finding."""
-    verdict = {0: "[bold green]● whole[/]", 3: "[bold red]● DAMAGED[/]"}
+    verdict = {
+        0: "[bold green]● whole[/]",
+        3: "[bold red]● DAMAGED[/]",
+        10: "[bold yellow]● inconclusive[/]",
+    }
     mark = verdict.get(report.exit_code, "[bold red]● INCOMPLETE[/]")
     output.say(f"{mark}  {output.safe(report.url)}")
     output.facts(_rows(report))

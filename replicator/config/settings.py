@@ -201,6 +201,14 @@ class SqliteReplicatorConfig:
         "directory for drills, with free space for the whole database",
         shown="in the cache directory",
     )
+    drill_extension: str | os.PathLike[str] | None = setting(
+        None,
+        PATH,
+        DRILLS,
+        "SQLite extension that the schema needs, loaded before a drill checks the result; its code "
+        "runs in this process",
+        shown="none",
+    )
     keep: bool = setting(
         True,
         SWITCH,

@@ -35,6 +35,7 @@ from replicator.model import Cause, Health, Incident, Position, Repair, Replicat
 from replicator.retention.api import retention_worker
 from replicator.retention.segments import CachedSegments
 from replicator.retention.worker import RetentionWorker
+from replicator.sqlite.connect import extensions, unprepared
 from replicator.store.base import Store
 from replicator.store.retry import Clock, RetryingStore
 from replicator.store.timeouts import TimedStore
@@ -115,7 +116,13 @@ class Engine:
             self.uploader.watermark,
             self.mailbox,
             self._metrics,
-            DrillRule(interval=config.drill_interval, bandwidth=config.drill_bandwidth),
+            DrillRule(
+                interval=config.drill_interval,
+                bandwidth=config.drill_bandwidth,
+                prepare=extensions([Path(config.drill_extension)])
+                if config.drill_extension
+                else unprepared,
+            ),
             shared.scheduler,
             scratch=_scratch(config, self.cache),
             files=context.files,

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from xxhash import xxh64_intdigest
 
-from replicator.errors import DamageError
+from replicator.errors import DamageError, NewerFormat
 from replicator.format import zstd
 from replicator.format.buffers import Buffer
 from replicator.format.limits import DEFAULT_FORMAT_LIMITS
@@ -170,12 +170,7 @@ def _require_possible(txid: int, ms: int, key: str) -> None:
 
 
 def _newer(key: str, version: int) -> NoReturn:
-    raise DamageError(
-        f"{key}: a newer replicator wrote it (format {version})",
-        key=key,
-        code="newer_format",
-        hint="upgrade this replicator, then try again",
-    )
+    raise NewerFormat(f"{key}: a newer replicator wrote it (format {version})", key=key)
 
 
 def encode_trailer(kind: Kind, trailer: Trailer) -> bytes:

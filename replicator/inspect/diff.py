@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from replicator.archive.locate import open_archive
+from replicator.errors import Inconclusive
 from replicator.inspect.open import When, restore_point
 from replicator.model import RestoreReport
 from replicator.recovery.progress import Progress
 from replicator.sqlite.compare import Comparison, SchemaChange, TableChange
+from replicator.sqlite.connect import Prepare, unprepared
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.system.files import Files
@@ -46,6 +48,16 @@ class DiffReport:
     schema: tuple[SchemaChange, ...]
     tables: tuple[TableChange, ...]
 
+    @property
+    def inconclusive(self) -> tuple[str, ...]:
+        """The tables that this SQLite library cannot compare, each with the reason."""
+        return tuple(f"table {each.table} {each.note}" for each in self.tables if each.inconclusive)
+
+    @property
+    def exit_code(self) -> int:
+        """10 if a table could not be compared, else 0."""
+        return Inconclusive.exit_code if self.inconclusive else 0
+
 
 def diff_at(
     address: StoreAddress,
@@ -54,10 +66,13 @@ def diff_at(
     *,
     scratch: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
+    prepare: Prepare = unprepared,
 ) -> DiffReport:
     """:func:`diff` of the database an address names, or of the only one there."""
     with open_archive(address) as (store, prefix):
-        return diff(store, prefix, since, until, scratch=scratch, progress=progress)
+        return diff(
+            store, prefix, since, until, scratch=scratch, progress=progress, prepare=prepare
+        )
 
 
 def diff(
@@ -68,9 +83,11 @@ def diff(
     *,
     scratch: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
+    prepare: Prepare = unprepared,
 ) -> DiffReport:
     """Restore both points to ``scratch`` and compare them. They may be given in any order: the
-    figures always lead from ``since`` to ``until``. Raises what a restore raises."""
+    figures always lead from ``since`` to ``until``. ``prepare`` registers what the schema needs.
+    Raises what a restore raises."""
     with scratch_directory(scratch) as directory:
         old, new = directory / "from.db", directory / "to.db"
         first = restore_point(store, prefix, since, old, progress)
@@ -79,7 +96,7 @@ def diff(
         report = DiffReport(first.url, _point(first), _point(second), pages, (), ())
         if pages == 0:
             return report
-        with Comparison(old, new) as comparison:
+        with Comparison(old, new, prepare) as comparison:
             return replace(
                 report, schema=tuple(comparison.schema()), tables=tuple(comparison.tables())
             )

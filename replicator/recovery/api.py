@@ -27,7 +27,8 @@ from replicator.recovery.point_in_time import committed_at, txid_at
 from replicator.recovery.progress import Meter, Progress
 from replicator.recovery.publish import check_output, publish
 from replicator.recovery.view import ArchiveView
-from replicator.sqlite.check import check_database
+from replicator.sqlite.connect import Prepare, unprepared
+from replicator.sqlite.integrity import check_database
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.store.retry import RetryingStore
@@ -52,6 +53,7 @@ class RestoreRequest:
     overwrite: bool
     allow_older: bool
     verify: Verify
+    prepare: Prepare = unprepared
 
     def __post_init__(self) -> None:
         if self.txid is not None and self.timestamp is not None:
@@ -116,6 +118,7 @@ def restore(
     progress: Callable[[Progress], None] | None = None,
     store: Store | None = None,
     files: Files | None = None,
+    prepare: Prepare = unprepared,
     **location: Unpack[RestoreLocation],
 ) -> RestoreReport | None:
     """Rebuild a database as it was after one transaction, prove it, and publish the file.
@@ -129,6 +132,11 @@ def restore(
 
     Returns None when there is no backup. With ``if_missing`` an existing output stays unchanged,
     which the report states. ``dry_run`` reports the plan and writes nothing.
+
+    ``verify`` adds SQLite's quick_check or integrity_check. ``prepare`` receives the connection
+    first, to register the collations, functions and extensions of the application. Where this
+    SQLite library cannot make the check, the file is published all the same, because checksums
+    have proved each page, and ``inconclusive`` in the report has the reasons.
 
     Raises ``ConfigError`` (arguments, several databases), ``TargetExists``, ``GapError`` (the
     transaction cannot be reached; names the window), ``DamageError`` (names the object),
@@ -145,6 +153,7 @@ def restore(
         overwrite=overwrite,
         allow_older=allow_older,
         verify=verify,
+        prepare=prepare,
     )
     limits, meter = DEFAULT_LIMITS, Meter(progress)
     if store is not None:
@@ -266,11 +275,17 @@ def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
     with parts.held():
         with Fetcher(run.store, run.meter, run.limits) as fetcher:
             done = planner.run(fetcher, parts, files, run.meter)
-        if request.verify != "none":
-            check_database(Path(parts.database), full=request.verify == "full")
+        reasons = _sqlite_check(request, Path(parts.database))
         run.meter.phase("publish")
         publish(parts, run.output, _marker(done), overwrite=request.overwrite, files=files)
-    return _report(done, request.verify, run)
+    return _report(done, request.verify, reasons, run)
+
+
+def _sqlite_check(request: RestoreRequest, path: Path) -> tuple[str, ...]:
+    """Make the check that was asked for; the reasons why it is inconclusive. ``DamageError``."""
+    if request.verify == "none":
+        return ()
+    return check_database(path, full=request.verify == "full", prepare=request.prepare)
 
 
 def _wanted(request: RestoreRequest, view: ArchiveView) -> int | None:
@@ -295,7 +310,9 @@ def _marker(done: Recovered) -> dict[str, object]:
     }
 
 
-def _report(done: Recovered, verify: Verify, run: _Run) -> RestoreReport:
+def _report(
+    done: Recovered, verify: Verify, inconclusive: tuple[str, ...], run: _Run
+) -> RestoreReport:
     rebuilt, plan = done.rebuilt, done.plan
     return RestoreReport(
         output=str(run.output),
@@ -311,7 +328,8 @@ def _report(done: Recovered, verify: Verify, run: _Run) -> RestoreReport:
         objects=plan.objects,
         downloaded_bytes=run.meter.downloaded,
         seconds=run.meter.seconds,
-        verified=_proof(done, verify),
+        verified=_proof(done, "none" if inconclusive else verify),
+        inconclusive=inconclusive,
         lost_txids=done.lost,
         avoided=done.avoided,
     )

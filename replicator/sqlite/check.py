@@ -1,8 +1,8 @@
-"""SQLite's checks of a database that no process writes, and the preparation of a replacement.
+"""Statements about a database that no process writes, and the preparation of a replacement.
 
-Owns the connections that a restore opens: to a finished file that no other process uses yet (read
-only, immutable, so that SQLite creates no ``-wal`` or ``-shm``), and to the old database before it
-is replaced. Refuses to change a database that another connection has open.
+Owns two connections: to a finished file that no other process uses yet (read only, immutable, so
+that SQLite creates no ``-wal`` or ``-shm``), and to the old database before it is replaced. Refuses
+to change a database that another connection has open.
 """
 
 from __future__ import annotations
@@ -10,59 +10,40 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
-from replicator.errors import (
-    Cancelled,
-    CheckFailed,
-    DamageError,
-    LocalIOError,
-    ReplicatorError,
-    TargetExists,
-)
+from replicator.errors import CheckFailed, Inconclusive, LocalIOError, TargetExists
 from replicator.sqlite.connect import (
     LOCKED,
     UNREADABLE,
+    Prepare,
     connect,
     database_uri,
     immutable_uri,
     primary_code,
+    read_past_schema,
+    unprepared,
 )
+from replicator.sqlite.integrity import lacking, unreadable_schema
 
-STEPS = 100_000  # of SQLite's virtual machine, some milliseconds, between two calls of cancelled
 
-
-def check_database(
-    path: Path, *, full: bool, cancelled: Callable[[], bool] = lambda: False
-) -> None:
-    """Run ``quick_check`` or ``integrity_check``. ``DamageError`` quotes the first finding.
-
-    Raises ``Cancelled`` soon after ``cancelled`` returns True.
-    """
-    pragma = "integrity_check" if full else "quick_check"
+def require_true(path: Path, sql: str, prepare: Prepare = unprepared) -> None:
+    """Run one statement. ``CheckFailed`` unless it gives one value, and that is true;
+    ``Inconclusive`` if this SQLite library cannot run it. ``prepare`` receives the connection
+    first."""
+    reason = ""
     try:
         with contextlib.closing(connect(immutable_uri(path))) as connection:
-            connection.set_progress_handler(cancelled, STEPS)
-            (answer,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
-    except sqlite3.Error as error:
-        code = primary_code(error)
-        if code == sqlite3.SQLITE_INTERRUPT:
-            raise Cancelled(f"{pragma} was cancelled") from error
-        if code in UNREADABLE:
-            raise DamageError(f"{pragma} failed: {error}", code="malformed_database") from error
-        raise ReplicatorError(f"{pragma} failed: {error}") from error
-    if answer != "ok":
-        finding = str(answer).splitlines()[-1]
-        raise DamageError(f"{pragma} found: {finding}", code="malformed_database")
-
-
-def require_true(path: Path, sql: str) -> None:
-    """Run one statement. ``CheckFailed`` unless it gives one value, and that is true."""
-    try:
-        with contextlib.closing(connect(immutable_uri(path))) as connection:
+            prepare(connection)
+            reason = unreadable_schema(connection)
             rows = connection.execute(sql).fetchmany(2)
     except (sqlite3.Error, sqlite3.Warning) as error:
+        if reason or lacking(error):
+            raise Inconclusive(
+                f"{sql!r} cannot be run: {error}",
+                statement=sql,
+                hint="supply what is missing with --load-extension, or use a newer SQLite",
+            ) from error
         raise CheckFailed(
             f"{sql!r} failed: {error}", statement=sql, code="statement_failed"
         ) from error
@@ -85,6 +66,7 @@ def checkpoint_wal(path: Path) -> bool:
     """
     try:
         with contextlib.closing(connect(database_uri(path, "mode=rw"))) as connection:
+            read_past_schema(connection)
             connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN EXCLUSIVE")

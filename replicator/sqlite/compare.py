@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Literal, Self
 
 from replicator.errors import DamageError, ReplicatorError
-from replicator.sqlite.connect import UNREADABLE, connect, immutable_uri, primary_code
+from replicator.sqlite.connect import (
+    UNREADABLE,
+    Prepare,
+    connect,
+    immutable_uri,
+    primary_code,
+    quoted,
+    read_past_schema,
+    unprepared,
+)
 
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 _OURS = "name NOT LIKE 'sqlite~_%' ESCAPE '~'"
@@ -35,7 +44,8 @@ class SchemaChange:
 class TableChange:
     """Rows that are only in the newer database, only in the older one, or different in both.
 
-    ``note`` qualifies the figures, or explains why there are none (they are None then).
+    ``note`` qualifies the figures, or explains why there are none: this SQLite library lacks
+    something that the table needs, and nothing is known of its rows (:attr:`inconclusive`).
     """
 
     table: str
@@ -44,16 +54,24 @@ class TableChange:
     updated: int | None
     note: str = ""
 
+    @property
+    def inconclusive(self) -> bool:
+        return self.inserted is None
+
 
 class Comparison:
     """Compares the files ``old`` and ``new``, which no process writes. A context manager.
 
-    ``DamageError`` if SQLite cannot read one of them.
+    ``prepare`` receives the connection first, to register what the schemas need. Entries of a
+    schema that this library cannot parse are compared as text. ``DamageError`` if SQLite cannot
+    read one of the files.
     """
 
-    def __init__(self, old: Path, new: Path) -> None:
+    def __init__(self, old: Path, new: Path, prepare: Prepare = unprepared) -> None:
         self._connection = connect(immutable_uri(old))
+        prepare(self._connection)
         with _named():
+            read_past_schema(self._connection)
             self._connection.execute("ATTACH ? AS new", (immutable_uri(new),))
 
     def __enter__(self) -> Self:
@@ -117,8 +135,8 @@ class Comparison:
         columns = self._columns("main", name)
         shared = [column for column in self._columns("new", name) if column in columns]
         both, updated = self._connection.execute(
-            f"SELECT count(*), coalesce(sum({_differs(shared)}), 0) FROM main.{_quoted(name)} a "
-            f"CROSS JOIN new.{_quoted(name)} b ON "
+            f"SELECT count(*), coalesce(sum({_differs(shared)}), 0) FROM main.{quoted(name)} a "
+            f"CROSS JOIN new.{quoted(name)} b ON "
             + " AND ".join(f"a.{column} = b.{column}" for column in key)
         ).fetchone()
         same = set(columns) == set(self._columns("new", name))
@@ -127,7 +145,7 @@ class Comparison:
 
     def _count(self, side: str, name: str) -> int:
         (count,) = self._connection.execute(
-            f"SELECT count(*) FROM {side}.{_quoted(name)}"
+            f"SELECT count(*) FROM {side}.{quoted(name)}"
         ).fetchone()
         return int(count)
 
@@ -143,27 +161,23 @@ class Comparison:
             if rowid in names:
                 continue
             with contextlib.suppress(sqlite3.OperationalError):  # it is a WITHOUT ROWID table
-                self._connection.execute(f"SELECT {rowid} FROM {side}.{_quoted(name)} LIMIT 0")
+                self._connection.execute(f"SELECT {rowid} FROM {side}.{quoted(name)} LIMIT 0")
                 return [rowid]
-        return [_quoted(row[1]) for row in sorted(info, key=lambda row: row[5]) if row[5]]
+        return [quoted(row[1]) for row in sorted(info, key=lambda row: row[5]) if row[5]]
 
     def _info(self, side: str, name: str) -> list[tuple[int, str, str, int, str, int]]:
-        return self._connection.execute(f"PRAGMA {side}.table_info({_quoted(name)})").fetchall()
+        return self._connection.execute(f"PRAGMA {side}.table_info({quoted(name)})").fetchall()
 
 
 def _differs(columns: list[str]) -> str:
     """SQL that is true if rows ``a`` and ``b`` differ in type or bytes of ``columns``."""
     if not columns:
         return "0"
-    old = [f"a.{_quoted(column)} COLLATE BINARY" for column in columns]
-    old += [f"typeof(a.{_quoted(column)})" for column in columns]
-    new = [f"b.{_quoted(column)}" for column in columns]
-    new += [f"typeof(b.{_quoted(column)})" for column in columns]
+    old = [f"a.{quoted(column)} COLLATE BINARY" for column in columns]
+    old += [f"typeof(a.{quoted(column)})" for column in columns]
+    new = [f"b.{quoted(column)}" for column in columns]
+    new += [f"typeof(b.{quoted(column)})" for column in columns]
     return f"({', '.join(old)}) IS NOT ({', '.join(new)})"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 @contextlib.contextmanager

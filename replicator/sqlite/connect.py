@@ -1,14 +1,22 @@
 """SQLite connections that create nothing, and the classes of SQLite's error codes.
 
-Owns the URIs. Refuses to run a statement, except for the flag of :func:`read_past_schema`.
+Owns the URIs, and the hook that registers functions, collations and extensions at a connection.
+Refuses to run a statement, except for the flag of :func:`read_past_schema`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote
+
+from replicator.errors import ConfigError
+
+# Registers at a connection what the schema of the application needs, e.g. a collation.
+Prepare: TypeAlias = Callable[[sqlite3.Connection], None]
 
 UNREADABLE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
@@ -39,6 +47,38 @@ def read_past_schema(connection: sqlite3.Connection) -> None:
     if sys.version_info >= (3, 12):  # a library that is defensive by default ignores the flag
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)
     connection.execute("PRAGMA writable_schema=ON")
+
+
+def unprepared(connection: sqlite3.Connection) -> None:
+    """The :data:`Prepare` of a schema that needs nothing."""
+
+
+def extensions(paths: Sequence[Path]) -> Prepare:
+    """A :data:`Prepare` that loads these extensions. It raises ``ConfigError`` if one cannot be
+    loaded. The code of an extension runs in this process, with its rights."""
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        if not paths:
+            return
+        try:
+            connection.enable_load_extension(True)
+            for path in paths:
+                connection.load_extension(str(path.absolute() if path.exists() else path))
+            connection.enable_load_extension(False)
+        except (AttributeError, sqlite3.Error) as error:
+            raise ConfigError(
+                f"cannot load the extension: {error}",
+                setting="load_extension",
+                hint="name a loadable SQLite extension of this machine; the sqlite3 module of "
+                "some builds of Python loads none",
+            ) from error
+
+    return prepare
+
+
+def quoted(name: str) -> str:
+    """A name as an identifier of SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def primary_code(error: sqlite3.Error) -> int:

@@ -24,11 +24,12 @@ Facts: TypeAlias = Mapping[str, ObjectFacts]  # of log objects or of snapshots, 
 class Finding:
     """One object that is damaged or missing, and the transactions it holds (or held).
 
-    ``lost`` are those of them, and after them, that cannot be restored; none when another object
-    holds the same transactions.
+    An inconclusive one has a newer format, which this version cannot check. ``lost`` are those of
+    them, and after them, that cannot be restored; none when another object holds the same
+    transactions.
     """
 
-    kind: Literal["damaged", "missing"]
+    kind: Literal["damaged", "missing", "inconclusive"]
     key: str
     problem: str
     first_txid: int

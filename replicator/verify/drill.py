@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,12 +22,16 @@ from replicator.errors import (
     DamageError,
     DiskFull,
     GapError,
+    Inconclusive,
+    NewerFormat,
     ReplicatorError,
 )
 from replicator.model import RestoreReport
 from replicator.recovery.api import restore
 from replicator.recovery.progress import Progress
-from replicator.sqlite.check import check_database, require_true
+from replicator.sqlite.check import require_true
+from replicator.sqlite.connect import Prepare, unprepared
+from replicator.sqlite.integrity import check_database
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.system import clock
@@ -41,7 +45,11 @@ NOTED = (DamageError, GapError, CheckFailed)  # failures of the archive, not of 
 
 @dataclass(frozen=True, slots=True)
 class DrillReport:
-    """The restore, the checks, and the key of the record (None: not recorded)."""
+    """The restore, the checks, and the key of the record (None: not recorded).
+
+    ``inconclusive`` are the reasons why a check could not be made here. The restore is exact all
+    the same, because checksums have proved each page, and is recorded as proven.
+    """
 
     restore: RestoreReport
     checked: tuple[str, ...]
@@ -49,6 +57,12 @@ class DrillReport:
     seconds: float
     recorded: str | None
     unrecorded: str | None  # why not, where it was meant to be
+    inconclusive: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """10 if a check could not be made, else 0."""
+        return Inconclusive.exit_code if self.inconclusive else 0
 
 
 def drill_at(
@@ -60,6 +74,7 @@ def drill_at(
     timestamp: datetime | str | None = None,
     record: bool = True,
     progress: Callable[[Progress], None] | None = None,
+    prepare: Prepare = unprepared,
 ) -> DrillReport:
     """:func:`drill` of the database an address names, or of the only one there."""
     with open_archive(address) as (store, prefix):
@@ -72,6 +87,7 @@ def drill_at(
             timestamp=timestamp,
             record=record,
             progress=progress,
+            prepare=prepare,
         )
 
 
@@ -88,13 +104,16 @@ def drill(
     files: Files | None = None,
     recorder: Store | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    prepare: Prepare = unprepared,
 ) -> DrillReport:
     """Prove that a transaction (default: the newest) can be restored, in ``scratch`` (default:
     the system's temporary directory).
 
     Each of ``assertions`` is one SQL statement that must give one true value. ``recorder`` is
-    the store for the record, if reading is throttled. Raises ``NoBackup``, ``DamageError``,
-    ``GapError``, ``CheckFailed``, ``DiskFull`` and the errors of the store.
+    the store for the record, if reading is throttled. ``prepare`` receives each connection first,
+    to register the collations, functions and extensions of the application. Raises ``NoBackup``,
+    ``DamageError``, ``GapError``, ``CheckFailed``, ``DiskFull``, the errors of the store, and
+    ``NewerFormat``, which is no damage and is not recorded.
     """
     began = time.monotonic()
     at_ms = clock.now_ms()
@@ -110,15 +129,26 @@ def drill(
                 txid=txid,
                 timestamp=timestamp,
             )
-            checked = tuple(_checked(Path(report.output), assertions, cancelled))
+            path = Path(report.output)
+            checks = _checked(path, assertions, cancelled, prepare)
+        except NewerFormat:
+            raise
         except NOTED as error:
             if record and txid is None and timestamp is None:
                 _record_failure(recorder or store, prefix, at_ms, error)
             raise
     recorded = unrecorded = None
     if record:
-        recorded, unrecorded = _record(recorder or store, prefix, at_ms, report, checked)
-    return DrillReport(report, checked, at_ms, time.monotonic() - began, recorded, unrecorded)
+        recorded, unrecorded = _record(recorder or store, prefix, at_ms, report, checks)
+    return DrillReport(
+        report,
+        checks.made,
+        at_ms,
+        time.monotonic() - began,
+        recorded,
+        unrecorded,
+        checks.inconclusive,
+    )
 
 
 def _restored(
@@ -167,18 +197,33 @@ def _require_room(size: int, directory: Path, files: Files) -> None:
         )
 
 
-def _checked(path: Path, assertions: Sequence[str], cancelled: Callable[[], bool]) -> Iterator[str]:
-    check_database(path, full=True, cancelled=cancelled)
-    yield "SQLite's integrity_check"
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """The checks that were made, and the reasons why others could not be."""
+
+    made: tuple[str, ...]
+    inconclusive: tuple[str, ...]
+
+
+def _checked(
+    path: Path, assertions: Sequence[str], cancelled: Callable[[], bool], prepare: Prepare
+) -> _Checks:
+    """Make all checks, because one that fails matters more than one that cannot be made."""
+    reasons = list(check_database(path, full=True, cancelled=cancelled, prepare=prepare))
+    made = [] if reasons else ["SQLite's integrity_check"]
     for sql in assertions:
-        require_true(path, sql)
-        yield sql
+        try:
+            require_true(path, sql, prepare)
+            made.append(sql)
+        except Inconclusive as error:
+            reasons.append(str(error))
+    return _Checks(tuple(made), tuple(reasons))
 
 
 def _record(
-    store: Store, prefix: str, at_ms: int, report: RestoreReport, checked: tuple[str, ...]
+    store: Store, prefix: str, at_ms: int, report: RestoreReport, checks: _Checks
 ) -> tuple[str | None, str | None]:
-    details = asdict(report) | {"checked": checked}
+    details = asdict(report) | {"checked": checks.made, "inconclusive": checks.inconclusive}
     del details["output"]
     try:
         return add_record(store, Keys(prefix), PROVEN, report.txid, at_ms, details).key, None

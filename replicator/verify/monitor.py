@@ -26,9 +26,10 @@ from replicator.archive.records import (
     list_records,
     unresolved_failure,
 )
-from replicator.errors import Cancelled, ReplicatorError
+from replicator.errors import Cancelled, NewerFormat, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Health, Repair
+from replicator.sqlite.connect import Prepare, unprepared
 from replicator.store.bandwidth import ThrottledStore
 from replicator.store.base import Store
 from replicator.store.retry import (
@@ -57,6 +58,7 @@ class DrillRule:
     bandwidth: int = 0  # bytes a second; 0: any
     again: float = BACKGROUND_RETRY  # until failed work runs again
     retries: RetryPolicy = MONITOR_RETRIES
+    prepare: Prepare = unprepared  # registers what the schema needs
 
 
 class Monitor:
@@ -215,7 +217,11 @@ class Monitor:
                 files=self._files,
                 recorder=self._store,
                 cancelled=self._stopping.is_set,
+                prepare=self._rule.prepare,
             )
+        except NewerFormat:
+            self._not_before = time.monotonic() + self._rule.interval
+            raise
         except UNRESTORABLE as error:
             self._metrics.add("failed_drills")
             log.error("the drill failed: %s", error)
@@ -227,6 +233,8 @@ class Monitor:
             raise
         self._repairs.found(None)
         self._prove(ProofRecord(report.recorded or "", report.at_ms, PROVEN, report.restore.txid))
+        for reason in report.inconclusive:
+            log.warning("the drill is exact to the byte, but inconclusive: %s", reason)
         log.info(
             "proven: transaction %d can be restored, %.1f s", report.restore.txid, report.seconds
         )

@@ -29,7 +29,7 @@ from replicator.archive.listing import list_all
 from replicator.archive.locate import no_backup, open_archive, url_of
 from replicator.archive.reachable import Range, Ranges, normalised, restorable, without
 from replicator.archive.records import DAMAGED, add_record, list_records, pruned_before
-from replicator.errors import DamageError, GapError, ObjectMissing, ReplicatorError
+from replicator.errors import DamageError, GapError, NewerFormat, ObjectMissing, ReplicatorError
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
@@ -84,10 +84,20 @@ class VerifyReport:
 
     @property
     def exit_code(self) -> int:
-        """3 if anything is damaged, 4 if something is missing, else 0."""
-        if any(finding.kind == "damaged" for finding in self.findings):
-            return DamageError.exit_code
-        return GapError.exit_code if self.findings else 0
+        """3 if anything is damaged, 4 if something is missing, 10 if an object has a format that
+        this version cannot check, else 0."""
+        kinds = {finding.kind for finding in self.findings}
+        codes = {
+            "damaged": DamageError.exit_code,
+            "missing": GapError.exit_code,
+            "inconclusive": NewerFormat.exit_code,
+        }
+        return next((code for kind, code in codes.items() if kind in kinds), 0)
+
+    @property
+    def bad(self) -> tuple[Finding, ...]:
+        """What is damaged or missing."""
+        return tuple(finding for finding in self.findings if finding.kind != "inconclusive")
 
 
 @dataclass(slots=True)
@@ -99,6 +109,7 @@ class _Survey:
     facts: dict[str, ObjectFacts] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)  # by key: the problem
     misdescribed: dict[str, str] = field(default_factory=dict)  # intact except for the metadata
+    newer: set[str] = field(default_factory=set)  # those of ``damaged`` with a newer format
 
     def learn(self, key: str, answer: ObjectFacts | DamageError) -> None:
         """Keep the answer of an object, or the error of reading it."""
@@ -109,6 +120,8 @@ class _Survey:
             self.misdescribed[key] = _problem(key, answer)
         else:
             self.damaged[key] = _problem(key, answer)
+            if isinstance(answer, NewerFormat):
+                self.newer.add(key)
 
     @property
     def index(self) -> Index:
@@ -130,7 +143,7 @@ def verify_at(
     are recorded in the bucket for the sidecar of the database, if the store permits that."""
     with open_archive(address) as (store, prefix):
         report = verify(store, prefix, data=data, sample=sample, seed=seed, progress=progress)
-        if report.findings:
+        if report.bad:
             with contextlib.suppress(ReplicatorError):
                 add_record(
                     store,
@@ -138,7 +151,7 @@ def verify_at(
                     DAMAGED,
                     report.head_txid,
                     clock.now_ms(),
-                    {"findings": [asdict(finding) for finding in report.findings]},
+                    {"findings": [asdict(finding) for finding in report.bad]},
                 )
         return report
 
@@ -293,7 +306,7 @@ def _read_all(
             try:
                 yield from verify_snapshot(fetcher, reader, item, limit=limit, seed=seed)
             except DamageError as error:
-                survey.damaged[item.key] = _problem(item.key, error)
+                survey.learn(item.key, error)
             except ObjectMissing:
                 survey.damaged[item.key] = "it was listed, but is not there"
 
@@ -323,7 +336,8 @@ def _report(
     extents = {item.key: _extent(item) for item in index.by_key.values()}
     head = max([expected_txid, *(last for _, last in extents.values())])
     findings = [
-        Finding("damaged", key, problem, *extents[key]) for key, problem in survey.damaged.items()
+        Finding("inconclusive" if key in survey.newer else "damaged", key, problem, *extents[key])
+        for key, problem in survey.damaged.items()
     ]
     findings += consistency.contradictions(log, snapshots)
     findings += consistency.generation_mismatches(log, snapshots)
@@ -338,7 +352,10 @@ def _report(
     ]
     findings = list({finding.key: finding for finding in reversed(findings)}.values())
     reach = restorable(index.without(bad | orphans))
-    lost = without(_should_be(findings, snapshots, extents, head, survey.pruned), reach)
+    # From the first object that this version cannot check, nothing shows that a txid is lost.
+    unknown = [(min(extents[key][0] for key in survey.newer), head)] if survey.newer else []
+    should_be = _should_be(findings, snapshots, extents, head, survey.pruned)
+    lost = without(should_be, normalised([*reach, *unknown]))
     return replace(
         draft,
         head_txid=head,

@@ -18,37 +18,35 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Strange:
-    """``text`` replaces the SQL of the object ``name``. ``parsed``: SQLite reads the schema all
-    the same, and fails only where the missing part is needed."""
+    """``text`` replaces the SQL of the object ``name``. ``checked``: a read-only connection checks
+    the file without the missing part."""
 
     name: str
     text: str
-    parsed: bool
+    checked: bool = False
 
 
 NEWER_SQL = {
     "view": Strange(
-        "listed", "CREATE VIEW listed AS SELECT group_concat(word ORDER BY n) FROM words", False
+        "listed", "CREATE VIEW listed AS SELECT group_concat(word ORDER BY n) FROM words"
     ),
     "trigger": Strange(
-        "noted", "CREATE TRIGGER noted AFTER INSERT ON heard BEGIN SELECT 1_000; END", False
+        "noted", "CREATE TRIGGER noted AFTER INSERT ON heard BEGIN SELECT 1_000; END"
     ),
     "table": Strange(
-        "words", "CREATE TABLE words(id INTEGER PRIMARY KEY, word TEXT, n INT DEFAULT 1_000)", False
+        "words", "CREATE TABLE words(id INTEGER PRIMARY KEY, word TEXT, n INT DEFAULT 1_000)"
     ),
-    "index": Strange("word", "CREATE INDEX word ON words(word) WHERE n <> 1_000", False),
+    "index": Strange("word", "CREATE INDEX word ON words(word) WHERE n <> 1_000"),
 }
 OWN_PARTS = {
     "collation": Strange(
-        "words",
-        "CREATE TABLE words(id INTEGER PRIMARY KEY, word TEXT COLLATE theirs, n INT)",
-        True,
+        "words", "CREATE TABLE words(id INTEGER PRIMARY KEY, word TEXT COLLATE theirs, n INT)"
     ),
-    "function": Strange("word", "CREATE INDEX word ON words(theirs(word))", True),
+    "function": Strange("word", "CREATE INDEX word ON words(theirs(word))"),
     "check": Strange(
         "words",
         "CREATE TABLE words(id INTEGER PRIMARY KEY, word TEXT, n INT CHECK(theirs(n)))",
-        True,
+        checked=True,  # SQLite parses no CHECK constraint of a read-only database
     ),
 }
 STRANGE = NEWER_SQL | OWN_PARTS
@@ -58,24 +56,36 @@ MODULES = {
 }
 
 
-def make_strange(connection, kind):
-    """Create the tables, and make the schema strange in one way of STRANGE or MODULES.
-
-    The connection itself keeps ``writable_schema``, with which it can use the rest.
-    """
-    for statement in TABLES:
-        connection.execute(statement)
-    connection.execute("PRAGMA writable_schema=ON")
+def statements(kind):
+    """SQL that creates the tables, and makes the schema strange in one way of STRANGE or MODULES.
+    The connection itself keeps ``writable_schema``, with which it can use the rest."""
     if kind in MODULES:
-        connection.execute(
+        change = (
             "INSERT INTO sqlite_schema(type, name, tbl_name, rootpage, sql) "
-            "VALUES('table', 'theirs', 'theirs', 0, ?)",
-            (MODULES[kind],),
+            f"VALUES('table', 'theirs', 'theirs', 0, {quoted(MODULES[kind])})"
         )
     else:
         strange = STRANGE[kind]
-        connection.execute(
-            "UPDATE sqlite_schema SET sql = ? WHERE name = ?", (strange.text, strange.name)
+        change = (
+            f"UPDATE sqlite_schema SET sql = {quoted(strange.text)} WHERE name = '{strange.name}'"
         )
+    return (*TABLES, "PRAGMA writable_schema=ON", change)
+
+
+def quoted(text):
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
+def make_strange(connection, kind):
+    """Run the statements, and have every other connection read the schema again."""
+    for statement in statements(kind):
+        connection.execute(statement)
     (version,) = connection.execute("PRAGMA schema_version").fetchone()
     connection.execute(f"PRAGMA schema_version={version + 1}")
+
+
+def supply(connection):
+    """Register what the schemas of OWN_PARTS need, as their application does."""
+    connection.create_collation("theirs", lambda a, b: (a > b) - (a < b))
+    connection.create_function("theirs", 1, lambda value: value, deterministic=True)

@@ -62,7 +62,7 @@ def same(one: ReplicatorError, other: ReplicatorError) -> bool:
 def documented(text: str) -> dict[str, tuple[str, str]]:
     """Class: (exit code, code), from the tree of the docstring."""
     return {name: (exit_code, code) for name, exit_code, code in re.findall(
-        r"(\w+) +(\d) +([a-z_]+) {2,}\S", text
+        r"(\w+) +(\d+) +([a-z_]+) {2,}\S", text
     )}  # fmt: skip
 
 
@@ -82,7 +82,9 @@ def test_the_tree_in_the_docstring_is_the_tree():
 
 def test_the_page_on_errors_lists_every_class_with_its_code_and_values():
     """A row of docs/exit-codes.md for each class: class, code, exit code, values."""
-    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\d) \| (.*?) \|", DOCS.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| `(\w+)` \| (\d+) \| (.*?) \|", DOCS.read_text(), re.MULTILINE
+    )
     assert {name: (code, int(exit_code), tuple(re.findall(r"`(\w+)`", values)))
             for name, code, exit_code, values in rows} == {
         each.__name__: (each.code, each.exit_code, each.value_names()) for each in public_errors()

@@ -147,6 +147,7 @@ def test_every_setting_has_a_variable():
         "drill_interval": ("24h", 86400.0),
         "drill_bandwidth": ("5MiB", 5 << 20),
         "drill_scratch": ("/scratch", "/scratch"),
+        "drill_extension": ("/lib/theirs.so", "/lib/theirs.so"),
         "keep": ("no", False), "keep_every_transaction": ("2d", 172800.0),
         "keep_hourly": ("off", 0.0), "keep_daily": ("forever", math.inf),
         "keep_weekly": ("100d", 8640000.0), "keep_monthly": ("Forever", math.inf),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from replicator.errors import DamageError, LocalIOError, ReplicatorError, TargetExists
-from replicator.sqlite.check import check_database, checkpoint_wal, openers
+from replicator.sqlite.check import checkpoint_wal, openers
+from replicator.sqlite.integrity import check_database
 from replicator.system.paths import side_files
 from tests.helpers.errors import raises
 

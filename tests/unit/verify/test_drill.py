@@ -29,9 +29,10 @@ from replicator.errors import (
     DiskFull,
     GapError,
     LocalIOError,
+    NewerFormat,
     NoBackup,
 )
-from replicator.sqlite.check import check_database
+from replicator.sqlite.integrity import check_database
 from replicator.store.address import StoreAddress
 from replicator.store.bandwidth import ThrottledStore
 from replicator.store.directory import DirectoryStore
@@ -39,7 +40,10 @@ from replicator.store.memory import MemoryStore
 from replicator.system.files import Files
 from replicator.verify.drill import drill, drill_at
 from tests.helpers.bucket import BucketBuilder
+from tests.helpers.errors import raises
+from tests.helpers.newer_format import upgrade
 from tests.helpers.replication import HookedStore
+from tests.helpers.strange_schema import MODULES, STRANGE, statements, supply
 
 KEYS = Keys("app.db")
 
@@ -139,6 +143,41 @@ def test_damage_and_gaps_fail_the_drill_loudly(bucket, scratch):
     assert outcomes(bucket.store) == [(FAILED, 0), (FAILED, 0)]
     assert unresolved_failure(list_records(bucket.store, KEYS)).outcome == FAILED
     assert os.listdir(scratch) == []
+
+
+@pytest.mark.parametrize("kind", [*STRANGE, *MODULES])
+def test_a_drill_that_cannot_check_all_is_proven_and_inconclusive(bucket, scratch, kind):
+    """The checksums prove the restore; the reasons are in the report and in the record."""
+    bucket.run(*statements(kind))
+    bucket.cut()
+    report = drill(bucket.store, "app.db", scratch=scratch, assertions=["SELECT 1"])
+    assert report.checked[-1] == "SELECT 1"
+    assert bool(report.inconclusive) == (kind in STRANGE and not STRANGE[kind].checked)
+    assert report.exit_code == (10 if report.inconclusive else 0)
+    assert outcomes(bucket.store) == [(PROVEN, bucket.txid)]
+    written = json.loads(bucket.store.get(report.recorded))
+    assert written["inconclusive"] == list(report.inconclusive)
+
+
+def test_a_statement_that_cannot_be_run_hides_no_false_one(bucket, scratch):
+    """All statements are tried, and a false one has priority."""
+    lacking, false = "SELECT theirs(1)", "SELECT 0"
+    report = drill(bucket.store, "app.db", scratch=scratch, assertions=[lacking])
+    assert (len(report.inconclusive), report.exit_code) == (1, 10)
+    with raises(CheckFailed, statement=false):
+        drill(bucket.store, "app.db", scratch=scratch, assertions=[lacking, false])
+    assert outcomes(bucket.store) == [(PROVEN, bucket.txid), (REFUTED, 0)]
+    report = drill(bucket.store, "app.db", scratch=scratch, assertions=[lacking], prepare=supply)
+    assert (report.inconclusive, report.exit_code) == ((), 0)
+
+
+def test_a_newer_format_is_no_failed_drill(bucket, scratch):
+    """It has an exit code of its own, and the bucket gets no record of it."""
+    upgrade(bucket.store, bucket.keys.wal(16))
+    with raises(NewerFormat, "newer_format") as caught:
+        drill(bucket.store, "app.db", scratch=scratch)
+    assert caught.value.exit_code == 10
+    assert outcomes(bucket.store) == []
 
 
 def test_a_failed_drill_of_the_past_says_nothing_of_the_present(bucket, scratch):

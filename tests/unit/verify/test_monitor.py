@@ -20,6 +20,7 @@ from replicator.errors import (
     Cancelled,
     DamageError,
     GapError,
+    NewerFormat,
     NoBackup,
     ObjectMissing,
     ReplicatorError,
@@ -37,7 +38,9 @@ from replicator.system.scheduler import Scheduler
 from replicator.upload.watermark import Watermark
 from replicator.verify.latest import _require_link, verify_latest
 from replicator.verify.monitor import DrillRule, Monitor
+from tests.helpers.newer_format import upgrade
 from tests.helpers.replication import HookedStore, wait_for
+from tests.helpers.strange_schema import statements
 
 KEYS = Keys("app.db")
 LONG = 60
@@ -447,3 +450,23 @@ def test_only_what_is_known_wrong_is_taken_for_linked():
     facts = ObjectFacts(Kind.SEGMENT, "two", 5, 6, 4096, 1, 7, 8, 0, 0, 0, "", "")
     with pytest.raises(DamageError, match="belongs to generation two"):
         _require_link(snapshot, item, facts, 4, 7)
+
+
+def test_a_drill_that_cannot_check_all_keeps_the_database_healthy(bucket, tmp_path):
+    """An inconclusive drill is a proof: nothing is repaired, and nothing is recorded as failed."""
+    bucket.run(*statements("view"))
+    bucket.cut()
+    with Rig(bucket, tmp_path, interval=0.001) as rig:
+        wait_for(lambda: rig.monitor.proven)
+        assert (rig.monitor.health.state, rig.asked) == ("restorable", [])
+    assert set(rig.outcomes()) == {PROVEN}
+
+
+def test_a_newer_format_is_not_repaired(bucket, tmp_path):
+    """An older program must not begin a new generation because it cannot read the archive."""
+    upgrade(bucket.store, last_segment(bucket))
+    with Rig(bucket, tmp_path, interval=0.001) as rig:
+        request = rig.monitor.suspect("asked")
+        with pytest.raises(NewerFormat):
+            request.result(LONG)
+        assert (rig.monitor.health.state, rig.asked, rig.outcomes()) == ("restorable", [], [])

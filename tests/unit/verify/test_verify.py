@@ -26,6 +26,7 @@ from replicator.system.files import Files
 from replicator.verify import objects as content
 from replicator.verify.verify import verify, verify_at
 from tests.helpers.bucket import BucketBuilder
+from tests.helpers.newer_format import upgrade
 from tests.helpers.replication import HookedStore
 
 
@@ -467,3 +468,17 @@ def test_kinds_in_the_wrong_folder_are_damage(bucket):
     store.put(keys.wal(18), store.get(snapshot), metadata=store.head(snapshot).metadata)
     assert keys.wal(18) in [f.key for f in look(bucket).findings]
     assert parse_metadata(store.head(snapshot).metadata).kind is Kind.SNAPSHOT
+
+
+def test_an_object_of_a_newer_format_is_inconclusive(bucket):
+    """It is named, nothing is called lost, and other damage keeps its own exit code."""
+    key = bucket.keys.wal(16)
+    upgrade(bucket.store, key)
+    for data in (False, True):
+        report = look(bucket, data=data)
+        ((kind, found),) = [(each.kind, each.key) for each in report.findings]
+        assert (kind, found) == ("inconclusive", key)
+        assert (report.exit_code, report.lost, report.bad) == (10, (), ())
+    bucket.store.delete(bucket.keys.wal(15))
+    report = look(bucket)
+    assert (report.exit_code, [each.kind for each in report.bad]) == (4, ["missing"])
