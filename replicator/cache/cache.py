@@ -366,10 +366,16 @@ class Cache:
         return replace(record, delivery=delivery)
 
     def _writer(self) -> str:
+        """The id in the ledger. A copy next to it outlives a damaged ledger, so that this cache
+        still recognises what it wrote."""
         known = self.get(Fact.WRITER)
+        copy = self.directory / "writer"
         if known is None:
-            known = str(uuid.uuid4())
+            known = _writer_in(copy, self._files) or str(uuid.uuid4())
             self.put(Fact.WRITER, known)
+        if not self._files.exists(copy):
+            with contextlib.suppress(LocalIOError):  # the next start writes it
+                self._files.write_atomic(copy, known.encode())
         return known
 
     def _remove_unclaimed(self, record: SegmentRecord) -> None:
@@ -403,3 +409,11 @@ class Cache:
             raise Offered(f"a segment from txid {first} on was offered to the store")
         if known != list(replaces) or (record.first_txid, record.last_txid) != (first, last):
             raise ValueError(f"txids {first} to {last} are not what the cache holds")
+
+
+def _writer_in(copy: Path, files: Files) -> str:
+    """The writer id in a file; "" if there is none."""
+    try:
+        return str(uuid.UUID(files.read(copy).decode("ascii", "replace")))
+    except (LocalIOError, ValueError):
+        return ""

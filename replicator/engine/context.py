@@ -13,6 +13,7 @@ from replicator.cache.cache import Cache
 from replicator.capture.segmenter import Author
 from replicator.engine.limits import Limits
 from replicator.metrics import Metrics
+from replicator.recovery.start import PLAIN_RUN, Asked
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.system.files import Files
@@ -36,6 +37,7 @@ class Context:
     metrics: Metrics
     files: Files
     allow_unsafe_store: bool
+    asked: Asked = PLAIN_RUN
 
     def check_store(self, *, anew: bool = False) -> None:
         """``StoreUnsafe`` if the store lets two writers create one object. ``anew``: ask it again

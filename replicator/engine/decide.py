@@ -2,8 +2,9 @@
 
 Continuity is proved, never assumed: the WAL still contains the last captured frame, unchanged; or
 the known hash of every page shows which pages differ; or a new generation begins. If another
-writer appended, or this cache has no record, only a database that equals the head of the archive,
-page by page, continues it.
+writer appended, or this cache has no record, a database continues the archive only if it equals
+the head, page by page; or if it was restored from the head and written since; or if this very
+cache wrote the head. Every other database is refused by the table of starts.
 
 Owns: the order in which facts and incidents count. Refuses: to ask for a fact.
 """
@@ -15,6 +16,16 @@ from dataclasses import dataclass
 
 from replicator.format.object_header import ObjectFacts
 from replicator.model import Cause, DatabaseState
+from replicator.recovery.start import (
+    PLAIN_RUN,
+    Act,
+    Archive,
+    Asked,
+    Local,
+    Outcome,
+    decide_start,
+    log_line,
+)
 
 
 class Way(enum.Enum):
@@ -26,8 +37,12 @@ class Way(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
+    """``outcome`` is that of the table of starts, if it was asked; ``line`` are its inputs."""
+
     way: Way
     reason: str
+    outcome: Outcome | None = None
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,7 @@ class LocalFacts:
     wal_contains_position: bool  # the WAL contains the last captured frame, unchanged
     hashes_trusted: bool  # page hashes exist and agree with the record
     claimed: bool = False  # the record is the first step of a take-over that did not end
+    fresh: bool = False  # it has no table, and the recorded state was another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,9 @@ class RemoteFacts:
     head: ObjectFacts | None
     page_size: int
     state: DatabaseState | None
+    mine: bool = False  # this cache wrote the head, and lost its records since
+    restored: int | None = None  # the txid to which exactly this file was restored
+    fresh: bool = False  # the database has no table
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,8 @@ class Facts:
     remote: RemoteFacts | None = None
     taken_from: str = ""  # the writer that owned the archive before the ordered take-over
     incidents: frozenset[Cause] = frozenset()
+    first: bool = False  # the first join since the process started
+    asked: Asked = PLAIN_RUN
 
 
 def decide(facts: Facts) -> Decision:
@@ -68,10 +89,24 @@ def decide(facts: Facts) -> Decision:
     if facts.taken_from:
         return Decision(Way.NEW_GENERATION, f"taken over from {facts.taken_from}")
     if facts.remote is not None:
-        return _by_comparison(facts.remote, overtaken=Cause.OVERTAKEN in facts.incidents)
+        overtaken = Cause.OVERTAKEN in facts.incidents
+        return _by_comparison(facts.remote, facts.asked, overtaken=overtaken)
     if facts.record is None:
         return Decision(Way.NEW_GENERATION, "nothing is known")
+    if facts.first and facts.record.fresh and not _proved(facts.record):
+        return _refused(Local.FRESH, facts.asked, "the database has no table, the archive has")
     return _by_record(facts.record, facts.incidents)
+
+
+def _proved(facts: LocalFacts) -> bool:
+    """True if the WAL itself leads from the record to the database."""
+    return facts.same_file and facts.wal_contains_position
+
+
+def _refused(local: Local, asked: Asked, reason: str) -> Decision:
+    outcome = decide_start(local, Archive.HISTORY, asked)
+    line = log_line(local, Archive.HISTORY, asked, outcome)
+    return Decision(Way.REFUSE, reason, outcome, line)
 
 
 def _by_record(facts: LocalFacts, incidents: frozenset[Cause]) -> Decision:
@@ -87,23 +122,56 @@ def _by_record(facts: LocalFacts, incidents: frozenset[Cause]) -> Decision:
         return Decision(Way.NEW_GENERATION, "the page hashes were lost")
     if Cause.CHANGED_OUTSIDE in incidents:
         return Decision(Way.CATCH_UP, "the database file was changed outside its WAL")
-    if facts.same_file and facts.wal_contains_position:
+    if _proved(facts):
         return Decision(Way.CONTINUE, "the WAL still contains the captured position")
     if not facts.same_file:
         return Decision(Way.CATCH_UP, "the database file was replaced")
     return Decision(Way.CATCH_UP, "the WAL was reset while no replicator followed it")
 
 
-def _by_comparison(facts: RemoteFacts, *, overtaken: bool) -> Decision:
+def _by_comparison(facts: RemoteFacts, asked: Asked, *, overtaken: bool) -> Decision:
+    local = compared(facts, overtaken=overtaken)
+    archive = Archive.NONE if facts.head is None else Archive.HISTORY
+    outcome = decide_start(local, archive, asked)
+    reason = _reason(facts, local, overtaken=overtaken)
+    line = log_line(local, archive, asked, outcome)
+    if outcome.act is not Act.FOLLOW:
+        return Decision(Way.REFUSE, reason, outcome, line)
+    way = Way.CONTINUE if local is Local.EQUAL else Way.NEW_GENERATION
+    return Decision(way, reason, outcome, line)
+
+
+def compared(facts: RemoteFacts, *, overtaken: bool) -> Local:
+    """The local database, compared with the head of the archive."""
+    head = facts.head
+    if head is not None and facts.page_size == head.page_size and facts.state == state_of(head):
+        return Local.EQUAL
+    if facts.fresh:
+        return Local.FRESH
+    if head is None:
+        return Local.DIFFERENT
+    if facts.restored == head.last_txid:
+        return Local.SUCCESSOR
+    if facts.mine and not overtaken:  # a copy of this cache has the same writer
+        return Local.CONTINUED
+    return Local.OLDER if facts.restored is not None else Local.DIFFERENT
+
+
+def _reason(facts: RemoteFacts, local: Local, *, overtaken: bool) -> str:
     head = facts.head
     if head is None:
-        return Decision(Way.NEW_GENERATION, "the first start")
-    place = f"the head of the archive, txid {head.last_txid}"
-    if facts.page_size == head.page_size and facts.state == state_of(head):
-        return Decision(Way.CONTINUE, f"the database equals {place}")
-    if overtaken:
-        return Decision(Way.REFUSE, f"another writer appended; the database differs from {place}")
-    return Decision(Way.NEW_GENERATION, f"no local record; the database differs from {place}")
+        return "the first start"
+    place, restored = f"the head of the archive, txid {head.last_txid}", facts.restored
+    if local is Local.EQUAL:
+        return f"the database equals {place}"
+    if overtaken and local is not Local.SUCCESSOR:
+        return f"another writer appended; the database differs from {place}"
+    return {
+        Local.FRESH: f"the database has no table; it differs from {place}",
+        Local.CONTINUED: f"the ledger was lost; this cache wrote {place}",
+        Local.SUCCESSOR: f"the database was restored from {place}, and written since",
+        Local.OLDER: f"the database was restored to txid {restored}, and is older than {place}",
+    }.get(local, f"no local record; the database differs from {place}")
 
 
 def state_of(facts: ObjectFacts) -> DatabaseState:

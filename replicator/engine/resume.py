@@ -12,27 +12,37 @@ from dataclasses import replace
 
 from replicator.cache.records import Fact, SegmentRecord
 from replicator.capture.image import Image
-from replicator.capture.reader import wal_contains
+from replicator.capture.reader import no_wal, wal_contains
 from replicator.capture.segmenter import Segmenter
 from replicator.capture.tip import head_of
 from replicator.engine.append import append
 from replicator.engine.context import Context
-from replicator.engine.decide import Decision, Facts, LocalFacts, RemoteFacts, Way, decide
+from replicator.engine.decide import (
+    Decision,
+    Facts,
+    LocalFacts,
+    RemoteFacts,
+    Way,
+    decide,
+    state_of,
+)
 from replicator.engine.generation import Generations
 from replicator.engine.incidents import OpenIncidents
 from replicator.engine.session import Session
 from replicator.engine.sessions import Sessions
+from replicator.engine.shrinking import pin_before, pin_state
 from replicator.engine.take_over import TakeOver, head_after, record_of
-from replicator.errors import Cancelled, LocalIOError, ObjectMissing
+from replicator.errors import Cancelled, LocalIOError, ObjectMissing, RefusedError, ReplicatorError
 from replicator.format.object_header import ObjectFacts
 from replicator.format.page_hashes import PageHashes
 from replicator.model import Cause, WalPosition
+from replicator.recovery.start import Act, Outcome
 from replicator.snapshot.published import newest_stored
 from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.system import clock
 from replicator.system.directory import hold_directory
-from replicator.system.restore_marker import remove_restore_marker, restored_txid
-from replicator.upload.fencing import archive_head, is_same
+from replicator.system.restore_marker import read_restore_marker, remove_restore_marker
+from replicator.upload.fencing import archive_head, foreign, is_same
 from replicator.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -52,15 +62,17 @@ class Resume:
         self._incidents = incidents
         self._generations = Generations(context, sessions, uploader, incidents)
         self._take_over = TakeOver(context, sessions)
+        self._joined = False  # since the process started
 
     def join(self, database: LiveDatabase, cancelled: Stop) -> Session:
         """Continue, catch up, or begin a generation. Raises the errors of the store and
         the disk, and ``Fenced`` when another writer owns the archive."""
         context, incidents = self._context, self._incidents
-        restored = restored_txid(context.database)
+        restored = read_restore_marker(context.database)
         if restored is not None and not incidents.reason:
-            incidents.reason = f"it was restored to txid {restored}"
+            incidents.reason = f"it was restored to txid {restored.txid}"
         session = self._join(database, cancelled)
+        self._joined = True
         self._uploader.announce()
         incidents.reason = ""
         try:
@@ -113,8 +125,11 @@ class Resume:
         context, incidents = self._context, self._incidents
         hold = database.hold()
         hashes = context.cache.load_hashes(record.last_txid)
-        facts = self._local_facts(database, record, hashes)
-        decision = self._log(decide(Facts(facts, incidents=incidents.causes)))
+        facts = self._local_facts(database, record, hashes, cancelled)
+        decision = self._log(decide(self._facts(record=facts)))
+        if decision.way is Way.REFUSE and decision.outcome is not None:
+            raise refused_by(decision.outcome, decision.reason, context.address.url)
+        decision = self._protect(database, decision, record, fresh=facts.fresh)
         if decision.way is Way.NEW_GENERATION or hashes is None:
             if Cause.ARCHIVE_LOST in incidents.causes:
                 context.cache.drop_pending()
@@ -131,7 +146,11 @@ class Resume:
         )
 
     def _local_facts(
-        self, database: LiveDatabase, record: SegmentRecord, hashes: PageHashes | None
+        self,
+        database: LiveDatabase,
+        record: SegmentRecord,
+        hashes: PageHashes | None,
+        cancelled: Stop,
     ) -> LocalFacts:
         context = self._context
         return LocalFacts(
@@ -140,7 +159,13 @@ class Resume:
             wal_contains_position=wal_contains(database.wal, record.end, context.limits.capture),
             hashes_trusted=hashes is not None,
             claimed=self._take_over.claimed(record.last_txid),
+            fresh=not database.content().tables
+            and self._hash(database, cancelled)[0].state != record.state,
         )
+
+    def _facts(self, record: LocalFacts | None = None, remote: RemoteFacts | None = None) -> Facts:
+        incidents, asked = self._incidents.causes, self._context.asked
+        return Facts(record, remote, incidents=incidents, first=not self._joined, asked=asked)
 
     def _log(self, decision: Decision) -> Decision:
         """The decision, whose reason names what led to it if this is not the first join."""
@@ -148,7 +173,29 @@ class Resume:
         if why and decision.way is not Way.CONTINUE:
             reason = f"{reason} ({why})"
         log.info("%s: %s", decision.way.value, reason)
+        if decision.line:
+            log.info("%s", decision.line)
         return replace(decision, reason=reason)
+
+    def _protect(
+        self,
+        database: LiveDatabase,
+        decision: Decision,
+        before: SegmentRecord | ObjectFacts,
+        *,
+        fresh: bool,
+        always: bool = False,
+    ) -> Decision:
+        """Pins the state ``before`` if the database shrank since, or ``always``; the reason
+        mentions it."""
+        if self._joined and decision.way is Way.CONTINUE:
+            return decision
+        state = before.state if isinstance(before, SegmentRecord) else state_of(before)
+        context, txid = self._context, before.last_txid
+        if always:
+            pin_state(context, txid, decision.reason)
+        shrunk = pin_before(context, database, txid, state, fresh=fresh)
+        return replace(decision, reason=f"{decision.reason}; {shrunk}") if shrunk else decision
 
     def _catch_up(self, database: LiveDatabase, segmenter: Segmenter, reason: str) -> WalPosition:
         with Image(database, self._context.limits.capture) as image:
@@ -168,28 +215,64 @@ class Resume:
     def _by_comparison(self, database: LiveDatabase, cancelled: Stop) -> Session:
         """No local record counts: only a database that equals the head of the archive continues
         it."""
-        context, overtaken = self._context, self._incidents.get(Cause.OVERTAKEN)
+        context = self._context
         hold, found = database.hold(), archive_head(context.store, context.keys)
-        with Image(database, context.limits.capture) as image:
-            hashes, position = PageHashes(image.page_size), image.position
-            if found is not None:
-                hashes = hash_image(image, context.limits.session.hash_bytes, cancelled)
-        state = hashes.state if found is not None else None
-        facts = RemoteFacts(found, hashes.page_size, state)
-        decision = self._log(decide(Facts(remote=facts, incidents=self._incidents.causes)))
-        if decision.way is Way.REFUSE and overtaken is not None and overtaken.error is not None:
-            raise overtaken.error
-        if decision.way is Way.CONTINUE and found is not None:
+        if found is None:
+            return self._first(database, hold, cancelled)
+        hashes, position = self._hash(database, cancelled)
+        facts = self._remote_facts(database, found, hashes)
+        decision = self._log(decide(self._facts(remote=facts)))
+        if decision.way is Way.REFUSE:
+            raise self._refusal(decision, found)
+        if decision.way is Way.CONTINUE:
             return self._adopt(database, hold, found, hashes, position)
-        if found is not None:
-            log.warning(
-                "writer %s wrote the archive until now; this database, which differs from it, "
-                "continues it with a new generation",
-                found.writer,
-            )
+        unproved = facts.mine and facts.restored is None and not self._joined
+        decision = self._protect(database, decision, found, fresh=facts.fresh, always=unproved)
+        if context.cache.head() is not None:  # of an archive that another writer continued
+            context.cache.adopt(record_of(found, context.keys, no_wal(found.page_size)))
+        self._incidents.settle(Cause.OVERTAKEN)
         return self._generations.begin(
             database, hold, head_after(found), decision.reason, cancelled
         )
+
+    def _first(self, database: LiveDatabase, hold: Hold, cancelled: Stop) -> Session:
+        """The archive is empty."""
+        facts = RemoteFacts(None, database.header().page_size, None)
+        decision = self._log(decide(self._facts(remote=facts)))
+        if decision.outcome is not None and decision.way is Way.REFUSE:
+            raise refused_by(decision.outcome, "there is no archive", self._context.address.url)
+        return self._generations.begin(database, hold, head_after(None), decision.reason, cancelled)
+
+    def _hash(self, database: LiveDatabase, cancelled: Stop) -> tuple[PageHashes, WalPosition]:
+        """The hash of every page, and the position of that state."""
+        with Image(database, self._context.limits.capture) as image:
+            size = self._context.limits.session.hash_bytes
+            return hash_image(image, size, cancelled), image.position
+
+    def _remote_facts(
+        self, database: LiveDatabase, found: ObjectFacts, hashes: PageHashes
+    ) -> RemoteFacts:
+        marker = read_restore_marker(self._context.database)
+        if marker is not None:
+            known = marker.names(database.identity, database.header().change_counter)
+            other = marker.txid == found.last_txid and marker.state != state_of(found)
+            marker = marker if known and not other else None
+        return RemoteFacts(
+            found,
+            hashes.page_size,
+            hashes.state,
+            mine=found.writer == self._context.cache.writer,
+            restored=marker.txid if marker is not None else None,
+            fresh=not database.content().tables,
+        )
+
+    def _refusal(self, decision: Decision, head: ObjectFacts) -> ReplicatorError:
+        """The error of a start that is refused."""
+        context, overtaken = self._context, self._incidents.get(Cause.OVERTAKEN)
+        if overtaken is not None and overtaken.error is not None:
+            return overtaken.error
+        outcome = decision.outcome or Outcome(Act.REFUSE, "refused")
+        return foreign(context.store, context.keys, head.first_txid, decision.reason, outcome)
 
     def _adopt(
         self,
@@ -219,11 +302,19 @@ class Resume:
         head, found, holder = self._take_over.claim(record, cancelled)
         facts = RemoteFacts(found, database.header().page_size, None)
         decision = self._log(decide(Facts(remote=facts, taken_from=holder)))
+        if found is not None:
+            fresh = not database.content().tables
+            decision = self._protect(database, decision, found, fresh=fresh)
         session = self._generations.begin(
             database, database.hold(), head, decision.reason, cancelled
         )
         self._incidents.settle(Cause.TAKE_OVER)
         return session
+
+
+def refused_by(outcome: Outcome, reason: str, url: str) -> RefusedError:
+    """The error of an outcome of the table of starts."""
+    return RefusedError(f"{url}: {reason}", code=outcome.code, hint=outcome.hint)
 
 
 def hash_image(image: Image, chunk_bytes: int, cancelled: Stop) -> PageHashes:

@@ -21,13 +21,14 @@ class DatabaseHeader:
     """Fields of the first 100 bytes.
 
     ``pages`` is the field at offset 28. It is 0 or stale after a write by software older than
-    SQLite 3.7.0.
+    SQLite 3.7.0. ``change_counter`` grows with every change of page 1.
     """
 
     page_size: int
     pages: int
     wal_mode: bool
     auto_vacuum: bool
+    change_counter: int = 0
 
 
 def parse_database_header(data: Buffer) -> DatabaseHeader | None:
@@ -38,9 +39,9 @@ def parse_database_header(data: Buffer) -> DatabaseHeader | None:
     page_size = 65536 if size == 1 else size
     if not valid_page_size(page_size):
         return None
-    (pages,), (largest_root,) = (struct.unpack_from(">I", data, at) for at in (28, 52))
+    changes, pages, largest_root = (struct.unpack_from(">I", data, at)[0] for at in (24, 28, 52))
     return DatabaseHeader(
-        page_size, pages, (write_version, read_version) == (2, 2), largest_root != 0
+        page_size, pages, (write_version, read_version) == (2, 2), largest_root != 0, changes
     )
 
 

@@ -27,12 +27,15 @@ import os
 from pathlib import Path
 
 from replicator.errors import LocalIOError, TargetExists
+from replicator.format.database import parse_database_header
 from replicator.recovery.partial import Partial
 from replicator.sqlite.check import checkpoint_wal, in_use, openers
 from replicator.system.directory import refuse_links
-from replicator.system.files import Files, sibling
+from replicator.system.files import Files, HeldName, sibling
 from replicator.system.paths import side_files
 from replicator.system.restore_marker import remove_restore_marker, write_restore_marker
+
+HEADER_BYTES = 100  # of a database file
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +82,20 @@ def publish(
         )
     files.sync_parent(partial.output)
     remove_restore_marker(partial.place, output.name, files)
+    marker = marker | _identity(partial.database, files)
     files.rename(partial.database, partial.output)
     try:
         write_restore_marker(partial.place, output.name, marker, files)
     except LocalIOError as error:
         log.warning("%s; a replicator will not know that the database was restored", error)
     partial.remove()
+
+
+def _identity(restored: HeldName, files: Files) -> dict[str, object]:
+    """The names by which a replicator recognises the file later."""
+    with files.open_read(restored) as file:
+        header = parse_database_header(file.pread(HEADER_BYTES, 0))
+        return {
+            "file": list(file.identity()),
+            "change_counter": header.change_counter if header is not None else 0,
+        }

@@ -46,6 +46,11 @@ HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File F
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # a connection to a WAL database locks one of these
 FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
 
+HAS_TABLES = (
+    "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' "
+    "AND substr(name, 1, 7) <> 'sqlite_')"
+)
+
 Stamp: TypeAlias = tuple[int, int]  # modification time (ns) and size of a file
 
 
@@ -56,6 +61,14 @@ class Checkpoint:
     busy: bool  # another checkpoint is running
     frames: int
     copied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The size of a database in pages, 0 if unknown, and whether it has a table."""
+
+    pages: int
+    tables: bool
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -226,6 +239,18 @@ class LiveDatabase:
     def _explain(self, error: sqlite3.Error) -> ReplicatorError:
         found = database_error(self.path, error)
         return exclusive(self.path) if isinstance(found, DatabaseBusy) else found
+
+    def content(self) -> Content:
+        """The size and the presence of tables, as of the newest commit."""
+        try:
+            (pages,) = self._checkpointer.execute("PRAGMA page_count").fetchone()
+            (tables,) = self._checkpointer.execute(HAS_TABLES).fetchone()
+        except sqlite3.Error as error:
+            found = database_error(self.path, error)
+            if not isinstance(found, DatabaseUnusable):
+                raise found from error
+            return Content(0, tables=True)  # a schema that SQLite cannot read is no empty one
+        return Content(pages, tables=bool(tables))
 
     def check_identity(self) -> Stamp:
         """``DatabaseReplaced`` if the path names another file now, or none."""

@@ -22,6 +22,7 @@ ONLY_NOTED = frozenset(
         Cause.STORE_FAILED,
         Cause.UPLOAD_FAILED,
         Cause.CAPTURE_FAILED,
+        Cause.SOURCE_SHRANK,
         Cause.UNRESTORABLE,
     }
 )

@@ -1,7 +1,8 @@
 """The restore marker: a restore leaves it for the replicator that starts on the database next.
 
-The marker explains and proves nothing: a replicator compares the database itself with the archive.
-Owns the marker's content; :mod:`.paths` names its file.
+It names the restored file by device and inode, and the state that the file had. So a replicator
+can prove that a database that was written since follows that state. Without a marker it compares
+the database itself with the archive. Owns the marker's content; :mod:`.paths` names its file.
 """
 
 from __future__ import annotations
@@ -9,12 +10,30 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.errors import LocalIOError, UnsafePath
+from replicator.model import DatabaseState
 from replicator.system.directory import Directory, hold_directory
 from replicator.system.files import LOCAL, Files
 from replicator.system.paths import MARKER, cache_directory, restore_marker_path
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreMarker:
+    """The restored state. ``file`` is (device, inode) of the restored file, (0, 0) if unknown;
+    ``change_counter`` is that of its header."""
+
+    txid: int
+    state: DatabaseState
+    file: tuple[int, int]
+    change_counter: int
+
+    def names(self, file: tuple[int, int] | None, change_counter: int) -> bool:
+        """True if the file is the restored one: SQLite never lowers the counter of a file, so a
+        new file that got the number of a removed one has a smaller counter."""
+        return file == self.file and change_counter >= self.change_counter
 
 
 def write_restore_marker(
@@ -40,9 +59,12 @@ def remove_restore_marker(place: Directory, database: str, files: Files) -> None
             files.unlink(directory.entry(MARKER), missing_ok=True)
 
 
-def restored_txid(database: Path) -> int | None:
-    """The txid that the database was restored to; None if there is no valid marker."""
+def read_restore_marker(database: Path) -> RestoreMarker | None:
+    """The marker of a database; None if there is no valid one."""
     try:
-        return int(json.loads(LOCAL.read(restore_marker_path(database)))["txid"])
-    except (LocalIOError, KeyError, TypeError, ValueError):
+        content = json.loads(LOCAL.read(restore_marker_path(database)))
+        state = DatabaseState(int(content["pages"]), int(content["checksum"], 16))
+        file, changes = content.get("file") or (0, 0), int(content.get("change_counter", 0))
+        return RestoreMarker(int(content["txid"]), state, (int(file[0]), int(file[1])), changes)
+    except (LocalIOError, AttributeError, LookupError, TypeError, ValueError):
         return None

@@ -30,6 +30,7 @@ from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing
 from replicator.format.object_header import ObjectFacts, ObjectHeader, parse_metadata
 from replicator.format.segment import generation_marker
 from replicator.model import DatabaseState, Kind
+from replicator.recovery.start import Outcome
 from replicator.store.base import ObjectInfo, Store
 
 LONGEST_PAUSE = 60.0  # seconds; segments stay for five minutes after their merge
@@ -126,11 +127,9 @@ def _writer(store: Store, info: ObjectInfo) -> str:
 
 def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
     """The error that names the owner of the archive, the time, and both ways out."""
-    info = store.head(key)
-    holder = author(store, info)
+    info, holder, since = _append_of(store, key)
     copy = own_writer and _writer(store, info) == own_writer
     who = "another writer, with a copy of this cache," if copy else "another writer"
-    since = f"{datetime.fromtimestamp(info.modified_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     return Fenced(
         f"{who} owns the archive at {store.url}: txid {txid} was written by {holder} at {since}",
         holder=holder,
@@ -140,6 +139,28 @@ def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
         "with --overwrite, then start again. If it is this one: stop the other replicator "
         "and start here with --take-over, which keeps the other history restorable",
     )
+
+
+def foreign(store: Store, keys: Keys, first_txid: int, reason: str, outcome: Outcome) -> Fenced:
+    """The error for a database that may not continue the archive. ``first_txid`` is that of the
+    newest object."""
+    _, holder, since = _append_of(store, keys.wal(first_txid))
+    return Fenced(
+        f"{reason}; another writer owns the archive at {store.url}: txid {first_txid} was written "
+        f"by {holder} at {since}",
+        holder=holder,
+        url=store.url,
+        txid=first_txid,
+        code=outcome.code,
+        hint=outcome.hint,
+    )
+
+
+def _append_of(store: Store, key: str) -> tuple[ObjectInfo, str, str]:
+    """The object at a key, its writer, and the time of its append, in words."""
+    info = store.head(key)
+    since = f"{datetime.fromtimestamp(info.modified_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return info, author(store, info), since
 
 
 def settle_taken(store: Store, record: SegmentRecord, own_writer: str) -> None:

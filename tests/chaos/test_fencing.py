@@ -156,13 +156,18 @@ def test_two_sidecars_on_one_database(hosts, tmp_path, caches, monkeypatch):
 
 @on_a_directory
 def test_two_hosts_on_one_prefix(hosts):
-    """A host with another database takes the archive; the first host stops at its next append."""
+    """A host with another database is refused, and the first host continues. With the order to
+    take over, the first host stops at its next append."""
     one, two = hosts.new(), hosts.new()
     one.commit()
     one.follow().durable()
     two.commit()
-    two.follow().durable()
-    assert "continues it with a new generation" in two.sidecar_now.output
+    two.run()
+    two.check_fenced(one)
+    assert "(different_database)" in two.sidecar_now.output
+    one.commit()
+    one.durable()
+    two.follow("--take-over").durable()
     one.commit()
     one.check_fenced(two)
     two.commit()
@@ -177,7 +182,7 @@ def test_a_zombie_wakes_up(hosts):
     txid = one.follow().durable()
     one.sidecar_now.signal(signal.SIGSTOP)
     one.commit()
-    shutil.move(two.restore()[0], two.path)
+    two.restore(output=two.path)
     two.commit()
     two.follow()
     assert two.durable() > txid

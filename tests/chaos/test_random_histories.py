@@ -58,7 +58,7 @@ class History(RuleBasedStateMachine):
         self.store = HookedStore()
         self.app, self.image_reader = ApplicationConnections(self.path), ImageReader(self.path)
         self.replicator, self.images, self.times = None, {}, {}
-        self.away, self.trace = False, []
+        self.away, self.lost, self.trace = False, False, []
         tally["histories"] += 1
 
     # the beginning
@@ -88,6 +88,8 @@ class History(RuleBasedStateMachine):
             "poll_interval": self.rng.choice((0.01, 1.0)),
             "snapshot_interval": self.rng.choice((0.01, 3600.0)),
         } | settings
+        if self.lost:  # a database that differs from the archive is refused without the order
+            values["take_over"] = True
         self.replicator = replicator_for(self.path, self.store, limits=self.limits, **values)
         self.replicator.start()
 
@@ -285,6 +287,7 @@ class History(RuleBasedStateMachine):
         self.step()
         if cache == "lost":
             shutil.rmtree(self.directory / ".app.db-replicator", ignore_errors=True)
+            self.lost = True
         self.start(take_over=take_over and cache == "kept" and bool(self.images))
 
     @precondition(lambda self: self.replicator is not None)
@@ -342,6 +345,7 @@ class History(RuleBasedStateMachine):
     def flushed(self):
         """Flushes, and records the image of the database under the durable txid."""
         txid = self.replicator.flush(LONG).txid
+        self.lost = False
         image, at = self.image_reader.image(), time.time_ns() // 1_000_000
         while time.clock_gettime_ns(COARSE) // 1_000_000 <= at:
             pass  # files are stamped with the kernel's last tick, and commits by their file

@@ -68,14 +68,18 @@ def test_parents_are_made_and_nothing_else_is_left(bucket, output):
 
 
 def test_the_record_describes_the_restored_file(bucket, output):
-    """The record for the next replicator holds generation, txid and checksum of the restore."""
+    """The record for the next replicator holds generation, txid and checksum of the restore, and
+    by which the file is recognised."""
     report = go(bucket, output, txid=9)
+    found = output.stat()
     assert json.loads(restore_marker_path(output).read_bytes()) == {
         "generation": report.generation,
         "txid": 9,
         "pages": report.pages,
         "page_size": 4096,
         "checksum": f"{report.checksum:016x}",
+        "file": [found.st_dev, found.st_ino],
+        "change_counter": int.from_bytes(output.read_bytes()[24:28], "big"),
     }
 
 

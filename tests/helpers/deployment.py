@@ -206,10 +206,10 @@ class Deployment:
 
     # restores
 
-    def restore(self, *, store=None, **options):
+    def restore(self, *, store=None, output=None, **options):
         """(path, report) of a restore that reads the store only."""
         self._restores += 1
-        output = self.directory / f"restored-{self._restores}.db"
+        output = output or self.directory / f"restored-{self._restores}.db"
         source = {"store": store} if store else {"url": self.url, "endpoint_url": self.endpoint_url}
         return output, restore(output=output, prefix=self.prefix, **source, **options)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from replicator.archive.keys import Keys
+from replicator.archive.records import list_pins
 from replicator.errors import (
     AccessDenied,
     AlreadyRunning,
@@ -481,20 +483,51 @@ def test_a_lost_cache_is_adopted_from_an_equal_log(path, app, store, out):
         assert_restores(store, out, app.image())
 
 
-def test_a_lost_cache_and_another_state_start_a_generation(path, app, store, out):
-    """Without a record, a database that differs from the head starts over behind it."""
+def test_a_lost_cache_and_another_state_are_refused(path, app, store, out):
+    """Without a record, a database that differs from the head is refused, and the bucket stays as
+    it is. With the order to take over it starts over behind the head."""
     with replicating(path, store) as replicator:
         app.insert(30)
         first = replicator.flush(LONG)
         old = app.image()
     shutil.rmtree(replicator.config.cache)
     app.insert()
+    sent = len(store.keys("put"))
+    with replicating(path, store) as replicator, pytest.raises(Fenced) as refused:
+        replicator.flush(LONG)
+    assert refused.value.code == "different_database"
+    assert "--take-over" in refused.value.hint
+    assert "--restore" in refused.value.hint
+    assert len(store.keys("put")) == sent
+    with replicating(path, store, take_over=True) as replicator:
+        second = replicator.flush(LONG)
+        assert second.generation != first.generation
+        assert second.txid == first.txid + 2
+        assert_restores(store, out, app.image())
+    assert_restores(store, out, old, txid=first.txid)
+
+
+@pytest.mark.parametrize("ledger", ["damaged", "removed"])
+def test_a_lost_ledger_and_another_state_continue(path, app, store, out, ledger):
+    """The cache remembers its id, and so recognises that it wrote the head: a generation begins.
+    The head is pinned, because the ledger cannot prove that the database is not an older one."""
+    with replicating(path, store) as replicator:
+        app.insert(30)
+        first = replicator.flush(LONG)
+    for file in replicator.config.cache.glob("state.db*"):
+        file.unlink()
+    if ledger == "damaged":
+        (replicator.config.cache / "state.db").write_bytes(b"damaged" * 100)
+    app.insert()
     with replicating(path, store) as replicator:
         second = replicator.flush(LONG)
         assert second.generation != first.generation
         assert second.txid == first.txid + 1
         assert_restores(store, out, app.image())
-    assert_restores(store, out, old, txid=first.txid)
+    (pinned,) = list_pins(store.inner, Keys("app.db"))
+    assert pinned.txid == first.txid
+    with replicating(path, store) as replicator:
+        assert replicator.flush(LONG) == second
 
 
 def test_a_cache_lost_while_running_is_no_silence(path, app, store, out):
@@ -624,8 +657,30 @@ def test_another_log_under_the_same_txid_is_noticed_at_start(tmp_path, path, app
         replicator.flush(LONG)
 
 
+def test_a_foreign_database_is_the_one_that_is_refused(tmp_path, path, app, store, out):
+    """A newcomer at a prefix in use appends nothing, and the rightful replicator goes on."""
+    with replicating(path, store) as first:
+        app.insert(3)
+        first.flush(LONG)
+        sent = len(store.keys("put"))
+        (tmp_path / "other").mkdir()
+        with App(tmp_path / "other" / "app.db") as other:
+            other.insert(9)
+            with replicating(other.path, store) as newcomer:
+                with pytest.raises(Fenced) as refused:
+                    newcomer.flush(LONG)
+                wait_for(lambda: newcomer.failed)
+        assert refused.value.code == "different_database"
+        assert len(store.keys("put")) == sent
+        app.insert()
+        first.flush(LONG)
+        assert first.failed is None
+        assert_restores(store, out, app.image())
+
+
 def test_two_hosts_on_one_prefix_do_not_mix(tmp_path, path, app, store, out):
-    """The second host to append loses, says who holds the log, and appends no more."""
+    """The second host takes over: the first to append after that loses, says who holds the log,
+    and appends no more."""
     twin = tmp_path / "twin"
     twin.mkdir()
     with replicating(path, store) as first:
@@ -634,7 +689,7 @@ def test_two_hosts_on_one_prefix_do_not_mix(tmp_path, path, app, store, out):
         with App(tmp_path / "copy.db") as copy:
             app.db.backup(copy.db)
         shutil.copy(tmp_path / "copy.db", twin / "app.db")
-        second = replicator_for(twin / "app.db", store)
+        second = replicator_for(twin / "app.db", store, take_over=True)
         second.start()
         second.flush(LONG)  # a different database: its own generation in the same log
         app.insert()

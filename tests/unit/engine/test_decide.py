@@ -1,50 +1,67 @@
 """How the log goes on: every combination of what is known."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from replicator.engine.decide import Facts, LocalFacts, RemoteFacts, Way, decide, state_of
 from replicator.format.object_header import ObjectFacts
 from replicator.model import Cause, DatabaseState, Kind
+from replicator.recovery.start import Asked, Expect
 
-FACTS = ("same_page_size", "same_file", "wal_contains_position", "hashes_trusted", "claimed")
+FACTS = (
+    "same_page_size",
+    "same_file",
+    "wal_contains_position",
+    "hashes_trusted",
+    "claimed",
+    "fresh",
+)
 INCIDENTS = (Cause.ARCHIVE_LOST, Cause.CHANGED_OUTSIDE, Cause.UNRESTORABLE)
-NORMAL = dict.fromkeys(FACTS, True) | {"claimed": False}
+NORMAL = dict.fromkeys(FACTS, True) | {"claimed": False, "fresh": False}
 
 
-def with_record(facts, incidents=()):
-    return decide(Facts(LocalFacts(**facts), incidents=frozenset(incidents)))
+def with_record(facts, incidents=(), *, first=False):
+    return decide(Facts(LocalFacts(**facts), incidents=frozenset(incidents), first=first))
 
 
-def expected(facts, incidents):
+def expected(facts, incidents, *, first):
     """The design, in its plainest form."""
+    proved = facts["same_file"] and facts["wal_contains_position"]
+    if first and facts["fresh"] and not proved:
+        return Way.REFUSE
     if facts["claimed"] or {Cause.ARCHIVE_LOST, Cause.UNRESTORABLE} & incidents:
         return Way.NEW_GENERATION
     if not facts["same_page_size"] or not facts["hashes_trusted"]:
         return Way.NEW_GENERATION
-    held = facts["same_file"] and facts["wal_contains_position"]
-    return Way.CONTINUE if held and Cause.CHANGED_OUTSIDE not in incidents else Way.CATCH_UP
+    return Way.CONTINUE if proved and Cause.CHANGED_OUTSIDE not in incidents else Way.CATCH_UP
 
 
+@pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize(
     "values", list(itertools.product((False, True), repeat=len(FACTS) + len(INCIDENTS)))
 )
-def test_every_combination_with_a_record(values):
-    """Continue only where everything is proved; a generation only where hashes cannot help."""
+def test_every_combination_with_a_record(values, first):
+    """Continue only where everything is proved; a generation only where hashes cannot help. A
+    database that lost its tables while no replicator ran is refused, unless the WAL proves it."""
     facts = dict(zip(FACTS, values, strict=False))
     incidents = {
         cause for cause, is_open in zip(INCIDENTS, values[len(FACTS) :], strict=True) if is_open
     }
-    decision = with_record(facts, incidents)
-    assert decision.way is expected(facts, incidents)
+    decision = with_record(facts, incidents, first=first)
+    assert decision.way is expected(facts, incidents, first=first)
     assert decision.reason
 
 
 def test_the_reasons_tell_the_cases_apart():
     """The log shows which of the facts or incidents decided."""
-    reasons = {with_record(NORMAL | {name: not NORMAL[name]}).reason for name in FACTS}
+    names = [name for name in FACTS if name != "fresh"]
+    reasons = {with_record(NORMAL | {name: not NORMAL[name]}).reason for name in names}
     reasons |= {with_record(NORMAL, [cause]).reason for cause in INCIDENTS}
+    reasons.add(
+        with_record(NORMAL | {"fresh": True, "wal_contains_position": False}, first=True).reason
+    )
     assert len(reasons) == len(FACTS) + len(INCIDENTS)
 
 
@@ -89,11 +106,54 @@ def against(facts, *, overtaken, record=None):
 )
 def test_against_the_log_only_equality_continues(head, page_size, state, equal, overtaken):
     """The database must equal the log's head in page size, pages and checksum. If it does not,
-    it is refused where another writer appended, and starts over where nothing was known."""
+    it is refused, whether or not anything was known before."""
     decision = against(RemoteFacts(head, page_size, state), overtaken=overtaken)
-    different = Way.REFUSE if overtaken else Way.NEW_GENERATION
-    assert decision.way is (Way.CONTINUE if equal else different)
+    assert decision.way is (Way.CONTINUE if equal else Way.REFUSE)
+    assert decision.outcome.code == ("equal" if equal else "different_database")
     assert "txid 9" in decision.reason
+    assert decision.outcome.code in decision.line
+
+
+OTHER = RemoteFacts(HEAD, 4096, DatabaseState(12, 3))
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"mine": True}, "continued"),
+        ({"restored": 9}, "restored_here"),
+        ({"restored": 9, "mine": True}, "restored_here"),
+        ({"restored": 8}, "older_database"),
+        ({"fresh": True}, "fresh_over_history"),
+        ({"fresh": True, "restored": 9}, "fresh_over_history"),
+        ({"fresh": True, "mine": True}, "fresh_over_history"),
+    ],
+)
+def test_what_proves_that_a_database_follows_the_head(change, code, overtaken):
+    """It was restored from the head, or this cache wrote the head and no other writer appended. A
+    database without tables follows nothing."""
+    if overtaken and code == "continued":
+        code = "different_database"  # the other writer has a copy of this cache
+    decision = against(replace(OTHER, **change), overtaken=overtaken)
+    assert decision.outcome.code == code
+    follows = code in {"continued", "restored_here"}
+    assert decision.way is (Way.NEW_GENERATION if follows else Way.REFUSE)
+
+
+@pytest.mark.parametrize(
+    ("head", "expect", "code"),
+    [
+        (None, Expect.EXISTING, "expected_existing"),
+        (None, Expect.NEW, "first_start"),
+        (HEAD, Expect.NEW, "expected_new"),
+        (HEAD, Expect.EXISTING, "different_database"),
+    ],
+)
+def test_an_expectation_counts_when_a_database_appears_later(head, expect, code):
+    """The archive that is found must be the expected one."""
+    facts = RemoteFacts(head, 4096, DatabaseState(12, 3))
+    assert decide(Facts(remote=facts, asked=Asked(expect=expect))).outcome.code == code
 
 
 @pytest.mark.parametrize("overtaken", [False, True])
