@@ -19,8 +19,6 @@ from replicator.format.latest_pages import FrameIndex
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE
 from replicator.model import WalPosition
 from replicator.sqlite.live import LiveDatabase
-from replicator.sqlite.wal_file import WalFile
-from replicator.system.paths import wal_path
 
 EVERYTHING = 1 << 62
 
@@ -40,7 +38,7 @@ class Image:
     ) -> None:
         self._database = database
         self._limits = limits
-        self._wal = WalFile(wal_path(database.path), database.files)
+        self._wal = database.wal.another()
         self._placement = FrameIndex()
         try:
             self.page_size = database.header().page_size

@@ -242,8 +242,10 @@ class SqliteReplicatorConfig:
         least=1,
     )
 
+    source: Path = field(init=False, repr=False, compare=False)
+    """The database file as it was given, absolute. The replicator resolves it at each look."""
     database: Path = field(init=False, repr=False, compare=False)
-    """The database file: absolute, symlinks resolved once (SQLite names its WAL after that)."""
+    """The same with symlinks resolved, once; the names of the cache and of the prefix follow it."""
     cache: Path = field(init=False, repr=False, compare=False)
     """The cache directory: absolute."""
     address: StoreAddress = field(init=False, repr=False, compare=False)
@@ -255,7 +257,8 @@ class SqliteReplicatorConfig:
                 each.check(getattr(self, each.name))
             except ConfigError as error:
                 raise each.named(error, each.name) from error
-        object.__setattr__(self, "database", _database(os.fspath(self.db_path)))
+        object.__setattr__(self, "source", _source(os.fspath(self.db_path)))
+        object.__setattr__(self, "database", self.source.resolve())
         object.__setattr__(self, "cache", self._cache())
         object.__setattr__(self, "address", self._address())
 
@@ -349,9 +352,9 @@ def _read(each: Setting, text: str) -> Any:
         raise each.named(error, each.variable) from error
 
 
-def _database(text: str) -> Path:
+def _source(text: str) -> Path:
     if not text or text == ":memory:" or text.startswith("file:") or "\0" in text:
         raise ConfigError(
             f"db_path: {text!r} is not the path of a database file", setting="db_path"
         )
-    return Path(text).expanduser().resolve()
+    return Path(text).expanduser().absolute()

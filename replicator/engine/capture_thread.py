@@ -25,6 +25,7 @@ from replicator.engine.session import Session, SessionFigures
 from replicator.engine.wakeups import Wakeups
 from replicator.errors import (
     AccessDenied,
+    CacheFull,
     Cancelled,
     ConfigError,
     ContinuityLost,
@@ -219,7 +220,7 @@ class CaptureThread:
         self._set_health("starting", self.health.error)
         context = self._context
         database = LiveDatabase(
-            context.database, busy_timeout=self._busy_timeout, files=context.files
+            context.source, busy_timeout=self._busy_timeout, files=context.files
         )
         try:
             if database.switched:
@@ -248,7 +249,7 @@ class CaptureThread:
                 log.info(
                     "%s",
                     {
-                        "waiting": f"waiting for {self._context.database} to exist",
+                        "waiting": f"waiting for {self._context.source} to exist",
                         "stalled": "the cache is full; waiting for the store",
                     }[state],
                 )
@@ -269,12 +270,12 @@ class CaptureThread:
             return
         self._requests.answer(self._requests.of(Wanted.CAPTURE), head.last_txid if head else 0)
         missing = ReplicatorError(
-            f"{self._context.database} does not exist, so there is nothing to snapshot"
+            f"{self._context.source} does not exist, so there is nothing to snapshot"
         )
         self._requests.refuse(self._requests.of(*SNAPSHOTS), missing)
 
     def _database_exists(self) -> bool:
-        return identity(self._context.database) is not None
+        return identity(self._context.source) is not None
 
     def _cache_has_room(self) -> bool:
         # the next join drops the damaged segments among those that wait
@@ -290,8 +291,32 @@ class CaptureThread:
         try:
             with self.wakeups.watching():
                 self._capture_until_stopped(session)
+        except LedgerDamaged:
+            raise
+        except ReplicatorError:
+            if session.detached:
+                self._rescue(session)
+            raise
         finally:
             session.close()
+
+    def _rescue(self, session: Session) -> None:
+        """Captures what the open files still have, before they are closed: no other file has it.
+        A cache that is full or refuses is waited for."""
+        while True:
+            try:
+                for _ in session.rescue():
+                    self._uploader.wake()
+            except LedgerDamaged:
+                raise
+            except ContinuityLost as reason:
+                log.warning("%s, so they are not captured", reason)
+            except (CacheFull, LocalIOError) as error:
+                self._check_upload()
+                self._recover_from(error)
+                if not self._stopping.is_set():
+                    continue
+            return
 
     def _capture_until_stopped(self, session: Session) -> None:
         woken = True

@@ -25,7 +25,8 @@ from replicator.upload.store_check import require_conditional_put
 class Context:
     """``patient`` is ``store`` with retries, for requests that a caller waits for."""
 
-    database: Path
+    database: Path  # resolved when the replicator was made; for its name
+    source: Path  # as it was given; resolved at each look
     address: StoreAddress
     limits: Limits
     author: Author

@@ -8,6 +8,7 @@ the resources that it is given.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from concurrent.futures import Future
@@ -95,6 +96,7 @@ class Engine:
         )
         return Context(
             database=config.database,
+            source=config.source,
             address=config.address,
             limits=limits,
             author=Author(self.cache.writer, PROGRAM, process_label()),
@@ -162,7 +164,7 @@ class Engine:
             self.uploader,
             self.monitor,
             quota,
-            Wakeups(config.database, shared.file_watcher, self.mailbox, self._limits.loop),
+            Wakeups(config.source, shared.file_watcher, self.mailbox, self._limits.loop),
             joins=endpoint.joins,
             captures=shared.captures,
             busy_timeout=config.busy_timeout,
@@ -245,7 +247,7 @@ class Engine:
         metrics = self._metrics.snapshot()  # before the errors that explain its counters
         status = fold(
             Observations(
-                database=str(self._config.database),
+                database=str(self._config.source),
                 url=self._config.address.url,
                 running=running,
                 now_ms=clock.now_ms(),
@@ -262,7 +264,7 @@ class Engine:
                 session=self.capture.figures,
                 metrics=metrics,
                 proven=self.monitor.proven,
-                unsaved_bytes=_unsaved_bytes(self._config.database, self._contents),
+                unsaved_bytes=_unsaved_bytes(self._config.source, self._contents),
             )
         )
         export(status, self._contents.used_bytes, self._metrics)
@@ -291,7 +293,8 @@ def _unsaved_bytes(database: Path, contents: CacheFigures) -> int:
     if contents.head is not None:
         return 0
     total = 0
-    for path in (database, wal_path(database)):
+    real = Path(os.path.realpath(database))
+    for path in (real, wal_path(real)):
         with contextlib.suppress(OSError):
             total += path.stat().st_size
     return total

@@ -68,7 +68,7 @@ class Resume:
         """Continue, catch up, or begin a generation. Raises the errors of the store and
         the disk, and ``Fenced`` when another writer owns the archive."""
         context, incidents = self._context, self._incidents
-        restored = read_restore_marker(context.database)
+        restored = read_restore_marker(database.path)
         if restored is not None and not incidents.reason:
             incidents.reason = f"it was restored to txid {restored.txid}"
         session = self._join(database, cancelled)
@@ -76,8 +76,8 @@ class Resume:
         self._uploader.announce()
         incidents.reason = ""
         try:
-            with hold_directory(context.database.parent, context.files) as place:
-                remove_restore_marker(place, context.database.name, context.files)
+            with hold_directory(database.path.parent, context.files) as place:
+                remove_restore_marker(place, database.path.name, context.files)
         except LocalIOError as error:
             log.warning("could not remove the restore marker: %s", error)
         return session

@@ -7,7 +7,7 @@ capture. Refuses: to watch files; its caller looks first.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from replicator.cache.cache import Cache
@@ -19,6 +19,7 @@ from replicator.capture.reader import Committed, WalReader
 from replicator.capture.segmenter import Segmenter
 from replicator.engine.append import append
 from replicator.engine.limits import Limits
+from replicator.errors import ContinuityLost
 from replicator.format.wal import frame_size
 from replicator.metrics import Metrics
 from replicator.model import WalPosition
@@ -124,6 +125,18 @@ class CaptureRounds:
                 yield self._cut(found)
             settled = self._let_reset() if settled is None else settled
         return not self._reader.stashed and settled and (found is None or found.complete)
+
+    def rescue(self, owned: Callable[[], bool]) -> Iterator[SegmentRecord]:
+        """Captures the rest of a WAL whose file or database was replaced or removed; no hold moves.
+        Exhaust it. ``ContinuityLost`` if the frames may be of another database: not ``owned``."""
+        complete = False
+        while not complete and (found := self._reader.find(self._limits.segment_max_bytes)):
+            if not owned():  # asked after the frames were read
+                raise ContinuityLost("the last frames of the WAL may be of another database")
+            self._quota.require(found.raw_bytes)
+            self._observe(found.end)
+            yield self._cut(found)
+            complete = found.complete
 
     def _restraint(self, *, outrun: bool) -> AbstractContextManager[object]:
         """The measure against writers that outrun the capture, by the length of the WAL."""

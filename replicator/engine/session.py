@@ -149,6 +149,17 @@ class Session:
             yield record
         self._nothing_follows()
 
+    @property
+    def detached(self) -> bool:
+        """True if the paths name other files than the open ones."""
+        return self._database.detached
+
+    def rescue(self) -> Iterator[SegmentRecord]:
+        """Captures what the open files still have after they were replaced or removed. Exhaust it,
+        like :meth:`capture`. ``ContinuityLost`` if it may not be of this database."""
+        self._database.wal.detach()
+        yield from self._rounds.rescue(self._database.owns_wal)
+
     def care_for_files(self, *, promised: bool) -> None:
         """Call it when no frame waits to be captured: examines the database file if it was
         written, and removes a WAL that no other connection uses. ``promised``: a caller waits for

@@ -20,7 +20,8 @@ from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.store.registry import open_store
 from replicator.system import host
-from replicator.system.files import Files, database_reader
+from replicator.system.database_files import database_reader
+from replicator.system.files import Files
 
 HEADER_BYTES = 100
 RACERS = 16

@@ -7,8 +7,8 @@ the schema. If no other connection has the database open, SQLite may also empty 
 as it does at every last close.
 
 POSIX locks belong to the process: closing any descriptor of the database file would drop
-SQLite's locks on it, so raw reads use :func:`replicator.system.files.database_reader`, which
-opens the file once per inode and never closes it. This module never opens ``-shm``. Opening and
+SQLite's locks on it, so raw reads use :func:`replicator.system.database_files.database_reader`,
+which opens the file once per inode. This module never opens ``-shm``. Opening and
 closing ``-wal`` is harmless, because SQLite takes no locks on it.
 """
 
@@ -39,7 +39,8 @@ from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.sqlite.connect import database_uri, primary_code, read_past_schema
 from replicator.sqlite.wal_file import WalFile
 from replicator.system import process
-from replicator.system.files import LOCAL, Files, RawFile, database_reader, local_error
+from replicator.system.database_files import count_descriptors, database_reader, release_database
+from replicator.system.files import LOCAL, Files, RawFile, local_error
 from replicator.system.paths import wal_path
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
@@ -85,6 +86,17 @@ def _stat(path: Path) -> os.stat_result | None:
     except OSError as error:
         raise local_error(error, path) from error
     return found if found.st_size else None
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """(device, inode) of a file or directory; None if there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise local_error(error, path) from error
+    return found.st_dev, found.st_ino
 
 
 def connect(path: Path, *, timeout: float, mode: str = "rw") -> sqlite3.Connection:
@@ -176,22 +188,33 @@ class Hold:
 
 
 class LiveDatabase:
-    """One open database file, as long as the path still names the same inode."""
+    """One open database file, as long as the path still names the same inode.
 
-    def __init__(self, path: Path, *, busy_timeout: float = 5.0, files: Files = LOCAL) -> None:
+    ``source`` is the path as it was given. It is resolved anew at each look, because an application
+    that opens it does so too. ``path`` is where it led at first; SQLite names the WAL after that.
+    """
+
+    def __init__(self, source: Path, *, busy_timeout: float = 5.0, files: Files = LOCAL) -> None:
         """Check the file, and switch it to WAL mode if needed. ``DatabaseUnusable``.
 
         ``busy_timeout`` is in seconds.
         """
-        self.path = path
+        self.source = source
+        self.path = path = Path(os.path.realpath(source))
         self.files = files
         self._timeout = busy_timeout
         _check_permissions(path)
         self.raw: RawFile = database_reader(path, self.files)
-        self.identity = identity(path)
+        self.identity = self.raw.identity()
+        self._directory = _inode(path.parent)
         self.switched = False
-        header = self.header()  # before any connection, to recognise a foreign file first
-        self._checkpointer = self._connect(busy_timeout)
+        self._closed = False
+        try:
+            header = self.header()  # before any connection, to recognise a foreign file first
+            self._checkpointer = self._connect(busy_timeout)
+        except BaseException:
+            release_database(self.raw)
+            raise
         self._locker: sqlite3.Connection | None = None
         self._locking = threading.RLock()  # of the one that wants the write lock
         self._idle_holds: list[Hold] = []
@@ -200,7 +223,7 @@ class LiveDatabase:
         try:
             if not header.wal_mode:
                 self._switch_to_wal()
-            self._probe()
+            self._open_wal()
         except BaseException:
             self.close()
             raise
@@ -230,6 +253,13 @@ class LiveDatabase:
             )
         self.switched = True
 
+    def _open_wal(self) -> None:
+        """Open the WAL, which SQLite makes if there is none. ``DatabaseReplaced`` if it may belong
+        to another file."""
+        self._probe()
+        self.wal.refresh()
+        self.check_identity()
+
     def _probe(self) -> None:
         try:
             self._checkpointer.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
@@ -254,10 +284,32 @@ class LiveDatabase:
 
     def check_identity(self) -> Stamp:
         """``DatabaseReplaced`` if the path names another file now, or none."""
-        found = _stat(self.path)
+        found = _stat(self.source)
         if found is None or (found.st_dev, found.st_ino) != self.identity:
-            raise DatabaseReplaced(f"{self.path} was replaced or deleted", path=self.path)
+            raise DatabaseReplaced(f"{self.source} was replaced or deleted", path=self.source)
         return found.st_mtime_ns, found.st_size
+
+    @property
+    def detached(self) -> bool:
+        """True if the path names another file now, or none, or the WAL was replaced or removed."""
+        try:
+            self.check_identity()
+        except (DatabaseReplaced, LocalIOError):
+            return True
+        return self.wal.replaced
+
+    def owns_wal(self) -> bool:
+        """True if every frame that the open WAL has is of this file, which was replaced or removed.
+
+        An application that opens the file at :attr:`path` writes to the WAL next to it. That is the
+        open one only if the new file came to the same directory. Then the time decides: a file's
+        inode changes when its name is taken, and frames that are not older may be of the new file.
+        """
+        here = _inode(self.path)
+        if here is None or here == self.identity or _inode(self.path.parent) != self._directory:
+            return True
+        written = self.wal.written_ns
+        return written is not None and written < os.fstat(self.raw.fileno()).st_ctime_ns
 
     def alone(self) -> bool:
         """True if no other connection has the database open; False also if that is unknown.
@@ -276,18 +328,9 @@ class LiveDatabase:
             if kind != fcntl.F_UNLCK:
                 return False
             # counting takes 30 ms with 500 open databases
-            return process.claimed() or self._descriptors() == ours
+            return process.claimed() or count_descriptors(self.identity) == ours
         except OSError:  # for example without a free descriptor
             return False
-
-    def _descriptors(self) -> int:
-        """Number of this process's descriptors of the database file."""
-        found = 0
-        for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):  # for example that of the listing itself
-                facts = os.fstat(int(name))
-                found += (facts.st_dev, facts.st_ino) == self.identity
-        return found
 
     def reopen_after_last_close(self) -> None:
         """Close every connection, so that SQLite removes the WAL at the last close, and open the
@@ -307,16 +350,18 @@ class LiveDatabase:
         self.wal.close()
         self.check_identity()
         self._checkpointer = self._connect(self._timeout)
-        self._probe()
+        self._open_wal()
 
     def hold(self) -> Hold:
         """Begin a read transaction; end it with :meth:`release`."""
-        hold = (
-            self._idle_holds.pop() if self._idle_holds else Hold(self.path, timeout=self._timeout)
-        )
-        if hold not in self._holds:
-            self._holds.append(hold)
+        if self._idle_holds:
+            hold = self._idle_holds.pop()
+            hold.begin()
+            return hold
+        hold = Hold(self.path, timeout=self._timeout)
+        self._holds.append(hold)
         hold.begin()
+        self.check_identity()  # the connection was opened by the path
         return hold
 
     def release(self, hold: Hold) -> None:
@@ -369,7 +414,7 @@ class LiveDatabase:
                 return True
 
     def close(self) -> None:
-        """Close every connection, the holds last. The raw descriptor stays open, see above."""
+        """Close every connection, the holds last; then the raw descriptor, if that is safe."""
         for hold in self._holds:
             hold.end()
         for connection in (self._locker, self._checkpointer):
@@ -379,6 +424,9 @@ class LiveDatabase:
             hold.close()
         self._holds, self._idle_holds = [], []
         self.wal.close()
+        if not self._closed:
+            self._closed = True
+            release_database(self.raw)
 
 
 def _check_permissions(path: Path) -> None:

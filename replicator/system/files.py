@@ -2,8 +2,8 @@
 
 Owns every open, write, sync and rename of a local file, and the order that makes a file durable
 (write, fsync, rename, fsync of the directory). Refuses to know the meaning of the bytes, to
-repeat a failed fsync (the kernel drops the pages it could not write), and to close a database
-file once it is open, because that would drop the process's SQLite locks on it.
+repeat a failed fsync (the kernel drops the pages it could not write), and to read a database file;
+see :mod:`.database_files`.
 
 No open of a file follows a symbolic link in the last name of its path, and a new file never takes
 over an existing one: a directory may hold names that another user made.
@@ -20,7 +20,6 @@ import errno
 import hashlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -351,6 +350,10 @@ class RawFile:
         with about(self.path):
             return self._files.system(os.fstat, self._fd).st_size
 
+    def forget(self) -> None:
+        """Read no more: the descriptor may be closed."""
+        self._fd = -1
+
     def identity(self) -> tuple[int, int]:
         """Device and inode."""
         with about(self.path):
@@ -371,32 +374,3 @@ class InFile(RawFile):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-_databases: dict[tuple[int, int], int] = {}
-_databases_lock = threading.Lock()
-
-
-def database_reader(path: StrPath, files: Files = LOCAL) -> RawFile:
-    """Raw reads of a database file, by one descriptor per inode for the life of the process.
-
-    Closing any descriptor of a file drops all POSIX locks of the process on it, SQLite's
-    included (sqlite.org, "How To Corrupt An SQLite Database File", 2.2), so none is closed.
-    The open descriptor also prevents that the system reuses the inode's number.
-    """
-    with _databases_lock, about(path):
-        facts = files.system(os.stat, path)
-        identity = facts.st_dev, facts.st_ino
-        if identity not in _databases:
-            identity = _open_database(path, files)
-        return RawFile(files, Path(path), _databases[identity])
-
-
-def _open_database(path: StrPath, files: Files) -> tuple[int, int]:
-    fd = files.system(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
-    facts = os.fstat(fd)
-    identity = facts.st_dev, facts.st_ino
-    # The inode is known here if the path was replaced since the stat. The second descriptor
-    # stays open and unused, because it must not be closed.
-    _databases.setdefault(identity, fd)
-    return identity

@@ -230,9 +230,10 @@ class Watch:
     def __init__(
         self, watcher: FileWatcher, database: str | os.PathLike[str], wake: Callable[[bool], None]
     ) -> None:
-        path = Path(os.path.realpath(database))
+        real = Path(os.path.realpath(database))
         self._watcher = watcher
-        self._paths = str(path), str(wal_path(path))
+        # The path itself is compared: a link that is switched changes no file.
+        self._paths = os.fspath(database), str(wal_path(real))
         self._wake = wake
         self._waiting = False  # for an event
         self._resting = False

@@ -178,6 +178,7 @@ def test_a_truncated_log_is_followed_by_the_next(app, reader, delete):
     app.checkpoint("TRUNCATE")
     if delete:
         app.close()
+        reader._wal.close()  # as after the last close
     assert take(reader) == []
     if delete:
         assert not wal_path(app.path).exists()
@@ -195,6 +196,7 @@ def test_another_page_size_is_lost_continuity(app, reader):
         "PRAGMA journal_mode=DELETE", "PRAGMA page_size=1024", "VACUUM", "PRAGMA journal_mode=WAL"
     )
     app.insert()
+    reader._wal.close()  # as after the last close
     with pytest.raises(ContinuityLost, match="from 4096 to 1024"):
         reader.find(ALL)
 

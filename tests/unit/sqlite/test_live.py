@@ -318,8 +318,8 @@ def test_stepping_aside_while_somebody_comes_keeps_the_log(app, path):
     log = wal_path(path).read_bytes()
     database.reopen_after_last_close()
     assert wal_path(path).read_bytes() == log
-    assert database.wal.header() is None  # not looked at yet
     assert database.wal.refresh().st_size == len(log)
+    assert not database.wal.replaced
     database.close()
 
 
@@ -626,9 +626,9 @@ def test_closing_last_copies_nothing_into_the_file(others, path):
     assert (path.read_bytes(), wal_path(path).read_bytes()) == before
 
 
-def test_the_log_file_follows_its_path(tmp_path):
-    """No file: nothing. A new inode: opened anew. Gone: nothing again, and no old bytes. That
-    it ever was another one, or gone, is remembered."""
+def test_an_open_log_file_stays_the_same(tmp_path):
+    """No file: nothing. Once open, the same bytes, also for a second reader, until it is closed.
+    That the path ever named another file, or none, is remembered."""
     path = tmp_path / "x-wal"
     log = WalFile(path)
     assert log.refresh() is None
@@ -644,11 +644,18 @@ def test_the_log_file_follows_its_path(tmp_path):
     assert not log.replaced
     log.refresh()
     assert log.replaced
-    assert (log.read(10, 0), log.read(3, 3), log.read(3, 9)) == (b"second", b"ond", b"")
-    path.unlink()
-    assert log.refresh() is None
-    assert log.read(10, 0) == b""
+    other = log.another()
+    assert (log.read(10, 0), log.read(3, 3), other.read(3, 2)) == (b"first", b"st", b"rst")
     log.close()
+    assert log.read(10, 0) == b""
+    log.refresh()
+    assert (log.read(10, 0), other.read(10, 0)) == (b"second", b"first")
+    path.unlink()
+    assert log.refresh().st_nlink == 0
+    log.close()
+    assert log.refresh() is None
+    assert (log.written_ns, log.another().read(10, 0)) == (None, b"")
+    other.close()
 
 
 def test_a_log_that_cannot_be_read_is_a_local_error(tmp_path):

@@ -1,16 +1,14 @@
-"""system/files.py: durable writes, one error class per decision, descriptors that stay open."""
+"""system/files.py: durable writes, one error class per decision."""
 
 import errno
 import os
-import sqlite3
-import threading
 from pathlib import Path
 
 import pytest
 
 from replicator.errors import DiskFull, LocalIOError
-from replicator.system import files as files_module
-from replicator.system.files import Files, database_reader
+from replicator.system.database_files import database_reader
+from replicator.system.files import Files
 from tests.helpers.errors import raises
 from tests.helpers.files import CountingFiles, FailingFiles, TearingFiles
 
@@ -170,95 +168,3 @@ def test_rename_is_durable(tmp_path):
     files.rename(tmp_path / "a", tmp_path / "b")
     assert files.names() == ["rename", "open", "fsync"]
     assert os.listdir(tmp_path) == ["b"]
-
-
-# database_reader
-
-
-def locks_of_this_process():
-    lines = Path("/proc/locks").read_text().splitlines()
-    return sorted(tuple(line.split()[1:]) for line in lines if line.split()[4] == str(os.getpid()))
-
-
-@pytest.fixture
-def opened_db(tmp_path):
-    """The path of a database with an open read transaction in this process."""
-    path = tmp_path / "app.db"
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("CREATE TABLE t (x)")
-    db.execute("BEGIN")
-    db.execute("SELECT * FROM t").fetchall()
-    yield path
-    db.close()
-
-
-def test_database_reader_leaves_sqlite_locks_alone(opened_db):
-    """POSIX locks belong to the process: reading raw bytes must not drop those of SQLite."""
-    before = locks_of_this_process()
-    assert before
-    for _ in range(2):
-        reader = database_reader(opened_db)
-        assert reader.pread(15, 0) == b"SQLite format 3"
-        assert reader.size() == opened_db.stat().st_size
-        del reader
-    assert locks_of_this_process() == before
-    # The check can fail: the registry of descriptors prevents this.
-    opened_db.open("rb").close()
-    assert locks_of_this_process() != before
-
-
-def test_database_reader_opens_an_inode_once(opened_db, tmp_path):
-    """By whatever name, one descriptor; a file that replaces another is another."""
-    files = CountingFiles()
-    (tmp_path / "link.db").symlink_to(opened_db)
-    readers = [
-        database_reader(path, files) for path in (opened_db, tmp_path / "link.db", opened_db)
-    ]
-    assert files.names().count("open") == 1
-    assert len({reader.identity() for reader in readers}) == 1
-    os.replace(opened_db, tmp_path / "old.db")
-    opened_db.write_bytes(b"new")
-    assert database_reader(opened_db, files).pread(9, 0) == b"new"
-    assert readers[0].pread(6, 0) == b"SQLite"
-    assert database_reader(tmp_path / "old.db", files).identity() == readers[0].identity()
-    assert files.names().count("open") == 2
-
-
-def test_database_reader_is_thread_safe(tmp_path):
-    """Two threads that come first at the same time get one descriptor."""
-    path = tmp_path / "x.db"
-    path.write_bytes(b"x")
-    files, barrier = CountingFiles(), threading.Barrier(8)
-
-    def read():
-        barrier.wait()
-        assert database_reader(path, files).pread(1, 0) == b"x"
-
-    threads = [threading.Thread(target=read) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert files.names().count("open") == 1
-
-
-def test_a_database_replaced_while_it_is_opened_costs_no_lock(tmp_path):
-    """The path leads to a known inode between stat and open: neither descriptor is closed."""
-    known, path = tmp_path / "known.db", tmp_path / "path.db"
-    known.write_bytes(b"known")
-    path.write_bytes(b"unknown")
-    first = database_reader(known)
-
-    class Replacing(CountingFiles):
-        def act(self, number, call, args, kwargs):
-            if call is os.open:
-                os.replace(known, path)
-            return call(*args, **kwargs)
-
-    before = len(os.listdir("/proc/self/fd"))
-    second = database_reader(path, Replacing())
-    assert second.identity() == first.identity()
-    assert second.pread(9, 0) == b"known"
-    assert len(os.listdir("/proc/self/fd")) == before + 1
-    assert list(files_module._databases.values()).count(second._fd) == 1
