@@ -123,18 +123,19 @@ def _with_path(words: list[str], path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _signals_for(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """An interrupt of the terminal reaches the command directly; SIGTERM is passed to it. So the
-    file outlives neither."""
+    """A terminal sends its signals to the command too; the others are passed to it. So the file
+    outlives neither."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, _: FrameType | None) -> None:
-        if number == signal.SIGTERM:
+        if number in {signal.SIGTERM, signal.SIGHUP}:
             child.send_signal(number)
 
     before: dict[int, Any] = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, handle)
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
         yield

@@ -28,12 +28,13 @@ def ask(
     """Send one request to the sidecar that uses ``cache_dir``, and return its answer.
 
     ``request`` has the key ``command`` and, for the commands that wait, ``timeout`` in seconds.
-    ``answer_timeout`` (seconds) limits the wait for an immediate answer. Raises ``NotRunning``,
-    or the error that the sidecar raised.
+    A sidecar may be stopped or hang, so the wait ends ``answer_timeout`` seconds after the answer
+    was due. Raises ``NotRunning``, or the error that the sidecar raised.
     """
     connection = socket.socket(socket.AF_UNIX)
-    if request["command"] in IMMEDIATE:
-        connection.settimeout(answer_timeout)
+    wait = 0.0 if request["command"] in IMMEDIATE else request.get("timeout")
+    if wait is not None:
+        connection.settimeout(wait + answer_timeout)
     try:
         reply = _exchange(connection, cache_dir, request)
     except TimeoutError as error:

@@ -1,13 +1,13 @@
 """The sidecar: replicators as a process of their own, alone or around the application.
 
-Owns: the order of start and end, the command, and the exit code. SIGTERM and SIGINT mean "make
-everything durable, then end"; the exit code is 0 only if that succeeded for every database.
+Owns: the order of start and end, the command, and the exit code. SIGTERM, SIGINT, SIGHUP and
+SIGQUIT mean "make everything durable, then end"; a command gets every signal, and its end is that
+of the sidecar. The exit code is 0 only if everything is durable for every database.
 """
 
 from __future__ import annotations
 
 import logging
-import subprocess
 
 from replicator.config.file import ConfigFile
 from replicator.config.settings import SqliteReplicatorConfig
@@ -17,7 +17,6 @@ from replicator.sidecar.launch import RunRequest
 from replicator.sidecar.logs import set_up_logging
 from replicator.sidecar.signals import Signals
 from replicator.system import process
-from replicator.system.child import wait_for
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +46,9 @@ def run_sidecar(
     database; several databases do not stop each other.
     """
     limits = process.raise_file_limit() if databases.independent else None
-    with signals, Fleet(databases, times) as fleet:
-        restored = fleet.restore_missing(everything=command is not None)
-        signals.install()  # not before: a signal ends a restore at once
+    with Fleet(databases, times, hurry=signals.hurry) as fleet:
+        with signals.ending_at_once():
+            restored = fleet.restore_missing(everything=command is not None)
         fleet.start()
         if command is None:
             code = 0
@@ -58,28 +57,28 @@ def run_sidecar(
         else:
             fleet.wait_ready(restored, signals.wait)
             code = _run_command(command, signals, limits)
-        unfinished = _finish(fleet, signals)
+        unfinished = _finish(fleet)
     return code or unfinished
 
 
 def _run_command(command: list[str], signals: Signals, limits: process.Limits | None) -> int:
     """The exit code of the command, 128+N if signal N ended it."""
+
+    def started(pid: int) -> None:
+        if limits is not None:
+            process.set_file_limit(pid, limits)
+        log.info("running %s as process %d", command[0], pid)
+
     try:
-        child = subprocess.Popen(command)
+        code = signals.run(command, started)
     except OSError as error:
         raise ConfigError(f"cannot run {command[0]}: {(error.strerror or '').lower()}") from error
-    if limits is not None:
-        process.set_file_limit(child.pid, limits)
-    log.info("running %s as process %d", command[0], child.pid)
-    with signals.forwarded_to(child):
-        code = wait_for(child)
     return 128 - code if code < 0 else code
 
 
-def _finish(fleet: Fleet, signals: Signals) -> int:
+def _finish(fleet: Fleet) -> int:
     """The last flush of all databases; the exit code of the first that is not durable, or 0."""
-    signals.rearm()
-    late = fleet.flush(lambda: signals.received)
+    late = fleet.flush()
     for member in late:
         assert member.error is not None  # which makes it late
         name = f"{member.config.database}: " if fleet.independent else ""

@@ -72,10 +72,14 @@ class Databases:
 class Fleet:
     """Replicates databases from :meth:`start` until the end of its context."""
 
-    def __init__(self, databases: Databases, times: SidecarTimes) -> None:
+    def __init__(
+        self, databases: Databases, times: SidecarTimes, *, hurry: Callable[[], bool]
+    ) -> None:
+        """``hurry`` is true once the end must wait for nothing, neither uploads nor threads."""
         self.independent = databases.independent
         self._search = databases.search
         self._times = times
+        self._hurry = hurry
         self._shared = SharedResources()
         self._server = ControlServer()
         self.members = [self._member(config) for config in databases.configs]
@@ -202,8 +206,8 @@ class Fleet:
             process.trim_heap()
             self._uploads = uploads
 
-    def flush(self, cancelled: Callable[[], bool]) -> list[Member]:
-        """Make everything durable within ``final_flush`` seconds, or until ``cancelled()``.
+    def flush(self) -> list[Member]:
+        """Make everything durable within ``final_flush`` seconds, or until the end hurries.
 
         Returns the databases for which that failed, in their order, each with its error.
         """
@@ -216,7 +220,7 @@ class Fleet:
                 "ends at once",
                 self._times.final_flush,
             )
-        while late and not cancelled() and time.monotonic() < until:
+        while late and not self._hurry() and time.monotonic() < until:
             late = self._flush(list(late))
         for member, error in late.items():
             member.error = error
@@ -237,6 +241,14 @@ class Fleet:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        """Ends every thread, unless the end hurries: a request to a store that hangs may take
+        minutes. The cache survives the end of the process at any instant."""
+        closing = threading.Thread(target=self._close, name="replicator-close", daemon=True)
+        closing.start()
+        while closing.is_alive() and not self._hurry():
+            closing.join(self._times.poll)
+
+    def _close(self) -> None:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

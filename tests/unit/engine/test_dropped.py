@@ -7,8 +7,8 @@ from tests.helpers.replication import LONG, App, HookedStore, replicating, resto
 
 
 def test_a_segment_that_is_being_sent_is_not_replaced(tmp_path):
-    """Whoever drops it waits for the answer first: else the store would come to hold it, and
-    what was captured in its place would find its key taken by "another writer"."""
+    """The join waits for the answer first: otherwise the store would come to hold it, and the
+    segment captured in its place would find its key taken by "another writer"."""
     store, sent, go_on = HookedStore(), threading.Event(), threading.Event()
 
     def before(method, key):
@@ -24,10 +24,11 @@ def test_a_segment_that_is_being_sent_is_not_replaced(tmp_path):
         assert sent.wait(LONG)
         engine = replicator._engine
         (record,) = engine.cache.pending()
+        (engine.cache.directory / "segments" / record.file_name).write_bytes(b"damaged")
         engine.mailbox.report(
             Incident(Cause.SEGMENT_DAMAGED, "a segment was damaged", record.first_txid)
         )
-        wait_for(lambda: engine.uploader._anew or not engine.cache.waits(record))
+        wait_for(lambda: engine.uploader._interrupted or not engine.cache.waits(record))
         go_on.set()
         app.insert(3)
         replicator.flush(LONG)

@@ -155,13 +155,14 @@ def test_no_sidecar_answers(tmp_path, name):
     assert "replicator run" in caught.value.hint
 
 
-def test_a_sidecar_that_hangs(tmp_path):
-    """An immediate answer that does not come is an error of its own: it runs, but it hangs."""
+@pytest.mark.parametrize("request_", [{"command": "status"}, {"command": "flush", "timeout": 0.05}])
+def test_a_sidecar_that_hangs(tmp_path, request_):
+    """An answer that does not come in time is an error of its own: it runs, but it hangs."""
     hanging = socket.socket(socket.AF_UNIX)
     hanging.bind(str(tmp_path / "control.sock"))
     hanging.listen()
     with pytest.raises(ReplicatorError) as caught:
-        ask(tmp_path, {"command": "status"}, answer_timeout=0.05)
+        ask(tmp_path, request_, answer_timeout=0.05)
     assert caught.value.code == "sidecar_hangs"
     hanging.close()
 

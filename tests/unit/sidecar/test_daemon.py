@@ -1,11 +1,14 @@
 """The sidecar as a process: signals, exit codes, the command, one database and several."""
 
+import contextlib
+import queue
 import resource
 import signal
 import subprocess
 import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -217,10 +220,20 @@ def test_a_failure_while_the_command_runs(path, app, bucket_dir, start):
 
 
 class HandSignals(Signals):
-    """Signals that a test delivers by hand: only a main thread can handle real ones."""
+    """Signals that a test delivers by hand: only a main thread can receive real ones."""
 
-    def install(self):
-        pass
+    def __init__(self):
+        super().__init__()
+        self.arrivals = queue.SimpleQueue()
+
+    def take(self, seconds):
+        with contextlib.suppress(queue.Empty):
+            return SimpleNamespace(si_signo=self.arrivals.get(timeout=seconds))
+
+    def run(self, command, started):
+        child = subprocess.Popen(command)
+        started(child.pid)
+        return child.wait()
 
 
 def in_thread(databases, *, command=None, times=QUICK):
@@ -258,7 +271,7 @@ def test_the_last_flush_ends_after_its_time(single, path, app, bucket_dir, tmp_p
     until_durable(path)
     bucket_dir.rename(tmp_path / "away")
     app.insert()
-    signals.handle(signal.SIGTERM)
+    signals.arrivals.put(signal.SIGTERM)
     thread.join(LONG)
     assert result == [5]
 
@@ -295,7 +308,7 @@ def test_a_sidecar_of_several_ends_with_the_code_of_the_first_that_is_late(
         if away:
             bucket_dir.rename(tmp_path / "away")
             app.insert()
-        signals.handle(signal.SIGTERM)
+        signals.arrivals.put(signal.SIGTERM)
         thread.join(LONG)
         assert result == [code]
 

@@ -44,8 +44,12 @@ def file(tmp_path, bucket_dir):
     return file
 
 
-def fleet_of(file, times=PATIENT):
-    return Fleet(Databases.in_file(file), times)
+def never():
+    return False
+
+
+def fleet_of(file, times=PATIENT, hurry=never):
+    return Fleet(Databases.in_file(file), times, hurry=hurry)
 
 
 def make(path):
@@ -70,7 +74,7 @@ def started(fleet):
 
 
 def ended(fleet):
-    return fleet.flush(lambda: False)
+    return fleet.flush()
 
 
 def assert_restores(bucket, path, out):
@@ -264,8 +268,8 @@ def test_a_bug_at_a_start_concerns_one_database(file):
 class FailingFleet(Fleet):
     """Its first two checks fail."""
 
-    def __init__(self, *args):
-        super().__init__(*args)
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
         self.errors = [ConfigError("foreseen"), RuntimeError("not foreseen")]
         self.checked = threading.Event()
 
@@ -277,7 +281,7 @@ class FailingFleet(Fleet):
 
 def test_a_bug_in_a_check_does_not_end_the_checks(file, caplog):
     """The log reports it, and the next check follows."""
-    with started(FailingFleet(Databases.in_file(file("a.db")), QUICK)) as fleet:
+    with started(FailingFleet(Databases.in_file(file("a.db")), QUICK, hurry=never)) as fleet:
         assert fleet.checked.wait(LONG)
     assert "foreseen" in caplog.text
     assert "unexpected error (bug)" in caplog.text
@@ -285,8 +289,10 @@ def test_a_bug_in_a_check_does_not_end_the_checks(file, caplog):
 
 def test_a_database_that_was_not_started_before_the_end_is_not_durable(file):
     """A signal during the start: nothing is known of the databases that were not started."""
-    with fleet_of(file("a.db")) as fleet:
-        (left,) = fleet.flush(lambda: True)
+    hurried = [True]
+    with fleet_of(file("a.db"), hurry=lambda: bool(hurried)) as fleet:
+        (left,) = fleet.flush()
+        hurried.clear()
         assert isinstance(left.error, NotDurable)
         fleet.start()
     assert not left.started
@@ -309,7 +315,10 @@ def test_a_single_database_that_cannot_start_raises(file):
     (config,) = file("a.db").configs()
     taken = ReplicatorLock(config.database, config.cache)
     taken.acquire()
-    with Fleet(Databases.single(config), QUICK) as fleet, pytest.raises(AlreadyRunning):
+    with (
+        Fleet(Databases.single(config), QUICK, hurry=never) as fleet,
+        pytest.raises(AlreadyRunning),
+    ):
         fleet.start()
     taken.release()
 
@@ -327,7 +336,7 @@ def test_one_database_needs_no_further_threads(file):
     """Start, restore and last flush run in the caller, where a signal interrupts them."""
     (config,) = file("a.db").configs()
     threads = []
-    with Fleet(Databases.single(config), PATIENT) as fleet:
+    with Fleet(Databases.single(config), PATIENT, hurry=never) as fleet:
         real = fleet.members[0].replicator.flush
 
         def flush(timeout):

@@ -1,12 +1,14 @@
 """The log lines of a sidecar: as text, as JSON, and of which database."""
 
+import io
 import json
 import logging
 import threading
 
 import pytest
 
-from replicator.sidecar.logs import set_up_logging
+from replicator.sidecar.logs import BackgroundHandler, set_up_logging
+from tests.helpers.replication import LONG
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +29,9 @@ def log_in_thread(name, message, *args):
 
 def test_json_lines(capsys):
     """One object per line: time, level, logger, message, and the prefix of a database."""
-    set_up_logging(as_json=True, prefixed=False)
+    handler = set_up_logging(as_json=True, prefixed=False)
     logging.getLogger("replicator.upload").warning("%s is away", "the store")
+    handler.flush()
     line = json.loads(capsys.readouterr().err)
     assert line.pop("time_ms") > 0
     assert line == {
@@ -37,21 +40,86 @@ def test_json_lines(capsys):
         "message": "the store is away",
     }
     log_in_thread("replicator-capture:shop/app.db", "hello")
+    handler.flush()
     assert json.loads(capsys.readouterr().err)["prefix"] == "shop/app.db"
 
 
 def test_text_lines(capsys):
     """Time, level and message; of one database there is no prefix."""
-    set_up_logging(as_json=False, prefixed=False)
+    handler = set_up_logging(as_json=False, prefixed=False)
     log_in_thread("replicator-capture:shop/app.db", "hello")
+    handler.flush()
     assert capsys.readouterr().err.endswith("WARNING hello\n")
 
 
 def test_prefixed_lines(capsys):
     """A line that a database's own thread wrote begins with its prefix; other lines do not."""
-    set_up_logging(as_json=False, prefixed=True)
+    handler = set_up_logging(as_json=False, prefixed=True)
     log_in_thread("replicator-upload:shop/app.db", "attempt %d failed", 1)
     logging.getLogger("replicator").info("all of them")
+    handler.flush()
     first, second = capsys.readouterr().err.splitlines()
     assert first.endswith("WARNING shop/app.db: attempt 1 failed")
     assert second.endswith("INFO    all of them")
+
+
+class StoppedReader(io.StringIO):
+    """A stream whose writes wait until the test lets them."""
+
+    def __init__(self):
+        super().__init__()
+        self.reading = threading.Event()
+
+    def write(self, text):
+        assert self.reading.wait(LONG)
+        return super().write(text)
+
+
+@pytest.fixture
+def logger():
+    """A logger without handlers."""
+    logger = logging.getLogger("test of the log of a sidecar")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    yield logger
+    for handler in logger.handlers[:]:
+        handler.close()
+        logger.removeHandler(handler)
+
+
+def test_a_reader_that_stops_delays_no_caller(logger):
+    """Lines beyond the room are dropped, and their number is logged."""
+    stream = StoppedReader()
+    handler = BackgroundHandler(stream, room=10)
+    logger.addHandler(handler)
+    for number in range(100):
+        logger.info("line %d", number)
+    stream.reading.set()
+    handler.flush()
+    *kept, last = stream.getvalue().splitlines()
+    assert kept == [f"line {number}" for number in range(len(kept))]
+    assert len(kept) >= 10
+    assert last.startswith(f"{100 - len(kept)} lines were dropped")
+
+
+def test_a_stream_that_is_closed_is_no_error(logger):
+    """Standard error may be closed before or while the sidecar runs."""
+    for stream in (None, io.StringIO()):
+        handler = BackgroundHandler(stream)
+        logger.addHandler(handler)
+        if stream is not None:
+            stream.close()
+        logger.info("a line")
+        handler.close()
+
+
+def test_a_message_that_cannot_be_formatted_is_reported(logger, capsys):
+    """As by every handler of the library; the next line follows."""
+    stream = io.StringIO()
+    handler = BackgroundHandler(stream)
+    logger.addHandler(handler)
+    logger.info("%d", "no number")
+    logger.info("a line")
+    handler.flush()
+    assert stream.getvalue() == "a line\n"
+    assert "--- Logging error ---" in capsys.readouterr().err

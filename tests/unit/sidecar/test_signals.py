@@ -1,77 +1,187 @@
-"""Signals of a sidecar: waited for, forwarded to a command, and safe at any moment."""
+"""Signals of a sidecar: held, passed to a command, and never lost."""
 
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
-import threading
 
-from replicator.sidecar.signals import Signals
-from tests.helpers.replication import LONG
+import pytest
 
-STRESS = """
-import os, signal, time
-from replicator.sidecar.signals import Signals
+from replicator.sidecar.signals import ENDING, PASSED
+from tests.helpers.replication import LONG, wait_for
 
-with Signals() as signals:
-    signals.install()
-    if not (sender := os.fork()):
-        while True:
-            try:
-                os.kill(os.getppid(), signal.SIGTERM)
-            except ProcessLookupError:
-                os._exit(0)
-            time.sleep(0.00003)
-    received = 0
-    while received < 2000:
-        received += signals.wait(0.0001)
-        signals.rearm()
-    os.kill(sender, signal.SIGKILL)
-    os.waitpid(sender, 0)
-print(received)
+# A program that holds its signals, and runs the code of a test.
+HELD = """
+import os, signal, sys, threading, time
+from replicator.sidecar import signals
+signals.hold()
+held = signals.Signals()
+{body}
+"""
+
+# Notes each signal in a file, and ends after SIGTERM.
+NOTES = """
+import os, signal, sys
+def note(number, frame):
+    print(signal.Signals(number).name, file=log, flush=True)
+    if number == signal.SIGTERM:
+        sys.exit(3)
+log = open(sys.argv[1], "a")
+for number in map(int, sys.argv[2:]):
+    signal.signal(number, note)
+print("ready", file=log, flush=True)
+while True:
+    signal.pause()
 """
 
 
-def test_a_signal_ends_a_wait():
-    """Until rearm() every wait returns at once; afterwards a wait needs a new signal."""
-    signals = Signals()
-    assert not signals.wait(0)
-    threading.Timer(0.01, signals.handle, [signal.SIGTERM]).start()
-    assert signals.wait(LONG)
-    assert signals.wait(LONG)
-    signals.rearm()
-    assert not signals.wait(0.01)
-    assert not signals.received
-
-
-def test_handlers_are_removed_at_the_end():
-    """They are there from install() to the end of the context."""
-    before = signal.getsignal(signal.SIGTERM)
-    with Signals() as signals:
-        assert signal.getsignal(signal.SIGTERM) == before
-        signals.install()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.wait(LONG)
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_a_signal_before_the_command_is_known_ends_it():
-    """No signal is lost between the start of the command and forwarded_to()."""
-    signals = Signals()
-    signals.handle(signal.SIGTERM)
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    with signals.forwarded_to(child):
-        assert child.wait(LONG) == -signal.SIGTERM
-
-
-def test_a_signal_may_interrupt_the_wait_at_any_moment():
-    """A handler that needs a lock which the interrupted wait holds would block for ever: with
-    threading.Event that took less than 100 000 signals."""
-    done = subprocess.run(
-        [sys.executable, "-c", STRESS],
-        capture_output=True,
+def program(body, *arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-c", HELD.format(body=body), *arguments],
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=LONG,
-        check=True,
+        **options,
     )
-    assert int(done.stdout) >= 2000
+
+
+def output_of(process):
+    out, _ = process.communicate(timeout=LONG)
+    return process.returncode, out.split()
+
+
+def test_no_signal_is_lost_before_the_wait():
+    """They are held from the first moment on, in every thread."""
+    body = """
+threading.Thread(target=time.sleep, args=(0.2,)).start()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.1)
+print(held.wait(60), held.received)
+os.kill(os.getpid(), signal.SIGINT)
+print(held.hurry(), held.hurry())
+"""
+    assert output_of(program(body)) == (0, ["True", "True", "True", "True"])
+
+
+@pytest.mark.parametrize("number", sorted(ENDING), ids=lambda number: number.name)
+def test_a_signal_that_ends_a_wait(number):
+    """The wait returns as soon as it arrives."""
+    process = program("print('ready', flush=True); print(held.wait(1000))")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert output_of(process) == (0, ["True"])
+
+
+@pytest.mark.parametrize("number", sorted(PASSED), ids=lambda number: number.name)
+def test_a_signal_without_a_meaning(number):
+    """It ends nothing."""
+    body = "os.kill(os.getpid(), int(sys.argv[1])); print(held.wait(0.05), held.hurry())"
+    assert output_of(program(body, str(int(number)))) == (0, ["False", "False"])
+
+
+def test_a_signal_that_the_parent_ignores():
+    """As with nohup: the command ignores it too."""
+
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    body = """
+os.kill(os.getpid(), signal.SIGHUP)
+print(held.wait(0.05), flush=True)
+held.run(["sh", "-c", "kill -HUP $$; echo alive"], lambda pid: None)
+"""
+    process = program(body, preexec_fn=ignore)
+    assert output_of(process) == (0, ["False", "alive"])
+
+
+@pytest.mark.parametrize("number", sorted(ENDING), ids=lambda number: number.name)
+def test_work_that_may_be_killed_ends_at_once(number):
+    """The exit code is 128 + N, as in a shell."""
+    body = """
+with held.ending_at_once():
+    print("ready", flush=True)
+    time.sleep(1000)
+"""
+    process = program(body)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert output_of(process)[0] == 128 + number
+
+
+def test_the_command_gets_every_signal(tmp_path):
+    """Also those that would end a sidecar, which ends with the command."""
+    log = tmp_path / "log"
+    numbers = [str(int(n)) for n in sorted(ENDING | PASSED)]
+    body = "print(held.run(sys.argv[1:], lambda pid: print(pid > 1)), held.received)"
+    process = program(body, sys.executable, "-c", NOTES, str(log), *numbers)
+    for number in sorted(ENDING | PASSED, key=lambda n: n == signal.SIGTERM):
+        wait_for(lambda: log.exists() and "ready" in log.read_text())
+        before = len(log.read_text().split())
+        process.send_signal(number)
+        wait_for(lambda b=before: len(log.read_text().split()) > b)
+    assert output_of(process) == (0, ["True", "3", "False"])
+    names = log.read_text().split()[1:]
+    assert sorted(names) == sorted(n.name for n in ENDING | PASSED)
+
+
+def test_an_interrupt_of_the_terminal_reaches_the_command_once(tmp_path):
+    """The kernel sends it to every process of the foreground group. A second one would make a
+    server quit in the middle of its requests."""
+    log, body = tmp_path / "log", "sys.exit(held.run(sys.argv[1:], lambda pid: None))"
+    numbers = [str(int(n)) for n in (signal.SIGINT, signal.SIGTERM)]
+    command = [sys.executable, "-c", NOTES, str(log), *numbers]
+    pid, terminal = pty.fork()
+    if not pid:
+        with contextlib.suppress(BaseException):
+            os.execv(sys.executable, [sys.executable, "-c", HELD.format(body=body), *command])
+        os._exit(1)
+    wait_for(lambda: log.exists() and "ready" in log.read_text())
+    os.write(terminal, b"\x03")
+    wait_for(lambda: "SIGINT" in log.read_text())
+    os.kill(pid, signal.SIGTERM)
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 3
+    assert log.read_text().split() == ["ready", "SIGINT", "SIGTERM"]
+
+
+def test_a_signal_while_the_command_starts_reaches_it():
+    """None is lost between two states of the process: 300 commands started under a rain of them."""
+    body = """
+def rain():
+    while not over.is_set():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.0005)
+over = threading.Event()
+threading.Thread(target=rain).start()
+codes = {held.run(["sh", "-c", "exit 7"], lambda pid: None) for _ in range(300)}
+over.set()
+print(codes <= {7, -signal.SIGUSR1})
+"""
+    assert output_of(program(body)) == (0, ["True"])
+
+
+def test_a_command_that_cannot_run_raises():
+    """Before anything else happens."""
+    body = """
+try:
+    held.run(["/no/such/command"], print)
+except OSError as error:
+    print(type(error).__name__)
+os.kill(os.getpid(), signal.SIGTERM)
+print(held.wait(60))
+"""
+    assert output_of(program(body)) == (0, ["FileNotFoundError", "True"])
+
+
+def test_only_a_signal_that_ends_hurries():
+    """Others are forgotten."""
+    body = """
+os.kill(os.getpid(), signal.SIGUSR1)
+print(held.hurry())
+os.kill(os.getpid(), signal.SIGUSR1)
+os.kill(os.getpid(), signal.SIGTERM)
+print(held.hurry())
+"""
+    assert output_of(program(body)) == (0, ["False", "True"])

@@ -1,0 +1,177 @@
+"""Signals of whole processes: a sidecar, a sidecar around a command, and other commands."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.command_line import cache_of
+from tests.helpers.replication import LONG, App, wait_for
+
+ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
+NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+# A server: notes each signal, and ends with 3 after one of those that end servers.
+SERVER = """
+import signal, sys
+names = {n.name: n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
+others = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+def note(number, frame):
+    print(signal.Signals(number).name, file=log, flush=True)
+    if number in names.values():
+        sys.exit(3)
+
+log = open(sys.argv[1], "a")
+for number in (*names.values(), *others):
+    signal.signal(number, note)
+print("ready", file=log, flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def restored(cli):
+    copy = cli.home / "copy.db"
+    done = cli.call("restore", *cli.bucket_options, "--output", copy)
+    assert done.code == 0, done.err
+    return copy.read_bytes()
+
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_a_signal_ends_a_sidecar_with_everything_durable(cli, path, number):
+    """Each signal by which a service manager, a terminal or its end ends a server."""
+    with App(path) as app:
+        sidecar = cli.sidecar(path)
+        sidecar.until_following()
+        app.insert(5)
+        image = app.image()
+        sidecar.signal(signal.SIGUSR1)
+        sidecar.signal(number)
+        assert sidecar.wait() == 0
+    assert f"{number.name}: uploading what is left" in sidecar.output
+    assert restored(cli) == image
+
+
+def test_the_command_gets_the_signals_of_servers(cli, path):
+    """Reload, reopen, upgrade: the sidecar stays, and the command ends last of all."""
+    log = cli.home / "log"
+    with App(path) as app:
+        sidecar = cli.sidecar(path, command=(sys.executable, "-c", SERVER, log))
+        wait_for(lambda: log.exists() and "ready" in log.read_text())
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            sidecar.signal(number)
+            wait_for(lambda n=number: n.name in log.read_text())
+        app.insert(5)
+        image = app.image()
+        sidecar.signal(signal.SIGQUIT)
+        assert sidecar.wait() == 3
+    assert log.read_text().split() == ["ready", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT"]
+    assert restored(cli) == image
+
+
+def test_a_second_signal_waits_for_no_request(cli, fault_proxy, path):
+    """The store hangs: the end reports the amount that is missing, and joins no thread."""
+
+    async def hang(exchange):
+        hung.append(exchange.path)
+        await exchange.reader.read()
+
+    hung = []
+    with App(path) as app:
+        options = cli.options_through(fault_proxy.url)
+        sidecar = cli.sidecar(path, bucket_options=options)
+        sidecar.until_following()
+        fault_proxy.fault(hang, times=None)
+        app.insert(5)
+        wait_for(lambda: hung)
+        sidecar.signal()
+        wait_for(lambda: "a second signal ends at once" in sidecar.output)
+        sidecar.signal()
+        assert sidecar.wait() == 5
+    assert "are not durable" in sidecar.output
+
+
+def test_the_reader_of_the_log_may_stop(cli, path):
+    """A terminal under Ctrl-S, a stopped log collector: neither replication nor its end waits."""
+    arguments = [sys.executable, "-m", "replicator", "run", path, *cli.bucket_options]
+    with App(path) as app:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        try:
+            while True:  # until the pipe is full
+                os.write(writer, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(writer, True)
+        process = subprocess.Popen(
+            [*map(str, arguments)], stderr=writer, env=cli.environment, stdin=subprocess.DEVNULL
+        )
+        os.close(writer)
+        app.insert(5)
+        wait_for(lambda: cli.call("flush", path).code == 0)
+        process.terminate()
+        assert process.wait(LONG) == 0
+        os.close(reader)
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run([*NAMESPACE, "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0,
+    reason="needs the right to make a PID namespace; tests/unit/system/test_pid_one.py does not",
+)
+@pytest.mark.parametrize("command", [False, True], ids=["alone", "around a command"])
+def test_as_the_first_process_of_a_container(cli, path, command):
+    """SIGTERM is not lost, not even the earliest one, and every commit is durable."""
+    log = cli.home / "log"
+    server = ["--", sys.executable, "-c", SERVER, log] if command else []
+    arguments = [sys.executable, "-m", "replicator", "run", path, *cli.bucket_options, *server]
+    with App(path) as app:
+        app.insert(5)
+        image = app.image()
+        process = subprocess.Popen(
+            [*NAMESPACE, *map(str, arguments)], env=cli.environment, stdin=subprocess.DEVNULL
+        )
+
+        def first():
+            with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+                return file.read().split()
+
+        wait_for(first)
+        (pid,) = map(int, first())
+        wait_for(
+            lambda: (
+                log.exists() and "ready" in log.read_text()
+                if command
+                else (cache_of(path) / "control.sock").exists()
+            )
+        )
+        os.kill(pid, signal.SIGTERM)
+        assert process.wait(LONG) == (3 if command else 0)
+    assert restored(cli) == image
+
+
+def test_a_command_that_is_ended_removes_its_files(cli, path, tmp_path):
+    """A drill restores to the temporary directory; a signal leaves nothing there."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with App(path) as app:
+        app.insert(20)
+        sidecar = cli.sidecar(path)
+        sidecar.until_following()
+        assert sidecar.stop() == 0
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        started = tmp_path / f"started-{number.name}"
+        command = ["sh", "-c", f"touch {started}; exec sleep 1000"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "replicator", "open", *cli.bucket_options, "--", *command],
+            env=cli.environment | {"TMPDIR": str(temporary)},
+            stdin=subprocess.DEVNULL,
+        )
+        wait_for(started.exists)
+        assert list(temporary.iterdir())
+        process.send_signal(number)
+        assert process.wait(LONG) == 128 + number
+        assert list(temporary.iterdir()) == []
