@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import urllib3.exceptions
@@ -58,6 +59,7 @@ from replicator.store.s3_errors import (
     listed_object,
     listed_part,
     milliseconds,
+    misdirected,
     range_header,
     refusal,
     unambiguous,
@@ -111,6 +113,7 @@ class S3Store(Store):
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         credentials: tuple[str, str] | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = f"s3://{bucket}"
         self._bucket = bucket
@@ -125,7 +128,8 @@ class S3Store(Store):
                 connect_timeout=connect_timeout,
                 read_timeout=read_timeout,
                 credentials=credentials,
-            )
+            ),
+            now=now,
         )
 
     def _request(self, operation: str, key: str = "") -> StoreRequest:
@@ -140,11 +144,7 @@ class S3Store(Store):
 
     def _translated(self, error: Exception, request: StoreRequest) -> ReplicatorError:
         if isinstance(error, ClientError):
-            code = _code(error)
-            if code in STALE_IDENTITY:
-                self.client.forget()
-            message = str(error.response.get("Error", {}).get("Message", ""))
-            return refusal(code, _status(error), message, request)
+            return self._refused(error, request)
         if isinstance(error, _IDENTITY):
             message = f"no usable credentials: {error}"
             return request.error(AccessDenied, message, code="no_credentials")
@@ -154,6 +154,19 @@ class S3Store(Store):
         if isinstance(error, _PASSING):
             return request.error(StoreUnavailable, str(error))
         return request.error(ConfigError, str(error))
+
+    def _refused(self, error: ClientError, request: StoreRequest) -> ReplicatorError:
+        code, status = _code(error), _status(error)
+        elsewhere = misdirected(error.response, code, status, request)
+        if elsewhere is not None:
+            return elsewhere
+        message = str(error.response.get("Error", {}).get("Message", ""))
+        found = refusal(code, status, message, request)
+        if code in STALE_IDENTITY:
+            self.client.forget()
+        elif isinstance(found, AccessDenied):
+            self.client.renew()
+        return found
 
     def create_bucket(self) -> None:
         """Create the bucket; for the demo and for tests."""
@@ -239,11 +252,13 @@ class S3Store(Store):
 
     def _pages(self, operation: str, request: StoreRequest, **params: Any) -> Iterator[Any]:
         """Every page of a listing. An answer without "IsTruncated" does not come from S3, and must
-        not pass for an empty store; nor may the same page arrive for ever."""
+        not pass for an empty store; nor may the same page arrive for ever. The parts of an upload
+        are no such answer: a store that has them names the upload, and one that omits the field
+        has sent all."""
         seen: Folders = []
         while True:
             page = self._call(operation, request.key, **{k: v for k, v in params.items() if v})
-            if not expect(page, "IsTruncated", request):
+            if not _truncated(operation, page, request):
                 yield page
                 return
             following = {name: expect(page, f"Next{name}", request) for name in _MARKERS[operation]}
@@ -367,6 +382,13 @@ def open_address(address: StoreAddress, pool: int) -> S3Store:
         checksums=address.checksums,
         pool=pool,
     )
+
+
+def _truncated(operation: str, page: Any, request: StoreRequest) -> bool:
+    """True if another page follows. ListParts may omit the field, but names the upload."""
+    if operation == "list_parts" and page.get("UploadId"):
+        return bool(page.get("IsTruncated", False))
+    return bool(expect(page, "IsTruncated", request))
 
 
 def _md5(body: bytes) -> str:

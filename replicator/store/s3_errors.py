@@ -10,8 +10,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from replicator.errors import (
     AccessDenied,
@@ -42,9 +44,18 @@ PARTIAL = 206  # the status of an answer with a range
 _NOT_UNDERSTOOD = (ConfigError, ReplicatorError, StoreUnsafe)
 _CLOCK_HINT = "set the clock of this machine; the store compares it with its own"
 
+# Codes of a request that reached the wrong region or the wrong address.
+_MISDIRECTED = frozenset(
+    {
+        "AuthorizationHeaderMalformed",  # signed for another region
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+        "TemporaryRedirect",
+    }
+)
+
 _BY_CODE: dict[str, type[ReplicatorError]] = {
     **dict.fromkeys(STALE_IDENTITY, AccessDenied),
-    "AuthorizationHeaderMalformed": ConfigError,  # signed for another region
     "BadDigest": StoreUnavailable,  # the body was damaged in transit
     "BucketAlreadyExists": ObjectExists,
     "BucketAlreadyOwnedByYou": ObjectExists,
@@ -82,6 +93,45 @@ def refusal(code: str, status: int, message: str, request: StoreRequest) -> Repl
     details = ": ".join(filter(None, ("" if code == str(status) else code, message)))
     hint = _CLOCK_HINT if code == "RequestTimeTooSkewed" else _HINTS.get(kind, "")
     return request.error(kind, f"the store answered {status} {details}", hint=hint)
+
+
+def misdirected(
+    answer: Mapping[str, Any], code: str, status: int, request: StoreRequest
+) -> ReplicatorError | None:
+    """The error for an answer that sends ``request`` to another region or address; None for any
+    other answer. Source: Amazon S3 user guide, "Request redirection"."""
+    if code not in _MISDIRECTED and not 300 <= status < 400:
+        return None
+    details = answer.get("Error", {})
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    message = str(details.get("Message", ""))
+    expected = re.search(r"expecting '([\w-]+)'", message)
+    region = (
+        details.get("Region")
+        or headers.get("x-amz-bucket-region")
+        or (expected[1] if expected else "")
+    )
+    if region or code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
+        where = f"in the region {region}" if region else "in another region"
+        hint = f"set --region {region}" if region else "set --region to that of the bucket"
+        text = f"the bucket is {where}, and the request went elsewhere ({code})"
+        return request.error(ConfigError, text, hint=hint, code="wrong_region")
+    target = _address(headers.get("location", ""), str(details.get("Endpoint", "")), request.bucket)
+    text = f"the store answered {status}: it redirects to {target or 'an address it does not name'}"
+    hint = (
+        f"set --endpoint-url {target}, if that is the S3 store" if target else _HINTS[ConfigError]
+    )
+    return request.error(ConfigError, text, hint=hint, code="redirected")
+
+
+def _address(location: str, endpoint: str, bucket: str) -> str:
+    """The endpoint behind a redirect, without the bucket and the key."""
+    try:
+        parts = urlsplit(location or (f"https://{endpoint}" if endpoint else ""))
+    except ValueError:
+        return ""
+    host = parts.netloc.removeprefix(f"{bucket}.")
+    return f"{parts.scheme}://{host}" if host else ""
 
 
 def copy_refusal(error: ReplicatorError, key: str) -> ReplicatorError:

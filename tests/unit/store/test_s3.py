@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from replicator.errors import AccessDenied, ConfigError, StoreUnavailable
 from replicator.store.retry import RetryingStore, RetryPolicy
 from replicator.store.s3 import S3Store
+from replicator.store.s3_client import FRESH
 from replicator.store.s3_errors import moment
 from tests.helpers.errors import raises
 from tests.helpers.proxy import FaultProxy
@@ -30,8 +31,11 @@ def server():
     """A proxy that answers everything itself; ``heads`` are the requests it saw."""
     proxy = FaultProxy("http://127.0.0.1:1")
     proxy.heads = []
+    proxy.refusals = []  # answers before those that are OK
 
     async def note(exchange):
+        if proxy.refusals:
+            return proxy.refusals.pop(0)
         proxy.heads.append(exchange.raw.decode("latin-1"))
         return OK
 
@@ -119,6 +123,111 @@ def test_half_of_the_credentials_are_none(server, monkeypatch):
     with pytest.raises(AccessDenied):
         put(S3Store("b", endpoint_url=server.url))
     assert server.heads == []
+
+
+def answer(status, code="", headers="", **fields):
+    """The answer of a store that refuses a request."""
+    inside = "".join(f"<{name}>{text}</{name}>" for name, text in fields.items())
+    body = f"<Error><Code>{code}</Code>{inside}</Error>" if code else "<html>no</html>"
+    head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    return f"{head}{headers}\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(403, "AccessDenied"), (401, ""), (403, "SomethingElse"), (403, ""), (400, "ExpiredToken")],
+)
+def test_credentials_are_looked_up_anew_after_every_refusal(server, monkeypatch, status, code):
+    """Rotated credentials are found without a restart, whatever the store calls the refusal."""
+    clock = [0.0]
+    environment(monkeypatch, AWS_ACCESS_KEY_ID="old", AWS_SECRET_ACCESS_KEY="b")
+    store = S3Store("b", endpoint_url=server.url, now=lambda: clock[0])
+    put(store)
+    environment(monkeypatch, AWS_ACCESS_KEY_ID="new", AWS_SECRET_ACCESS_KEY="b")
+    clock[0] += FRESH
+    server.refusals = [answer(status, code)]
+    with pytest.raises(AccessDenied):
+        put(store)
+    put(store)
+    assert ["Credential=new/" in head for head in server.heads] == [False, True]
+
+
+def test_a_policy_that_forbids_an_action_costs_no_new_client_each_time(server, monkeypatch):
+    """Credentials that were read a moment ago are not read again."""
+    clock = [0.0]
+    store = S3Store("b", endpoint_url=server.url, credentials=("a", "b"), now=lambda: clock[0])
+    put(store)
+    known = store.client.api()
+    server.refusals = [answer(403, "AccessDenied")] * 2
+    for seconds, same in ((FRESH - 1, True), (FRESH, False)):
+        clock[0] = seconds
+        with pytest.raises(AccessDenied):
+            put(store)
+        assert (store.client.api() is known) is same
+
+
+REDIRECTS = {
+    "region in a header": (
+        answer(301, "PermanentRedirect", "x-amz-bucket-region: eu-west-1\r\n"),
+        "wrong_region",
+        "--region eu-west-1",
+    ),
+    "region in a field": (
+        answer(400, "AuthorizationHeaderMalformed", Region="eu-west-1"),
+        "wrong_region",
+        "--region eu-west-1",
+    ),
+    "region in the message": (
+        answer(400, "AuthorizationHeaderMalformed", Message="wrong; expecting 'eu-west-1'"),
+        "wrong_region",
+        "--region eu-west-1",
+    ),
+    "region unknown": (
+        answer(400, "IllegalLocationConstraintException"),
+        "wrong_region",
+        "--region",
+    ),
+    "https": (
+        answer(301, headers="Location: https://s3.example.com/b/k\r\n"),
+        "redirected",
+        "--endpoint-url https://s3.example.com",
+    ),
+    "other endpoint": (
+        answer(307, "TemporaryRedirect", Endpoint="b.s3.example.com"),
+        "redirected",
+        "--endpoint-url https://s3.example.com",
+    ),
+    "nowhere": (answer(308), "redirected", "--endpoint-url"),
+}
+
+
+@pytest.mark.parametrize("name", REDIRECTS)
+@pytest.mark.parametrize("ask", [put, lambda store: list(store.list(""))], ids=["put", "list"])
+def test_a_request_to_the_wrong_place_names_the_right_one(server, name, ask):
+    """A redirect or a wrong region is a setting that cannot work; the hint is the fix."""
+    told, code, hint = REDIRECTS[name]
+    server.refusals = [told] * 5  # botocore asks again in the region that it learns
+    with raises(ConfigError, code) as caught:
+        ask(S3Store("b", endpoint_url=server.url, credentials=("a", "b")))
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("field", ["", "<IsTruncated>false</IsTruncated>"])
+def test_parts_without_a_mark_of_more_are_all_parts(server, field):
+    """ListParts may omit IsTruncated; an answer that is not of this request is refused."""
+    part = '<Part><PartNumber>1</PartNumber><Size>5</Size><ETag>"e"</ETag></Part>'
+
+    def told(upload):
+        body = f"<ListPartsResult>{upload}{field}{part}</ListPartsResult>"
+        return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    store = S3Store("b", endpoint_url=server.url, credentials=("a", "b"))
+    server.refusals = [told("<UploadId>u</UploadId>")]
+    assert [(part.number, part.size) for part in store.list_parts("k", "u")] == [(1, 5)]
+    server.refusals = [told("")]
+    if not field:
+        with raises(StoreUnavailable, "incomplete_answer"):
+            store.list_parts("k", "u")
 
 
 @pytest.mark.parametrize("bucket", ["", "a/b", "UPPER CASE"])
