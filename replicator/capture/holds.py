@@ -112,8 +112,10 @@ class WalHolds:
         ``unknown``: the WAL at ``position`` began this instant, or during a wait for it. A
         checkpoint that began before may still copy frames of the previous WAL.
         """
+        if unknown and self._older_checkpoint_runs():
+            return False
         fresh = self._database.hold()
-        if self._checkpoint().busy if unknown else not in_wal(self._database.wal, position):
+        if not unknown and not in_wal(self._database.wal, position):
             self._database.release(fresh)
             return False
         if self.waiting:
@@ -121,6 +123,21 @@ class WalHolds:
         self._swap(fresh)
         self.waiting = False
         return True
+
+    def _older_checkpoint_runs(self) -> bool:
+        """False if no checkpoint is left that began before the WAL did.
+
+        One that waits for this hold, with the write lock, began in this WAL: it is the only
+        checkpoint, and it read the header after it took the lock. Two looks, because a reader
+        that repairs a torn header has that lock for an instant.
+        """
+        if not self._checkpoint().busy:
+            return False
+        for _ in range(2):
+            if not self._database.index.only_checkpoint_waits():
+                return True
+            time.sleep(self._limits.way_tick)
+        return False
 
     def _captured_all_held(self, position: WalPosition) -> bool:
         """Checks whether the hold may go. A checkpoint could copy frames that it can read and
@@ -189,6 +206,11 @@ class WalHolds:
         end = self._reader.read_position
         if answer.busy or not answer.frames == answer.copied == end.frame:
             return False
+        return self._hold_on_zero()
+
+    def _hold_on_zero(self) -> bool:
+        """Moves the hold to mark zero. The database contains the whole WAL; False if more was
+        committed since."""
         candidate = self._database.hold()
         still = self._database.check_identity()
         if not self._reader.nothing_follows():
@@ -198,6 +220,37 @@ class WalHolds:
         self.waiting, self._still = True, still
         self._metrics.add("roll_overs")
         return True
+
+    def make_way(self) -> bool:
+        """Lets a FULL, RESTART or TRUNCATE checkpoint of another connection end, which waits for
+        the hold. Meanwhile no writer has the lock.
+
+        False if frames have to be captured first; call it again then.
+        """
+        until = self._clock() + self._limits.way_patience
+        while self._database.index.checkpoint_waits() and self._clock() < until:
+            if not self._chase():
+                return False
+            position = self._reader.read_position
+            moved = position == self._held_at or self._advance(position)
+            if moved and (self.waiting or self.rest()):
+                break  # a checkpoint needs nothing more
+            time.sleep(self._limits.way_tick)
+        return True
+
+    def rest(self) -> bool:
+        """Moves the hold to mark zero if the database contains the whole WAL already.
+
+        There it is in no checkpoint's way until the next commit. False if it stays where it is.
+        """
+        position = self._reader.read_position
+        if (
+            self.waiting
+            or position != self._held_at
+            or not self._database.index.all_copied(position)
+        ):
+            return self.waiting
+        return self._hold_on_zero()
 
     def truncate_wal_if_idle(self) -> bool:
         """Lets SQLite remove the WAL once no other connection has the database open, as it would

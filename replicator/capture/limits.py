@@ -32,6 +32,13 @@ class CaptureLimits:
     checkpoint_patience: float = 0.02  # for the checkpoint of another connection to end
     longest_hold: float = 0.03  # with the write lock, after which no further attempt begins
 
+    # making way for a checkpoint of the application that waits for the hold
+    way_pause: float = 0.02  # between two looks while frames are uncaptured; 0.2 % of a core …
+    way_alert: float = 0.002  # … and of an application that calls checkpoints; 2 % of a core
+    way_memory: float = 30.0  # after which such an application counts as any other
+    way_patience: float = 1.0  # for the checkpoint to copy the WAL
+    way_tick: float = 0.001  # between two looks meanwhile
+
     # making writers wait
     lock_patience: float = 0.5  # to try for the write lock before leaving it for later
     # In turn with the lock and without it. A writer that finds it taken sleeps for 1, 2, 5, 10,

@@ -151,7 +151,9 @@ class WalReader:
     def _look_again(self) -> bool:
         """The last frame changed: a new WAL may have begun between the two reads."""
         header = self._wal.header()
-        if header is None or same_wal(header.start(), self.position):
+        if header is None:
+            return False  # a checkpoint emptied the WAL between the two reads
+        if same_wal(header.start(), self.position):
             raise ContinuityLost(f"frame {self.position.frame} of the WAL changed after capture")
         self._enter(header)
         return self._next_frame_exists()

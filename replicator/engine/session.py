@@ -16,6 +16,7 @@ from replicator.cache.records import SegmentRecord
 from replicator.capture.holds import WalHolds
 from replicator.capture.reader import WalReader
 from replicator.capture.tip import Head
+from replicator.capture.waiting import WaitingCheckpoints
 from replicator.engine.examine import Examiner
 from replicator.engine.limits import Limits
 from replicator.engine.rounds import CaptureRounds
@@ -67,6 +68,8 @@ class Session:
         self._cache = cache
         self._stamp: Stamp | None = None  # of the database file, at the last look
         self._truncating = False  # an idle WAL is to be removed soon
+        self._waiting = WaitingCheckpoints(database.index, limits.capture)
+        self._way_blocked = False  # a checkpoint of the application waits for a capture
         self._hashes_after = 0.0  # monotonic; page hashes are not written before
         self._uncaptured = 0
         self.snapshots = snapshots
@@ -90,8 +93,9 @@ class Session:
     @property
     def busy(self) -> bool:
         """True if something waits for its time: uncaptured commits, a running snapshot, a WAL that
-        is to be removed."""
-        return self.noticed_ms is not None or self.snapshots.running or self._truncating
+        is to be removed, a checkpoint of the application."""
+        waits = self.noticed_ms is not None or self._truncating or self._waiting.suspected
+        return waits or self.snapshots.running
 
     @property
     def at_rest(self) -> bool:
@@ -112,6 +116,7 @@ class Session:
         no event announced (not ``hinted``) mean that events do not arrive: poll faster.
         """
         self._stamp = self._holds.check_file()
+        self._way_blocked = self.checkpoint_waits() and not self._holds.make_way()
         if not self._reader.look() or self._rounds.nothing_new():
             self._nothing_follows()
             return False
@@ -126,12 +131,22 @@ class Session:
                 self.poll_interval = min(self.poll_interval, self._limits.blind_poll)
         return True
 
+    @property
+    def way_pause(self) -> float:
+        """Seconds between two calls of :meth:`checkpoint_waits` while the session is busy."""
+        return self._waiting.pause
+
+    def checkpoint_waits(self) -> bool:
+        """True if a checkpoint of the application seems to wait for the hold."""
+        return self._waiting.look()
+
     def _nothing_follows(self) -> None:
         self.noticed_ms, self._uncaptured = None, 0
 
     def due(self, upload: UploadState) -> bool:
-        """True if it is time for a segment, see :meth:`CaptureRounds.due`."""
-        return self._rounds.due(upload)
+        """True if it is time for a segment, see :meth:`CaptureRounds.due`. Frames in memory are
+        due, because the WAL may reset."""
+        return self._way_blocked or self._reader.stashed or self._rounds.due(upload)
 
     def calm(self, upload: UploadState) -> float:
         """Seconds for which only further commits are expected: no segment is due before, and
@@ -165,6 +180,7 @@ class Session:
         written, and removes a WAL that no other connection uses. ``promised``: a caller waits for
         the answer."""
         self._examiner.examine(self._stamp, self._rounds.wal_bytes, promised=promised)
+        self._holds.rest()
         if self.noticed_ms is None and not self.snapshots.running:
             self._truncating = not self._holds.truncate_wal_if_idle()
 

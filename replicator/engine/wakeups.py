@@ -74,6 +74,16 @@ class Wakeups:
                     timeout = self._watch.rest(timeout)
             if session.look(hinted=True):
                 return True
-        woken = self._mailbox.wait(timeout)
+        woken = self._wait(session, timeout) if session.busy else self._mailbox.wait(timeout)
         unannounced, self._unannounced = self._unannounced, False
         return woken and not unannounced
+
+    def _wait(self, session: Session, timeout: float) -> bool:
+        """Wait, with looks for a checkpoint of the application, which no file event announces
+        while frames are uncaptured."""
+        until = time.monotonic() + timeout
+        while not (woken := self._mailbox.wait(min(timeout, session.way_pause))):
+            timeout = until - time.monotonic()
+            if timeout <= 0 or session.checkpoint_waits():
+                break
+        return woken

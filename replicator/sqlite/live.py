@@ -8,18 +8,17 @@ as it does at every last close.
 
 POSIX locks belong to the process: closing any descriptor of the database file would drop
 SQLite's locks on it, so raw reads use :func:`replicator.system.database_files.database_reader`,
-which opens the file once per inode. This module never opens ``-shm``. Opening and
-closing ``-wal`` is harmless, because SQLite takes no locks on it.
+which opens the file once per inode. This module never opens ``-shm``; see
+:mod:`replicator.sqlite.wal_index`. Opening and closing ``-wal`` is harmless, because SQLite takes
+no locks on it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import stat
-import struct
 import sys
 import threading
 import time
@@ -38,14 +37,14 @@ from replicator.errors import (
 from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.sqlite.connect import database_uri, primary_code, read_past_schema
 from replicator.sqlite.wal_file import WalFile
+from replicator.sqlite.wal_index import WalIndex, locked_by_another
 from replicator.system import process
 from replicator.system.database_files import count_descriptors, database_reader, release_database
 from replicator.system.files import LOCAL, Files, RawFile, local_error
-from replicator.system.paths import wal_path
+from replicator.system.paths import index_path, wal_path
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # a connection to a WAL database locks one of these
-FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
 
 HAS_TABLES = (
     "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' "
@@ -220,6 +219,7 @@ class LiveDatabase:
         self._idle_holds: list[Hold] = []
         self._holds: list[Hold] = []
         self.wal = WalFile(wal_path(path), self.files)
+        self.index = WalIndex(index_path(path), near=self.raw.fileno())
         try:
             if not header.wal_mode:
                 self._switch_to_wal()
@@ -321,11 +321,9 @@ class LiveDatabase:
         """
         if not sys.platform.startswith("linux"):
             return False
-        ask = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, SHARED_FIRST, SHARED_SIZE, 0)
         ours = len(self._holds) + (self._locker is not None) + 2  # the checkpointer, raw reads
         try:
-            kind, *_ = FLOCK.unpack(fcntl.fcntl(self.raw.fileno(), fcntl.F_GETLK, ask))
-            if kind != fcntl.F_UNLCK:
+            if locked_by_another(self.raw.fileno(), SHARED_FIRST, SHARED_SIZE):
                 return False
             # counting takes 30 ms with 500 open databases
             return process.claimed() or count_descriptors(self.identity) == ours

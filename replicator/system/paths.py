@@ -17,6 +17,11 @@ def wal_path(database: Path) -> Path:
     return database.with_name(f"{database.name}-wal")
 
 
+def index_path(database: Path) -> Path:
+    """The shared memory of a database's connections, see :func:`wal_path`."""
+    return database.with_name(f"{database.name}-shm")
+
+
 def side_files(database: Path) -> list[Path]:
     """The ``-wal``, ``-shm`` and ``-journal`` files of a database that exist."""
     paths = [database.with_name(database.name + suffix) for suffix in SIDE_SUFFIXES]

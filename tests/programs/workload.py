@@ -26,6 +26,8 @@ CREATE INDEX IF NOT EXISTS item_by_writer ON item(writer, seq);
 CREATE TABLE IF NOT EXISTS filler(body BLOB);
 """
 
+CHECKPOINTS = ("PASSIVE", "FULL", "RESTART", "TRUNCATE")
+
 
 def open_database(
     path: str, *, page_size: int = 4096, autocheckpoint: int = 1000, timeout: float = 30.0
@@ -139,6 +141,20 @@ def checkpoint(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA busy_timeout=30000")
 
 
+def wait_for_checkpoint(connection: sqlite3.Connection, mode: str, patience: float) -> None:
+    """The application's own checkpoint, with a busy timeout of ``patience`` seconds, which must
+    not pass. A passive checkpoint of another process at the same instant is answered at once."""
+    connection.execute(f"PRAGMA busy_timeout={int(1000 * patience)}")
+    while True:
+        began = time.monotonic()
+        (busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if busy and time.monotonic() - began >= patience:
+            raise TimeoutError(f"a {mode} checkpoint waited {patience} s in vain")
+        if not busy:
+            break
+    connection.execute("PRAGMA busy_timeout=30000")
+
+
 def run(options: argparse.Namespace) -> None:
     rng = random.Random(options.seed + options.writer)
     connection = open_database(
@@ -160,6 +176,8 @@ def run(options: argparse.Namespace) -> None:
         os.write(log, f"{options.writer} {seq}\n".encode())
         if options.truncate_every and seq % options.truncate_every == 0:
             checkpoint(connection)
+        if options.checkpoint_every and rng.randrange(options.checkpoint_every) == 0:
+            wait_for_checkpoint(connection, rng.choice(CHECKPOINTS), options.patience)
         if options.vacuum_every and seq % options.vacuum_every == 0:
             shrink(connection)
         elif options.vacuum_every and seq % options.vacuum_every == options.vacuum_every // 2:
@@ -184,13 +202,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("page-size", 4096),
         ("autocheckpoint", 1000),
         ("truncate-every", 0),
+        ("checkpoint-every", 0),
         ("vacuum-every", 0),
         ("reopen-every", 0),
         ("large", 0),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
-    for name in ("rate", "seconds"):
-        parser.add_argument(f"--{name}", type=float, default=0.0)
+    for name, default in (("rate", 0.0), ("seconds", 0.0), ("patience", 20.0)):
+        parser.add_argument(f"--{name}", type=float, default=default)
     parser.add_argument("--hold", action="store_true")
     return parser.parse_args(arguments)
 

@@ -6,6 +6,7 @@ from replicator.cache.cache import Cache
 from replicator.sqlite.live import LiveDatabase
 from replicator.system.scheduler import Scheduler
 from tests.helpers.mail import ReadableMailbox
+from tests.helpers.other_app import OtherApp
 
 
 @pytest.fixture
@@ -14,6 +15,13 @@ def database(app):
     database = LiveDatabase(app.path, busy_timeout=0.1)
     yield database
     database.close()
+
+
+@pytest.fixture
+def other_app(app):
+    """Another process of the application, with a busy timeout that no test waits for."""
+    with OtherApp(app.path) as other:
+        yield other
 
 
 @pytest.fixture

@@ -349,6 +349,87 @@ def test_a_hold_on_mark_zero_is_kept_while_an_older_checkpoint_runs(app, follow)
     assert follow.state == image_of(app.path)
 
 
+# ------------------------------------------------------------- the application's own checkpoints
+
+
+def make_way(follow, other_app, statement):
+    """A checkpoint of the other process that waits for us, as a session serves it."""
+    other_app.begin(statement)
+    wait_for(lambda: follow.database.index.checkpoint_waits() or other_app.answered)
+    while not other_app.answered:
+        if not follow.holds.make_way():
+            follow.take()
+    follow.take()
+    return other_app.result()[0]
+
+
+@pytest.mark.parametrize("mode", ["FULL", "RESTART", "TRUNCATE"])
+@pytest.mark.parametrize("rolled_over", [False, True])
+def test_a_checkpoint_that_waits_gets_what_it_waits_for(app, follow, other_app, mode, rolled_over):
+    """The hold makes way, from any mark and with uncaptured frames in the WAL, and no frame is
+    lost, although the WAL resets at once."""
+    for rows in (1, 5, 60):
+        while rolled_over and not follow.holds.waiting:
+            app.insert(60)
+            follow.round()
+        for _ in range(2):
+            app.insert(rows)
+            busy, frames, copied = make_way(follow, other_app, f"PRAGMA wal_checkpoint({mode})")
+            assert not busy
+            assert frames == copied
+            assert follow.state == image_of(app.path)
+    app.insert()
+    follow.round()
+    assert follow.state == image_of(app.path)
+
+
+@pytest.mark.parametrize("short_limits", [replace(SHORT, stash_bytes=4120)], ids=["no room"])
+def test_a_checkpoint_waits_for_frames_that_do_not_fit_into_memory(app, follow, other_app):
+    """They are captured first; the caller learns that."""
+    app.insert(40)
+    other_app.begin("PRAGMA wal_checkpoint(RESTART)")
+    wait_for(follow.database.index.checkpoint_waits)
+    assert not follow.holds.make_way()
+    follow.take()
+    assert follow.holds.make_way()
+    assert other_app.result()[0][0] == 0
+    assert follow.state == image_of(app.path)
+
+
+@pytest.mark.parametrize("short_limits", [replace(SHORT, way_patience=0.01)], ids=["impatient"])
+def test_a_checkpoint_that_waits_for_another_reader_is_not_waited_for(app, follow, other_app):
+    """A reader of the application keeps the checkpoint waiting; the capture continues."""
+    with App(app.path) as reader:
+        reader.run("BEGIN", "SELECT count(*) FROM t")
+        app.insert(3)
+        other_app.begin("PRAGMA wal_checkpoint(RESTART)")
+        wait_for(follow.database.index.checkpoint_waits)
+        assert follow.holds.make_way()
+        assert not other_app.answered
+        reader.run("ROLLBACK")
+    while not other_app.answered:
+        follow.holds.make_way()
+    assert other_app.result()[0][0] == 0
+
+
+@pytest.mark.parametrize("short_limits", [CaptureLimits()], ids=["default"])
+def test_a_hold_rests_on_mark_zero_if_nothing_is_to_copy(app, follow):
+    """Once the application has copied the whole WAL, its next checkpoint finds nothing in its way,
+    and none of the next commits is lost."""
+    for _ in range(2):  # the first round copies all
+        app.insert(2)
+        follow.round()
+    assert not follow.holds.rest(), "not copied yet"
+    app.checkpoint()
+    assert follow.holds.rest()
+    assert follow.holds.rest()
+    assert app.checkpoint("TRUNCATE")[0] == 0
+    for _ in range(3):
+        app.insert(2)
+        follow.round()
+        assert follow.state == image_of(app.path)
+
+
 # ----------------------------------------------------------------------- leaving nothing behind
 
 

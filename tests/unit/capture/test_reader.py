@@ -221,6 +221,25 @@ def test_a_log_cut_short_is_lost_continuity(app, reader):
         reader.look()
 
 
+def test_a_log_that_is_emptied_between_two_reads_has_ended(app):
+    """Header read, then a TRUNCATE checkpoint of the application, then the last frame read."""
+
+    class Truncating(WalFile):
+        def header(self):
+            found = super().header()
+            app.checkpoint("TRUNCATE")
+            return found
+
+    app.insert()
+    reader = WalReader(Truncating(wal_path(app.path)), no_wal(4096), CaptureLimits())
+    reader.position = (
+        WalReader(WalFile(wal_path(app.path)), no_wal(4096), CaptureLimits()).find(ALL).end
+    )
+    assert not reader.look()
+    app.insert()
+    assert WalReader(WalFile(wal_path(app.path)), reader.position, CaptureLimits()).look()
+
+
 def test_a_log_that_begins_between_two_reads_is_entered(app):
     """Header read, then the log restarts, then the last frame read: a new log, not damage."""
 
