@@ -14,13 +14,26 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TypeAlias
 
+from replicator.errors import DamageError
 from replicator.format.object_header import ObjectFacts
 from replicator.model import Kind
 
 SEGMENTS = 0  # the level of the objects in ``wal/``
 EVERY_TRANSACTION = 1  # the level of merges that keep every transaction
 OPEN_END = 1 << 64  # beyond every txid: nothing limits the guess for the newest segment
+MOST_OVERLAPS = 256  # objects that hold the same transaction; retention leaves a few
+_RUN = 64  # objects that a search passes at once
 DIVISIBLE = frozenset({Kind.SEGMENT, Kind.MERGE})
+
+
+class Overlapping(DamageError):
+    """More objects claim the same transactions than any archive has."""
+
+    code = "overlapping"
+
+    @classmethod
+    def at(cls, item: WalObject) -> Overlapping:
+        return cls(f"{item.key}: too many other objects claim the same transactions", key=item.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,7 @@ class Index:
     by_key: dict[str, ArchiveObject] = field(init=False, repr=False, compare=False)
     _firsts: list[int] = field(init=False, repr=False, compare=False)
     _reach: list[int] = field(init=False, repr=False, compare=False)  # largest last so far
+    _highest: list[int] = field(init=False, repr=False, compare=False)  # last of each run
 
     def __post_init__(self) -> None:
         wal = sorted(self.wal, key=lambda item: (item.first, -item.last, item.level, item.key))
@@ -133,6 +147,8 @@ class Index:
         put(self, "by_key", {item.key: item for item in every})
         put(self, "_firsts", [item.first for item in wal])
         put(self, "_reach", list(accumulate((item.last for item in wal), max)))
+        lasts = [item.last for item in wal]
+        put(self, "_highest", [max(lasts[at : at + _RUN]) for at in range(0, len(wal), _RUN)])
 
     @classmethod
     def of(cls, objects: Iterable[ArchiveObject]) -> Index:
@@ -170,8 +186,16 @@ class Index:
         return max((item.stored_ms for item in self.by_key.values()), default=0)
 
     def covering(self, txid: int) -> list[WalObject]:
-        """The WAL objects that hold ``txid``, finest first."""
-        found = [item for item in self.between(txid, txid) if item.last >= txid]
+        """The WAL objects that hold ``txid``, finest first; :class:`Overlapping` if there are more
+        than ``MOST_OVERLAPS``, which only names that are made up can bring about."""
+        low, high = bisect_left(self._reach, txid), bisect_right(self._firsts, txid)
+        found: list[WalObject] = []
+        for at in range(low // _RUN * _RUN, high, _RUN):
+            if self._highest[at // _RUN] >= txid:
+                run = self.wal[max(low, at) : min(high, at + _RUN)]
+                found += [item for item in run if item.last >= txid]
+            if len(found) > MOST_OVERLAPS:
+                raise Overlapping.at(found[-1])
         return sorted(found, key=lambda item: (item.last - item.first, item.key))
 
     def beginning(self, txid: int) -> tuple[WalObject, ...]:

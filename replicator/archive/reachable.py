@@ -19,7 +19,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from replicator.archive.index import ArchiveObject, Index, SnapshotObject, WalObject
+from replicator.archive.index import (
+    MOST_OVERLAPS,
+    ArchiveObject,
+    Index,
+    Overlapping,
+    SnapshotObject,
+    WalObject,
+)
 
 Range: TypeAlias = tuple[int, int]  # txids, both inclusive
 Ranges: TypeAlias = tuple[Range, ...]
@@ -139,6 +146,7 @@ def _representative(judged: Sequence[tuple[SnapshotObject, Judgement]]) -> list[
 
 # -------------------------------------------------------------------------------------- ways
 
+MOST_STEPS = 16  # for each object, on average; names that are made up lead to more
 Cost: TypeAlias = tuple[int, int]  # the first number counts, the second decides between equals
 
 
@@ -187,9 +195,13 @@ class Ways:
         self._ends: dict[int, dict[str, Step]] = defaultdict(dict)
         for step in self._starts:
             self._offer(step)
+        left = MOST_OVERLAPS + MOST_STEPS * (len(wal) + len(self._starts))
         for item in wal:
             for before in self._before(item, item.last):
                 self._offer(self._step(item, item.last, before))
+                left -= 1
+            if left < 0:
+                raise Overlapping.at(item)
 
     def _offer(self, step: Step) -> None:
         there = self._ends[step.end].get(step.generation)

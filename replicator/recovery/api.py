@@ -266,7 +266,7 @@ def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
     check_output(run.output, overwrite=request.overwrite or request.dry_run)
     view = ArchiveView(run.store, Keys(run.prefix))
     txid = _wanted(request, view)
-    planner = Planner(view, txid, allow_older=request.allow_older, detours=True)
+    planner = Planner(view, txid, allow_older=request.allow_older, detours=True, limits=run.limits)
     if request.dry_run:
         return _planned(planner, view, run)
     planner.plan()  # so that nothing is made on disk when there is nothing to restore
@@ -355,6 +355,7 @@ def _planned(planner: Planner, view: ArchiveView, run: _Run) -> RestoreReport:
     page_size = trailer.payload_bytes // max(1, trailer.pages)
     end = facts.last_txid if facts else trailer.last_txid
     txid = end if plan.txid is None else plan.txid
+    lost, avoided = planner.losses(txid)
     return RestoreReport(
         output=str(run.output),
         url=run.url,
@@ -370,4 +371,6 @@ def _planned(planner: Planner, view: ArchiveView, run: _Run) -> RestoreReport:
         downloaded_bytes=plan.size,
         seconds=run.meter.seconds,
         verified="nothing: this is a plan",
+        lost_txids=lost,
+        avoided=avoided,
     )

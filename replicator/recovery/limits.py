@@ -21,6 +21,10 @@ class RecoveryLimits:
     range_bytes: int = 4 << 20  # of one request; smaller ones cost round trips, larger ones memory
     window_bytes: int = 32 << 20  # of all requests whose bytes are awaited or held
 
+    # planning
+    one_by_one: int = 4  # useless objects; after so many, all others are asked at once
+    most_useless: int = 40  # objects that prove useless only while they are read
+
     # segments
     one_get_bytes: int = 16 << 20  # larger segments are fetched in parallel into a local file
     in_memory_bytes: int = 64 << 20  # of a decoded segment that is kept until its pages are written

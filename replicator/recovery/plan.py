@@ -15,6 +15,7 @@ from replicator.archive.index import OPEN_END, Index, SnapshotObject, WalObject
 from replicator.archive.reachable import Range, Step, Ways, fewest_objects, restorable
 from replicator.errors import GapError, NoBackup, ObjectMissing
 
+NEWEST = 4  # snapshots that are preferred to one from which fewer objects lead to the state
 _OLDER = "restore with --allow-older to get the newest state that can be proved"
 
 
@@ -67,12 +68,13 @@ def newest_reachable(index: Index, txid: int | None) -> Plan:
     """The plan for the newest transaction up to ``txid`` that can be reached."""
     _refuse_nothing(index)
     limit = OPEN_END if txid is None else txid
-    every = [(item.txid, _ways(index, [item])) for item in index.snapshots if item.txid <= limit]
-    if not every:
+    usable = [item for item in index.snapshots if item.txid <= limit]
+    if not usable:
         raise _before_first(index, limit)
-    _, ways = max(every, key=lambda pair: (pair[1].furthest(limit), pair[0]))
+    ways = _ways(index, usable)
     goal = ways.furthest(limit)
-    step = ways.to(goal)
+    newest = (_ways(index, [item]).to(goal) for item in usable[: -NEWEST - 1 : -1])
+    step = next((step for step in newest if step is not None), None) or ways.to(goal)
     assert step is not None  # a way stops there
     return _plan(step, None if goal == OPEN_END else goal)
 

@@ -11,11 +11,12 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from replicator.archive.index import Index, SnapshotObject, WalObject
+from replicator.archive.index import Index, Overlapping, SnapshotObject, WalObject
 from replicator.archive.reachable import judge
 from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing, ReplicatorError
 from replicator.format.envelope import damaged
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
 from replicator.recovery.partial import Partial
 from replicator.recovery.plan import Plan, listed_but_missing, newest_reachable, plan
 from replicator.recovery.progress import Meter
@@ -45,15 +46,24 @@ class Planner:
     """
 
     def __init__(
-        self, view: ArchiveView, txid: int | None, *, allow_older: bool, detours: bool
+        self,
+        view: ArchiveView,
+        txid: int | None,
+        *,
+        allow_older: bool,
+        detours: bool,
+        limits: RecoveryLimits = DEFAULT_LIMITS,
     ) -> None:
         self._view = view
         self._txid = txid
         self._allow_older = allow_older
         self._detours = detours
+        self._limits = limits
         self._avoided: list[DamageError] = []
         self._trusted: set[str] = set()
         self._doubted: set[str] = set()  # damaged once, perhaps only on the way here
+        self._useless = 0  # objects left out
+        self._sifted = False
         self._listings = 1
         self._newest = 0
 
@@ -68,6 +78,8 @@ class Planner:
                 if found.snapshot.key in self._trusted:
                     return found
                 self._examine(found)
+            except Overlapping as error:
+                self._sift_after(error)
             except ObjectMissing as error:
                 self._list_again(error)
             except DamageError as error:
@@ -109,7 +121,7 @@ class Planner:
         if self._confirms(found):
             self._trusted.add(found.snapshot.key)
         else:
-            self._view.exclude(found.snapshot.key)
+            self._exclude(found.snapshot.key)
 
     def _confirms(self, found: Plan) -> bool:
         """True if the WAL objects confirm the snapshot. Metadata suffices for a yes, which the
@@ -177,10 +189,16 @@ class Planner:
             )
 
     def _recovered(self, found: Plan, rebuilt: Rebuilt) -> Recovered:
-        lost = self._lost(rebuilt.txid)
+        lost, avoided = self.losses(rebuilt.txid)
+        return Recovered(found, rebuilt, lost, avoided)
+
+    def losses(self, txid: int) -> tuple[int, tuple[str, ...]]:
+        """The number of transactions after ``txid`` that were asked for, and the keys of the
+        objects left out. Raises the damage of the first if an older state is not allowed."""
+        lost = self._lost(txid)
         if lost and not self._allow_older and self._avoided:
             raise self._avoided[0]  # it held the wanted transactions, and nothing else does
-        return Recovered(found, rebuilt, lost, tuple(error.key for error in self._avoided))
+        return lost, tuple(error.key for error in self._avoided)
 
     def _list_again(self, error: ObjectMissing) -> None:
         """Objects vanish while a prune runs; as long as they do, the next plan may succeed."""
@@ -206,8 +224,33 @@ class Planner:
         self._note_extent(error.key)
         if not (self._allow_older or (self._detours and self._leads_around(error.key))):
             raise error
-        self._view.exclude(error.key)
         self._avoided.append(error)
+        self._exclude(error.key)
+
+    def _sift(self) -> None:
+        self._sifted = True
+        self._avoided += self._view.sift(self._txid)
+
+    def _sift_after(self, error: Overlapping) -> None:
+        """Perhaps most of the names are made up: then it does not happen again."""
+        if self._sifted:
+            raise error
+        self._sift()
+
+    def _exclude(self, key: str) -> None:
+        """Plan without an object. Of a bucket full of useless objects, all are found at once: to
+        find them one by one would take a plan for each."""
+        self._view.exclude(key)
+        self._useless += 1
+        if self._useless == self._limits.one_by_one and not self._sifted:
+            self._sift()
+        if self._useless > self._limits.most_useless:
+            raise DamageError(
+                f"{key}: it is damaged, like {self._useless} other objects of this archive",
+                key=key,
+                code="too_many_damaged",
+                hint="replicator verify --data lists them",
+            )
 
     def _leads_around(self, key: str) -> bool:
         """True if, by the names, the state can be restored without this object."""
@@ -216,7 +259,7 @@ class Planner:
         goal = self._newest if self._txid is None else self._txid
         try:
             plan(self._view.index_without(key), goal)
-        except (GapError, NoBackup):
+        except (GapError, NoBackup, Overlapping):
             return False
         return True
 

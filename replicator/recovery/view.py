@@ -7,15 +7,23 @@ object itself. Refuses to decide; see :mod:`.planner`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from replicator.archive.facts import FactsReader
-from replicator.archive.index import ArchiveObject, Index, WalObject
+from replicator.archive.index import ArchiveObject, Index, SnapshotObject, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_for
+from replicator.archive.reachable import trust
+from replicator.errors import DamageError, ObjectMissing
+from replicator.format.envelope import damaged
 from replicator.format.object_header import ObjectFacts
 from replicator.store.base import Store
 
+ASKERS = 16  # requests under way
+
+T = TypeVar("T", bound=ArchiveObject)
 Ask = Callable[[WalObject], ObjectFacts]
 
 
@@ -72,6 +80,47 @@ class ArchiveView:
         before = self._listed.keys()
         self.load(txid, complete=self.complete)
         return bool(before - self._listed.keys())
+
+    def sift(self, txid: int | None) -> list[DamageError]:
+        """Leave out every object that is damaged at its ends, and every snapshot that the WAL
+        objects do not confirm. One request for each object; the errors of those left out.
+
+        ``txid``: a restore to it needs no later snapshot.
+        """
+        errors = self._left_out(self.index.wal, self._proof)
+        for key in trust(self.index).refused:
+            self.exclude(key)
+        usable = [item for item in self.index.snapshots if txid is None or item.txid <= txid]
+        return errors + self._left_out(usable, self._tail)
+
+    def _left_out(
+        self, items: Iterable[T], ask: Callable[[T], DamageError | None]
+    ) -> list[DamageError]:
+        with ThreadPoolExecutor(ASKERS, "restore-sift") as pool:
+            errors = [error for error in pool.map(ask, items) if error is not None]
+        for error in errors:
+            self.exclude(error.key)
+            error.__context__ = error.__traceback__ = None  # which hold the bytes that were read
+        return errors
+
+    def _proof(self, item: WalObject) -> DamageError | None:
+        try:
+            if not self.is_proved(item.key):
+                self._note(self.reader.prove(item))
+        except DamageError as error:
+            return error
+        except ObjectMissing as error:
+            return damaged(item.key, str(error), code="listed_but_missing")
+        return None
+
+    def _tail(self, item: SnapshotObject) -> DamageError | None:
+        try:
+            self.reader.tail(item)
+        except DamageError as error:
+            return error
+        except ObjectMissing as error:
+            return damaged(item.key, str(error), code="listed_but_missing")
+        return None
 
     def exclude(self, key: str) -> None:
         """Plan without an object that proved useless, now and after the next listing."""
