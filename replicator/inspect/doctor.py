@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.errors import DatabaseUnusable, LocalIOError, ReplicatorError
+from replicator.errors import DatabaseUnusable, LocalIOError, ReplicatorError, StoreUnsafe
 from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.store import probe
 from replicator.store.address import StoreAddress
@@ -144,7 +144,17 @@ def _reach(store: Store, address: StoreAddress) -> Check:
 
 
 def _read_back(store: Store, address: StoreAddress) -> Check:
-    probe.check_readable_back(store, address.prefix)
+    try:
+        probe.check_readable_back(store, address.prefix)
+    except StoreUnsafe as error:
+        if error.code != "lost_metadata":
+            raise
+        return Check(
+            "read back",
+            "warn",
+            "what is stored comes back unchanged, but without its metadata",
+            "nothing: every object describes itself; history and verify read more of each",
+        )
     return Check("read back", "ok", "what is stored comes back unchanged, with its metadata")
 
 

@@ -25,8 +25,9 @@ def check_reachable(store: Store, prefix: str) -> None:
 
 
 def check_readable_back(store: Store, prefix: str) -> None:
-    """Store an object and read it back, by range and with its metadata. ``StoreUnsafe`` if the
-    store returns anything else."""
+    """Store an object and read it back: by range, in a listing, and with its metadata.
+    ``StoreUnsafe`` if the store returns anything else; with the code ``lost_metadata`` only the
+    metadata is missing, which an archive does without."""
     body, metadata = bytes(range(256)), {"sha256": "probe", "first-txid": "1"}
     with _scratch(store, prefix) as key:
         store.put(key, body, metadata=metadata)
@@ -36,31 +37,47 @@ def check_readable_back(store: Store, prefix: str) -> None:
             raise _unsafe(
                 store, "the end of an object came back with other bytes", code="other_bytes"
             )
+        _require_key(store, key)
         if dict(store.head(key).metadata) != metadata:
             raise _unsafe(
                 store, "the metadata of an object did not come back", code="lost_metadata"
             )
 
 
-def _unsafe(store: Store, message: str, *, code: str) -> StoreUnsafe:
-    return StoreUnsafe(message, url=store.url, code=code)
+def _require_key(store: Store, key: str) -> None:
+    """``StoreUnsafe`` if a listing does not show the object under the key that it was given. Some
+    stores rewrite a backslash, an empty component, or a Unicode form, and answer to both."""
+    if not any(info.key == key for info in store.list(key)):
+        raise _unsafe(
+            store,
+            f"the store took an object as {key!r}, but lists none of that name",
+            code="other_key",
+            hint="choose another --prefix: letters, digits, '-', '_', '.' and single '/'",
+        )
+
+
+def _unsafe(store: Store, message: str, *, code: str, hint: str = "") -> StoreUnsafe:
+    return StoreUnsafe(message, url=store.url, code=code, hint=hint)
 
 
 def race_conditional_put(
     store: Store, prefix: str, writers: int = 16, *, patient: Store | None = None
 ) -> int:
     """The number of successes among ``writers`` that put different bytes under one key at the same
-    time. ``StoreUnsafe`` if there is one, but the store keeps other bytes.
+    time. ``StoreUnsafe`` if there is one, but the store keeps other bytes, or if it lists the
+    object under another key.
 
     ``patient`` is ``store`` with retries; by default with :data:`.PROBE_RETRIES`.
     """
     patient = patient or RetryingStore(store, PROBE_RETRIES)
     with _scratch(store, prefix) as key:
-        return _race(
+        winners = _race(
             patient,
             key,
             [functools.partial(patient.put, key, _body(number)) for number in range(writers)],
         )
+        _require_key(patient, key)
+        return winners
 
 
 def race_conditional_complete(store: Store, prefix: str, writers: int = 16) -> int:

@@ -130,7 +130,7 @@ def test_the_first_snapshot(bank, counted):
         spent = counted.spent()
     assert spent.pop("up") <= 0.46 * bank.path.stat().st_size
     assert spent.pop("down") <= 100
-    assert spent == {"delete": 1, "get": 1, "list": 4, "list_uploads": 1, "put": 7}
+    assert spent == {"delete": 1, "get": 1, "list": 5, "list_uploads": 1, "put": 7}
 
 
 def test_a_lone_commit(bank, counted):

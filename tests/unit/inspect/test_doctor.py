@@ -15,6 +15,7 @@ from replicator.inspect.doctor import (
 from replicator.store.address import StoreAddress
 from replicator.store.memory import MemoryStore
 from replicator.system.host import FileSystem
+from tests.helpers.odd_stores import RewritingStore
 
 TARGET = StoreAddress("s3", bucket="b", prefix="app.db")
 
@@ -110,6 +111,28 @@ def test_a_store_that_lets_two_writers_win_fails():
     *_, last = check_store(TARGET, Lying())
     assert (last.name, last.verdict) == ("append once", "fail")
     assert last.remedy
+
+
+class Forgetful(MemoryStore):
+    """Keeps no metadata, as localbucket."""
+
+    def put(self, key, body, *, metadata=None, if_absent=True):
+        super().put(key, body, if_absent=if_absent)
+
+
+def test_a_store_without_metadata_is_warned_about_and_checked_to_the_end():
+    """Replication works there; the other checks still run."""
+    found = verdicts(check_store(TARGET, Forgetful()))
+    assert found["read back"] == "warn"
+    assert list(found) == ["bucket", "read back", "append once", "large objects"]
+    assert set(found.values()) == {"ok", "warn"}
+
+
+def test_a_store_that_rewrites_keys_fails():
+    """A restore lists the archive, and would not find it."""
+    *_, last = check_store(TARGET, RewritingStore(str.upper))
+    assert (last.name, last.verdict) == ("read back", "fail")
+    assert "--prefix" in last.remedy
 
 
 class Replacing(MemoryStore):

@@ -1,12 +1,18 @@
 """A store is proved before it is trusted with a log: once, anew when it matters, loudly if not."""
 
+import secrets
+import unicodedata
+
 import pytest
 
 from replicator.cache.cache import Cache
 from replicator.cache.records import Fact
 from replicator.errors import AccessDenied, StoreUnavailable, StoreUnsafe
+from replicator.store.address import StoreAddress
 from replicator.store.memory import MemoryStore
 from replicator.upload.store_check import RACERS, require_conditional_put
+from tests.helpers.errors import raises
+from tests.helpers.odd_stores import RewritingStore
 from tests.helpers.replication import LONG, App, HookedStore, config_for, replicating, restored
 
 PROBES = "app.db/probe/"
@@ -67,6 +73,38 @@ def test_the_proof_outlives_the_process(ask, memory_store, cache, tmp_path):
         require_conditional_put(
             config.address, None, None, later, allow_unsafe=False, anew=False
         )  # or it would ask nobody
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        pytest.param(lambda key: key.replace("\\", "/"), id="backslash"),
+        pytest.param(lambda key: unicodedata.normalize("NFD", key), id="NFD"),
+        pytest.param(lambda key: unicodedata.normalize("NFC", key), id="NFC"),
+        pytest.param(str.lower, id="case"),
+    ],
+)
+def test_a_key_that_the_store_rewrites_is_refused(ask, cache, rewrite):
+    """A restore lists the archive, and would find none; a plain key passes on the same store."""
+    store, odd = RewritingStore(rewrite), "A\\b \u00fc u\u0308.db"
+    address = StoreAddress("s3", bucket="b", prefix=odd)
+    for allow in (False, True):
+        with raises(StoreUnsafe, "other_key"):
+            require_conditional_put(address, store, store, cache, allow_unsafe=allow, anew=False)
+    assert list(store.list("")) == []
+    assert ask(store)
+
+
+def test_a_backslash_is_refused_on_a_real_server(seaweed_store, path, tmp_path):
+    """SeaweedFS takes it for a slash: the replicator stops at the first start, and nothing is said
+    to be durable."""
+    with App(path) as app:
+        app.insert()
+        name = f"{secrets.token_hex(6)}\\b.db"
+        with replicating(path, seaweed_store, url=f"s3://bucket/{name}") as replicator:
+            with raises(StoreUnsafe, "other_key"):
+                replicator.flush(LONG)
+            assert replicator.status().durable_txid == 0
 
 
 def test_a_store_that_lies_is_refused_each_time(ask):
