@@ -119,14 +119,15 @@ def test_each_damaged_object_is_found_and_repaired(tmp_path, seed, scoreboard):
         fails = drill_fails(bucket, tmp_path, last_txid)
         with App(here / "app.db") as app:
             with replicating(here / "app.db", bucket) as replicator:
-                answer = replicator.repair(60)
+                replicator.repair(60)  # it may find that the failed drill led to a repair already
+                repairs = replicator.metrics.get("repairs")
                 app.insert(2)
                 head = replicator.flush(60).txid
             report, image = restored(bucket, tmp_path)
             assert (report.txid, image) == (head, app.image()), (key, how)
-        assert (answer.action != "none") == fails, (key, how, answer)
+        assert repairs == fails, (key, how, repairs)
         assert drill(bucket, PREFIX, scratch=tmp_path).restore.txid == head
-        failed, made = failed + fails, made + (answer.action != "none")
+        failed, made = failed + fails, made + repairs
         shutil.rmtree(here)
     assert found == len(cases)
     scoreboard(

@@ -66,10 +66,10 @@ def replace(bucket, key, body, metadata=None):
     bucket.store.put(key, body, metadata=metadata, if_absent=False)
 
 
-def test_every_flipped_bit_is_found_and_named(tiny_bucket, tmp_path):
+def test_every_flipped_bit_is_found_and_named(tiny_bucket, memory_directory):
     """A flipped bit anywhere in an object that is read: the error names the object, or the report
     of an exact restore from other objects. The test flips one bit of every byte."""
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     for key in planned(tiny_bucket, output):
         body = tiny_bucket.store.get(key)
         for at in range(len(body)):
@@ -82,9 +82,9 @@ def test_every_flipped_bit_is_found_and_named(tiny_bucket, tmp_path):
     assert outcome(tiny_bucket, output).txid == tiny_bucket.txid
 
 
-def test_every_truncation_is_found_and_named(tiny_bucket, tmp_path):
+def test_every_truncation_is_found_and_named(tiny_bucket, memory_directory):
     """A restore names an object that is truncated at any byte."""
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     for key in planned(tiny_bucket, output):
         body = tiny_bucket.store.get(key)
         for size in range(len(body)):
@@ -94,9 +94,9 @@ def test_every_truncation_is_found_and_named(tiny_bucket, tmp_path):
         replace(tiny_bucket, key, body)
 
 
-def test_appended_bytes_are_found(tiny_bucket, tmp_path):
+def test_appended_bytes_are_found(tiny_bucket, memory_directory):
     """A restore names an object with appended bytes."""
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     for key in planned(tiny_bucket, output):
         body = tiny_bucket.store.get(key)
         for more in (b"\0", body, body[-100:]):
@@ -106,10 +106,10 @@ def test_appended_bytes_are_found(tiny_bucket, tmp_path):
         replace(tiny_bucket, key, body)
 
 
-def test_every_swap_is_found(tiny_bucket, tmp_path):
+def test_every_swap_is_found(tiny_bucket, memory_directory):
     """Each object under the key of each other one, with and without its metadata: an error, or
     the exact state (when the key is not read)."""
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     keys = tiny_bucket.objects()
     saved = {
         key: (tiny_bucket.store.get(key), tiny_bucket.store.head(key).metadata) for key in keys
@@ -129,10 +129,10 @@ def test_every_swap_is_found(tiny_bucket, tmp_path):
     assert outcome(tiny_bucket, output).txid == tiny_bucket.txid
 
 
-def test_every_removal(tiny_bucket, tmp_path):
+def test_every_removal(tiny_bucket, memory_directory):
     """Without any one object: the newest state by another path, the remaining head, or a gap that
     names exactly the missing transactions."""
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     for key in tiny_bucket.objects():
         body, metadata = tiny_bucket.store.get(key), tiny_bucket.store.head(key).metadata
         tiny_bucket.store.delete(key)
@@ -148,9 +148,9 @@ def test_every_removal(tiny_bucket, tmp_path):
         tiny_bucket.store.put(key, body, metadata=metadata)
 
 
-def test_every_pair_of_removals_is_exact_or_an_error(bucket, tmp_path):
+def test_every_pair_of_removals_is_exact_or_an_error(bucket, memory_directory):
     """Without any two objects, a restore to any target is exact or an error."""
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     keys = bucket.objects()
     draw = random.Random(7)
     for _ in range(60):
@@ -167,9 +167,9 @@ def test_every_pair_of_removals_is_exact_or_an_error(bucket, tmp_path):
             bucket.store.put(key, body, metadata=metadata)
 
 
-def test_random_flips_in_a_larger_bucket(bucket, tmp_path):
+def test_random_flips_in_a_larger_bucket(bucket, memory_directory):
     """A sample of flips over all objects and targets."""
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     draw = random.Random(11)
     keys = bucket.objects()
     for _ in range(150):
@@ -185,7 +185,7 @@ def test_random_flips_in_a_larger_bucket(bucket, tmp_path):
         replace(bucket, key, body)
 
 
-def test_a_segment_of_another_history(tiny_bucket, tmp_path):
+def test_a_segment_of_another_history(tiny_bucket, memory_directory):
     """An intact segment of another database with the right txids and generation is rejected,
     because the chain of database checksums breaks."""
     key = tiny_bucket.keys.wal(5)
@@ -208,12 +208,12 @@ def test_a_segment_of_another_history(tiny_bucket, tmp_path):
         )
         for metadata in (forged.metadata(), summary.metadata()):
             replace(tiny_bucket, key, body, metadata)
-            found = outcome(tiny_bucket, tmp_path / "out.db")
+            found = outcome(tiny_bucket, memory_directory / "out.db")
             assert isinstance(found, DamageError)
             assert "checksums differ" in str(found)
 
 
-def test_a_wrong_state_is_not_published(tiny_bucket, tmp_path):
+def test_a_wrong_state_is_not_published(tiny_bucket, memory_directory):
     """Objects that agree with each other but not with their own pages fail verification."""
     key = tiny_bucket.keys.wal(6)
     summary, payload = decode_segment(tiny_bucket.store.get(key), key)
@@ -230,45 +230,45 @@ def test_a_wrong_state_is_not_published(tiny_bucket, tmp_path):
         trailer.commit_times_ms,
     )
     replace(tiny_bucket, key, body, forged.metadata())
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     found = outcome(tiny_bucket, output)
     assert isinstance(found, DamageError)
     assert "do not give the database that the archive describes" in str(found)
     assert not output.exists()
 
 
-def test_an_orphan_snapshot_is_not_trusted(tiny_bucket, tmp_path):
+def test_an_orphan_snapshot_is_not_trusted(tiny_bucket, memory_directory):
     """A restore ignores a snapshot that the log does not confirm (another generation or other
     content), at the head and in the middle."""
     other = "0" * 8 + "-0000-0000-0000-" + "f" * 12
     image = bytes(len(tiny_bucket.images[6]))
     orphan = tiny_bucket.snapshot(generation=other)
-    assert outcome(tiny_bucket, tmp_path / "out.db").snapshot_txid == 4
+    assert outcome(tiny_bucket, memory_directory / "out.db").snapshot_txid == 4
     tiny_bucket.store.delete(orphan)
     tiny_bucket.snapshot(generation=other, image=image)
-    assert outcome(tiny_bucket, tmp_path / "out.db").snapshot_txid == 4
+    assert outcome(tiny_bucket, memory_directory / "out.db").snapshot_txid == 4
     tiny_bucket.snapshot(image=image)
-    assert outcome(tiny_bucket, tmp_path / "out.db").snapshot_txid == 4
+    assert outcome(tiny_bucket, memory_directory / "out.db").snapshot_txid == 4
     tiny_bucket.txid += 1
     tiny_bucket.snapshot(generation=other, image=image)
-    assert outcome(tiny_bucket, tmp_path / "out.db").txid == 6
+    assert outcome(tiny_bucket, memory_directory / "out.db").txid == 6
 
 
-def test_a_generation_without_its_snapshot(bucket, tmp_path):
+def test_a_generation_without_its_snapshot(bucket, memory_directory):
     """Segments of a generation are never applied to the one before."""
     bucket.store.delete(bucket.keys.snapshot(14, bucket.generation))
-    found = outcome(bucket, tmp_path / "out.db")
+    found = outcome(bucket, memory_directory / "out.db")
     assert isinstance(found, GapError)
     assert "transaction 14 begins generation" in str(found)
     assert "transactions 1…13" in str(found)
-    assert outcome(bucket, tmp_path / "out.db", txid=13).txid == 13
-    older = outcome(bucket, tmp_path / "out.db", allow_older=True)
+    assert outcome(bucket, memory_directory / "out.db", txid=13).txid == 13
+    older = outcome(bucket, memory_directory / "out.db", allow_older=True)
     assert (older.txid, older.lost_txids) == (13, 4)
 
 
-def test_older_after_damage(tiny_bucket, tmp_path):
+def test_older_after_damage(tiny_bucket, memory_directory):
     """With --allow-older a restore gives the newest provable state and counts lost transactions."""
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     expected = {
         tiny_bucket.keys.wal(6): 5,
         tiny_bucket.keys.wal(5): 4,
@@ -283,20 +283,20 @@ def test_older_after_damage(tiny_bucket, tmp_path):
         replace(tiny_bucket, key, body)
 
 
-def test_older_when_a_segment_before_the_target_is_gone(tiny_bucket, tmp_path):
+def test_older_when_a_segment_before_the_target_is_gone(tiny_bucket, memory_directory):
     """With --allow-older a restore stops before a missing segment."""
     tiny_bucket.store.delete(tiny_bucket.keys.wal(5))
-    found = outcome(tiny_bucket, tmp_path / "out.db", allow_older=True)
+    found = outcome(tiny_bucket, memory_directory / "out.db", allow_older=True)
     assert (found.txid, found.lost_txids) == (4, 2)
 
 
-def test_older_with_everything_damaged(tiny_bucket, tmp_path):
+def test_older_with_everything_damaged(tiny_bucket, memory_directory):
     """If no state can be proved, a restore fails and writes nothing."""
     for key in tiny_bucket.objects():
         replace(tiny_bucket, key, b"rubbish" * 20)
-    found = outcome(tiny_bucket, tmp_path / "out.db", allow_older=True)
+    found = outcome(tiny_bucket, memory_directory / "out.db", allow_older=True)
     assert isinstance(found, ERRORS)
-    assert not (tmp_path / "out.db").exists()
+    assert not (memory_directory / "out.db").exists()
 
 
 def old_database(path):
@@ -312,10 +312,10 @@ def old_database(path):
     return saved
 
 
-def test_overwrite_with_a_damaged_backup_loses_nothing(tiny_bucket, tmp_path):
+def test_overwrite_with_a_damaged_backup_loses_nothing(tiny_bucket, memory_directory):
     """With any planned object damaged or gone, the old database and its WAL stay byte for byte;
     once the backup is mended a restore replaces them."""
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     saved = old_database(output)
     tiny_bucket.store.delete(
         tiny_bucket.keys.snapshot(1, tiny_bucket.generation)
@@ -351,7 +351,9 @@ def outcome_over(bucket, output):
 
 
 @pytest.mark.parametrize("verify", ["quick", "full"])
-def test_overwrite_with_a_corrupt_database_loses_nothing(source_directory, tmp_path, verify):
+def test_overwrite_with_a_corrupt_database_loses_nothing(
+    source_directory, memory_directory, verify
+):
     """SQLite's own check finds an exact backup of a database that was corrupt at its source, and
     the old database stays."""
     built = BucketBuilder(source_directory, page_size=512)
@@ -359,7 +361,7 @@ def test_overwrite_with_a_corrupt_database_loses_nothing(source_directory, tmp_p
         built.insert(3, 100)
     built.run("PRAGMA writable_schema=ON", "UPDATE sqlite_schema SET rootpage = 3")
     built.cut()
-    output = tmp_path / "out.db"
+    output = memory_directory / "out.db"
     saved = old_database(output)
     with pytest.raises(DamageError):
         restore(store=built.store, prefix="app.db", output=output, overwrite=True, verify=verify)

@@ -1,6 +1,7 @@
 """Syntax trees of the package and of the tests, for the tests of their structure."""
 
 import ast
+import functools
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
@@ -9,10 +10,10 @@ TESTS = TOP / "tests"
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@functools.cache
 def modules(directory):
     """(path, syntax tree) of each Python file below ``directory``, in order."""
-    for path in sorted(directory.rglob("*.py")):
-        yield path, ast.parse(path.read_text())
+    return [(path, ast.parse(path.read_text())) for path in sorted(directory.rglob("*.py"))]
 
 
 def functions(tree):

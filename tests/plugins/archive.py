@@ -48,9 +48,9 @@ def stored_archive(source_directory, tmp_path):
 
 
 @pytest.fixture(params=["segments", "merges"])
-def archive(request, tmp_path):
+def archive(request, memory_directory):
     """One of each kind of object: with segments alone, and with merges that replace some."""
-    built = SmallArchive(tmp_path, merged=request.param == "merges")
+    built = SmallArchive(memory_directory, merged=request.param == "merges")
     yield built
     built.built.close()
 

@@ -1,6 +1,8 @@
 """Isolates the tests from the environment of the machine."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,15 @@ def clean_environment(tmp_path_factory):
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # never ask a link-local address
         patch.setenv("NO_PROXY", "*")
         yield
+
+
+@pytest.fixture
+def memory_directory(tmp_path):
+    """A directory in memory, if the system has one: for tests that restore a small database a
+    thousand times and are not about the disk."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tmp_path
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture(autouse=True)
