@@ -5,6 +5,7 @@
     ├── ConfigError              2   config                a setting or an argument cannot work
     │   ├── BucketMissing        2   bucket_missing        the bucket does not exist
     │   └── DatabaseUnusable     2   database_unusable     the file cannot be replicated as it is
+    │       └── DatabaseMissing  2   database_missing      no file has the database's name
     ├── DamageError              3   damage                stored bytes are not the bytes written
     │   └── NewerFormat         10   newer_format          a newer program wrote the object
     ├── CheckFailed              3   check_failed          a statement about the data is false
@@ -130,6 +131,14 @@ class DatabaseUnusable(ConfigError):
 
     code = "database_unusable"
     path: Any = ""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DatabaseMissing(DatabaseUnusable):
+    """Nothing is at ``path``, or an empty file. Nothing that was captured before is lost."""
+
+    default_hint = "correct the path, or let the application create the database"
+    code = "database_missing"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -22,7 +22,7 @@ from replicator.engine import health
 from replicator.engine.engine import Engine
 from replicator.engine.limits import Limits
 from replicator.engine.shared import SharedResources
-from replicator.errors import ReplicatorError
+from replicator.errors import DatabaseMissing, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
 from replicator.recovery.api import restore as restore_from
@@ -69,12 +69,14 @@ class SqliteReplicator:
     def start(self) -> None:
         """Begins to replicate. Returns once the database is followed or waited for.
 
-        ``AlreadyRunning``, ``DatabaseUnusable``, ``ConfigError``, and with ``auto_restore`` the
+        ``AlreadyRunning``, ``DatabaseUnusable`` (``DatabaseMissing`` if there is no directory for
+        the database), ``ConfigError``, and with ``auto_restore`` the
         errors of :meth:`restore`.
         """
         if self._engine is not None:
             raise ReplicatorError("this replicator is running already")
         try:
+            self._require_directory()
             self._lock.acquire()
             if self.config.auto_restore:
                 self.restore(if_missing=True)
@@ -86,6 +88,20 @@ class SqliteReplicator:
                 self._last, state="failed", last_error=str(error), last_error_at=clock.now_ms()
             )
             raise
+
+    def _require_directory(self) -> None:
+        """``DatabaseMissing`` if no application can create the database at its path, unless a
+        restore brings it back. No directory is made for a path that may be wrong."""
+        directory = self.config.database.parent
+        if self.config.auto_restore and not directory.exists():
+            self.restore(if_missing=True)
+        if not directory.is_dir():
+            raise DatabaseMissing(
+                f"{directory}, the directory of the database, does not exist",
+                path=self.config.source,
+                code="directory_missing",
+                hint="create or mount it, or correct the path",
+            )
 
     def _make_engine(self) -> Engine:
         shared = self._shared or self._resources.enter_context(SharedResources())

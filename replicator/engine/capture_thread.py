@@ -37,7 +37,7 @@ from replicator.errors import (
     ReplicatorError,
 )
 from replicator.model import Cause, Health, Incident
-from replicator.sqlite.live import LiveDatabase, identity
+from replicator.sqlite.live import LiveDatabase, identity, missing
 from replicator.store.retry import Pauses
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
@@ -83,6 +83,7 @@ class CaptureThread:
         name = f"replicator-capture:{context.keys.prefix}"  # log lines show the prefix
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._session: Session | None = None
+        self._progressed = True  # no session began yet, or the last one captured or slept once
         self.wakeups = wakeups
         self.health = Health("starting", since_ms=clock.now_ms())
         """waiting | starting | following | stalled | stopped | failed. An error stays until
@@ -124,8 +125,7 @@ class CaptureThread:
             try:
                 self._follow_once()
             except (ContinuityLost, DatabaseReplaced) as reason:
-                self._incidents.failed(reason)
-                log.warning("%s; checking how the archive continues", reason)
+                self._join_again(reason)
             except LedgerDamaged as error:
                 self._begin_cache_anew(error)
             except ReplicatorError as error:
@@ -143,6 +143,16 @@ class CaptureThread:
 
     def _set_health(self, state: str, error: ReplicatorError | None) -> None:
         self.health = self.health.after(state, error, at_ms=clock.now_ms())
+
+    def _join_again(self, reason: ReplicatorError) -> None:
+        """At once after a session that made progress, else after a pause: the next join would
+        most likely end in the same way."""
+        if self._progressed:
+            self._incidents.failed(reason)
+            log.warning("%s; checking how the archive continues", reason)
+        else:
+            self._recover_from(reason)
+        self._progressed = False
 
     def _begin_cache_anew(self, error: LedgerDamaged) -> None:
         """The cache was lost in use. Its segments that the store does not have are caught up from
@@ -228,7 +238,6 @@ class CaptureThread:
             self._settled.set()
             with self._joins.slot(self._stopping.is_set):
                 session = self._join(database)
-            self._pauses.reset()
             self._follow(session)
         finally:
             database.close()
@@ -246,14 +255,7 @@ class CaptureThread:
         self._receive()
         while not ready():
             if self.health.state != state:
-                log.info(
-                    "%s",
-                    {
-                        "waiting": f"waiting for {self._context.source} to exist",
-                        "stalled": "the cache is full; waiting for the store",
-                    }[state],
-                )
-                self._set_health(state, self.health.error)
+                self._begin_to_wait(state)
             self._settled.set()
             self._check_upload()
             if state == "waiting":
@@ -263,16 +265,21 @@ class CaptureThread:
             self._receive()
         return True
 
+    def _begin_to_wait(self, state: str) -> None:
+        error = self.health.error
+        if state == "waiting":
+            error = missing(self._context.source)
+            log.warning("%s; waiting for it", error)
+        else:
+            log.info("the cache is full; waiting for the store")
+        self._set_health(state, error)
+
     def _answer_without_database(self) -> None:
-        """Without a database everything is captured, and no snapshot can be taken."""
-        head = self._context.cache.head()
+        """A request about a database that does not exist is most likely one about a wrong path."""
         if self._database_exists():  # it came, and the requesting thread may have written to it
             return
-        self._requests.answer(self._requests.of(Wanted.CAPTURE), head.last_txid if head else 0)
-        missing = ReplicatorError(
-            f"{self._context.source} does not exist, so there is nothing to snapshot"
-        )
-        self._requests.refuse(self._requests.of(*SNAPSHOTS), missing)
+        requests = self._requests.of(Wanted.CAPTURE, *SNAPSHOTS)
+        self._requests.refuse(requests, missing(self._context.source))
 
     def _database_exists(self) -> bool:
         return identity(self._context.source) is not None
@@ -329,6 +336,8 @@ class CaptureThread:
             self._serve(session, more=more)
             upload = self._uploader.watermark.state
             woken = self.wakeups.sleep(session, upload, in_vain=woken and not more)
+            self._progressed = True
+            self._pauses.reset()
         session.look(hinted=True)  # once more: is it still the same file?
         self._capture(session)
 

@@ -30,13 +30,14 @@ from replicator.engine.resume import Resume
 from replicator.engine.sessions import Sessions
 from replicator.engine.shared import SharedResources
 from replicator.engine.wakeups import Wakeups
-from replicator.errors import Cancelled, LocalIOError, NotDurable, ReplicatorError
+from replicator.errors import Cancelled, DatabaseMissing, LocalIOError, NotDurable, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Cause, Health, Incident, Position, Repair, ReplicationStatus
 from replicator.retention.api import retention_worker
 from replicator.retention.segments import CachedSegments
 from replicator.retention.worker import RetentionWorker
 from replicator.sqlite.connect import extensions, unprepared
+from replicator.sqlite.live import identity
 from replicator.store.base import Store
 from replicator.store.retry import Clock, RetryingStore
 from replicator.store.timeouts import TimedStore
@@ -212,9 +213,19 @@ class Engine:
         watermark = self.uploader.watermark
         while True:
             numbering = watermark.state.numbering
-            txid = self._result(self.mailbox.ask(Wanted.CAPTURE), until, "captured")
+            try:
+                txid = self._result(self.mailbox.ask(Wanted.CAPTURE), until, "captured")
+            except DatabaseMissing:
+                self._deliver(until)
+                raise
             if watermark.wait(txid, _left(until), numbering):
                 return txid
+
+    def _deliver(self, until: float | None) -> None:
+        """Makes what was captured durable."""
+        watermark, head = self.uploader.watermark, self.cache.head()
+        if head is not None:
+            watermark.wait(head.last_txid, _left(until), watermark.state.numbering)
 
     def snapshot(self, timeout: float | None) -> int:
         """Txid of a snapshot of the newest state, once it is in the store."""
@@ -262,6 +273,7 @@ class Engine:
                 newest=self.mailbox.newest,
                 contents=self._contents,
                 session=self.capture.figures,
+                source=_identity(self._config.source),
                 metrics=metrics,
                 proven=self.monitor.proven,
                 unsaved_bytes=_unsaved_bytes(self._config.source, self._contents),
@@ -286,6 +298,14 @@ def _scratch(config: SqliteReplicatorConfig, cache: Cache) -> Path:
     if config.drill_scratch is None:
         return config.cache / "scratch"
     return Path(config.drill_scratch).expanduser() / f"replicator-{cache.writer}"
+
+
+def _identity(source: Path) -> tuple[int, int] | None:
+    """(device, inode) of the file that the path names now; None if none can be seen there."""
+    try:
+        return identity(source)
+    except LocalIOError:
+        return None
 
 
 def _unsaved_bytes(database: Path, contents: CacheFigures) -> int:

@@ -58,6 +58,7 @@ class Observations:
     newest: Failure | None  # the newest failure of any stage
     contents: CacheFigures
     session: SessionFigures | None  # None before the first session
+    source: tuple[int, int] | None  # (device, inode) of the file at the path, None without one
     metrics: Mapping[str, float]
     proven: ProofRecord | None
     unsaved_bytes: int  # of a database that is not in the bucket yet
@@ -118,13 +119,12 @@ def _healthy(seen: Observations, lag_ms: int) -> bool:
 
 
 def _would_notice(seen: Observations) -> bool:
-    """True if a commit would be noticed: the WAL was looked at within the window, or there has
-    never been a database."""
-    waiting = seen.capture.state == "waiting"
-    if waiting or seen.session is None:
-        return waiting and seen.contents.head is None
+    """True if a commit would be noticed: the file at the path is followed, and its WAL was looked
+    at within the window."""
+    if seen.capture.state != "following" or seen.session is None:
+        return False
     longest = seen.session.poll_interval + seen.window
-    return seen.capture.state == "following" and seen.unseen < longest
+    return seen.source == seen.session.identity and seen.unseen < longest
 
 
 def _lag_ms(seen: Observations) -> int:
@@ -146,9 +146,12 @@ def _lag_bytes(seen: Observations) -> int:
 
 
 def _newest(seen: Observations) -> Failure | None:
-    """The newest failure. A cache that refuses to be read fails now."""
+    """The newest failure. A cache that refuses to be read fails now, and so does a database that
+    is missing; it is no failure any longer once it came."""
     if seen.cache.error is not None:
         return Failure(seen.cache.error, seen.now_ms)
+    if seen.capture.state == "waiting" and seen.capture.error is not None:
+        return Failure(seen.capture.error, seen.capture.since_ms)
     return seen.newest
 
 

@@ -252,7 +252,7 @@ class Resume:
     def _remote_facts(
         self, database: LiveDatabase, found: ObjectFacts, hashes: PageHashes
     ) -> RemoteFacts:
-        marker = read_restore_marker(self._context.database)
+        marker = read_restore_marker(database.path)
         if marker is not None:
             known = marker.names(database.identity, database.header().change_counter)
             other = marker.txid == found.last_txid and marker.state != state_of(found)

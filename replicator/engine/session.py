@@ -42,6 +42,7 @@ class SessionFigures:
     wal_frames: int
     poll_interval: float  # seconds
     last_snapshot: SnapshotFacts | None
+    identity: tuple[int, int]  # (device, inode) of the file that is followed
 
 
 class Session:
@@ -88,6 +89,7 @@ class Session:
             self._reader.position.frame,
             self.poll_interval,
             self.snapshots.last,
+            self._database.identity,
         )
 
     @property

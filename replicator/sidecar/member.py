@@ -77,7 +77,13 @@ class Member:
         """Start replication, then answer commands. Raises the error of the replicator."""
         self.replicator.start()
         self.started, self.error = True, None
-        log.info("following %s, backing up to %s", self.config.database, self.config.address.url)
+        waits = self.replicator.status().state == "waiting"
+        log.info(
+            "%s %s, backing up to %s",
+            "waiting for" if waits else "following",
+            self.config.source,
+            self.config.address.url,
+        )
         self._open_control()
 
     def try_start(self, retry: float) -> None:

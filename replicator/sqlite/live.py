@@ -29,6 +29,7 @@ from typing import TypeAlias
 
 from replicator.errors import (
     DatabaseBusy,
+    DatabaseMissing,
     DatabaseReplaced,
     DatabaseUnusable,
     LocalIOError,
@@ -85,6 +86,11 @@ def _stat(path: Path) -> os.stat_result | None:
     except OSError as error:
         raise local_error(error, path) from error
     return found if found.st_size else None
+
+
+def missing(source: Path) -> DatabaseMissing:
+    """The error for a path without a database."""
+    return DatabaseMissing(f"{source} does not exist, or is empty", path=source)
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

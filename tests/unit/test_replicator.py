@@ -18,6 +18,7 @@ from replicator.errors import (
     AccessDenied,
     AlreadyRunning,
     ConfigError,
+    DatabaseMissing,
     DatabaseUnusable,
     DiskFull,
     Fenced,
@@ -26,6 +27,7 @@ from replicator.errors import (
 )
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
+from tests.helpers.errors import raises
 from tests.helpers.files import FullFiles
 from tests.helpers.replication import (
     LONG,
@@ -202,20 +204,43 @@ def test_the_context_manager_does_not_flush_after_an_error(path, app, store):
 # ------------------------------------------------------------------------------ the database
 
 
-def test_without_a_database_there_is_nothing_to_flush(path, store):
-    """flush() without a database answers at once: nothing is missing."""
+def test_without_a_database_a_flush_fails_at_once(path, store):
+    """The path may be wrong. It fails at the end of a block, too."""
     with replicating(path, store) as replicator:
         wait_for(lambda: replicator.status().state == "waiting")
-        position = replicator.flush(LONG)
-        assert (position.generation, position.txid) == ("", 0)
-        assert replicator.status().healthy
+        with raises(DatabaseMissing, code="database_missing", path=str(path)):
+            replicator.flush(LONG)
+        assert not replicator.status().healthy
+    with raises(DatabaseMissing), replicator_for(path, store):
+        pass
+
+
+def test_a_database_without_its_directory_is_refused(tmp_path, store):
+    """A mistyped path: no directory is made for it, whichever directory the cache has."""
+    path = tmp_path / "mistyped" / "app.db"
+    for settings in ({}, {"cache_dir": tmp_path / "cache"}, {"auto_restore": True}):
+        with raises(DatabaseMissing, code="directory_missing", path=str(path)):
+            replicator_for(path, store, **settings).start()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_restore_brings_a_missing_directory_back(tmp_path, path, app, store):
+    """On a new machine the directory is as new as the rest."""
+    app.insert(3)
+    with replicating(path, store) as replicator:
+        replicator.flush(LONG)
+    new = tmp_path / "new" / "app.db"
+    with replicating(new, store, auto_restore=True) as replicator:
+        replicator.flush(LONG)
+        assert image_of(new) == app.image()
 
 
 def test_a_database_that_appears_later_is_followed(path, store, out):
     """An empty file is no database yet; the first table makes it one."""
     path.touch()
     with replicating(path, store) as replicator:
-        assert replicator.flush(LONG).txid == 0
+        with raises(DatabaseMissing):
+            replicator.flush(LONG)
         with App(path) as app:
             app.insert(3)
             wait_for(lambda: replicator.status().state == "following")
@@ -295,8 +320,10 @@ def test_a_database_deleted_and_made_anew_is_followed(path, store, out):
         app.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        wait_for(lambda: replicator.status().state == "waiting")
-        assert replicator.flush(LONG).txid == first.txid
+        with raises(DatabaseMissing):
+            replicator.flush(LONG)
+        status = replicator.status()
+        assert (status.state, status.durable_txid) == ("waiting", first.txid)
         with App(path) as app:
             app.insert(2)
             wait_for(lambda: replicator.status().state == "following")
@@ -328,8 +355,10 @@ def test_an_answered_snapshot_is_over_when_the_database_goes(path, store, no_eve
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
         for _ in range(3):
-            assert replicator.flush(LONG).txid == taken
-        assert replicator.status().state == "waiting"
+            with raises(DatabaseMissing):
+                replicator.flush(LONG)
+        status = replicator.status()
+        assert (status.state, status.durable_txid) == ("waiting", taken)
 
 
 def test_another_page_size_starts_a_generation(tmp_path, path, store, out):
@@ -924,7 +953,7 @@ def test_without_a_database_a_snapshot_is_refused(path, store):
     """snapshot() without a database says so instead of waiting for one."""
     with (
         replicating(path, store) as replicator,
-        pytest.raises(ReplicatorError, match="does not exist"),
+        raises(DatabaseMissing),
     ):
         replicator.flush(LONG, snapshot=True)
 

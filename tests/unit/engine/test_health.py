@@ -24,6 +24,7 @@ FOLLOWED = SessionFigures(
     wal_frames=12,
     poll_interval=1.0,
     last_snapshot=SnapshotFacts(txid=5, at_ms=77, size=1000),
+    identity=(1, 2),
 )
 
 
@@ -45,6 +46,7 @@ def seen(**changes):
         "newest": None,
         "contents": CacheFigures((), record(9), 500),
         "session": FOLLOWED,
+        "source": (1, 2),
         "metrics": Metrics().snapshot(),
         "proven": None,
         "unsaved_bytes": 0,
@@ -117,7 +119,7 @@ def test_retention_that_waits_is_shown_and_harms_nothing():
         ("following", None, record(9), False),
         ("starting", FOLLOWED, record(9), False),
         ("stalled", FOLLOWED, record(9), False),
-        ("waiting", None, None, True),  # there has never been a database
+        ("waiting", None, None, False),  # there has never been a database: a wrong path?
         ("waiting", None, record(9), False),  # it is gone
         ("failed", FOLLOWED, record(9), False),
     ],
@@ -126,6 +128,19 @@ def test_only_who_would_notice_a_commit_is_healthy(state, session, head, healthy
     """A replicator that does not look at the WAL knows nothing of it."""
     observed = seen(capture=Health(state), session=session, contents=CacheFigures((), head, 0))
     assert fold(observed).healthy == healthy
+
+
+@pytest.mark.parametrize("source", [None, (1, 3), (2, 2)])
+def test_another_file_or_none_at_the_path_is_no_health(source):
+    """Even before the capture thread notices it."""
+    assert not fold(seen(source=source)).healthy
+
+
+def test_a_missing_database_is_the_failure_while_it_is_waited_for():
+    """With the time since when; a database that came leaves no trace of it."""
+    waits = Health("waiting", AWAY, NOW - 9)
+    status = fold(seen(capture=waits, newest=Failure(LocalIOError("old"), NOW - 99)))
+    assert (status.last_error, status.last_error_at) == ("away", NOW - 9)
 
 
 @pytest.mark.parametrize(("unseen", "healthy"), [(10.9, True), (11.1, False)])

@@ -1,12 +1,14 @@
 """The path leads to another file, or to none, right after a commit: the open files are captured."""
 
 import os
+import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from replicator.store.retry import RetryPolicy
 from replicator.system.paths import wal_path
 from tests.helpers.replication import (
     LONG,
@@ -18,6 +20,7 @@ from tests.helpers.replication import (
     wait_for,
 )
 
+PATIENT = RetryPolicy(first=0.2, cap=0.2)
 NOT_DUE = {"sync_interval": LONG}  # a commit that follows another one is not captured
 
 
@@ -202,3 +205,36 @@ def test_a_replaced_file_that_the_application_uses_here_keeps_its_locks(tmp_path
             inode = os.stat(tmp_path / "away" / "app.db").st_ino
             assert f":{inode} " in Path("/proc/locks").read_text()
             app.run("ROLLBACK")
+
+
+def overwrite(path, at, data):
+    """Writes bytes into a file by another process: this one would drop its locks on it."""
+    subprocess.run(
+        ["dd", f"of={path}", "oflag=seek_bytes", f"seek={at}", "conv=notrunc", "status=none"],
+        input=data,
+        check=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "header",
+    [(16, b"\x04\x00"), (18, b"\x03"), (18, b"\x03\x03"), (16, b"\x00\x03")],
+    ids=["page size", "write version", "both versions", "no page size"],
+)
+def test_a_header_that_cannot_be_followed_is_looked_at_with_growing_pauses(tmp_path, store, header):
+    """Beside a WAL in use; a thousand joins a second would fill the log and take a core."""
+    path = tmp_path / "app.db"
+    joins = []
+    with App(path) as app:
+        app.insert(5)
+        with replicating(path, store, limits={"loop": {"retries": PATIENT}}) as replicator:
+            replicator.flush(LONG)
+            join = replicator._engine.capture._resume.join
+            replicator._engine.capture._resume.join = lambda *args: joins.append(1) or join(*args)
+            overwrite(path, *header)
+            app.insert()
+            wait_for(lambda: replicator.status().state == "stalled")
+            assert not replicator.status().healthy
+            overwrite(path, 16, b"\x10\x00\x02\x02")
+            replicator.flush(LONG)
+    assert len(joins) < 10

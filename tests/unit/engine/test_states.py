@@ -227,8 +227,12 @@ TABLE = {
         error="no space left",
         log="no space left on the test's disk; trying again",
     ),
-    no_database_yet: Says("waiting", healthy=True),
-    database_gone: Says("waiting", healthy=False, log="was replaced or deleted"),
+    no_database_yet: Says(
+        "waiting", healthy=False, error="does not exist", log="does not exist, or is empty; waiting"
+    ),
+    database_gone: Says(
+        "waiting", healthy=False, error="does not exist", log="was replaced or deleted"
+    ),
     comparing: Says("starting", healthy=False, lag=True),
     capture_stuck: Says("following", healthy=False),
 }

@@ -299,8 +299,8 @@ def several(tmp_path, path, app, bucket_dir):
 def test_a_sidecar_of_several_ends_with_the_code_of_the_first_that_is_late(
     several, path, app, bucket_dir, tmp_path
 ):
-    """0 when all is durable; with the store away, the code of the first error."""
-    for away, code in ((False, 0), (True, 5)):
+    """2 while a database is missing; 0 when all is durable; 5 with the store away."""
+    for away, code in ((False, 2), (False, 0), (True, 5)):
         times = replace(QUICK, final_flush=0) if away else QUICK
         databases = Databases.in_file(ConfigFile.load(several, {}))
         thread, signals, result = in_thread(databases, times=times)
@@ -311,6 +311,8 @@ def test_a_sidecar_of_several_ends_with_the_code_of_the_first_that_is_late(
         signals.arrivals.put(signal.SIGTERM)
         thread.join(LONG)
         assert result == [code]
+        with App(path.with_name("none.db")):
+            pass
 
 
 def test_a_sidecar_of_several_around_a_command(several, out):

@@ -189,13 +189,16 @@ def test_a_database_that_appears_is_followed(file, tmp_path, bucket_dir):
 
 
 def test_a_database_that_vanishes_is_waited_for(file, tmp_path):
-    """As a single one: all captured transactions are durable, and the end is without error."""
+    """As a single one: its captured transactions are durable, and the end reports it."""
     with started(fleet_of(file("a.db", "b.db"))) as fleet:
         asked(tmp_path / "a.db", "flush")
         for path in tmp_path.glob("a.db*"):
             path.unlink()
         wait_for(lambda: asked(tmp_path / "a.db")["state"] == "waiting")
-        assert ended(fleet) == []
+        status = asked(tmp_path / "a.db")
+        assert status["durable_txid"] == status["txid"] > 0
+        (missing,) = ended(fleet)
+        assert (missing.config.database.name, missing.error.code) == ("a.db", "database_missing")
 
 
 def test_the_last_flush_without_the_store_is_bounded(file, tmp_path, bucket_dir):
