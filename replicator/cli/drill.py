@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from replicator.cli import options, output, progress
 from replicator.cli.sidecar import LocalSidecar, show_repair
+from replicator.config.units import parse_duration
 from replicator.errors import CheckFailed, DamageError, GapError, NewerFormat
 
 if TYPE_CHECKING:
@@ -22,7 +24,16 @@ def command(
         options.option(
             "--assert",
             metavar="SQL",
-            help="a query that must return one true value; may be repeated",
+            help="a query that must return one true value; may be repeated; it can only read",
+        ),
+    ] = None,
+    assert_timeout: Annotated[
+        float | None,
+        options.option(
+            "--assert-timeout",
+            parser=options.reported(parse_duration),
+            metavar="DURATION",
+            help="longest time of one check, e.g. 1h; default: 10m",
         ),
     ] = None,
     load_extension: options.LoadExtension = None,
@@ -35,8 +46,10 @@ def command(
     again. Exit code 10 if the restore is exact, but a check of SQLite cannot be made here.
     """
     from replicator.sqlite.connect import extensions
+    from replicator.sqlite.isolated import DEFAULT_LIMITS
     from replicator.verify.drill import drill_at
 
+    seconds = DEFAULT_LIMITS.seconds if assert_timeout is None else assert_timeout
     try:
         with progress.shown(as_json=as_json) as listener:
             report = drill_at(
@@ -47,6 +60,7 @@ def command(
                 timestamp=point.timestamp,
                 progress=listener,
                 prepare=extensions(load_extension or ()),
+                sql=replace(DEFAULT_LIMITS, seconds=seconds),
             )
     except NewerFormat:
         raise

@@ -28,7 +28,7 @@ from replicator.recovery.progress import Meter, Progress
 from replicator.recovery.publish import check_output, publish
 from replicator.recovery.view import ArchiveView
 from replicator.sqlite.connect import Prepare, unprepared
-from replicator.sqlite.integrity import check_database
+from replicator.sqlite.isolated import check_database
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.store.retry import RetryingStore

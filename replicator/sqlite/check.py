@@ -12,7 +12,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from replicator.errors import CheckFailed, Inconclusive, LocalIOError, TargetExists
+from replicator.errors import CheckFailed, ConfigError, Inconclusive, LocalIOError, TargetExists
 from replicator.sqlite.connect import (
     LOCKED,
     UNREADABLE,
@@ -25,19 +25,39 @@ from replicator.sqlite.connect import (
     unprepared,
 )
 from replicator.sqlite.integrity import lacking, unreadable_schema
+from replicator.sqlite.read_only import allow_only_reading
+
+DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 
 
 def require_true(path: Path, sql: str, prepare: Prepare = unprepared) -> None:
     """Run one statement. ``CheckFailed`` unless it gives one value, and that is true;
-    ``Inconclusive`` if this SQLite library cannot run it. ``prepare`` receives the connection
-    first."""
+    ``ConfigError`` if it does more than read; ``Inconclusive`` if this SQLite library cannot run
+    it, or the disk does not take its temporary files. ``prepare`` receives the connection first."""
     reason = ""
+    refused: list[int] = []
     try:
         with contextlib.closing(connect(immutable_uri(path))) as connection:
             prepare(connection)
             reason = unreadable_schema(connection)
+            refused = allow_only_reading(connection, trusted=prepare is not unprepared)
             rows = connection.execute(sql).fetchmany(2)
     except (sqlite3.Error, sqlite3.Warning) as error:
+        code = primary_code(error) if isinstance(error, sqlite3.Error) else 0
+        if refused or code == sqlite3.SQLITE_READONLY:
+            raise ConfigError(
+                f"{sql!r} is not permitted: {error}",
+                setting="assert",
+                code="statement_forbidden",
+                hint="a statement about a restored database can only read it",
+            ) from error
+        if code in DISK:
+            raise Inconclusive(
+                f"{sql!r} cannot be run: {error}",
+                statement=sql,
+                code="disk_limit",
+                hint="its temporary files take too much space; write a statement that sorts less",
+            ) from error
         if reason or lacking(error):
             raise Inconclusive(
                 f"{sql!r} cannot be run: {error}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import quote
@@ -53,16 +54,17 @@ def unprepared(connection: sqlite3.Connection) -> None:
     """The :data:`Prepare` of a schema that needs nothing."""
 
 
-def extensions(paths: Sequence[Path]) -> Prepare:
+@dataclass(frozen=True, slots=True)
+class Extensions:
     """A :data:`Prepare` that loads these extensions. It raises ``ConfigError`` if one cannot be
-    loaded. The code of an extension runs in this process, with its rights."""
+    loaded. The code of an extension runs in the process that checks, with its rights."""
 
-    def prepare(connection: sqlite3.Connection) -> None:
-        if not paths:
-            return
+    paths: tuple[Path, ...]
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
         try:
             connection.enable_load_extension(True)
-            for path in paths:
+            for path in self.paths:
                 connection.load_extension(str(path.absolute() if path.exists() else path))
             connection.enable_load_extension(False)
         except (AttributeError, sqlite3.Error) as error:
@@ -73,7 +75,10 @@ def extensions(paths: Sequence[Path]) -> Prepare:
                 "some builds of Python loads none",
             ) from error
 
-    return prepare
+
+def extensions(paths: Sequence[Path]) -> Prepare:
+    """The :data:`Prepare` that loads these extensions, if there are any."""
+    return Extensions(tuple(paths)) if paths else unprepared
 
 
 def quoted(name: str) -> str:

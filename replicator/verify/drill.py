@@ -29,9 +29,8 @@ from replicator.errors import (
 from replicator.model import RestoreReport
 from replicator.recovery.api import restore
 from replicator.recovery.progress import Progress
-from replicator.sqlite.check import require_true
 from replicator.sqlite.connect import Prepare, unprepared
-from replicator.sqlite.integrity import check_database
+from replicator.sqlite.isolated import DEFAULT_LIMITS, SqlLimits, check_database, require_true
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.system import clock
@@ -75,6 +74,7 @@ def drill_at(
     record: bool = True,
     progress: Callable[[Progress], None] | None = None,
     prepare: Prepare = unprepared,
+    sql: SqlLimits = DEFAULT_LIMITS,
 ) -> DrillReport:
     """:func:`drill` of the database an address names, or of the only one there."""
     with open_archive(address) as (store, prefix):
@@ -88,6 +88,7 @@ def drill_at(
             record=record,
             progress=progress,
             prepare=prepare,
+            sql=sql,
         )
 
 
@@ -103,15 +104,16 @@ def drill(
     progress: Callable[[Progress], None] | None = None,
     files: Files | None = None,
     recorder: Store | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
     prepare: Prepare = unprepared,
+    sql: SqlLimits = DEFAULT_LIMITS,
 ) -> DrillReport:
     """Prove that a transaction (default: the newest) can be restored, in ``scratch`` (default:
     the system's temporary directory).
 
-    Each of ``assertions`` is one SQL statement that must give one true value. ``recorder`` is
-    the store for the record, if reading is throttled. ``prepare`` receives each connection first,
-    to register the collations, functions and extensions of the application. Raises ``NoBackup``,
+    Each of ``assertions`` is one SQL statement that must give one true value. It can only read
+    (else ``ConfigError``), and has the limits ``sql``, as SQLite's check has. ``recorder`` is the
+    store for the record, if reading is throttled. ``prepare`` receives each connection first, to
+    register the collations, functions and extensions of the application. Raises ``NoBackup``,
     ``DamageError``, ``GapError``, ``CheckFailed``, ``DiskFull``, the errors of the store, and
     ``NewerFormat``, which is no damage and is not recorded.
     """
@@ -130,7 +132,7 @@ def drill(
                 timestamp=timestamp,
             )
             path = Path(report.output)
-            checks = _checked(path, assertions, cancelled, prepare)
+            checks = _checked(path, assertions, sql, prepare)
         except NewerFormat:
             raise
         except NOTED as error:
@@ -205,15 +207,13 @@ class _Checks:
     inconclusive: tuple[str, ...]
 
 
-def _checked(
-    path: Path, assertions: Sequence[str], cancelled: Callable[[], bool], prepare: Prepare
-) -> _Checks:
+def _checked(path: Path, assertions: Sequence[str], limits: SqlLimits, prepare: Prepare) -> _Checks:
     """Make all checks, because one that fails matters more than one that cannot be made."""
-    reasons = list(check_database(path, full=True, cancelled=cancelled, prepare=prepare))
+    reasons = list(check_database(path, full=True, prepare=prepare, limits=limits))
     made = [] if reasons else ["SQLite's integrity_check"]
     for sql in assertions:
         try:
-            require_true(path, sql, prepare)
+            require_true(path, sql, prepare=prepare, limits=limits)
             made.append(sql)
         except Inconclusive as error:
             reasons.append(str(error))

@@ -30,6 +30,7 @@ from replicator.errors import Cancelled, NewerFormat, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Health, Repair
 from replicator.sqlite.connect import Prepare, unprepared
+from replicator.sqlite.isolated import SqlLimits
 from replicator.store.bandwidth import ThrottledStore
 from replicator.store.base import Store
 from replicator.store.retry import (
@@ -216,7 +217,7 @@ class Monitor:
                 scratch=self._scratch,
                 files=self._files,
                 recorder=self._store,
-                cancelled=self._stopping.is_set,
+                sql=SqlLimits(cancelled=self._stopping.is_set),
                 prepare=self._rule.prepare,
             )
         except NewerFormat:

@@ -25,6 +25,7 @@ from replicator.errors import (
     AccessDenied,
     Cancelled,
     CheckFailed,
+    ConfigError,
     DamageError,
     DiskFull,
     GapError,
@@ -33,6 +34,7 @@ from replicator.errors import (
     NoBackup,
 )
 from replicator.sqlite.integrity import check_database
+from replicator.sqlite.isolated import SqlLimits
 from replicator.store.address import StoreAddress
 from replicator.store.bandwidth import ThrottledStore
 from replicator.store.directory import DirectoryStore
@@ -117,7 +119,6 @@ def test_a_record_that_is_refused_is_told_and_no_failure(bucket, scratch):
         ("SELECT 1, 2", "does not give one value"),
         ("SELECT 1 WHERE 0", "does not give one value"),
         ("SELECT 1; SELECT 2", "failed: "),
-        ("DELETE FROM t RETURNING 1", "failed: "),
     ],
 )
 def test_a_statement_that_does_not_hold_fails_the_drill(bucket, scratch, sql, why):
@@ -127,6 +128,24 @@ def test_a_statement_that_does_not_hold_fails_the_drill(bucket, scratch, sql, wh
     assert caught.value.exit_code == 3
     assert outcomes(bucket.store) == [(REFUTED, 0)]
     assert unresolved_failure(list_records(bucket.store, KEYS)) is None
+    assert os.listdir(scratch) == []
+
+
+def test_a_statement_that_writes_is_a_mistake_of_the_caller(bucket, scratch):
+    """Exit code 2: it proves nothing about the archive, so it is not recorded."""
+    with raises(ConfigError, code="statement_forbidden", setting="assert"):
+        drill(bucket.store, "app.db", scratch=scratch, assertions=["DELETE FROM t RETURNING 1"])
+    assert outcomes(bucket.store) == []
+    assert os.listdir(scratch) == []
+
+
+def test_a_statement_without_an_end_does_not_keep_the_drill(bucket, scratch):
+    """The limits of its caller hold. The outcome is unknown; the restore itself is proved."""
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n"
+    limits = SqlLimits(seconds=0.5)
+    report = drill(bucket.store, "app.db", scratch=scratch, assertions=[endless], sql=limits)
+    assert report.exit_code == 10
+    assert len(report.inconclusive) == 1
     assert os.listdir(scratch) == []
 
 
