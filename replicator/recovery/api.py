@@ -21,6 +21,7 @@ from replicator.errors import ConfigError, NoBackup
 from replicator.model import RestoreReport
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
+from replicator.recovery.ownership import make_parents
 from replicator.recovery.partial import Partial
 from replicator.recovery.planner import Planner, Recovered
 from replicator.recovery.point_in_time import committed_at, txid_at
@@ -270,7 +271,7 @@ def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
     if request.dry_run:
         return _planned(planner, view, run)
     planner.plan()  # so that nothing is made on disk when there is nothing to restore
-    files.mkdir(run.output.parent)
+    make_parents(run.output.parent, files)
     parts = Partial(run.output, files)
     with parts.held():
         with Fetcher(run.store, run.meter, run.limits) as fetcher:

@@ -24,10 +24,12 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from pathlib import Path
 
 from replicator.errors import LocalIOError, TargetExists
 from replicator.format.database import parse_database_header
+from replicator.recovery.ownership import refuse_lock_out, restored_owner
 from replicator.recovery.partial import Partial
 from replicator.sqlite.check import checkpoint_wal, in_use, openers
 from replicator.system.directory import refuse_links
@@ -52,6 +54,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
                 hint="restore with --overwrite, or to another path",
             )
         _refuse_openers(output)
+        refuse_lock_out(output)
     elif not overwrite and (side := side_files(output)):
         raise TargetExists(
             f"{side[0]} exists without its database; it may hold transactions",
@@ -73,7 +76,7 @@ def publish(
     check_output(output, overwrite=overwrite)
     if files.exists(partial.output):
         refuse_links(output, *side_files(output))
-        files.copy_mode(partial.output, partial.database)
+        refuse_lock_out(output)
         checkpoint_wal(output)
     for side in side_files(output):
         name = f"replaced{side.name.removeprefix(output.name)}"
@@ -82,6 +85,8 @@ def publish(
         )
     files.sync_parent(partial.output)
     remove_restore_marker(partial.place, output.name, files)
+    owner = restored_owner(output, _mode(partial.database, files))
+    files.set_owner(partial.database, owner.uid, owner.gid, owner.mode)
     marker = marker | _identity(partial.database, files)
     files.rename(partial.database, partial.output)
     try:
@@ -89,6 +94,11 @@ def publish(
     except LocalIOError as error:
         log.warning("%s; a replicator will not know that the database was restored", error)
     partial.remove()
+
+
+def _mode(restored: HeldName, files: Files) -> int:
+    with files.open_read(restored) as file:
+        return stat.S_IMODE(os.fstat(file.fileno()).st_mode)
 
 
 def _identity(restored: HeldName, files: Files) -> dict[str, object]:

@@ -37,6 +37,7 @@ from replicator.errors import (
 )
 from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.sqlite.connect import database_uri, primary_code, read_past_schema
+from replicator.sqlite.side_files import prepare_side_files
 from replicator.sqlite.wal_file import WalFile
 from replicator.sqlite.wal_index import WalIndex, locked_by_another
 from replicator.system import process
@@ -216,6 +217,7 @@ class LiveDatabase:
         self._closed = False
         try:
             header = self.header()  # before any connection, to recognise a foreign file first
+            prepare_side_files(path, files)
             self._checkpointer = self._connect(busy_timeout)
         except BaseException:
             release_database(self.raw)
@@ -353,6 +355,7 @@ class LiveDatabase:
         self._checkpointer.close()
         self.wal.close()
         self.check_identity()
+        prepare_side_files(self.path, self.files)
         self._checkpointer = self._connect(self._timeout)
         self._open_wal()
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from replicator.errors import UnsafePath
+from replicator.errors import LocalIOError, UnsafePath
 from replicator.system.files import LOCAL, Files, HeldName, StrPath, about, located
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -131,7 +131,10 @@ def hold_directory(path: StrPath, files: Files = LOCAL) -> Directory:
             if link.st_uid not in trusted_users():
                 raise _foreign(Path(path), link)
             name, at = os.path.realpath(path), {}
-        fd = files.system(os.open, name, _FLAGS, **at)
+        try:
+            fd = files.system(os.open, name, _FLAGS, **at)
+        except PermissionError as error:
+            raise _denied(Path(path), os.stat(name, **at)) from error
     return Directory(Path(path), fd, files)
 
 
@@ -178,6 +181,16 @@ def user_name(uid: int) -> str:
         return f"{pwd.getpwuid(uid).pw_name} ({uid})"
     except KeyError:
         return str(uid)
+
+
+def _denied(path: Path, facts: os.stat_result) -> LocalIOError:
+    owner, user = user_name(facts.st_uid), user_name(os.geteuid())
+    return LocalIOError(
+        f"{path} belongs to user {owner}: user {user} may not open it",
+        path=path,
+        errno=errno.EACCES,
+        hint=f"run this as user {owner}, or give it away: chown -R {os.geteuid()} {path}",
+    )
 
 
 def _foreign(path: Path, facts: os.stat_result) -> UnsafePath:

@@ -20,6 +20,7 @@ import errno
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,16 +218,17 @@ class Files:
         with about(path):
             self.system(os.rmdir, name, **at)
 
-    def copy_mode(self, source: StrPath, target: StrPath) -> None:
-        """Give the file ``target`` the permissions of ``source``, and its owner if that is
-        permitted."""
-        name, at = located(source)
-        with about(target):
-            facts = self.system(os.stat, name, follow_symlinks=False, **at)
-            with self.open_read(target) as file:
-                self.system(os.fchmod, file.fileno(), facts.st_mode & 0o777)
-                with contextlib.suppress(PermissionError):
-                    self.system(os.fchown, file.fileno(), facts.st_uid, facts.st_gid)
+    def set_owner(self, path: StrPath, uid: int, gid: int, mode: int) -> None:
+        """Set user, group (ids) and permissions of a file or directory that this process made."""
+        with about(path), self.open_read(path) as file:
+            facts = os.fstat(file.fileno())
+            if facts.st_uid != os.geteuid() or (
+                stat.S_ISREG(facts.st_mode) and facts.st_nlink != 1
+            ):
+                raise PermissionError(errno.EPERM, "it is not the file that was made")
+            if (facts.st_uid, facts.st_gid) != (uid, gid):
+                self.system(os.fchown, file.fileno(), uid, gid)
+            self.system(os.fchmod, file.fileno(), mode)
 
     def listdir(self, path: StrPath) -> list[str]:
         with about(path):

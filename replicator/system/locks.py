@@ -18,6 +18,7 @@ from replicator.errors import AlreadyRunning, LocalIOError
 from replicator.system.directory import Directory, working_directory
 from replicator.system.files import LOCAL, Files, StrPath, about, located
 from replicator.system.paths import cache_directory
+from replicator.system.restore_marker import take_marker
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class ReplicatorLock:
 
     def __init__(self, database: Path, cache: Path, files: Files = LOCAL) -> None:
         default = cache_directory(database)
+        self._path, self._files = database, files
         self._cache = DirLock(cache, files)
         self._database = DirLock(default, files) if default != cache else None
 
@@ -132,6 +134,7 @@ class ReplicatorLock:
 
         A read-only directory of the database is no error here: opening the database reports it.
         """
+        take_marker(self._path, self._files)
         self._cache.acquire()
         if self._database is None or not self._database.path.parent.parent.is_dir():
             return

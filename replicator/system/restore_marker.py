@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from replicator.errors import LocalIOError, UnsafePath
 from replicator.model import DatabaseState
 from replicator.system.directory import Directory, hold_directory
-from replicator.system.files import LOCAL, Files
+from replicator.system.files import LOCAL, Files, HeldName
 from replicator.system.paths import MARKER, cache_directory, restore_marker_path
 
 
@@ -45,10 +46,39 @@ def write_restore_marker(
     the application's user.
     """
     path = place.entry(cache_directory(Path(database)).name)
-    if not files.exists(path):
+    made = not files.exists(path)
+    if made:
         files.mkdir(path)
     with hold_directory(path, files) as directory:
         files.write_atomic(directory.entry(MARKER), json.dumps(dict(content)).encode())
+        if made and not os.geteuid():  # otherwise the owner of the database could not start
+            _give_away(path, directory, os.stat(database, dir_fd=place.fd), files)
+
+
+def _give_away(path: HeldName, directory: Directory, owner: os.stat_result, files: Files) -> None:
+    if owner.st_uid:
+        files.set_owner(directory.entry(MARKER), owner.st_uid, owner.st_gid, 0o600)
+        files.set_owner(path, owner.st_uid, owner.st_gid, 0o700)
+
+
+def take_marker(database: Path, files: Files) -> None:
+    """Let root work in the directory of a marker that an earlier restore by root gave to the owner
+    of the database. Nothing else may be in it."""
+    path = cache_directory(database)
+    with contextlib.suppress(OSError):
+        owner = os.stat(database).st_uid
+        if not os.geteuid() and owner and os.lstat(path).st_uid == owner:
+            with hold_directory(path, files) as directory:
+                if directory.names() == [MARKER]:
+                    _replace_by_own(directory, files)
+
+
+def _replace_by_own(directory: Directory, files: Files) -> None:
+    """Root owns the directory first, so that no other user can change a name in it then."""
+    content = files.read(directory.entry(MARKER))
+    os.fchown(directory.fd, 0, 0)
+    if directory.names() == [MARKER]:
+        files.write_atomic(directory.entry(MARKER), content)
 
 
 def remove_restore_marker(place: Directory, database: str, files: Files) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.users import Place
+
 _FOREIGN = ("AWS_", "BOTO", "REPLICATOR_", "SSL_CERT_")
 
 
@@ -46,3 +48,11 @@ def clean_settings(clean_environment):
             if name not in ("AWS_EC2_METADATA_DISABLED", "NO_PROXY"):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture
+def user_place():
+    """A directory that every user of the machine can reach, see :mod:`tests.helpers.users`."""
+    place = Place()
+    yield place
+    place.remove()

@@ -1,5 +1,6 @@
 """A file that several threads write at any offset."""
 
+import errno
 import os
 
 import pytest
@@ -8,6 +9,7 @@ from replicator.errors import LocalIOError
 from replicator.system.files import LOCAL, Files
 from replicator.system.pagefile import PageFile
 from tests.helpers.errors import raises
+from tests.helpers.files import CountingFiles, FailingFiles
 
 
 class Short(Files):
@@ -57,17 +59,13 @@ def test_errors_name_the_path(tmp_path):
         LOCAL.remove_directory(tmp_path / "missing")
 
 
-def test_permissions_are_taken_over(tmp_path):
-    """A file of another user keeps its mode even if its owner cannot be set."""
-
-    class Unprivileged(Files):
-        def system(self, call, /, *args, **kwargs):
-            if call is os.chown:
-                raise PermissionError(1, "no")
-            return super().system(call, *args, **kwargs)
-
-    old, new = tmp_path / "old", tmp_path / "new"
-    old.touch(0o600)
+def test_an_owner_is_changed_only_if_it_differs(tmp_path):
+    """The permissions are set always, the owner only if needed, because only root may change it."""
+    new = tmp_path / "new"
     new.touch(0o644)
-    Unprivileged().copy_mode(old, new)
+    files = CountingFiles()
+    files.set_owner(new, os.getuid(), new.stat().st_gid, 0o600)
     assert new.stat().st_mode & 0o777 == 0o600
+    assert files.names() == ["open", "fchmod"]
+    with raises(LocalIOError, errno=errno.EPERM):
+        FailingFiles(2, errno.EPERM).set_owner(new, os.getuid() + 1, new.stat().st_gid, 0o600)

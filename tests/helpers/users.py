@@ -1,0 +1,60 @@
+"""Other users of the machine: parts of a test that run without root's rights.
+
+The users exist by number only. Tests that need them run as root, as in CI.
+"""
+
+import os
+import pickle
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+APP, SIDECAR, COLLEAGUE, SHARED = 54321, 54322, 54323, 54399  # users, and a group
+
+
+def as_user(uid, gid, groups, function, *arguments):
+    """The result of ``function`` in a forked process of that user; an exception is raised here."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.umask(0o022)
+            os.setgroups(groups)
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            try:
+                answer = True, function(*arguments)
+            except Exception as error:  # noqa: BLE001 - it is raised in the parent
+                answer = False, error
+            os.write(write, pickle.dumps(answer))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        good, value = pickle.loads(pipe.read())
+    os.waitpid(pid, 0)
+    if not good:
+        raise value
+    return value
+
+
+class Place:
+    """A directory that every user can reach, unlike those of pytest."""
+
+    def __init__(self):
+        self.path = Path(tempfile.mkdtemp())
+        self.path.chmod(0o755)
+
+    def directory(self, name, uid, gid, mode):
+        made = self.path / name
+        made.mkdir()
+        os.chown(made, uid, gid)
+        made.chmod(mode)
+        return made
+
+    def remove(self):
+        shutil.rmtree(self.path)
