@@ -60,13 +60,13 @@ def reported(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 Database = Annotated[
-    Path,
+    str,
     typer.Argument(
         metavar="DB", envvar=SETTINGS["db_path"].variable, help=SETTINGS["db_path"].help
     ),
 ]
 DatabaseOrNone = Annotated[
-    Path | None,
+    str | None,
     typer.Argument(
         metavar="[DB]",
         envvar=SETTINGS["db_path"].variable,
@@ -266,7 +266,7 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
     )
 
 
-def file_of(context: typer.Context, db: Path | None, config: Path | None) -> Path | None:
+def file_of(context: typer.Context, db: str | None, config: Path | None) -> Path | None:
     """The file of databases; None if the command line or a variable names a database.
 
     ``ConfigError`` for ``--config`` on the command line and a database in a variable.
@@ -299,7 +299,7 @@ def is_on(text: str) -> bool:
         return False
 
 
-def named(db: Path | None) -> Path:
+def named(db: str | None) -> str:
     """The database; ``ConfigError`` if neither it nor a file of databases is named."""
     if db is None:
         raise ConfigError("no database is named", hint="name it, or a file with --config")
@@ -307,7 +307,7 @@ def named(db: Path | None) -> Path:
 
 
 def command_with_config(
-    db: Path | None, cmd: list[str] | None, context: typer.Context
+    db: str | None, cmd: list[str] | None, context: typer.Context
 ) -> list[str] | None:
     """The command after ``--config FILE``, where DB takes its first word."""
     if db is None:
@@ -319,4 +319,4 @@ def command_with_config(
             f"{db} is not found in PATH, and --config allows no database here",
             hint="name the database in the file, or write -- before a command",
         )
-    return [str(db), *(cmd or ())]
+    return [db, *(cmd or ())]

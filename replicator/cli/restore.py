@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from replicator.cli import options, output, progress
 from replicator.cli.options import option
+from replicator.config.database_path import database_path
 from replicator.errors import Inconclusive, NoBackup
 from replicator.model import RestoreReport
 
@@ -15,7 +15,7 @@ def command(
     *,
     location: options.Location,
     output_path: Annotated[
-        Path | None,
+        str | None,
         option(
             "--output",
             "-o",
@@ -69,7 +69,7 @@ def command(
     with progress.shown(as_json=as_json) as listener:
         report = restore(
             address=location.address,
-            output=output_path,
+            output=database_path(output_path) if output_path else None,
             txid=point.txid,
             timestamp=point.timestamp,
             if_missing=if_missing,

@@ -31,7 +31,7 @@ class Answer:
         return {"database": self.database, "url": self.url, **content}
 
 
-def ask(db: Path, cache_dir: str | None, request: dict[str, Any]) -> dict[str, Any]:
+def ask(db: str | Path, cache_dir: str | None, request: dict[str, Any]) -> dict[str, Any]:
     """The sidecar's answer to one request; raises its error, or ``NotRunning``."""
     from replicator.config.settings import SqliteReplicatorConfig
     from replicator.sidecar.control_client import ask as ask_sidecar
@@ -70,7 +70,7 @@ class LocalSidecar(options.Options):
     """The sidecar that learns the result of a check, if the command names its database."""
 
     database: Annotated[
-        Path | None,
+        str | None,
         options.option(
             "--database",
             envvar="REPLICATOR_DB_PATH",

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from replicator.config.database_path import database_path
 from replicator.config.settings import SETTINGS, SqliteReplicatorConfig, settings_of
 from replicator.config.table import Setting, Where
 from replicator.config.units import PATH
@@ -239,6 +240,12 @@ def _entry(source: Path, number: int, table: dict[str, Any]) -> Entry:
             setting="path",
             hint='name the file, or a pattern: path = "/data/*.db"',
         )
+    try:
+        path = database_path(path)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{name}: {error}", setting="path", hint=error.hint, code=error.code
+        ) from error
     absolute = os.path.join(source.parent.absolute(), os.path.expanduser(path))
     shared = _is_pattern(absolute)
     return Entry(name, absolute, _settings(table, name, source.parent, shared=shared))

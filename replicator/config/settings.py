@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from replicator.config.database_path import database_path, refuse_url
 from replicator.config.table import Section, Setting, Where, row, setting, table_of
 from replicator.config.units import (
     COUNT,
@@ -53,7 +54,10 @@ class SqliteReplicatorConfig:
 
     db_path: str | os.PathLike[str] = field(
         metadata=row(
-            PATH, DATABASE, "the database file; symbolic links are resolved", where=NOWHERE
+            PATH,
+            DATABASE,
+            "the database file, also as a URL (sqlite:///…, file:…); symbolic links are resolved",
+            where=NOWHERE,
         )
     )
     bucket: str = setting("", TEXT, BUCKET, "name of the bucket", short="-b", metavar="NAME")
@@ -257,7 +261,7 @@ class SqliteReplicatorConfig:
                 each.check(getattr(self, each.name))
             except ConfigError as error:
                 raise each.named(error, each.name) from error
-        object.__setattr__(self, "source", _source(os.fspath(self.db_path)))
+        object.__setattr__(self, "source", _source(self.db_path))
         object.__setattr__(self, "database", self.source.resolve())
         object.__setattr__(self, "cache", self._cache())
         object.__setattr__(self, "address", self._address())
@@ -352,9 +356,12 @@ def _read(each: Setting, text: str) -> Any:
         raise each.named(error, each.variable) from error
 
 
-def _source(text: str) -> Path:
-    if not text or text == ":memory:" or text.startswith("file:") or "\0" in text:
+def _source(given: str | os.PathLike[str]) -> Path:
+    text = os.fspath(given)
+    try:
+        path = database_path(text) if isinstance(given, str) else refuse_url(text)
+    except ConfigError as error:
         raise ConfigError(
-            f"db_path: {text!r} is not the path of a database file", setting="db_path"
-        )
-    return Path(text).expanduser().absolute()
+            f"db_path: {error}", setting="db_path", hint=error.hint, code=error.code
+        ) from error
+    return Path(path).expanduser().absolute()

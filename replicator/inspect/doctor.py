@@ -15,6 +15,7 @@ from typing import Literal
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import DatabaseUnusable, LocalIOError, ReplicatorError, StoreUnsafe
 from replicator.format.database import DatabaseHeader, parse_database_header
+from replicator.sqlite.mounted import require_unmounted
 from replicator.store import probe
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
@@ -78,6 +79,7 @@ def _database(path: Path) -> Check:
             f"{path} or its directory is not writable for this user",
             hint="a reader of a WAL database must be able to lock it",
         )
+    require_unmounted(path)
     header = _header(path)
     if header.wal_mode:
         return Check("database", "ok", f"WAL mode, pages of {header.page_size:,} bytes")

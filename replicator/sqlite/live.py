@@ -37,12 +37,14 @@ from replicator.errors import (
 )
 from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.sqlite.connect import database_uri, primary_code, read_past_schema
+from replicator.sqlite.mounted import require_unmounted
 from replicator.sqlite.side_files import prepare_side_files
 from replicator.sqlite.wal_file import WalFile
 from replicator.sqlite.wal_index import WalIndex, locked_by_another
 from replicator.system import process
 from replicator.system.database_files import count_descriptors, database_reader, release_database
 from replicator.system.files import LOCAL, Files, RawFile, local_error
+from replicator.system.host import MOUNTS
 from replicator.system.paths import index_path, wal_path
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
@@ -200,16 +202,24 @@ class LiveDatabase:
     that opens it does so too. ``path`` is where it led at first; SQLite names the WAL after that.
     """
 
-    def __init__(self, source: Path, *, busy_timeout: float = 5.0, files: Files = LOCAL) -> None:
+    def __init__(
+        self,
+        source: Path,
+        *,
+        busy_timeout: float = 5.0,
+        files: Files = LOCAL,
+        mounts: Path = MOUNTS,
+    ) -> None:
         """Check the file, and switch it to WAL mode if needed. ``DatabaseUnusable``.
 
-        ``busy_timeout`` is in seconds.
+        ``busy_timeout`` is in seconds. ``mounts`` is the mount table of the kernel.
         """
         self.source = source
         self.path = path = Path(os.path.realpath(source))
         self.files = files
         self._timeout = busy_timeout
         _check_permissions(path)
+        require_unmounted(path, mounts)
         self.raw: RawFile = database_reader(path, self.files)
         self.identity = self.raw.identity()
         self._directory = _inode(path.parent)

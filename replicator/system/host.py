@@ -32,7 +32,7 @@ _NETWORK = frozenset(
         "virtiofs",
     }
 )
-_MOUNTS = Path("/proc/self/mountinfo")
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
     return (3, 7, 0) <= version < (3, 51, 3)
 
 
-def file_system(path: Path, mounts: Path = _MOUNTS) -> FileSystem:
+def file_system(path: Path, mounts: Path = MOUNTS) -> FileSystem:
     """The file system of a path, from the kernel's mount table (proc(5), mountinfo)."""
     try:
         lines = mounts.read_text("utf-8", "surrogateescape").splitlines()

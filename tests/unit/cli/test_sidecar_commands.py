@@ -298,10 +298,12 @@ def test_run_requests_a_single_database(short_path):
     )  # fmt: skip
     assert (request.config_file, request.command, request.as_json) == (None, None, True)
     assert request.settings == {
-        "db_path": Path(short_path),
+        "db_path": str(short_path),
         "bucket": "b",
         "max_cache_bytes": 2 << 20,
         "drill_scratch": "/tmp",
         "keep": False,
     }
     assert requested(short_path, "--bucket", "b", "--", "true", "x").command == ["true", "x"]
+    url = f"sqlite:///{short_path}?mode=rw"  # passed on as text: a path would lose a slash
+    assert requested(url, "--bucket", "b").settings["db_path"] == url

@@ -94,7 +94,7 @@ def test_the_address_carries_how_to_reach_it():
     ({"checksums": "never"}, "checksums: 'never' is not when_required or when_supported"),
     ({"db_path": ""}, "db_path: '' is not"),
     ({"db_path": ":memory:"}, "db_path: ':memory:' is not"),
-    ({"db_path": "file:x.db?mode=ro"}, "db_path: "),
+    ({"db_path": "file:x.db?mode=memory"}, "db_path: "),
     ({"db_path": "a\0b"}, "db_path: "),
     ({"cache_dir": ""}, "cache_dir: is empty"),
     ({"max_cache_bytes": 1000}, "max_cache_bytes: 1000 is out of bounds; it must be at least"),
