@@ -23,6 +23,7 @@ class UploadLimits:
     # races), which racing PUTs never had.
     single_put_bytes: int = 48 << 20
     parallel_parts: int = 4
+    read_back_every: int = 64  # appends; a HEAD costs a twelfth of a PUT on AWS, so 0.13 % more
     transient: RetryPolicy = APPEND_RETRIES
     refused: RetryPolicy = REFUSED_APPEND_RETRIES
 

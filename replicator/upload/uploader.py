@@ -37,6 +37,7 @@ from replicator.upload.fencing import (
     still_holds,
 )
 from replicator.upload.limits import UploadLimits
+from replicator.upload.read_back import ReadBack
 from replicator.upload.sender import Sender
 from replicator.upload.watermark import ENDED, FAILING, WORKING, Watermark
 
@@ -67,6 +68,7 @@ class Uploader:
         self._mailbox = mailbox
         self._limiter = limiter
         self._sender = Sender(store, cache, limits)
+        self._read_back = ReadBack(store, keys, limits.read_back_every)
         self._freshness = Freshness(clocks)
         self._changed = threading.Condition()
         self._stopping = False
@@ -253,13 +255,14 @@ class Uploader:
         began = self._freshness.now()
         holds = still_holds(self._store, self._keys, self._cache)
         if not holds:
-            log.warning("%s no longer holds the archive", self._store.url)
-            self._held = True
-            self._mailbox.report(
-                Incident(Cause.ARCHIVE_LOST, "the bucket no longer holds the archive")
-            )
+            self._lost()
         self._freshness.seen(began)
         return holds
+
+    def _lost(self) -> None:
+        log.warning("%s no longer holds the archive", self._store.url)
+        self._held = True
+        self._mailbox.report(Incident(Cause.ARCHIVE_LOST, "the bucket no longer holds the archive"))
 
     def _overtaken(self, error: Fenced) -> None:
         log.warning("%s", error)
@@ -274,7 +277,9 @@ class Uploader:
         try:
             if self._freshness.stale and not self._look():
                 return
-            self._append_in_time(record)
+            if not self._append_in_time(record):
+                self._lost()
+                return
             done = self._cache.uploaded(record.first_txid, clock.now_ms())
         except Fenced as error:
             log.error("%s", error)
@@ -288,14 +293,18 @@ class Uploader:
             if done is not None:
                 self._acknowledged(record)
 
-    def _append_in_time(self, record: SegmentRecord) -> None:
+    def _append_in_time(self, record: SegmentRecord) -> bool:
         """Append, and look again if that took so long that another writer may have appended at
-        the key, merged its segment, and deleted it before this append."""
+        the key, merged its segment, and deleted it before this append. False: the store loses
+        what it confirms."""
         began = self._freshness.now()
+        self._read_back.before(record)
         self._sender.send(record)
+        kept = self._read_back.after(record)
         if self._freshness.stale:
             refuse_later(self._store, self._keys, record, self._cache.writer)
         self._freshness.seen(began)
+        return kept
 
     def _works(self) -> None:
         if self.health.error is not None:

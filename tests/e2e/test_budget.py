@@ -130,7 +130,7 @@ def test_the_first_snapshot(bank, counted):
         spent = counted.spent()
     assert spent.pop("up") <= 0.46 * bank.path.stat().st_size
     assert spent.pop("down") <= 100
-    assert spent == {"delete": 1, "get": 1, "list": 5, "list_uploads": 1, "put": 7}
+    assert spent == {"delete": 1, "get": 1, "head": 1, "list": 6, "list_uploads": 1, "put": 7}
 
 
 def test_a_lone_commit(bank, counted):
@@ -180,6 +180,17 @@ def test_commits_during_a_roll_over_cost_no_request(bank, counted, monkeypatch):
         assert replicator.status().txid == replicator.status().durable_txid
         assert next(meanwhile, None) is None
         assert counted.spent()["put"] == 1
+
+
+def test_the_sample_that_is_read_back(bank, counted):
+    """Of 65 appends after the first, one is read back, by a HEAD."""
+    with begun(bank, counted) as replicator:
+        in_steps(bank, replicator, 1, 1)
+        counted.spent()
+        in_steps(bank, replicator, 65, 1)
+        spent = counted.spent()
+    assert (spent["put"], spent["head"], spent["down"]) == (65, 1, 0)
+    assert "list" not in spent
 
 
 def test_empty_flushes(bank, counted):

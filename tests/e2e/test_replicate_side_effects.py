@@ -59,9 +59,11 @@ def test_idle_costs_no_request(deployment, deployed):
 
 
 def test_a_steady_stream_costs_one_request_per_cut(deployment, deployed):
-    """Each segment costs one PUT and no other request."""
+    """Each segment costs one PUT and no other request; the first one is read back."""
     deployment.create()
     with deployment.replicating(store=deployed) as replicator:
+        replicator.flush(LONG)
+        deployment.write(commits=1)
         replicator.flush(LONG)
         calls, segments = len(deployed.calls), replicator.metrics.get("segments")
         deployment.write(writers=2, commits=300, rate=500)
