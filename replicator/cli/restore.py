@@ -96,11 +96,17 @@ def show(report: RestoreReport, *, dry_run: bool) -> None:
     output.facts(_rows(report, dry_run=dry_run))
 
 
+def _fetched(report: RestoreReport, *, dry_run: bool) -> str:
+    """Objects and bytes; of a plan only the listing is known."""
+    amount = output.amount(report.objects, "object", report.downloaded_bytes)
+    return f"{amount} as listed" if dry_run else amount
+
+
 def _rows(report: RestoreReport, *, dry_run: bool) -> list[tuple[str, str]]:
     rows = [
         ("transaction", output.transaction(report.txid, report.committed_at)),
         ("snapshot", f"of transaction {report.snapshot_txid:,}"),
-        ("fetched", output.amount(report.objects, "object", report.downloaded_bytes)),
+        ("to fetch" if dry_run else "fetched", _fetched(report, dry_run=dry_run)),
     ]
     if not dry_run:
         rate = report.size / max(report.seconds, 0.001)

@@ -82,7 +82,7 @@ def _rows(report: VerifyReport) -> list[tuple[str, str]]:
     rows = [
         (
             "checked",
-            f"{output.amount(report.objects, 'object', report.bytes)}, "
+            f"{output.amount(report.objects, 'object', report.bytes)} as listed, "
             f"in {output.duration(report.seconds)}",
         ),
         ("read", _read(report)),

@@ -37,17 +37,26 @@ def check_readable_back(store: Store, prefix: str) -> None:
             raise _unsafe(
                 store, "the end of an object came back with other bytes", code="other_bytes"
             )
-        _require_key(store, key)
+        _require_listed(store, key, len(body))
         if dict(store.head(key).metadata) != metadata:
             raise _unsafe(
                 store, "the metadata of an object did not come back", code="lost_metadata"
             )
 
 
-def _require_key(store: Store, key: str) -> None:
-    """``StoreUnsafe`` if a listing does not show the object under the key that it was given. Some
-    stores rewrite a backslash, an empty component, or a Unicode form, and answer to both."""
-    if not any(info.key == key for info in store.list(key)):
+def _require_listed(store: Store, key: str, size: int | None = None) -> None:
+    """``StoreUnsafe`` if a listing does not show the object under the key that it was given, or
+    with another ``size``. Some stores rewrite a backslash, an empty component, or a Unicode form,
+    and answer to both; a gateway that compresses or encrypts may list the size that it keeps."""
+    sizes = [info.size for info in store.list(key) if info.key == key]
+    if sizes and size is not None and sizes != [size]:
+        raise _unsafe(
+            store,
+            f"the store lists {sizes[0]} bytes for an object of {size}",
+            code="other_size",
+            hint="a restore reads as many bytes as are listed; use another store",
+        )
+    if not sizes:
         raise _unsafe(
             store,
             f"the store took an object as {key!r}, but lists none of that name",
@@ -76,7 +85,7 @@ def race_conditional_put(
             key,
             [functools.partial(patient.put, key, _body(number)) for number in range(writers)],
         )
-        _require_key(patient, key)
+        _require_listed(patient, key, None if winners != 1 else len(_body(0)))
         return winners
 
 
@@ -119,7 +128,7 @@ def _keeps(store: Store, key: str, body: bytes) -> bool:
 
 
 def _body(writer: int) -> bytes:
-    return b"writer %d" % writer
+    return b"writer %04d" % writer  # all of one length
 
 
 def completes_conditionally(store: Store, prefix: str) -> bool:

@@ -40,6 +40,7 @@ STALE_IDENTITY = frozenset(
         "TokenRefreshRequired",
     }
 )
+LARGEST = 1 << 50  # bytes; no S3 store takes objects of a petabyte
 PARTIAL = 206  # the status of an answer with a range
 _NOT_UNDERSTOOD = (ConfigError, ReplicatorError, StoreUnsafe)
 _CLOCK_HINT = "set the clock of this machine; the store compares it with its own"
@@ -192,9 +193,12 @@ def milliseconds(answer: Any, request: StoreRequest) -> int:
 
 def listed_object(item: Any, request: StoreRequest) -> ObjectInfo:
     """One object of a listing."""
-    return ObjectInfo(
-        expect(item, "Key", request), expect(item, "Size", request), milliseconds(item, request)
-    )
+    size = expect(item, "Size", request)
+    if not 0 <= size <= LARGEST:
+        raise request.error(
+            StoreUnavailable, f"the store lists a size of {size} bytes", code="incomplete_answer"
+        )
+    return ObjectInfo(expect(item, "Key", request), size, milliseconds(item, request))
 
 
 def listed_part(item: Any, request: StoreRequest) -> Part:

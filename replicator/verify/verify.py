@@ -312,12 +312,15 @@ def _read_all(
 
 
 def _read_one(fetcher: Fetcher, survey: _Survey, item: WalObject) -> int:
+    """Returns the bytes that were proved to be there; the listing alone proves none."""
     try:
         survey.learn(item.key, verify_wal_object(fetcher, item, survey.facts[item.key]))
     except DamageError as error:
         survey.learn(item.key, error)
+        return item.size if isinstance(error, Misdescribed) else 0
     except ObjectMissing:
         survey.damaged[item.key] = "it was listed, but is not there"
+        return 0
     return item.size
 
 

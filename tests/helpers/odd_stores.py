@@ -1,5 +1,7 @@
 """Stores that break a promise, each in one way that was seen."""
 
+from dataclasses import replace
+
 from replicator.store.memory import MemoryStore
 
 
@@ -32,3 +34,15 @@ class DroppingStore(MemoryStore):
     def put(self, key, body, *, metadata=None, if_absent=True):
         if not self.lost or self.lost not in key:
             super().put(key, body, metadata=metadata, if_absent=if_absent)
+
+
+class InventingStore(MemoryStore):
+    """Lists each object with the size ``invent(size)``."""
+
+    def __init__(self, invent):
+        super().__init__()
+        self._invent = invent
+
+    def list(self, prefix, *, start_after=""):
+        for info in super().list(prefix, start_after=start_after):
+            yield replace(info, size=self._invent(info.size))

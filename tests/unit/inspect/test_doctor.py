@@ -15,7 +15,7 @@ from replicator.inspect.doctor import (
 from replicator.store.address import StoreAddress
 from replicator.store.memory import MemoryStore
 from replicator.system.host import FileSystem
-from tests.helpers.odd_stores import RewritingStore
+from tests.helpers.odd_stores import InventingStore, RewritingStore
 
 TARGET = StoreAddress("s3", bucket="b", prefix="app.db")
 
@@ -133,6 +133,12 @@ def test_a_store_that_rewrites_keys_fails():
     *_, last = check_store(TARGET, RewritingStore(str.upper))
     assert (last.name, last.verdict) == ("read back", "fail")
     assert "--prefix" in last.remedy
+
+
+def test_a_store_that_lists_other_sizes_fails():
+    """The figures of every report come from the listing."""
+    *_, last = check_store(TARGET, InventingStore(lambda size: size * 2))
+    assert (last.name, last.verdict) == ("read back", "fail")
 
 
 class Replacing(MemoryStore):

@@ -230,6 +230,24 @@ def test_parts_without_a_mark_of_more_are_all_parts(server, field):
             store.list_parts("k", "u")
 
 
+@pytest.mark.parametrize(("size", "good"), [("5", True), ("-1", False), (str(1 << 62), False)])
+def test_an_impossible_size_is_no_answer(server, size, good):
+    """A listing with a size that no object has is refused, and not printed as a fact."""
+    body = (
+        "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>k</Key>"
+        f"<Size>{size}</Size><LastModified>2026-01-31T14:05:00.000Z</LastModified></Contents>"
+        "</ListBucketResult>"
+    )
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    server.refusals = [(head + body).encode()]
+    store = S3Store("b", endpoint_url=server.url, credentials=("a", "b"))
+    if good:
+        assert [info.size for info in store.list("")] == [5]
+    else:
+        with raises(StoreUnavailable, "incomplete_answer"):
+            list(store.list(""))
+
+
 @pytest.mark.parametrize("bucket", ["", "a/b", "UPPER CASE"])
 def test_an_impossible_bucket_is_a_mistake_in_the_configuration(server, bucket):
     """It is checked before any request."""

@@ -12,7 +12,7 @@ from replicator.store.address import StoreAddress
 from replicator.store.memory import MemoryStore
 from replicator.upload.store_check import RACERS, require_conditional_put
 from tests.helpers.errors import raises
-from tests.helpers.odd_stores import RewritingStore
+from tests.helpers.odd_stores import InventingStore, RewritingStore
 from tests.helpers.replication import LONG, App, HookedStore, config_for, replicating, restored
 
 PROBES = "app.db/probe/"
@@ -93,6 +93,13 @@ def test_a_key_that_the_store_rewrites_is_refused(ask, cache, rewrite):
             require_conditional_put(address, store, store, cache, allow_unsafe=allow, anew=False)
     assert list(store.list("")) == []
     assert ask(store)
+
+
+@pytest.mark.parametrize("invent", [lambda size: 0, lambda size: size + 1, lambda size: 1 << 62])
+def test_a_store_that_lists_other_sizes_is_refused(ask, invent):
+    """A restore reads as many bytes as are listed, and would find every object damaged."""
+    with raises(StoreUnsafe, "other_size"):
+        ask(InventingStore(invent))
 
 
 def test_a_backslash_is_refused_on_a_real_server(seaweed_store, path, tmp_path):

@@ -27,6 +27,7 @@ from replicator.verify import objects as content
 from replicator.verify.verify import verify, verify_at
 from tests.helpers.bucket import BucketBuilder
 from tests.helpers.newer_format import upgrade
+from tests.helpers.odd_stores import InventingStore
 from tests.helpers.replication import HookedStore
 
 
@@ -482,3 +483,15 @@ def test_an_object_of_a_newer_format_is_inconclusive(bucket):
     bucket.store.delete(bucket.keys.wal(15))
     report = look(bucket)
     assert (report.exit_code, [each.kind for each in report.bad]) == (4, ["missing"])
+
+
+@pytest.mark.parametrize("invent", [lambda size: size * 1000, lambda size: 0])
+def test_bytes_that_were_not_read_are_not_counted(bucket, invent):
+    """A size that the store invents is no figure of what was read."""
+    store = InventingStore(invent)
+    for info in bucket.store.list(""):
+        found = bucket.store.head(info.key)
+        store.put(info.key, bucket.store.get(info.key), metadata=found.metadata)
+    report = verify(store, bucket.prefix, data=True)
+    assert report.exit_code == 3
+    assert report.read_bytes <= sum(info.size for info in bucket.store.list(""))
