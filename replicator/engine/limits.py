@@ -58,6 +58,9 @@ class LoopLimits:
     tick: float = 0.1  # between two looks while something has to be done soon
     calm_tick: float = 0.2  # while commits wait for their interval; their times are this exact
     rest: float = 0.02  # without file events, after one that announced no commit
+    # Before each further look after such an event. It may announce a close, and SQLite releases its
+    # locks, which show that the database is still in use, only after it closed the WAL.
+    again: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6)
     wait_for_database: float = 0.25
     retries: RetryPolicy = CAPTURE_RETRIES  # of its pauses after failures
 

@@ -30,6 +30,7 @@ class Wakeups:
         self._watch: Watch | None = None
         self._unannounced = False  # no file event announced the change that woke the thread
         self._looked = time.monotonic()
+        self._again: list[float] = []  # seconds until each look that is due although nothing comes
 
     @property
     def looked(self) -> float:
@@ -45,6 +46,7 @@ class Wakeups:
     def watching(self) -> Iterator[None]:
         """Changes of the files wake the thread inside the block."""
         self.looks()
+        self._again = [*self._limits.again]
         self._watch = Watch(self._files, self._database, self._changed)
         try:
             yield
@@ -62,21 +64,32 @@ class Wakeups:
         ``in_vain``: the last wake-up was no commit, such as a connection that closed. Such events
         may come by the thousand, so the next one has to wait a little.
         """
-        if in_vain and self._mailbox.wait(self._limits.rest):
-            return True
+        if in_vain:
+            self._again = [*self._limits.again]
+            if self._mailbox.wait(self._limits.rest):
+                return True
         if session.busy:
             timeout = min(session.calm(upload), self._limits.calm_tick) or self._limits.tick
         else:
             timeout = session.poll_interval
             if self._watch is not None:
                 self._watch.arm()
-                if session.at_rest:  # then the file watcher compares the files every so often
+                if self._again:
+                    timeout = self._until_again(timeout)
+                elif session.at_rest:  # the file watcher compares the files every so often
                     timeout = self._watch.rest(timeout)
             if session.look(hinted=True):
                 return True
         woken = self._wait(session, timeout) if session.busy else self._mailbox.wait(timeout)
         unannounced, self._unannounced = self._unannounced, False
         return woken and not unannounced
+
+    def _until_again(self, most: float) -> float:
+        """Seconds until the next further look, at most ``most``."""
+        rest = self._again.pop(0)
+        if rest > most:
+            self._again.insert(0, rest - most)
+        return min(rest, most)
 
     def _wait(self, session: Session, timeout: float) -> bool:
         """Wait, with looks for a checkpoint of the application, which no file event announces
