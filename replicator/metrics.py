@@ -7,6 +7,7 @@ figure), clocks and I/O. Safe to use from any thread.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,8 +77,15 @@ FIGURES = (
 class Metrics:
     """The current value of every figure. All start at 0."""
 
-    def __init__(self, figures: tuple[Figure, ...] = FIGURES) -> None:
+    def __init__(
+        self,
+        figures: tuple[Figure, ...] = FIGURES,
+        *,
+        collect: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``collect`` sets the gauges that change with time; it runs before each snapshot."""
         self._figures = figures
+        self._collect = collect
         self._values: dict[str, float] = {figure.name: 0 for figure in figures}
         self._lock = threading.Lock()
 
@@ -100,10 +108,15 @@ class Metrics:
         with self._lock:
             return self._values[name]
 
-    def snapshot(self) -> dict[str, float]:
-        """Every figure at one moment."""
+    def values(self) -> dict[str, float]:
+        """Every figure as it was set last."""
         with self._lock:
             return dict(self._values)
+
+    def snapshot(self) -> dict[str, float]:
+        """Every figure of this moment."""
+        self._collect()
+        return self.values()
 
     def render(self, labels: dict[str, str] | None = None) -> str:
         """The figures in Prometheus' text format, version 0.0.4."""

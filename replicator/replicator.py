@@ -57,7 +57,7 @@ class SqliteReplicator:
     ) -> None:
         self.config = config
         self.limits = limits or Limits.of(config)
-        self.metrics = Metrics()
+        self.metrics = Metrics(collect=self.status)
         self._store = store
         self._files = files or Files()
         self._shared = shared

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
+WIDEST = 10_000  # columns of a table, which no terminal cuts off: it wraps
 
 # ------------------------------------------------------------------------------- figures
 
@@ -150,6 +151,7 @@ def inconclusive(reasons: Iterable[str]) -> list[tuple[str, str]]:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table without lines; the name of a column of figures begins with ``>``."""
+    from rich.console import Console
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
@@ -159,7 +161,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         )
     for row in rows:
         grid.add_row(*row)
-    console().print(grid)
+    Console(highlight=False, width=WIDEST).print(grid)
 
 
 # -------------------------------------------------------------------------------- stderr

@@ -255,7 +255,7 @@ class Engine:
 
     def status(self, *, running: bool) -> ReplicationStatus:
         refusal = self._read_cache()
-        metrics = self._metrics.snapshot()  # before the errors that explain its counters
+        metrics = self._metrics.values()  # before the errors that explain its counters
         status = fold(
             Observations(
                 database=str(self._config.source),

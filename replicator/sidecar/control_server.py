@@ -110,11 +110,6 @@ class ControlSocket:
 
 def _answers_of(replicator: SqliteReplicator) -> dict[str, Callable[[dict[str, Any]], Any]]:
     """The call that answers each command."""
-
-    def metrics(_: dict[str, Any]) -> dict[str, float]:
-        replicator.status()  # updates the gauges
-        return replicator.metrics.snapshot()
-
     return {
         "status": lambda _: asdict(replicator.status()),
         "flush": lambda r: asdict(replicator.flush(_seconds(r), snapshot=bool(r.get("snapshot")))),
@@ -123,7 +118,7 @@ def _answers_of(replicator: SqliteReplicator) -> dict[str, Callable[[dict[str, A
         ),
         "proofs": lambda _: replicator.look_at_proofs(),
         "snapshot": lambda r: {"txid": replicator.snapshot(_seconds(r))},
-        "metrics": metrics,
+        "metrics": lambda _: replicator.metrics.snapshot(),
     }
 
 

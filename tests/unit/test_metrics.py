@@ -48,6 +48,20 @@ def test_a_snapshot_does_not_move():
     assert before["segments"] == 0
 
 
+def test_a_snapshot_is_of_this_moment():
+    """Gauges that change with time are set before each snapshot, and before each text form."""
+    collected = []
+
+    def collect():
+        collected.append(None)
+        metrics.set("lag_seconds", len(collected))
+
+    metrics = Metrics(collect=collect)
+    assert metrics.values()["lag_seconds"] == 0
+    assert metrics.snapshot()["lag_seconds"] == 1
+    assert "replicator_lag_seconds 2\n" in metrics.render()
+
+
 def test_text_form():
     """Prometheus' text format: help, type, one sample; labels escaped; large numbers exact."""
     metrics = Metrics((Figure("sent", "counter", "bytes sent"), Figure("lag", "gauge", "age")))

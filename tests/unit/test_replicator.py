@@ -1090,7 +1090,6 @@ def test_the_metrics_say_what_the_status_says(path, app, store):
         replicator.flush(LONG)
         app.insert(3)
         txid = replicator.flush(LONG).txid
-        replicator.status()
         figures = replicator.metrics.snapshot()
         assert figures["txid"] == figures["durable_txid"] == txid
         assert figures["healthy"] == 1

@@ -105,10 +105,10 @@ def test_json_errors_carry_class_and_exit_code(capsys):
 
 def test_tables_and_facts_are_aligned_and_never_cut(capsys):
     """A long value is kept whole without a terminal; figures end at one column."""
-    output.table(("name", ">size"), [("a" * 120, "1"), ("b", "22")])
+    output.table(("name", ">size"), [("a" * 1200, "1"), ("b", "22")])
     output.facts([("short", "x" * 150), ("longer one", "y")])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert lines[1] == "a" * 120 + "      1"
-    assert lines[2] == "b" + " " * 124 + "22"
+    assert lines[1] == "a" * 1200 + "      1"
+    assert lines[2] == "b" + " " * 1204 + "22"
     assert lines[3] == "  short       " + "x" * 150
     assert lines[4] == "  longer one  y"
