@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,6 +29,7 @@ from replicator.store.base import Store
 from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.locks import ReplicatorLock
+from replicator.system.paths import expanded, resolved
 
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
 
@@ -166,8 +166,8 @@ class SqliteReplicator:
         Takes the options of :func:`replicator.restore`. Not while it is replicated, unless to
         another ``output``.
         """
-        output = Path(options.setdefault("output", self.config.database)).expanduser()
-        if self._engine is not None and output.resolve() == self.config.database:
+        output = expanded(options.setdefault("output", self.config.database))
+        if self._engine is not None and resolved(output) == self.config.database:
             raise ReplicatorError("the database is being replicated; stop first")
         return restore_from(
             address=self.config.address, store=self._store, files=self._files, **options

@@ -6,6 +6,7 @@ signal N ended the program.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from replicator.cli import (
 from replicator.cli import open as open_
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.sidecar.launch import Start, run_here
+from replicator.system.files import local_error
 
 __all__ = ["application", "call", "ended"]
 
@@ -121,6 +123,8 @@ def call(args: Sequence[str], start: Start = run_here) -> int:
         return _failed(args, ConfigError(_lower(error), hint=f"see {command} --help", code="usage"))
     except (ReplicatorError, typer.Abort, KeyboardInterrupt, BrokenPipeError) as error:
         return ended(args, error)
+    except OSError as error:  # of a stream: a full disk behind a redirection
+        return _failed(args, local_error(error, error.filename or "standard output"))
     return code if isinstance(code, int) else 0
 
 
@@ -130,12 +134,14 @@ def ended(args: Sequence[str], error: BaseException) -> int:
         return _failed(args, error)
     if not isinstance(error, BrokenPipeError):
         return 130
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
 
 
 def _failed(args: Sequence[str], error: ReplicatorError) -> int:
-    output.report_error(error, as_json=wants_json(args))
+    with contextlib.suppress(OSError):  # standard error may be closed, or on a full disk
+        output.report_error(error, as_json=wants_json(args))
     return error.exit_code
 
 

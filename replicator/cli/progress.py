@@ -30,7 +30,7 @@ def shown(*, as_json: bool) -> Iterator[Listener]:
     """A listener for the library, with its display while the block runs."""
     if as_json:
         yield json_lines(time.monotonic)
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():
         with _bar() as listener:
             yield listener
     else:

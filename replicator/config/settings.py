@@ -37,7 +37,7 @@ from replicator.config.units import (
 from replicator.errors import ConfigError
 from replicator.model import Retention
 from replicator.store.address import Checksums, StoreAddress
-from replicator.system.paths import cache_directory
+from replicator.system.paths import cache_directory, expanded, resolved
 
 _KEEP = Retention()
 DATABASE, BUCKET, TIMING, SEGMENTS, RETENTION, DRILLS = Section
@@ -262,7 +262,7 @@ class SqliteReplicatorConfig:
             except ConfigError as error:
                 raise each.named(error, each.name) from error
         object.__setattr__(self, "source", _source(self.db_path))
-        object.__setattr__(self, "database", self.source.resolve())
+        object.__setattr__(self, "database", resolved(self.source))
         object.__setattr__(self, "cache", self._cache())
         object.__setattr__(self, "address", self._address())
 
@@ -300,7 +300,7 @@ class SqliteReplicatorConfig:
             return cache_directory(self.database)
         if not os.fspath(self.cache_dir):
             raise ConfigError("cache_dir: is empty", setting="cache_dir")
-        return Path(self.cache_dir).expanduser().resolve()
+        return resolved(expanded(self.cache_dir))
 
     def _address(self) -> StoreAddress:
         if bool(self.bucket) == bool(self.url):
@@ -364,4 +364,7 @@ def _source(given: str | os.PathLike[str]) -> Path:
         raise ConfigError(
             f"db_path: {error}", setting="db_path", hint=error.hint, code=error.code
         ) from error
-    return Path(path).expanduser().absolute()
+    found = expanded(path).absolute()
+    if not found.name:
+        raise ConfigError(f"db_path: {text} is a directory, not a database", setting="db_path")
+    return found

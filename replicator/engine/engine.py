@@ -45,7 +45,7 @@ from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.host import process_label
 from replicator.system.mailbox import Mailbox, Wanted
-from replicator.system.paths import wal_path
+from replicator.system.paths import expanded, wal_path
 from replicator.upload.uploader import Uploader
 from replicator.verify.monitor import DrillRule, Monitor
 
@@ -297,7 +297,7 @@ def _scratch(config: SqliteReplicatorConfig, cache: Cache) -> Path:
     """A directory that no other replicator uses."""
     if config.drill_scratch is None:
         return config.cache / "scratch"
-    return Path(config.drill_scratch).expanduser() / f"replicator-{cache.writer}"
+    return expanded(config.drill_scratch) / f"replicator-{cache.writer}"
 
 
 def _identity(source: Path) -> tuple[int, int] | None:

@@ -12,6 +12,16 @@ MARKER = "restored.json"
 SIDE_SUFFIXES = ("-wal", "-shm", "-journal")
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with the home directory in place of ``~``; unchanged if that user is unknown."""
+    return Path(os.path.expanduser(path))
+
+
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """The absolute path behind symbolic links, as far as they lead; a loop is left as it is."""
+    return Path(os.path.realpath(path))
+
+
 def wal_path(database: Path) -> Path:
     """The WAL of a database; SQLite names it after the real file, not after a symbolic link."""
     return database.with_name(f"{database.name}-wal")
