@@ -98,15 +98,25 @@ ReplicatorError.code = "error"
 def from_dict(document: Mapping[str, Any]) -> ReplicatorError:
     """The error that :meth:`ReplicatorError.to_dict` described, e.g. in another process.
 
-    A ``kind`` that is not defined here becomes a plain :class:`ReplicatorError`.
+    A ``kind`` that is not defined here becomes a plain :class:`ReplicatorError`. Values of another
+    type than an error has are left out.
     """
-    kind = globals().get(document.get("kind", ""))
+    kind = globals().get(_text(document.get("kind")))
     if not (isinstance(kind, type) and issubclass(kind, ReplicatorError)):
         kind = ReplicatorError
     values = {name: document[name] for name in kind.value_names() if name in document}
-    pairs = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    hint, code = document.get("hint", ""), document.get("code", "")
-    return kind(document["error"], hint=hint, code=code, **values | pairs)
+    pairs = {name: _pair(value) for name, value in values.items() if isinstance(value, list)}
+    plain = {name: value for name, value in values.items() if isinstance(value, str | int)}
+    message, hint, code = (_text(document.get(name)) for name in ("error", "hint", "code"))
+    return kind(message, hint=hint, code=code, **plain | pairs)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _pair(value: list[object]) -> tuple[object, ...] | None:
+    return tuple(value) if all(isinstance(each, int) for each in value) else None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -49,7 +49,9 @@ def event_metadata(
     """The facts and the whole metadata of each event's object, oldest first."""
     found: list[tuple[ObjectFacts, Metadata]] = []
     txid = first_txids[-1] if first_txids else 0
-    while txid and len(found) < MOST:
+    for _ in range(MOST):
+        if not txid:
+            break
         at = bisect_right(first_txids, txid)
         first = first_txids[at - 1] if at else 0
         metadata = _metadata(store, keys.wal(first)) if first else {}

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar, cast
 
-from replicator.archive.index import SEGMENTS, ArchiveObject, SnapshotObject
+from replicator.archive.index import SEGMENTS, ArchiveObject, SnapshotObject, WalObject
 from replicator.format.envelope import (
     HEADER_LIMIT,
     TAIL_LIMIT,
@@ -153,6 +153,20 @@ def fits(item: ArchiveObject, facts: ObjectFacts) -> bool:
         and facts.first_txid == item.first <= facts.last_txid
         and (item.level == SEGMENTS or facts.last_txid == item.last)
     )
+
+
+def require_tail_fits(item: ArchiveObject, tail: Tail) -> None:
+    """``DamageError`` if the trailer alone shows that the object does not match its name."""
+    last = tail.trailer.last_txid
+    snapshot = isinstance(item, SnapshotObject)
+    ends = last == item.last or (isinstance(item, WalObject) and item.level == SEGMENTS)
+    if (tail.kind is Kind.SNAPSHOT) != snapshot or not ends or last < item.first:
+        kind = tail.kind.name.lower().replace("_", "-")
+        raise damaged(
+            item.key,
+            f"it does not match its name: it is a {kind} up to transaction {last}",
+            code="other_object",
+        )
 
 
 def require_fit(item: ArchiveObject, facts: ObjectFacts) -> None:

@@ -33,7 +33,10 @@ class Overlapping(DamageError):
 
     @classmethod
     def at(cls, item: WalObject) -> Overlapping:
-        return cls(f"{item.key}: too many other objects claim the same transactions", key=item.key)
+        return cls(
+            f"{item.key}: too many other objects claim the same transactions",
+            key=item.key,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from replicator.archive.keys import Keys
+from replicator.format.limits import DEFAULT_FORMAT_LIMITS as LIMITS
 
 ENCRYPTED_SUFFIX = ".age"  # reserved for encryption on the client
 
@@ -92,7 +93,8 @@ def _replicated(name: str) -> SegmentName | MergeName | SnapshotName | None:
 
 def _record(name: str) -> ProofName | PinName | None:
     if match := _PROOF.fullmatch(name):
-        return ProofName(int(match[1]), match[2], int(match[3], 16))
+        at_ms, outcome, txid = int(match[1]), match[2], int(match[3], 16)
+        return ProofName(at_ms, outcome, txid) if at_ms <= LIMITS.last_ms else None
     if match := _PIN.fullmatch(name):
         return PinName(int(match[1], 16))
     return None

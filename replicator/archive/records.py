@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from replicator.archive.keys import Keys
 from replicator.archive.listing import entries
 from replicator.archive.names import Name, PinName, ProofName
 from replicator.errors import ObjectExists, ObjectMissing, ReplicatorError
+from replicator.format.bounded_json import JsonLimits, parse_json, text_fields
 from replicator.store.base import ObjectInfo, Store
 
 PROVEN = "proven"  # a drill restored this transaction and checked it
@@ -29,7 +31,11 @@ DAMAGED = "damaged"  # verify found damage or a gap; the transaction is the newe
 REPAIRED = "repaired"  # from this transaction on, the newest state can be restored again
 PRUNED = "thinned"  # before this transaction retention deleted something
 KEPT = 8  # newest records of each outcome
-PIN_LIMIT = 64 * 1024  # bytes of a pin worth reading
+PIN_LIMITS = JsonLimits(size=64 * 1024)
+MOST_NOTES = 1000  # pins whose notes are read; a note is for people
+MOST_TRIES = 1000  # keys that other records may occupy before a record is given up
+
+log = logging.getLogger(__name__)
 
 _FAILURES, _CURES = (FAILED, DAMAGED), (PROVEN, REPAIRED)
 
@@ -88,13 +94,15 @@ def add_record(
     store: Store, keys: Keys, outcome: str, txid: int, at_ms: int, details: Mapping[str, object]
 ) -> ProofRecord:
     """Add a record, a millisecond later if that one is taken, and delete the old ones."""
-    while True:
+    for left in reversed(range(MOST_TRIES)):
         key = keys.proof(at_ms, outcome, txid)
         body = {"outcome": outcome, "txid": txid, "at_ms": at_ms, **details}
         try:
             store.put(key, json.dumps(body, indent=1, default=str).encode())
             break
         except ObjectExists:
+            if not left:
+                raise
             at_ms += 1
     _delete_old(store, keys, outcome)
     return ProofRecord(key, at_ms, outcome, txid)
@@ -112,8 +120,14 @@ def _delete_old(store: Store, keys: Keys, outcome: str) -> None:
 
 
 def list_pins(store: Store, keys: Keys) -> tuple[PinnedPoint, ...]:
-    """Pinned restore points with their notes. One listing, and one GET for each pin."""
-    return tuple(PinnedPoint(txid, _note(store, key)) for txid, key in list(_pins(store, keys)))
+    """Pinned restore points with their notes. One listing, and one GET for each of the newest
+    ``MOST_NOTES`` pins."""
+    found = list(_pins(store, keys))
+    silent = len(found) - MOST_NOTES
+    return tuple(
+        PinnedPoint(txid, _note(store, key) if at >= silent else "")
+        for at, (txid, key) in enumerate(found)
+    )
 
 
 def _pins(store: Store, keys: Keys) -> Iterator[tuple[int, str]]:
@@ -124,11 +138,14 @@ def _pins(store: Store, keys: Keys) -> Iterator[tuple[int, str]]:
 
 def _note(store: Store, key: str) -> str:
     """A pin that cannot be read pins its point all the same."""
-    with contextlib.suppress(ValueError, ObjectMissing):
-        document = json.loads(store.get(key, 0, PIN_LIMIT))
-        if isinstance(document, dict):
-            return str(document.get("note", ""))
-    return ""
+    try:
+        document = parse_json(store.get(key, 0, PIN_LIMITS.size + 1), PIN_LIMITS)
+        return text_fields(document)["note"]
+    except ObjectMissing:  # unpinned since it was listed
+        return ""
+    except (ValueError, KeyError) as error:
+        log.warning("%s: the note of the pin cannot be read: %s", key, error)
+        return ""
 
 
 def pin(store: Store, keys: Keys, point: PinnedPoint) -> None:

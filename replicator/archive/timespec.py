@@ -54,6 +54,9 @@ def _parse(text: str, now_ms: int) -> datetime:
 
 
 def to_text(ms: int) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    moment = _EPOCH + timedelta(milliseconds=ms)
+    """RFC 3339 in UTC, to the millisecond; a time that no calendar has stays a number."""
+    try:
+        moment = _EPOCH + timedelta(milliseconds=ms)
+    except OverflowError:
+        return f"{ms} ms"
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from replicator.errors import ReplicatorError
+from replicator.format.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,10 @@ def moment(ms: int | None) -> str:
     """Milliseconds since the epoch as UTC wall time; ``never`` for None."""
     if ms is None:
         return "never"
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    try:
+        return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, OSError, ValueError):
+        return f"{ms} ms, which no calendar has"
 
 
 def ago(ms: int | None, now: float | None = None) -> str:
@@ -117,22 +121,23 @@ def console(*, stderr: bool = False) -> Console:
     """A console that wraps lines on a terminal only."""
     from rich.console import Console
 
-    probe = Console(stderr=stderr, highlight=False)
+    probe = Console(stderr=stderr, highlight=False, emoji=False)
     if probe.is_terminal:
         return probe
-    return Console(stderr=stderr, highlight=False, width=200)
+    return Console(stderr=stderr, highlight=False, emoji=False, width=200)
 
 
 def say(text: str = "") -> None:
     """A line for people on stdout (rich markup)."""
-    console().print(text, soft_wrap=True)
+    console().print(printable(text), soft_wrap=True)
 
 
 def safe(text: str) -> str:
-    """Text from elsewhere, escaped so that brackets are printed and not read as markup."""
+    """Text from elsewhere, escaped so that brackets are printed and not read as markup, and so
+    that nothing in it acts on the terminal."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))
 
 
 def facts(rows: Iterable[tuple[str, str]], *, indent: int = 2) -> None:
@@ -141,7 +146,7 @@ def facts(rows: Iterable[tuple[str, str]], *, indent: int = 2) -> None:
     width = max((len(label) for label, _ in kept), default=0)
     screen = console()
     for label, value in kept:
-        screen.print(f"{' ' * indent}[dim]{label:<{width}}[/]  {value}", soft_wrap=True)
+        screen.print(f"{' ' * indent}[dim]{label:<{width}}[/]  {printable(value)}", soft_wrap=True)
 
 
 def inconclusive(reasons: Iterable[str]) -> list[tuple[str, str]]:
@@ -160,8 +165,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             name.lstrip(">"), justify="right" if name[:1] == ">" else "left", no_wrap=True
         )
     for row in rows:
-        grid.add_row(*row)
-    Console(highlight=False, width=WIDEST).print(grid)
+        grid.add_row(*map(printable, row))
+    Console(highlight=False, emoji=False, width=WIDEST).print(grid)
 
 
 # -------------------------------------------------------------------------------- stderr
@@ -169,7 +174,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def note(line: str) -> None:
     """A line on stderr, without markup."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def report_error(error: ReplicatorError, *, as_json: bool) -> None:

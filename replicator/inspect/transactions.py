@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from replicator.archive.facts import FactsReader
+from replicator.archive.facts import FactsReader, require_tail_fits
 from replicator.archive.index import Index, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_all
@@ -57,6 +57,7 @@ def transactions(store: Store, prefix: str) -> Iterator[Transaction]:
 def _inside(reader: FactsReader, item: WalObject, before: int | None) -> Iterator[Transaction]:
     """The transactions of an object up to ``before``, newest first."""
     tail = reader.tail(item)
+    require_tail_fits(item, tail)
     trailer, first = tail.trailer, item.first
     if before is not None and trailer.last_txid + 1 < before:
         yield Transaction("missing", trailer.last_txid + 1, before - 1, None, 0, 0)

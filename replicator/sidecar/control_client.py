@@ -11,15 +11,29 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from replicator.errors import LocalIOError, NotRunning, ReplicatorError, from_dict
+from replicator.format.bounded_json import JsonLimits, parse_json
+from replicator.model import Position, ReplicationStatus
 
 SOCKET_NAME = "control.sock"
 LONGEST_DIRECTORY = 90  # bytes: a socket's address fits 108, with the name and a final zero
 IMMEDIATE = ("status", "metrics", "proofs")  # requests that the sidecar answers at once
+ANSWER_LIMITS = JsonLimits(size=1 << 20)
 ANSWER_TIMEOUT = 10.0  # seconds after which a sidecar that owes an immediate answer hangs
+
+
+@dataclass(frozen=True, slots=True)
+class TakenSnapshot:
+    """The answer to ``snapshot``: the transaction that it holds."""
+
+    txid: int
+
+
+_ANSWERS = {"status": ReplicationStatus, "flush": Position, "snapshot": TakenSnapshot}
 
 
 def ask(
@@ -47,17 +61,45 @@ def ask(
         raise NotRunning(f"no sidecar answers in {cache_dir}", path=cache_dir) from error
     finally:
         connection.close()
-    if "error" in reply:
-        raise from_dict(reply["error"])
-    answer: dict[str, Any] = reply["answer"]
+    answer: dict[str, Any] = _checked(request["command"], reply)
     return answer
+
+
+def _checked(command: str, reply: object) -> Any:
+    """The answer in a reply; raises the error in its place, or that it is neither."""
+    match reply:
+        case {"error": {"error": str()} as error}:
+            raise from_dict(error)
+        case {"answer": answer} if _fits(command, answer):
+            return answer
+    raise ReplicatorError(
+        f"the sidecar answers {command} in a way that this version does not understand",
+        hint="use the version of the program that the sidecar runs",
+        code="unknown_answer",
+    )
+
+
+def _fits(command: str, answer: object) -> bool:
+    """True if an answer has the fields, and these the types, that the caller relies on."""
+    if command not in _ANSWERS:
+        return True
+    types = get_type_hints(_ANSWERS[command])
+    return (
+        isinstance(answer, dict)
+        and answer.keys() == types.keys()
+        and all(
+            isinstance(answer[name], int if types[name] is float else types[name])
+            or (types[name] is float and isinstance(answer[name], float))
+            for name in types
+        )
+    )
 
 
 def _exchange(connection: socket.socket, cache_dir: Path, request: dict[str, Any]) -> Any:
     with socket_path(cache_dir) as path:
         connection.connect(str(path))
     connection.sendall(json.dumps(request).encode() + b"\n")
-    return json.loads(connection.makefile("rb").readline())
+    return parse_json(connection.makefile("rb").readline(ANSWER_LIMITS.size + 1), ANSWER_LIMITS)
 
 
 @contextlib.contextmanager

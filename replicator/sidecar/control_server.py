@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from replicator.errors import ConfigError, ReplicatorError
+from replicator.format.bounded_json import JsonLimits, parse_json
 from replicator.replicator import SqliteReplicator
 from replicator.sidecar.control_client import SOCKET_NAME, socket_path
 
-MAX_REQUEST = 65536  # bytes of one request line
+REQUEST_LIMITS = JsonLimits(size=65536)  # of one request line
+LONGEST_WAIT = 366 * 86_400.0  # seconds; a clock has no room for much more
 ACCEPT_RETRY = 0.1  # seconds after a failed accept, most likely for want of descriptors
 
 
@@ -92,15 +94,17 @@ class ControlSocket:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            line = connection.makefile("rb").readline(MAX_REQUEST)
+            line = connection.makefile("rb").readline(REQUEST_LIMITS.size + 1)
             connection.sendall(json.dumps(self._reply(line)).encode() + b"\n")
 
     def _reply(self, line: bytes) -> dict[str, Any]:
         try:
-            request = json.loads(line)
+            request = parse_json(line, REQUEST_LIMITS)
+            if not isinstance(request, dict):
+                raise TypeError("a request is an object")
             answer = self._answers[request["command"]]
             _seconds(request)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             return {"error": ConfigError("the request is not understood").to_dict()}
         try:
             return {"answer": answer(request)}
@@ -144,4 +148,4 @@ def _seconds(request: dict[str, Any]) -> float | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError("a timeout is a number of seconds")
-    return timeout
+    return max(0.0, min(float(timeout), LONGEST_WAIT))

@@ -11,7 +11,9 @@ import json
 import logging
 import sys
 import threading
-from typing import TextIO
+from typing import Any, TextIO
+
+from replicator.format.printable import printable
 
 LEAST_ROOM = 1000  # lines that wait for a slow reader; later ones are dropped and counted
 PATIENCE = 1.0  # seconds for which a flush waits for the reader
@@ -31,13 +33,28 @@ class JsonLines(logging.Formatter):
         return json.dumps(document | ({"prefix": prefix} if prefix else {}))
 
 
-class PrefixedLines(logging.Formatter):
-    """Text; each line about one database begins with its prefix."""
+class PlainLines(logging.Formatter):
+    """Text; one line for each record, and indented lines for a traceback, so that no message can
+    pass for a line of its own."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        prefix = _prefix_of(record)
-        record.message = f"{prefix}: {record.message}" if prefix else record.message
+        record.message = printable(self.message_of(record))
         return super().formatMessage(record)
+
+    def message_of(self, record: logging.LogRecord) -> str:
+        return record.message
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"    {printable(line)}" for line in lines)
+
+
+class PrefixedLines(PlainLines):
+    """Text; each line about one database begins with its prefix."""
+
+    def message_of(self, record: logging.LogRecord) -> str:
+        prefix = _prefix_of(record)
+        return f"{prefix}: {record.message}" if prefix else record.message
 
 
 def _prefix_of(record: logging.LogRecord) -> str:
@@ -115,7 +132,7 @@ class BackgroundHandler(logging.Handler):
 def set_up_logging(*, as_json: bool, prefixed: bool) -> logging.Handler:
     """Log to standard error, as JSON or as text; ``prefixed`` text names the database."""
     handler = BackgroundHandler(sys.stderr)
-    lines = PrefixedLines if prefixed else logging.Formatter
+    lines = PrefixedLines if prefixed else PlainLines
     handler.setFormatter(
         JsonLines() if as_json else lines("%(asctime)s %(levelname)-7s %(message)s")
     )

@@ -30,6 +30,8 @@ from replicator.errors import (
     StoreUnavailable,
     UploadMissing,
 )
+from replicator.format.bounded_json import DEFAULT_JSON_LIMITS, parse_json, text_fields
+from replicator.format.limits import DEFAULT_FORMAT_LIMITS
 from replicator.store.address import StoreAddress
 from replicator.store.base import (
     Folders,
@@ -139,8 +141,7 @@ class DirectoryStore(Store):
 
     def _metadata(self, key: str) -> dict[str, str]:
         try:
-            with open(self._sidecar(key), encoding="utf-8") as file:
-                return dict(json.load(file))
+            return text_fields(_read_json(self._sidecar(key)))
         except (FileNotFoundError, ValueError):
             return {}
 
@@ -203,9 +204,12 @@ class DirectoryStore(Store):
         return dict(record.metadata)
 
     def _upload_record(self, upload_id: str) -> ObjectInfo:
-        with open(os.path.join(self._upload(upload_id), "upload.json"), encoding="utf-8") as file:
-            record = json.load(file)
-        return ObjectInfo(record["key"], 0, 0, record["metadata"])
+        path = os.path.join(self._upload(upload_id), "upload.json")
+        with contextlib.suppress(ValueError):
+            match _read_json(path):
+                case {"key": str(key), "metadata": metadata}:
+                    return ObjectInfo(key, 0, 0, text_fields(metadata))
+        raise FileNotFoundError(errno.ENOENT, "not the record of an upload", path)
 
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
         self._upload_metadata(key, upload_id)
@@ -302,8 +306,15 @@ def _translated(
     return request.error(StoreUnavailable, reason, hint="check the disk that holds the directory")
 
 
+def _read_json(path: str) -> object:
+    """The small JSON document in a file; ``ValueError`` if it is none."""
+    with open(path, "rb") as file:
+        return parse_json(file.read(DEFAULT_JSON_LIMITS.size + 1))
+
+
 def _info(key: str, found: os.stat_result, metadata: dict[str, str], etag: str = "") -> ObjectInfo:
-    return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1_000_000, metadata, etag)
+    modified_ms = min(max(0, found.st_mtime_ns // 1_000_000), DEFAULT_FORMAT_LIMITS.last_ms)
+    return ObjectInfo(key, found.st_size, modified_ms, metadata, etag)
 
 
 def _etag(found: os.stat_result) -> str:

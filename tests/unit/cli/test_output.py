@@ -112,3 +112,49 @@ def test_tables_and_facts_are_aligned_and_never_cut(capsys):
     assert lines[2] == "b" + " " * 1204 + "22"
     assert lines[3] == "  short       " + "x" * 150
     assert lines[4] == "  longer one  y"
+
+
+HOSTILE = "key\n2026-01-01 ERROR forged\x1b[2J\u202e :warning: [red]x"
+SHOWN = r"key\n2026-01-01 ERROR forged\x1b[2J\u202e :warning: [red]x"
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda text: output.say(output.safe(text)),
+        lambda text: output.facts([("key", output.safe(text))]),
+        lambda text: output.table(["key"], [[output.safe(text)]]),
+        output.note,
+        lambda text: output.report_error(Fenced(text), as_json=False),
+        lambda text: output.report_error(Fenced("no", hint=text), as_json=False),
+    ],
+)
+def test_text_from_elsewhere_cannot_act_on_the_terminal(capsys, show):
+    """Wherever it is printed: one line, without escape sequences, word for word otherwise."""
+    show(HOSTILE)
+    captured = capsys.readouterr()
+    assert SHOWN in captured.out + captured.err
+    assert all(line.isprintable() for line in (captured.out + captured.err).splitlines())
+    assert not any(line.startswith("2026") for line in captured.out.splitlines())
+
+
+def test_values_without_safe_are_escaped_too(capsys):
+    """A missing ``safe`` costs the brackets, not the terminal."""
+    output.say("a\x1b[2Jb")
+    output.facts([("key", "a\nb")])
+    output.table(["key"], [["a\rb"]])
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+
+
+def test_json_stays_exact(capsys):
+    """JSON has its own escapes, and programs get the exact text."""
+    output.emit_json({"key": HOSTILE + "\ud800"})
+    text = capsys.readouterr().out
+    assert text.isascii()
+    assert json.loads(text) == {"key": HOSTILE + "\ud800"}
+
+
+@pytest.mark.parametrize("ms", [10**17, -(10**17), 1 << 70])
+def test_a_time_that_no_calendar_has(ms):
+    """It stays a number."""
+    assert str(ms) in output.moment(ms)

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from replicator.errors import AlreadyRunning, ConfigError, NotDurable, NotRunning, ReplicatorError
+from replicator.errors import (
+    AlreadyRunning,
+    ConfigError,
+    NotDurable,
+    NotRunning,
+    ReplicatorError,
+    from_dict,
+)
 from replicator.sidecar.control_client import ask, socket_path
 from replicator.sidecar.control_server import ControlServer
 from replicator.store.memory import MemoryStore
@@ -198,3 +205,53 @@ def test_a_socket_ends_with_its_owner(served):
     second = replicator_for(served.config.database, MemoryStore(), cache_dir=cache)
     with pytest.raises(AlreadyRunning, match=str(os.getpid())):
         second.start()
+
+
+ANSWERS = {
+    "nothing": b"",
+    "null": b"null\n",
+    "list": b"[]\n",
+    "an empty object": b"{}\n",
+    "an error without text": b'{"error": []}\n',
+    "an answer without fields": b'{"answer": {}}\n',
+    "an answer of another type": b'{"answer": {"generation": [], "txid": 1}}\n',
+    "deep nesting": b"[" * 100_000 + b"\n",
+    "endless text": b'"' + b"x" * (2 << 20),
+    "half a character": b'{"answer": {"generation": "\\ud800", "txid": 1}}\n',
+    "a number without end": b'{"answer": {"generation": "g", "txid": ' + b"9" * 9000 + b"}}\n",
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_another_process_at_the_socket(tmp_path, name):
+    """Whatever answers at the socket, the client raises an error of its own."""
+    listener = socket.socket(socket.AF_UNIX)
+    with socket_path(tmp_path) as path, contextlib.closing(listener):
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.makefile("rb").readline()
+                connection.sendall(ANSWERS[name])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ReplicatorError) as caught:
+            ask(tmp_path, {"command": "flush", "timeout": LONG})
+        thread.join()
+    assert caught.value.code in {"not_running", "unknown_answer"}
+
+
+def test_errors_of_another_process_keep_their_types(tmp_path):
+    """Values of another type than an error has are left out."""
+    error = from_dict({"kind": ["x"], "error": "odd", "hint": {}, "code": 7})
+    assert (type(error), str(error), error.hint, error.code) == (
+        ReplicatorError,
+        "odd",
+        "",
+        "error",
+    )
+    error = from_dict({"kind": "GapError", "error": "gap", "restorable": ["a", 2]})
+    assert error.to_dict()["kind"] == "GapError"

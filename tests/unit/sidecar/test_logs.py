@@ -122,3 +122,23 @@ def test_a_message_that_cannot_be_formatted_is_reported(capsys):
     handler.close()
     assert stream.getvalue() == "a line: no number\n"
     assert "--- Logging error ---" in capsys.readouterr().err
+
+
+def test_no_message_passes_for_a_line_of_its_own(capsys):
+    """A key with a line break and an escape sequence stays within its line; the lines of a
+    traceback are indented, those of its message too."""
+    handler = set_up_logging(as_json=False, prefixed=True)
+    forged = "wal/x\n2026-01-01 00:00:00,000 INFO    all is well\x1b[2J"
+    log_in_thread("replicator-upload:app\n.db", "%s is damaged", forged)
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        logging.getLogger("replicator").exception("failed")
+    handler.flush()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith(
+        r"WARNING app\n.db: wal/x\n2026-01-01 00:00:00,000 INFO    all is well\x1b[2J is damaged"
+    )
+    assert lines[1].endswith("ERROR   failed")
+    assert all(line.startswith("    ") for line in lines[2:])
+    assert all(line.isprintable() for line in lines)

@@ -1,0 +1,91 @@
+"""Commands on a bucket that an attacker can write to: no traceback, and nothing acts on a terminal.
+
+`metadata.json`, pins, records and metadata are never needed: whatever they hold, the commands do
+their work.
+"""
+
+import json
+
+import pytest
+
+from replicator.store.directory import HIDDEN, DirectoryStore
+
+FORGED = "x\n2026-01-01 00:00:00,000 INFO    all is well\x1b[2J\u202e[red]"
+
+DOCUMENTS = {
+    "null": b"null",
+    "list": b"[1, 2]",
+    "deep": b'{"note": ' + b"[" * 100_000,
+    "nested": b'{"note": ' + b"[" * 50 + b"]" * 50 + b"}",
+    "surrogate": b'{"txid": 2, "note": "\\ud800"}',
+    "no text": b'{"txid": {"a": []}, "note": null}',
+    "no UTF-8": b"\xff\xfe\x00",
+    "long": b'{"note": "' + b"x" * 100_000 + b'"}',
+    "digits": b'{"txid": ' + b"9" * 10_000 + b"}",
+    "escapes": json.dumps({"note": FORGED, "reason": FORGED, "host": FORGED}).encode(),
+}
+
+COMMANDS = (
+    ("verify",),
+    ("verify", "--data"),
+    ("history",),
+    ("history", "--transactions"),
+    ("prune",),
+    ("prune", "--all"),
+    ("cost",),
+    ("pin",),
+    ("restore", "--dry-run"),
+)
+
+
+@pytest.fixture
+def hostile(bucket, bucket_dir):
+    """Objects of a real archive in a directory, and a function that damages the optional ones."""
+    store = DirectoryStore(bucket_dir)
+    for key in bucket.objects():
+        store.put(key, bucket.store.get(key), metadata=bucket.store.head(key).metadata)
+
+    def spoil(body):
+        keys = bucket.keys
+        for key in (keys.metadata, keys.pin(2), keys.proof(1_700_000_000_000, "proven", 2)):
+            store.put(key, body, if_absent=False)
+        for path in (bucket_dir / HIDDEN / "metadata").rglob("*.json"):
+            path.write_bytes(body)
+
+    return spoil
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_optional_objects_are_read_as_optional(hostile, bucket_url, run, tmp_path, name):
+    """Each command succeeds and prints lines of printable text; JSON output is JSON."""
+    hostile(DOCUMENTS[name])
+    for command in COMMANDS:
+        output = ["-o", tmp_path / "o"] if command[0] == "restore" else []
+        code, out, _ = run(*command, "--url", bucket_url, *output)
+        assert code == 0, command
+        assert all(line.isprintable() for line in out.splitlines()), command
+        assert not any(line.startswith("2026-01-01") for line in out.splitlines()), command
+        code, out, _ = run(*command, "--url", bucket_url, *output, "--json")
+        assert code == 0, command
+        json.loads(out)
+
+
+def test_metadata_of_people_is_escaped(bucket, bucket_dir, bucket_url, run):
+    """Reason and host of an event come from the bucket, and are shown as text."""
+    store = DirectoryStore(bucket_dir)
+    for key in bucket.objects():
+        metadata = dict(bucket.store.head(key).metadata)
+        metadata |= {"reason": FORGED, "host": FORGED, "last-event": "1"}
+        store.put(key, bucket.store.get(key), metadata=metadata)
+    code, out, _ = run("history", "--url", bucket_url)
+    assert code == 0
+    assert r"x\n2026-01-01 00:00:00,000 INFO    all is well\x1b[2J\u202e[red]" in out
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+def test_an_unreadable_note_is_reported_once(hostile, bucket_url, run, caplog):
+    """The pin counts all the same; one warning names its key."""
+    hostile(DOCUMENTS["deep"])
+    code, out, _ = run("pin", "--url", bucket_url, "--json")
+    assert (code, json.loads(out)) == (0, [{"txid": 2, "note": ""}])
+    assert [record.args[0] for record in caplog.records] == ["app.db/pins/0000000000000002.json"]
