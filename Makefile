@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in $(WANTED); do \
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test soak chaos bench docs clean
+.PHONY: help install demo check test soak chaos fuzz bench docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ soak: $(STAMP) ## the slow tests: a gigabyte, an idle minute, long runs
 
 chaos: $(STAMP) ## the whole scoreboard: a thousand kills, every fault at every call; hours
 	REPLICATOR_CHAOS=$${REPLICATOR_CHAOS:-full} $(BIN)/pytest -n $(WORKERS) tests/chaos
+
+fuzz: $(STAMP) ## mutated bytes for every parser, within 300 MiB; ARGS="--seconds 60 --target segment"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(STAMP) ## measure beside Litestream; ARGS=--quick takes two to three minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

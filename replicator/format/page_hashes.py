@@ -20,6 +20,7 @@ from replicator.model import DatabaseState
 
 _DUMP = struct.Struct("<8sIIQ")  # magic with version, page size, pages, database checksum
 _DUMP_MAGIC = b"RPLHASH1"
+_GROWN = 1 << 16  # pages of zeros hashed at once
 _CHANGE = struct.Struct("<III")  # smallest and final size in pages, number of pages that follow
 
 
@@ -81,10 +82,12 @@ class PageHashes:
             return
         self._reserve(pages)
         self.pages = pages
-        added = np.setdiff1d(page_range(first, pages), but[but >= first], assume_unique=True)
-        zeros = bytes(self.page_size)
-        offsets = np.zeros(len(added), np.intp)
-        self.put(added, _hash_at(self.page_size, added, zeros, offsets))
+        zeros, but = bytes(self.page_size), but[but >= first]
+        for low in range(first, pages + 1, _GROWN):
+            run = page_range(low, min(low + _GROWN - 1, pages))
+            added = np.setdiff1d(run, but, assume_unique=True)
+            offsets = np.zeros(len(added), np.intp)
+            self.put(added, _hash_at(self.page_size, added, zeros, offsets))
 
     def get(self, pgnos: U32) -> U64:
         """The known hashes of pages, each between 1 and ``pages``."""

@@ -215,9 +215,10 @@ class Rebuild:
         return self._size(file)
 
     def _size(self, file: PageFile) -> Overlay:
-        """Give the file its final size; ``DiskFull`` while nothing was downloaded in vain."""
+        """Give the file its final size; ``DiskFull`` while nothing was downloaded in vain. The
+        database at the end of the last object must fit as well, because its pages are hashed."""
         size = self._pages * self._page_size
-        needed = size - file.allocated()
+        needed = max(size, self._end.pages * self._page_size) - file.allocated()
         free = self._files.disk_free(self._parts.directory)
         if needed > free:
             raise DiskFull(
