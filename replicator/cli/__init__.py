@@ -37,7 +37,6 @@ from replicator.cli import (
 from replicator.cli import open as open_
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.sidecar.launch import Start, run_here
-from replicator.system.files import local_error
 
 __all__ = ["application", "call", "ended"]
 
@@ -124,6 +123,8 @@ def call(args: Sequence[str], start: Start = run_here) -> int:
     except (ReplicatorError, typer.Abort, KeyboardInterrupt, BrokenPipeError) as error:
         return ended(args, error)
     except OSError as error:  # of a stream: a full disk behind a redirection
+        from replicator.system.files import local_error
+
         return _failed(args, local_error(error, error.filename or "standard output"))
     return code if isinstance(code, int) else 0
 

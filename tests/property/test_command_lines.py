@@ -82,7 +82,7 @@ ODD_TEXT = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def home_of_odd_files(tmp_path_factory):
     """A directory with a database, files that are none, and a bucket that holds junk."""
     home = tmp_path_factory.mktemp("place")
     with App(home / "app.db") as app:
@@ -133,15 +133,19 @@ def run(place, arguments, stream):
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_any_command_line(place, data):
+def test_any_command_line(home_of_odd_files, data):
     """Arguments, odd paths, limits, and streams that were closed."""
-    word = st.one_of(ODD_TEXT, st.sampled_from(names_in(place)), st.sampled_from(OPTIONS))
+    word = st.one_of(
+        ODD_TEXT, st.sampled_from(names_in(home_of_odd_files)), st.sampled_from(OPTIONS)
+    )
     name = data.draw(st.sampled_from(NAMES))
-    known = st.tuples(st.just("--url"), st.sampled_from([f"file://{place}/bucket", "file:///none"]))
+    known = st.tuples(
+        st.just("--url"), st.sampled_from([f"file://{home_of_odd_files}/bucket", "file:///none"])
+    )
     address = data.draw(st.one_of(known, st.just(())))
     words = data.draw(st.lists(word, max_size=6))
     if name == "open" and "--" in words:
         words = words[: words.index("--")]  # no command is run
     stream = data.draw(st.sampled_from(["memory", "memory", "closed", "full"]))
-    code = run(place, [name, *address, *words], stream)
+    code = run(home_of_odd_files, [name, *address, *words], stream)
     assert code in CODES, (code, name, words)
