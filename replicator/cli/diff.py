@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from replicator.cli import options, output, progress
@@ -49,7 +50,10 @@ def command(
             progress=listener,
             prepare=extensions(load_extension or ()),
         )
-    output.result(report, show, as_json=as_json)
+    if as_json:
+        output.emit_json(asdict(report) | {"inconclusive": report.inconclusive})
+    else:
+        show(report)
     return report.exit_code
 
 

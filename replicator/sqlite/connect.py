@@ -71,14 +71,23 @@ class Extensions:
             raise ConfigError(
                 f"cannot load the extension: {error}",
                 setting="load_extension",
-                hint="name a loadable SQLite extension of this machine; the sqlite3 module of "
-                "some builds of Python loads none",
+                hint="name a loadable SQLite extension of this machine",
             ) from error
 
 
 def extensions(paths: Sequence[Path]) -> Prepare:
-    """The :data:`Prepare` that loads these extensions, if there are any."""
-    return Extensions(tuple(paths)) if paths else unprepared
+    """The :data:`Prepare` that loads these extensions, if there are any. ``ConfigError`` at once,
+    and not after a download, if the ``sqlite3`` module of this Python loads none."""
+    if not paths:
+        return unprepared
+    if not hasattr(sqlite3.Connection, "enable_load_extension"):
+        raise ConfigError(
+            "the sqlite3 module of this Python was built without loadable extensions",
+            setting="load_extension",
+            hint="use a Python whose sqlite3 loads them, as most distributions have, or register "
+            "functions and collations with prepare= in Python",
+        )
+    return Extensions(tuple(paths))
 
 
 def quoted(name: str) -> str:

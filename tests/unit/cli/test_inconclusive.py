@@ -42,6 +42,8 @@ def test_drill_and_diff_end_with_their_own_code(run, theirs_url):
     report = json.loads(out)
     assert (code, bool(report["recorded"]), bool(report["inconclusive"])) == (10, True, True)
     assert "inconclusive" in run("drill", "--url", theirs_url)[1]
+    code, out, _ = run("diff", "--url", theirs_url, "--from", "1", "--json")
+    assert (code, len(json.loads(out)["inconclusive"])) == (10, 1)
     assert run("drill", "--url", theirs_url, "--txid", "1")[0] == 0
     assert run("verify", "--url", theirs_url, "--data")[0] == 0
 

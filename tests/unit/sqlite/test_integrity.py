@@ -9,7 +9,7 @@ import pytest
 from replicator.errors import CheckFailed, ConfigError, DamageError, Inconclusive
 from replicator.sqlite.check import checkpoint_wal, require_true
 from replicator.sqlite.compare import Comparison, SchemaChange, TableChange
-from replicator.sqlite.connect import extensions
+from replicator.sqlite.connect import Extensions, extensions
 from replicator.sqlite.integrity import check_database
 from tests.helpers.errors import raises
 from tests.helpers.strange_schema import (
@@ -205,7 +205,7 @@ def test_extensions_are_loaded_and_the_door_is_shut(tmp_path):
     present = tmp_path / "mod.so"
     present.touch()
     loader = Loader()
-    extensions([present, tmp_path / "other"])(loader)
+    Extensions((present, tmp_path / "other"))(loader)
     assert loader.calls == [True, str(present), str(tmp_path / "other"), False]
     loader.calls.clear()
     extensions([])(loader)
@@ -218,4 +218,4 @@ def test_an_extension_that_cannot_be_loaded_is_a_setting_that_cannot_work(tmp_pa
         with raises(ConfigError, setting="load_extension"):
             extensions([tmp_path / "absent.so"])(connection)
         with raises(ConfigError, setting="load_extension"):
-            extensions([tmp_path])(object())
+            Extensions((tmp_path,))(object())
