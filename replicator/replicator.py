@@ -25,6 +25,7 @@ from replicator.errors import DatabaseMissing, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
 from replicator.recovery.api import restore as restore_from
+from replicator.sqlite.connect import Prepare, unprepared
 from replicator.store.base import Store
 from replicator.system import clock
 from replicator.system.files import Files
@@ -40,7 +41,8 @@ class SqliteReplicator:
     ``store`` and ``files`` (every access to the local disk) are for tests and special needs; by
     default the config names the store. ``shared`` are the resources that several replicators of a
     process share; by default each has its own. ``limits`` are the numbers that follow from the
-    config, unless a test needs smaller ones.
+    config, unless a test needs smaller ones. ``prepare`` receives each connection of a drill first,
+    to register the collations and functions of the application.
 
     As a context manager it starts, and at the end of the block flushes (30 s at most) and
     stops; ``NotDurable`` names the transactions that did not reach the bucket yet.
@@ -54,7 +56,9 @@ class SqliteReplicator:
         files: Files | None = None,
         shared: SharedResources | None = None,
         limits: Limits | None = None,
+        prepare: Prepare = unprepared,
     ) -> None:
+        self._prepare = prepare
         self.config = config
         self.limits = limits or Limits.of(config)
         self.metrics = Metrics(collect=self.status)
@@ -106,7 +110,15 @@ class SqliteReplicator:
     def _make_engine(self) -> Engine:
         shared = self._shared or self._resources.enter_context(SharedResources())
         store = self._store or shared.stores.open(self.config.address)
-        return Engine(self.config, self.limits, store, self.metrics, self._files, shared)
+        return Engine(
+            self.config,
+            self.limits,
+            store,
+            self.metrics,
+            self._files,
+            shared,
+            prepare=self._prepare,
+        )
 
     def stop(self) -> None:
         """Ends at once; segments that are not durable yet stay in the cache. See :meth:`flush`."""

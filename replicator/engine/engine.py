@@ -36,7 +36,7 @@ from replicator.model import Cause, Health, Incident, Position, Repair, Replicat
 from replicator.retention.api import retention_worker
 from replicator.retention.segments import CachedSegments
 from replicator.retention.worker import RetentionWorker
-from replicator.sqlite.connect import extensions, unprepared
+from replicator.sqlite.connect import Prepare, extensions, unprepared
 from replicator.sqlite.live import identity
 from replicator.store.base import Store
 from replicator.store.retry import Clock, RetryingStore
@@ -63,8 +63,14 @@ class Engine:
         metrics: Metrics,
         files: Files,
         shared: SharedResources,
+        *,
+        prepare: Prepare = unprepared,
     ) -> None:
+        """``prepare`` registers what the schema needs at the connections of drills."""
         self._config = config
+        if config.drill_extension:  # before anything is opened, because it may be refused
+            prepare = extensions([Path(config.drill_extension)])
+        self._prepare = prepare
         self._limits = limits
         self._metrics = metrics
         self._ending = threading.Event()
@@ -122,9 +128,7 @@ class Engine:
             DrillRule(
                 interval=config.drill_interval,
                 bandwidth=config.drill_bandwidth,
-                prepare=extensions([Path(config.drill_extension)])
-                if config.drill_extension
-                else unprepared,
+                prepare=self._prepare,
             ),
             shared.scheduler,
             scratch=_scratch(config, self.cache),

@@ -1,9 +1,24 @@
 """A database whose schema this SQLite library cannot use in full is followed like any other."""
 
+import contextlib
+from functools import partial
+
 import pytest
 
-from tests.helpers.replication import LONG, App, image_of, replicating, restored, wait_for
-from tests.helpers.strange_schema import MODULES, NEWER_SQL, STRANGE, make_strange
+from replicator import SqliteReplicator
+from replicator.archive.keys import Keys
+from replicator.archive.records import PROVEN, list_records
+from replicator.errors import ConfigError
+from tests.helpers.replication import (
+    LONG,
+    App,
+    config_for,
+    image_of,
+    replicating,
+    restored,
+    wait_for,
+)
+from tests.helpers.strange_schema import MODULES, NEWER_SQL, STRANGE, make_strange, supply
 
 ALL = [*STRANGE, *MODULES]
 
@@ -45,3 +60,31 @@ def test_such_a_database_is_switched_to_wal_mode(path, store, tmp_path):
     with replicating(path, store) as replicator:
         replicator.flush(LONG)
         assert restored(store, tmp_path)[1] == image_of(path)
+
+
+def test_a_drill_of_a_running_replicator_uses_the_hook(app, store, caplog):
+    """It is proven with and without; only without is something left to say."""
+    supply(app.db)
+    make_strange(app.db, "collation")
+    for prepare, lacking in ((None, True), (supply, False)):
+        caplog.clear()
+        options = {"prepare": prepare} if prepare else {}
+        made = partial(SqliteReplicator, store=store, **options)
+        with made(config_for(app.path, drill_interval=0.01)) as replicator:
+            app.insert()
+            txid = replicator.flush(LONG).txid
+            wait_for(lambda txid=txid: replicator.status().last_verified_txid == txid)
+            assert replicator.status().healthy
+        assert ("inconclusive" in caplog.text) is lacking
+    assert {each.outcome for each in list_records(store, Keys("app.db"))} == {PROVEN}
+
+
+def test_an_extension_that_cannot_be_loaded_ends_no_start_half_way(app, store, tmp_path):
+    """Where this Python loads no extensions the start is refused, and can be repeated without."""
+    config = config_for(app.path, drill_extension=tmp_path / "absent.so", drill_interval=0.01)
+    replicator = SqliteReplicator(config, store=store)
+    with contextlib.suppress(ConfigError):
+        replicator.start()
+    replicator.stop()
+    with SqliteReplicator(config_for(app.path), store=store) as replicator:
+        assert replicator.flush(LONG).txid
