@@ -124,6 +124,13 @@ class SqliteReplicatorConfig:
         DATABASE,
         "restore the database first if its file is missing and the bucket has a backup",
     )
+    switch_in_use: bool = setting(
+        False,
+        SWITCH,
+        DATABASE,
+        "switch a database to WAL mode even while other connections use it; otherwise the switch "
+        "waits until none does",
+    )
     take_over: bool = setting(
         False,
         SWITCH,

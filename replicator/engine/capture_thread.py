@@ -38,6 +38,7 @@ from replicator.errors import (
 )
 from replicator.model import Cause, Health, Incident
 from replicator.sqlite.live import LiveDatabase, identity, missing
+from replicator.sqlite.wal_mode import CONSEQUENCE
 from replicator.store.retry import Pauses
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
@@ -64,9 +65,11 @@ class CaptureThread:
         joins: CapacityLimiter,
         captures: CapacityLimiter,
         busy_timeout: float,
+        switch_in_use: bool,
     ) -> None:
         """``joins`` and ``captures`` bound how many databases of this process join their archive,
-        and how many make segments, at the same time. ``busy_timeout`` is in seconds."""
+        and how many make segments, at the same time. ``busy_timeout`` is in seconds.
+        ``switch_in_use``: switch a database to WAL mode although it is in use."""
         self._context = context
         self._resume = resume
         self._incidents = incidents
@@ -76,6 +79,7 @@ class CaptureThread:
         self._joins = joins
         self._captures = captures
         self._busy_timeout = busy_timeout
+        self._switch_in_use = switch_in_use
         self._requests = Requests()
         self._stopping = threading.Event()
         self._settled = threading.Event()  # opened, waiting or failed: start() may return
@@ -230,11 +234,14 @@ class CaptureThread:
         self._set_health("starting", self.health.error)
         context = self._context
         database = LiveDatabase(
-            context.source, busy_timeout=self._busy_timeout, files=context.files
+            context.source,
+            busy_timeout=self._busy_timeout,
+            switch_in_use=self._switch_in_use,
+            files=context.files,
         )
         try:
             if database.switched:
-                log.info("%s was switched to WAL mode", database.path)
+                log.info("%s was switched to WAL mode: %s", database.path, CONSEQUENCE)
             self._settled.set()
             with self._joins.slot(self._stopping.is_set):
                 session = self._join(database)

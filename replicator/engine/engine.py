@@ -173,6 +173,7 @@ class Engine:
             joins=endpoint.joins,
             captures=shared.captures,
             busy_timeout=config.busy_timeout,
+            switch_in_use=config.switch_in_use,
         )
 
     def _pause(self, seconds: float) -> None:

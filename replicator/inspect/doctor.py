@@ -16,6 +16,7 @@ from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import DatabaseUnusable, LocalIOError, ReplicatorError, StoreUnsafe
 from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.sqlite.mounted import require_unmounted
+from replicator.sqlite.wal_mode import CONSEQUENCE
 from replicator.store import probe
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
@@ -86,8 +87,8 @@ def _database(path: Path) -> Check:
     return Check(
         "database",
         "warn",
-        "not in WAL mode; the replicator will switch it over",
-        "or do it yourself: PRAGMA journal_mode=WAL",
+        "not in WAL mode; the replicator switches it once no other connection uses it",
+        f"or do it yourself: PRAGMA journal_mode=WAL. Then {CONSEQUENCE}",
     )
 
 

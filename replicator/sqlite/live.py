@@ -41,6 +41,7 @@ from replicator.sqlite.mounted import require_unmounted
 from replicator.sqlite.side_files import prepare_side_files
 from replicator.sqlite.wal_file import WalFile
 from replicator.sqlite.wal_index import WalIndex, locked_by_another
+from replicator.sqlite.wal_mode import switch_to_wal
 from replicator.system import process
 from replicator.system.database_files import count_descriptors, database_reader, release_database
 from replicator.system.files import LOCAL, Files, RawFile, local_error
@@ -207,10 +208,12 @@ class LiveDatabase:
         source: Path,
         *,
         busy_timeout: float = 5.0,
+        switch_in_use: bool = False,
         files: Files = LOCAL,
         mounts: Path = MOUNTS,
     ) -> None:
-        """Check the file, and switch it to WAL mode if needed. ``DatabaseUnusable``.
+        """Check the file, and switch it to WAL mode if needed: ``switch_in_use`` even if another
+        connection uses it. ``DatabaseUnusable``; ``DatabaseBusy``: the switch has to wait.
 
         ``busy_timeout`` is in seconds. ``mounts`` is the mount table of the kernel.
         """
@@ -240,7 +243,7 @@ class LiveDatabase:
         self.index = WalIndex(index_path(path), near=self.raw.fileno())
         try:
             if not header.wal_mode:
-                self._switch_to_wal()
+                self._switch_to_wal(in_use=switch_in_use)
             self._open_wal()
         except BaseException:
             self.close()
@@ -257,18 +260,11 @@ class LiveDatabase:
     def _connect(self, timeout: float) -> sqlite3.Connection:
         return connect(self.path, timeout=timeout)
 
-    def _switch_to_wal(self) -> None:
+    def _switch_to_wal(self, *, in_use: bool) -> None:
         try:
-            mode = self._checkpointer.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            switch_to_wal(self._checkpointer, self.path, self.raw, in_use=in_use)
         except sqlite3.Error as error:
             raise self._explain(error) from error
-        if mode != "wal":
-            raise DatabaseUnusable(
-                f"{self.path} cannot be switched to WAL mode (it stays in {mode} mode)",
-                path=self.path,
-                code="wal_mode_refused",
-                hint="its file system must support shared memory; network file systems do not",
-            )
         self.switched = True
 
     def _open_wal(self) -> None:

@@ -139,6 +139,7 @@ def test_every_setting_has_a_variable():
         "profile": ("me", "me"), "checksums": ("when_supported", "when_supported"),
         "cache_dir": ("/c", "/c"), "max_cache_bytes": ("2GiB", 2 << 30),
         "auto_restore": ("yes", True), "take_over": ("0", False),
+        "switch_in_use": ("yes", True),
         "allow_unsafe_store": ("on", True), "sync_interval": ("500ms", 0.5),
         "poll_interval": ("2", 2.0), "busy_timeout": ("10s", 10.0),
         "snapshot_interval": ("1h30m", 5400.0), "snapshot_ratio": ("0.25", 0.25),
