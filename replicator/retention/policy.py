@@ -38,9 +38,11 @@ from replicator.archive.reachable import (
     trust,
     without,
 )
+from replicator.errors import DamageError
 from replicator.model import Retention
 
 DAY_MS = 86_400_000
+WORK = 10_000_000  # objects that the searches of one decision pass, a minute or two
 Tier = Literal["hourly", "daily", "weekly", "monthly"]
 
 
@@ -85,10 +87,18 @@ class PruneDecision:
 
 
 def decide(
-    index: Index, pins: Iterable[PinnedPoint], rules: Retention, now_ms: int, *, grace_ms: int
+    index: Index,
+    pins: Iterable[PinnedPoint],
+    rules: Retention,
+    now_ms: int,
+    *,
+    grace_ms: int,
+    work: int = WORK,
 ) -> PruneDecision:
-    """``grace_ms`` is how long a merge must be there before the objects it replaces go."""
-    return _Deciding(index, tuple(pins), rules, now_ms, grace_ms, trust(index)).decide()
+    """``grace_ms`` is how long a merge must be there before the objects it replaces go. ``work``
+    limits the objects that all searches pass: ``DamageError`` beyond it, and nothing is decided.
+    """
+    return _Deciding(index, tuple(pins), rules, now_ms, grace_ms, trust(index), work).decide()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,7 @@ class _Deciding:
     now_ms: int
     grace_ms: int
     trust: Trust
+    work: int  # objects that the searches may still pass
     kept: dict[str, str] = field(default_factory=dict)  # key → reason
     unsure: dict[str, ArchiveObject] = field(default_factory=dict)
     points: list[KeptPoint] = field(default_factory=list)
@@ -356,10 +367,22 @@ class _Deciding:
         for start in sorted({next(kept, 0), 0}, reverse=True):
             begins = usable[start:]
             if begins:
-                ways = Ways(begins, log.between(begins[0].txid + 1, goal), cost)
+                between = log.between(begins[0].txid + 1, goal)
+                self._spend(len(between), begins[0])
+                ways = Ways(begins, between, cost)
                 if (step := ways.to(goal, ends)) is not None:
                     return step
         return None
+
+    def _spend(self, objects: int, snapshot: SnapshotObject) -> None:
+        self.work -= objects
+        if self.work < 0:
+            raise DamageError(
+                f"{snapshot.key}: too many objects after it lead nowhere; nothing is deleted",
+                key=snapshot.key,
+                code="beyond_limits",
+                hint="replicator verify lists the objects that are damaged or missing",
+            )
 
     # ---------------------------------------------------------------- the result
 

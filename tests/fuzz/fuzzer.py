@@ -76,4 +76,4 @@ class Fuzzer:
 
 def _place(error):
     """The line that raised the error, and the lines on the way: a cheap stand-in for coverage."""
-    return tuple(frame.lineno for frame in traceback.extract_tb(error.__traceback__)[-3:])
+    return tuple(line for _, line in traceback.walk_tb(error.__traceback__))[-3:]

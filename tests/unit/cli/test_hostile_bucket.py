@@ -9,6 +9,8 @@ import json
 import pytest
 
 from replicator.store.directory import HIDDEN, DirectoryStore
+from tests.helpers.hostile import index_bomb
+from tests.helpers.memory import memory_limit
 
 FORGED = "x\n2026-01-01 00:00:00,000 INFO    all is well\x1b[2J\u202e[red]"
 
@@ -89,3 +91,37 @@ def test_an_unreadable_note_is_reported_once(hostile, bucket_url, run, caplog):
     code, out, _ = run("pin", "--url", bucket_url, "--json")
     assert (code, json.loads(out)) == (0, [{"txid": 2, "note": ""}])
     assert [record.args[0] for record in caplog.records] == ["app.db/pins/0000000000000002.json"]
+
+
+MOST_MEMORY = 300 << 20
+
+
+@pytest.mark.parametrize(
+    ("command", "codes"),
+    [
+        (("restore", "-o"), {3}),
+        (("restore", "--allow-older", "-o"), {0}),
+        (("drill",), {3}),
+        (("history", "--transactions"), {3}),
+        (("verify", "--data"), {3}),
+        (("cost",), {3}),
+        (("prune",), {0, 3}),
+    ],
+)
+def test_an_object_that_claims_millions_takes_no_memory(
+    bucket, bucket_dir, bucket_url, run, tmp_path, command, codes
+):
+    """The newest segment lists 25 million transactions in 10 kB, and its metadata claims them."""
+    store = DirectoryStore(bucket_dir)
+    for key in bucket.objects():
+        store.put(key, bucket.store.get(key), metadata=bucket.store.head(key).metadata)
+    key, last = bucket.keys.wal(bucket.txid + 1), str(bucket.txid + 25_000_000)
+    newest = max(each for each in bucket.objects() if "/wal/" in each)
+    metadata = store.head(newest).metadata
+    metadata |= {"first-txid": str(bucket.txid + 1), "last-txid": last}
+    store.put(key, index_bomb(25_000_000, first=bucket.txid + 1), metadata=metadata)
+    output = [tmp_path / "o"] if command[-1] == "-o" else []
+    with memory_limit(MOST_MEMORY):
+        code, _, err = run(*command, *output, "--url", bucket_url)
+    assert code in codes, err
+    assert "Traceback" not in err

@@ -5,8 +5,10 @@ from math import inf
 import pytest
 
 from replicator.archive.index import Index, PinnedPoint, SnapshotObject, WalObject
+from replicator.errors import DamageError
 from replicator.model import Kind, Retention
 from replicator.retention.policy import decide
+from tests.helpers.errors import raises
 from tests.helpers.objects import snapshot_object, wal_object
 from tests.helpers.retention import DAY, HOUR, MINUTE
 
@@ -409,3 +411,18 @@ def test_sources_of_a_merge_stay_if_a_way_leaves_the_merge_inside():
         log(13, 14, 0),
     )
     assert gone(decision) == ["0/11-11"]
+
+
+def test_objects_that_lead_nowhere_end_a_decision():
+    """Each of them would cost a search among all: beyond the limit nothing is decided."""
+    junk = [unasked(1000 + 2 * n, 1000 + 2 * n, NOW - 3 * DAY + n) for n in range(40)]
+    items = (snap(1, 300 * DAY), *junk, log(2, 900, 2 * DAY), snap(2000, 2 * DAY))
+    items += (log(2000, 2000, 2 * DAY), log(2001, 2001, 1))
+    index = Index(
+        tuple(i for i in items if isinstance(i, WalObject)),
+        tuple(i for i in items if isinstance(i, SnapshotObject)),
+    )
+    rules = Retention(every_transaction=DAY / 1000, hourly=9 * DAY / 1000, daily=0, snapshots=1)
+    assert decide(index, (), rules, NOW, grace_ms=0).window_from == 2000
+    with raises(DamageError, "beyond_limits", key="s1"):
+        decide(index, (), rules, NOW, grace_ms=0, work=200)
