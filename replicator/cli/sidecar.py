@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from replicator.cli import options, output
-from replicator.errors import ReplicatorError
-
-if TYPE_CHECKING:
-    from replicator.config.settings import SqliteReplicatorConfig
+from replicator.errors import NotRunning, ReplicatorError, from_dict
 
 PARALLEL = 16  # databases that are asked at the same time
 
@@ -42,22 +39,60 @@ def ask(db: str | Path, cache_dir: str | None, request: dict[str, Any]) -> dict[
 
 
 def ask_all(file: Path, request: dict[str, Any]) -> list[Answer]:
-    """The answer for each database of a file, asked in parallel, in the order of the file."""
+    """The answer for each database that the file names or its sidecar replicates, asked in
+    parallel; ``NotRunning`` if there is none.
+
+    The sidecar knows those that vanished since, the file those that it does not replicate.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
-    from replicator.config.file import ConfigFile
     from replicator.sidecar.control_client import ask as ask_sidecar
 
-    def one(config: SqliteReplicatorConfig) -> Answer:
+    def one(listed: dict[str, Any]) -> Answer:
+        name, url = listed["database"], listed["url"]
         try:
-            answer: dict[str, Any] = ask_sidecar(config.cache, request)
+            if "error" in listed:
+                raise from_dict(listed["error"])
+            answer: dict[str, Any] = ask_sidecar(Path(listed["cache"]), request)
         except ReplicatorError as error:
-            return Answer(str(config.database), config.address.url, error=error)
-        return Answer(str(config.database), config.address.url, answer)
+            return Answer(name, url, error=error)
+        return Answer(name, url, answer)
 
-    configs = ConfigFile.load(file).configs()
+    listing = _listing(file)
+    if not listing:
+        raise NotRunning(f"no database of {file} exists, and no sidecar answers", path=file)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        return list(pool.map(one, configs))
+        return list(pool.map(one, listing))
+
+
+def _listing(file: Path) -> list[dict[str, Any]]:
+    """The databases of the file, each of its sidecars, and their problems; each once."""
+    from replicator.config.file import ConfigFile, Search
+
+    search = Search(ConfigFile.load(file))
+    listed: dict[str, dict[str, Any]] = {}
+    for config in search.look()[0]:
+        own = {"database": str(config.source), "url": config.address.url}
+        listed[str(config.cache)] = own | {"cache": str(config.cache)}
+    for name, error in search.problems:
+        listed[name] = {"database": name, "url": "", "error": error.to_dict()}
+    covered: set[str] = set()  # by the answer of a sidecar: one answer covers all of its databases
+    for cache in [*(each["cache"] for each in listed.values() if "cache" in each), *search.caches]:
+        for each in _databases_of(Path(cache)) if cache not in covered else ():
+            key = each.get("cache") or each["database"]
+            covered.add(key)
+            listed.setdefault(key, each)
+    return list(listed.values())
+
+
+def _databases_of(cache: Path) -> list[dict[str, Any]]:
+    """All databases of the sidecar that answers in a cache directory; none without one."""
+    from replicator.sidecar.control_client import ask as ask_sidecar
+
+    try:
+        return list(ask_sidecar(cache, {"command": "databases"})["databases"])
+    except ReplicatorError:
+        return []
 
 
 def worst(answers: list[Answer]) -> int:

@@ -17,22 +17,19 @@ Refuses to contact a store, and to look at a database beyond its name.
 from __future__ import annotations
 
 import difflib
-import glob
 import os
 import tomllib
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from replicator.config.database_path import database_path
+from replicator.config.patterns import Pattern
 from replicator.config.settings import SETTINGS, SqliteReplicatorConfig, settings_of
 from replicator.config.table import Setting, Where
 from replicator.config.units import PATH
 from replicator.errors import ConfigError
-from replicator.system.paths import SIDE_SUFFIXES
-
-WILDCARDS = "*?["
 
 Settings = dict[str, Any]
 
@@ -44,24 +41,22 @@ class Entry:
     name: str  # for messages: the file, the number of the entry, its path
     path: str
     settings: Settings
+    pattern: Pattern | None  # None: the entry names one file
 
     @property
     def is_pattern(self) -> bool:
-        return _is_pattern(self.path)
+        return self.pattern is not None
 
-    def databases(self, known: Container[str] = ()) -> Iterator[tuple[str, str]]:
-        """The path of each database that is not ``known``, with its name below a common prefix.
+    def databases(self) -> Iterator[tuple[str, str]]:
+        """The path of each database, with its name below a common prefix.
 
         The name is the file name, or for a pattern the path below the fixed part of the pattern.
         """
-        if not self.is_pattern:
-            if self.path not in known:
-                yield self.path, os.path.basename(self.path)
+        if self.pattern is None:
+            yield self.path, os.path.basename(self.path)
             return
-        fixed = _fixed_part(self.path)
-        for path in sorted(glob.glob(self.path, recursive=True)):
-            if path not in known and not path.endswith(SIDE_SUFFIXES) and os.path.isfile(path):
-                yield path, os.path.relpath(path, fixed)
+        for path in self.pattern.files():
+            yield path, os.path.relpath(path, self.pattern.fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +106,11 @@ class ConfigFile:
     def configs(self) -> list[SqliteReplicatorConfig]:
         """The config of each database that exists or has its own entry.
 
-        ``ConfigError`` if two of them would share a location in a bucket, or a cache.
+        ``ConfigError`` if two of them with an entry of their own would share a location in a
+        bucket, or a cache. Of those that a pattern matches, the ones that cannot be replicated are
+        left out, see :class:`Search`.
         """
-        configs, clashes = Search(self).look()
-        for clash in clashes:
-            raise clash
-        return configs
+        return Search(self).look()[0]
 
     def config(self, entry: Entry, path: Path, name: str) -> SqliteReplicatorConfig:
         """The config of one database of ``entry``.
@@ -144,26 +138,65 @@ class Search:
         self._seen: set[str] = set()  # paths as the search found them: a second look is cheap
         self._databases: set[Path] = set()
         self._taken: dict[object, Path] = {}
+        self._refused: dict[str, ConfigError] = {}  # by path
+        self._unmatched: list[tuple[str, ConfigError]] = []
+
+    @property
+    def problems(self) -> list[tuple[str, ConfigError]]:
+        """The files of patterns that cannot be replicated, and the patterns without any file, as
+        of the last look; each with the reason. Bytes that are not UTF-8 are escaped."""
+        return [
+            (path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), error)
+            for path, error in (*self._refused.items(), *self._unmatched)
+        ]
+
+    @property
+    def caches(self) -> list[str]:
+        """The cache directories of patterns, also of files that vanished."""
+        patterns = [entry.pattern for entry in self._file.entries]
+        return [cache for each in patterns if each is not None for cache in each.caches()]
 
     def look(self) -> tuple[list[SqliteReplicatorConfig], list[ConfigError]]:
-        """The new databases, and an error for each that would share a location or a cache.
+        """The new databases, and an error for each new file of a pattern that cannot be replicated.
 
         Entries for a single path come before patterns, and an earlier pattern before a later one.
+        ``ConfigError`` if an entry for a single path cannot be replicated.
         """
+        self._forget_removed()
         configs: list[SqliteReplicatorConfig] = []
-        clashes: list[ConfigError] = []
+        errors: list[ConfigError] = []
+        self._unmatched = []
         for entry in sorted(self._file.entries, key=lambda entry: entry.is_pattern):
-            for path, name in entry.databases(self._seen):
-                self._seen.add(path)
-                config = self._file.config(entry, Path(path), name)
-                if entry.is_pattern and config.database in self._databases:
+            found = list(entry.databases())
+            if entry.pattern is not None and not found:
+                self._unmatched.append((entry.path, entry.pattern.unmatched(entry.name)))
+            for path, name in found:
+                if path in self._seen:
                     continue
-                clash = self._take(entry, config)
-                if clash is None:
-                    configs.append(config)
-                else:
-                    clashes.append(clash)
-        return configs, clashes
+                self._seen.add(path)
+                try:
+                    configs += self._new(entry, path, name)
+                except ConfigError as error:
+                    if not entry.is_pattern:
+                        raise
+                    self._refused[path] = error
+                    errors.append(error)
+        return configs, errors
+
+    def _forget_removed(self) -> None:
+        for path in [path for path in self._refused if not os.path.lexists(path)]:
+            del self._refused[path]
+            self._seen.discard(path)
+
+    def _new(self, entry: Entry, path: str, name: str) -> list[SqliteReplicatorConfig]:
+        """The config of a database; none if a pattern matches it under a second name."""
+        config = self._file.config(entry, Path(path), name)
+        if entry.is_pattern and config.database in self._databases:
+            return []
+        clash = self._take(entry, config)
+        if clash is not None:
+            raise clash
+        return [config]
 
     def _take(self, entry: Entry, config: SqliteReplicatorConfig) -> ConfigError | None:
         """Reserve the location and the cache for this database; an error if one is taken."""
@@ -210,18 +243,6 @@ def _path_of(url: str) -> str:
     return url.removeprefix("s3://").partition("/")[2].strip("/") if url.startswith("s3://") else ""
 
 
-def _is_pattern(path: str) -> bool:
-    return any(sign in path for sign in WILDCARDS)
-
-
-def _fixed_part(pattern: str) -> str:
-    """The directory above the first wildcard."""
-    fixed = Path(pattern)
-    while _is_pattern(str(fixed)):
-        fixed = fixed.parent
-    return str(fixed)
-
-
 def _read(source: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(source.read_text("utf-8"))
@@ -247,8 +268,9 @@ def _entry(source: Path, number: int, table: dict[str, Any]) -> Entry:
             f"{name}: {error}", setting="path", hint=error.hint, code=error.code
         ) from error
     absolute = os.path.join(source.parent.absolute(), os.path.expanduser(path))
-    shared = _is_pattern(absolute)
-    return Entry(name, absolute, _settings(table, name, source.parent, shared=shared))
+    pattern = Pattern.of(absolute)
+    settings = _settings(table, name, source.parent, shared=pattern is not None)
+    return Entry(name, absolute, settings, pattern)
 
 
 def _settings(table: dict[str, Any], origin: str, directory: Path, *, shared: bool) -> Settings:

@@ -21,8 +21,8 @@ from replicator.model import Position, ReplicationStatus
 
 SOCKET_NAME = "control.sock"
 LONGEST_DIRECTORY = 90  # bytes: a socket's address fits 108, with the name and a final zero
-IMMEDIATE = ("status", "metrics", "proofs")  # requests that the sidecar answers at once
-ANSWER_LIMITS = JsonLimits(size=1 << 20)
+IMMEDIATE = ("status", "metrics", "proofs", "databases")  # the sidecar answers them at once
+ANSWER_LIMITS = JsonLimits(size=4 << 20)  # the list of ten thousand databases
 ANSWER_TIMEOUT = 10.0  # seconds after which a sidecar that owes an immediate answer hangs
 
 

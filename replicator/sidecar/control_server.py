@@ -31,8 +31,15 @@ ACCEPT_RETRY = 0.1  # seconds after a failed accept, most likely for want of des
 class ControlServer:
     """Accepts connections at the control sockets of all databases, in one thread."""
 
-    def __init__(self, *, accept_retry: float = ACCEPT_RETRY) -> None:
-        """``accept_retry`` is the pause after a failed accept, in seconds."""
+    def __init__(
+        self,
+        listing: Callable[[], list[dict[str, Any]]] = list,
+        *,
+        accept_retry: float = ACCEPT_RETRY,
+    ) -> None:
+        """``listing`` names the databases of this process. ``accept_retry`` is the pause after a
+        failed accept, in seconds."""
+        self.listing = listing
         self._accept_retry = accept_retry
         self._listeners = selectors.DefaultSelector()
         self._stop, self._stopped = socket.socketpair()
@@ -72,8 +79,9 @@ class ControlServer:
 class ControlSocket:
     """The control socket of one database, open from its creation until :meth:`close`.
 
-    Answers ``status``, ``flush``, ``snapshot``, ``repair``, ``proofs`` and ``metrics``. A socket
-    with the same name is replaced: the caller holds the database's lock.
+    Answers ``status``, ``flush``, ``snapshot``, ``repair``, ``proofs``, ``metrics`` and
+    ``databases``, which names all of the sidecar. A socket with the same name is replaced: the
+    caller holds the database's lock.
     """
 
     def __init__(
@@ -82,7 +90,9 @@ class ControlSocket:
         """``OSError`` or ``LocalIOError`` if no socket can be made in ``directory``."""
         self._directory = directory
         self._server = server
-        self._answers = _answers_of(replicator)
+        self._answers = _answers_of(replicator) | {
+            "databases": lambda _: {"databases": server.listing()}
+        }
         self._listener = _listen_in(directory)
         server.add(self._listener, self._answer)
 

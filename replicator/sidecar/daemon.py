@@ -85,8 +85,11 @@ def _finish(fleet: Fleet) -> int:
         log.error("%s%s; %s", name, member.error, member.missing())
         if member.error.hint:
             log.error("hint: %s", member.error.hint)
+    for _, problem in fleet.problems:
+        log.error("%s", problem)
     _report(fleet, len(late))
-    return next((member.error.exit_code for member in late if member.error), 0)
+    errors = [*(member.error for member in late), *(problem for _, problem in fleet.problems)]
+    return next((error.exit_code for error in errors if error), 0)
 
 
 def _report(fleet: Fleet, late: int) -> None:

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from replicator.config.file import ConfigFile, Search
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.shared import SharedResources
-from replicator.errors import NotDurable, ReplicatorError
+from replicator.errors import ConfigError, NotDurable, ReplicatorError
 from replicator.sidecar.control_server import ControlServer
 from replicator.sidecar.member import Member
 from replicator.system import process
@@ -61,11 +61,15 @@ class Databases:
 
     @classmethod
     def in_file(cls, file: ConfigFile) -> Databases:
-        """Those of a file. ``ConfigError`` if two would share an archive or a cache."""
+        """Those of a file. ``ConfigError`` if two with an entry each would share an archive or a
+        cache; a file of a pattern that cannot be replicated stops no other."""
         search = Search(file)
-        configs, clashes = search.look()
-        for clash in clashes:
-            raise clash
+        configs, errors = search.look()
+        for error in errors:
+            log.error("%s; it is not replicated", error)
+        for _, problem in search.problems:
+            if problem not in errors:
+                log.warning("%s yet", problem)
         return cls(configs, search if file.has_patterns else None, independent=True)
 
 
@@ -81,7 +85,7 @@ class Fleet:
         self._times = times
         self._hurry = hurry
         self._shared = SharedResources()
-        self._server = ControlServer()
+        self._server = ControlServer(self.listing)
         self.members = [self._member(config) for config in databases.configs]
         self._starts = ThreadPoolExecutor(STARTS, "replicator-start")
         self._starting: set[Member] = set()
@@ -91,6 +95,27 @@ class Fleet:
         self._search_at = time.monotonic() + times.search
         self._trim_at = time.monotonic() + times.trim
         self._uploads = 0.0  # of all members, when memory was returned last
+
+    @property
+    def problems(self) -> list[tuple[str, ConfigError]]:
+        """What the file names and no member replicates: a path or a pattern, with the reason."""
+        return self._search.problems if self._search is not None else []
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Every database of this sidecar, for programs: with its cache directory, whose socket
+        answers for it, or with the reason why it is not replicated."""
+        databases: list[dict[str, Any]] = [
+            {
+                "database": str(member.config.source),
+                "url": member.config.address.url,
+                "cache": str(member.config.cache),
+            }
+            for member in self.members
+        ]
+        problems = [
+            {"database": name, "url": "", "error": error.to_dict()} for name, error in self.problems
+        ]
+        return databases + problems
 
     def _member(self, config: SqliteReplicatorConfig) -> Member:
         return Member(config, self._shared, self._server)
@@ -190,9 +215,9 @@ class Fleet:
             self._trim_heap()
 
     def _add_new(self, search: Search) -> None:
-        found, clashes = search.look()
-        for clash in clashes:
-            log.error("%s; it is not replicated", clash)
+        found, errors = search.look()
+        for error in errors:
+            log.error("%s; it is not replicated", error)
         for config in found:
             log.info("found a new database: %s", config.database)
             member = self._member(config)

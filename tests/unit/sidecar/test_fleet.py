@@ -1,5 +1,6 @@
 """Several databases in one process: none stops another, and each error is reported."""
 
+import json
 import logging
 import sqlite3
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator import restore
+from replicator import cli, restore
 from replicator.archive.keys import Keys
 from replicator.config.file import ConfigFile
 from replicator.engine.resume import Resume
@@ -374,3 +375,58 @@ def test_no_more_databases_join_at_once_than_allowed(file, monkeypatch):
     with started(fleet_of(file(*(f"{n}.db" for n in range(12))))) as fleet:
         assert ended(fleet) == []
     assert most[0] <= JOINS
+
+
+def status_of(tmp_path, capsys, command="status"):
+    """The exit code of a command for all databases of the file, and each answer by its name."""
+    code = cli.call([command, "--config", str(tmp_path / "r.toml"), "--json"])
+    return code, {Path(each["database"]).name: each for each in json.loads(capsys.readouterr().out)}
+
+
+def test_the_sidecar_knows_databases_that_vanished(file, tmp_path, capsys):
+    """The file system shows neither the database nor its directory; the sidecar is asked."""
+    (tmp_path / "t").mkdir()
+    for name in "ab":
+        make(tmp_path / "t" / f"{name}.db")
+    with started(fleet_of(file("t/*.db"), QUICK)):
+        for name in "ab":
+            asked(tmp_path / "t" / f"{name}.db", "flush")
+        code, answers = status_of(tmp_path, capsys)
+        assert (code, sorted(answers)) == (0, ["a.db", "b.db"])
+        (tmp_path / "t" / "a.db").unlink()
+        assert status_of(tmp_path, capsys, "flush")[0] == 2
+        code, answers = status_of(tmp_path, capsys)
+        assert (code, answers["a.db"]["healthy"], answers["b.db"]["healthy"]) == (5, False, True)
+        (tmp_path / "t" / "b.db").unlink()  # now nothing matches the pattern
+        code, answers = status_of(tmp_path, capsys)
+        assert (code, answers["*.db"]["code"]) == (5, "no_match")
+        assert not answers["b.db"]["healthy"]
+
+
+def test_a_pattern_without_a_database_is_an_error_for_every_command(file, tmp_path, capsys):
+    """While the sidecar waits for the first one, and without a sidecar; the end reports it."""
+    settings = file("a.db", "t/*.db")
+    with started(fleet_of(settings, QUICK)) as fleet:
+        asked(tmp_path / "a.db", "flush")
+        for command in ("status", "flush"):
+            code, answers = status_of(tmp_path, capsys, command)
+            assert (code, answers["*.db"]["code"]) == (2, "no_match")
+        assert ended(fleet) == []
+        ((_, problem),) = fleet.problems
+        assert problem.exit_code == 2
+
+
+def test_an_unprintable_name_neither_hides_databases_nor_stops_a_start(file, tmp_path, capsys):
+    """It is reported by every command, and the others are replicated, now and after a restart."""
+    (tmp_path / "t").mkdir()
+    make(tmp_path / "t" / "a.db")
+    settings = file("t/*.db")
+    for _ in range(2):
+        with started(fleet_of(settings, QUICK)) as fleet:
+            make(tmp_path / "t" / "odd\n.db")
+            make(tmp_path / "t" / "z.db")
+            wait_for(lambda: len(fleet.members) == 2 and fleet.problems)
+            wait_for(lambda: all(member.started for member in fleet.members))
+            code, answers = status_of(tmp_path, capsys, "flush")
+            assert (code, answers["odd\n.db"]["code"]) == (2, "config")
+            assert answers["z.db"]["txid"] >= 1
