@@ -8,6 +8,7 @@ that leaves it out could be right about the archive.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,7 +25,20 @@ from replicator.archive.names import (
 from replicator.errors import ConfigError
 from replicator.store.base import ObjectInfo, Store
 
+SEARCHERS = 16  # requests under way in a search for databases
 Entry: TypeAlias = tuple[Name, ObjectInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchLimits:
+    """Of a search for databases: ``depth`` of the folders, and the number of ``folders``, each of
+    which costs a request. A bucket that others fill has no end of them."""
+
+    depth: int = 4
+    folders: int = 10_000
+
+
+DEFAULT_SEARCH = SearchLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +127,32 @@ def _objects(store: Store, keys: Keys, folder: str, after: str = "") -> Iterator
     return (item for item in found if item is not None)
 
 
-def find_databases(store: Store, prefix: str = "", *, depth: int = 4) -> list[str]:
-    """Prefixes below ``prefix`` that hold a database, without slashes at the ends.
+def find_databases(
+    store: Store, prefix: str = "", *, limits: SearchLimits = DEFAULT_SEARCH
+) -> list[str]:
+    """Prefixes below ``prefix`` that hold a database, sorted, without slashes at the ends.
 
     A folder that contains ``wal/`` or ``snapshots/`` is one, and is not searched further.
+    ``ConfigError`` if there are more folders than ``limits`` permit.
     """
-    root = Keys(prefix).root
-    folders = store.folders(root)
-    if {f"{root}wal/", f"{root}snapshots/"} & set(folders):
-        return [root.rstrip("/")]
-    if depth == 0:
-        return []
-    return [found for folder in folders for found in find_databases(store, folder, depth=depth - 1)]
+    found: list[str] = []
+    level = [Keys(prefix).root]
+    left = limits.folders
+    with ThreadPoolExecutor(SEARCHERS, "find") as pool:
+        for _ in range(limits.depth + 1):
+            left -= len(level)
+            if left < 0:
+                raise ConfigError(
+                    f"the bucket holds more than {limits.folders} folders",
+                    hint="name the database with --prefix",
+                    setting="prefix",
+                    code="too_many_folders",
+                )
+            below: list[str] = []
+            for root, folders in zip(level, pool.map(store.folders, level), strict=True):
+                if {f"{root}wal/", f"{root}snapshots/"} & set(folders):
+                    found.append(root.rstrip("/"))
+                else:
+                    below += folders
+            level = below
+    return sorted(found)

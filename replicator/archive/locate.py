@@ -15,6 +15,8 @@ from replicator.store.base import Store
 from replicator.store.registry import open_store
 from replicator.store.retry import COMMAND_RETRIES, RetryingStore, RetryPolicy
 
+MOST_NAMED = 100  # databases of a bucket in one message
+
 
 @contextlib.contextmanager
 def open_archive(address: StoreAddress) -> Iterator[tuple[Store, str]]:
@@ -41,8 +43,9 @@ def sole_database(store: Store) -> str:
     if not choices:
         raise no_backup(url_of(store))
     if len(choices) > 1:
+        names = [*choices[:MOST_NAMED], *(["…"] if len(choices) > MOST_NAMED else [])]
         raise ConfigError(
-            f"the bucket holds {len(choices)} databases: {', '.join(choices)}",
+            f"the bucket holds {len(choices)} databases: {', '.join(names)}",
             hint="choose one with --prefix",
             setting="prefix",
             code="several_databases",
