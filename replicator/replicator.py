@@ -16,15 +16,18 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from replicator.archive.keys import Keys
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine import health
 from replicator.engine.engine import Engine
 from replicator.engine.limits import Limits
+from replicator.engine.preparation import Place, Preparation, asked_of
 from replicator.engine.shared import SharedResources
 from replicator.errors import DatabaseMissing, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
 from replicator.recovery.api import restore as restore_from
+from replicator.recovery.start import RESTORING, Command
 from replicator.sqlite.connect import Prepare, unprepared
 from replicator.store.base import Store
 from replicator.system import clock
@@ -65,25 +68,57 @@ class SqliteReplicator:
         self._store = store
         self._files = files or Files()
         self._shared = shared
+        self._using = shared
         self._resources = contextlib.ExitStack()  # those made here
         self._lock = ReplicatorLock(config.database, config.cache, self._files)
+        self._prepared = False  # the lock is held, and the start is decided as far as possible
         self._engine: Engine | None = None
         self._last = health.stopped(str(config.database), config.address.url)
+
+    def prepare(self, command: Command | None = None) -> RestoreReport | None:
+        """Restores the database if the start demands it; the report, None if nothing was restored.
+
+        ``command`` is the one that starts, by default that of the config. :meth:`start` calls this
+        unless it was called before. ``AlreadyRunning``, ``DatabaseMissing`` if there is no
+        directory for the database, ``RefusedError`` for a start that could bury the archive,
+        ``StoreUnavailable``, and the errors of :meth:`restore`.
+        """
+        command = command or self._command
+        try:
+            report = self._require_directory(command)
+            if not self._prepared:
+                self._lock.acquire()
+            report = report or self._preparation(command).run()
+            self._prepared = True
+        except BaseException:
+            self._halt()
+            raise
+        return report
+
+    @property
+    def _command(self) -> Command:
+        return Command.AUTO_RESTORE if self.config.auto_restore else Command.RUN
+
+    def _preparation(self, command: Command) -> Preparation:
+        config = self.config
+        return Preparation(
+            Place(config.database, config.cache, self._open(), Keys(config.address.prefix)),
+            asked_of(config, command),
+            wait_store=config.wait_store,
+            files=self._files,
+        )
 
     def start(self) -> None:
         """Begins to replicate. Returns once the database is followed or waited for.
 
-        ``AlreadyRunning``, ``DatabaseUnusable`` (``DatabaseMissing`` if there is no directory for
-        the database), ``ConfigError``, and with ``auto_restore`` the
-        errors of :meth:`restore`.
+        ``AlreadyRunning``, ``DatabaseUnusable``, ``ConfigError``, and the errors of
+        :meth:`prepare`.
         """
         if self._engine is not None:
             raise ReplicatorError("this replicator is running already")
         try:
-            self._require_directory()
-            self._lock.acquire()
-            if self.config.auto_restore:
-                self.restore(if_missing=True)
+            if not self._prepared:
+                self.prepare()
             self._engine = self._make_engine()
             self._engine.start()
         except BaseException as error:
@@ -93,12 +128,13 @@ class SqliteReplicator:
             )
             raise
 
-    def _require_directory(self) -> None:
+    def _require_directory(self, command: Command) -> RestoreReport | None:
         """``DatabaseMissing`` if no application can create the database at its path, unless a
-        restore brings it back. No directory is made for a path that may be wrong."""
+        restore brings it back: its report. No directory is made for a path that may be wrong."""
         directory = self.config.database.parent
-        if self.config.auto_restore and not directory.exists():
-            self.restore(if_missing=True)
+        report = None
+        if command in RESTORING and not directory.exists():
+            report = self._preparation(command).run()
         if not directory.is_dir():
             raise DatabaseMissing(
                 f"{directory}, the directory of the database, does not exist",
@@ -106,19 +142,32 @@ class SqliteReplicator:
                 code="directory_missing",
                 hint="create or mount it, or correct the path",
             )
+        return report
 
     def _make_engine(self) -> Engine:
-        shared = self._shared or self._resources.enter_context(SharedResources())
-        store = self._store or shared.stores.open(self.config.address)
+        store = self._open()
+        assert self._using is not None  # it is open now
         return Engine(
             self.config,
             self.limits,
             store,
             self.metrics,
             self._files,
-            shared,
+            self._using,
             prepare=self._prepare,
         )
+
+    def _open(self) -> Store:
+        """The store; makes the resources that are not given."""
+        if self._using is None:
+            self._using = self._resources.enter_context(SharedResources())
+        return self._store or self._using.stores.open(self.config.address)
+
+    @property
+    def decided(self) -> bool:
+        """True once it is known how the database continues its archive, or that this cannot be
+        known yet."""
+        return self._engine is not None and self._engine.capture.decided
 
     def stop(self) -> None:
         """Ends at once; segments that are not durable yet stay in the cache. See :meth:`flush`."""
@@ -131,6 +180,7 @@ class SqliteReplicator:
                 self._last = engine.status(running=False)
                 engine.stop()
         finally:
+            self._prepared, self._using = False, self._shared
             self._resources.close()
             self._lock.release()
 

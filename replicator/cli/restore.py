@@ -10,6 +10,8 @@ from replicator.config.database_path import database_path
 from replicator.errors import Inconclusive, NoBackup
 from replicator.model import RestoreReport
 
+NO_BACKUP = {"objects": 0, "code": "no_backup"}  # in place of a report
+
 
 def command(
     *,
@@ -25,7 +27,19 @@ def command(
     ] = None,
     point: options.Point,
     if_missing: Annotated[
-        bool, option("--if-missing", help="do nothing if the output exists")
+        bool,
+        option(
+            "--if-missing",
+            help="do nothing if the output exists; a file that is empty or without tables counts "
+            "as missing, and moves into NAME.stale-TIME",
+        ),
+    ] = False,
+    if_backup_exists: Annotated[
+        bool,
+        option(
+            "--if-backup-exists",
+            help="end with exit code 0 if the bucket has no backup, as before the first start",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, option("--dry-run", help="print the plan of the restore; write nothing")
@@ -80,6 +94,11 @@ def command(
             progress=listener,
             prepare=extensions(load_extension or ()),
         )
+    if report is None and if_backup_exists:
+        output.result(
+            NO_BACKUP, lambda _: output.say("no backup; nothing was restored"), as_json=as_json
+        )
+        return 0
     if report is None:
         raise NoBackup("no backup found", hint="list the bucket with replicator history")
     output.result(report, lambda report: show(report, dry_run=dry_run), as_json=as_json)

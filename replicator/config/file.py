@@ -134,7 +134,7 @@ class Search:
     """Finds each database of a file once; the next :meth:`look` finds those that appeared since."""
 
     def __init__(self, file: ConfigFile) -> None:
-        self._file = file
+        self.file = file
         self._seen: set[str] = set()  # paths as the search found them: a second look is cheap
         self._databases: set[Path] = set()
         self._taken: dict[object, Path] = {}
@@ -153,7 +153,7 @@ class Search:
     @property
     def caches(self) -> list[str]:
         """The cache directories of patterns, also of files that vanished."""
-        patterns = [entry.pattern for entry in self._file.entries]
+        patterns = [entry.pattern for entry in self.file.entries]
         return [cache for each in patterns if each is not None for cache in each.caches()]
 
     def look(self) -> tuple[list[SqliteReplicatorConfig], list[ConfigError]]:
@@ -166,7 +166,7 @@ class Search:
         configs: list[SqliteReplicatorConfig] = []
         errors: list[ConfigError] = []
         self._unmatched = []
-        for entry in sorted(self._file.entries, key=lambda entry: entry.is_pattern):
+        for entry in sorted(self.file.entries, key=lambda entry: entry.is_pattern):
             found = list(entry.databases())
             if entry.pattern is not None and not found:
                 self._unmatched.append((entry.path, entry.pattern.unmatched(entry.name)))
@@ -190,7 +190,7 @@ class Search:
 
     def _new(self, entry: Entry, path: str, name: str) -> list[SqliteReplicatorConfig]:
         """The config of a database; none if a pattern matches it under a second name."""
-        config = self._file.config(entry, Path(path), name)
+        config = self.file.config(entry, Path(path), name)
         if entry.is_pattern and config.database in self._databases:
             return []
         clash = self._take(entry, config)

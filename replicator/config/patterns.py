@@ -1,14 +1,16 @@
 """The files that a pattern of the TOML file names.
 
 A part of the path that exists under its literal name is no pattern: ``[`` and ``*`` may be in the
-name of a file or a directory. Owns: which part is a pattern, and which files match. Refuses: to
-open a file.
+name of a file or a directory. Owns: which part is a pattern, and which files and names match.
+Refuses: to open a file.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,14 @@ class Pattern:
             path for path in found if not path.endswith(SIDE_SUFFIXES) and os.path.isfile(path)
         )
 
+    def names(self, name: str) -> bool:
+        """True if the pattern names a file whose path below :attr:`fixed` is ``name``. A name from
+        a bucket is foreign: one that leads elsewhere is not named."""
+        parts = name.split("/")
+        if any(part in ("", ".", "..") for part in parts) or not name.isprintable():
+            return False
+        return not name.endswith(SIDE_SUFFIXES) and _match(Path(self.rest).parts, parts)
+
     def caches(self) -> list[str]:
         """The default cache directories of files that match, or did before they vanished."""
         place, name = os.path.split(self.rest)
@@ -60,3 +70,17 @@ class Pattern:
             hint="correct the pattern, or let the application create the first database",
             code="no_match",
         )
+
+
+def _match(pattern: Sequence[str], parts: Sequence[str]) -> bool:
+    """As :func:`glob.glob` does with ``recursive``: ``**`` is any number of directories, and a
+    wildcard names no hidden file."""
+    if not pattern:
+        return not parts
+    first, rest = pattern[0], pattern[1:]
+    if first == "**":
+        deeper = bool(parts) and not parts[0].startswith(".")
+        return _match(rest, parts) or (deeper and _match(pattern, parts[1:]))
+    if not parts or (parts[0].startswith(".") and not first.startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(parts[0], first) and _match(rest, parts[1:])

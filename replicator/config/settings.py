@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from replicator.config.database_path import database_path, refuse_url
 from replicator.config.table import Section, Setting, Where, row, setting, table_of
@@ -38,6 +38,8 @@ from replicator.errors import ConfigError
 from replicator.model import Retention
 from replicator.store.address import Checksums, StoreAddress
 from replicator.system.paths import cache_directory, expanded, resolved
+
+Expectation: TypeAlias = Literal["any", "existing", "new"]
 
 _KEEP = Retention()
 DATABASE, BUCKET, TIMING, SEGMENTS, RETENTION, DRILLS = Section
@@ -122,7 +124,8 @@ class SqliteReplicatorConfig:
         False,
         SWITCH,
         DATABASE,
-        "restore the database first if its file is missing and the bucket has a backup",
+        "restore the database first if its file is missing, empty or without tables, and the "
+        "bucket has a backup",
     )
     switch_in_use: bool = setting(
         False,
@@ -137,6 +140,26 @@ class SqliteReplicatorConfig:
         DATABASE,
         "start a new generation from the local database, even if another writer owns the archive "
         "or is ahead of it; older generations stay restorable",
+    )
+    restore: bool = setting(
+        False,
+        SWITCH,
+        DATABASE,
+        "if the archive does not continue with the local database, move the file aside, into "
+        "NAME.stale-TIME, and restore",
+    )
+    expect: Expectation = setting(
+        "any",
+        choice(*get_args(Expectation)),
+        DATABASE,
+        "refuse to start unless the bucket has an archive of this database (existing), or has none "
+        "(new)",
+    )
+    wait_store: float = setting(
+        60.0,
+        DURATION,
+        DATABASE,
+        "how long a start that needs an answer of the bucket waits for an unreachable one",
     )
     allow_unsafe_store: bool = setting(
         False,
@@ -268,6 +291,12 @@ class SqliteReplicatorConfig:
                 each.check(getattr(self, each.name))
             except ConfigError as error:
                 raise each.named(error, each.name) from error
+        if self.take_over and self.restore:
+            raise ConfigError(
+                "both take_over and restore are set",
+                setting="restore",
+                hint="choose one: take_over keeps the local database, restore that of the bucket",
+            )
         object.__setattr__(self, "source", _source(self.db_path))
         object.__setattr__(self, "database", resolved(self.source))
         object.__setattr__(self, "cache", self._cache())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from replicator.cache.quota import CacheQuota
@@ -35,6 +36,7 @@ from replicator.errors import (
     LocalIOError,
     RefusedError,
     ReplicatorError,
+    StoreUnavailable,
 )
 from replicator.model import Cause, Health, Incident
 from replicator.sqlite.live import LiveDatabase, identity, missing
@@ -82,6 +84,9 @@ class CaptureThread:
         self._switch_in_use = switch_in_use
         self._requests = Requests()
         self._stopping = threading.Event()
+        self._asked = False  # whether the archive of a missing database has a history
+        self._ask_after = 0.0  # monotonic
+        self._undecidable = False  # a failure delays the decision how to join
         self._settled = threading.Event()  # opened, waiting or failed: start() may return
         self._pauses = Pauses(context.limits.loop.retries)
         name = f"replicator-capture:{context.keys.prefix}"  # log lines show the prefix
@@ -97,6 +102,11 @@ class CaptureThread:
     def failed(self) -> ReplicatorError | None:
         """Why the thread ended, None while it runs."""
         return self.health.error if self.health.state == "failed" else None
+
+    @property
+    def decided(self) -> bool:
+        """True unless the first comparison with the archive is under way."""
+        return self._resume.decided or self._undecidable or self.health.state != "starting"
 
     @property
     def figures(self) -> SessionFigures | None:
@@ -198,6 +208,7 @@ class CaptureThread:
 
     def _recover_from(self, error: ReplicatorError) -> None:
         pause = self._pauses.next()
+        self._undecidable = True
         if not isinstance(error, Cancelled):
             self._incidents.failed(error)
             self._set_health("stalled", error)
@@ -266,6 +277,7 @@ class CaptureThread:
             self._settled.set()
             self._check_upload()
             if state == "waiting":
+                self._ask_for_history()
                 self._answer_without_database()
             if self._stopping.wait(self._context.limits.loop.wait_for_database):
                 return False
@@ -280,6 +292,23 @@ class CaptureThread:
         else:
             log.info("the cache is full; waiting for the store")
         self._set_health(state, error)
+
+    def _ask_for_history(self) -> None:
+        """Without a record or a database, ask the archive once: is this database lost?"""
+        if self._asked or time.monotonic() < self._ask_after:
+            return
+        try:
+            error: ReplicatorError | None = self._resume.without_database()
+            self._asked = True
+        except (StoreUnavailable, AccessDenied, ConfigError) as trouble:
+            error = trouble
+            self._ask_after = time.monotonic() + self._pauses.next()
+        if error is None:
+            return
+        if str(error) != str(self.health.error):
+            log.warning("%s; %s", error, error.hint)
+            self._report(error)
+        self._set_health("waiting", error)
 
     def _answer_without_database(self) -> None:
         """A request about a database that does not exist is most likely one about a wrong path."""

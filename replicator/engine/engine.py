@@ -33,6 +33,7 @@ from replicator.engine.wakeups import Wakeups
 from replicator.errors import Cancelled, DatabaseMissing, LocalIOError, NotDurable, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Cause, Health, Incident, Position, Repair, ReplicationStatus
+from replicator.recovery.start import Asked, Expect
 from replicator.retention.api import retention_worker
 from replicator.retention.segments import CachedSegments
 from replicator.retention.worker import RetentionWorker
@@ -115,6 +116,7 @@ class Engine:
             metrics=self._metrics,
             files=files,
             allow_unsafe_store=config.allow_unsafe_store,
+            asked=Asked(expect=Expect(config.expect)),
         )
 
     def _monitor(self, context: Context, shared: SharedResources) -> Monitor:

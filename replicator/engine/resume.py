@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from replicator.archive.listing import newest_segment
 from replicator.cache.records import Fact, SegmentRecord
 from replicator.capture.image import Image
 from replicator.capture.reader import no_wal, wal_contains
@@ -36,9 +37,10 @@ from replicator.errors import Cancelled, LocalIOError, ObjectMissing, RefusedErr
 from replicator.format.object_header import ObjectFacts
 from replicator.format.page_hashes import PageHashes
 from replicator.model import Cause, WalPosition
-from replicator.recovery.start import Act, Outcome
+from replicator.recovery.start import Act, Archive, Local, Outcome, decide_start, log_line
 from replicator.snapshot.published import newest_stored
 from replicator.sqlite.live import Hold, LiveDatabase
+from replicator.sqlite.local_file import examine_file
 from replicator.system import clock
 from replicator.system.directory import hold_directory
 from replicator.system.restore_marker import read_restore_marker, remove_restore_marker
@@ -63,6 +65,7 @@ class Resume:
         self._generations = Generations(context, sessions, uploader, incidents)
         self._take_over = TakeOver(context, sessions)
         self._joined = False  # since the process started
+        self.decided = False  # how the database continues the archive
 
     def join(self, database: LiveDatabase, cancelled: Stop) -> Session:
         """Continue, catch up, or begin a generation. Raises the errors of the store and
@@ -81,6 +84,22 @@ class Resume:
         except LocalIOError as error:
             log.warning("could not remove the restore marker: %s", error)
         return session
+
+    def without_database(self) -> ReplicatorError | None:
+        """Asks the archive while there is no database: the reason why a user has to act, None if
+        there is none. Raises the errors of the store."""
+        context = self._context
+        local = Local[examine_file(context.database, context.files).name]
+        if context.cache.head() is not None:
+            return None  # it was followed here
+        found = newest_segment(context.store, context.keys)
+        archive = Archive.NONE if found is None else Archive.HISTORY
+        outcome = decide_start(local, archive, context.asked)
+        log.info("%s", log_line(local, archive, context.asked, outcome))
+        if outcome.code == "awaited" or outcome.act is Act.FOLLOW:
+            return None
+        reason = f"{context.database} is {local.value}; archive: {archive.value}"
+        return refused_by(outcome, reason, context.address.url)
 
     def _join(self, database: LiveDatabase, cancelled: Stop) -> Session:
         incidents = self._incidents
@@ -169,6 +188,7 @@ class Resume:
 
     def _log(self, decision: Decision) -> Decision:
         """The decision, whose reason names what led to it if this is not the first join."""
+        self.decided = decision.way is not Way.REFUSE
         reason, why = decision.reason, self._incidents.reason
         if why and decision.way is not Way.CONTINUE:
             reason = f"{reason} ({why})"
@@ -252,17 +272,12 @@ class Resume:
     def _remote_facts(
         self, database: LiveDatabase, found: ObjectFacts, hashes: PageHashes
     ) -> RemoteFacts:
-        marker = read_restore_marker(database.path)
-        if marker is not None:
-            known = marker.names(database.identity, database.header().change_counter)
-            other = marker.txid == found.last_txid and marker.state != state_of(found)
-            marker = marker if known and not other else None
         return RemoteFacts(
             found,
             hashes.page_size,
             hashes.state,
             mine=found.writer == self._context.cache.writer,
-            restored=marker.txid if marker is not None else None,
+            restored=restored_here(database, found),
             fresh=not database.content().tables,
         )
 
@@ -310,6 +325,16 @@ class Resume:
         )
         self._incidents.settle(Cause.TAKE_OVER)
         return session
+
+
+def restored_here(database: LiveDatabase, found: ObjectFacts) -> int | None:
+    """The txid to which exactly this file was restored, from the archive that ends with ``found``;
+    None if it was not, or was replaced since."""
+    marker = read_restore_marker(database.path)
+    if marker is None or not marker.names(database.identity, database.header().change_counter):
+        return None
+    other = marker.txid == found.last_txid and marker.state != state_of(found)
+    return None if other else marker.txid
 
 
 def refused_by(outcome: Outcome, reason: str, url: str) -> RefusedError:

@@ -6,6 +6,7 @@ only formats the result.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +27,12 @@ from replicator.recovery.partial import Partial
 from replicator.recovery.planner import Planner, Recovered
 from replicator.recovery.point_in_time import committed_at, txid_at
 from replicator.recovery.progress import Meter, Progress
-from replicator.recovery.publish import check_output, publish
+from replicator.recovery.publish import Existing, check_output, publish
+from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
 from replicator.recovery.view import ArchiveView
 from replicator.sqlite.connect import Prepare, unprepared
 from replicator.sqlite.isolated import check_database
+from replicator.sqlite.local_file import examine_file, has_log
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.store.retry import RetryingStore
@@ -38,13 +41,16 @@ from replicator.system.files import Files
 
 __all__ = ["Progress", "find_databases", "restore"]
 
+log = logging.getLogger(__name__)
+
 Verify = Literal["none", "quick", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreRequest:
     """One restore as it was asked for, after the checks that need no store. ``output`` and
-    ``prefix`` are None until they are known."""
+    ``prefix`` are None until they are known. ``move_aside``: files that have the name of the
+    output move into ``NAME.stale-TIME``."""
 
     txid: int | None
     timestamp: datetime | str | None
@@ -55,6 +61,7 @@ class RestoreRequest:
     allow_older: bool
     verify: Verify
     prepare: Prepare = unprepared
+    move_aside: bool = False
 
     def __post_init__(self) -> None:
         if self.txid is not None and self.timestamp is not None:
@@ -132,7 +139,8 @@ def restore(
     itself, which then is not closed.
 
     Returns None when there is no backup. With ``if_missing`` an existing output stays unchanged,
-    which the report states. ``dry_run`` reports the plan and writes nothing.
+    which the report states; a file that is empty or has no table counts as missing, and moves into
+    ``NAME.stale-TIME``. ``dry_run`` reports the plan and writes nothing.
 
     ``verify`` adds SQLite's quick_check or integrity_check. ``prepare`` receives the connection
     first, to register the collations, functions and extensions of the application. Where this
@@ -228,13 +236,28 @@ def _report_of(
     limits: RecoveryLimits,
 ) -> RestoreReport:
     output = request.output
-    if request.if_missing and output is not None and Path(output).exists():
+    if request.if_missing and output is not None and _is_kept(Path(output)):
         return _untouched(Path(output), url_of(store, given))  # even if the store is away
     prefix = given or sole_database(store)
     run = _Run(store, prefix, _path(output, prefix), files, meter, limits)
-    if request.if_missing and run.output.exists():
+    if request.if_missing and _is_kept(run.output):
         return _untouched(run.output, run.url)
     return _restore(request, run)
+
+
+def _is_kept(output: Path) -> bool:
+    """True if the output exists, for a restore of what is missing."""
+    asked, local = Asked(Command.IF_MISSING), Local[examine_file(output).name]
+    outcome = decide_start(local, Archive.UNASKED, asked)
+    log.info("%s", log_line(local, Archive.UNASKED, asked, outcome))
+    return outcome.act is Act.KEEP
+
+
+def _existing(request: RestoreRequest, output: Path) -> Existing:
+    if request.overwrite or request.dry_run:
+        return Existing.REPLACE
+    aside = request.move_aside or (request.if_missing and not has_log(output))
+    return Existing.MOVE_ASIDE if aside else Existing.REFUSE
 
 
 def _path(output: str | os.PathLike[str] | None, prefix: str) -> Path:
@@ -264,7 +287,8 @@ def _untouched(path: Path, url: str) -> RestoreReport:
 
 def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
     files = run.files
-    check_output(run.output, overwrite=request.overwrite or request.dry_run)
+    existing = _existing(request, run.output)
+    check_output(run.output, existing)
     view = ArchiveView(run.store, Keys(run.prefix))
     txid = _wanted(request, view)
     planner = Planner(view, txid, allow_older=request.allow_older, detours=True, limits=run.limits)
@@ -278,7 +302,7 @@ def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
             done = planner.run(fetcher, parts, files, run.meter)
         reasons = _sqlite_check(request, Path(parts.database))
         run.meter.phase("publish")
-        publish(parts, run.output, _marker(done), overwrite=request.overwrite, files=files)
+        publish(parts, run.output, _marker(done), existing, files)
     return _report(done, request.verify, reasons, run)
 
 

@@ -16,12 +16,16 @@ The order of the steps, and the state that a kill leaves after each:
        was restored, but the restore is complete
     7. the partial directory is removed
 
+A start that restores over a file does not replace it: in place of steps 2 and 3 the file and its
+side files move into a directory of their own, see :mod:`.aside`.
+
 So the old database never leaves a ``-wal`` next to the new one. Refuses to replace anything
 without ``overwrite``, and any database that is in use.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
 import os
 import stat
@@ -29,6 +33,7 @@ from pathlib import Path
 
 from replicator.errors import LocalIOError, TargetExists
 from replicator.format.database import parse_database_header
+from replicator.recovery.aside import move_aside
 from replicator.recovery.ownership import refuse_lock_out, restored_owner
 from replicator.recovery.partial import Partial
 from replicator.sqlite.check import checkpoint_wal, in_use, openers
@@ -42,8 +47,17 @@ HEADER_BYTES = 100  # of a database file
 log = logging.getLogger(__name__)
 
 
-def check_output(output: Path, *, overwrite: bool) -> None:
+class Existing(enum.Enum):
+    """What happens to files that have the output's name."""
+
+    REFUSE = enum.auto()
+    REPLACE = enum.auto()
+    MOVE_ASIDE = enum.auto()
+
+
+def check_output(output: Path, existing: Existing) -> None:
     """Refuse at once what :func:`publish` would refuse at the end."""
+    overwrite = existing is not Existing.REFUSE
     if output.is_dir():
         raise TargetExists(f"{output} is a directory", path=output)
     if os.path.lexists(output):
@@ -70,13 +84,17 @@ def _refuse_openers(output: Path) -> None:
 
 
 def publish(
-    partial: Partial, output: Path, marker: dict[str, object], *, overwrite: bool, files: Files
+    partial: Partial, output: Path, marker: dict[str, object], existing: Existing, files: Files
 ) -> None:
     """Steps 2 to 7. ``marker`` holds the position of the file in the archive, for a replicator."""
-    check_output(output, overwrite=overwrite)
+    check_output(output, existing)
     if files.exists(partial.output):
         refuse_links(output, *side_files(output))
         refuse_lock_out(output)
+    owner = restored_owner(output, _mode(partial.database, files))
+    if existing is Existing.MOVE_ASIDE:
+        move_aside(output, files)
+    elif files.exists(partial.output):
         checkpoint_wal(output)
     for side in side_files(output):
         name = f"replaced{side.name.removeprefix(output.name)}"
@@ -85,7 +103,6 @@ def publish(
         )
     files.sync_parent(partial.output)
     remove_restore_marker(partial.place, output.name, files)
-    owner = restored_owner(output, _mode(partial.database, files))
     files.set_owner(partial.database, owner.uid, owner.gid, owner.mode)
     marker = marker | _identity(partial.database, files)
     files.rename(partial.database, partial.output)

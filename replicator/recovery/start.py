@@ -110,7 +110,7 @@ FOLLOWS = frozenset({Local.EQUAL, Local.CONTINUED, Local.SHRUNK, Local.SUCCESSOR
 RESTORING = frozenset({Command.AROUND, Command.AUTO_RESTORE, Command.PATTERN})
 UNKNOWN = frozenset({Archive.UNREACHABLE, Archive.DENIED})
 
-_CHOOSE = (
+CHOOSE = (
     "find out which database is the right one. If it is the one in the bucket: stop every program "
     "that uses the local file, and start with --restore, which moves the local file aside. If it "
     "is the local one: stop the other replicator and start here with --take-over, which keeps the "
@@ -151,8 +151,8 @@ _COMPARED = {
     Local.CONTINUED: Outcome(Act.FOLLOW, "continued"),
     Local.SHRUNK: Outcome(Act.FOLLOW, "shrunk", "the state before is pinned: replicator history"),
     Local.SUCCESSOR: Outcome(Act.FOLLOW, "restored_here"),
-    Local.OLDER: Outcome(Act.REFUSE, "older_database", _CHOOSE),
-    Local.DIFFERENT: Outcome(Act.REFUSE, "different_database", _CHOOSE),
+    Local.OLDER: Outcome(Act.REFUSE, "older_database", CHOOSE),
+    Local.DIFFERENT: Outcome(Act.REFUSE, "different_database", CHOOSE),
 }
 
 

@@ -42,13 +42,13 @@ def run_sidecar(
 
     Returns the process's exit code: that of the command if it is not 0, else that of the first
     database that is not durable at the end. Before a command, every missing database is restored
-    if the bucket has it, and an error of that is raised. So is any error at the start of a single
-    database; several databases do not stop each other.
+    if the bucket has it, and an error of that is raised, also the refusal of a start. So is any
+    error at the start of a single database; several databases do not stop each other.
     """
     limits = process.raise_file_limit() if databases.independent else None
     with Fleet(databases, times, hurry=signals.hurry) as fleet:
         with signals.ending_at_once():
-            restored = fleet.restore_missing(everything=command is not None)
+            restored = fleet.prepare(around_command=command is not None)
         fleet.start()
         if command is None:
             code = 0

@@ -12,15 +12,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 from replicator.config.file import ConfigFile, Search
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.shared import SharedResources
-from replicator.errors import ConfigError, NotDurable, ReplicatorError
+from replicator.errors import (
+    AlreadyRunning,
+    ConfigError,
+    NotDurable,
+    RefusedError,
+    ReplicatorError,
+)
 from replicator.sidecar.control_server import ControlServer
 from replicator.sidecar.member import Member
+from replicator.sidecar.patterns import restore_patterns
 from replicator.system import process
 
 STARTS = 4  # databases that start or are restored at the same time
@@ -120,31 +127,37 @@ class Fleet:
     def _member(self, config: SqliteReplicatorConfig) -> Member:
         return Member(config, self._shared, self._server)
 
-    def restore_missing(self, *, everything: bool) -> list[Member]:
-        """Restore the databases that are missing, and return those that were restored.
+    def prepare(self, *, around_command: bool) -> list[Member]:
+        """Decide the start of each database, and return those that were restored.
 
-        All of them with ``everything`` (an application must not start anew over a backup), else
-        those with the setting ``auto_restore``. The error of a restore is raised, unless the
-        databases are independent and ``everything`` is not set: then it is logged.
+        ``around_command``: an application must not start anew over a backup, so every database
+        that is missing is restored. The error of a refusal or a restore is raised, unless the
+        databases are independent and no command follows: then it is logged.
         """
-        strict = everything or not self.independent
+        strict = around_command or not self.independent
 
-        def restore(member: Member) -> bool:
+        def prepare(member: Member) -> bool:
             try:
-                return member.restore()
+                return member.prepare(around_command=around_command)
             except ReplicatorError as error:
-                if strict:
+                if strict and not (self.independent and isinstance(error, AlreadyRunning)):
                     raise
-                log.error("%s could not be restored: %s", member.config.database, error)
+                log.error("%s could not be prepared: %s", member.config.database, error)
                 return False
 
-        wanted = [
-            member
-            for member in self.members
-            if (everything or member.config.auto_restore) and not member.config.database.exists()
-        ]
-        restored = _each(restore, wanted, threads=STARTS)
-        return [member for member, done in zip(wanted, restored, strict=True) if done]
+        done = _each(prepare, self.members, threads=STARTS)
+        restored = [member for member, was in zip(self.members, done, strict=True) if was]
+        return restored + self._prepare_patterns(around_command=around_command)
+
+    def _prepare_patterns(self, *, around_command: bool) -> list[Member]:
+        """Restore the databases that the bucket holds below a pattern, and that are not here."""
+        if self._search is None:
+            return []
+        restored = restore_patterns(
+            self._search.file, self._shared, around_command=around_command, threads=STARTS
+        )
+        self._add(self._search.look())
+        return [member for member in self.members if member.config.database in restored]
 
     def start(self) -> None:
         """Start every database. Independent ones start in threads, see :meth:`wait_ready`; the
@@ -159,11 +172,19 @@ class Fleet:
     def wait_ready(self, restored: Iterable[Member], cancelled: Callable[[float], bool]) -> None:
         """Wait for the first start of each database, until ``cancelled(seconds)`` is true.
 
-        The ``restored`` ones must also be known to be where their archives end. A write before that
-        would make them differ: the archive would not continue, and would need a new snapshot.
+        It must be known of each whether it continues its archive; the error of a refusal is raised,
+        because the application would write to a database that is not replicated. The ``restored``
+        ones must also be known to be where their archives end. A write before that would make
+        them differ: the archive would not continue, and would need a new snapshot.
         """
         while self._starting and not cancelled(self._times.poll):
             pass
+        for member in self.members:
+            while member.started and not (member.replicator.decided or member.replicator.failed):
+                if cancelled(self._times.join_poll):
+                    return
+            if isinstance(member.replicator.failed, RefusedError):
+                raise member.replicator.failed
         for member in restored:
             while member.replicator.status().state == "starting" and not cancelled(
                 self._times.join_poll
@@ -215,14 +236,21 @@ class Fleet:
             self._trim_heap()
 
     def _add_new(self, search: Search) -> None:
-        found, errors = search.look()
+        for member in self._add(search.look()):
+            self._begin(member)
+
+    def _add(self, look: tuple[list[SqliteReplicatorConfig], list[ConfigError]]) -> list[Member]:
+        """Add the databases that a search found. The application made their files, so none of them
+        is moved aside."""
+        found, errors = look
         for error in errors:
             log.error("%s; it is not replicated", error)
+        added = []
         for config in found:
             log.info("found a new database: %s", config.database)
-            member = self._member(config)
-            self.members.append(member)
-            self._begin(member)
+            added.append(self._member(replace(config, auto_restore=False, restore=False)))
+        self.members += added
+        return added
 
     def _trim_heap(self) -> None:
         """Return memory after uploads: glibc would keep the buffers of a burst for ever."""

@@ -19,12 +19,24 @@ from replicator.errors import (
     RefusedError,
     ReplicatorError,
 )
+from replicator.model import RestoreReport
+from replicator.recovery.start import Command
 from replicator.replicator import SqliteReplicator
 from replicator.sidecar.control_server import ControlServer, ControlSocket
 
 UPLOADS = ("uploaded_bytes", "snapshots", "merges")  # after these grow, memory can be returned
 
 log = logging.getLogger(__name__)
+
+
+def log_restore(report: RestoreReport) -> None:
+    log.info(
+        "restored %s to txid %d in %.1f s; verified by %s",
+        report.output,
+        report.txid,
+        report.seconds,
+        report.verified,
+    )
 
 
 class Member:
@@ -54,24 +66,13 @@ class Member:
         """A figure that grows with every upload."""
         return sum(map(self.replicator.metrics.get, UPLOADS))
 
-    def restore(self) -> bool:
-        """Restore the missing database; False if the bucket has no backup of it."""
-        config = self.config
-        log.info(
-            "%s does not exist; looking for its backup in %s", config.database, config.address.url
-        )
-        report = self.replicator.restore(if_missing=True)
-        if report is None:
-            log.info("no backup found; starting with a new database at %s", config.database)
-        elif report.objects:
-            log.info(
-                "restored %s to txid %d in %.1f s; verified by %s",
-                report.output,
-                report.txid,
-                report.seconds,
-                report.verified,
-            )
-        return report is not None and report.objects > 0
+    def prepare(self, *, around_command: bool) -> bool:
+        """Restore the database if the start demands it; True if it was restored."""
+        command = Command.AROUND if around_command else None
+        report = self.replicator.prepare(command)
+        if report is not None:
+            log_restore(report)
+        return report is not None
 
     def start(self) -> None:
         """Start replication, then answer commands. Raises the error of the replicator."""

@@ -30,7 +30,7 @@ from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing
 from replicator.format.object_header import ObjectFacts, ObjectHeader, parse_metadata
 from replicator.format.segment import generation_marker
 from replicator.model import DatabaseState, Kind
-from replicator.recovery.start import Outcome
+from replicator.recovery.start import CHOOSE, Outcome
 from replicator.store.base import ObjectInfo, Store
 
 LONGEST_PAUSE = 60.0  # seconds; segments stay for five minutes after their merge
@@ -135,9 +135,7 @@ def fenced(store: Store, key: str, txid: int, own_writer: str) -> Fenced:
         holder=holder,
         url=store.url,
         txid=txid,
-        hint="find out which database is the right one. If it is the one in the bucket: restore "
-        "with --overwrite, then start again. If it is this one: stop the other replicator "
-        "and start here with --take-over, which keeps the other history restorable",
+        hint=CHOOSE,
     )
 
 

@@ -13,7 +13,7 @@ from replicator import restore
 from replicator.cache.cache import Cache
 from replicator.errors import LocalIOError, UnsafePath
 from replicator.recovery.partial import Partial
-from replicator.recovery.publish import publish
+from replicator.recovery.publish import Existing, publish
 from replicator.system.files import Files
 from replicator.system.locks import DirLock
 from replicator.system.paths import cache_directory, restore_marker_path
@@ -155,7 +155,7 @@ def test_an_old_database_behind_his_link_is_not_touched(bucket, his, precious, s
     with parts.held():
         Files().create(parts.database).close()
         with raises(UnsafePath, path=str(path), owner=OTHER):
-            publish(parts, output, {}, overwrite=True, files=Files())
+            publish(parts, output, {}, Existing.REPLACE, Files())
     assert unharmed(precious)
     assert suffix == "" or hashlib.sha256(output.read_bytes()).digest() == before
 

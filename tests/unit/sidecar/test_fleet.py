@@ -228,10 +228,10 @@ def test_missing_databases_are_restored_first(file, tmp_path, bucket_dir):
     (tmp_path / "r.toml").write_text(text)
     settings = ConfigFile.load(tmp_path / "r.toml", {})
     with fleet_of(settings) as fleet:
-        (restored,) = fleet.restore_missing(everything=False)
+        (restored,) = fleet.prepare(around_command=False)
         assert restored.config.database.read_bytes() == images["b.db"]
         assert not (tmp_path / "a.db").exists()
-        (restored,) = fleet.restore_missing(everything=True)
+        (restored,) = fleet.prepare(around_command=True)
         assert restored.config.database.read_bytes() == images["a.db"]
         started(fleet)
         fleet.wait_ready(fleet.members, lambda seconds: threading.Event().wait(seconds))
@@ -243,9 +243,9 @@ def test_a_restore_that_fails_stops_an_application_from_a_new_start(file, tmp_pa
     settings = file("a.db", "b.db", top="auto_restore = true", missing=["b.db"])
     bucket_dir.rename(tmp_path / "away")
     with fleet_of(settings) as fleet:
-        assert fleet.restore_missing(everything=False) == []
+        assert fleet.prepare(around_command=False) == []
         with pytest.raises((StoreUnavailable, ConfigError)):
-            fleet.restore_missing(everything=True)
+            fleet.prepare(around_command=True)
 
 
 def test_entries_that_cannot_work_together_stop_the_start(file, tmp_path):
