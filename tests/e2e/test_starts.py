@@ -175,7 +175,7 @@ def test_a_foreign_database_at_a_prefix_in_use(cli, db):
 def test_a_plain_sidecar_waits_for_the_restore(cli, db):
     """It reports that the database is lost, and continues once a user has restored it."""
     sidecar = cli.sidecar(db)
-    status = sidecar.until(lambda status: status["last_error"])
+    status = sidecar.until(lambda status: "archive: history" in str(status["last_error"]))
     assert (status["state"], status["healthy"]) == ("waiting", False)
     assert "(missing_with_history)" in sidecar.output
     assert cli.call("status", db).code == 5
