@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+import itertools
 import json
 import pickle
 import pkgutil
@@ -14,6 +15,16 @@ import pytest
 import replicator
 from replicator import errors
 from replicator.errors import GapError, LocalIOError, ReplicatorError, from_dict
+from replicator.recovery.start import (
+    Act,
+    Archive,
+    Asked,
+    Command,
+    Expect,
+    Local,
+    Order,
+    decide_start,
+)
 
 DOCS = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 SAMPLES = {
@@ -91,10 +102,21 @@ def test_the_page_on_errors_lists_every_class_with_its_code_and_values():
     }  # fmt: skip
 
 
+def start_codes():
+    """The codes of the table of starts, with their acts."""
+    found = {}
+    for local, archive, *asked in itertools.product(Local, Archive, Command, Order, Expect):
+        outcome = decide_start(local, archive, Asked(*asked))
+        found.setdefault(outcome.code, set()).add(outcome.act)
+    return found
+
+
 def test_every_refined_code_is_documented():
     """A code that a raise site gives is in docs/exit-codes.md, and is not the code of a class."""
     sources = [path.read_text() for path in Path(replicator.__path__[0]).rglob("*.py")]
     found = {code for text in sources for code in re.findall(r'\bcode="([^"]+)"', text)}
+    found |= {code for code, acts in start_codes().items() if Act.REFUSE in acts} - {"store_denied"}
+    found.add("missing_with_history")  # a start that waits reports it in the status
     classes = {each.code for each in all_errors()}
     listed = set(re.findall(r"^\| `(\w+)` \| `\w+` \| [^|\d]+ \|$", DOCS.read_text(), re.MULTILINE))
     quoted = {name for text in sources for name in re.findall(r'"([a-z_]+)"', text)}

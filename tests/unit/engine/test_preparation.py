@@ -29,7 +29,7 @@ from tests.helpers.replication import (
 
 
 @pytest.fixture
-def past(path, store):
+def lost_machine(path, store):
     """(image, txid) of a database whose machine was lost, with its cache."""
     with App(path) as app, replicating(path, store) as replicator:
         app.insert(50)
@@ -99,25 +99,25 @@ def refusal(replicator):
     return error
 
 
-def check_unchanged(store, past, out):
+def check_unchanged(store, lost_machine, out):
     """A plain restore gives the newest state of before."""
     report, data = restored(store, out)
-    assert (data, report.txid) == past
+    assert (data, report.txid) == lost_machine
 
 
 @pytest.mark.parametrize("make", [nothing, empty, fresh])
 @pytest.mark.parametrize("command", [Command.AROUND, Command.AUTO_RESTORE])
-def test_nothing_with_a_history_is_restored(path, store, past, make, command):
+def test_nothing_with_a_history_is_restored(path, store, lost_machine, make, command):
     """A missing file, an empty one, one without tables: the database comes back, and what was
     there was moved aside. Replication continues without a new generation."""
     make(path)
     before = path.read_bytes() if path.exists() else None
     replicator = replicator_for(path, store)
     report = replicator.prepare(command)
-    assert (path.read_bytes(), report.txid) == past
+    assert (path.read_bytes(), report.txid) == lost_machine
     assert aside(path).get("app.db") == before
     replicator.start()
-    assert replicator.flush(LONG).txid == past[1]
+    assert replicator.flush(LONG).txid == lost_machine[1]
     replicator.stop()
 
 
@@ -136,15 +136,15 @@ def test_without_a_history_every_start_begins(path, store, make):
 @pytest.mark.parametrize(
     ("make", "code"), [(fresh, "fresh_over_history"), (table, "different_database")]
 )
-def test_an_application_that_started_first(path, store, past, out, make, code):
+def test_an_application_that_started_first(path, store, lost_machine, out, make, code):
     """A plain sidecar begins no generation over the history."""
     make(path)
     assert refusal(replicator_for(path, store)).code == code
-    check_unchanged(store, past, out)
+    check_unchanged(store, lost_machine, out)
 
 
 @pytest.mark.parametrize("make", [nothing, empty])
-def test_a_missing_database_is_waited_for_and_reported(path, store, past, out, make):
+def test_a_missing_database_is_waited_for_and_reported(path, store, lost_machine, out, make):
     """A plain sidecar waits, is not healthy, and names the way out; a restore makes it healthy."""
     make(path)
     with replicating(path, store) as replicator:
@@ -154,7 +154,7 @@ def test_a_missing_database_is_waited_for_and_reported(path, store, past, out, m
         path.unlink(missing_ok=True)
         restore(store=store, prefix="app.db", output=path)
         wait_for(lambda: replicator.status().healthy)
-        assert replicator.flush(LONG).txid == past[1]
+        assert replicator.flush(LONG).txid == lost_machine[1]
 
 
 def test_a_missing_database_without_a_history(path, store):
@@ -169,18 +169,18 @@ def test_a_missing_database_without_a_history(path, store):
 
 
 @pytest.mark.parametrize("make", [table, garbage, orphan, fresh, nothing])
-def test_the_order_to_restore(path, store, past, out, make):
+def test_the_order_to_restore(path, store, lost_machine, out, make):
     """Whatever is there moves aside, byte for byte, and the database of the bucket is followed."""
     make(path)
     files = {file.name: file.read_bytes() for file in path.parent.glob("app.db*")}
     with replicating(path, store, restore=True) as replicator:
-        assert replicator.flush(LONG).txid == past[1]
-        assert path.read_bytes() == past[0]
+        assert replicator.flush(LONG).txid == lost_machine[1]
+        assert path.read_bytes() == lost_machine[0]
     moved = aside(path)
     assert {name: moved[name] for name in files if "-shm" not in name} == files
     with App(path) as app, replicating(path, store, restore=True) as replicator:
         app.insert()  # the order does no harm to what continues
-        assert replicator.flush(LONG).txid == past[1] + 1
+        assert replicator.flush(LONG).txid == lost_machine[1] + 1
     assert len(list(path.parent.glob("app.db.stale-*"))) == (make is not nothing)
 
 
@@ -205,18 +205,18 @@ def test_the_order_to_restore_over_a_stale_cache(path, store, tmp_path, out):
     assert len(list(copy.parent.glob("app.db.stale-*"))) == 1
 
 
-def test_the_order_to_restore_after_a_restore(path, store, past, out):
+def test_the_order_to_restore_after_a_restore(path, store, lost_machine, out):
     """A database that was restored here and written since continues, and stays."""
     restore(store=store, prefix="app.db", output=path)
     with App(path) as app:
         app.insert()
         with replicating(path, store, restore=True) as replicator:
-            assert replicator.flush(LONG).txid == past[1] + 1
+            assert replicator.flush(LONG).txid == lost_machine[1] + 1
         assert restored(store, out)[1] == app.image()
     assert aside(path) == {}
 
 
-def test_a_database_in_use_is_not_moved(path, store, past):
+def test_a_database_in_use_is_not_moved(path, store, lost_machine):
     """The application would write to the moved file."""
     with App(path) as app:
         with pytest.raises(TargetExists) as refused:
@@ -237,11 +237,11 @@ def test_a_wrong_prefix(path, store, make):
 
 
 @pytest.mark.parametrize(("make", "code"), [(nothing, "expected_new"), (table, "expected_new")])
-def test_a_prefix_in_use(path, store, past, out, make, code):
+def test_a_prefix_in_use(path, store, lost_machine, out, make, code):
     """`expect=new`: an archive that the database does not continue is refused."""
     make(path)
     assert refusal(replicator_for(path, store, expect="new")).code == code
-    check_unchanged(store, past, out)
+    check_unchanged(store, lost_machine, out)
 
 
 @pytest.mark.parametrize("expect", ["existing", "new"])
@@ -257,7 +257,7 @@ def test_an_expectation_that_is_met(path, store, expect):
                 replicator.flush(LONG)
 
 
-def test_a_store_that_comes_back_in_time(path, store, past):
+def test_a_store_that_comes_back_in_time(path, store, lost_machine):
     """A start that must know asks again until the store answers."""
     asked = []
 
@@ -270,10 +270,10 @@ def test_a_store_that_comes_back_in_time(path, store, past):
     replicator = replicator_for(path, store, auto_restore=True, wait_store=LONG)
     replicator.start()
     replicator.stop()
-    assert path.read_bytes() == past[0]
+    assert path.read_bytes() == lost_machine[0]
 
 
-def test_a_store_that_stays_away(path, store, past):
+def test_a_store_that_stays_away(path, store, lost_machine):
     """The start fails after the time, and makes no database."""
     store.go_away()
     with pytest.raises(StoreUnavailable):
@@ -281,7 +281,7 @@ def test_a_store_that_stays_away(path, store, past):
     assert not path.exists()
 
 
-def test_a_store_that_refuses(path, store, past):
+def test_a_store_that_refuses(path, store, lost_machine):
     """No time mends that."""
 
     def before(method, key):
@@ -295,7 +295,7 @@ def test_a_store_that_refuses(path, store, past):
         assert not replicator.status().healthy
 
 
-def test_a_log_without_its_database_is_refused(path, store, past):
+def test_a_log_without_its_database_is_refused(path, store, lost_machine):
     """Its transactions may be the only copy."""
     orphan(path)
     with pytest.raises(RefusedError) as refused:
@@ -310,7 +310,7 @@ def test_two_orders_exclude_each_other(path):
         config_for(path, take_over=True, restore=True)
 
 
-def test_the_decision_is_in_the_log(path, store, past, caplog):
+def test_the_decision_is_in_the_log(path, store, lost_machine, caplog):
     """With its inputs and its code."""
     caplog.set_level("INFO")
     with replicating(path, store, auto_restore=True) as replicator:
@@ -322,7 +322,7 @@ def test_the_decision_is_in_the_log(path, store, past, caplog):
     assert "(equal)" in caplog.text
 
 
-def test_a_start_that_was_prepared_can_be_given_up(path, store, past):
+def test_a_start_that_was_prepared_can_be_given_up(path, store, lost_machine):
     """The lock is free again."""
     first = replicator_for(path, store)
     first.prepare(Command.AROUND)
@@ -331,7 +331,7 @@ def test_a_start_that_was_prepared_can_be_given_up(path, store, past):
         replicator.flush(LONG)
 
 
-def test_if_missing_counts_an_empty_file_as_missing(path, store, past):
+def test_if_missing_counts_an_empty_file_as_missing(path, store, lost_machine):
     """As does one without tables; one with a table is left alone."""
     for number, make in enumerate((empty, fresh, table)):
         lose(path)
@@ -341,7 +341,7 @@ def test_if_missing_counts_an_empty_file_as_missing(path, store, past):
         assert len(list(path.parent.glob("app.db.stale-*"))) == min(number + 1, 2)
 
 
-def test_a_command_waits_for_the_comparison(path, store, past):
+def test_a_command_waits_for_the_comparison(path, store, lost_machine):
     """`decided` is the sign that it ended, here with a refusal."""
     table(path)
     replicator = replicator_for(path, store)

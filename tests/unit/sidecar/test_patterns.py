@@ -15,27 +15,27 @@ TENANTS = ("a.db", "b.db", "more/c.db")
 
 
 @pytest.fixture
-def file(tmp_path, bucket_dir):
+def pattern_file(tmp_path, bucket_dir):
     """A file with one pattern; ``top`` are more settings."""
 
-    def file(pattern="tenants/**/*.db", top=""):
+    def write(pattern="tenants/**/*.db", top=""):
         (tmp_path / "r.toml").write_text(
             f'url = "file://{bucket_dir}"\nprefix = "shop"\nsync_interval = 0\n{top}\n'
             f'[[database]]\npath = "{pattern}"\n'
         )
         return ConfigFile.load(tmp_path / "r.toml", {})
 
-    return file
+    return write
 
 
 @pytest.fixture
-def lost(file, tmp_path):
+def lost(pattern_file, tmp_path):
     """The images of three tenants whose machine was lost."""
     for name in TENANTS:
         (tmp_path / "tenants" / name).parent.mkdir(parents=True, exist_ok=True)
         with App(tmp_path / "tenants" / name) as app:
             app.insert(3)
-    with fleet_of(file()) as fleet:
+    with fleet_of(pattern_file()) as fleet:
         fleet.start()
         fleet.wait_ready([], lambda _: False)
         assert fleet.flush() == []
@@ -57,9 +57,9 @@ def here(tmp_path):
 
 
 @pytest.mark.parametrize(("around", "top"), [(True, ""), (False, "auto_restore = true")])
-def test_all_tenants_come_back(file, lost, tmp_path, around, top):
+def test_all_tenants_come_back(pattern_file, lost, tmp_path, around, top):
     """Before a command, or with the setting; each continues its archive."""
-    with fleet_of(file(top=top)) as fleet:
+    with fleet_of(pattern_file(top=top)) as fleet:
         restored = fleet.prepare(around_command=around)
         assert len(restored) == len(fleet.members) == 3
         assert here(tmp_path) == lost
@@ -68,40 +68,40 @@ def test_all_tenants_come_back(file, lost, tmp_path, around, top):
         assert {member.replicator.status().txid for member in fleet.members} == {1}
 
 
-def test_a_plain_sidecar_restores_none(file, lost, tmp_path):
+def test_a_plain_sidecar_restores_none(pattern_file, lost, tmp_path):
     """It was not asked to."""
-    with fleet_of(file()) as fleet:
+    with fleet_of(pattern_file()) as fleet:
         assert fleet.prepare(around_command=False) == []
     assert here(tmp_path) == {}
 
 
-def test_only_what_the_pattern_names_and_the_machine_lacks(file, lost, tmp_path, caplog):
+def test_only_what_the_pattern_names_and_the_machine_lacks(pattern_file, lost, tmp_path, caplog):
     """A tenant that was removed here stays away, its cache shows that; one that is here stays."""
     caplog.set_level("INFO")
-    with fleet_of(file("tenants/*.db")) as fleet:
+    with fleet_of(pattern_file("tenants/*.db")) as fleet:
         assert len(fleet.prepare(around_command=True)) == 2
         fleet.start()
         fleet.wait_ready([], lambda _: False)
     for left in (tmp_path / "tenants").glob("a.db*"):
         left.unlink()
-    with fleet_of(file("tenants/*.db")) as fleet:
+    with fleet_of(pattern_file("tenants/*.db")) as fleet:
         assert fleet.prepare(around_command=True) == []
         assert [member.config.database.name for member in fleet.members] == ["b.db"]
     assert "(removed_here)" in caplog.text
     assert not (tmp_path / "tenants" / "more").exists()
 
 
-def test_names_that_lead_elsewhere_are_not_followed(file, lost, tmp_path, bucket_dir):
+def test_names_that_lead_elsewhere_are_not_followed(pattern_file, lost, tmp_path, bucket_dir):
     """The bucket may hold any name."""
     source = DirectoryStore(bucket_dir)
     for info in list(source.list("shop/a.db/")):
         for name in ("shop/.hidden.db/", "shop/x.db-wal/", "shop/%2e%2e/"):
             key = info.key.replace("shop/a.db/", name)
             source.put(key, source.get(info.key), metadata=source.head(info.key).metadata)
-    with fleet_of(file("tenants/*")) as fleet:
+    with fleet_of(pattern_file("tenants/*")) as fleet:
         names = {member.config.database.name for member in fleet.prepare(around_command=True)}
     assert {"a.db", "b.db"} <= names <= {"a.db", "b.db", "%2e%2e"}
-    (entry,) = file("tenants/*").entries
+    (entry,) = pattern_file("tenants/*").entries
     for name in ("..", "../x", "a/../b", "", "/etc/x", "a//b", "a\nb", ".x", "x.db-wal", "a/b"):
         assert not entry.pattern.names(name)
 
@@ -116,38 +116,38 @@ def test_names_that_lead_elsewhere_are_not_followed(file, lost, tmp_path, bucket
         ("*/data.db", ["t/data.db"], ["data.db", "t/u/data.db"]),
     ],
 )
-def test_a_pattern_names_what_a_search_would_find(file, pattern, named, not_named):
+def test_a_pattern_names_what_a_search_would_find(pattern_file, pattern, named, not_named):
     """As the search of the file system does."""
-    (entry,) = file(pattern).entries
+    (entry,) = pattern_file(pattern).entries
     assert all(entry.pattern.names(name) for name in named)
     assert not any(entry.pattern.names(name) for name in not_named)
 
 
-def test_a_bucket_that_is_away(file, lost, tmp_path, bucket_dir, caplog):
+def test_a_bucket_that_is_away(pattern_file, lost, tmp_path, bucket_dir, caplog):
     """It stops a command, and no plain sidecar."""
     bucket_dir.rename(tmp_path / "away")
-    with fleet_of(file(top="auto_restore = true")) as fleet:
+    with fleet_of(pattern_file(top="auto_restore = true")) as fleet:
         assert fleet.prepare(around_command=False) == []
         assert "could not be searched" in caplog.text
         with pytest.raises(ReplicatorError):
             fleet.prepare(around_command=True)
 
 
-def test_one_that_cannot_be_restored(file, lost, tmp_path, bucket_dir, caplog):
+def test_one_that_cannot_be_restored(pattern_file, lost, tmp_path, bucket_dir, caplog):
     """The others come back; a command does not start."""
     store = DirectoryStore(bucket_dir)
     for info in list(store.list("shop/a.db/snapshots/")):
         store.delete(info.key)
-    with fleet_of(file(top="auto_restore = true")) as fleet:
+    with fleet_of(pattern_file(top="auto_restore = true")) as fleet:
         assert len(fleet.prepare(around_command=False)) == 2
     assert "a.db could not be restored" in caplog.text
-    with fleet_of(file()) as fleet, pytest.raises(ReplicatorError):
+    with fleet_of(pattern_file()) as fleet, pytest.raises(ReplicatorError):
         fleet.prepare(around_command=True)
 
 
-def test_a_tenant_that_begins_anew_is_refused(file, lost, tmp_path):
+def test_a_tenant_that_begins_anew_is_refused(pattern_file, lost, tmp_path):
     """The application made it while the sidecar runs, over a history: only that one is refused."""
-    with fleet_of(file()) as fleet:
+    with fleet_of(pattern_file()) as fleet:
         fleet.prepare(around_command=False)
         fleet.start()
         (tmp_path / "tenants").mkdir()
