@@ -176,6 +176,7 @@ class Session:
         like :meth:`capture`. ``ContinuityLost`` if it may not be of this database."""
         self._database.wal.detach()
         yield from self._rounds.rescue(self._database.owns_wal)
+        self._nothing_follows()
 
     def care_for_files(self, *, promised: bool) -> None:
         """Call it when no frame waits to be captured: examines the database file if it was

@@ -226,6 +226,7 @@ class Fleet:
         for member in self.members:
             if member.started:
                 member.check()
+                member.check_path()
             elif not member.failed and now >= member.retry_at:
                 self._begin(member)
         if self._search is not None and now >= self._search_at:

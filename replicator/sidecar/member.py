@@ -23,6 +23,7 @@ from replicator.model import RestoreReport
 from replicator.recovery.start import Command
 from replicator.replicator import SqliteReplicator
 from replicator.sidecar.control_server import ControlServer, ControlSocket
+from replicator.sidecar.moved import SecondPlace
 
 UPLOADS = ("uploaded_bytes", "snapshots", "merges")  # after these grow, memory can be returned
 
@@ -52,6 +53,7 @@ class Member:
         self.retry_at = 0.0  # time of the next start after one that failed (monotonic)
         self._server = server
         self._control: ControlSocket | None = None
+        self._second = SecondPlace(config, self.replicator, server)
 
     @property
     def failed(self) -> bool:
@@ -129,6 +131,10 @@ class Member:
             self.error = error
             log.error("replication of %s failed: %s", self.config.database, error)
 
+    def check_path(self) -> None:
+        """Notice that a link on the path was switched."""
+        self._second.look()
+
     def flush(self, timeout: float) -> ReplicatorError | None:
         """Try to make every commit durable within ``timeout`` seconds; the error if that failed."""
         self.check()
@@ -154,6 +160,7 @@ class Member:
         )
 
     def stop(self) -> None:
+        self._second.close()
         if self._control is not None:
             self._control.close()
         self.replicator.stop()

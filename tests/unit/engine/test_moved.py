@@ -74,6 +74,7 @@ def test_the_last_commit_before_the_file_went_is_durable(tmp_path, store, leave)
             leave(path)
             wait_for(lambda: replicator.status().durable_txid == captured + 1)
             wait_for(lambda: not replicator.status().healthy)
+            wait_for(lambda: not replicator.status().lag_bytes)
     assert restored(store, tmp_path / "out")[1] == before
 
 

@@ -430,3 +430,25 @@ def test_an_unprintable_name_neither_hides_databases_nor_stops_a_start(file, tmp
             code, answers = status_of(tmp_path, capsys, "flush")
             assert (code, answers["odd\n.db"]["code"]) == (2, "config")
             assert answers["z.db"]["txid"] >= 1
+
+
+def test_after_a_link_was_switched_the_sidecar_answers_where_it_leads(file, tmp_path, bucket_dir):
+    """Commands and a second sidecar resolve the path anew; the new file is what they mean."""
+    for name in ("r1", "r2"):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / "app.db")
+    current = tmp_path / "current"
+    current.symlink_to("r1")
+    path = str(current / "app.db")
+    with started(fleet_of(file("current/app.db", missing=["current/app.db"]), QUICK)):
+        assert cli.call(["flush", path]) == 0
+        for target in ("r2", "r1", "r2"):
+            (tmp_path / "next").symlink_to(target)
+            (tmp_path / "next").rename(current)
+            wait_for(lambda: cli.call(["status", path]) == 0)
+            write(tmp_path / target / "app.db")
+            assert cli.call(["flush", path]) == 0
+            out = tmp_path / f"restored-{len(list(tmp_path.iterdir()))}.db"
+            assert_restores(bucket_dir, tmp_path / target / "app.db", out)
+            with pytest.raises(AlreadyRunning):
+                ReplicatorLock(tmp_path / target / "app.db", tmp_path / f"cache-{target}").acquire()
