@@ -7,6 +7,7 @@ signal N ended the program.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ from replicator.cli import (
 from replicator.cli import open as open_
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.sidecar.launch import Start, run_here
+from replicator.sidecar.logs import PlainLines
 
 __all__ = ["application", "call", "ended"]
 
@@ -109,6 +111,7 @@ def call(args: Sequence[str], start: Start = run_here) -> int:
 
     ``replicator run`` passes its request to ``start``.
     """
+    _escape_warnings()
     try:
         names = [name for name in args[:1] if name in COMMANDS]
         code = typer.main.get_command(application(*names)).main(
@@ -127,6 +130,12 @@ def call(args: Sequence[str], start: Start = run_here) -> int:
 
         return _failed(args, local_error(error, error.filename or "standard output"))
     return code if isinstance(code, int) else 0
+
+
+def _escape_warnings() -> None:
+    """Warnings of the library, which logging prints on stderr where no log is set up."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(PlainLines("%(message)s"))
 
 
 def ended(args: Sequence[str], error: BaseException) -> int:

@@ -82,9 +82,15 @@ def opened_point(
     """A restore point of the database an address names as a read-only file, for a while."""
     with scratch_directory(scratch) as directory:
         with open_archive(address) as (store, prefix):
-            path = directory / (prefix.rpartition("/")[2] or "database")
+            path = directory / file_name(prefix)
             report = restore_point(store, prefix, when, path, progress)
         yield path, report
+
+
+def file_name(prefix: str) -> str:
+    """The last part of a prefix, which may come from the bucket, unless that is no file name."""
+    name = prefix.rpartition("/")[2]
+    return "database" if name in ("", ".", "..") else name
 
 
 def shell() -> list[str]:

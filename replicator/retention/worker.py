@@ -197,7 +197,7 @@ class RetentionSteps:
             ]
             if not _covers(own, item):
                 fetched += item.size
-                own = [MergeSource(item.key, item.first, item.last, _once(self.store, item.key))]
+                own = [MergeSource(item.key, item.first, item.last, _once(self.store, item))]
             found += own
         return found if fetched <= self.limits.fetch_bytes else None
 
@@ -322,13 +322,13 @@ def _covers(sources: Sequence[MergeSource], item: WalObject) -> bool:
     return here == item.last + 1
 
 
-def _once(store: Store, key: str) -> Callable[[], bytes]:
-    """A reader that fetches one time only."""
+def _once(store: Store, item: WalObject) -> Callable[[], bytes]:
+    """A reader that fetches one time only, and no more than the listing showed."""
     kept: list[bytes] = []
 
     def read() -> bytes:
         if not kept:
-            kept.append(store.get(key))
+            kept.append(store.get(item.key, 0, item.size))
         return kept[0]
 
     return read

@@ -171,7 +171,10 @@ def settle_taken(store: Store, record: SegmentRecord, own_writer: str) -> None:
 def is_same(store: Store, record: SegmentRecord) -> bool:
     """True if the object at the record's key has the captured bytes: by its metadata, or, where
     the store keeps none, by its content. ``ObjectMissing``."""
-    known = store.head(record.key).metadata.get("sha256")
+    found = store.head(record.key)
+    if found.size != record.size:
+        return False
+    known = found.metadata.get("sha256")
     return (known or hashlib.sha256(store.get(record.key)).hexdigest()) == record.sha256
 
 

@@ -11,6 +11,10 @@ from tests.fuzz.targets import TARGETS, errors_of, seeds
 CORPUS = Path(__file__).parent / "corpus"
 
 
+LONGEST_KEPT = 16 << 10  # bytes of an input that further mutations begin with
+MOST_LEARNED = 200  # of these inputs; their memory is not the target's
+
+
 class Defect(Exception):
     """A target raised an error that it does not document; the input is in the corpus."""
 
@@ -59,10 +63,10 @@ class Fuzzer:
     def _learn(self, outcome, data):
         """An input with a new outcome becomes a start of further mutations, in place of an old
         one if there are many."""
-        if outcome in self._seen:
+        if outcome in self._seen or len(data) > LONGEST_KEPT:
             return
         self._seen.add(outcome)
-        if len(self._pool) < self._seeds + 200:
+        if len(self._pool) < self._seeds + MOST_LEARNED:
             self._pool.append(data)
         else:
             self._pool[self._rng.randrange(self._seeds, len(self._pool))] = data

@@ -1,6 +1,8 @@
 """replicator.cli: arguments in, exit code out, errors in one voice."""
 
+import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -163,3 +165,15 @@ def test_the_module_can_be_run():
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, f"replicator {__version__}\n")
+
+
+def test_warnings_of_the_library_are_escaped(capsys):
+    """Where no log is set up, logging prints them on stderr: as one printable line each."""
+    cli.call(["--version"])
+    logger = logging.getLogger("a logger without a handler")
+    with contextlib.ExitStack() as stack:
+        root = logging.getLogger()
+        handlers, root.handlers[:] = root.handlers[:], []
+        stack.callback(root.handlers.extend, handlers)
+        logger.warning("%s is damaged", "wal/x\n\x1b[2J")
+    assert capsys.readouterr().err.endswith("wal/x\\n\\x1b[2J is damaged\n")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from replicator.errors import ConfigError, DamageError, GapError, NoBackup, ReplicatorError
 from replicator.inspect.diff import diff, diff_at
-from replicator.inspect.open import VARIABLE, When, opened_point, run_on, shell
+from replicator.inspect.open import VARIABLE, When, file_name, opened_point, run_on, shell
 from replicator.sqlite.compare import Comparison, SchemaChange, TableChange
 from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
@@ -302,6 +302,15 @@ def test_an_opened_point_is_read_only_and_gone_afterwards(bucket_target, tmp_pat
         assert (path.name, report.txid) == ("app.db", 2)
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"),
+    [("a/app.db", "app.db"), ("app.db", "app.db"), ("", "database"), ("a/..", "database")],
+)
+def test_a_prefix_does_not_lead_out_of_the_scratch_directory(prefix, name):
+    """A bucket may hold a folder with the name ``..``."""
+    assert file_name(prefix) == name
 
 
 def test_the_command_gets_the_path_and_gives_its_exit_code(tmp_path):
