@@ -13,6 +13,7 @@ from replicator.inspect.transactions import Transaction, transactions
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from tests.helpers.bucket import BucketBuilder, commit_ms
+from tests.helpers.errors import raises
 
 
 def listed(bucket):
@@ -181,3 +182,20 @@ def test_the_command_draws_the_past(merged_url, capsys, tmp_path):
     code, out = run(capsys, "history", "--url", merged_url)
     assert "transaction 4 was restored" in out
     assert "verified " in out
+
+
+@pytest.mark.parametrize("swap", ["merge under another name", "snapshot as a segment"])
+def test_an_object_of_another_place_is_named(empty_bucket, swap):
+    """A merge under the name of another range, and a snapshot under the name of a segment."""
+    bucket = empty_bucket
+    for _ in range(2):
+        bucket.insert()
+        bucket.cut()
+    store, keys, last = bucket.store, bucket.keys, bucket.txid
+    if swap == "merge under another name":
+        source, key = bucket.merge(2, last), keys.merged(1, 2, last + 5)
+    else:
+        source, key = bucket.snapshot(), keys.wal(last + 1)
+    store.put(key, store.get(source))
+    with raises(DamageError, "other_object", key=key):
+        list(transactions(store, "app.db"))
