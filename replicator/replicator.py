@@ -30,6 +30,7 @@ from replicator.recovery.api import restore as restore_from
 from replicator.recovery.start import RESTORING, Command
 from replicator.sqlite.connect import Prepare, unprepared
 from replicator.store.base import Store
+from replicator.store.sealed import sealed
 from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.locks import ReplicatorLock
@@ -65,7 +66,7 @@ class SqliteReplicator:
         self.config = config
         self.limits = limits or Limits.of(config)
         self.metrics = Metrics(collect=self.status)
-        self._store = store
+        self._store = None if store is None else sealed(store, config.address.integrity)
         self._files = files or Files()
         self._shared = shared
         self._using = shared

@@ -50,7 +50,7 @@ class FactsReader:
 
         ``ObjectMissing`` when it is gone, else as :meth:`prove`.
         """
-        found = self.metadata(item)
+        found = None if self._store.integrity else self.metadata(item)  # metadata has no seal
         if found is None or not fits(item, found):
             return self.prove(item)
         return cast("T", item.with_facts(found))
@@ -63,7 +63,7 @@ class FactsReader:
         """The store's present answer about the object, by one HEAD, and the facts in its
         metadata, whether or not they fit the name; in its own bytes where there is none."""
         info = self._store.head(item.key)
-        found = parse_metadata(info.metadata)
+        found = None if self._store.integrity else parse_metadata(info.metadata)
         return info, self.read(replace(item, size=info.size)) if found is None else found
 
     def prove(self, item: T) -> T:
@@ -90,7 +90,7 @@ class FactsReader:
     def _tail_of(self, item: ArchiveObject, data: bytes) -> Tail:
         if len(data) != item.size:
             raise damaged(item.key, "its length differs from its listing", code="truncated")
-        tail = read_tail(data, item.size, item.key)
+        tail = read_tail(data, item.size, item.key, self._store.integrity)
         assert isinstance(tail, Tail)  # ``data`` is all there is
         trailer = tail.trailer
         if (
@@ -131,7 +131,7 @@ def tail_of(store: Store, key: str, size: int, *, ask: int = TAIL_LIMIT) -> Tail
         data = store.get(key, size - length, length)
         if len(data) < length:
             raise damaged(key, "it is shorter than its listing", code="truncated")
-        wanted = read_tail(data, size, key)
+        wanted = read_tail(data, size, key, store.integrity)
     return wanted
 
 

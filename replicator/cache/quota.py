@@ -13,6 +13,7 @@ from replicator.cache.cache import Cache, Offered
 from replicator.cache.records import SegmentRecord
 from replicator.cache.squash import TooLarge, squash, squashable
 from replicator.errors import CacheFull, DamageError
+from replicator.format.integrity import Integrity
 from replicator.metrics import Metrics
 from replicator.model import Cause, Incident
 from replicator.system import clock
@@ -33,8 +34,11 @@ class CacheQuota:
         max_bytes: int,
         level: int,
         created_by: str,
+        integrity: Integrity | None = None,
     ) -> None:
-        """``max_bytes`` of segments at most; ``level`` of zstd for squashed ones."""
+        """``max_bytes`` of segments at most; ``level`` of zstd for squashed ones, and the keys that
+        seal them."""
+        self._integrity = integrity
         self._limit = max_bytes
         self._level = level
         self._cache = cache
@@ -91,6 +95,7 @@ class CacheQuota:
                 created_ms=clock.now_ms(),
                 level=self._level,
                 most_bytes=limit - self._cache.usage(),
+                integrity=self._integrity,
             )
         except (Offered, TooLarge) as error:
             log.info("nothing was squashed: %s", error)

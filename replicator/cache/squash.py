@@ -12,6 +12,7 @@ from dataclasses import replace
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
 from replicator.errors import ReplicatorError
+from replicator.format.integrity import Integrity, place_of
 from replicator.format.latest_pages import newest_images
 from replicator.format.object_header import ObjectHeader, Summary
 from replicator.format.payload import Chunk, decode_frames
@@ -49,6 +50,7 @@ def squash(
     created_ms: int,
     level: int,
     most_bytes: int,
+    integrity: Integrity | None = None,
 ) -> SegmentRecord:
     """Replace ``records``, which follow one another, by one segment.
 
@@ -68,7 +70,8 @@ def squash(
     )
     file = cache.create_segment()
     try:
-        summary = _write(file, cache, records, SegmentEncoder(header, level=level), most_bytes)
+        encoder = SegmentEncoder(header, level=level, place=place_of(integrity, first.key))
+        summary = _write(file, cache, records, encoder, most_bytes)
         record = _record(summary, first, last)
         cache.commit(file, record, replaces=records)
     except BaseException:

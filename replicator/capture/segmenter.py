@@ -24,6 +24,7 @@ from replicator.capture.reader import Batch
 from replicator.capture.tip import Tip
 from replicator.errors import ContinuityLost
 from replicator.format.buffers import U32, page_numbers
+from replicator.format.integrity import Integrity, place_of
 from replicator.format.object_header import ObjectHeader, Summary
 from replicator.format.page_hashes import HashChange, PageHashes
 from replicator.format.segment import SegmentEncoder, generation_marker
@@ -38,6 +39,7 @@ class Author:
     writer: str  # id of the cache
     created_by: str  # program and version
     host: str
+    integrity: Integrity | None = None  # seals what the writer makes
 
 
 @dataclass(slots=True)
@@ -173,7 +175,8 @@ class Segmenter:
     def _marker(
         self, header: ObjectHeader, hashes: PageHashes, position: WalPosition, reason: str
     ) -> Pieces:
-        data, summary = generation_marker(header, state=hashes.state)
+        place = place_of(self._author.integrity, self._keys.wal(header.first_txid))
+        data, summary = generation_marker(header, state=hashes.state, place=place)
         yield data
         return self._record(summary, position, hashes.state, hashes.checksum, 0, reason)
 
@@ -189,7 +192,8 @@ class Segmenter:
         reason: str = "",
     ) -> Encoding:
         header = self.describe(kind, self.tip.head.generation, self.tip.head.txid + 1)
-        encoder = SegmentEncoder(header, level=level, far=far)
+        place = place_of(self._author.integrity, self._keys.wal(header.first_txid))
+        encoder = SegmentEncoder(header, level=level, far=far, place=place)
         pieces = self._pieces(encoder, content, payload, end, reason)
         return Encoding(pieces, self.tip.hashes, content)
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import typer
 
+from replicator.config.integrity_key import read_keys
 from replicator.config.settings import SETTINGS
 from replicator.config.table import ENVIRONMENT_PREFIX, Section, Setting, Where
 from replicator.config.units import SWITCH, parse_duration, parse_switch
@@ -151,6 +152,7 @@ class Location(Options):
     endpoint_url: str | None = None
     region: str | None = None
     profile: str | None = None
+    integrity_key: str | None = None
 
     @property
     def address(self) -> StoreAddress:
@@ -160,13 +162,15 @@ class Location(Options):
                 "set either a bucket or a url",
                 hint="set --bucket NAME (and --prefix), or --url s3://bucket/prefix",
             )
-        return StoreAddress.parse(
+        address = StoreAddress.parse(
             self.url or f"s3://{self.bucket}",
             prefix=self.prefix,
             endpoint_url=self.endpoint_url,
             region=self.region,
             profile=self.profile,
         )
+        keys = None if self.integrity_key is None else read_keys(self.integrity_key)
+        return replace(address, integrity=keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from replicator.config.database_path import database_path, refuse_url
+from replicator.config.integrity_key import read_keys
 from replicator.config.table import Section, Setting, Where, row, setting, table_of
 from replicator.config.units import (
     COUNT,
@@ -104,6 +105,15 @@ class SqliteReplicatorConfig:
         BUCKET,
         "when_supported adds a checksum of S3 to each request; some servers refuse it",
         where=FILE,
+    )
+    integrity_key: str | os.PathLike[str] | None = setting(
+        None,
+        PATH,
+        BUCKET,
+        "file with the keys that seal the objects, one per line; the first one seals, objects "
+        "that none of them sealed are refused",
+        shown="none",
+        metavar="FILE",
     )
     cache_dir: str | os.PathLike[str] | None = setting(
         None,
@@ -357,7 +367,8 @@ class SqliteReplicatorConfig:
             profile=self.profile,
             checksums=self.checksums,
         )
-        return dataclasses.replace(address, prefix=self._prefix(address.prefix))
+        keys = None if self.integrity_key is None else read_keys(self.integrity_key)
+        return dataclasses.replace(address, prefix=self._prefix(address.prefix), integrity=keys)
 
     def _prefix(self, of_url: str) -> str:
         own = self.prefix.strip("/")

@@ -107,7 +107,7 @@ class Engine:
             source=config.source,
             address=config.address,
             limits=limits,
-            author=Author(self.cache.writer, PROGRAM, process_label()),
+            author=Author(self.cache.writer, PROGRAM, process_label(), self.store.integrity),
             store=self.store,
             patient=patient,
             keys=Keys(config.address.prefix),
@@ -159,6 +159,7 @@ class Engine:
             max_bytes=config.max_cache_bytes,
             level=config.compression_level,
             created_by=PROGRAM,
+            integrity=self.store.integrity,
         )
         incidents = OpenIncidents()
         if config.take_over:

@@ -44,7 +44,7 @@ from replicator.sqlite.local_file import examine_file
 from replicator.system import clock
 from replicator.system.directory import hold_directory
 from replicator.system.restore_marker import read_restore_marker, remove_restore_marker
-from replicator.upload.fencing import archive_head, foreign, is_same
+from replicator.upload.fencing import archive_head, foreign, is_same, require_sealed
 from replicator.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,8 @@ class Resume:
         restored = read_restore_marker(database.path)
         if restored is not None and not incidents.reason:
             incidents.reason = f"it was restored to txid {restored.txid}"
+        if not self._joined:
+            require_sealed(context.patient, context.keys)
         session = self._join(database, cancelled)
         self._joined = True
         self._uploader.announce()

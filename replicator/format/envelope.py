@@ -12,7 +12,7 @@ import contextlib
 import struct
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from xxhash import xxh64_intdigest
@@ -20,6 +20,7 @@ from xxhash import xxh64_intdigest
 from replicator.errors import DamageError, NewerFormat
 from replicator.format import zstd
 from replicator.format.buffers import Buffer
+from replicator.format.integrity import Integrity, seal_length
 from replicator.format.limits import DEFAULT_FORMAT_LIMITS
 from replicator.format.object_header import (
     DIGESTS,
@@ -50,12 +51,14 @@ _CREATED_BY_LIMIT = 64
 @dataclass(frozen=True, slots=True)
 class Tail:
     """The end of an object. ``trailer_offset`` is the offset of the trailer frame. ``seek``
-    lists the blocks of a snapshot in order; None for any other kind."""
+    lists the blocks of a snapshot in order; None for any other kind. ``sealed``: a seal follows,
+    see :mod:`.integrity`."""
 
     kind: Kind
     trailer: Trailer
     trailer_offset: int
     seek: SeekTable | None
+    sealed: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -211,26 +214,32 @@ def encode_digests(digests: BlockDigests) -> bytes:
     return _SUM.pack(digests.sent_ms) + digests.packed
 
 
-def read_tail(tail: Buffer, size: int, key: str) -> Tail | int:
+def read_tail(tail: Buffer, size: int, key: str, integrity: Integrity | None = None) -> Tail | int:
     """The trailer (and seek table) from the last bytes of an object of ``size`` bytes.
 
     ``tail`` is the whole object or at least its last TAIL_LIMIT bytes. If these do not contain
-    all of it, returns the number of bytes that do.
+    all of it, returns the number of bytes that do. With ``integrity``, the object must be sealed.
     """
-    tail = memoryview(tail)
+    sealed = seal_length(tail)
+    tail, seal = memoryview(tail)[: len(tail) - sealed], bytes(tail[len(tail) - sealed :])
+    size -= sealed
     with naming(key):
         seek_length = seek_table_length(tail)
     needed = _checked(seek_length + _END.size, size, key)
     if needed > len(tail):
-        return needed
+        return needed + sealed
     end = len(tail) - seek_length
     _, length, magic = _END.unpack(tail[end - _END.size : end])
     if magic != _END_MAGIC:
         raise damaged(key, "it does not end with a replicator's trailer", code="not_an_object")
     needed = _checked(seek_length + length, size, key)
     if needed > len(tail):
-        return needed
-    return _parse_tail(tail[end - length : end], tail[end:], size, key)
+        return needed + sealed
+    frame, seek = tail[end - length : end], tail[end:]
+    found = _parse_tail(frame, seek, size, key)
+    if integrity is not None:
+        integrity.check(seal or None, frame, seek, key)
+    return replace(found, sealed=bool(seal))
 
 
 def _checked(needed: int, size: int, key: str) -> int:

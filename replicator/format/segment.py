@@ -23,6 +23,7 @@ from replicator.format.envelope import (
     read_header,
     read_tail,
 )
+from replicator.format.integrity import Integrity, Place
 from replicator.format.limits import DEFAULT_FORMAT_LIMITS, FormatLimits
 from replicator.format.object_header import ObjectHeader, Summary, Trailer
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE, new_header
@@ -37,9 +38,13 @@ _MARKER_LEVEL = 3
 class SegmentEncoder:
     """Makes one object whose payload is a WAL file: start, write …, finish."""
 
-    def __init__(self, header: ObjectHeader, *, level: int, far: bool = True) -> None:
-        """``far``: pages may come back megabytes later, see :class:`.zstd.StreamCompressor`."""
+    def __init__(
+        self, header: ObjectHeader, *, level: int, far: bool = True, place: Place | None = None
+    ) -> None:
+        """``far``: pages may come back megabytes later, see :class:`.zstd.StreamCompressor`.
+        ``place``: the object gets a seal."""
         self._header = header
+        self._place = place
         self._stream = zstd.StreamCompressor(
             level, _WINDOW_LOG if far else _NEAR_WINDOW_LOG, far=far
         )
@@ -84,7 +89,8 @@ class SegmentEncoder:
         )
         if mistake := _contradiction(self._header, trailer):
             raise ValueError(mistake)
-        rest += self._emit(encode_trailer(self._header.kind, trailer))
+        end = encode_trailer(self._header.kind, trailer)
+        rest += self._emit(end if self._place is None else end + self._place.seal(end))
         return rest, Summary(self._header, trailer, self._size, self._sha.hexdigest())
 
     def _emit(self, data: bytes) -> bytes:
@@ -108,12 +114,14 @@ def _contradiction(header: ObjectHeader, trailer: Trailer) -> str | None:
     return None
 
 
-def generation_marker(header: ObjectHeader, *, state: DatabaseState) -> tuple[bytes, Summary]:
+def generation_marker(
+    header: ObjectHeader, *, state: DatabaseState, place: Place | None = None
+) -> tuple[bytes, Summary]:
     """The object that starts a generation at the snapshot of the same txid and ``state``.
 
     Its payload is a WAL header without frames, from which SQLite recovers nothing.
     """
-    encoder = SegmentEncoder(header, level=_MARKER_LEVEL)
+    encoder = SegmentEncoder(header, level=_MARKER_LEVEL, place=place)
     start = encoder.start() + encoder.write(new_header(header.page_size, salts=(0, 0)).encode())
     rest, summary = encoder.finish(
         last_txid=header.first_txid,
@@ -139,8 +147,10 @@ class SegmentDecoder:
         *,
         limit: int | None = None,
         limits: FormatLimits = DEFAULT_FORMAT_LIMITS,
+        integrity: Integrity | None = None,
     ) -> None:
         self.key = key
+        self._integrity = integrity
         self.header: ObjectHeader | None = None
         self._limit = limit
         self._limits = limits
@@ -221,7 +231,7 @@ class SegmentDecoder:
             if self.header is None or not self._stream.finished:
                 raise DamageError("it ends before its trailer", code="truncated")
             size = self._before_trailer + len(self._stream.rest)
-            tail = read_tail(self._stream.rest, size, self.key)
+            tail = read_tail(self._stream.rest, size, self.key, self._integrity)
             if not isinstance(tail, Tail) or tail.trailer_offset != self._before_trailer:
                 raise DamageError("its trailer has an impossible length", code="contradiction")
             self._check(self.header, tail)

@@ -25,6 +25,7 @@ from replicator.format.envelope import (
     read_header,
     read_tail,
 )
+from replicator.format.integrity import Place
 from replicator.format.object_header import BlockDigests, ObjectHeader, Summary, Trailer
 from replicator.format.seek_table import SeekEntry, encode_seek_table
 from replicator.model import DatabaseState
@@ -62,8 +63,10 @@ class SnapshotEncoder:
 
     BLOCK_BYTES = 1 << 20  # raw bytes per block, except for the last; whole pages of any size
 
-    def __init__(self, header: ObjectHeader) -> None:
+    def __init__(self, header: ObjectHeader, place: Place | None = None) -> None:
+        """``place``: the object gets a seal."""
         self._header = header
+        self._place = place
         self._start = encode_header(header)
         self._sizes: list[tuple[int, int]] = [(len(self._start), 0)]
         self._digests = bytearray()
@@ -99,7 +102,10 @@ class SnapshotEncoder:
         length = len(encode_trailer(kind, trailer))
         seek = encode_seek_table([*self._sizes, (length, 0)])
         trailer = replace(trailer, seek_xxh64=xxh64_intdigest(seek))
-        rest = encode_trailer(kind, trailer) + seek
+        end = encode_trailer(kind, trailer)
+        rest = end + seek
+        if self._place is not None:
+            rest += self._place.seal(end, seek)
         size = sum(compressed for compressed, _ in self._sizes) + len(rest)
         return rest, Summary(self._header, trailer, size, "")
 

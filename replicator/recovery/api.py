@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
@@ -18,6 +18,7 @@ from replicator.archive.keys import Keys, default_prefix
 from replicator.archive.listing import find_databases
 from replicator.archive.locate import open_bucket, sole_database, url_of
 from replicator.archive.timespec import to_ms
+from replicator.config.integrity_key import read_keys
 from replicator.errors import ConfigError, NoBackup
 from replicator.model import RestoreReport
 from replicator.recovery.fetch import Fetcher
@@ -36,6 +37,7 @@ from replicator.sqlite.local_file import examine_file, has_log
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.store.retry import RetryingStore
+from replicator.store.sealed import sealed
 from replicator.system import clock
 from replicator.system.files import Files
 
@@ -94,6 +96,7 @@ class RestoreLocation(TypedDict, total=False):
     endpoint_url: str | None
     region: str | None
     profile: str | None
+    integrity_key: str | os.PathLike[str] | None
     address: StoreAddress
 
 
@@ -166,6 +169,8 @@ def restore(
     )
     limits, meter = DEFAULT_LIMITS, Meter(progress)
     if store is not None:
+        keys = location.get("integrity_key")
+        store = sealed(store, None if keys is None else read_keys(keys))
         prefix = _prefix(location)
         return recover(request, store, prefix, files=files or Files(), meter=meter, limits=limits)
     address = _address(location)
@@ -204,13 +209,15 @@ def _address(location: RestoreLocation) -> StoreAddress:
         raise ConfigError(
             "name the bucket or the url", hint="--bucket NAME or --url s3://…", setting="bucket"
         )
-    return StoreAddress.parse(
+    address = StoreAddress.parse(
         url or f"s3://{bucket}",
         prefix=location.get("prefix", ""),
         endpoint_url=location.get("endpoint_url"),
         region=location.get("region"),
         profile=location.get("profile"),
     )
+    keys = location.get("integrity_key")
+    return address if keys is None else replace(address, integrity=read_keys(keys))
 
 
 def _answer(
@@ -353,20 +360,24 @@ def _report(
         objects=plan.objects,
         downloaded_bytes=run.meter.downloaded,
         seconds=run.meter.seconds,
-        verified=_proof(done, "none" if inconclusive else verify),
+        verified=_proof(
+            done, "none" if inconclusive else verify, sealed=run.store.integrity is not None
+        ),
         inconclusive=inconclusive,
         lost_txids=done.lost,
         avoided=done.avoided,
     )
 
 
-def _proof(done: Recovered, verify: Verify) -> str:
+def _proof(done: Recovered, verify: Verify, *, sealed: bool) -> str:
     resumed = " but for the parts an earlier attempt left, which were hashed again"
     proof = [
         "SHA-256 of every object" + (resumed if done.rebuilt.resumed else ""),
         "WAL checksums",
         "database checksum",
     ]
+    if done.rebuilt.sealed:
+        proof.append("seals" if sealed else "no seal, because no integrity key was given")
     if verify != "none":
         proof.append("SQLite's " + ("integrity_check" if verify == "full" else "quick_check"))
     return ", ".join(proof)

@@ -27,6 +27,7 @@ class Fetcher:
 
     def __init__(self, store: Store, meter: Meter, limits: RecoveryLimits) -> None:
         self.limits = limits
+        self.integrity = store.integrity
         self._store = store
         self._meter = meter
         self._pool = ThreadPoolExecutor(limits.threads, "restore")

@@ -52,6 +52,7 @@ class Rebuilt:
     state: DatabaseState
     page_size: int
     resumed: bool
+    sealed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class Rebuild:
             DatabaseState(self._pages, self._checksum),
             self._page_size,
             bool(kept),
+            self._tail.sealed,
         )
 
     # ----------------------------------------------------------------------------- segments
@@ -162,7 +164,12 @@ class Rebuild:
             if fetched is None and self._is_small(item):
                 fetched = self._fetch(item)
             source = self._source(item, fetched)
-            return load_segment(item.key, source, in_memory=self._limits.in_memory_bytes)
+            return load_segment(
+                item.key,
+                source,
+                in_memory=self._limits.in_memory_bytes,
+                integrity=self._fetcher.integrity,
+            )
 
         return retry_damaged(read)
 

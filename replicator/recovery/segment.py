@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from replicator.format.envelope import damaged
+from replicator.format.integrity import Integrity
 from replicator.format.numbers import Numbers
 from replicator.format.object_header import ObjectHeader, Trailer
 from replicator.format.payload import Chunk, decode_frames
@@ -54,10 +55,12 @@ class Segment:
         return times[txid - self.header.first_txid] if len(times) == every else None
 
 
-def load_segment(key: str, source: Source, *, in_memory: int) -> Segment:
+def load_segment(
+    key: str, source: Source, *, in_memory: int, integrity: Integrity | None = None
+) -> Segment:
     """Read an object to its end. ``DamageError`` names it when anything does not fit. A payload
     of up to ``in_memory`` bytes is kept."""
-    decoder = SegmentDecoder(key)
+    decoder = SegmentDecoder(key, integrity=integrity)
     scans: list[Frames] = []
     kept: list[Chunk] | None = []
     size = 0

@@ -14,6 +14,7 @@ from itertools import pairwise
 from replicator.archive.index import DIVISIBLE
 from replicator.errors import ReplicatorError
 from replicator.format.envelope import discontinuous
+from replicator.format.integrity import Place
 from replicator.format.latest_pages import newest_images
 from replicator.format.object_header import ObjectFacts, ObjectHeader, Summary, Trailer
 from replicator.format.payload import Chunk, decode_frames
@@ -67,8 +68,11 @@ class Merge:
     contents: tuple[MergeContent, ...]
 
 
-def merge_all(sources: Sequence[MergeSource], *, created_by: str, level: int) -> Merge:
-    """Every transaction of the sources. Memory for one chunk of frames and the result.
+def merge_all(
+    sources: Sequence[MergeSource], *, created_by: str, level: int, place: Place | None = None
+) -> Merge:
+    """Every transaction of the sources, with a seal if the ``place`` of the merge is given; then
+    the sources must be sealed. Memory for one chunk of frames and the result.
 
     ``DamageError`` names a source; ``Unmergeable`` when they do not belong together.
     """
@@ -77,12 +81,12 @@ def merge_all(sources: Sequence[MergeSource], *, created_by: str, level: int) ->
     encoder: SegmentEncoder | None = None
     builder: FrameBuilder | None = None
     for source in sources:
-        decoder = SegmentDecoder(source.key)
+        decoder = SegmentDecoder(source.key, integrity=None if place is None else place.integrity)
         for data, frames in decode_frames(decoder, _pieces(source.read())):
             assert decoder.header is not None  # there is no frame before it
             if encoder is None or builder is None:
                 header = _header(decoder.header, Kind.MERGE, created_by)
-                encoder = SegmentEncoder(header, level=level)
+                encoder = SegmentEncoder(header, level=level, place=place)
                 builder = FrameBuilder(header.page_size, salts=_salts(header))
                 out += [encoder.start(), encoder.write(builder.header)]
             if decoder.header.page_size == builder.position.page_size and frames.count:
@@ -101,11 +105,13 @@ def merge_all(sources: Sequence[MergeSource], *, created_by: str, level: int) ->
     )
 
 
-def merge_newest(sources: Sequence[MergeSource], *, created_by: str, level: int) -> Merge:
+def merge_newest(
+    sources: Sequence[MergeSource], *, created_by: str, level: int, place: Place | None = None
+) -> Merge:
     """The newest image of each page. The sources are read twice. Otherwise as above."""
     contents: list[MergeContent] = []
     for source in sources:
-        decoder = SegmentDecoder(source.key)
+        decoder = SegmentDecoder(source.key, integrity=None if place is None else place.integrity)
         for piece in _pieces(source.read()):
             for _ in decoder.pieces(piece):
                 pass
@@ -113,7 +119,7 @@ def merge_newest(sources: Sequence[MergeSource], *, created_by: str, level: int)
         contents.append(MergeContent(source.key, summary.header, summary.trailer))
     _check(contents, every=False)
     header = _header(contents[0].header, Kind.MERGE_NEWEST, created_by)
-    encoder = SegmentEncoder(header, level=level)
+    encoder = SegmentEncoder(header, level=level, place=place)
     out = [encoder.start()]
     if any(content.trailer.payload_bytes > HEADER_SIZE for content in contents):
         out += [

@@ -25,6 +25,7 @@ from replicator.errors import (
     ObjectMissing,
     ReplicatorError,
 )
+from replicator.format.integrity import place_of
 from replicator.format.object_header import ObjectFacts
 from replicator.metrics import Metrics
 from replicator.model import Cause, Health, Incident, Retention
@@ -170,7 +171,8 @@ class RetentionSteps:
         if sources is None:
             return
         try:
-            merge = make(sources, created_by=self.created_by, level=self.level)
+            place = place_of(self.store.integrity, key)
+            merge = make(sources, created_by=self.created_by, level=self.level, place=place)
         except Unmergeable as error:
             self._learn(error.contents)
         except DamageError as error:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from replicator.capture.image import Image
 from replicator.errors import Cancelled, ObjectExists, ObjectMissing, StoreUnavailable
+from replicator.format.integrity import place_of
 from replicator.format.object_header import ObjectHeader, Summary
 from replicator.format.page_hashes import PageHashes
 from replicator.format.snapshot_blocks import Block, SnapshotEncoder, compress_block
@@ -63,7 +64,7 @@ def send_snapshot(
     An object that exists at ``key`` counts as this one: the key names the generation and the
     transaction, so an earlier attempt with the same content made it.
     """
-    encoder = SnapshotEncoder(header)
+    encoder = SnapshotEncoder(header, place_of(store.integrity, key))
     upload = SnapshotUpload(
         key,
         "",

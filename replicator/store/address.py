@@ -6,11 +6,12 @@ credentials: an address never holds or shows them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote, urlsplit
 
 from replicator.errors import ConfigError
+from replicator.format.integrity import Integrity
 
 Checksums: TypeAlias = Literal["when_required", "when_supported"]
 
@@ -39,6 +40,7 @@ class StoreAddress:
     region: str | None = None
     profile: str | None = None
     checksums: Checksums = "when_required"
+    integrity: Integrity | None = field(default=None, repr=False)  # seals the objects
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix", self.prefix.strip("/"))

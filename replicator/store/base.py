@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from replicator.errors import ReplicatorError
+from replicator.format.integrity import Integrity
 
 Metadata: TypeAlias = Mapping[str, str]
 ErrorT = TypeVar("ErrorT", bound=ReplicatorError)
@@ -81,6 +82,12 @@ class Store(abc.ABC):
     """Objects by key. ``url`` names the store for people, without credentials."""
 
     url: str
+
+    @property
+    def integrity(self) -> Integrity | None:
+        """The keys that seal the objects of this store, if there are any; readers refuse objects
+        that none of them has sealed."""
+        return None
 
     @property
     def keeps_versions(self) -> bool:

@@ -11,6 +11,7 @@ import importlib
 
 from replicator.store.address import SCHEMES, StoreAddress
 from replicator.store.base import Store
+from replicator.store.sealed import sealed
 
 
 def open_store(address: StoreAddress, *, pool: int = 16) -> Store:
@@ -19,4 +20,4 @@ def open_store(address: StoreAddress, *, pool: int = 16) -> Store:
     ``pool`` is the number of threads that may use it at the same time.
     """
     store: Store = importlib.import_module(SCHEMES[address.scheme]).open_address(address, pool)
-    return store
+    return sealed(store, address.integrity)

@@ -22,6 +22,7 @@ from replicator.errors import (
     StoreUnavailable,
     UploadMissing,
 )
+from replicator.format.integrity import Integrity
 from replicator.store.base import Folders, Metadata, ObjectInfo, Part, Parts, Store, Uploads
 
 T = TypeVar("T")
@@ -134,6 +135,10 @@ class RetryingStore(Store):
         self._clock = clock
         self._known = False  # True once the store has answered
         self._digests: dict[str, str] = {}  # SHA-256 announced for each upload begun here
+
+    @property
+    def integrity(self) -> Integrity | None:
+        return self._store.integrity
 
     @property
     def keeps_versions(self) -> bool:

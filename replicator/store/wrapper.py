@@ -9,6 +9,7 @@ import abc
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from replicator.format.integrity import Integrity
 from replicator.store.base import Folders, Metadata, ObjectInfo, Part, Parts, Store, Uploads
 
 T = TypeVar("T")
@@ -20,6 +21,10 @@ class StoreWrapper(Store):
     def __init__(self, store: Store) -> None:
         self.url = store.url
         self.inner = store
+
+    @property
+    def integrity(self) -> Integrity | None:
+        return self.inner.integrity
 
     @property
     def keeps_versions(self) -> bool:

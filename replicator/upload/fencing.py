@@ -26,7 +26,8 @@ from replicator.archive.keys import Keys
 from replicator.archive.listing import list_merges, list_segments, newest_segment
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
-from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing
+from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing, RefusedError
+from replicator.format.integrity import REFUSALS, place_of
 from replicator.format.object_header import ObjectFacts, ObjectHeader, parse_metadata
 from replicator.format.segment import generation_marker
 from replicator.model import DatabaseState, Kind
@@ -54,6 +55,25 @@ def facts_of(store: Store, item: WalObject) -> ObjectFacts:
     facts = FactsReader(store).ask(item).facts
     assert facts is not None  # it was asked just now
     return facts
+
+
+def require_sealed(store: Store, keys: Keys) -> None:
+    """``RefusedError`` unless one of the store's integrity keys sealed the newest object of the
+    archive. One listing and one GET or two; nothing without such keys."""
+    if store.integrity is None:
+        return
+    newest = newest_segment(store, keys)
+    try:
+        if newest is not None:
+            FactsReader(store).prove(newest)
+    except DamageError as error:
+        if error.code in REFUSALS:
+            raise RefusedError(
+                f"the archive ends with an object that the integrity key refuses: {error}",
+                code="archive_not_sealed",
+                hint="an archive is sealed from its first object on: begin one at a new --prefix",
+            ) from error
+        raise
 
 
 def still_holds(store: Store, keys: Keys, cache: Cache) -> bool:
@@ -206,12 +226,17 @@ def claim(
     The claim is one small request, so a take-over wins even against a writer that never pauses;
     the snapshot that follows may take its time. The archive is restorable at every instant.
     """
-    data, summary = generation_marker(header, state=DatabaseState(head.pages, head.checksum_after))
+    key = keys.wal(header.first_txid)
+    data, summary = generation_marker(
+        header,
+        state=DatabaseState(head.pages, head.checksum_after),
+        place=place_of(store.integrity, key),
+    )
     metadata = summary.metadata() | notes
     try:
-        store.put(keys.wal(header.first_txid), data, metadata=metadata)
+        store.put(key, data, metadata=metadata)
     except ObjectExists:
-        if store.head(keys.wal(header.first_txid)).metadata.get("sha256") != summary.sha256:
+        if store.head(key).metadata.get("sha256") != summary.sha256:
             return None
     log.info("claimed the archive at txid %d", header.first_txid)
     return parse_metadata(metadata)

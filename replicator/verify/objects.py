@@ -70,7 +70,7 @@ def _read_log_object(fetcher: Fetcher, item: WalObject) -> ObjectFacts:
             whole.update(data)
             yield data
 
-    segment = load_segment(item.key, pieces, in_memory=0)
+    segment = load_segment(item.key, pieces, in_memory=0, integrity=fetcher.integrity)
     return ObjectFacts.of(segment.header, segment.trailer, whole.hexdigest())
 
 

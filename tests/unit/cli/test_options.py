@@ -74,7 +74,8 @@ def test_some_commands_take_some_settings():
     ]
     assert RetentionRules({"keep_daily": 5.0}).rules == Retention(daily=5.0)
     assert set(StoreSettings.annotations()) == {
-        *("bucket", "prefix", "url", "endpoint_url", "region", "profile", "cache_dir")
+        *("bucket", "prefix", "url", "endpoint_url", "region", "profile"),
+        *("integrity_key", "cache_dir"),
     }
 
 

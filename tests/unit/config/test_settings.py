@@ -137,6 +137,7 @@ def test_every_setting_has_a_variable():
         "db_path": ("/data/x.db", "/data/x.db"), "bucket": ("b", "b"), "prefix": ("p", "p"),
         "url": ("", ""), "endpoint_url": ("http://h:1", "http://h:1"), "region": ("r", "r"),
         "profile": ("me", "me"), "checksums": ("when_supported", "when_supported"),
+        "integrity_key": ("", None),
         "cache_dir": ("/c", "/c"), "max_cache_bytes": ("2GiB", 2 << 30),
         "auto_restore": ("yes", True), "take_over": ("0", False),
         "switch_in_use": ("yes", True),
