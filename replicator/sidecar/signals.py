@@ -51,8 +51,14 @@ class Signals:
         self.hurried = False  # one more: the end must not wait for anything
 
     def take(self, seconds: float) -> signal.struct_siginfo | None:
-        """The next held signal, waited for up to ``seconds``."""
-        return signal.sigtimedwait(_held(), seconds)
+        """The next held signal, waited for up to ``seconds``.
+
+        If the process was stopped and continues after that time, CPython returns a structure that
+        no signal filled, with any number in it: such a number counts as none.
+        """
+        held = _held()
+        arrived = signal.sigtimedwait(held, seconds)
+        return arrived if arrived is not None and arrived.si_signo in held else None
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but return as soon as a signal ends the sidecar; True if one was received."""

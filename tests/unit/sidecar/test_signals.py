@@ -73,6 +73,20 @@ def test_a_signal_that_ends_a_wait(number):
     assert output_of(process) == (0, ["True"])
 
 
+def test_a_process_that_was_stopped_during_the_wait_receives_nothing():
+    """A suspended container or laptop: the wait is over when the process continues. CPython then
+    returns a signal that never came, with any number."""
+    body = """
+import subprocess
+for _ in range(3):
+    order = "sleep 0.1; kill -STOP $0; sleep 0.6; kill -CONT $0"
+    child = subprocess.Popen(["sh", "-c", order, str(os.getpid())])
+    print(held.wait(0.4), held.hurried)
+    child.wait()
+"""
+    assert output_of(program(body)) == (0, ["False"] * 6)
+
+
 @pytest.mark.parametrize("number", sorted(PASSED), ids=lambda number: number.name)
 def test_a_signal_without_a_meaning(number):
     """It ends nothing."""
