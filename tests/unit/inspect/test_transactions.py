@@ -193,9 +193,10 @@ def test_an_object_of_another_place_is_named(empty_bucket, swap):
         bucket.cut()
     store, keys, last = bucket.store, bucket.keys, bucket.txid
     if swap == "merge under another name":
-        source, key = bucket.merge(2, last), keys.merged(1, 2, last + 5)
+        source, key = bucket.merge(2, last, drop=True), keys.merged(1, 2, last + 5)
     else:
         source, key = bucket.snapshot(), keys.wal(last + 1)
     store.put(key, store.get(source))
+    store.delete(source)
     with raises(DamageError, "other_object", key=key):
         list(transactions(store, "app.db"))
