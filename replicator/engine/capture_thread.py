@@ -402,6 +402,17 @@ class CaptureThread:
         for _ in session.serve_snapshots(self._requests.of(*SNAPSHOTS)):
             self._uploader.wake()
         session.save_hashes(self._uploader.watermark.txid)
-        if session.noticed_ms is None:
-            self._set_health(self.health.state, None)
-        self._requests.answer(requests, session.head.txid)
+        self._show(session)
+        if session.problem is not None:
+            self._requests.refuse(requests, session.problem)
+        else:
+            self._requests.answer(requests, session.head.txid)
+
+    def _show(self, session: Session) -> None:
+        """The health while the session follows; an error stays until everything is captured."""
+        problem, shown = session.problem, self.health.error
+        if problem is not None and str(problem) != str(shown):
+            log.error("%s", problem)
+            self._report(problem)
+        if problem is not None or session.noticed_ms is None:
+            self._set_health(self.health.state, problem)

@@ -42,6 +42,9 @@ class SessionLimits:
     overrun_bytes: int = 512 << 20  # length of the WAL at which such writers are throttled
     stop_bytes: int = 1 << 30  # length at which they are blocked: the last resort
 
+    # A process that opens or closes the database looks for an instant as one with another name.
+    other_name_patience: float = 10.0
+
     # examining the database file
     examine_rest: float = 1.0  # between two examinations of a file that is written to
     examine_pages: int = 32  # of all pages …

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
 from replicator.capture.holds import WalHolds
+from replicator.capture.other_name import OtherName
 from replicator.capture.reader import WalReader
 from replicator.capture.tip import Head
 from replicator.capture.waiting import WaitingCheckpoints
 from replicator.engine.examine import Examiner
 from replicator.engine.limits import Limits
 from replicator.engine.rounds import CaptureRounds
-from replicator.errors import LedgerDamaged, LocalIOError
+from replicator.errors import DatabaseUnusable, LedgerDamaged, LocalIOError
 from replicator.format.wal import frame_size
 from replicator.model import Kind
 from replicator.snapshot.schedule import SnapshotFacts
@@ -70,6 +71,8 @@ class Session:
         self._stamp: Stamp | None = None  # of the database file, at the last look
         self._truncating = False  # an idle WAL is to be removed soon
         self._waiting = WaitingCheckpoints(database.index, limits.capture)
+        self._other_name = OtherName(database, limits.session.other_name_patience)
+        self.problem: DatabaseUnusable | None = None  # why commits may be missing, as of a look
         self._way_blocked = False  # a checkpoint of the application waits for a capture
         self._hashes_after = 0.0  # monotonic; page hashes are not written before
         self._uncaptured = 0
@@ -118,6 +121,7 @@ class Session:
         no event announced (not ``hinted``) mean that events do not arrive: poll faster.
         """
         self._stamp = self._holds.check_file()
+        self.problem = self._other_name.look()
         self._way_blocked = self.checkpoint_waits() and not self._holds.make_way()
         if not self._reader.look() or self._rounds.nothing_new():
             self._nothing_follows()

@@ -325,6 +325,17 @@ class LiveDatabase:
         written = self.wal.written_ns
         return written is not None and written < os.fstat(self.raw.fileno()).st_ctime_ns
 
+    def open_under_another_name(self) -> bool:
+        """True if another process has the database open, and none has its WAL index. A process
+        that is just opening or closing the database looks the same."""
+        with contextlib.suppress(OSError):
+            descriptor = self.raw.fileno()
+            return sys.platform.startswith("linux") and (
+                locked_by_another(descriptor, SHARED_FIRST, SHARED_SIZE)
+                and self.index.used_by_another() is False
+            )
+        return False
+
     def alone(self) -> bool:
         """True if no other connection has the database open; False also if that is unknown.
 

@@ -26,6 +26,7 @@ from replicator.system import process
 FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
 WRITE_LOCK, CHECKPOINT_LOCK, READ_LOCKS = 120, 121, 123  # bytes of -shm
 READ_MARKS = 5
+OPEN_LOCK = 128  # byte of -shm that every connection has locked while it has the file open
 NEAR = 16  # SQLite opens the file right after the database, so its descriptor has a number near
 
 OwnLock: TypeAlias = tuple[int, int, bool]  # first and last byte, and whether it is exclusive
@@ -111,6 +112,14 @@ class WalIndex:
                     low <= above_zero[1] and above_zero[0] <= high for low, high, _ in own
                 )
         return False
+
+    def used_by_another(self) -> bool | None:
+        """True if another process has this index open; None if that is unknown."""
+        descriptor = self._find()
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                return locked_by_another(descriptor, OPEN_LOCK, 1)
+        return None
 
     def _find(self) -> int | None:
         """SQLite's descriptor of the file that the path names now."""
