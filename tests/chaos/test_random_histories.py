@@ -33,7 +33,7 @@ from hypothesis.stateful import (
 
 from replicator import restore
 from replicator.capture.holds import WalHolds
-from replicator.system import files
+from replicator.system import database_files
 from tests.helpers.deployment import assert_same_pages
 from tests.helpers.random_history import ROWS, ApplicationConnections, ImageReader, other_database
 from tests.helpers.replication import LONG, HookedStore, replicator_for
@@ -392,10 +392,10 @@ class History(RuleBasedStateMachine):
         self.stop()
         self.app.close()
         self.image_reader.close()
-        with files._databases_lock:  # no connection has them open now
-            for descriptor in files._databases.values():
-                os.close(descriptor)
-            files._databases.clear()
+        with database_files._lock:  # no connection has them open now
+            for opened in database_files._opened.values():
+                os.close(opened.fd)
+            database_files._opened.clear()
         shutil.rmtree(self.directory)
 
 
