@@ -58,6 +58,8 @@ class WalHolds:
         self._reach: int | None = None  # the hold can read no frame of its WAL beyond this one
         self._warn_at = limits.warn_factor
         self._truncated_at: WalPosition | None = None
+        self._tries = 0  # to let the WAL reset without the write lock
+        self._escalated = float("-inf")  # when the write lock was taken last
         self._still: Stamp | None = None  # of the database file while nothing can be copied
         self.waiting = False  # the hold is on mark zero; the next writer restarts the WAL
 
@@ -166,13 +168,25 @@ class WalHolds:
             return False
         if self._hold_is_behind():
             return True
-        if self._limits.long_wal(self._reader.read_position, self._limits.escalate_factor):
+        if self._writers_must_wait():
             self._escalate()
             self._warn()
         return True
 
+    def _writers_must_wait(self) -> bool:
+        """True if the WAL is very long, the tries without the lock failed, and the lock was not
+        taken lately. A lone writer without a busy timeout meets an error each time."""
+        limits, position = self._limits, self._reader.read_position
+        self._tries += 1
+        if not limits.long_wal(position, limits.escalate_factor):
+            return False
+        if limits.long_wal(position, limits.urgent_factor):
+            return True
+        rested = self._clock() - self._escalated >= limits.escalate_rest
+        return rested and self._tries >= limits.escalate_tries
+
     def _warn(self) -> None:
-        """Logs that the WAL grows, at 64 MB and at each doubling of it."""
+        """Logs that the WAL grows, at 256 MB and at each doubling of it."""
         position = self._reader.read_position
         if self.waiting:
             self._warn_at = self._limits.warn_factor
@@ -202,10 +216,11 @@ class WalHolds:
 
     def _try_candidate(self) -> bool:
         """Tries for a hold on mark zero: everything is copied, and nothing came since."""
-        answer = self._checkpoint()
         end = self._reader.read_position
-        if answer.busy or not answer.frames == answer.copied == end.frame:
-            return False
+        if not self._database.index.all_copied(end):  # by a checkpoint of the application
+            answer = self._checkpoint()
+            if answer.busy or not answer.frames == answer.copied == end.frame:
+                return False
         return self._hold_on_zero()
 
     def _hold_on_zero(self) -> bool:
@@ -217,7 +232,7 @@ class WalHolds:
             self._database.release(candidate)
             return False
         self._swap(candidate)
-        self.waiting, self._still = True, still
+        self.waiting, self._still, self._tries = True, still, 0
         self._metrics.add("roll_overs")
         return True
 
@@ -319,6 +334,7 @@ class WalHolds:
         """Rolls over under a writer that never pauses, with the write lock, for milliseconds."""
         self.backfill()
         with self.backpressure.block() as held:
+            self._tries, self._escalated = 0, self._clock()
             until = self._clock() + self._limits.longest_hold
             while held and self._chase(hurry=True) and not self._hold_is_behind():
                 if self._try_candidate() or self._clock() >= until:

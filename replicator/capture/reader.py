@@ -174,6 +174,8 @@ class WalReader:
         """The position ``ahead`` frames further, taken from that frame; the chain is not
         verified. None if the WAL ends before it."""
         position = replace(self.position, frame=self.position.frame + ahead)
+        if not position.frame:
+            return None  # a checkpoint emptied the WAL since the frames were seen
         data = self._wal.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
         if len(data) < FRAME_HEADER_SIZE:
             return None

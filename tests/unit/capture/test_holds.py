@@ -1,6 +1,8 @@
 """The holds over a log and its roll-over: no frame is lost, and no writer is stopped for long."""
 
+import contextlib
 import random
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -260,6 +262,74 @@ def test_a_writer_that_never_pauses_is_stopped_for_a_moment(app, follow):
     assert follow.metrics.get("longest_write_lock_ms") > 0
     assert refused, "the lock was held"
     app.insert()
+
+
+@pytest.mark.parametrize("short_limits", [replace(SHORT, escalate_rest=1e9)], ids=["rest"])
+def test_a_lone_writer_is_stopped_rarely(app, follow):
+    """The write lock is not taken twice in a row, however long the WAL; the last resort is a WAL
+    that is longer by far."""
+
+    def write():
+        with contextlib.suppress(sqlite3.OperationalError):
+            app.insert(2)
+
+    def rounds(count):
+        for _ in range(count):
+            write()
+            follow.round()
+
+    follow.database.act = write
+    while not follow.metrics.get("write_lock_holds"):
+        rounds(1)
+    assert follow.holds.waiting
+    while follow.holds.waiting or follow.reader.position.frame <= 33 * 8:
+        rounds(1)
+    assert follow.metrics.get("write_lock_holds") == 1
+    follow.holds._limits = replace(follow.holds._limits, urgent_factor=40)
+    rounds(60)
+    assert follow.metrics.get("write_lock_holds") > 1
+    follow.database.act = lambda: None
+    follow.take()
+    assert follow.state == image_of(app.path)
+
+
+def test_a_lone_writer_that_pauses_is_never_stopped(app, follow):
+    """A pause during every fifth round is enough, whatever the writer does in the others."""
+    for number in range(100):
+        app.insert(2)
+        follow.database.act = app.insert if number % 5 else lambda: None
+        follow.round()
+    follow.database.act = lambda: None
+    follow.take()
+    assert follow.state == image_of(app.path)
+    assert follow.metrics.get("roll_overs") > 3
+    assert follow.metrics.get("write_lock_holds") == 0
+
+
+def test_a_checkpoint_of_the_application_is_enough(app, follow):
+    """If it copied the whole WAL, no checkpoint of ours is needed for the roll-over."""
+    for _ in range(2):
+        app.insert(20)
+        follow.take()
+        follow.holds._advance(follow.reader.position)
+    app.checkpoint()
+    follow.database.answer = BUSY
+    follow.holds.settle()
+    assert follow.holds.waiting
+
+
+def test_the_size_limit_of_the_application_is_kept_to(app, follow):
+    """After a large transaction its next commits cut the WAL to ``journal_size_limit``, as without
+    a replicator."""
+    app.run("PRAGMA journal_size_limit=50000")
+    app.insert(300, 9000)
+    assert app.path.with_name("app.db-wal").stat().st_size > 1 << 20
+    for _ in range(3):
+        follow.round()
+        app.insert()
+    assert app.path.with_name("app.db-wal").stat().st_size <= 50000
+    follow.round()
+    assert follow.state == image_of(app.path)
 
 
 def waiting(app, follow):

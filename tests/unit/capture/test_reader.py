@@ -240,6 +240,14 @@ def test_a_log_that_is_emptied_between_two_reads_has_ended(app):
     assert WalReader(WalFile(wal_path(app.path)), reader.position, CaptureLimits()).look()
 
 
+@pytest.mark.app(rows=3, empty_wal=True)
+def test_the_end_of_an_empty_log_is_no_position(app):
+    """A TRUNCATE checkpoint may come between a look and the search for the last frame."""
+    reader = WalReader(WalFile(wal_path(app.path)), no_wal(4096), CaptureLimits())
+    assert reader.frames_ahead() == 0
+    assert reader.seen_end(0) is None
+
+
 def test_a_log_that_begins_between_two_reads_is_entered(app):
     """Header read, then the log restarts, then the last frame read: a new log, not damage."""
 
