@@ -37,9 +37,9 @@ class Integrity:
 
     keys: tuple[bytes, ...] = field(repr=False)
 
-    def place(self, key: str) -> Place:
+    def place(self, key: str) -> SealPlace:
         """The object ``key`` of the bucket, to seal."""
-        return Place(self, key)
+        return SealPlace(self, key)
 
     def check(self, seal: Buffer | None, trailer: Buffer, seek: Buffer, key: str) -> None:
         """``DamageError`` unless the object at ``key`` was sealed with one of the keys."""
@@ -56,7 +56,7 @@ class Integrity:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SealPlace:
     """The key of an object that is being made, and the keys of its archive."""
 
     integrity: Integrity
@@ -70,7 +70,7 @@ class Place:
         return _SEAL.pack(_FRAME_MAGIC, _CONTENT, _id(secret), code, length, _MAGIC)
 
 
-def place_of(integrity: Integrity | None, key: str) -> Place | None:
+def place_of(integrity: Integrity | None, key: str) -> SealPlace | None:
     """The place of an object that is being made, if it gets a seal."""
     return None if integrity is None else integrity.place(key)
 

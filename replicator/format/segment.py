@@ -23,7 +23,7 @@ from replicator.format.envelope import (
     read_header,
     read_tail,
 )
-from replicator.format.integrity import Integrity, Place
+from replicator.format.integrity import Integrity, SealPlace
 from replicator.format.limits import DEFAULT_FORMAT_LIMITS, FormatLimits
 from replicator.format.object_header import ObjectHeader, Summary, Trailer
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE, new_header
@@ -39,7 +39,7 @@ class SegmentEncoder:
     """Makes one object whose payload is a WAL file: start, write …, finish."""
 
     def __init__(
-        self, header: ObjectHeader, *, level: int, far: bool = True, place: Place | None = None
+        self, header: ObjectHeader, *, level: int, far: bool = True, place: SealPlace | None = None
     ) -> None:
         """``far``: pages may come back megabytes later, see :class:`.zstd.StreamCompressor`.
         ``place``: the object gets a seal."""
@@ -115,7 +115,7 @@ def _contradiction(header: ObjectHeader, trailer: Trailer) -> str | None:
 
 
 def generation_marker(
-    header: ObjectHeader, *, state: DatabaseState, place: Place | None = None
+    header: ObjectHeader, *, state: DatabaseState, place: SealPlace | None = None
 ) -> tuple[bytes, Summary]:
     """The object that starts a generation at the snapshot of the same txid and ``state``.
 

@@ -25,7 +25,7 @@ from replicator.format.envelope import (
     read_header,
     read_tail,
 )
-from replicator.format.integrity import Place
+from replicator.format.integrity import SealPlace
 from replicator.format.object_header import BlockDigests, ObjectHeader, Summary, Trailer
 from replicator.format.seek_table import SeekEntry, encode_seek_table
 from replicator.model import DatabaseState
@@ -63,7 +63,7 @@ class SnapshotEncoder:
 
     BLOCK_BYTES = 1 << 20  # raw bytes per block, except for the last; whole pages of any size
 
-    def __init__(self, header: ObjectHeader, place: Place | None = None) -> None:
+    def __init__(self, header: ObjectHeader, place: SealPlace | None = None) -> None:
         """``place``: the object gets a seal."""
         self._header = header
         self._place = place

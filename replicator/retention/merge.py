@@ -14,7 +14,7 @@ from itertools import pairwise
 from replicator.archive.index import DIVISIBLE
 from replicator.errors import ReplicatorError
 from replicator.format.envelope import discontinuous
-from replicator.format.integrity import Place
+from replicator.format.integrity import SealPlace
 from replicator.format.latest_pages import newest_images
 from replicator.format.object_header import ObjectFacts, ObjectHeader, Summary, Trailer
 from replicator.format.payload import Chunk, decode_frames
@@ -69,7 +69,7 @@ class Merge:
 
 
 def merge_all(
-    sources: Sequence[MergeSource], *, created_by: str, level: int, place: Place | None = None
+    sources: Sequence[MergeSource], *, created_by: str, level: int, place: SealPlace | None = None
 ) -> Merge:
     """Every transaction of the sources, with a seal if the ``place`` of the merge is given; then
     the sources must be sealed. Memory for one chunk of frames and the result.
@@ -106,7 +106,7 @@ def merge_all(
 
 
 def merge_newest(
-    sources: Sequence[MergeSource], *, created_by: str, level: int, place: Place | None = None
+    sources: Sequence[MergeSource], *, created_by: str, level: int, place: SealPlace | None = None
 ) -> Merge:
     """The newest image of each page. The sources are read twice. Otherwise as above."""
     contents: list[MergeContent] = []
