@@ -46,7 +46,7 @@ def run_sidecar(
     error at the start of a single database; several databases do not stop each other.
     """
     limits = process.raise_file_limit() if databases.independent else None
-    with Fleet(databases, times, hurry=signals.hurry) as fleet:
+    with signals, Fleet(databases, times, hurry=signals.hurry) as fleet:
         with signals.ending_at_once():
             restored = fleet.prepare(around_command=command is not None)
         fleet.start()

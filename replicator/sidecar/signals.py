@@ -1,8 +1,8 @@
 """The signals of a sidecar: held from the first moment, received one by one.
 
-They are blocked in every thread and taken by the main thread when it is ready for them. So none is
-lost, none interrupts work at an unknown place, and each arrives with its origin: the kernel sends
-those of a terminal to the command as well.
+They are blocked in every thread, and one thread receives them. So none is lost, none interrupts
+work at an unknown place, and each arrives with its origin: the kernel sends those of a terminal to
+the command as well.
 
 Owns: the meaning of each signal, and the command that gets them while it runs. Refuses: to decide
 what the end of the sidecar includes; the daemon does.
@@ -13,11 +13,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
 
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """They end a sidecar without a command: it makes everything durable first."""
@@ -25,11 +28,19 @@ ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT
 PASSED = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU})
 """Servers give them a meaning of their own; without a command they have none."""
 
-COMMAND_ENDED = signal.SIGRTMIN + 1  # the process sends it to itself
+STOP = signal.SIGRTMIN + 1  # ends the thread that receives; the process sends it to itself
 FROM_KERNEL = 0x80  # SI_KERNEL: a terminal sends it, to each process of its foreground group
-POLL = 0.2  # seconds between two looks for a signal that ends the process at once
+POLL = 0.2  # seconds between two looks whether the work of a block is over
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A signal that was received. A terminal sends it to the command, too."""
+
+    number: int
+    from_terminal: bool = False
 
 
 def hold() -> None:
@@ -40,33 +51,55 @@ def hold() -> None:
 
 def _held() -> set[int]:
     kept = {number for number in ENDING | PASSED if signal.getsignal(number) != signal.SIG_IGN}
-    return {*kept, COMMAND_ENDED}
+    return {*kept, STOP}
 
 
 class Signals:
-    """Used by the main thread, after :func:`hold`."""
+    """The signals of the process, from :func:`hold` to the end of the context.
+
+    A thread receives them: ``sigtimedwait`` of the main thread would return an arbitrary signal
+    after SIGCONT, if its time is over (CPython 3.11).
+    """
 
     def __init__(self) -> None:
         self.received = False  # one that ends the sidecar
         self.hurried = False  # one more: the end must not wait for anything
+        self._arrivals: queue.SimpleQueue[Arrival | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._receive, name="replicator-signals", daemon=True
+        )
 
-    def take(self, seconds: float) -> signal.struct_siginfo | None:
-        """The next held signal, waited for up to ``seconds``.
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
 
-        If the process was stopped and continues after that time, CPython returns a structure that
-        no signal filled, with any number in it: such a number counts as none.
-        """
+    def __exit__(self, *exc: object) -> None:
+        assert self._thread.ident is not None  # it was started
+        signal.pthread_kill(self._thread.ident, STOP)
+        self._thread.join()
+
+    def _receive(self) -> None:
         held = _held()
-        arrived = signal.sigtimedwait(held, seconds)
-        return arrived if arrived is not None and arrived.si_signo in held else None
+        while (info := signal.sigwaitinfo(held)).si_signo != STOP:
+            self.deliver(Arrival(info.si_signo, info.si_code == FROM_KERNEL))
+
+    def deliver(self, arrival: Arrival) -> None:
+        """Adds a signal to those that were received."""
+        self._arrivals.put(arrival)
+
+    def _take(self, seconds: float) -> Arrival | None:
+        """The next signal, waited for up to ``seconds``."""
+        with contextlib.suppress(queue.Empty):
+            return self._arrivals.get(timeout=seconds)
+        return None
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but return as soon as a signal ends the sidecar; True if one was received."""
         until = time.monotonic() + seconds
         while not self.received and (left := until - time.monotonic()) >= 0:
-            arrived = self.take(left)
+            arrived = self._take(left)
             if arrived is not None:
-                self._arrived(arrived.si_signo)
+                self._arrived(arrived.number)
         return self.received
 
     def _arrived(self, number: int) -> None:
@@ -74,13 +107,13 @@ class Signals:
         if number in ENDING:
             log.info("%s: uploading what is left, then ending", name)
             self.received = True
-        elif number in PASSED:
+        else:
             log.info("%s has no meaning without a command; ignored", name)
 
     def hurry(self) -> bool:
         """True once a signal came after the one that ended the sidecar, or after its command."""
-        while not self.hurried and (arrived := self.take(0)) is not None:
-            self.hurried = arrived.si_signo in ENDING
+        while not self.hurried and (arrived := self._take(0)) is not None:
+            self.hurried = arrived.number in ENDING
         return self.hurried
 
     @contextlib.contextmanager
@@ -91,11 +124,11 @@ class Signals:
 
         def watch() -> None:
             while not over.is_set():
-                arrived = self.take(POLL)
-                if arrived is not None and arrived.si_signo in ENDING:
-                    leave(128 + arrived.si_signo)
+                arrived = self._take(POLL)
+                if arrived is not None and arrived.number in ENDING:
+                    leave(128 + arrived.number)
 
-        watcher = threading.Thread(target=watch, name="replicator-signals", daemon=True)
+        watcher = threading.Thread(target=watch, name="replicator-watcher", daemon=True)
         watcher.start()
         try:
             yield
@@ -107,36 +140,33 @@ class Signals:
         """Runs the command to its end and passes every signal to it, except those of a terminal,
         which it got from there. ``started`` gets its process id. The exit code, ``-N`` if signal N
         ended the command; ``OSError`` if it cannot run."""
-        with _unblocked() as missed:
+        with _unblocked(self.deliver):
             child = subprocess.Popen(command)
         started(child.pid)
-        waiter = threading.Thread(target=_wait_for, args=(child,), name="replicator-command")
+        waiter = threading.Thread(target=self._wait_for, args=(child,), name="replicator-command")
         waiter.start()
-        for number in missed:
-            child.send_signal(number)
-        while (arrived := signal.sigwaitinfo(_held())).si_signo != COMMAND_ENDED:
-            if arrived.si_code != FROM_KERNEL:
-                child.send_signal(arrived.si_signo)
+        while (arrived := self._arrivals.get()) is not None:
+            if not arrived.from_terminal:
+                child.send_signal(arrived.number)
         waiter.join()
         return child.returncode
 
-
-def _wait_for(child: subprocess.Popen[bytes]) -> None:
-    child.wait()
-    os.kill(os.getpid(), COMMAND_ENDED)
+    def _wait_for(self, child: subprocess.Popen[bytes]) -> None:
+        child.wait()
+        self._arrivals.put(None)
 
 
 @contextlib.contextmanager
-def _unblocked() -> Iterator[list[int]]:
-    """A process started in the block inherits no blocked signal. The list gets the signals that
-    arrive in the block."""
-    missed: list[int] = []
+def _unblocked(deliver: Callable[[Arrival], None]) -> Iterator[None]:
+    """A process started in the block inherits no blocked signal. Signals that arrive in the block
+    are delivered."""
     before = {
-        number: signal.signal(number, lambda number, _: missed.append(number)) for number in _held()
+        number: signal.signal(number, lambda number, _: deliver(Arrival(number)))
+        for number in _held()
     }
     signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
     try:
-        yield missed
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, before)
         for number, handler in before.items():

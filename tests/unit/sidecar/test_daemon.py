@@ -1,14 +1,11 @@
 """The sidecar as a process: signals, exit codes, the command, one database and several."""
 
-import contextlib
-import queue
 import resource
 import signal
 import subprocess
 import sys
 import threading
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +15,7 @@ from replicator.errors import NotRunning
 from replicator.sidecar.control_client import ask
 from replicator.sidecar.daemon import run_sidecar
 from replicator.sidecar.fleet import Databases, SidecarTimes
-from replicator.sidecar.signals import Signals
+from replicator.sidecar.signals import Arrival, Signals
 from replicator.store.directory import DirectoryStore
 from tests.helpers.command_line import cache_of
 from tests.helpers.replication import LONG, App, config_for, image_of, restored, wait_for
@@ -220,15 +217,13 @@ def test_a_failure_while_the_command_runs(path, app, bucket_dir, start):
 
 
 class HandSignals(Signals):
-    """Signals that a test delivers by hand: only a main thread can receive real ones."""
+    """Signals that a test delivers by hand: a test holds no signals of its own process."""
 
-    def __init__(self):
-        super().__init__()
-        self.arrivals = queue.SimpleQueue()
+    def __enter__(self):
+        return self
 
-    def take(self, seconds):
-        with contextlib.suppress(queue.Empty):
-            return SimpleNamespace(si_signo=self.arrivals.get(timeout=seconds))
+    def __exit__(self, *exc):
+        pass
 
     def run(self, command, started):
         child = subprocess.Popen(command)
@@ -271,7 +266,7 @@ def test_the_last_flush_ends_after_its_time(single, path, app, bucket_dir, tmp_p
     until_durable(path)
     bucket_dir.rename(tmp_path / "away")
     app.insert()
-    signals.arrivals.put(signal.SIGTERM)
+    signals.deliver(Arrival(signal.SIGTERM))
     thread.join(LONG)
     assert result == [5]
 
@@ -308,7 +303,7 @@ def test_a_sidecar_of_several_ends_with_the_code_of_the_first_that_is_late(
         if away:
             bucket_dir.rename(tmp_path / "away")
             app.insert()
-        signals.arrivals.put(signal.SIGTERM)
+        signals.deliver(Arrival(signal.SIGTERM))
         thread.join(LONG)
         assert result == [code]
         with App(path.with_name("none.db")):
