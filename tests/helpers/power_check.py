@@ -159,7 +159,8 @@ def _check_all(place, reported, rng):
         position = mine.flush(LONG)
         assert mine.status().durable_txid == position.txid
         assert mine.failed is None
-        assert not mine.status().last_error
+        shrunk = mine.metrics.get("shrunk_starts")  # the cut took much of the database
+        assert shrunk or mine.status().last_error is None, mine.status().last_error
     finally:
         mine.stop()
     db.close()

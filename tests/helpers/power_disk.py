@@ -174,13 +174,21 @@ class Disk:
             node = node.current[part]
         return node, parts[-1], parts[0] not in ("store", "said")
 
+    def _place_below(self, call):
+        """The same for a name in a directory that is open."""
+        entry = self._open.get(call.numbers[0]) if "AT_FDCWD" not in call.flags else None
+        if entry is None or not isinstance(entry[0], Directory):
+            return None
+        local = entry[0] is not self.tree.current.get("store")
+        return entry[0], call.texts[0].decode(), local
+
     def _openat(self, call):
         self._open.pop(call.result, None)
         path = call.texts[0]
         if path == self._root:
             self._open[call.result] = [self.tree, 0, False]
             return False
-        found = self._place(path)
+        found = self._place(path) if path.startswith(b"/") else self._place_below(call)
         if found is None:
             return False
         parent, name, local = found
