@@ -67,13 +67,28 @@ class DirectoryStore(Store):
         """The path of an object; ``ConfigError`` for a key outside the root."""
         if not _is_plain(key):
             raise ConfigError(f"the key {key!r} cannot be a file name")
-        return os.path.join(self._root, key)
+        return self._below(key)
+
+    def _below(self, name: str) -> str:
+        """A path below the root. ``AccessDenied`` if a symbolic link is part of it: it would lead
+        out of the root, and a listing ignores it."""
+        path = self._root
+        for part in name.split("/"):
+            path = os.path.join(path, part)
+            if os.path.islink(path):
+                raise AccessDenied(
+                    f"{path} is a symbolic link, which no object of this store is",
+                    key=name,
+                    code="link_in_store",
+                    hint="move it away; an attacker with write access may have made it",
+                )
+        return path
 
     def _sidecar(self, key: str) -> str:
-        return os.path.join(self._hidden, "metadata", f"{key}.json")
+        return self._below(f"{HIDDEN}/metadata/{key}.json")
 
     def _upload(self, upload_id: str) -> str:
-        return os.path.join(self._hidden, "uploads", os.path.basename(upload_id) or "none")
+        return self._below(f"{HIDDEN}/uploads/{os.path.basename(upload_id) or 'none'}")
 
     @contextlib.contextmanager
     def _translating(
@@ -107,6 +122,7 @@ class DirectoryStore(Store):
         if_absent: bool,
     ) -> None:
         path = self._path(key)
+        self._below(f"{HIDDEN}/drafts")
         with self._translating("put", key, StoreUnavailable):
             if if_absent and os.path.lexists(path):  # saves a write that would fail at its end
                 raise ObjectExists(f"{key} exists", key=key)
@@ -327,6 +343,9 @@ def _entries(root: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
     Ignores symbolic links."""
     found: list[tuple[str, os.DirEntry[str]]] = []
     if base and not _is_plain(base[:-1]):  # no key begins like that, but a path may
+        return found
+    parts = base.split("/")
+    if any(os.path.islink(os.path.join(root, *parts[:n])) for n in range(1, len(parts))):
         return found
     try:
         with os.scandir(os.path.join(root, base)) as entries:

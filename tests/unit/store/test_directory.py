@@ -110,6 +110,35 @@ def test_symbolic_links_are_no_objects(directory_store, root, tmp_path):
     assert directory_store.folders("") == []
 
 
+def test_no_request_follows_a_symbolic_link(directory_store, root, tmp_path):
+    """A link of an attacker, in place of an object, a directory of objects, or a hidden one, leads
+    to no file outside the root: none is read, made, changed or removed."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "1").write_bytes(b"secret")
+    (root / "db").mkdir()
+    (root / "db/wal").symlink_to(outside)
+    (root / "db/1").symlink_to(outside / "1")
+    for key in ("db/wal/1", "db/1"):
+        for ask in (directory_store.get, directory_store.head, directory_store.delete):
+            with raises(AccessDenied, code="link_in_store", key=key):
+                ask(key)
+        for if_absent in (True, False):
+            with raises(AccessDenied, code="link_in_store", key=key):
+                directory_store.put(key, b"forged", if_absent=if_absent)
+    assert list(directory_store.list("db/wal/")) == []
+    assert directory_store.folders("db/wal/") == []
+    for hidden in ("drafts", "metadata", "uploads"):
+        (root / ".replicator").mkdir(exist_ok=True)
+        (root / ".replicator" / hidden).symlink_to(outside)
+    with raises(AccessDenied, code="link_in_store"):
+        directory_store.put("db/2", b"x")
+    with raises(AccessDenied, code="link_in_store"):
+        directory_store.begin_upload("db/2")
+    assert os.listdir(outside) == ["1"]
+    assert (outside / "1").read_bytes() == b"secret"
+
+
 def test_a_directory_is_not_an_object(directory_store):
     """Asked for as one, it is missing; and a file is not a directory."""
     directory_store.put("a/b", b"x")
