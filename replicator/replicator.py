@@ -12,6 +12,7 @@ know the stages; see :mod:`.engine`.
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,7 @@ from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.locks import ReplicatorLock
 from replicator.system.paths import expanded, resolved
+from replicator.system.scratch import discard
 
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
 
@@ -72,6 +74,7 @@ class SqliteReplicator:
         self._using = shared
         self._resources = contextlib.ExitStack()  # those made here
         self._lock = ReplicatorLock(config.database, config.cache, self._files)
+        self._made_cache = False  # its directory was made for this start
         self._prepared = False  # the lock is held, and the start is decided as far as possible
         self._engine: Engine | None = None
         self._last = health.stopped(str(config.database), config.address.url)
@@ -88,6 +91,7 @@ class SqliteReplicator:
         try:
             report = self._require_directory(command)
             if not self._prepared:
+                self._made_cache = not self.config.cache.exists()
                 self._lock.acquire()
             report = report or self._preparation(command).run()
             self._prepared = True
@@ -180,10 +184,17 @@ class SqliteReplicator:
             if engine is not None:
                 self._last = engine.status(running=False)
                 engine.stop()
+                self._remove_unused_cache(engine)
         finally:
             self._prepared, self._using = False, self._shared
             self._resources.close()
             self._lock.release()
+
+    def _remove_unused_cache(self, engine: Engine) -> None:
+        """For a path without a database, which may be wrong, nothing is left behind."""
+        unused = self._made_cache and not engine.followed and not self._last.generation
+        if unused and not os.path.lexists(self.config.database):
+            discard(self.config.cache)
 
     def __enter__(self) -> Self:
         self.start()

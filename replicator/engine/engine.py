@@ -202,6 +202,11 @@ class Engine:
         self.store.stop()
 
     @property
+    def followed(self) -> bool:
+        """True if the database was ever followed."""
+        return self.capture.figures is not None
+
+    @property
     def failed(self) -> ReplicatorError | None:
         return self.capture.failed
 

@@ -18,6 +18,11 @@ from replicator.system.directory import require_own_parent
 from replicator.system.files import LOCAL, Files, about
 
 
+def discard(directory: Path) -> None:
+    """Remove a directory with its content, as far as that is possible."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def scratch_directory(parent: Path | None, files: Files = LOCAL) -> Iterator[Path]:
     """A new directory in ``parent`` (default: the system's temporary directory), removed at the
@@ -30,4 +35,4 @@ def scratch_directory(parent: Path | None, files: Files = LOCAL) -> Iterator[Pat
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        discard(directory)

@@ -224,6 +224,29 @@ def test_a_database_without_its_directory_is_refused(tmp_path, store):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_without_a_database_leaves_no_cache(tmp_path, path, store):
+    """The name may be wrong. A cache that was there before stays, and so does one in use."""
+    with replicating(path, store) as replicator:
+        wait_for(lambda: replicator.status().state == "waiting")
+        assert replicator.config.cache.exists()
+    assert list(tmp_path.iterdir()) == []
+    replicator.config.cache.mkdir(mode=0o700)
+    with replicating(path, store):
+        pass
+    assert (replicator.config.cache / "state.db").exists()
+
+
+def test_a_database_that_vanished_leaves_its_cache(path, store):
+    """It knows what the bucket has."""
+    with App(path) as app:
+        app.insert(3)
+    with replicating(path, store) as replicator:
+        replicator.flush(LONG)
+        path.unlink()
+        wait_for(lambda: replicator.status().state == "waiting")
+    assert (replicator.config.cache / "state.db").exists()
+
+
 def test_auto_restore_brings_a_missing_directory_back(tmp_path, path, app, store):
     """On a new machine the directory is as new as the rest."""
     app.insert(3)
