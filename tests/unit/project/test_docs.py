@@ -340,12 +340,18 @@ def merge_segments(directory, first, last, *, gone):
     not shutil.which("zstd") or not shutil.which("sqlite3"),
     reason="the recovery by hand needs the tools zstd and sqlite3",
 )
-def test_the_recovery_by_hand_in_the_guide_works(tmp_path):
+@pytest.mark.parametrize("sealed", [False, True])
+def test_the_recovery_by_hand_in_the_guide_works(tmp_path, sealed):
     """With two snapshots, a merge that begins before the second, its sources partly
-    pruned, and segments after it, the script arrives at the newest state."""
+    pruned, and segments after it, the script arrives at the newest state. Seals do not disturb
+    it."""
     database, store = tmp_path / "app.db", tmp_path / "store"
     store.mkdir()
-    config = replicator.SqliteReplicatorConfig(db_path=database, url=f"file://{store}")
+    key = tmp_path / "integrity.key"
+    key.write_text("k" * 64)
+    config = replicator.SqliteReplicatorConfig(
+        db_path=database, url=f"file://{store}", integrity_key=key if sealed else None
+    )
     connection = sqlite3.connect(database, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("CREATE TABLE t (x)")
