@@ -28,6 +28,7 @@ from replicator.engine.sessions import Sessions
 from replicator.errors import DatabaseUnusable
 from replicator.format.envelope import HEADER_LIMIT, read_header, read_tail
 from replicator.model import Kind
+from replicator.sqlite.local_file import FileState, examine_file
 from replicator.sqlite.wal_file import WalFile
 from replicator.store.directory import DirectoryStore
 from replicator.system.files import Files
@@ -145,7 +146,8 @@ def _check_all(place, reported, rng):
         with pytest.raises(DatabaseUnusable):
             replicator_of(place, DirectoryStore(place / "store")).start()
         return
-    early = rng.random() < 0.5  # the application, or the replicator, comes first
+    # The application, or the replicator, comes first. A database without tables would be refused.
+    early = rng.random() < 0.5 or examine_file(place / "app.db") is FileState.FRESH
     db, left = (open_database(place / "app.db"), None) if early else (None, 0)
     if db is not None:
         left = rows(db)
