@@ -24,7 +24,7 @@ sys.stdin.readline()
 
 
 @pytest.fixture
-def opened():
+def opened_elsewhere():
     """Opens a database in processes that keep it open and have one commit; they end with the
     test, or by the function that each call returns."""
     running = []
@@ -44,7 +44,7 @@ def opened():
 
 
 @pytest.fixture
-def other(tmp_path, path):
+def other_name(tmp_path, path):
     """A second name of the database, which has a WAL of its own."""
     with App(path) as app:
         app.insert(5)
@@ -53,12 +53,12 @@ def other(tmp_path, path):
 
 
 def test_a_database_open_under_another_name_is_a_failure_while_it_lasts(
-    path, other, store, opened, caplog
+    path, other_name, store, opened_elsewhere, caplog
 ):
     """The commit through the other name is not captured: status and flush must not be good."""
     with replicating(path, store, limits=AT_ONCE) as replicator:
         replicator.flush(LONG)
-        close = opened(other)
+        close = opened_elsewhere(other_name)
         wait_for(lambda: not replicator.status().healthy)
         with raises(DatabaseUnusable, code="other_name", path=str(path)):
             replicator.flush(LONG)
@@ -69,19 +69,19 @@ def test_a_database_open_under_another_name_is_a_failure_while_it_lasts(
     assert caplog.text.count("under another name") == 1
 
 
-def test_a_database_open_under_its_own_name_is_fine(path, other, store, opened):
+def test_a_database_open_under_its_own_name_is_fine(path, other_name, store, opened_elsewhere):
     """Also next to one of another name, which the locks then hide."""
     with replicating(path, store, limits=AT_ONCE) as replicator:
-        opened(path)
+        opened_elsewhere(path)
         replicator.flush(LONG)
         assert replicator.status().healthy
 
 
-def test_the_sign_has_to_last(path, other, opened):
+def test_the_sign_has_to_last(path, other_name, opened_elsewhere):
     """A process that opens or closes the database gives it for an instant."""
     database, now = LiveDatabase(path), [0.0]
     looks = OtherName(database, 10.0, clock=lambda: now[0])
-    close = opened(other)
+    close = opened_elsewhere(other_name)
     assert looks.look() is None
     now[0] = 9.9
     assert looks.look() is None
@@ -89,6 +89,6 @@ def test_the_sign_has_to_last(path, other, opened):
     assert looks.look().code == "other_name"
     close()
     assert looks.look() is None
-    opened(other)
+    opened_elsewhere(other_name)
     assert looks.look() is None
     database.close()
