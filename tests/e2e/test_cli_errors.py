@@ -294,8 +294,9 @@ def test_a_first_run_with_a_wrong_bucket(cli, app, command):
 
 
 def test_two_machines_and_one_prefix(cli, app):
-    """A sidecar without a record of the archive begins a generation and logs it; the other one is
-    fenced and ends with exit code 6. Its durable transactions stay restorable."""
+    """A sidecar without a record of the archive is refused with exit code 6, and the rightful one
+    continues. Ordered to take over, it begins a generation and logs it; the other one is fenced
+    and ends with exit code 6. Its durable transactions stay restorable."""
     first = cli.sidecar(app.path)
     first.until_following()
     app.insert(3)
@@ -303,8 +304,10 @@ def test_two_machines_and_one_prefix(cli, app):
     other = cli.directory("other machine") / "app.db"
     with App(other) as stranger:
         stranger.insert(1)
-        second = cli.sidecar(other)
-        second.until(lambda status: status["durable_txid"] > 0)
+        assert cli.sidecar(other).wait() == 6
+        assert cli.call("flush", app.path, "--json").json["txid"] == flushed.json["txid"]
+        second = cli.sidecar(other, "--take-over")
+        second.until(lambda status: status["durable_txid"] > flushed.json["txid"])
         app.insert(3)
         assert first.wait() == 6
         assert "new generation" in second.output
