@@ -162,9 +162,10 @@ class DamageError(ReplicatorError):
 
 
 class NewerFormat(DamageError):
-    """A newer version of the program wrote the object. Nothing shows that it is damaged."""
+    """A newer version of the program wrote the object. Nothing shows that it is damaged, but it
+    cannot be restored here."""
 
-    exit_code = 10
+    exit_code = 1
     default_hint = "upgrade this replicator, then try again"
     code = "newer_format"
 

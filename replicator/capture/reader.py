@@ -128,6 +128,7 @@ class WalReader:
         found = self._wal.refresh()
         header = self._wal.header() if found is not None else None
         if header is None:
+            self._require_anchor()
             return False
         if not same_wal(header.start(), self.position):
             self._enter(header)
@@ -144,15 +145,20 @@ class WalReader:
             raise ContinuityLost(
                 f"the page size changed from {self.position.page_size} to {header.page_size}"
             )
+        self._require_anchor()
+        self.position = header.start()
+
+    def _require_anchor(self) -> None:
+        """The WAL was reset, or emptied."""
         if not self._anchored:
             raise ContinuityLost("the WAL was reset before its end was captured")
-        self.position = header.start()
 
     def _look_again(self) -> bool:
         """The last frame changed: a new WAL may have begun between the two reads."""
         header = self._wal.header()
-        if header is None:
-            return False  # a checkpoint emptied the WAL between the two reads
+        if header is None:  # a checkpoint emptied the WAL between the two reads
+            self._require_anchor()
+            return False
         if same_wal(header.start(), self.position):
             raise ContinuityLost(f"frame {self.position.frame} of the WAL changed after capture")
         self._enter(header)
@@ -211,8 +217,10 @@ class WalReader:
         return self.read_position.frame + self._beyond().frames_ahead()
 
     def _beyond(self) -> WalReader:
-        """A second reader, from :attr:`read_position` on."""
-        return WalReader(self._wal, self.read_position, self._limits)
+        """A second reader, from :attr:`read_position` on. Frames in memory end where the WAL was
+        seen to end."""
+        anchored = self._anchored or self._stash is not None
+        return WalReader(self._wal, self.read_position, self._limits, anchored=anchored)
 
     @property
     def stashed(self) -> bool:
@@ -318,6 +326,7 @@ class WalReader:
         if stashed is not None and not same_wal(beyond.position, stashed.end):
             return False
         self.saw_end = found is None or (found.complete and found.raw_bytes <= room)
+        self._anchored = self._anchored or (self.saw_end and in_wal(self._wal, beyond.position))
         if found is not None and self.saw_end:
             start, ready = (stashed.start, stashed.ready) if stashed else (found.start, ())
             batches = (*ready, *beyond.batches(found))

@@ -296,7 +296,8 @@ class Demo:
     # -------------------------------------------------------------- narration
 
     def title(self, text: str) -> None:
-        self._say(f"\n[bold]{text}[/]")
+        self._say("")
+        self._say(f"[bold]{text}[/]")
 
     def show(self, *command: str) -> None:
         self._say(f"  [dim]$[/] [cyan]{' '.join(command)}[/]")

@@ -7,22 +7,26 @@ Refuses a key on the command line or in a variable, where other users could see 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from replicator.errors import ConfigError
 from replicator.format.integrity import SHORTEST_KEY, Integrity
+from replicator.system.paths import expanded
 
 LONGEST_FILE = 1 << 16  # bytes
 
 
 def read_keys(path: str | os.PathLike[str]) -> Integrity:
     """The keys in a file; ``ConfigError`` if it cannot be read, or a key is too short."""
-    place = Path(path).expanduser()
+    place = expanded(path)
     try:
         with place.open("rb") as file:
-            lines = file.read(LONGEST_FILE).split(b"\n")
-    except OSError as error:
-        raise _unusable(f"{place} cannot be read: {error.strerror}") from error
+            content = file.read(LONGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise _unusable(f"{place} cannot be read: {reason}") from error
+    if len(content) > LONGEST_FILE:
+        raise _unusable(f"{place} has more than {LONGEST_FILE} bytes")
+    lines = content.split(b"\n")
     keys = tuple(key for key in map(bytes.strip, lines) if key)
     if not keys:
         raise _unusable(f"{place} holds no key")

@@ -9,6 +9,7 @@ Owns: the order of the questions, and the errors of a refusal. Refuses: to decid
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 from replicator.archive.keys import Keys
 from replicator.archive.listing import newest_segment
 from replicator.cache.cache import Cache
+from replicator.cache.records import Fact
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
 from replicator.config.settings import SqliteReplicatorConfig
@@ -47,7 +49,7 @@ from replicator.recovery.start import (
     decide_start,
     log_line,
 )
-from replicator.sqlite.live import LiveDatabase
+from replicator.sqlite.live import LiveDatabase, identity
 from replicator.sqlite.local_file import FileState, examine_file, in_wal_mode
 from replicator.store.base import Store
 from replicator.store.retry import CAPTURE_RETRIES, Pauses
@@ -156,13 +158,19 @@ class Preparation:
         if not (place.cache / "state.db").exists():
             return None
         with Cache.open(place.cache, self._files) as cache:
-            if cache.head() is None:
+            if cache.head() is None or (
+                self._asked.order is Order.RESTORE and not self._same_file(cache)
+            ):
                 return None
             try:
                 still_holds(place.store, place.keys, cache)
             except Fenced:
                 return None
         return Local.CONTINUED
+
+    def _same_file(self, cache: Cache) -> bool:
+        """True if the database is the file that the cache has followed."""
+        return cache.get(Fact.DATABASE) == json.dumps(identity(self._place.database))
 
     def _compare(self) -> Local:
         """Compares the database with the head of the archive, page by page."""

@@ -174,15 +174,23 @@ class Resume:
         cancelled: Stop,
     ) -> LocalFacts:
         context = self._context
+        same_file = context.cache.get(Fact.DATABASE) == self._sessions.identity_of(database)
+        contained = wal_contains(database.wal, record.end, context.limits.capture)
         return LocalFacts(
             same_page_size=database.header().page_size == record.end.page_size,
-            same_file=context.cache.get(Fact.DATABASE) == self._sessions.identity_of(database),
-            wal_contains_position=wal_contains(database.wal, record.end, context.limits.capture),
+            same_file=same_file,
+            wal_contains_position=contained,
             hashes_trusted=hashes is not None,
             claimed=self._take_over.claimed(record.last_txid),
-            fresh=not database.content().tables
-            and self._hash(database, cancelled)[0].state != record.state,
+            fresh=not (same_file and contained) and self._is_fresh(database, record, cancelled),
         )
+
+    def _is_fresh(self, database: LiveDatabase, record: SegmentRecord, cancelled: Stop) -> bool:
+        """True if the database has no table, and is not the recorded state."""
+        content = database.content()
+        if content.tables or content.pages != record.state.pages:
+            return not content.tables
+        return self._hash(database, cancelled)[0].state != record.state
 
     def _facts(self, record: LocalFacts | None = None, remote: RemoteFacts | None = None) -> Facts:
         incidents, asked = self._incidents.causes, self._context.asked

@@ -10,8 +10,9 @@ import json
 import re
 from dataclasses import dataclass
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+# A string without an end matches up to the end of the text, so that the search stays linear.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,17 @@ def parse_json(data: bytes, limits: JsonLimits = DEFAULT_JSON_LIMITS) -> object:
     infinite number, or half of a surrogate pair."""
     if len(data) > limits.size:
         raise ValueError(f"it has more than {limits.size} bytes")
-    _require_flat(data, limits.depth)
-    value: object = json.loads(data, parse_constant=_refuse)
+    text = data.decode("utf-8")  # json would read UTF-16 and UTF-32, too
+    _require_flat(text, limits.depth)
+    value: object = json.loads(text, parse_constant=_refuse)
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     return value
 
 
-def _require_flat(data: bytes, most: int) -> None:
+def _require_flat(text: str, most: int) -> None:
     depth = 0
-    for byte in _STRING.sub(b"", data):
-        depth += _STEPS.get(byte, 0)
+    for sign in _STRING.sub("", text):
+        depth += _STEPS.get(sign, 0)
         if depth > most:
             raise ValueError(f"it is nested more than {most} times")
 

@@ -82,10 +82,11 @@ class PageHashes:
             return
         self._reserve(pages)
         self.pages = pages
-        zeros, but = bytes(self.page_size), but[but >= first]
+        zeros, but = bytes(self.page_size), np.sort(but[but >= first])
         for low in range(first, pages + 1, _GROWN):
             run = page_range(low, min(low + _GROWN - 1, pages))
-            added = np.setdiff1d(run, but, assume_unique=True)
+            begin, end = np.searchsorted(but, [low, low + len(run)])
+            added = np.setdiff1d(run, but[begin:end], assume_unique=True)
             offsets = np.zeros(len(added), np.intp)
             self.put(added, _hash_at(self.page_size, added, zeros, offsets))
 

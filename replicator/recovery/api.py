@@ -20,6 +20,7 @@ from replicator.archive.locate import open_bucket, sole_database, url_of
 from replicator.archive.timespec import to_ms
 from replicator.config.integrity_key import read_keys
 from replicator.errors import ConfigError, NoBackup
+from replicator.format.integrity import Integrity
 from replicator.model import RestoreReport
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
@@ -39,7 +40,7 @@ from replicator.store.base import Store
 from replicator.store.retry import RetryingStore
 from replicator.store.sealed import sealed
 from replicator.system import clock
-from replicator.system.files import Files
+from replicator.system.files import Files, about
 
 __all__ = ["Progress", "find_databases", "restore"]
 
@@ -169,9 +170,7 @@ def restore(
     )
     limits, meter = DEFAULT_LIMITS, Meter(progress)
     if store is not None:
-        keys = location.get("integrity_key")
-        store = sealed(store, None if keys is None else read_keys(keys))
-        prefix = _prefix(location)
+        store, prefix = sealed(store, _integrity(location)), _prefix(location)
         return recover(request, store, prefix, files=files or Files(), meter=meter, limits=limits)
     address = _address(location)
     prefix = address.prefix
@@ -201,23 +200,30 @@ def _prefix(location: RestoreLocation) -> str:
 
 
 def _address(location: RestoreLocation) -> StoreAddress:
-    address = location.get("address")
-    if address is not None:
-        return address
+    address = location.get("address") or _named(location)
+    return replace(address, integrity=_integrity(location))
+
+
+def _integrity(location: RestoreLocation) -> Integrity | None:
+    keys, address = location.get("integrity_key"), location.get("address")
+    if keys is not None:
+        return read_keys(keys)
+    return None if address is None else address.integrity
+
+
+def _named(location: RestoreLocation) -> StoreAddress:
     url, bucket = location.get("url", ""), location.get("bucket", "")
     if bool(url) == bool(bucket):
         raise ConfigError(
             "name the bucket or the url", hint="--bucket NAME or --url s3://…", setting="bucket"
         )
-    address = StoreAddress.parse(
+    return StoreAddress.parse(
         url or f"s3://{bucket}",
         prefix=location.get("prefix", ""),
         endpoint_url=location.get("endpoint_url"),
         region=location.get("region"),
         profile=location.get("profile"),
     )
-    keys = location.get("integrity_key")
-    return address if keys is None else replace(address, integrity=read_keys(keys))
 
 
 def _answer(
@@ -263,8 +269,10 @@ def _is_kept(output: Path) -> bool:
 def _existing(request: RestoreRequest, output: Path) -> Existing:
     if request.overwrite or request.dry_run:
         return Existing.REPLACE
-    aside = request.move_aside or (request.if_missing and not has_log(output))
-    return Existing.MOVE_ASIDE if aside else Existing.REFUSE
+    if request.move_aside:
+        return Existing.MOVE_ASIDE
+    empty = request.if_missing and not has_log(output)
+    return Existing.MOVE_EMPTY if empty else Existing.REFUSE
 
 
 def _path(output: str | os.PathLike[str] | None, prefix: str) -> Path:
@@ -274,6 +282,8 @@ def _path(output: str | os.PathLike[str] | None, prefix: str) -> Path:
 
 
 def _untouched(path: Path, url: str) -> RestoreReport:
+    with about(path):
+        size = path.stat().st_size
     return RestoreReport(
         output=os.path.realpath(path),
         url=url,
@@ -282,7 +292,7 @@ def _untouched(path: Path, url: str) -> RestoreReport:
         committed_at=None,
         pages=0,
         page_size=0,
-        size=path.stat().st_size,
+        size=size,
         checksum=0,
         snapshot_txid=0,
         objects=0,

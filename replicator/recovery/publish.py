@@ -37,6 +37,7 @@ from replicator.recovery.aside import move_aside
 from replicator.recovery.ownership import refuse_lock_out, restored_owner
 from replicator.recovery.partial import Partial
 from replicator.sqlite.check import checkpoint_wal, in_use, openers
+from replicator.sqlite.local_file import FileState, examine_file
 from replicator.system.directory import refuse_links
 from replicator.system.files import Files, HeldName, sibling
 from replicator.system.paths import side_files
@@ -53,6 +54,7 @@ class Existing(enum.Enum):
     REFUSE = enum.auto()
     REPLACE = enum.auto()
     MOVE_ASIDE = enum.auto()
+    MOVE_EMPTY = enum.auto()  # aside, but a database with content is refused
 
 
 def check_output(output: Path, existing: Existing) -> None:
@@ -66,6 +68,13 @@ def check_output(output: Path, existing: Existing) -> None:
                 f"{output} exists",
                 path=output,
                 hint="restore with --overwrite, or to another path",
+            )
+        if existing is Existing.MOVE_EMPTY and examine_file(output) is FileState.CONTENT:
+            raise TargetExists(
+                f"{output} exists by now",
+                path=output,
+                hint="an application made it during the restore: stop it, and choose between the "
+                "two; the downloaded parts are kept",
             )
         _refuse_openers(output)
         refuse_lock_out(output)
@@ -92,7 +101,7 @@ def publish(
         refuse_links(output, *side_files(output))
         refuse_lock_out(output)
     owner = restored_owner(output, _mode(partial.database, files))
-    if existing is Existing.MOVE_ASIDE:
+    if existing in {Existing.MOVE_ASIDE, Existing.MOVE_EMPTY}:
         move_aside(output, files)
     elif files.exists(partial.output):
         checkpoint_wal(output)

@@ -31,6 +31,8 @@ from replicator.store.retry import retry_damaged
 from replicator.system.files import Files
 from replicator.system.pagefile import PageFile
 
+MOST_HASHED = 1 << 25  # pages whose hashes take 256 MiB: a database of 128 GiB
+
 
 class PlanOutdated(Exception):
     """An object holds other transactions than its name suggested; the view knows now, and the
@@ -222,10 +224,12 @@ class Rebuild:
         return self._size(file)
 
     def _size(self, file: PageFile) -> Overlay:
-        """Give the file its final size; ``DiskFull`` while nothing was downloaded in vain. The
-        database at the end of the last object must fit as well, because its pages are hashed."""
+        """Give the file its final size; ``DiskFull`` while nothing was downloaded in vain. If the
+        database at the end of the last object is so large that the hashes of its pages take much
+        memory, it must fit as well: a forged size does not."""
         size = self._pages * self._page_size
-        needed = max(size, self._end.pages * self._page_size) - file.allocated()
+        large = self._end.pages > MOST_HASHED
+        needed = max(size, self._end.pages * self._page_size * large) - file.allocated()
         free = self._files.disk_free(self._parts.directory)
         if needed > free:
             raise DiskFull(

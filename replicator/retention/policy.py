@@ -42,7 +42,7 @@ from replicator.errors import DamageError
 from replicator.model import Retention
 
 DAY_MS = 86_400_000
-WORK = 10_000_000  # objects that the searches of one decision pass, a minute or two
+WORK = 10_000_000  # objects that searches pass in vain for one decision
 Tier = Literal["hourly", "daily", "weekly", "monthly"]
 
 
@@ -368,10 +368,10 @@ class _Deciding:
             begins = usable[start:]
             if begins:
                 between = log.between(begins[0].txid + 1, goal)
-                self._spend(len(between), begins[0])
                 ways = Ways(begins, between, cost)
                 if (step := ways.to(goal, ends)) is not None:
                     return step
+                self._spend(len(between), begins[0])
         return None
 
     def _spend(self, objects: int, snapshot: SnapshotObject) -> None:

@@ -126,9 +126,9 @@ class RetentionSteps:
         """List the archive, and add the facts that the cache knows of its segments."""
         index = take_index(self.store, self.keys)
         known = [
-            replace(item, stored_ms=index.by_key[item.key].stored_ms)
+            replace(item, size=listed.size, stored_ms=listed.stored_ms)
             for item in self.segments.appended(0)
-            if item.key in index.by_key
+            if (listed := index.by_key.get(item.key)) is not None
         ]
         self._pins, self._newest_ms = list_pins(self.store, self.keys), index.newest_ms
         self._index, self._looked_ms = index.with_objects(known), now_ms
@@ -325,12 +325,13 @@ def _covers(sources: Sequence[MergeSource], item: WalObject) -> bool:
 
 
 def _once(store: Store, item: WalObject) -> Callable[[], bytes]:
-    """A reader that fetches one time only, and no more than the listing showed."""
+    """A reader that fetches one time only, and no more than the listing showed. The size of an
+    object that the cache adopted is not known."""
     kept: list[bytes] = []
 
     def read() -> bytes:
         if not kept:
-            kept.append(store.get(item.key, 0, item.size))
+            kept.append(store.get(item.key, 0, item.size or None))
         return kept[0]
 
     return read

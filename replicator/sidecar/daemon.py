@@ -56,7 +56,8 @@ def run_sidecar(
                 pass
         else:
             fleet.wait_ready(restored, signals.wait)
-            code = _run_command(command, signals, limits)
+            ended = signals.received  # before the command began
+            code = 128 + ended if ended else _run_command(command, signals, limits)
         unfinished = _finish(fleet)
     return code or unfinished
 

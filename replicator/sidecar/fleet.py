@@ -183,8 +183,9 @@ class Fleet:
             while member.started and not (member.replicator.decided or member.replicator.failed):
                 if cancelled(self._times.join_poll):
                     return
-            if isinstance(member.replicator.failed, RefusedError):
-                raise member.replicator.failed
+            error = member.replicator.failed or member.error
+            if isinstance(error, RefusedError):
+                raise error
         for member in restored:
             while member.replicator.status().state == "starting" and not cancelled(
                 self._times.join_poll
@@ -237,8 +238,10 @@ class Fleet:
             self._trim_heap()
 
     def _add_new(self, search: Search) -> None:
-        for member in self._add(search.look()):
-            self._begin(member)
+        found = search.look()
+        if not self._ended.is_set():
+            for member in self._add(found):
+                self._begin(member)
 
     def _add(self, look: tuple[list[SqliteReplicatorConfig], list[ConfigError]]) -> list[Member]:
         """Add the databases that a search found. The application made their files, so none of them
@@ -267,7 +270,7 @@ class Fleet:
         """
         self._ended.set()
         until = time.monotonic() + self._times.final_flush
-        late = self._flush(self.members)
+        late = self._flush(list(self.members))
         if late:
             log.info(
                 "not everything is uploaded yet; trying for %.0f s at most, and a second signal "

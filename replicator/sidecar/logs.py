@@ -7,6 +7,7 @@ its prefix.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
@@ -16,6 +17,7 @@ from typing import Any, TextIO
 from replicator.format.printable import printable
 
 LEAST_ROOM = 1000  # lines that wait for a slow reader; later ones are dropped and counted
+CLOSED = frozenset({errno.EPIPE, errno.EBADF})
 PATIENCE = 1.0  # seconds for which a flush waits for the reader
 
 
@@ -125,8 +127,13 @@ class BackgroundHandler(logging.Handler):
             if self._stream is not None:
                 self._stream.write(text)
                 self._stream.flush()
-        except (OSError, ValueError):
+        except ValueError:
             self._stream = None  # it was closed
+        except OSError as error:
+            if error.errno in CLOSED:
+                self._stream = None
+            with self._changed:  # a full disk may have room later
+                self._dropped += text.count("\n")
 
 
 def set_up_logging(*, as_json: bool, prefixed: bool) -> logging.Handler:

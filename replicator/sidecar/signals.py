@@ -19,7 +19,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
@@ -30,6 +30,7 @@ PASSED = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTT
 
 STOP = signal.SIGRTMIN + 1  # ends the thread that receives; the process sends it to itself
 FROM_KERNEL = 0x80  # SI_KERNEL: a terminal sends it, to each process of its foreground group
+SETTLE = 0.1  # seconds within which a signal of the terminal reaches every process
 POLL = 0.2  # seconds between two looks whether the work of a block is over
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Arrival:
 
     number: int
     from_terminal: bool = False
+    at: float = field(default_factory=time.monotonic)
 
 
 def hold() -> None:
@@ -62,8 +64,9 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self.received = False  # one that ends the sidecar
+        self.received = 0  # the signal that ends the sidecar, 0 before it came
         self.hurried = False  # one more: the end must not wait for anything
+        self._settled_at = 0.0  # monotonic; one of the terminal before that ended the command
         self._arrivals: queue.SimpleQueue[Arrival | None] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._receive, name="replicator-signals", daemon=True
@@ -100,20 +103,21 @@ class Signals:
             arrived = self._take(left)
             if arrived is not None:
                 self._arrived(arrived.number)
-        return self.received
+        return bool(self.received)
 
     def _arrived(self, number: int) -> None:
         name = signal.Signals(number).name
         if number in ENDING:
             log.info("%s: uploading what is left, then ending", name)
-            self.received = True
+            self.received = number
         else:
             log.info("%s has no meaning without a command; ignored", name)
 
     def hurry(self) -> bool:
         """True once a signal came after the one that ended the sidecar, or after its command."""
         while not self.hurried and (arrived := self._take(0)) is not None:
-            self.hurried = arrived.number in ENDING
+            first = arrived.from_terminal and arrived.at < self._settled_at
+            self.hurried = arrived.number in ENDING and not first
         return self.hurried
 
     @contextlib.contextmanager
@@ -134,6 +138,7 @@ class Signals:
             yield
         finally:
             over.set()
+            self._arrivals.put(None)  # ends the watcher's pause
             watcher.join()
 
     def run(self, command: list[str], started: Callable[[int], None]) -> int:
@@ -149,6 +154,7 @@ class Signals:
             if not arrived.from_terminal:
                 child.send_signal(arrived.number)
         waiter.join()
+        self._settled_at = time.monotonic() + SETTLE
         return child.returncode
 
     def _wait_for(self, child: subprocess.Popen[bytes]) -> None:

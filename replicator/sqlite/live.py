@@ -224,11 +224,11 @@ class LiveDatabase:
         _check_permissions(path)
         require_unmounted(path, mounts)
         self.raw: RawFile = database_reader(path, self.files)
-        self.identity = self.raw.identity()
-        self._directory = _inode(path.parent)
         self.switched = False
         self._closed = False
         try:
+            self.identity = self.raw.identity()
+            self._directory = _inode(path.parent)
             header = self.header()  # before any connection, to recognise a foreign file first
             prepare_side_files(path, files)
             self._checkpointer = self._connect(busy_timeout)

@@ -60,7 +60,7 @@ class WalIndex:
         descriptor = self._find()
         if descriptor is None:
             return None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             return parse_index(os.pread(descriptor, INDEX_BYTES, 0))
         return None
 
@@ -70,7 +70,7 @@ class WalIndex:
         state, descriptor = self.state(), self._find()
         if state is None or descriptor is None or not state.all_copied(position):
             return False
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             return not (
                 locked_by_another(descriptor, READ_LOCKS, 1, against=fcntl.F_RDLCK)
                 or (not self._claimed() and _covers(_own_locks(descriptor), READ_LOCKS, READ_LOCKS))
@@ -86,7 +86,7 @@ class WalIndex:
         descriptor = self._find()
         if descriptor is None:
             return False
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             return _others_checkpoint(descriptor) or (
                 not self._claimed() and _we_checkpoint(_own_locks(descriptor))
             )
@@ -102,7 +102,7 @@ class WalIndex:
         descriptor = self._find()
         if descriptor is None:
             return False
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             if _others_checkpoint(descriptor):
                 return not locked_by_another(descriptor, READ_LOCKS, READ_MARKS)
             if not self._claimed():
@@ -117,7 +117,7 @@ class WalIndex:
         """True if another process has this index open; None if that is unknown."""
         descriptor = self._find()
         if descriptor is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 return locked_by_another(descriptor, OPEN_LOCK, 1)
         return None
 
@@ -142,7 +142,7 @@ class WalIndex:
     def _candidates(self) -> Iterator[int]:
         """Descriptors of this process, the likely ones first."""
         yield from range(max(0, self._near - NEAR), self._near + NEAR)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             yield from map(int, os.listdir("/proc/self/fd"))
 
 

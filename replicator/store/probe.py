@@ -85,7 +85,8 @@ def race_conditional_put(
             key,
             [functools.partial(patient.put, key, _body(number)) for number in range(writers)],
         )
-        _require_listed(patient, key, None if winners != 1 else len(_body(0)))
+        if winners:
+            _require_listed(patient, key, None if winners != 1 else len(_body(0)))
         return winners
 
 

@@ -10,6 +10,10 @@ of the first segment; afterwards one HEAD for each :attr:`.UploadLimits.read_bac
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Sequence
+
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_segments
 from replicator.cache.records import SegmentRecord
@@ -22,8 +26,13 @@ from replicator.upload.fencing import is_same
 class ReadBack:
     """Used by the upload thread alone."""
 
-    def __init__(self, store: Store, keys: Keys, every: int) -> None:
+    def __init__(
+        self, store: Store, keys: Keys, every: int, pauses: Sequence[float] = (0.5, 2.0)
+    ) -> None:
+        """``pauses`` are seconds between the questions for an object that seems to be missing: a
+        gateway may answer from an older state for a moment."""
         self._store = store
+        self._pauses = pauses
         self._keys = keys
         self._every = every
         self._left = every  # appends until the next one is read back
@@ -59,10 +68,12 @@ class ReadBack:
         return kept
 
     def _has(self, record: SegmentRecord) -> bool:
-        try:
-            return is_same(self._store, record)
-        except ObjectMissing:
-            return False
+        for pause in (0.0, *self._pauses):
+            time.sleep(pause)
+            with contextlib.suppress(ObjectMissing):
+                if is_same(self._store, record):
+                    return True
+        return False
 
     def _not_kept(self, key: str) -> StoreUnsafe:
         return StoreUnsafe(

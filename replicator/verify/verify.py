@@ -29,7 +29,14 @@ from replicator.archive.listing import list_all
 from replicator.archive.locate import no_backup, open_archive, url_of
 from replicator.archive.reachable import Range, Ranges, normalised, restorable, without
 from replicator.archive.records import DAMAGED, add_record, list_records, pruned_before
-from replicator.errors import DamageError, GapError, NewerFormat, ObjectMissing, ReplicatorError
+from replicator.errors import (
+    DamageError,
+    GapError,
+    Inconclusive,
+    NewerFormat,
+    ObjectMissing,
+    ReplicatorError,
+)
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
@@ -90,7 +97,7 @@ class VerifyReport:
         codes = {
             "damaged": DamageError.exit_code,
             "missing": GapError.exit_code,
-            "inconclusive": NewerFormat.exit_code,
+            "inconclusive": Inconclusive.exit_code,
         }
         return next((code for kind, code in codes.items() if kind in kinds), 0)
 

@@ -285,6 +285,40 @@ def test_an_unanchored_reader_refuses_a_log_it_did_not_see_the_end_of(app):
         resumed.find(ALL)
 
 
+@pytest.mark.parametrize("follows", [False, True], ids=["emptied", "a new WAL"])
+@pytest.mark.parametrize(
+    "read", [lambda r: r.look(), lambda r: r.stash(), lambda r: r.nothing_follows()]
+)
+def test_every_read_of_an_unanchored_reader_refuses_a_gap(app, read, follows):
+    """The frames that were not captured are in the database only: to answer that nothing follows,
+    or to read what follows them, would lose them without a sign."""
+    app.insert()
+    first = reader_of(app)
+    take(first)
+    app.insert()  # never captured
+    app.checkpoint("TRUNCATE")
+    if follows:
+        app.insert()
+    wal = WalFile(wal_path(app.path))
+    with pytest.raises(ContinuityLost, match="before its end"):
+        read(WalReader(wal, first.position, CaptureLimits(), anchored=False))
+
+
+def test_frames_in_memory_anchor_a_reader(app):
+    """They end where the WAL was seen to end, so the next WAL may follow."""
+    app.insert()
+    first = reader_of(app)
+    take(first)
+    app.insert()
+    wal = WalFile(wal_path(app.path))
+    resumed = WalReader(wal, first.position, CaptureLimits(), anchored=False)
+    assert resumed.stash()
+    app.checkpoint("TRUNCATE")
+    app.insert()
+    assert take(resumed)
+    assert take(resumed) == committed(app)
+
+
 def test_a_reader_that_saw_the_end_is_anchored(app):
     """Once it saw the end of the log it resumed in, the next log may follow."""
     app.insert()

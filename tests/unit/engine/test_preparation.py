@@ -205,6 +205,23 @@ def test_the_order_to_restore_over_a_stale_cache(path, store, tmp_path, out):
     assert len(list(copy.parent.glob("app.db.stale-*"))) == 1
 
 
+def test_the_order_to_restore_over_another_file_beside_the_cache(path, store):
+    """The cache continues the archive, but the file is not the one that it followed."""
+    with App(path) as app, replicating(path, store) as replicator:
+        app.insert(20)
+        txid, image = replicator.flush(LONG).txid, app.image()
+    with App(path.with_name("other.db")) as other:
+        other.insert(30)
+        other.checkpoint("TRUNCATE")
+    for file in path.parent.glob("app.db*"):
+        file.unlink()
+    path.with_name("other.db").rename(path)
+    with replicating(path, store, restore=True) as replicator:
+        assert replicator.flush(LONG).txid == txid
+        assert image_of(path) == image
+    assert len(list(path.parent.glob("app.db.stale-*"))) == 1
+
+
 def test_the_order_to_restore_after_a_restore(path, store, lost_machine, out):
     """A database that was restored here and written since continues, and stays."""
     restore(store=store, prefix="app.db", output=path)

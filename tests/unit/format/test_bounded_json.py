@@ -21,6 +21,9 @@ from replicator.format.bounded_json import JsonLimits, parse_json, text_fields
         b'{"a":' * 20 + b"1" + b"}" * 20,
         b"9" * 5000,
         b'"' + b"x" * 70_000 + b'"',
+        b'"' + b'\\"' * 30_000,  # quadratic time, if each quote began a string
+        ('["\u2241",' + "[" * 9000).encode("utf-16-le"),
+        b"\xef\xbb\xbf1",
     ],
 )
 def test_documents_that_are_refused(data):

@@ -1,5 +1,6 @@
 """The sidecar as a process: signals, exit codes, the command, one database and several."""
 
+import contextlib
 import resource
 import signal
 import subprocess
@@ -278,6 +279,17 @@ def test_a_replicator_that_fails_ends_the_sidecar(single, path, bucket_dir):
     take_over_next_txid(bucket_dir, path)
     thread.join(LONG)
     assert result == [6]
+
+
+def test_a_signal_before_the_command_starts_none(single, path, out):
+    """A container that is stopped while the sidecar starts ends with 128 + N, and nothing ran."""
+    databases, signals = single, HandSignals()
+    signals.deliver(Arrival(signal.SIGTERM))
+    signals.ending_at_once = contextlib.nullcontext  # it arrives after the restore
+    assert signals.wait(LONG)
+    command = ["touch", f"{out}/ran"]
+    assert run_sidecar(databases, command, signals=signals, times=QUICK) == 128 + signal.SIGTERM
+    assert not (out / "ran").exists()
 
 
 @pytest.fixture
