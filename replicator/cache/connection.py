@@ -122,6 +122,8 @@ class LedgerFile:
                 yield
         except sqlite3.Error as error:
             raise self._translated(error) from error
+        except UnicodeDecodeError as error:  # of SQLite's own message about a damaged schema
+            raise self.damaged(str(error)) from error
 
     def _translated(self, error: sqlite3.Error) -> LocalIOError:
         # The errors of Python's binding have no code: the use of a closed ledger, or text in a

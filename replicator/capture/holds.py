@@ -170,7 +170,7 @@ class WalHolds:
             return True
         if self._writers_must_wait():
             self._escalate()
-            self._warn()
+        self._warn()
         return True
 
     def _writers_must_wait(self) -> bool:

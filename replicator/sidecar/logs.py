@@ -105,6 +105,7 @@ class BackgroundHandler(logging.Handler):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._thread.join(PATIENCE)
         super().close()
 
     def _run(self) -> None:

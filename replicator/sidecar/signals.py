@@ -45,10 +45,11 @@ class Arrival:
     at: float = field(default_factory=time.monotonic)
 
 
-def hold() -> None:
-    """Blocks the signals in this thread and in all threads that it starts. Call it before any
-    thread exists. A signal that the parent process has ignored (``nohup``) stays ignored."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _held())
+def hold() -> set[int | signal.Signals]:
+    """Blocks the signals in this thread and in all threads that it starts; the mask before. Call
+    it before any thread exists. A signal that the parent process has ignored (``nohup``) stays
+    ignored."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, _held())
 
 
 def _held() -> set[int]:
@@ -57,7 +58,8 @@ def _held() -> set[int]:
 
 
 class Signals:
-    """The signals of the process, from :func:`hold` to the end of the context.
+    """The signals of the process, from :func:`hold` to the end of the context; the context holds
+    them itself, if that was not done before.
 
     A thread receives them: ``sigtimedwait`` of the main thread would return an arbitrary signal
     after SIGCONT, if its time is over (CPython 3.11).
@@ -67,12 +69,14 @@ class Signals:
         self.received = 0  # the signal that ends the sidecar, 0 before it came
         self.hurried = False  # one more: the end must not wait for anything
         self._settled_at = 0.0  # monotonic; one of the terminal before that ended the command
+        self._before: set[int | signal.Signals] = set()  # the mask outside of the context
         self._arrivals: queue.SimpleQueue[Arrival | None] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._receive, name="replicator-signals", daemon=True
         )
 
     def __enter__(self) -> Self:
+        self._before = hold()
         self._thread.start()
         return self
 
@@ -80,6 +84,7 @@ class Signals:
         assert self._thread.ident is not None  # it was started
         signal.pthread_kill(self._thread.ident, STOP)
         self._thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     def _receive(self) -> None:
         held = _held()

@@ -173,7 +173,7 @@ def test_a_log_that_grows_is_said_once_for_each_doubling(path, store, caplog):
     ):
         reader.run("BEGIN", "SELECT * FROM t")
         for _ in range(40):
-            app.insert(100)
+            app.insert(250)
             replicator.flush(LONG)
         reader.run("COMMIT")
         said = caplog.text.count("cannot reset")

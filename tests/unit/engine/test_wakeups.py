@@ -61,7 +61,7 @@ os._exit(0)
 """
 CLOSES_SLOWLY = """
 import fcntl, os, struct, sys, time
-database, wal = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY)
+database, wal = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
 fcntl.fcntl(database, fcntl.F_SETLK,
     struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0x40000002, 510, 0))
 print("ready", flush=True)

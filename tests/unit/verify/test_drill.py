@@ -145,7 +145,7 @@ def test_a_statement_without_an_end_does_not_keep_the_drill(bucket, scratch):
     limits = SqlLimits(seconds=0.5)
     report = drill(bucket.store, "app.db", scratch=scratch, assertions=[endless], sql=limits)
     assert report.exit_code == 10
-    assert len(report.inconclusive) == 1
+    assert repr(endless) in report.inconclusive[-1]  # SQLite's check may be ended, too
     assert os.listdir(scratch) == []
 
 
@@ -195,7 +195,7 @@ def test_a_newer_format_is_no_failed_drill(bucket, scratch):
     upgrade(bucket.store, bucket.keys.wal(16))
     with raises(NewerFormat, "newer_format") as caught:
         drill(bucket.store, "app.db", scratch=scratch)
-    assert caught.value.exit_code == 10
+    assert caught.value.exit_code == 1
     assert outcomes(bucket.store) == []
 
 
