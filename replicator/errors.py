@@ -7,7 +7,7 @@
     │   └── DatabaseUnusable     2   database_unusable     the file cannot be replicated as it is
     │       └── DatabaseMissing  2   database_missing      no file has the database's name
     ├── DamageError              3   damage                stored bytes are not the bytes written
-    │   └── NewerFormat         10   newer_format          a newer program wrote the object
+    │   └── NewerFormat          1   newer_format          a newer program wrote the object
     ├── CheckFailed              3   check_failed          a statement about the data is false
     ├── GapError                 4   gap                   the archive does not reach the target
     ├── StoreUnavailable         5   store_unavailable     the store does not answer; retry later

@@ -182,7 +182,7 @@ class Resume:
             wal_contains_position=contained,
             hashes_trusted=hashes is not None,
             claimed=self._take_over.claimed(record.last_txid),
-            fresh=not (same_file and contained) and self._is_fresh(database, record, cancelled),
+            fresh=self._is_fresh(database, record, cancelled),
         )
 
     def _is_fresh(self, database: LiveDatabase, record: SegmentRecord, cancelled: Stop) -> bool:
