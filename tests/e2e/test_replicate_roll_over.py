@@ -48,9 +48,12 @@ class HighWater:
     ids=str,
 )
 def test_a_hundred_roll_overs(deployment, options):
-    """Over a hundred roll-overs each page and commit is captured."""
+    """Over a hundred roll-overs each page and commit is captured. Writers that seldom pause have
+    to wait early, so that a hundred take seconds."""
     deployment.create(**options)
-    with deployment.replicating(limits=SHORT_WAL) as replicator:
+    early = {"escalate_factor": 4, "escalate_tries": 1, "escalate_rest": 0.0}
+    limits = SHORT_WAL | {"capture": SHORT_WAL["capture"] | early}
+    with deployment.replicating(limits=limits) as replicator:
         while replicator.status().roll_overs < 100:
             writers = deployment.start_all(commits=400, **options)
             while any(writer.running for writer in writers):
