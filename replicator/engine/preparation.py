@@ -9,7 +9,6 @@ Owns: the order of the questions, and the errors of a refusal. Refuses: to decid
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from replicator.capture.limits import CaptureLimits
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.decide import RemoteFacts, compared
 from replicator.engine.resume import hash_image, restored_here
+from replicator.engine.sessions import file_fact
 from replicator.errors import (
     AccessDenied,
     ConfigError,
@@ -153,24 +153,20 @@ class Preparation:
         log.warning("%s; waiting for the store before the start", self._trouble)
 
     def _continues(self) -> Local | None:
-        """Whether the cache continues the archive, None if that is unknown."""
+        """Whether the database is the file that the cache has followed, and the cache continues
+        the archive; None if that is unknown."""
         place = self._place
         if not (place.cache / "state.db").exists():
             return None
         with Cache.open(place.cache, self._files) as cache:
-            if cache.head() is None or (
-                self._asked.order is Order.RESTORE and not self._same_file(cache)
-            ):
+            followed = cache.get(Fact.DATABASE) == file_fact(identity(place.database))
+            if cache.head() is None or not followed:
                 return None
             try:
                 still_holds(place.store, place.keys, cache)
             except Fenced:
                 return None
         return Local.CONTINUED
-
-    def _same_file(self, cache: Cache) -> bool:
-        """True if the database is the file that the cache has followed."""
-        return cache.get(Fact.DATABASE) == json.dumps(identity(self._place.database))
 
     def _compare(self) -> Local:
         """Compares the database with the head of the archive, page by page."""

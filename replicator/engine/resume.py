@@ -174,12 +174,10 @@ class Resume:
         cancelled: Stop,
     ) -> LocalFacts:
         context = self._context
-        same_file = context.cache.get(Fact.DATABASE) == self._sessions.identity_of(database)
-        contained = wal_contains(database.wal, record.end, context.limits.capture)
         return LocalFacts(
             same_page_size=database.header().page_size == record.end.page_size,
-            same_file=same_file,
-            wal_contains_position=contained,
+            same_file=context.cache.get(Fact.DATABASE) == self._sessions.identity_of(database),
+            wal_contains_position=wal_contains(database.wal, record.end, context.limits.capture),
             hashes_trusted=hashes is not None,
             claimed=self._take_over.claimed(record.last_txid),
             fresh=self._is_fresh(database, record, cancelled),

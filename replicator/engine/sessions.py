@@ -30,6 +30,11 @@ from replicator.system.limiter import CapacityLimiter
 from replicator.upload.watermark import Watermark
 
 
+def file_fact(identity: tuple[int, int] | None) -> str:
+    """Device and inode of a database file, as the cache records them under ``Fact.DATABASE``."""
+    return json.dumps(identity)
+
+
 class Sessions:
     """Used by the capture thread alone. ``limiter`` bounds the snapshots of this process that
     are under way at once."""
@@ -46,8 +51,8 @@ class Sessions:
 
     @staticmethod
     def identity_of(database: LiveDatabase) -> str:
-        """Device and inode of the database file, as the ledger remembers them."""
-        return json.dumps(database.identity)
+        """The fact of the file that is open."""
+        return file_fact(database.identity)
 
     def segmenter(self, hashes: PageHashes, head: Head) -> Segmenter:
         """Makes the objects that follow ``head``."""
