@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
+from replicator.system.pid_one import FROM_KERNEL
+
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """They end a sidecar without a command: it makes everything durable first."""
 
@@ -29,7 +31,6 @@ PASSED = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTT
 """Servers give them a meaning of their own; without a command they have none."""
 
 STOP = signal.SIGRTMIN + 1  # ends the thread that receives; the process sends it to itself
-FROM_KERNEL = 0x80  # SI_KERNEL: a terminal sends it, to each process of its foreground group
 SETTLE = 0.1  # seconds within which a signal of the terminal reaches every process
 POLL = 0.2  # seconds between two looks whether the work of a block is over
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 
-FROM_KERNEL = 0x80  # SI_KERNEL: a terminal sends it, to the child too
+FROM_KERNEL = 0x80  # SI_KERNEL: a terminal sends it, to each process of its foreground group
 
 
 def is_first() -> bool:
