@@ -8,7 +8,6 @@ the resources that it is given.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from concurrent.futures import Future
@@ -46,7 +45,7 @@ from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.host import process_label
 from replicator.system.mailbox import Mailbox, Wanted
-from replicator.system.paths import expanded, wal_path
+from replicator.system.paths import expanded, resolved, wal_path
 from replicator.upload.uploader import Uploader
 from replicator.verify.monitor import DrillRule, Monitor
 
@@ -326,7 +325,7 @@ def _unsaved_bytes(database: Path, contents: CacheFigures) -> int:
     if contents.head is not None:
         return 0
     total = 0
-    real = Path(os.path.realpath(database))
+    real = resolved(database)
     for path in (real, wal_path(real)):
         with contextlib.suppress(OSError):
             total += path.stat().st_size

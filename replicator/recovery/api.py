@@ -41,6 +41,7 @@ from replicator.store.retry import RetryingStore
 from replicator.store.sealed import sealed
 from replicator.system import clock
 from replicator.system.files import Files, about
+from replicator.system.paths import resolved
 
 __all__ = ["Progress", "find_databases", "restore"]
 
@@ -278,14 +279,14 @@ def _existing(request: RestoreRequest, output: Path) -> Existing:
 def _path(output: str | os.PathLike[str] | None, prefix: str) -> Path:
     """Absolute, symbolic links resolved, so that the file behind a link is replaced."""
     name = output if output is not None else default_prefix(prefix or "restored.db")
-    return Path(os.path.realpath(name))
+    return resolved(name)
 
 
 def _untouched(path: Path, url: str) -> RestoreReport:
     with about(path):
         size = path.stat().st_size
     return RestoreReport(
-        output=os.path.realpath(path),
+        output=str(resolved(path)),
         url=url,
         generation="",
         txid=0,

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-from pathlib import Path
 
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import ReplicatorError
 from replicator.replicator import SqliteReplicator
 from replicator.sidecar.control_server import ControlServer, ControlSocket
 from replicator.system.locks import DirLock
-from replicator.system.paths import cache_directory
+from replicator.system.paths import cache_directory, resolved
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ class SecondPlace:
                 self._follow()
 
     def _follow(self) -> None:
-        real = Path(os.path.realpath(self._config.source))
+        real = resolved(self._config.source)
         place = cache_directory(real)
         if place == self._at:
             return

@@ -46,7 +46,7 @@ from replicator.system import process
 from replicator.system.database_files import count_descriptors, database_reader, release_database
 from replicator.system.files import LOCAL, Files, RawFile, local_error
 from replicator.system.host import MOUNTS
-from replicator.system.paths import index_path, wal_path
+from replicator.system.paths import index_path, resolved, wal_path
 
 HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # a connection to a WAL database locks one of these
@@ -218,7 +218,7 @@ class LiveDatabase:
         ``busy_timeout`` is in seconds. ``mounts`` is the mount table of the kernel.
         """
         self.source = source
-        self.path = path = Path(os.path.realpath(source))
+        self.path = path = resolved(source)
         self.files = files
         self._timeout = busy_timeout
         _check_permissions(path)

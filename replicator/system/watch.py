@@ -24,10 +24,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from replicator.system.paths import wal_path
+from replicator.system.paths import resolved, wal_path
 
 SETTLED = 2.0  # seconds; no file system has coarser modification times
 LONG_REST = 30.0  # seconds after which a database is captured although its files are unchanged
@@ -230,7 +229,7 @@ class Watch:
     def __init__(
         self, watcher: FileWatcher, database: str | os.PathLike[str], wake: Callable[[bool], None]
     ) -> None:
-        real = Path(os.path.realpath(database))
+        real = resolved(database)
         self._watcher = watcher
         # The path itself is compared: a link that is switched changes no file.
         self._paths = os.fspath(database), str(wal_path(real))
