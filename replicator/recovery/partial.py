@@ -12,7 +12,7 @@ next to the output, he can remove both, but neither lead the restore to other fi
 database before it has its name.
 
 Only the parts of the snapshot are kept across attempts, decompressed and at their offsets.
-RetentionSteps compressed objects would need up to twice the disk and a second pass over every byte;
+Keeping compressed objects would need up to twice the disk and a second pass over every byte;
 segments are at most half a database by the rule that makes snapshots due, must be known before
 the snapshot anyway, and are simply fetched again. A kept part is trusted only if every page of
 it that still counts has the hash that was written down when the part was verified, so neither a
