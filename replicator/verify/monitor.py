@@ -11,7 +11,6 @@ a failed drill.
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from concurrent.futures import Future
@@ -44,6 +43,7 @@ from replicator.system import clock
 from replicator.system.files import Files
 from replicator.system.mailbox import Mailbox
 from replicator.system.scheduler import Scheduler, Task
+from replicator.system.scratch import discard
 from replicator.upload.watermark import Watermark
 from replicator.verify.drill import drill
 from replicator.verify.repair import UNRESTORABLE, Repairs
@@ -112,7 +112,7 @@ class Monitor:
         return RetryingStore(store, self._rule.retries, Clock(sleep=sleep))
 
     def start(self) -> None:
-        shutil.rmtree(self._scratch, ignore_errors=True)  # leftovers of a kill
+        discard(self._scratch)  # leftovers of a kill
         self._task = self._scheduler.add(self._turn)
 
     def stop(self) -> None:
