@@ -145,6 +145,13 @@ _NO_DATABASE = Outcome(
     "name a plain SQLite file; --restore moves this one aside and restores the database",
 )
 
+# The next step of a start that needs the archive, while it is not known.
+_UNANSWERED = {
+    Archive.UNASKED: _ASK,
+    Archive.UNREACHABLE: _WAIT_STORE,
+    Archive.DENIED: _DENIED,
+}
+
 # The local databases that were compared with the archive, or continue it.
 _COMPARED = {
     Local.EQUAL: Outcome(Act.FOLLOW, "equal"),
@@ -179,10 +186,8 @@ def _expected(local: Local, archive: Archive, asked: Asked) -> Outcome | None:
     """The archive has to be what the user expects, before anything else counts."""
     if asked.expect is Expect.ANY or asked.command is Command.IF_MISSING:
         return None
-    if archive is Archive.UNASKED:
-        return _ASK
-    if archive in UNKNOWN:
-        return _unknown(archive)
+    if archive in _UNANSWERED:
+        return _UNANSWERED[archive]
     if asked.expect is Expect.EXISTING and archive is Archive.NONE:
         hint = "check --bucket and --prefix; for a new archive start with --expect any"
         return Outcome(Act.REFUSE, "expected_existing", hint)
@@ -205,10 +210,8 @@ def _ordered(local: Local, archive: Archive, asked: Asked) -> Outcome | None:
         return Outcome(Act.FOLLOW, "taken_over")
     if asked.order is not Order.RESTORE or local in FOLLOWS:
         return None
-    if archive is Archive.UNASKED:
-        return _ASK
-    if archive in UNKNOWN:
-        return _unknown(archive)
+    if archive in _UNANSWERED:
+        return _UNANSWERED[archive]
     if archive is Archive.NONE or local is Local.CONTENT:
         return None
     return _RESTORE_ORDERED
@@ -226,10 +229,8 @@ def _asked(local: Local, archive: Archive, asked: Asked) -> Outcome | None:
         return _ORPHANED
     if local not in NOTHING_THERE:
         return None
-    if archive is Archive.UNASKED:
-        return _ASK
-    if archive in UNKNOWN:
-        return _unknown(archive)
+    if archive in _UNANSWERED:
+        return _UNANSWERED[archive]
     return _RESTORE if archive is Archive.HISTORY else None
 
 
@@ -238,10 +239,8 @@ def _if_missing(local: Local, archive: Archive) -> Outcome:
         return _ORPHANED
     if local not in NOTHING_THERE:
         return _KEEP
-    if archive is Archive.UNASKED:
-        return _ASK
-    if archive in UNKNOWN:
-        return _unknown(archive)
+    if archive in _UNANSWERED:
+        return _UNANSWERED[archive]
     if archive is Archive.NONE:
         return Outcome(Act.NOTHING, "no_backup", "check the bucket and the prefix")
     return _RESTORE
@@ -282,7 +281,3 @@ def _without_tables(archive: Archive) -> Outcome:
     if archive is Archive.NONE:
         return _FIRST
     return Outcome(Act.REFUSE, "fresh_over_history", _LOST)
-
-
-def _unknown(archive: Archive) -> Outcome:
-    return _WAIT_STORE if archive is Archive.UNREACHABLE else _DENIED
