@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from replicator.archive.facts import FactsReader
-from replicator.archive.index import ArchiveObject, Index, SnapshotObject, WalObject
+from replicator.archive.index import ArchiveObject, Index, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_for
 from replicator.archive.reachable import trust
@@ -87,40 +88,21 @@ class ArchiveView:
 
         ``txid``: a restore to it needs no later snapshot.
         """
-        errors = self._left_out(self.index.wal, self._proof)
+        errors = self._left_out(self.index.wal, self.proved)
         for key in trust(self.index).refused:
             self.exclude(key)
         usable = [item for item in self.index.snapshots if txid is None or item.txid <= txid]
-        return errors + self._left_out(usable, self._tail)
+        return errors + self._left_out(usable, self.reader.tail)
 
-    def _left_out(
-        self, items: Iterable[T], ask: Callable[[T], DamageError | None]
-    ) -> list[DamageError]:
+    def _left_out(self, items: Iterable[T], read: Callable[[T], object]) -> list[DamageError]:
+        """Leave out each object that ``read`` finds damaged or missing; their errors."""
         with ThreadPoolExecutor(ASKERS, "restore-sift") as pool:
-            errors = [error for error in pool.map(ask, items) if error is not None]
+            answers = pool.map(partial(_damage, read), items)
+            errors = [error for error in answers if error is not None]
         for error in errors:
             self.exclude(error.key)
             error.__context__ = error.__traceback__ = None  # which hold the bytes that were read
         return errors
-
-    def _proof(self, item: WalObject) -> DamageError | None:
-        try:
-            if not self.is_proved(item.key):
-                self._note(self.reader.prove(item))
-        except DamageError as error:
-            return error
-        except ObjectMissing as error:
-            return damaged(item.key, str(error), code="listed_but_missing")
-        return None
-
-    def _tail(self, item: SnapshotObject) -> DamageError | None:
-        try:
-            self.reader.tail(item)
-        except DamageError as error:
-            return error
-        except ObjectMissing as error:
-            return damaged(item.key, str(error), code="listed_but_missing")
-        return None
 
     def exclude(self, key: str) -> None:
         """Plan without an object that proved useless, now and after the next listing."""
@@ -165,6 +147,17 @@ class ArchiveView:
             _planned(item.facts) != _planned(facts)
             for item, facts in zip(hinted, proved, strict=True)
         )
+
+
+def _damage(read: Callable[[T], object], item: T) -> DamageError | None:
+    """The error of an object that is damaged, or missing although it is listed."""
+    try:
+        read(item)
+    except DamageError as error:
+        return error
+    except ObjectMissing as error:
+        return damaged(item.key, str(error), code="listed_but_missing")
+    return None
 
 
 def _planned(facts: ObjectFacts | None) -> object:
