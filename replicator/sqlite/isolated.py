@@ -40,9 +40,7 @@ class SqlLimits:
 
 
 DEFAULT_LIMITS = SqlLimits()
-SLOWEST = (
-    1 << 20
-)  # bytes of database a second: a check of the whole file gets so much time at least
+SLOWEST = 1 << 20  # bytes a second: a check of a whole file gets at least the time for that
 
 
 def check_database(

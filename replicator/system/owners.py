@@ -41,7 +41,7 @@ class Owner:
         return self.mode >> shift & READ_WRITE == READ_WRITE
 
     def locks_out(self, other: Owner, other_groups: frozenset[int]) -> str:
-        """Names whom this file would lock out of those that ``other`` admits; "" for nobody.
+        """Names whom this file would lock out of those that ``other`` admits; "" for none.
 
         ``other_groups`` are the groups of its owner.
         """
