@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from replicator.format.buffers import Buffer
 from replicator.format.wal import valid_page_size
 
+HEADER_BYTES = 100
+
 _MAGIC = b"SQLite format 3\0"
 _PENDING_BYTE = 0x40000000
 
@@ -33,7 +35,7 @@ class DatabaseHeader:
 
 def parse_database_header(data: Buffer) -> DatabaseHeader | None:
     """The header, or None if the first 100 bytes do not belong to a SQLite database."""
-    if len(data) < 100 or bytes(data[:16]) != _MAGIC:
+    if len(data) < HEADER_BYTES or bytes(data[:16]) != _MAGIC:
         return None
     size, write_version, read_version = struct.unpack_from(">HBB", data, 16)
     page_size = 65536 if size == 1 else size

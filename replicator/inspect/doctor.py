@@ -14,7 +14,7 @@ from typing import Literal
 
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import DatabaseUnusable, LocalIOError, ReplicatorError, StoreUnsafe
-from replicator.format.database import DatabaseHeader, parse_database_header
+from replicator.format.database import HEADER_BYTES, DatabaseHeader, parse_database_header
 from replicator.sqlite.mounted import require_unmounted
 from replicator.sqlite.wal_mode import CONSEQUENCE
 from replicator.store import probe
@@ -25,7 +25,6 @@ from replicator.system import host
 from replicator.system.database_files import database_reader
 from replicator.system.files import Files
 
-HEADER_BYTES = 100
 RACERS = 16
 
 

@@ -32,7 +32,7 @@ import stat
 from pathlib import Path
 
 from replicator.errors import LocalIOError, TargetExists
-from replicator.format.database import parse_database_header
+from replicator.format.database import HEADER_BYTES, parse_database_header
 from replicator.recovery.aside import move_aside
 from replicator.recovery.ownership import refuse_lock_out, restored_owner
 from replicator.recovery.partial import Partial
@@ -42,8 +42,6 @@ from replicator.system.directory import refuse_links
 from replicator.system.files import Files, HeldName, sibling
 from replicator.system.paths import side_files
 from replicator.system.restore_marker import remove_restore_marker, write_restore_marker
-
-HEADER_BYTES = 100  # of a database file
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from replicator.errors import (
     LocalIOError,
     ReplicatorError,
 )
-from replicator.format.database import DatabaseHeader, parse_database_header
+from replicator.format.database import HEADER_BYTES, DatabaseHeader, parse_database_header
 from replicator.sqlite.connect import database_uri, primary_code, read_past_schema
 from replicator.sqlite.mounted import require_unmounted
 from replicator.sqlite.side_files import prepare_side_files
@@ -48,7 +48,6 @@ from replicator.system.files import LOCAL, Files, RawFile, local_error
 from replicator.system.host import MOUNTS
 from replicator.system.paths import index_path, resolved, wal_path
 
-HEADER_BYTES = 100  # of a database file; SQLite documentation, "Database File Format", 1.3
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # a connection to a WAL database locks one of these
 
 HAS_TABLES = (

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from replicator.errors import LocalIOError
-from replicator.format.database import parse_database_header
+from replicator.format.database import HEADER_BYTES, parse_database_header
 from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE, frame_header
 from replicator.sqlite.check import in_use, openers
-from replicator.sqlite.live import HEADER_BYTES, SHARED_FIRST, SHARED_SIZE
+from replicator.sqlite.live import SHARED_FIRST, SHARED_SIZE
 from replicator.sqlite.wal_file import WalFile
 from replicator.sqlite.wal_index import locked_by_another
 from replicator.system.database_files import count_descriptors, database_reader, release_database
