@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from replicator.errors import TargetExists
-from replicator.system.directory import user_name
 from replicator.system.files import Files
-from replicator.system.owners import Identity, Owner, groups_of, shared_mode
+from replicator.system.owners import Identity, Owner, groups_of, shared_mode, user_name
 
 
 def restored_owner(output: Path, mode: int) -> Owner:

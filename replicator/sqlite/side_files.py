@@ -16,9 +16,8 @@ import secrets
 from pathlib import Path
 
 from replicator.errors import DatabaseUnusable
-from replicator.system.directory import user_name
 from replicator.system.files import Files, about
-from replicator.system.owners import Identity, Owner, group_name, groups_of
+from replicator.system.owners import Identity, Owner, group_name, groups_of, user_name
 from replicator.system.paths import index_path, wal_path
 
 

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import logging
 import os
-import pwd
 import secrets
 import stat
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Self
 
 from replicator.errors import LocalIOError, UnsafePath
 from replicator.system.files import LOCAL, Files, HeldName, StrPath, about, located
+from replicator.system.owners import user_name
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -173,14 +173,6 @@ def refuse_links(*paths: StrPath) -> None:
         link = _link(path)
         if link is not None and link.st_uid not in trusted_users():
             raise _foreign(Path(path), link)
-
-
-def user_name(uid: int) -> str:
-    """The user's name and number, as ``app (1000)``."""
-    try:
-        return f"{pwd.getpwuid(uid).pw_name} ({uid})"
-    except KeyError:
-        return str(uid)
 
 
 def _denied(path: Path, facts: os.stat_result) -> LocalIOError:

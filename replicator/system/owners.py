@@ -14,7 +14,6 @@ import stat
 from dataclasses import dataclass
 from typing import Self
 
-from replicator.system.directory import user_name
 from replicator.system.files import StrPath
 
 READ_WRITE = 0o6
@@ -86,7 +85,16 @@ def groups_of(owner: Owner) -> frozenset[int]:
     return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
 
 
+def user_name(uid: int) -> str:
+    """The user's name and number, as ``app (1000)``."""
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} ({uid})"
+    except KeyError:
+        return str(uid)
+
+
 def group_name(gid: int) -> str:
+    """The group's name, its number if it has none."""
     with contextlib.suppress(KeyError):
         return grp.getgrgid(gid).gr_name
     return str(gid)

@@ -11,10 +11,10 @@ from replicator.system.directory import (
     hold_directory,
     refuse_links,
     require_own_parent,
-    user_name,
     working_directory,
 )
 from replicator.system.files import Files
+from replicator.system.owners import user_name
 from replicator.system.pagefile import PageFile
 from tests.helpers.errors import raises
 
