@@ -18,9 +18,9 @@ from replicator.system.files import Files
 from replicator.system.locks import DirLock
 from replicator.system.paths import cache_directory, restore_marker_path
 from tests.helpers.errors import raises
+from tests.helpers.users import OTHER, needs_root
 
-OTHER = 65534
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can play another user")
+pytestmark = needs_root
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Other users of the machine: parts of a test that run without root's rights.
 
-The users exist by number only. Tests that need them run as root, as in CI.
+Most of the users exist by number only. Tests that need them run as root, as in CI.
 """
 
 import os
@@ -13,6 +13,7 @@ import pytest
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
+OTHER = 65534  # has no rights, and on most machines a name
 APP, SIDECAR, COLLEAGUE, SHARED = 54321, 54322, 54323, 54399  # users, and a group
 
 

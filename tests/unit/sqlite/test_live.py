@@ -28,6 +28,7 @@ from replicator.system import process
 from replicator.system.paths import wal_path
 from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, App, image_of
+from tests.helpers.users import OTHER, needs_root
 
 pytestmark = pytest.mark.app(rows=20)
 
@@ -415,8 +416,8 @@ def test_what_this_user_may_not_write_is_refused(path, monkeypatch, name):
         LiveDatabase(path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_directory_of_somebody_else_is_refused(tmp_path):
+@needs_root
+def test_a_directory_of_another_user_is_refused(tmp_path):
     """The real thing: another user's directory, a process without privileges."""
     home = tmp_path / "home"
     home.mkdir()
@@ -436,7 +437,7 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path):
                     and str(directory).startswith("/tmp/")
                 ):
                     os.chmod(directory, os.stat(directory).st_mode | 0o055)
-            os.setuid(65534)
+            os.setuid(OTHER)
             try:
                 LiveDatabase(path)
             except DatabaseUnusable:

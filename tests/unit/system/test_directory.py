@@ -17,9 +17,7 @@ from replicator.system.files import Files
 from replicator.system.owners import user_name
 from replicator.system.pagefile import PageFile
 from tests.helpers.errors import raises
-
-OTHER = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can play another user")
+from tests.helpers.users import OTHER, needs_root
 
 
 @pytest.fixture
@@ -39,7 +37,7 @@ def test_a_missing_directory_is_made_for_this_user_alone(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
-@as_root
+@needs_root
 def test_a_directory_of_another_user_is_refused(place):
     """The error names the path, the owner, and the user who could use it."""
     os.chown(place, OTHER, OTHER)
@@ -49,7 +47,7 @@ def test_a_directory_of_another_user_is_refused(place):
     assert os.listdir(place) == []
 
 
-@as_root
+@needs_root
 @pytest.mark.parametrize("target", ["directory", "nothing"])
 def test_a_link_of_another_user_is_refused(tmp_path, place, target):
     """His symbolic link leads nowhere, even when it points to a directory of this user."""
@@ -78,7 +76,7 @@ def test_a_directory_of_this_user_is_closed_to_the_others(place, mode):
         assert stat.S_IMODE(place.stat().st_mode) == mode & ~0o022
 
 
-@as_root
+@needs_root
 def test_a_file_of_another_user_is_refused(place):
     """He made it while the directory was open to him."""
     (place / "ours").touch()
@@ -88,7 +86,7 @@ def test_a_file_of_another_user_is_refused(place):
         held.require_trusted()
 
 
-@as_root
+@needs_root
 def test_the_parent_of_scratch_belongs_to_this_user(place):
     """Another user could rename what is made there, unless the directory is sticky."""
     place.chmod(0o777)
@@ -170,7 +168,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         Files().open_read(tmp_path / "pipe").pread(1, 0)
 
 
-@as_root
+@needs_root
 def test_links_of_another_user_are_recognised(tmp_path):
     """A link of this user, a file and a missing name are no reason to refuse."""
     (tmp_path / "file").touch()
