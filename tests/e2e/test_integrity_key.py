@@ -56,7 +56,7 @@ def test_a_sealed_archive_restores_to_every_transaction(sealed_archive):
         assert "seals" in report.verified
 
 
-def test_an_archive_that_somebody_else_made_is_refused(sealed_archive):
+def test_an_archive_of_another_writer_is_refused(sealed_archive):
     """Every checksum of it is right, but its objects have no seal, or that of another key."""
     bare = {key: body[:-56] for key, (body, _) in sealed_archive.saved.items()}
     for forge, code in ((lambda body, key: body, "not_sealed"), (_by_others, "other_key")):

@@ -75,7 +75,7 @@ def follow_twice_and_die(path):
 
 @pytest.mark.parametrize("sidecar", SIDECARS)
 @pytest.mark.parametrize("follow", [follow_and_die, follow_twice_and_die])
-def test_side_files_lock_nobody_out(user_place, sidecar, follow):
+def test_side_files_lock_no_user_out(user_place, sidecar, follow):
     """For every mode of the database and of its directory: each user that could write before can
     write with the side files of the sidecar, or the sidecar is refused and makes nothing."""
     refused = 0
