@@ -12,6 +12,7 @@ from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from replicator.store.s3 import S3Store
 from replicator.testing import SeaweedServer
+from tests.helpers.moto_server import MotoServer
 from tests.helpers.replication import HookedStore
 
 
@@ -44,13 +45,8 @@ def directory_store(tmp_path):
 @pytest.fixture(scope="session")
 def moto_server(clean_environment):
     """The endpoint of a moto server in this process. It verifies nothing: logic only."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with MotoServer() as server:
+        yield server.endpoint
 
 
 @pytest.fixture
