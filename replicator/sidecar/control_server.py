@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.format.bounded_json import JsonLimits, parse_json
-from replicator.replicator import SqliteReplicator
 from replicator.sidecar.control_client import SOCKET_NAME, socket_path
 
 REQUEST_LIMITS = JsonLimits(size=65536)  # of one request line
@@ -85,7 +85,7 @@ class ControlSocket:
     """
 
     def __init__(
-        self, directory: Path, replicator: SqliteReplicator, server: ControlServer
+        self, directory: Path, replicator: InProcessReplicator, server: ControlServer
     ) -> None:
         """``OSError`` or ``LocalIOError`` if no socket can be made in ``directory``."""
         self._directory = directory
@@ -122,7 +122,7 @@ class ControlSocket:
             return {"error": error.to_dict()}
 
 
-def _answers_of(replicator: SqliteReplicator) -> dict[str, Callable[[dict[str, Any]], Any]]:
+def _answers_of(replicator: InProcessReplicator) -> dict[str, Callable[[dict[str, Any]], Any]]:
     """The call that answers each command."""
     return {
         "status": lambda _: asdict(replicator.status()),

@@ -10,6 +10,7 @@ import logging
 import time
 
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.engine.shared import SharedResources
 from replicator.errors import (
     AlreadyRunning,
@@ -21,7 +22,6 @@ from replicator.errors import (
 )
 from replicator.model import RestoreReport
 from replicator.recovery.start import Command
-from replicator.replicator import SqliteReplicator
 from replicator.sidecar.control_server import ControlServer, ControlSocket
 from replicator.sidecar.moved import SecondPlace
 
@@ -47,7 +47,7 @@ class Member:
         self, config: SqliteReplicatorConfig, shared: SharedResources, server: ControlServer
     ) -> None:
         self.config = config
-        self.replicator = SqliteReplicator(config, shared=shared)
+        self.replicator = InProcessReplicator(config, shared=shared)
         self.error: ReplicatorError | None = None  # why it is not replicated
         self.started = False
         self.retry_at = 0.0  # time of the next start after one that failed (monotonic)

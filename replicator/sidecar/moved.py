@@ -12,8 +12,8 @@ import contextlib
 import logging
 
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import ReplicatorError
-from replicator.replicator import SqliteReplicator
 from replicator.sidecar.control_server import ControlServer, ControlSocket
 from replicator.system.locks import DirLock
 from replicator.system.paths import cache_directory, resolved
@@ -25,7 +25,7 @@ class SecondPlace:
     """Of one database. Used by one thread at a time."""
 
     def __init__(
-        self, config: SqliteReplicatorConfig, replicator: SqliteReplicator, server: ControlServer
+        self, config: SqliteReplicatorConfig, replicator: InProcessReplicator, server: ControlServer
     ) -> None:
         self._config = config
         self._replicator = replicator

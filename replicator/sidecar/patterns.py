@@ -16,10 +16,10 @@ from replicator.archive.locate import open_bucket
 from replicator.config.file import ConfigFile, Entry
 from replicator.config.patterns import Pattern
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.engine.shared import SharedResources
 from replicator.errors import ReplicatorError
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
-from replicator.replicator import SqliteReplicator
 from replicator.sidecar.member import log_restore
 from replicator.store.retry import RESTORE_RETRIES
 
@@ -85,7 +85,7 @@ def _restore(config: SqliteReplicatorConfig, shared: SharedResources) -> bool:
         log.info("%s: %s", config.database, log_line(local, Archive.HISTORY, asked, outcome))
         if outcome.act is Act.SKIP:
             return False
-    replicator = SqliteReplicator(config, shared=shared)
+    replicator = InProcessReplicator(config, shared=shared)
     try:
         report = replicator.prepare(Command.PATTERN)
     finally:

@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
+from replicator import SqliteReplicatorConfig, restore
+from replicator.engine.in_process import InProcessReplicator
 from tests.helpers.command_line import Sidecar
 from tests.helpers.limits import limits_for
 from tests.helpers.replication import LONG
@@ -161,7 +162,7 @@ class Deployment:
         """``limits`` are fields of the limits by part, see :mod:`tests.helpers.limits`."""
         values = {"db_path": self.path, "url": self.url, "sync_interval": 0.02}
         config = SqliteReplicatorConfig(**values | settings)
-        return SqliteReplicator(config, store=store, limits=limits_for(config, limits or {}))
+        return InProcessReplicator(config, store=store, limits=limits_for(config, limits or {}))
 
     @contextlib.contextmanager
     def replicating(self, **settings):

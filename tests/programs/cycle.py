@@ -24,7 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
+from replicator import SqliteReplicatorConfig, restore
+from replicator.engine.in_process import InProcessReplicator
 from replicator.engine.limits import Limits
 from replicator.errors import ReplicatorError
 
@@ -136,7 +137,7 @@ def replicator_of(place):
     )
     limits = Limits.of(config)
     short = replace(limits, capture=replace(limits.capture, roll_over_frames=ROLL_OVER))
-    return SqliteReplicator(config, limits=short)
+    return InProcessReplicator(config, limits=short)
 
 
 def cycle(place):

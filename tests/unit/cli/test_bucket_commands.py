@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator import SqliteReplicatorConfig
 from replicator.archive.index import PinnedPoint
 from replicator.cli import doctor as doctor_command
 from replicator.cli import history as history_command
 from replicator.cli import restore as restore_command
+from replicator.engine.in_process import InProcessReplicator
 from replicator.inspect.doctor import Check
 from replicator.inspect.history import Generation, History, Snapshot
 from replicator.model import RestoreReport
@@ -20,7 +21,7 @@ from replicator.model import RestoreReport
 @pytest.fixture
 def backup_url(closed_db, bucket_url):
     """Three rows in the bucket."""
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=closed_db, url=bucket_url)):
+    with InProcessReplicator(SqliteReplicatorConfig(db_path=closed_db, url=bucket_url)):
         connection = sqlite3.connect(closed_db, isolation_level=None)
         for row in range(3):
             connection.execute("INSERT INTO t VALUES (?)", (row,))
@@ -124,7 +125,7 @@ def test_history_lists_every_database_of_the_bucket(run, backup_url, closed_db, 
     """Without a prefix all of them; with one, that one."""
     other = tmp_path / "other.db"
     run("restore", "--url", backup_url, "-o", other)
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=other, url=backup_url)):
+    with InProcessReplicator(SqliteReplicatorConfig(db_path=other, url=backup_url)):
         pass
     every = json.loads(run("history", "--url", backup_url, "--json")[1])
     assert [each["url"].rpartition("/")[2] for each in every] == ["app.db", "other.db"]

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import AccessDenied
 from replicator.store.directory import DirectoryStore
 
@@ -31,7 +32,7 @@ def aged_backup(tmp_path):
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("CREATE TABLE t (x)")
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=path, url=aged_backup)) as replicator:
+    with InProcessReplicator(SqliteReplicatorConfig(db_path=path, url=aged_backup)) as replicator:
         replicator.flush(60)
         for row in range(6):
             db.execute("INSERT INTO t VALUES (?)", (row,))

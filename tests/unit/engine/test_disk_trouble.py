@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from replicator import SqliteReplicator
 from replicator.cache.cache import Cache
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import DiskFull, LocalIOError
 from replicator.store.retry import RetryPolicy
 from replicator.upload.uploader import Uploader
@@ -37,7 +37,7 @@ def struck_replicator(tmp_path, files):
     it meets trouble."""
     config = config_for(tmp_path / "app.db")
     limits = limits_for(config, QUICK)
-    made = SqliteReplicator(config, store=HookedStore(), files=files, limits=limits)
+    made = InProcessReplicator(config, store=HookedStore(), files=files, limits=limits)
     with App(tmp_path / "app.db") as app:
         app.insert()
         made.start()

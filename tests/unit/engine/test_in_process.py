@@ -1,4 +1,4 @@
-"""SqliteReplicator on stores in memory and in a directory: its life, and what it survives.
+"""InProcessReplicator on stores in memory and in a directory: its life, and what it survives.
 
 Every story ends with a restore from nothing but the store, held against the source page by page.
 """
@@ -14,6 +14,7 @@ import pytest
 
 from replicator.archive.keys import Keys
 from replicator.archive.records import list_pins
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import (
     AccessDenied,
     AlreadyRunning,
@@ -1125,10 +1126,8 @@ def test_the_metrics_say_what_the_status_says(path, app, store):
 def test_the_store_is_opened_from_the_config(tmp_path, path, app, out):
     """Without a given store, the url says which, and stop() closes it."""
     (tmp_path / "bucket").mkdir()
-    from replicator.replicator import SqliteReplicator
-
     config = config_for(path, url=f"file://{tmp_path}/bucket", prefix="app.db")
-    with SqliteReplicator(config) as replicator:
+    with InProcessReplicator(config) as replicator:
         app.insert()
         replicator.flush(LONG)
     assert_restores(DirectoryStore(tmp_path / "bucket"), out, app.image())
@@ -1136,9 +1135,7 @@ def test_the_store_is_opened_from_the_config(tmp_path, path, app, out):
 
 def test_an_address_that_cannot_work_leaves_nothing_behind(tmp_path, path, app):
     """A store that cannot be opened is said at the start; the cache is free again."""
-    from replicator.replicator import SqliteReplicator
-
-    replicator = SqliteReplicator(
+    replicator = InProcessReplicator(
         config_for(path, url=f"file://{tmp_path}/nowhere", prefix="app.db")
     )
     for _ in range(2):
