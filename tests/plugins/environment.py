@@ -1,5 +1,6 @@
 """Isolates the tests from the environment of the machine."""
 
+import compileall
 import os
 import tempfile
 from pathlib import Path
@@ -8,12 +9,19 @@ import pytest
 
 from tests.helpers.users import Place
 
+_PACKAGE = Path(__file__).parents[2] / "replicator"
 _FOREIGN = ("AWS_", "BOTO", "REPLICATOR_", "SSL_CERT_")
 
 
 def _is_foreign(name: str) -> bool:
     upper = name.upper()
     return upper.startswith(_FOREIGN) or upper.endswith(("_PROXY", "_CA_BUNDLE"))
+
+
+def pytest_configure(config):
+    """Compiles the package once, as pip does: the suite starts it in over a thousand processes."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(_PACKAGE, quiet=2)
 
 
 @pytest.fixture(scope="session", autouse=True)
