@@ -7,6 +7,7 @@ as 16 hexadecimal digits. :mod:`.names` reads keys back; only this room imports 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -57,6 +58,11 @@ class Keys:
     @property
     def snapshot_dir(self) -> str:
         return f"{self.root}snapshots/"
+
+    def foreign(self, folders: Iterable[str]) -> list[str]:
+        """Those of the folders below :attr:`root` that hold nothing of this database."""
+        own = {self.wal_dir, self.snapshot_dir, self.merged_dir, self.pin_dir, self.proof_dir}
+        return [each for each in folders if each not in own]
 
     @property
     def root(self) -> str:

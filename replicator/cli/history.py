@@ -6,8 +6,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 from replicator.cli import options, output, timeline
+from replicator.errors import NoBackup
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from replicator.archive.events import Event
     from replicator.archive.reachable import Ranges
     from replicator.inspect.history import History
@@ -29,19 +32,38 @@ def command(
         ),
     ] = 50,
     as_json: options.AsJson = False,
-) -> None:
+) -> int:
     """List the archives in the bucket, and the transactions that can be restored.
 
-    Without --prefix, list every database in the bucket.
+    Without --prefix, list every database in the bucket. Exit code 9 if one of them has no backup.
     """
-    from replicator.inspect.history import histories
-
     if transactions:
         _commits(location.address, limit or None, as_json=as_json)
-        return
-    output.result(
-        list(histories(location.address)), lambda found: [*map(show, found)], as_json=as_json
-    )
+        return 0
+    return _every(location.address, as_json=as_json)
+
+
+def _every(target: StoreAddress, *, as_json: bool) -> int:
+    """Show the databases as they are found; the exit code. Memory does not grow with them."""
+    from replicator.inspect.history import histories
+
+    code = 0
+
+    def found() -> Iterator[History | NoBackup]:
+        nonlocal code
+        for each in histories(target):
+            code = each.exit_code if isinstance(each, NoBackup) else code
+            yield each
+
+    output.results(found(), _show_or_name, as_json=as_json)
+    return code
+
+
+def _show_or_name(found: History | NoBackup) -> None:
+    if isinstance(found, NoBackup):
+        output.say(f"[bold]{output.safe(found.url)}[/]\n  no backup\n")
+    else:
+        show(found)
 
 
 def _commits(target: StoreAddress, limit: int | None, *, as_json: bool) -> None:

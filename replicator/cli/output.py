@@ -91,13 +91,13 @@ def transaction(txid: int, committed_ms: int | None) -> str:
 
 
 def to_json(value: object) -> str:
-    """One line; dataclasses become objects, other types become text."""
+    """One line; dataclasses and errors become objects, other types become text."""
     return json.dumps(value, default=_plain)
 
 
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        return value.to_dict() if isinstance(value, ReplicatorError) else dataclasses.asdict(value)
     return str(value)
 
 
@@ -112,6 +112,19 @@ def result(value: T, show: Callable[[T], object], *, as_json: bool) -> None:
         emit_json(value)
     else:
         show(value)
+
+
+def results(values: Iterable[T], show: Callable[[T], object], *, as_json: bool) -> None:
+    """Results as they arrive: one JSON list on one line, or shown to people one by one."""
+    if not as_json:
+        for each in values:
+            show(each)
+        return
+    opening = "["
+    for each in values:
+        print(opening + to_json(each), end="")  # noqa: T201
+        opening = ", "
+    print("[]" if opening == "[" else "]", flush=True)  # noqa: T201
 
 
 # -------------------------------------------------------------------------------- people

@@ -16,6 +16,7 @@ from replicator.engine.in_process import InProcessReplicator
 from replicator.inspect.doctor import Check
 from replicator.inspect.history import Generation, History, Snapshot
 from replicator.model import RestoreReport
+from replicator.store.directory import DirectoryStore
 
 
 @pytest.fixture
@@ -134,6 +135,18 @@ def test_history_lists_every_database_of_the_bucket(run, backup_url, closed_db, 
     plan = json.loads(run("restore", "--url", backup_url, "-p", "app.db", "--dry-run", "--json")[1])
     assert (code, only["first_txid"], only["last_txid"]) == (0, 1, plan["txid"])
     assert run("history", "--url", backup_url)[1].count("restorable") == 2
+
+
+def test_history_of_several_names_one_without_a_backup(run, backup_url, bucket_url):
+    """A database whose first snapshot is missing hides no other one; exit code 9."""
+    DirectoryStore(bucket_url.removeprefix("file://")).put(
+        "new.db/wal/0000000000000001.wal.zst", b""
+    )
+    code, out, _ = run("history", "--url", backup_url, "--json")
+    first, second = json.loads(out)
+    assert (code, first["last_txid"] > 0, second["code"]) == (9, True, "no_backup")
+    code, out, _ = run("history", "--url", backup_url)
+    assert (code, out.count("restorable"), out.count("no backup")) == (9, 1, 1)
 
 
 def test_history_for_people_names_the_window_and_the_snapshots(capsys):
