@@ -87,6 +87,7 @@ class History(RuleBasedStateMachine):
             "max_cache_bytes": self.rng.choice((1 << 20, 512 << 20)),
             "poll_interval": self.rng.choice((0.01, 1.0)),
             "snapshot_interval": self.rng.choice((0.01, 3600.0)),
+            "switch_in_use": True,  # the image reader of this process has the file open, too
         } | settings
         if self.lost:  # a database that differs from the archive is refused without the order
             values["take_over"] = True
