@@ -38,6 +38,7 @@ from replicator.archive.reachable import (
     trust,
     without,
 )
+from replicator.archive.timespec import to_text
 from replicator.errors import DamageError
 from replicator.model import Retention
 
@@ -312,7 +313,7 @@ class _Deciding:
         for period in sorted(periods.values(), key=lambda period: min(txid for _, txid in period)):
             for _, same in sorted(period.items(), reverse=True):
                 at_ms = max(stop.at_ms for stop in same)
-                point = KeptPoint(same[0].txid, at_ms, f"the {tier} point {_moment(at_ms)}")
+                point = KeptPoint(same[0].txid, at_ms, f"the {tier} point {to_text(at_ms)}")
                 if self._keep_point(log, window, point, {stop.item.key for stop in same}):
                     break
 
@@ -451,7 +452,3 @@ PERIODS: dict[Tier, Callable[[int], object]] = {
     "weekly": _week,
     "monthly": _month,
 }
-
-
-def _moment(at_ms: int) -> str:
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M}"

@@ -14,6 +14,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
+from replicator.archive.timespec import to_text
 from replicator.format.printable import printable
 
 LEAST_ROOM = 1000  # lines that wait for a slow reader; later ones are dropped and counted
@@ -37,7 +38,12 @@ class JsonLines(logging.Formatter):
 
 class PlainLines(logging.Formatter):
     """Text; one line for each record, and indented lines for a traceback, so that no message can
-    pass for a line of its own."""
+    pass for a line of its own. Times are UTC, in the form that every command accepts."""
+
+    def formatTime(  # noqa: N802 - logging's name
+        self, record: logging.LogRecord, datefmt: str | None = None
+    ) -> str:
+        return to_text(int(record.created * 1000))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         record.message = printable(self.message_of(record))

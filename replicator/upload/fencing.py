@@ -18,12 +18,12 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from replicator.archive.facts import FactsReader, header_of
 from replicator.archive.index import EVERY_TRANSACTION, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_merges, list_segments, newest_segment
+from replicator.archive.timespec import to_text
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
 from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing, RefusedError
@@ -177,8 +177,7 @@ def foreign(store: Store, keys: Keys, first_txid: int, reason: str, outcome: Out
 def _append_of(store: Store, key: str) -> tuple[ObjectInfo, str, str]:
     """The object at a key, its writer, and the time of its append, in words."""
     info = store.head(key)
-    since = f"{datetime.fromtimestamp(info.modified_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return info, author(store, info), since
+    return info, author(store, info), to_text(info.modified_ms)
 
 
 def settle_taken(store: Store, record: SegmentRecord, own_writer: str) -> None:

@@ -76,7 +76,7 @@ def test_people_read_it(lived, capsys):
     show(history(lived, "app.db", url="s3://b/app.db"))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("event")]
     assert len(lines) == 6
-    assert "UTC  transaction 1: a generation begins; the first start, by process" in lines[0]
+    assert "Z  transaction 1: a generation begins; the first start, by process" in lines[0]
     assert ": caught up; the WAL was reset while no replicator followed it, by process" in lines[1]
 
 

@@ -115,7 +115,7 @@ def test_lost_transactions_are_shown_in_the_report(capsys):
     )
     restore_command.show(report, dry_run=False)
     out = capsys.readouterr().out
-    assert "transaction  7, committed 1970-01-01 00:00:00 UTC" in out
+    assert "transaction  7, committed 1970-01-01T00:00:00.000Z" in out
     assert "lost         2 transactions after this one could not be restored" in out
 
 
@@ -175,12 +175,12 @@ def test_history_for_people_names_the_window_and_the_snapshots(capsys):
         "2 single ones from 1 to 5"
     ) in lines
     assert "  pinned         transaction 5  before [1]" in lines
-    assert "  newest commit  1970-01-01 00:01:30 UTC, 10.0 s ago" in lines
+    assert "  newest commit  1970-01-01T00:01:30.000Z, 10.0 s ago" in lines
     assert "  total          6.4 KiB" in lines
     assert [line.split() for line in lines[-3:]] == [
         ["snapshot", "of", "stored", "size", "generation"],
-        ["1", "1970-01-01", "00:00:00", "UTC", "2.0", "KiB", "g1"],
-        ["10", "1970-01-01", "00:01:00", "UTC", "4.0", "KiB", "g2"],
+        ["1", "1970-01-01T00:00:00.000Z", "2.0", "KiB", "g1"],
+        ["10", "1970-01-01T00:01:00.000Z", "4.0", "KiB", "g2"],
     ]
 
 
