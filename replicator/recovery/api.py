@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from replicator.archive.keys import Keys, default_prefix
 from replicator.archive.listing import find_databases
@@ -27,9 +27,17 @@ from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
 from replicator.recovery.ownership import make_parents
 from replicator.recovery.partial import Partial
 from replicator.recovery.planner import Planner, Recovered
-from replicator.recovery.point_in_time import committed_at, txid_at
+from replicator.recovery.point_in_time import txid_at
 from replicator.recovery.progress import Meter, Progress
 from replicator.recovery.publish import Existing, check_output, publish
+from replicator.recovery.report import (
+    PlannedRestore,
+    Verify,
+    planned,
+    proof_of,
+    restored,
+    untouched,
+)
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
 from replicator.recovery.view import ArchiveView
 from replicator.sqlite.connect import Prepare, unprepared
@@ -40,14 +48,12 @@ from replicator.store.base import Store
 from replicator.store.retry import RetryingStore
 from replicator.store.sealed import sealed
 from replicator.system import clock
-from replicator.system.files import Files, about
+from replicator.system.files import Files
 from replicator.system.paths import resolved
 
 __all__ = ["Progress", "find_databases", "restore"]
 
 log = logging.getLogger(__name__)
-
-Verify = Literal["none", "quick", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +109,7 @@ class RestoreLocation(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class RestoreRun:
     """One restore under way, once its prefix and its output are known."""
 
     store: Store
@@ -251,12 +257,12 @@ def _report_of(
 ) -> RestoreReport:
     output = request.output
     if request.if_missing and output is not None and _is_kept(Path(output)):
-        return _untouched(Path(output), url_of(store, given))  # even if the store is away
+        return untouched(resolved(output), url_of(store, given))  # even if the store is away
     prefix = given or sole_database(store)
-    run = _Run(store, prefix, _path(output, prefix), files, meter, limits)
+    run = RestoreRun(store, prefix, _path(output, prefix), files, meter, limits)
     if request.if_missing and _is_kept(run.output):
-        return _untouched(run.output, run.url)
-    return _restore(request, run)
+        return untouched(run.output, run.url)
+    return restore_run(request, run)
 
 
 def _is_kept(output: Path) -> bool:
@@ -282,36 +288,14 @@ def _path(output: str | os.PathLike[str] | None, prefix: str) -> Path:
     return resolved(name)
 
 
-def _untouched(path: Path, url: str) -> RestoreReport:
-    with about(path):
-        size = path.stat().st_size
-    return RestoreReport(
-        output=str(resolved(path)),
-        url=url,
-        generation="",
-        txid=0,
-        committed_at=None,
-        pages=0,
-        page_size=0,
-        size=size,
-        checksum=0,
-        snapshot_txid=0,
-        objects=0,
-        downloaded_bytes=0,
-        seconds=0.0,
-        verified="nothing: the output exists and was left alone",
-    )
-
-
-def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
+def restore_run(request: RestoreRequest, run: RestoreRun) -> RestoreReport:
+    """The restore, or with ``dry_run`` its plan. ``NoBackup`` if there is none."""
     files = run.files
     existing = _existing(request, run.output)
     check_output(run.output, existing)
-    view = ArchiveView(run.store, Keys(run.prefix))
-    txid = _wanted(request, view)
-    planner = Planner(view, txid, allow_older=request.allow_older, detours=True, limits=run.limits)
     if request.dry_run:
-        return _planned(planner, view, run)
+        return plan_run(request, run).report
+    _, planner = _planner(request, run)
     planner.plan()  # so that nothing is made on disk when there is nothing to restore
     make_parents(run.output.parent, files)
     parts = Partial(run.output, files)
@@ -321,7 +305,23 @@ def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
         reasons = _sqlite_check(request, Path(parts.database))
         run.meter.phase("publish")
         publish(parts, run.output, _marker(done), existing, files)
-    return _report(done, request.verify, reasons, run)
+    verify = "none" if reasons else request.verify
+    proof = proof_of(done, verify, sealed=run.store.integrity is not None)
+    return restored(done, run.output, run.url, run.meter, proof=proof, inconclusive=reasons)
+
+
+def plan_run(request: RestoreRequest, run: RestoreRun) -> PlannedRestore:
+    """The plan, whatever has the name of the output. ``NoBackup`` if there is none."""
+    view, planner = _planner(request, run)
+    return planned(planner, view, run.output, run.url, run.meter)
+
+
+def _planner(request: RestoreRequest, run: RestoreRun) -> tuple[ArchiveView, Planner]:
+    view = ArchiveView(run.store, Keys(run.prefix))
+    txid = _wanted(request, view)
+    return view, Planner(
+        view, txid, allow_older=request.allow_older, detours=True, limits=run.limits
+    )
 
 
 def _sqlite_check(request: RestoreRequest, path: Path) -> tuple[str, ...]:
@@ -351,73 +351,3 @@ def _marker(done: Recovered) -> dict[str, object]:
         "page_size": rebuilt.page_size,
         "checksum": f"{rebuilt.state.checksum:016x}",
     }
-
-
-def _report(
-    done: Recovered, verify: Verify, inconclusive: tuple[str, ...], run: _Run
-) -> RestoreReport:
-    rebuilt, plan = done.rebuilt, done.plan
-    return RestoreReport(
-        output=str(run.output),
-        url=run.url,
-        generation=plan.snapshot.generation,
-        txid=rebuilt.txid,
-        committed_at=rebuilt.committed_at,
-        pages=rebuilt.state.pages,
-        page_size=rebuilt.page_size,
-        size=rebuilt.state.pages * rebuilt.page_size,
-        checksum=rebuilt.state.checksum,
-        snapshot_txid=plan.snapshot.txid,
-        objects=plan.objects,
-        downloaded_bytes=run.meter.downloaded,
-        seconds=run.meter.seconds,
-        verified=_proof(
-            done, "none" if inconclusive else verify, sealed=run.store.integrity is not None
-        ),
-        inconclusive=inconclusive,
-        lost_txids=done.lost,
-        avoided=done.avoided,
-    )
-
-
-def _proof(done: Recovered, verify: Verify, *, sealed: bool) -> str:
-    resumed = " but for the parts an earlier attempt left, which were hashed again"
-    proof = [
-        "SHA-256 of every object" + (resumed if done.rebuilt.resumed else ""),
-        "WAL checksums",
-        "database checksum",
-    ]
-    if done.rebuilt.sealed:
-        proof.append("seals" if sealed else "no seal, because no integrity key was given")
-    if verify != "none":
-        proof.append("SQLite's " + ("integrity_check" if verify == "full" else "quick_check"))
-    return ", ".join(proof)
-
-
-def _planned(planner: Planner, view: ArchiveView, run: _Run) -> RestoreReport:
-    """The report of a dry run: sizes are those of the plan, figures those of the metadata."""
-    plan = planner.plan_to_known_end()
-    facts = view.proved(plan.segments[-1]) if plan.segments else None
-    trailer = view.reader.tail(plan.snapshot).trailer
-    page_size = trailer.payload_bytes // max(1, trailer.pages)
-    end = facts.last_txid if facts else trailer.last_txid
-    txid = end if plan.txid is None else plan.txid
-    lost, avoided = planner.losses(txid)
-    return RestoreReport(
-        output=str(run.output),
-        url=run.url,
-        generation=plan.snapshot.generation,
-        txid=txid,
-        committed_at=committed_at(view, txid),
-        pages=facts.pages if facts else trailer.pages,
-        page_size=page_size,
-        size=(facts.pages if facts else trailer.pages) * page_size,
-        checksum=facts.checksum_after if facts else trailer.checksum_after,
-        snapshot_txid=plan.snapshot.txid,
-        objects=plan.objects,
-        downloaded_bytes=plan.size,
-        seconds=run.meter.seconds,
-        verified="nothing: this is a plan",
-        lost_txids=lost,
-        avoided=avoided,
-    )
