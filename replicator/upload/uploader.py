@@ -21,7 +21,14 @@ from collections.abc import Callable, Iterator
 from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
-from replicator.errors import DamageError, Fenced, LedgerDamaged, ReplicatorError, StoreUnavailable
+from replicator.errors import (
+    Cancelled,
+    DamageError,
+    Fenced,
+    LedgerDamaged,
+    ReplicatorError,
+    StoreUnavailable,
+)
 from replicator.metrics import Metrics
 from replicator.model import Cause, Health, Incident
 from replicator.store.base import Store
@@ -68,7 +75,13 @@ class Uploader:
         self._mailbox = mailbox
         self._limiter = limiter
         self._sender = Sender(store, cache, limits)
-        self._read_back = ReadBack(store, keys, limits.read_back_every)
+        self._read_back = ReadBack(
+            store,
+            keys,
+            limits.read_back_every,
+            limits.read_back_pauses,
+            interrupted=self._pause,
+        )
         self._freshness = Freshness(clocks)
         self._changed = threading.Condition()
         self._stopping = False
@@ -284,6 +297,8 @@ class Uploader:
         except Fenced as error:
             log.error("%s", error)
             self.end(error)
+        except Cancelled:
+            pass  # the segment is confirmed by its next append, which finds it at its key
         except ReplicatorError as error:
             if isinstance(error, DamageError):
                 reason = "a segment in the cache was damaged"
@@ -342,7 +357,9 @@ class Uploader:
         """Wait with full jitter."""
         transient = isinstance(error, StoreUnavailable)
         policy = self._limits.transient if transient else self._limits.refused
+        self._pause(backoff(attempt, policy, random.random))
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits; True if the work under way has to end."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._interrupted, backoff(attempt, policy, random.random)
-            )
+            return self._changed.wait_for(lambda: self._interrupted, seconds)
