@@ -16,6 +16,7 @@ from replicator import SqliteReplicatorConfig, restore
 from replicator.engine.in_process import InProcessReplicator
 from tests.helpers.command_line import Sidecar
 from tests.helpers.limits import limits_for
+from tests.helpers.processes import STANDARD_PYTHON
 from tests.helpers.replication import LONG
 from tests.programs import workload
 
@@ -47,7 +48,7 @@ class ApplicationProcess:
         ]
         with self.errors.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, str(WORKLOAD), str(database), str(log), *arguments],
+                [*STANDARD_PYTHON, str(WORKLOAD), str(database), str(log), *arguments],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
