@@ -83,7 +83,8 @@ class InProcessReplicator:
         ``command`` is the one that starts, by default that of the config. :meth:`start` calls this
         unless it was called before. ``AlreadyRunning``, ``DatabaseMissing`` if there is no
         directory for the database, ``RefusedError`` for a start that could bury the archive,
-        ``StoreUnavailable``, and the errors of :meth:`restore`.
+        ``StoreUnavailable``, ``Cancelled`` if the process ends meanwhile, and the errors of
+        :meth:`restore`.
         """
         command = command or self._command
         try:
@@ -103,12 +104,14 @@ class InProcessReplicator:
         return Command.AUTO_RESTORE if self.config.auto_restore else Command.RUN
 
     def _preparation(self, command: Command) -> Preparation:
-        config = self.config
+        config, store = self.config, self._open()
+        assert self._using is not None  # it is open now
         return Preparation(
-            Place(config.database, config.cache, self._open(), Keys(config.address.prefix)),
+            Place(config.database, config.cache, store, Keys(config.address.prefix)),
             asked_of(config, command),
             wait_store=config.wait_store,
             files=self._files,
+            ending=self._using.ending,
         )
 
     def start(self) -> None:

@@ -21,7 +21,9 @@ from replicator.engine.shared import SharedResources
 from replicator.errors import ReplicatorError
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
 from replicator.sidecar.member import log_restore
-from replicator.store.retry import RESTORE_RETRIES
+from replicator.store.retry import RESTORE_RETRIES, RetryPolicy
+
+ONE_TRY = RetryPolicy(deadline=0.0)  # a sidecar searches the bucket again later
 
 EXAMPLE = "any"  # a name, to learn the prefix above it
 
@@ -30,17 +32,17 @@ log = logging.getLogger(__name__)
 
 def restore_patterns(
     file: ConfigFile, shared: SharedResources, *, around_command: bool, threads: int
-) -> set[Path]:
+) -> tuple[set[Path], list[ReplicatorError]]:
     """The databases that were restored: for a command, all that are missing, else those with the
-    setting ``auto_restore``. Errors are raised around a command, and logged otherwise."""
+    setting ``auto_restore``. With them come the errors, which are in the log, too."""
+    errors: list[ReplicatorError] = []
 
     def restore(config: SqliteReplicatorConfig) -> bool:
         try:
-            return _restore(config, shared)
+            return not shared.ending.is_set() and _restore(config, shared)
         except ReplicatorError as error:
-            if around_command:
-                raise
             log.error("%s could not be restored: %s", config.database, error)
+            errors.append(error)
             return False
 
     wanted: dict[Path, SqliteReplicatorConfig] = {}
@@ -51,12 +53,11 @@ def restore_patterns(
             for config in _missing(file, entry, entry.pattern, around_command=around_command):
                 wanted.setdefault(config.database, config)
         except ReplicatorError as error:
-            if around_command:
-                raise
             log.error("%s: the bucket could not be searched: %s", entry.name, error)
+            errors.append(error)
     with ThreadPoolExecutor(threads, "replicator-restore") as pool:
         done = list(pool.map(restore, wanted.values()))
-    return {path for path, was in zip(wanted, done, strict=True) if was}
+    return {path for path, was in zip(wanted, done, strict=True) if was}, errors
 
 
 def _missing(
@@ -67,7 +68,8 @@ def _missing(
     if not (around_command or example.auto_restore):
         return
     parent = example.address.prefix.removesuffix(EXAMPLE)
-    with open_bucket(example.address, RESTORE_RETRIES) as store:
+    policy = RESTORE_RETRIES if around_command else ONE_TRY
+    with open_bucket(example.address, policy) as store:
         prefixes = find_databases(store, parent.rstrip("/"))
     for prefix in prefixes:
         name = prefix.removeprefix(parent)
