@@ -86,6 +86,7 @@ def command(
             output=database_path(output_path) if output_path else None,
             txid=point.txid,
             timestamp=point.timestamp,
+            at=point.at,
             if_missing=if_missing,
             dry_run=dry_run,
             overwrite=overwrite,

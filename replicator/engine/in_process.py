@@ -222,6 +222,18 @@ class InProcessReplicator:
         """
         return self._running().flush(timeout, snapshot=snapshot)
 
+    def mark(
+        self, name: str, timeout: float | None = None, *, note: str = "", move: bool = False
+    ) -> Position:
+        """Flushes, and gives that state a name: it stays restorable until it is unpinned, and
+        ``at=name`` finds it.
+
+        Whatever was committed before the call is in it. ``timeout`` is in seconds, as for
+        :meth:`flush`. ``ConfigError`` if another transaction has the name, unless ``move``, or if
+        no pin can have it; ``NotDurable``, and then there is no such name.
+        """
+        return self._running().mark(name, timeout, note=note, move=move)
+
     def snapshot(self, timeout: float | None = None) -> int:
         """Takes a snapshot now, unless the newest one is current; its txid once it is stored."""
         return self._running().snapshot(timeout)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from replicator.archive.keys import Keys
 from replicator.archive.listing import newest_segment
+from replicator.archive.point import NEWEST_POINT
 from replicator.cache.cache import Cache
 from replicator.cache.records import Fact
 from replicator.capture.image import Image
@@ -205,8 +206,7 @@ class Preparation:
     def _restore(self) -> RestoreReport | None:
         """Restores the newest state; the files of the database's name move aside."""
         request = RestoreRequest(
-            txid=None,
-            timestamp=None,
+            point=NEWEST_POINT,
             output=self._place.database,
             if_missing=False,
             dry_run=False,
