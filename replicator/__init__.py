@@ -16,6 +16,7 @@ from replicator.model import Position, ReplicationStatus, RestoreReport
 if TYPE_CHECKING:
     from replicator.config.settings import SqliteReplicatorConfig
     from replicator.recovery.api import restore
+    from replicator.recovery.restore_all import restore_all
     from replicator.replicator import SqliteReplicator
 
 __all__ = [
@@ -27,12 +28,14 @@ __all__ = [
     "SqliteReplicatorConfig",
     "__version__",
     "restore",
+    "restore_all",
 ]
 
 _LAZY = {
     "SqliteReplicator": "replicator.replicator",
     "SqliteReplicatorConfig": "replicator.config.settings",
     "restore": "replicator.recovery.api",
+    "restore_all": "replicator.recovery.restore_all",
 }
 
 

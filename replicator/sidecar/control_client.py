@@ -33,12 +33,7 @@ class TakenSnapshot:
     txid: int
 
 
-_ANSWERS = {
-    "status": ReplicationStatus,
-    "flush": Position,
-    "mark": Position,
-    "snapshot": TakenSnapshot,
-}
+_ANSWERS = {"status": ReplicationStatus, "flush": Position, "snapshot": TakenSnapshot}
 
 
 def ask(

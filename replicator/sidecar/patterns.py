@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from replicator.archive.listing import find_databases
 from replicator.archive.locate import open_bucket
 from replicator.config.file import ConfigFile, Entry
 from replicator.config.patterns import Pattern
@@ -19,30 +18,27 @@ from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.in_process import InProcessReplicator
 from replicator.engine.shared import SharedResources
 from replicator.errors import ReplicatorError
+from replicator.recovery.sources import example_config, named_by_pattern
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
 from replicator.sidecar.member import log_restore
-from replicator.store.retry import RESTORE_RETRIES, RetryPolicy
-
-ONE_TRY = RetryPolicy(deadline=0.0)  # a sidecar searches the bucket again later
-
-EXAMPLE = "any"  # a name, to learn the prefix above it
+from replicator.store.retry import RESTORE_RETRIES
 
 log = logging.getLogger(__name__)
 
 
 def restore_patterns(
     file: ConfigFile, shared: SharedResources, *, around_command: bool, threads: int
-) -> tuple[set[Path], list[ReplicatorError]]:
+) -> set[Path]:
     """The databases that were restored: for a command, all that are missing, else those with the
-    setting ``auto_restore``. With them come the errors, which are in the log, too."""
-    errors: list[ReplicatorError] = []
+    setting ``auto_restore``. Errors are raised around a command, and logged otherwise."""
 
     def restore(config: SqliteReplicatorConfig) -> bool:
         try:
-            return not shared.ending.is_set() and _restore(config, shared)
+            return _restore(config, shared)
         except ReplicatorError as error:
+            if around_command:
+                raise
             log.error("%s could not be restored: %s", config.database, error)
-            errors.append(error)
             return False
 
     wanted: dict[Path, SqliteReplicatorConfig] = {}
@@ -53,30 +49,24 @@ def restore_patterns(
             for config in _missing(file, entry, entry.pattern, around_command=around_command):
                 wanted.setdefault(config.database, config)
         except ReplicatorError as error:
+            if around_command:
+                raise
             log.error("%s: the bucket could not be searched: %s", entry.name, error)
-            errors.append(error)
     with ThreadPoolExecutor(threads, "replicator-restore") as pool:
         done = list(pool.map(restore, wanted.values()))
-    return {path for path, was in zip(wanted, done, strict=True) if was}, errors
+    return {path for path, was in zip(wanted, done, strict=True) if was}
 
 
 def _missing(
     file: ConfigFile, entry: Entry, pattern: Pattern, *, around_command: bool
 ) -> Iterator[SqliteReplicatorConfig]:
     """The databases that the bucket holds, that the entry names, and that are not here."""
-    example = file.config(entry, Path(pattern.fixed) / EXAMPLE, EXAMPLE)
+    example = example_config(file, entry, pattern)
     if not (around_command or example.auto_restore):
         return
-    parent = example.address.prefix.removesuffix(EXAMPLE)
-    policy = RESTORE_RETRIES if around_command else ONE_TRY
-    with open_bucket(example.address, policy) as store:
-        prefixes = find_databases(store, parent.rstrip("/"))
-    for prefix in prefixes:
-        name = prefix.removeprefix(parent)
-        if prefix.startswith(parent) and pattern.names(name):
-            config = file.config(entry, Path(pattern.fixed) / name, name)
-            if not config.database.exists():
-                yield config
+    with open_bucket(example.address, RESTORE_RETRIES) as store:
+        named = list(named_by_pattern(file, entry, pattern, store))
+    yield from (config for config in named if not config.database.exists())
 
 
 def _restore(config: SqliteReplicatorConfig, shared: SharedResources) -> bool:

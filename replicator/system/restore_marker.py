@@ -23,13 +23,14 @@ from replicator.system.paths import MARKER, cache_directory, restore_marker_path
 
 @dataclass(frozen=True, slots=True)
 class RestoreMarker:
-    """The restored state. ``file`` is (device, inode) of the restored file, (0, 0) if unknown;
-    ``change_counter`` is that of its header."""
+    """The restored state, of ``txid`` in ``generation``, "" if unknown. ``file`` is (device, inode)
+    of the restored file, (0, 0) if unknown; ``change_counter`` is that of its header."""
 
     txid: int
     state: DatabaseState
     file: tuple[int, int]
     change_counter: int
+    generation: str = ""
 
     def names(self, file: tuple[int, int] | None, change_counter: int) -> bool:
         """True if the file is the restored one: SQLite never lowers the counter of a file, so a
@@ -95,6 +96,9 @@ def read_restore_marker(database: Path) -> RestoreMarker | None:
         content = json.loads(LOCAL.read(restore_marker_path(database)))
         state = DatabaseState(int(content["pages"]), int(content["checksum"], 16))
         file, changes = content.get("file") or (0, 0), int(content.get("change_counter", 0))
-        return RestoreMarker(int(content["txid"]), state, (int(file[0]), int(file[1])), changes)
+        place = int(file[0]), int(file[1])
+        return RestoreMarker(
+            int(content["txid"]), state, place, changes, str(content.get("generation", ""))
+        )
     except (LocalIOError, AttributeError, LookupError, TypeError, ValueError):
         return None
