@@ -66,6 +66,9 @@ class LoopLimits:
     again: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6)
     wait_for_database: float = 0.25
     retries: RetryPolicy = CAPTURE_RETRIES  # of its pauses after failures
+    # To read a WAL that was replaced or removed, and that the system cannot read: 8 s in all. The
+    # database that is at the path now waits for it.
+    rescue_tries: int = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
