@@ -242,16 +242,23 @@ class WalHolds:
 
         False if frames have to be captured first; call it again then.
         """
-        until = self._clock() + self._limits.way_patience
+        until, pause = self._clock() + self._limits.way_patience, self._limits.way_tick
         while self._database.index.checkpoint_waits() and self._clock() < until:
-            if not self._chase():
+            if not self._knows_all() and not self._chase():
                 return False
             position = self._reader.read_position
             moved = position == self._held_at or self._advance(position)
             if moved and (self.waiting or self.rest()):
                 break  # a checkpoint needs nothing more
-            time.sleep(self._limits.way_tick)
+            time.sleep(pause)
+            pause = min(2 * pause, self._limits.way_slow_tick)
         return True
+
+    def _knows_all(self) -> bool:
+        """True if no commit follows, by the index: a scan of the frames of a transaction that was
+        rolled back would find none."""
+        state, position = self._database.index.state(), self._reader.read_position
+        return self._reader.saw_end and state is not None and state.ends_at(position)
 
     def rest(self) -> bool:
         """Moves the hold to mark zero if the database contains the whole WAL already.

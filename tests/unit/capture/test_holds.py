@@ -1,6 +1,7 @@
 """The holds over a log and its roll-over: no frame is lost, and no writer is stopped for long."""
 
 import contextlib
+import os
 import random
 import sqlite3
 import subprocess
@@ -17,8 +18,12 @@ from replicator.errors import ChangedOutside, ContinuityLost
 from replicator.metrics import Metrics
 from replicator.sqlite.live import Checkpoint, LiveDatabase
 from replicator.sqlite.wal_file import WalFile
+from replicator.sqlite.wal_index import WalIndex
+from replicator.system.files import LOCAL, Files
+from replicator.system.paths import index_path
 from tests.helpers.bucket import plain_state
 from tests.helpers.oracle_wal import overlay
+from tests.helpers.other_app import OtherApp
 from tests.helpers.replication import App, frames_in, image_of, wait_for
 
 pytestmark = pytest.mark.app(rows=30, timeout=0)
@@ -65,8 +70,8 @@ BUSY = Checkpoint(busy=True, frames=-1, copied=-1)
 class Follow:
     """A capture without segments: frames are laid over the first image as they come."""
 
-    def __init__(self, path, limits, *, holds=WalHolds):
-        self.database = Interrupted(path, busy_timeout=0.1)
+    def __init__(self, path, limits, *, holds=WalHolds, files=LOCAL):
+        self.database = Interrupted(path, busy_timeout=0.1, files=files)
         hold = self.database.hold()
         with Image(self.database, limits) as image:
             self.state = bytes(image.read(1, image.pages))
@@ -480,6 +485,55 @@ def test_a_checkpoint_that_waits_for_another_reader_is_not_waited_for(app, follo
     while not other_app.answered:
         follow.holds.make_way()
     assert other_app.result()[0][0] == 0
+
+
+class Polls(WalIndex):
+    """Counts its questions for a checkpoint that waits."""
+
+    count = 0
+
+    def checkpoint_waits(self):
+        self.count += 1
+        return super().checkpoint_waits()
+
+
+class Reads(Files):
+    """Adds up the bytes that are read."""
+
+    size = 0
+
+    def system(self, call, /, *args, **kwargs):
+        result = call(*args, **kwargs)
+        self.size += len(result) if call is os.pread else 0
+        return result
+
+
+def test_a_long_wait_for_another_reader_is_little_work(app, other_app, short_limits):
+    """A checkpoint waits for a reader for a second, and a transaction that was rolled back left a
+    megabyte in the WAL: the frames are read a few times, and the locks looked at rarely."""
+    files = Reads()
+    follow = Follow(app.path, short_limits, files=files)
+    index = follow.database.index = Polls(index_path(app.path), near=follow.database.raw.fileno())
+    with contextlib.closing(follow), OtherApp(app.path) as reader:
+        reader.run("BEGIN")
+        reader.run("SELECT count(*) FROM t")
+        app.insert()
+        follow.round()
+        other_app.run("PRAGMA cache_size=2")
+        other_app.run("BEGIN")
+        other_app.run("INSERT INTO t(body) VALUES (randomblob(1000000)), (randomblob(1000000))")
+        other_app.run("ROLLBACK")
+        assert follow.reader.frames_ahead() > 200
+        other_app.begin("PRAGMA wal_checkpoint(RESTART)")
+        wait_for(index.checkpoint_waits)
+        index.count = files.size = 0
+        assert follow.holds.make_way()
+        assert index.count < 100
+        assert files.size < 5 << 20
+        reader.run("COMMIT")
+        while not other_app.answered:
+            follow.holds.make_way()
+        assert other_app.result()[0][0] == 0
 
 
 @pytest.mark.parametrize("short_limits", [CaptureLimits()], ids=["default"])
