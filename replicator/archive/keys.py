@@ -35,6 +35,10 @@ class Keys:
     def pin(self, txid: int) -> str:
         return f"{self.pin_dir}{txid:016x}.json"
 
+    def named_pin(self, name: str) -> str:
+        """A name begins with a letter, so that no key of :meth:`pin` is one of a name."""
+        return f"{self.pin_dir}{name}.json"
+
     @property
     def pin_dir(self) -> str:
         return f"{self.root}pins/"

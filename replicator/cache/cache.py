@@ -217,6 +217,12 @@ class Cache:
         with self._lock:
             return self._ledger.records(first_txid, until)
 
+    def holding(self, txid: int) -> SegmentRecord | None:
+        """The segment that contains a transaction, if the ledger still knows it."""
+        with self._lock:
+            record = self._ledger.newest(txid + 1)
+        return record if record is not None and txid <= record.last_txid else None
+
     def usage(self) -> int:
         """Bytes of all segment files."""
         with self._lock:

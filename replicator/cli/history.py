@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from replicator.archive.events import Event
+    from replicator.archive.index import PinnedPoint
     from replicator.archive.reachable import Ranges
     from replicator.inspect.history import History
     from replicator.inspect.transactions import Transaction
@@ -104,10 +105,7 @@ def show(found: History, *, now: float | None = None) -> None:
             ("snapshots", output.amount(len(found.snapshots), "object", found.snapshot_bytes)),
             ("total", output.size(found.total_bytes)),
             ("verified", _verified(found, now)),
-            *(
-                ("pinned", f"transaction {pin.txid:,}  {output.safe(pin.note)}".rstrip())
-                for pin in found.pins
-            ),
+            *(("pinned", "  ".join(filter(None, _pin(pin)))) for pin in found.pins),
         ]
     )
     output.say()
@@ -160,6 +158,10 @@ def _event(each: Event) -> str:
         f"{output.moment(each.at_ms)}  transaction {each.txid:,}: {EVENTS[each.kind]}; "
         f"{each.reason or 'reason unknown'}{by}"
     )
+
+
+def _pin(pin: PinnedPoint) -> tuple[str, ...]:
+    return f"transaction {pin.txid:,}", pin.name, output.safe(pin.note)
 
 
 def _restorable(ranges: Ranges) -> str:

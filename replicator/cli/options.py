@@ -2,8 +2,8 @@
 
 The option of a setting comes from its row in the table of settings. A group of options is a class;
 a command with a parameter of that class receives one frozen value, see :func:`expanded`. Every
-option has an environment variable ``REPLICATOR_…``, except those by which ``prune`` and ``pin``
-change the bucket; the command line takes precedence.
+option has an environment variable ``REPLICATOR_…``, except those by which ``prune``, ``pin``
+and ``mark`` change the bucket; the command line takes precedence.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Self
 
 import typer
 
+from replicator.archive.point import RestorePoint, read_txid
 from replicator.config.integrity_key import read_keys
 from replicator.config.settings import SETTINGS
 from replicator.config.table import ENVIRONMENT_PREFIX, Section, Setting, Where
@@ -184,16 +185,35 @@ class Point(Options):
     """A restore point; default: the newest."""
 
     txid: Annotated[
-        int | None, option("--txid", metavar="N", help="the state after transaction N")
+        int | None,
+        option(
+            "--txid",
+            metavar="N",
+            parser=reported(read_txid),
+            help="the state after transaction N",
+        ),
     ] = None
     timestamp: Annotated[
         str | None,
         option(
             "--timestamp",
             metavar="T",
-            help="the state at time T, for example 2026-01-31T14:05:00Z or '2 hours ago'",
+            help="the state at time T, for example 2026-01-31T14:05:00.123Z or '2 hours ago'",
         ),
     ] = None
+    at: Annotated[
+        str | None,
+        option(
+            "--at",
+            metavar="WHEN",
+            help="the state that has this name, see replicator mark; or a txid or a time",
+        ),
+    ] = None
+
+    @property
+    def restore_point(self) -> RestorePoint:
+        """``ConfigError`` if more than one is set."""
+        return RestorePoint.of(self.txid, self.timestamp, self.at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,12 @@ def command(
             several,
             location,
             several.directory(
-                {"--output": output_path, "--txid": point.txid, "--if-missing": if_missing}
+                {
+                    "--output": output_path,
+                    "--txid": point.txid,
+                    "--at": point.at,
+                    "--if-missing": if_missing,
+                }
             ),
             config=config,
             if_backup_exists=if_backup_exists,
@@ -112,6 +117,7 @@ def command(
             output=database_path(output_path) if output_path else None,
             txid=point.txid,
             timestamp=point.timestamp,
+            at=point.at,
             if_missing=if_missing,
             dry_run=dry_run,
             overwrite=overwrite,

@@ -25,6 +25,7 @@ from replicator.engine.context import Context
 from replicator.engine.health import CacheFigures, Observations, export, fold
 from replicator.engine.incidents import OpenIncidents, StoreFailures
 from replicator.engine.limits import Limits
+from replicator.engine.marks import Marker
 from replicator.engine.resume import Resume
 from replicator.engine.sessions import Sessions
 from replicator.engine.shared import SharedResources
@@ -92,6 +93,19 @@ class Engine:
         self.monitor = self._monitor(context, shared)
         self.retention = self._retention_worker(shared) if config.keep else None
         self.capture = self._capture_thread(context, shared)
+        self._marker = self._make_marker(context)
+
+    def _make_marker(self, context: Context) -> Marker:
+        retention = self.retention
+        return Marker(
+            self.store,
+            context.keys,
+            self.cache,
+            self.uploader.watermark,
+            self._make_durable,
+            lambda: 0 if retention is None else retention.listings,
+            self._pause,
+        )
 
     def _context(self, files: Files) -> Context:
         config, limits = self._config, self._limits
@@ -238,6 +252,11 @@ class Engine:
         watermark, head = self.uploader.watermark, self.cache.head()
         if head is not None:
             watermark.wait(head.last_txid, _left(until), watermark.state.numbering)
+
+    def mark(self, name: str, timeout: float | None, *, note: str, move: bool) -> Position:
+        """Flush, and pin that state under a name. It contains every transaction committed before
+        the call, and none after it returned."""
+        return self._marker.mark(name, _until(timeout), note=note, move=move)
 
     def snapshot(self, timeout: float | None) -> int:
         """Txid of a snapshot of the newest state, once it is in the store."""

@@ -83,7 +83,8 @@ class InProcessReplicator:
         ``command`` is the one that starts, by default that of the config. :meth:`start` calls this
         unless it was called before. ``AlreadyRunning``, ``DatabaseMissing`` if there is no
         directory for the database, ``RefusedError`` for a start that could bury the archive,
-        ``StoreUnavailable``, and the errors of :meth:`restore`.
+        ``StoreUnavailable``, ``Cancelled`` if the process ends meanwhile, and the errors of
+        :meth:`restore`.
         """
         command = command or self._command
         try:
@@ -103,12 +104,14 @@ class InProcessReplicator:
         return Command.AUTO_RESTORE if self.config.auto_restore else Command.RUN
 
     def _preparation(self, command: Command) -> Preparation:
-        config = self.config
+        config, store = self.config, self._open()
+        assert self._using is not None  # it is open now
         return Preparation(
-            Place(config.database, config.cache, self._open(), Keys(config.address.prefix)),
+            Place(config.database, config.cache, store, Keys(config.address.prefix)),
             asked_of(config, command),
             wait_store=config.wait_store,
             files=self._files,
+            ending=self._using.ending,
         )
 
     def start(self) -> None:
@@ -218,6 +221,18 @@ class InProcessReplicator:
         ``snapshot`` a snapshot of that state is in the store too.
         """
         return self._running().flush(timeout, snapshot=snapshot)
+
+    def mark(
+        self, name: str, timeout: float | None = None, *, note: str = "", move: bool = False
+    ) -> Position:
+        """Flushes, and gives that state a name: it stays restorable until it is unpinned, and
+        ``at=name`` finds it.
+
+        Whatever was committed before the call is in it. ``timeout`` is in seconds, as for
+        :meth:`flush`. ``ConfigError`` if another transaction has the name, unless ``move``, or if
+        no pin can have it; ``NotDurable``, and then there is no such name.
+        """
+        return self._running().mark(name, timeout, note=note, move=move)
 
     def snapshot(self, timeout: float | None = None) -> int:
         """Takes a snapshot now, unless the newest one is current; its txid once it is stored."""

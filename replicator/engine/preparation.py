@@ -10,13 +10,14 @@ Owns: the order of the questions, and the errors of a refusal. Refuses: to decid
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.archive.keys import Keys
 from replicator.archive.listing import newest_segment
+from replicator.archive.point import NEWEST_POINT
 from replicator.cache.cache import Cache
 from replicator.cache.records import Fact
 from replicator.capture.image import Image
@@ -27,6 +28,7 @@ from replicator.engine.resume import hash_image, restored_here
 from replicator.engine.sessions import file_fact
 from replicator.errors import (
     AccessDenied,
+    Cancelled,
     ConfigError,
     Fenced,
     RefusedError,
@@ -79,7 +81,7 @@ def asked_of(config: SqliteReplicatorConfig, command: Command) -> Asked:
 
 class Preparation:
     """One start. ``wait_store`` is the time in seconds for which an unreachable store is asked
-    again."""
+    again. Once ``ending`` is set, a wait or a restore ends with ``Cancelled``."""
 
     def __init__(
         self,
@@ -88,13 +90,13 @@ class Preparation:
         *,
         wait_store: float,
         files: Files,
-        sleep: Callable[[float], None] = time.sleep,
+        ending: threading.Event,
     ) -> None:
         self._place = place
         self._asked = asked
         self._wait_store = wait_store
         self._files = files
-        self._sleep = sleep
+        self._ending = ending
         self._trouble: ReplicatorError | None = None  # why the archive is not known
 
     def run(self) -> RestoreReport | None:
@@ -114,7 +116,8 @@ class Preparation:
                     continue
                 case Act.WAIT_STORE if time.monotonic() < until:
                     self._say_why()
-                    self._sleep(min(pauses.next(), max(0.0, until - time.monotonic())))
+                    self._ending.wait(min(pauses.next(), max(0.0, until - time.monotonic())))
+                    self._require_purpose()
                     archive = self._ask()
                     continue
                 case Act.COMPARE if self._asked.order is Order.RESTORE:
@@ -203,8 +206,7 @@ class Preparation:
     def _restore(self) -> RestoreReport | None:
         """Restores the newest state; the files of the database's name move aside."""
         request = RestoreRequest(
-            txid=None,
-            timestamp=None,
+            point=NEWEST_POINT,
             output=self._place.database,
             if_missing=False,
             dry_run=False,
@@ -214,9 +216,14 @@ class Preparation:
             move_aside=True,
         )
         store, prefix = self._place.store, self._place.keys.prefix
+        meter = Meter(lambda _: self._require_purpose())
         return recover(
-            request, store, prefix, files=self._files, meter=Meter(None), limits=DEFAULT_LIMITS
+            request, store, prefix, files=self._files, meter=meter, limits=DEFAULT_LIMITS
         )
+
+    def _require_purpose(self) -> None:
+        if self._ending.is_set():
+            raise Cancelled("the process ends before the database is ready")
 
     def _refusal(self, local: Local, outcome: Outcome) -> ReplicatorError:
         if outcome.code == "store_denied" and self._trouble is not None:

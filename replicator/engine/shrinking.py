@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 
 from replicator.archive.index import PinnedPoint
-from replicator.archive.records import pin
+from replicator.archive.pins import pin
 from replicator.engine.context import Context
 from replicator.errors import AccessDenied, ReplicatorError
 from replicator.model import Cause, DatabaseState, Incident

@@ -17,12 +17,12 @@ from replicator.archive.index import SEGMENTS, Index, PinnedPoint, SnapshotObjec
 from replicator.archive.keys import Keys
 from replicator.archive.listing import entries, find_databases, to_object
 from replicator.archive.locate import no_backup, open_bucket, url_of
+from replicator.archive.pins import list_pins
 from replicator.archive.reachable import Ranges, restorable, trust
 from replicator.archive.records import (
     PROVEN,
     ProofRecord,
     latest,
-    list_pins,
     sorted_records,
 )
 from replicator.errors import NoBackup

@@ -17,6 +17,8 @@ from typing import TypedDict, Unpack
 from replicator.archive.keys import Keys, default_prefix
 from replicator.archive.listing import find_databases
 from replicator.archive.locate import open_bucket, sole_database, url_of
+from replicator.archive.pins import found
+from replicator.archive.point import RestorePoint
 from replicator.archive.timespec import to_ms
 from replicator.config.integrity_key import read_keys
 from replicator.errors import ConfigError, NoBackup
@@ -27,7 +29,7 @@ from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
 from replicator.recovery.ownership import make_parents
 from replicator.recovery.partial import Partial
 from replicator.recovery.planner import Planner, Recovered
-from replicator.recovery.point_in_time import txid_at
+from replicator.recovery.point_in_time import load_for
 from replicator.recovery.progress import Meter, Progress
 from replicator.recovery.publish import Existing, check_output, publish
 from replicator.recovery.report import (
@@ -62,8 +64,7 @@ class RestoreRequest:
     ``prefix`` are None until they are known. ``move_aside``: files that have the name of the
     output move into ``NAME.stale-TIME``."""
 
-    txid: int | None
-    timestamp: datetime | str | None
+    point: RestorePoint
     output: str | os.PathLike[str] | None
     if_missing: bool
     dry_run: bool
@@ -74,29 +75,19 @@ class RestoreRequest:
     move_aside: bool = False
 
     def __post_init__(self) -> None:
-        if self.txid is not None and self.timestamp is not None:
-            raise ConfigError(
-                "both a txid and a timestamp are given", hint="choose one", setting="timestamp"
-            )
-        if self.txid is not None and self.txid < 1:
-            raise ConfigError(
-                f"there is no transaction {self.txid}",
-                hint="txids begin at 1",
-                setting="txid",
-                code="out_of_bounds",
-            )
         if self.verify not in ("none", "quick", "full"):
             raise ConfigError(
                 f"verify: {self.verify!r} is none of none, quick, full",
                 setting="verify",
                 code="invalid_value",
             )
-        if self.timestamp is not None:
-            to_ms(self.timestamp, clock.now_ms())
+        if self.point.timestamp is not None:
+            to_ms(self.point.timestamp, clock.now_ms())
 
 
 class RestoreLocation(TypedDict, total=False):
-    """The archive to restore from: a bucket and a prefix, a URL, or a parsed address."""
+    """The archive to restore from: a bucket and a prefix, a URL, a parsed address, or an open
+    store."""
 
     url: str
     bucket: str
@@ -106,6 +97,7 @@ class RestoreLocation(TypedDict, total=False):
     profile: str | None
     integrity_key: str | os.PathLike[str] | None
     address: StoreAddress
+    store: Store | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +121,13 @@ def restore(
     output: str | os.PathLike[str] | None = None,
     txid: int | None = None,
     timestamp: datetime | str | None = None,
+    at: str | None = None,
     if_missing: bool = False,
     dry_run: bool = False,
     overwrite: bool = False,
     allow_older: bool = False,
     verify: Verify = "none",
     progress: Callable[[Progress], None] | None = None,
-    store: Store | None = None,
     files: Files | None = None,
     prepare: Prepare = unprepared,
     **location: Unpack[RestoreLocation],
@@ -143,7 +135,8 @@ def restore(
     """Rebuild a database as it was after one transaction, prove it, and publish the file.
 
     ``txid`` or ``timestamp`` (aware, else UTC; or RFC 3339, or ``"2 hours ago"``) name the
-    transaction: the one, or the last committed by then; default: the newest. ``output``
+    transaction: the one, or the last committed by then; ``at`` is either of them, or the name of
+    a pin; default: the newest. ``output``
     defaults to the database's own name here. ``location`` names the archive: ``bucket`` or ``url``
     with ``prefix``, ``endpoint_url``, ``region`` and ``profile``, or in their place a parsed
     ``address``. Without ``prefix`` the one database of the bucket is meant. ``store`` is the store
@@ -165,8 +158,7 @@ def restore(
     fails when its directory is synced at the very end is the new one there already.
     """
     request = RestoreRequest(
-        txid=txid,
-        timestamp=timestamp,
+        point=RestorePoint.of(txid, timestamp, at),
         output=output,
         if_missing=if_missing,
         dry_run=dry_run,
@@ -176,6 +168,7 @@ def restore(
         prepare=prepare,
     )
     limits, meter = DEFAULT_LIMITS, Meter(progress)
+    store = location.get("store")
     if store is not None:
         store, prefix = sealed(store, seals_of(location)), prefix_of(location)
         return recover(request, store, prefix, files=files or Files(), meter=meter, limits=limits)
@@ -320,7 +313,7 @@ def plan_run(request: RestoreRequest, run: RestoreRun) -> PlannedRestore:
 
 def _planner(request: RestoreRequest, run: RestoreRun) -> tuple[ArchiveView, Planner]:
     view = ArchiveView(run.store, Keys(run.prefix))
-    txid = _wanted(request, view)
+    txid = load_for(view, found(run.store, view.keys, request.point), older=request.allow_older)
     return view, Planner(
         view, txid, allow_older=request.allow_older, detours=True, limits=run.limits
     )
@@ -331,17 +324,6 @@ def _sqlite_check(request: RestoreRequest, path: Path) -> tuple[str, ...]:
     if request.verify == "none":
         return ()
     return check_database(path, full=request.verify == "full", prepare=request.prepare)
-
-
-def _wanted(request: RestoreRequest, view: ArchiveView) -> int | None:
-    """The txid that was asked for; loads the view with the objects it needs."""
-    if request.timestamp is None:
-        view.load(request.txid)
-        return request.txid
-    now = clock.now_ms()
-    when = to_ms(request.timestamp, now)
-    view.load(None, complete=True)
-    return txid_at(view, when, now, older=request.allow_older)
 
 
 def _marker(done: Recovered) -> dict[str, object]:

@@ -11,11 +11,24 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 from replicator.archive.index import WalObject
-from replicator.archive.timespec import to_text
+from replicator.archive.point import RestorePoint
+from replicator.archive.timespec import to_ms, to_text
 from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.plan import listed_but_missing
 from replicator.recovery.view import ArchiveView, Ask
+from replicator.system import clock
+
+
+def load_for(view: ArchiveView, point: RestorePoint, *, older: bool = False) -> int | None:
+    """The txid of a point without a name, None for the newest; loads the view with the objects
+    that lead to it. ``older`` is that of :func:`txid_at`."""
+    if point.timestamp is None:
+        view.load(point.txid)
+        return point.txid
+    now = clock.now_ms()
+    view.load(None, complete=True)
+    return txid_at(view, to_ms(point.timestamp, now), now, older=older)
 
 
 def txid_at(view: ArchiveView, when_ms: int, now_ms: int, *, older: bool = False) -> int:

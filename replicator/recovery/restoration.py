@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from replicator.archive.point import NEWEST_POINT, RestorePoint
 from replicator.errors import (
     Cancelled,
     DiskFull,
@@ -174,10 +175,10 @@ class Restoration:
 
         def attempt() -> RestoredDatabase:
             require_below(self._into, task.output, self._files)
-            txid = None if self._request.timestamp is None else plan.txid
-            request = replace(self._request, txid=txid, timestamp=None)
-            report = restore_run(request, self._run_of(task))
-            lost = report.lost_txids + (0 if txid is None else plan.lost_txids)
+            past = self._request.point != NEWEST_POINT
+            point = RestorePoint(plan.txid) if past else NEWEST_POINT
+            report = restore_run(replace(self._request, point=point), self._run_of(task))
+            lost = report.lost_txids + (plan.lost_txids if past else 0)
             return task.ended("restored", replace(report, lost_txids=lost))
 
         done = self._attempt(task, attempt)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self, Unpack
 
+from replicator.archive.point import NEWEST_POINT, RestorePoint
 from replicator.archive.timespec import to_ms, to_text
 from replicator.config.file import ConfigFile
 from replicator.errors import ConfigError
@@ -43,7 +44,6 @@ def restore_all(
     verify: Verify = "none",
     prepare: Prepare = unprepared,
     progress: SetListener | None = None,
-    store: Store | None = None,
     **location: Unpack[RestoreLocation],
 ) -> SetReport:
     """Restore every database of a bucket below the directory ``into``, several at a time.
@@ -65,8 +65,7 @@ def restore_all(
     now = clock.now_ms()
     moment = None if timestamp is None else _past(to_ms(timestamp, now), now)
     request = RestoreRequest(
-        txid=None,
-        timestamp=None if moment is None else to_text(moment),
+        point=NEWEST_POINT if moment is None else RestorePoint(timestamp=to_text(moment)),
         output=None,
         if_missing=False,
         dry_run=dry_run,
@@ -76,7 +75,7 @@ def restore_all(
         prepare=prepare,
     )
     meter = SetMeter(progress)
-    with _Stores(store, location, meter) as stores:
+    with _Stores(location, meter) as stores:
         if config is None:
             found = in_bucket(stores.given(), stores.prefix())
         else:
@@ -101,8 +100,8 @@ class _Stores:
     """One client for each bucket, with retries; closed at the end, but for a store of the
     caller."""
 
-    def __init__(self, store: Store | None, location: RestoreLocation, meter: SetMeter) -> None:
-        self._given, self._location, self._meter = store, location, meter
+    def __init__(self, location: RestoreLocation, meter: SetMeter) -> None:
+        self._given, self._location, self._meter = location.get("store"), location, meter
         self._pool = SharedStores()
         self._opened: dict[int, Store] = {}
 

@@ -139,10 +139,9 @@ class _Deciding:
         self._keep_head()
         self._keep_count(trusted)
         log = self.index.without(covered)
-        for pin in sorted(self.pins, key=lambda pin: pin.txid):
-            rule = f"pinned{': ' if pin.note else ''}{pin.note}"
-            if not self._keep_point(log, base.txid, KeptPoint(pin.txid, None, rule)):
-                self.lost_pins.append(pin.txid)
+        for txid, rule in self._pinned():
+            if not self._keep_point(log, base.txid, KeptPoint(txid, None, rule)):
+                self.lost_pins.append(txid)
         stops = self._stops(covered)
         for tier, seconds in self._tiers():
             self._keep_tier(log, base.txid, tier, seconds, stops)
@@ -281,6 +280,17 @@ class _Deciding:
             self._keep(snapshot, f"it is one of the newest {count} snapshots")
 
     # ---------------------------------------------------------------- points
+
+    def _pinned(self) -> list[tuple[int, str]]:
+        """Each pinned transaction once, oldest first, with the names and notes of its pins."""
+        found: dict[int, list[str]] = {}
+        for pin in sorted(self.pins, key=lambda pin: (pin.txid, pin.name)):
+            words = ": ".join(filter(None, (pin.name, pin.note)))
+            found.setdefault(pin.txid, []).extend([words] if words else [])
+        return [
+            (txid, ": ".join(filter(None, ("pinned", ", ".join(words)))))
+            for txid, words in found.items()
+        ]
 
     def _tiers(self) -> list[tuple[Tier, float]]:
         """The coarsest first, so that finer points find its snapshots to build on."""

@@ -33,7 +33,12 @@ class TakenSnapshot:
     txid: int
 
 
-_ANSWERS = {"status": ReplicationStatus, "flush": Position, "snapshot": TakenSnapshot}
+_ANSWERS = {
+    "status": ReplicationStatus,
+    "flush": Position,
+    "mark": Position,
+    "snapshot": TakenSnapshot,
+}
 
 
 def ask(

@@ -79,7 +79,7 @@ class ControlServer:
 class ControlSocket:
     """The control socket of one database, open from its creation until :meth:`close`.
 
-    Answers ``status``, ``flush``, ``snapshot``, ``repair``, ``proofs``, ``metrics`` and
+    Answers ``status``, ``flush``, ``mark``, ``snapshot``, ``repair``, ``proofs``, ``metrics`` and
     ``databases``, which names all of the sidecar. A socket with the same name is replaced: the
     caller holds the database's lock.
     """
@@ -127,6 +127,11 @@ def _answers_of(replicator: InProcessReplicator) -> dict[str, Callable[[dict[str
     return {
         "status": lambda _: asdict(replicator.status()),
         "flush": lambda r: asdict(replicator.flush(_seconds(r), snapshot=bool(r.get("snapshot")))),
+        "mark": lambda r: asdict(
+            replicator.mark(
+                _text(r, "name"), _seconds(r), note=_text(r, "note"), move=bool(r.get("move"))
+            )
+        ),
         "repair": lambda r: asdict(
             replicator.repair(_seconds(r), str(r.get("reason") or "requested by a command"))
         ),
@@ -149,6 +154,11 @@ def _listen_in(directory: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _text(request: dict[str, Any], field: str) -> str:
+    """The text in a field, "" if it is absent."""
+    return str(request.get(field) or "")
 
 
 def _seconds(request: dict[str, Any]) -> float | None:

@@ -51,6 +51,7 @@ class Member:
         self.error: ReplicatorError | None = None  # why it is not replicated
         self.started = False
         self.retry_at = 0.0  # time of the next start after one that failed (monotonic)
+        self._prepared = False  # the start is decided, and nothing is left but to follow
         self._server = server
         self._control: ControlSocket | None = None
         self._second = SecondPlace(config, self.replicator, server)
@@ -72,12 +73,16 @@ class Member:
         """Restore the database if the start demands it; True if it was restored."""
         command = Command.AROUND if around_command else None
         report = self.replicator.prepare(command)
+        self._prepared = True
         if report is not None:
             log_restore(report)
         return report is not None
 
     def start(self) -> None:
         """Start replication, then answer commands. Raises the error of the replicator."""
+        if not self._prepared:
+            self.prepare(around_command=False)
+        self._prepared = False
         self.replicator.start()
         self.started, self.error = True, None
         waits = self.replicator.status().state == "waiting"

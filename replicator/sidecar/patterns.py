@@ -21,24 +21,26 @@ from replicator.errors import ReplicatorError
 from replicator.recovery.sources import example_config, named_by_pattern
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
 from replicator.sidecar.member import log_restore
-from replicator.store.retry import RESTORE_RETRIES
+from replicator.store.retry import RESTORE_RETRIES, RetryPolicy
+
+ONE_TRY = RetryPolicy(deadline=0.0)  # a sidecar searches the bucket again later
 
 log = logging.getLogger(__name__)
 
 
 def restore_patterns(
     file: ConfigFile, shared: SharedResources, *, around_command: bool, threads: int
-) -> set[Path]:
+) -> tuple[set[Path], list[ReplicatorError]]:
     """The databases that were restored: for a command, all that are missing, else those with the
-    setting ``auto_restore``. Errors are raised around a command, and logged otherwise."""
+    setting ``auto_restore``. With them come the errors, which are in the log, too."""
+    errors: list[ReplicatorError] = []
 
     def restore(config: SqliteReplicatorConfig) -> bool:
         try:
-            return _restore(config, shared)
+            return not shared.ending.is_set() and _restore(config, shared)
         except ReplicatorError as error:
-            if around_command:
-                raise
             log.error("%s could not be restored: %s", config.database, error)
+            errors.append(error)
             return False
 
     wanted: dict[Path, SqliteReplicatorConfig] = {}
@@ -49,12 +51,11 @@ def restore_patterns(
             for config in _missing(file, entry, entry.pattern, around_command=around_command):
                 wanted.setdefault(config.database, config)
         except ReplicatorError as error:
-            if around_command:
-                raise
             log.error("%s: the bucket could not be searched: %s", entry.name, error)
+            errors.append(error)
     with ThreadPoolExecutor(threads, "replicator-restore") as pool:
         done = list(pool.map(restore, wanted.values()))
-    return {path for path, was in zip(wanted, done, strict=True) if was}
+    return {path for path, was in zip(wanted, done, strict=True) if was}, errors
 
 
 def _missing(
@@ -64,7 +65,8 @@ def _missing(
     example = example_config(file, entry, pattern)
     if not (around_command or example.auto_restore):
         return
-    with open_bucket(example.address, RESTORE_RETRIES) as store:
+    policy = RESTORE_RETRIES if around_command else ONE_TRY
+    with open_bucket(example.address, policy) as store:
         named = list(named_by_pattern(file, entry, pattern, store))
     yield from (config for config in named if not config.database.exists())
 

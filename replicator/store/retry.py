@@ -56,6 +56,7 @@ RESTORE_RETRIES = RetryPolicy(deadline=120.0, first_contact=10.0)
 PROBE_RETRIES = RetryPolicy(deadline=30.0)  # SeaweedFS makes the losers of a race wait 1–3 s
 SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
 MONITOR_RETRIES = RetryPolicy(first=0.2, cap=10.0, deadline=60.0)
+MARK_RETRIES = RetryPolicy(first=0.1, cap=2.0)  # until the deadline of the command
 APPEND_RETRIES = RetryPolicy(first=0.1, cap=5.0)  # the store does not answer
 REFUSED_APPEND_RETRIES = RetryPolicy(first=1.0, cap=15.0)  # the store refuses the segment
 CAPTURE_RETRIES = RetryPolicy(first=0.25, cap=10.0)  # local work, with Pauses

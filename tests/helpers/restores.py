@@ -1,5 +1,6 @@
 """Restores with limits of the test, which the public function does not take."""
 
+from replicator.archive.point import RestorePoint
 from replicator.recovery.api import RestoreRequest, recover
 from replicator.recovery.limits import RecoveryLimits
 from replicator.recovery.progress import Meter
@@ -8,9 +9,9 @@ from replicator.system.files import Files
 
 def restore_with(limits, *, store, output, prefix="app.db", files=None, progress=None, **options):
     """``restore()`` with ``limits``, which maps fields of `RecoveryLimits` to values."""
+    point = RestorePoint(options.pop("txid", None), options.pop("timestamp", None))
     defaults = {
-        "txid": None,
-        "timestamp": None,
+        "point": point,
         "if_missing": False,
         "dry_run": False,
         "overwrite": False,

@@ -4,6 +4,7 @@
 does not take.
 """
 
+from replicator.archive.point import NEWEST_POINT
 from replicator.recovery.api import RestoreRequest
 from replicator.recovery.limits import SetLimits
 from replicator.recovery.restoration import Restoration
@@ -51,8 +52,7 @@ class Tenants:
 def restore_set(store, into, *, limits=None, files=None, progress=None, sources=None, **wishes):
     """``restore_all()`` on an open store, with limits and files of the test."""
     defaults = {
-        "txid": None,
-        "timestamp": None,
+        "point": NEWEST_POINT,
         "output": None,
         "if_missing": False,
         "dry_run": False,

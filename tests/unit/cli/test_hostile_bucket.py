@@ -89,7 +89,7 @@ def test_an_unreadable_note_is_reported_once(hostile, bucket_url, run, caplog):
     """The pin counts all the same; one warning names its key."""
     hostile(DOCUMENTS["deep"])
     code, out, _ = run("pin", "--url", bucket_url, "--json")
-    assert (code, json.loads(out)) == (0, [{"txid": 2, "note": ""}])
+    assert (code, json.loads(out)) == (0, [{"txid": 2, "note": "", "name": ""}])
     assert [record.args[0] for record in caplog.records] == ["app.db/pins/0000000000000002.json"]
 
 

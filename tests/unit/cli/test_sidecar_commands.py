@@ -84,6 +84,10 @@ class Replicator:
         self.asked.append(timeout)
         return 1300
 
+    def mark(self, name, timeout, *, note, move):
+        self.asked.append((name, timeout, note, move))
+        return Position("g1", 1234)
+
 
 @pytest.fixture
 def short_path():
@@ -307,3 +311,23 @@ def test_run_requests_a_single_database(short_path):
     assert requested(short_path, "--bucket", "b", "--", "true", "x").command == ["true", "x"]
     url = f"sqlite:///{short_path}?mode=rw"  # passed on as text: a path would lose a slash
     assert requested(url, "--bucket", "b").settings["db_path"] == url
+
+
+def test_mark_names_the_state(run, short_path, answering_sidecar):
+    """All options reach the sidecar, and its answer is shown with the name."""
+    code, out, err = run("mark", short_path, "before-move")
+    assert (code, err) == (0, "")
+    assert out == "marked before-move: transaction 1,234 is durable and pinned\n"
+    code, out, _ = run(
+        "mark", short_path, "b", "--note", "why", "--move", "--timeout", "2s", "--json"
+    )
+    assert json.loads(out) == {"name": "b", "generation": "g1", "txid": 1234}
+    assert answering_sidecar.asked == [("before-move", None, "", False), ("b", 2.0, "why", True)]
+
+
+def test_mark_without_a_sidecar_names_the_other_way(run, short_path):
+    """Nothing is marked: a bucket does not know what was committed here."""
+    code, _, err = run("mark", short_path, "before-move", "--json")
+    error = json.loads(err)
+    assert (code, error["code"]) == (1, "not_running")
+    assert "replicator pin newest --name" in error["hint"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from replicator.archive.keys import Keys
-from replicator.archive.records import list_pins
+from replicator.archive.pins import list_pins
 from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import (
     AccessDenied,

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from replicator.archive.keys import Keys
-from replicator.archive.records import list_pins
+from replicator.archive.pins import list_pins
 from replicator.errors import AccessDenied, RefusedError
 from tests.helpers.replication import LONG, App, image_of, replicating, restored
 

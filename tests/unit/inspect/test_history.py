@@ -9,7 +9,7 @@ from replicator.archive.index import Index, PinnedPoint, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import to_object
 from replicator.archive.names import parse
-from replicator.archive.records import pin
+from replicator.archive.pins import pin
 from replicator.errors import ConfigError, GapError, NoBackup
 from replicator.inspect import history as module
 from replicator.inspect.history import history, telling

@@ -7,8 +7,8 @@ import pytest
 
 from replicator.archive.facts import FactsReader
 from replicator.archive.index import PinnedPoint
+from replicator.archive.pins import list_pins, pin, unpin
 from replicator.archive.reachable import trust
-from replicator.archive.records import list_pins, pin, unpin
 from replicator.errors import AccessDenied, ConfigError, ReplicatorError
 from replicator.model import Kind, Retention
 from replicator.retention.prune import Pruner, plan_prune

@@ -14,7 +14,14 @@ from replicator.archive.keys import Keys
 from replicator.config.file import ConfigFile
 from replicator.engine.resume import Resume
 from replicator.engine.shared import JOINS
-from replicator.errors import AlreadyRunning, ConfigError, NotDurable, NotRunning, StoreUnavailable
+from replicator.errors import (
+    AlreadyRunning,
+    ConfigError,
+    NotDurable,
+    NotRunning,
+    RefusedError,
+    StoreUnavailable,
+)
 from replicator.sidecar.control_client import ask
 from replicator.sidecar.fleet import Databases, Fleet, SidecarTimes
 from replicator.store.directory import DirectoryStore
@@ -228,9 +235,12 @@ def test_missing_databases_are_restored_first(file, tmp_path, bucket_dir):
     (tmp_path / "r.toml").write_text(text)
     settings = ConfigFile.load(tmp_path / "r.toml", {})
     with fleet_of(settings) as fleet:
-        (restored,) = fleet.prepare(around_command=False)
-        assert restored.config.database.read_bytes() == images["b.db"]
+        assert fleet.prepare(around_command=False) == []
+        started(fleet)
+        wait_for(lambda: fleet.members[1].replicator.status().txid == 1)
+        assert (tmp_path / "b.db").read_bytes() == images["b.db"]
         assert not (tmp_path / "a.db").exists()
+    with fleet_of(settings) as fleet:
         (restored,) = fleet.prepare(around_command=True)
         assert restored.config.database.read_bytes() == images["a.db"]
         started(fleet)
@@ -242,10 +252,55 @@ def test_a_restore_that_fails_stops_an_application_from_a_new_start(file, tmp_pa
     """Without an application the error is logged, and the other databases are replicated."""
     settings = file("a.db", "b.db", top="auto_restore = true", missing=["b.db"])
     bucket_dir.rename(tmp_path / "away")
-    with fleet_of(settings) as fleet:
-        assert fleet.prepare(around_command=False) == []
-        with pytest.raises((StoreUnavailable, ConfigError)):
-            fleet.prepare(around_command=True)
+    with started(fleet_of(settings)) as fleet:
+        assert isinstance(fleet.members[1].error, (StoreUnavailable, ConfigError))
+    with fleet_of(settings) as fleet, pytest.raises((StoreUnavailable, ConfigError)):
+        fleet.prepare(around_command=True)
+
+
+DEAD = """
+[[database]]
+path = "{}"
+bucket = "b"
+endpoint_url = "http://127.0.0.1:9"
+region = "us-east-1"
+auto_restore = true
+wait_store = "1000h"
+"""
+
+
+@pytest.fixture
+def dead(file, tmp_path, monkeypatch):
+    """A file of six databases whose store does not answer, and after them those at ``paths``."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+
+    def dead(*paths):
+        file(*paths)
+        text = (tmp_path / "r.toml").read_text()
+        top, _, rest = text.partition("[[database]]")
+        dead = "".join(DEAD.format(f"{name}.db") for name in "uvwxyz")
+        (tmp_path / "r.toml").write_text(top + dead + "[[database]]" + rest)
+        return ConfigFile.load(tmp_path / "r.toml", {})
+
+    return dead
+
+
+def test_a_store_that_is_away_delays_the_databases_of_no_other(dead, tmp_path):
+    """Each endpoint has threads of its own, and the wait ends with the process."""
+    with fleet_of(dead("a.db")) as fleet:
+        fleet.prepare(around_command=False)
+        fleet.start()
+        wait_for(lambda: fleet.members[-1].replicator.status().durable_txid)
+        assert len(fleet.members) == 7
+
+
+def test_a_refusal_does_not_wait_for_the_store_of_another_database(dead, tmp_path):
+    """The command does not run anyway."""
+    settings = dead("a.db")
+    (tmp_path / "a.db").rename(tmp_path / "a.db-wal")  # without its database
+    with fleet_of(settings) as fleet, pytest.raises(RefusedError):
+        fleet.prepare(around_command=True)
 
 
 def test_entries_that_cannot_work_together_stop_the_start(file, tmp_path):
