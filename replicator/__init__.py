@@ -15,9 +15,9 @@ from replicator.model import Position, ReplicationStatus, RestoreReport
 
 if TYPE_CHECKING:
     from replicator.config.settings import SqliteReplicatorConfig
-    from replicator.recovery.api import restore
+    from replicator.handle.handle import SqliteReplicator
+    from replicator.recovery.api import restore  # the same arguments, with their types
     from replicator.recovery.restore_all import restore_all
-    from replicator.replicator import SqliteReplicator
 
 __all__ = [
     "Position",
@@ -32,9 +32,9 @@ __all__ = [
 ]
 
 _LAZY = {
-    "SqliteReplicator": "replicator.replicator",
+    "SqliteReplicator": "replicator.handle.handle",
     "SqliteReplicatorConfig": "replicator.config.settings",
-    "restore": "replicator.recovery.api",
+    "restore": "replicator.handle.restoring",
     "restore_all": "replicator.recovery.restore_all",
 }
 

@@ -3,15 +3,12 @@
 Owns: the first moment of the process, in which signals get their meaning, and its last one.
 """
 
-import logging
-import os
 import signal
 import sys
-import threading
 
 from replicator.errors import ReplicatorError
 from replicator.sidecar import launch, signals
-from replicator.system import pid_one
+from replicator.system import pid_one, process
 
 
 def main() -> None:
@@ -24,7 +21,7 @@ def main() -> None:
     signals.hold()
     if pid_one.is_first():
         pid_one.live_as_parent(signals.ENDING | signals.PASSED)
-    _leave(_run_sidecar(arguments))
+    process.leave(_run_sidecar(arguments))
 
 
 def _run_sidecar(arguments: list[str]) -> int:
@@ -54,14 +51,6 @@ def _end_by_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
-
-
-def _leave(code: int) -> None:
-    """Ends the process. Threads that are left wait for a store that hangs."""
-    logging.shutdown()
-    if threading.active_count() > 1:
-        os._exit(code)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

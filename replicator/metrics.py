@@ -120,22 +120,26 @@ class Metrics:
 
     def render(self, labels: dict[str, str] | None = None) -> str:
         """The figures in Prometheus' text format, version 0.0.4."""
-        values = self.snapshot()
-        suffix = _labels(labels or {})
-        lines: list[str] = []
-        for figure in self._figures:
-            name = _exported(figure)
-            lines += [
-                f"# HELP {name} {figure.doc}",
-                f"# TYPE {name} {figure.kind}",
-                f"{name}{suffix} {values[figure.name]:.15g}",
-            ]
-        return "\n".join(lines) + "\n"
+        return render(self._figures, self.snapshot(), labels or {})
 
     def _known(self, name: str) -> str:
         if name not in self._values:
             raise KeyError(name)
         return name
+
+
+def render(figures: tuple[Figure, ...], values: dict[str, float], labels: dict[str, str]) -> str:
+    """Prometheus' text format, version 0.0.4."""
+    suffix = _labels(labels)
+    lines: list[str] = []
+    for figure in figures:
+        name = _exported(figure)
+        lines += [
+            f"# HELP {name} {figure.doc}",
+            f"# TYPE {name} {figure.kind}",
+            f"{name}{suffix} {values[figure.name]:.15g}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def _exported(figure: Figure) -> str:

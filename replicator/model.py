@@ -178,6 +178,36 @@ class ReplicationStatus:
     retention_error: str | None = None  # reason why merges or deletions wait, None if they do not
 
 
+def unstarted(database: str, url: str) -> ReplicationStatus:
+    """The status of a replicator that was never started."""
+    return ReplicationStatus(
+        running=False,
+        healthy=False,
+        state="stopped",
+        database=database,
+        url=url,
+        generation="",
+        txid=0,
+        durable_txid=0,
+        pending_segments=0,
+        pending_bytes=0,
+        lag_seconds=0.0,
+        lag_bytes=0,
+        wal_frame_count=0,
+        last_wal_sync=None,
+        last_snapshot=None,
+        last_snapshot_txid=None,
+        failed_uploads=0,
+        uploaded_bytes=0,
+        uploaded_objects=0,
+        roll_overs=0,
+        write_lock_holds=0,
+        longest_write_lock_ms=0.0,
+        last_error=None,
+        last_error_at=None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
     """The result of a restore, and its proof."""

@@ -85,7 +85,7 @@ def command(
 
     process.use_one_arena()  # of 1 GB: 120 MB instead of 136 to 160 MB at the peak
     with process.one_blas_thread():
-        from replicator import restore
+        from replicator.recovery.api import restore
 
     if several.every:
         return restore_all.restore(

@@ -17,14 +17,13 @@ from typing import Any, Self
 
 from replicator.archive.keys import Keys
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.engine import health
 from replicator.engine.engine import Engine
 from replicator.engine.limits import Limits
 from replicator.engine.preparation import Place, Preparation, asked_of
 from replicator.engine.shared import SharedResources
 from replicator.errors import DatabaseMissing, ReplicatorError
 from replicator.metrics import Metrics
-from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
+from replicator.model import Position, Repair, ReplicationStatus, RestoreReport, unstarted
 from replicator.recovery.api import restore as restore_from
 from replicator.recovery.start import RESTORING, Command
 from replicator.sqlite.connect import Prepare, unprepared
@@ -75,7 +74,7 @@ class InProcessReplicator:
         self._made_cache = False  # its directory was made for this start
         self._prepared = False  # the lock is held, and the start is decided as far as possible
         self._engine: Engine | None = None
-        self._last = health.stopped(str(config.database), config.address.url)
+        self._last = unstarted(str(config.database), config.address.url)
 
     def prepare(self, command: Command | None = None) -> RestoreReport | None:
         """Restores the database if the start demands it; the report, None if nothing was restored.
@@ -89,15 +88,19 @@ class InProcessReplicator:
         command = command or self._command
         try:
             report = self._require_directory(command)
-            if not self._prepared:
-                self._made_cache = not self.config.cache.exists()
-                self._lock.acquire()
+            self.claim()
             report = report or self._preparation(command).run()
             self._prepared = True
         except BaseException:
             self._halt()
             raise
         return report
+
+    def claim(self) -> None:
+        """Takes the lock, unless it is held; ``AlreadyRunning``. :meth:`prepare` calls this."""
+        if not self._lock.held:
+            self._made_cache = not self.config.cache.exists()
+            self._lock.acquire()
 
     @property
     def _command(self) -> Command:

@@ -58,7 +58,7 @@ def run_sidecar(
             fleet.wait_ready(restored, signals.wait)
             ended = signals.received  # before the command began
             code = 128 + ended if ended else _run_command(command, signals, limits)
-        unfinished = _finish(fleet)
+        unfinished = finish(fleet)
     return code or unfinished
 
 
@@ -77,7 +77,7 @@ def _run_command(command: list[str], signals: Signals, limits: process.Limits | 
     return 128 - code if code < 0 else code
 
 
-def _finish(fleet: Fleet) -> int:
+def finish(fleet: Fleet) -> int:
     """The last flush of all databases; the exit code of the first that is not durable, or 0."""
     late = fleet.flush()
     for member in late:

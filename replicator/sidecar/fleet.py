@@ -28,9 +28,11 @@ from replicator.errors import (
     StoreUnavailable,
 )
 from replicator.sidecar.control_server import ControlServer
+from replicator.sidecar.leases import Leases
 from replicator.sidecar.member import Member
 from replicator.sidecar.patterns import restore_patterns
 from replicator.sidecar.starts import STARTS, Starts
+from replicator.sqlite.connect import Prepare, unprepared
 from replicator.system import process
 
 AWAY = (StoreUnavailable, AccessDenied, ConfigError)  # a disk that is not mounted is the last one
@@ -63,11 +65,12 @@ class Databases:
     configs: Sequence[SqliteReplicatorConfig]
     search: Search | None  # finds databases that appear later; None: none will
     independent: bool  # a failure of one stops neither the others nor the process
+    prepare: Prepare = unprepared  # of the connections of drills
 
     @classmethod
-    def single(cls, config: SqliteReplicatorConfig) -> Databases:
+    def single(cls, config: SqliteReplicatorConfig, *, prepare: Prepare = unprepared) -> Databases:
         """One database; its failure ends the process."""
-        return cls([config], None, independent=False)
+        return cls([config], None, independent=False, prepare=prepare)
 
     @classmethod
     def in_file(cls, file: ConfigFile) -> Databases:
@@ -87,15 +90,22 @@ class Fleet:
     """Replicates databases from :meth:`start` until the end of its context."""
 
     def __init__(
-        self, databases: Databases, times: SidecarTimes, *, hurry: Callable[[], bool]
+        self,
+        databases: Databases,
+        times: SidecarTimes,
+        *,
+        hurry: Callable[[], bool],
+        leases: Leases | None = None,
     ) -> None:
-        """``hurry`` is true once the end must wait for nothing, neither uploads nor threads."""
+        """``hurry`` is true once the end must wait for nothing, neither uploads nor threads;
+        ``leases`` are those of the handles that attach."""
         self.independent = databases.independent
+        self._prepare_drills = databases.prepare
         self._search = databases.search
         self._times = times
         self._hurry = hurry
         self._shared = SharedResources()
-        self._server = ControlServer(self.listing)
+        self._server = ControlServer(self.listing, leases=leases)
         self.members = [self._member(config) for config in databases.configs]
         self._patterns_restored = False  # before a command
         self._restoring = threading.Lock()  # no search: it would find a database too early
@@ -131,7 +141,12 @@ class Fleet:
         return databases + problems
 
     def _member(self, config: SqliteReplicatorConfig) -> Member:
-        return Member(config, self._shared, self._server)
+        return Member(config, self._shared, self._server, prepare=self._prepare_drills)
+
+    def claim(self) -> None:
+        """Take the lock of each database, and answer commands before its start is decided."""
+        for member in self.members:
+            member.claim()
 
     def prepare(self, *, around_command: bool) -> list[Member]:
         """Before a command, or a single database: decide the start of each, and return those that
@@ -279,7 +294,7 @@ class Fleet:
         self._ended.set()
         until = time.monotonic() + self._times.final_flush
         late = self._flush(list(self.members))
-        if late:
+        if late and self._times.final_flush:
             log.info(
                 "not everything is uploaded yet; trying for %.0f s at most, and a second signal "
                 "ends at once",

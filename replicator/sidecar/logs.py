@@ -143,7 +143,7 @@ class BackgroundHandler(logging.Handler):
                 self._dropped += text.count("\n")
 
 
-def set_up_logging(*, as_json: bool, prefixed: bool) -> logging.Handler:
+def set_up_logging(*, as_json: bool, prefixed: bool, level: int = logging.INFO) -> logging.Handler:
     """Log to standard error, as JSON or as text; ``prefixed`` text names the database."""
     handler = BackgroundHandler(sys.stderr)
     lines = PrefixedLines if prefixed else PlainLines
@@ -152,6 +152,6 @@ def set_up_logging(*, as_json: bool, prefixed: bool) -> logging.Handler:
     )
     logger = logging.getLogger("replicator")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     logger.propagate = False
     return handler

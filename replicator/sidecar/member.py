@@ -24,6 +24,7 @@ from replicator.model import RestoreReport
 from replicator.recovery.start import Command
 from replicator.sidecar.control_server import ControlServer, ControlSocket
 from replicator.sidecar.moved import SecondPlace
+from replicator.sqlite.connect import Prepare, unprepared
 
 UPLOADS = ("uploaded_bytes", "snapshots", "merges")  # after these grow, memory can be returned
 
@@ -44,10 +45,15 @@ class Member:
     """One database of a fleet, with a share of the process's resources."""
 
     def __init__(
-        self, config: SqliteReplicatorConfig, shared: SharedResources, server: ControlServer
+        self,
+        config: SqliteReplicatorConfig,
+        shared: SharedResources,
+        server: ControlServer,
+        *,
+        prepare: Prepare = unprepared,
     ) -> None:
         self.config = config
-        self.replicator = InProcessReplicator(config, shared=shared)
+        self.replicator = InProcessReplicator(config, shared=shared, prepare=prepare)
         self.error: ReplicatorError | None = None  # why it is not replicated
         self.started = False
         self.retry_at = 0.0  # time of the next start after one that failed (monotonic)
@@ -68,6 +74,18 @@ class Member:
     def uploads(self) -> float:
         """A figure that grows with every upload."""
         return sum(map(self.replicator.metrics.get, UPLOADS))
+
+    def claim(self) -> None:
+        """Take the lock, and answer commands before the start is decided. Makes no directory for a
+        path that may be wrong: :meth:`prepare` decides that."""
+        if self.config.database.parent.is_dir():
+            self.replicator.claim()
+            self._open_control()
+
+    @property
+    def reachable(self) -> bool:
+        """True if commands get answers."""
+        return self._control is not None
 
     def prepare(self, *, around_command: bool) -> bool:
         """Restore the database if the start demands it; True if it was restored."""

@@ -50,6 +50,10 @@ class DirLock:
             while not self._try():
                 pass
 
+    @property
+    def held(self) -> bool:
+        return self._fd >= 0
+
     def release(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
@@ -147,6 +151,10 @@ class ReplicatorLock:
         except BaseException:
             self.release()
             raise
+
+    @property
+    def held(self) -> bool:
+        return self._cache.held
 
     def release(self) -> None:
         self._cache.release()

@@ -1,0 +1,94 @@
+"""Applications that have handles, their sidecars, and the commits that they know of."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+from replicator import restore
+from tests.helpers.command_line import cache_of
+from tests.helpers.replication import LONG, wait_for
+
+TOP = Path(__file__).parents[2]
+
+
+class HandledApplication:
+    """A database, its bucket in a directory, and the journal of its applications."""
+
+    def __init__(self, directory):
+        self.directory = Path(directory)
+        self.path = self.directory / "app.db"
+        self.bucket = self.directory / "bucket"
+        self.bucket.mkdir()
+        self.journal = self.directory / "journal"
+        self._restores = 0
+
+    def start(self, end, commits=20, **options):
+        """A process of tests/programs/application.py."""
+        arguments = [self.path, f"file://{self.bucket}", self.journal, end, commits]
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.programs.application", *map(str, arguments)],
+            cwd=TOP,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def run(self, end, commits=20):
+        """(exit code, standard error) of an application that ran to its end."""
+        process = self.start(end, commits)
+        _, errors = process.communicate(timeout=LONG)
+        return process.returncode, errors
+
+    @property
+    def sidecar(self):
+        """The process that has the lock of the database; None if there is none."""
+        return sidecar_of(self.path)
+
+    def wait_end(self):
+        """Wait until the sidecar ended."""
+        wait_for(lambda: self.sidecar is None)
+
+    def hurry(self):
+        """End a sidecar that no application has any more, and that waits for its store."""
+        if pid := self.sidecar:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def acknowledged(self):
+        """Every commit that an application was told of."""
+        if not self.journal.exists():
+            return set()
+        return {tuple(line.split()) for line in self.journal.read_text().splitlines()}
+
+    def copy(self):
+        """A restore that reads the bucket only."""
+        self._restores += 1
+        output = self.directory / f"restored-{self._restores}.db"
+        restore(url=f"file://{self.bucket}", prefix="app.db", output=output)
+        return output
+
+    def check(self):
+        """The bucket alone gives back every acknowledged commit."""
+        lost = self.acknowledged() - commits_in(self.copy())
+        assert not lost, f"{len(lost)} of {len(self.acknowledged())} are lost: {sorted(lost)[:5]}"
+
+
+def commits_in(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        rows = connection.execute("SELECT worker, seq FROM done").fetchall()
+    return {(worker, str(seq)) for worker, seq in rows}
+
+
+def sidecar_of(path):
+    """The process that has the lock of a database and runs; None if there is none."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        pid = int((cache_of(path) / "lock").read_text())
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return None if state in "ZX" else pid
+    return None

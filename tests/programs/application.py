@@ -1,0 +1,162 @@
+"""An application that has a handle on its sidecar, and ends in the way that it is told to.
+
+Each commit is written to a journal outside the database after it was acknowledged. The journal has
+one line for each: the number of the process, and that of the commit.
+
+    python -m tests.programs.application DATABASE URL JOURNAL END [COMMITS]
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import sys
+import time
+
+from replicator import SqliteReplicator, SqliteReplicatorConfig
+
+BUSY = 60.0  # seconds that a writer waits for another one
+
+
+class Failure(Exception):
+    """The application's own."""
+
+
+class Application:
+    """One process, and its children."""
+
+    def __init__(self, database, url, journal, commits):
+        self.database, self.journal, self.commits = database, journal, commits
+        self.config = SqliteReplicatorConfig(db_path=database, url=url, prefix="app.db")
+        self.replicator = SqliteReplicator(self.config)
+
+    def commit(self, worker=0, commits=None):
+        """Commits, and writes each into the journal."""
+        connection = sqlite3.connect(self.database, isolation_level=None, timeout=BUSY)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS done (worker, seq)")
+        journal = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        name = f"{os.getpid()}-{worker}"
+        for number in range(self.commits if commits is None else commits):
+            connection.execute("INSERT INTO done VALUES (?, ?)", (name, number))
+            os.write(journal, f"{name} {number}\n".encode())
+        os.close(journal)
+        connection.close()
+
+    # --------------------------------------------------------------------- ways to end
+
+    def returns(self):
+        with self.replicator:
+            self.commit()
+
+    def raises(self):
+        with self.replicator:
+            self.commit()
+            raise Failure
+
+    def exits(self):
+        with self.replicator:
+            self.commit()
+            sys.exit(3)
+
+    def interrupted(self):
+        with self.replicator:
+            self.commit()
+            signal.raise_signal(signal.SIGINT)
+
+    def exits_at_once(self):
+        self.replicator.start()
+        self.commit()
+        os._exit(0)
+
+    def killed(self):
+        with self.replicator:
+            self.commit()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def terminated(self):
+        with self.replicator:
+            self.commit()
+            signal.raise_signal(signal.SIGTERM)
+
+    def forgets(self):
+        self.replicator.start()
+        self.commit()
+
+    def stops(self):
+        self.replicator.start()
+        self.commit()
+        self.replicator.stop()
+
+    def parent_first(self):
+        """The parent ends while its child still commits."""
+        self.replicator.start()
+        self.commit(1)
+        parent = os.getpid()
+        if os.fork():
+            os._exit(0)
+        while os.getppid() == parent:
+            time.sleep(0.001)
+        self.commit(2)
+        os._exit(0)
+
+    def fork_workers(self):
+        """A server that loads the application before it forks: one worker uses the handle."""
+        self.replicator.start()
+        workers = []
+        for number in range(3):
+            if pid := os.fork():
+                workers.append(pid)
+                continue
+            self.commit(number)
+            if number == 1:
+                self.replicator.flush(BUSY)
+            os._exit(0)
+        for pid in workers:
+            os.waitpid(pid, 0)
+        os._exit(0)
+
+    def processes(self, method="fork"):
+        """multiprocessing."""
+        self.replicator.start()
+        context = multiprocessing.get_context(method)
+        arguments = [
+            (self.database, self.config.url, self.journal, self.commits, n) for n in (1, 2)
+        ]
+        workers = [context.Process(target=work, args=(each,)) for each in arguments]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0, 0]
+        self.replicator.stop()
+
+    def spawned_processes(self):
+        self.processes("spawn")
+
+
+def work(arguments):
+    """A worker of multiprocessing, with a handle of its own."""
+    *rest, number = arguments
+    application = Application(*rest)
+    application.replicator.start()
+    application.commit(number)
+
+
+ENDS = {
+    name: function
+    for name, function in vars(Application).items()
+    if callable(function) and name[0] != "_" and name != "commit"
+}
+
+
+def main():
+    database, url, journal, end, *commits = sys.argv[1:]
+    application = Application(database, url, journal, *map(int, commits or ["20"]))
+    ENDS[end](application)
+
+
+if __name__ == "__main__":
+    main()
