@@ -214,6 +214,13 @@ def replicating(path, store, **settings):
         replicator.stop()
 
 
+def replicate_once(path, store, **settings):
+    """Starts a replicator and flushes it. A refusal comes from the start, or from the flush if the
+    start ended before it was known."""
+    with replicating(path, store, **settings) as replicator:
+        return replicator.flush(LONG)
+
+
 def restored(store, directory, **options):
     """(report, bytes) of a restore that reads the store only."""
     output = Path(directory) / f"restored-{len(os.listdir(directory))}.db"

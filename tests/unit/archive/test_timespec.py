@@ -11,6 +11,7 @@ from replicator.archive.timespec import to_ms, to_text
 from replicator.cli import output
 from replicator.errors import ConfigError
 from replicator.sidecar.logs import PlainLines
+from tests.helpers.errors import raises
 
 NOW = 1_700_000_000_500
 
@@ -65,7 +66,7 @@ def test_datetimes():
 )
 def test_unreadable(text):
     """Anything else is refused with an example."""
-    with pytest.raises(ConfigError, match="cannot read the time") as error:
+    with raises(ConfigError, "invalid_value", setting="timestamp") as error:
         to_ms(text, NOW)
     assert "2 hours ago" in error.value.hint
 

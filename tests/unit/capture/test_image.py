@@ -7,10 +7,12 @@ import pytest
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader
+from replicator.errors import DatabaseUnusable
 from replicator.format.database import lock_page
 from replicator.format.wal import offset_of
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.bucket import plain_state
+from tests.helpers.errors import raises
 from tests.helpers.replication import App, image_of
 
 pytestmark = pytest.mark.app(rows=120)
@@ -206,6 +208,6 @@ def test_a_file_that_is_no_database_makes_no_image(app, database):
     """The file is damaged in place: an error, and nothing stays open."""
     content = app.path.read_bytes()
     app.path.write_bytes(b"x" * len(content))
-    with pytest.raises(Exception, match="not a SQLite database"):
+    with raises(DatabaseUnusable, "not_a_database"):
         Image(database, LIMITS)
     app.path.write_bytes(content)

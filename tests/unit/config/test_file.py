@@ -6,6 +6,7 @@ import pytest
 
 from replicator.config.file import ConfigFile, Search
 from replicator.errors import ConfigError
+from tests.helpers.errors import raises
 
 A = "[[database]]\npath = 'a.db'"
 
@@ -180,7 +181,7 @@ def test_two_databases_in_one_cache_are_refused(write):
     text = 'bucket = "b"\n' + "".join(
         f'[[database]]\npath = "{name}.db"\ncache_dir = "cache"\n' for name in "ab"
     )
-    with pytest.raises(ConfigError, match=r"database 2 \(b\.db\)"):
+    with raises(ConfigError, "location_shared"):
         write(text).configs()
 
 
@@ -288,7 +289,7 @@ def test_a_misspelt_setting_is_guessed(write):
 
 def test_a_cache_for_all_is_refused_from_outside_too(write):
     """One directory cannot be the cache of several databases."""
-    with pytest.raises(ConfigError, match="with --config: cache_dir"):
+    with raises(ConfigError, "not_shareable", setting="cache_dir"):
         write('bucket = "b"\n[[database]]\npath = "a.db"', {"REPLICATOR_CACHE_DIR": "/x"}).configs()
 
 

@@ -9,6 +9,7 @@ import pytest
 from replicator.config.settings import SETTINGS, SqliteReplicatorConfig
 from replicator.errors import ConfigError
 from replicator.model import Retention
+from tests.helpers.errors import raises
 
 SETTING_NAMES = [field.name for field in dataclasses.fields(SqliteReplicatorConfig) if field.init]
 
@@ -190,7 +191,7 @@ def test_a_bad_variable_is_named():
 
 def test_no_database_is_an_error_with_a_hint():
     """The hint has both ways to name it."""
-    with pytest.raises(ConfigError, match="no database is named") as caught:
+    with raises(ConfigError, setting="db_path") as caught:
         SqliteReplicatorConfig.from_env({})
     assert "REPLICATOR_DB_PATH" in caught.value.hint
 

@@ -35,6 +35,7 @@ from tests.helpers.replication import (
     App,
     config_for,
     image_of,
+    replicate_once,
     replicating,
     replicator_for,
     restored,
@@ -279,7 +280,7 @@ def test_a_file_that_is_no_database_is_refused_at_start(path, store, content):
     """start() raises for a foreign or an encrypted file, and lets go of the cache."""
     path.write_bytes(content)
     replicator = replicator_for(path, store)
-    with pytest.raises(DatabaseUnusable, match="not a SQLite database"):
+    with raises(DatabaseUnusable, "not_a_database"):
         replicator.start()
     assert path.read_bytes() == content
     assert not replicator.status().running
@@ -513,7 +514,7 @@ def test_pending_segments_survive_a_restart(path, app, store, out):
         replicator.flush(LONG)
         store.go_away()
         app.insert(3)
-        with pytest.raises(NotDurable, match="the store is away"):
+        with raises(NotDurable, txid=2, durable_txid=1):
             replicator.flush(0.2)
     assert replicator.status().pending_segments == 1
     store.come_back()
@@ -547,9 +548,8 @@ def test_a_lost_cache_and_another_state_are_refused(path, app, store, out):
     shutil.rmtree(replicator.config.cache)
     app.insert()
     sent = len(store.keys("put"))
-    with replicating(path, store) as replicator, pytest.raises(Fenced) as refused:
-        replicator.flush(LONG)
-    assert refused.value.code == "different_database"
+    with raises(Fenced, "different_database") as refused:
+        replicate_once(path, store)
     assert "--take-over" in refused.value.hint
     assert "--restore" in refused.value.hint
     assert len(store.keys("put")) == sent
@@ -720,11 +720,12 @@ def test_a_foreign_database_is_the_one_that_is_refused(tmp_path, path, app, stor
         (tmp_path / "other").mkdir()
         with App(tmp_path / "other" / "app.db") as other:
             other.insert(9)
-            with replicating(other.path, store) as newcomer:
-                with pytest.raises(Fenced) as refused:
-                    newcomer.flush(LONG)
-                wait_for(lambda: newcomer.failed)
-        assert refused.value.code == "different_database"
+            newcomer = replicator_for(other.path, store)
+            with raises(Fenced, "different_database"):
+                newcomer.start()
+                newcomer.flush(LONG)
+            wait_for(lambda: newcomer.failed)
+            newcomer.stop()
         assert len(store.keys("put")) == sent
         app.insert()
         first.flush(LONG)
@@ -747,7 +748,7 @@ def test_two_hosts_on_one_prefix_do_not_mix(tmp_path, path, app, store, out):
         second.start()
         second.flush(LONG)  # a different database: its own generation in the same log
         app.insert()
-        with pytest.raises(Fenced, match="another writer"):
+        with raises(Fenced, url="memory://"):
             first.flush(LONG)
         wait_for(lambda: first.failed is not None)
         assert isinstance(first.failed, Fenced)
@@ -780,8 +781,8 @@ def test_a_stale_disk_is_refused_until_it_takes_over(tmp_path, path, app, store,
     shutil.rmtree(cache)
     shutil.copytree(tmp_path / "older", cache)
     app.insert()
-    with replicating(path, store) as replicator, pytest.raises(Fenced, match="another writer"):
-        replicator.flush(LONG)
+    with raises(Fenced, url="memory://", txid=2):
+        replicate_once(path, store)
     with replicating(path, store, take_over=True) as replicator:
         taken = replicator.flush(LONG)
         assert taken.txid > ahead.txid

@@ -7,7 +7,8 @@ import pytest
 from replicator.archive.keys import Keys
 from replicator.archive.pins import list_pins
 from replicator.errors import AccessDenied, RefusedError
-from tests.helpers.replication import LONG, App, image_of, replicating, restored
+from tests.helpers.errors import raises
+from tests.helpers.replication import LONG, App, image_of, replicate_once, replicating, restored
 
 KEYS = Keys("app.db")
 
@@ -89,9 +90,8 @@ def test_a_new_file_without_tables_is_refused(path, store, out, stopped):
     """It counts as missing, although the cache has the record of the one before."""
     position, image = stopped
     replaced(path, "PRAGMA user_version=1")
-    with replicating(path, store) as replicator, pytest.raises(RefusedError) as refused:
-        replicator.flush(LONG)
-    assert refused.value.code == "fresh_over_history"
+    with raises(RefusedError, "fresh_over_history") as refused:
+        replicate_once(path, store)
     assert "--auto-restore" in refused.value.hint
     report, data = restored(store, out)
     assert (report.txid, data) == (position.txid, image)

@@ -16,6 +16,7 @@ from replicator.inspect.history import history, telling
 from replicator.model import Kind
 from replicator.store.base import ObjectInfo
 from replicator.store.memory import MemoryStore
+from tests.helpers.errors import raises
 from tests.helpers.objects import facts
 
 GENERATIONS = [f"0000000{n}-0000-7000-8000-000000000000" for n in range(4)]
@@ -219,5 +220,5 @@ def test_no_snapshot_is_no_backup(objects):
 def test_encrypted_objects_are_reported(bucket):
     """As docs/format.md demands: a history that left them out would be wrong."""
     bucket.store.put(bucket.keys.wal(900) + ".age", b"x")
-    with pytest.raises(ConfigError, match="encrypted"):
+    with raises(ConfigError, "encrypted"):
         history(bucket.store, "app.db", url="")

@@ -21,6 +21,7 @@ from replicator.sidecar.control_client import ask, socket_path
 from replicator.sidecar.control_server import ControlServer
 from replicator.store.memory import MemoryStore
 from tests.helpers.control import answering
+from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, replicator_for
 
 
@@ -53,7 +54,7 @@ def test_errors_come_back_as_what_they_are(served, app):
     """Class, message, hint, code and values cross the socket."""
     served._engine.uploader.end(NotDurable("not today", hint="tomorrow", code="late", txid=7))
     app.insert()
-    with pytest.raises(NotDurable, match="not today") as caught:
+    with raises(NotDurable, "late", txid=7) as caught:
         ask(served.config.cache, {"command": "flush", "timeout": LONG})
     assert (caught.value.hint, caught.value.code) == ("tomorrow", "late")
     assert (caught.value.txid, caught.value.durable_txid) == (7, None)

@@ -15,6 +15,7 @@ from replicator.system.limiter import CapacityLimiter
 from replicator.upload.limits import UploadLimits
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, commit, content, record
+from tests.helpers.errors import raises
 from tests.helpers.files import FailingFiles
 from tests.helpers.replication import LONG, HookedStore, wait_for
 
@@ -113,10 +114,10 @@ def test_what_is_not_durable_is_named(store, cache, uploader):
     store.go_away()
     uploader.start()
     wait_for(lambda: uploader.health.error is not None)
-    with pytest.raises(NotDurable, match=r"5 transaction.*txid 5.*memory://.*store is away"):
+    with raises(NotDurable, txid=5, durable_txid=0):
         uploader.watermark.wait(5, 0.01)
     uploader.stop()
-    with pytest.raises(NotDurable, match="before the end"):
+    with raises(NotDurable, txid=5, durable_txid=0):
         uploader.watermark.wait(5, LONG)
 
 
@@ -357,11 +358,11 @@ def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, 
     uploader.start()
     wait_for(lambda: mailbox.of(Cause.OVERTAKEN))
     uploader.wake()
-    with pytest.raises(NotDurable, match="another writer owns the archive"):
+    with raises(NotDurable, txid=2, durable_txid=1):
         uploader.watermark.wait(2, 0.1)
     assert uploader.health.error is mailbox.of(Cause.OVERTAKEN)[0].error
     uploader.end(mailbox.of(Cause.OVERTAKEN)[0].error)
-    with pytest.raises(Fenced, match="txid 2 was written by writer"):
+    with raises(Fenced, holder="writer 00000000-0000-0000-0000-000000000001", txid=2):
         uploader.watermark.wait(2, LONG)
     uploader.stop()
     assert store.keys("put") == []
