@@ -1,6 +1,7 @@
 """Databases that a pattern names come back on a new machine, because the bucket names them."""
 
 import shutil
+import threading
 
 import pytest
 
@@ -37,7 +38,7 @@ def lost(pattern_file, tmp_path):
             app.insert(3)
     with fleet_of(pattern_file()) as fleet:
         fleet.start()
-        fleet.wait_ready([], lambda _: False)
+        fleet.wait_ready([], threading.Event().wait)
         assert fleet.flush() == []
     images = {name: image_of(tmp_path / "tenants" / name) for name in TENANTS}
     shutil.rmtree(tmp_path / "tenants")
@@ -68,7 +69,7 @@ def test_all_tenants_come_back_before_a_command(pattern_file, lost, tmp_path):
         assert len(restored) == len(fleet.members) == 3
         assert here(tmp_path) == lost
         fleet.start()
-        fleet.wait_ready(restored, lambda _: False)
+        fleet.wait_ready(restored, threading.Event().wait)
         follows(fleet, 3)
 
 
@@ -97,7 +98,7 @@ def test_only_what_the_pattern_names_and_the_machine_lacks(pattern_file, lost, t
     with fleet_of(pattern_file("tenants/*.db")) as fleet:
         assert len(fleet.prepare(around_command=True)) == 2
         fleet.start()
-        fleet.wait_ready([], lambda _: False)
+        fleet.wait_ready([], threading.Event().wait)
     for left in (tmp_path / "tenants").glob("a.db*"):
         left.unlink()
     with fleet_of(pattern_file("tenants/*.db")) as fleet:
