@@ -48,6 +48,7 @@ class SidecarTimes:
     """Intervals and limits of a sidecar, in seconds."""
 
     final_flush: float = 30.0  # to make the rest durable before the end
+    orphans: float = 10.0  # for the processes of a command to end, after a signal
     poll: float = 0.2  # between two checks whether a wait was cancelled
     join_poll: float = 0.02  # between two checks whether a restored database continues its archive
     check: float = 1.0  # between two checks for failures: at 0.2 s, half of the idle CPU

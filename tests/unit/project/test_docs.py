@@ -53,6 +53,7 @@ PROGRAMS = {
 }
 VARIABLES = {
     "REPLICATOR_DATABASE",  # set by `open` for its command
+    "REPLICATOR_COMMAND",  # set by `run` for its command
     "REPLICATOR_CHAOS",  # these two: for the tests
     "REPLICATOR_SEED",
 }
