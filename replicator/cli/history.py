@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from replicator.cli import options, output, timeline
+from replicator.cli.commits import Commits, list_commits
 from replicator.errors import NoBackup
 
 if TYPE_CHECKING:
@@ -15,31 +15,19 @@ if TYPE_CHECKING:
     from replicator.archive.index import PinnedPoint
     from replicator.archive.reachable import Ranges
     from replicator.inspect.history import History
-    from replicator.inspect.transactions import Transaction
     from replicator.store.address import StoreAddress
 
 
-def command(
-    *,
-    location: options.Location,
-    transactions: Annotated[
-        bool,
-        options.option("--transactions", help="list the commits of one database, newest first"),
-    ] = False,
-    limit: Annotated[
-        int,
-        options.option(
-            "--limit", metavar="N", min=0, help="maximum number of commits to list; 0: no limit"
-        ),
-    ] = 50,
-    as_json: options.AsJson = False,
-) -> int:
+def command(*, location: options.Location, wanted: Commits, as_json: options.AsJson = False) -> int:
     """List the archives in the bucket, and the transactions that can be restored.
 
     Without --prefix, list every database in the bucket. Exit code 9 if one of them has no backup.
+    With any option about commits, list those of one database. The pages that a commit wrote show
+    its tables: this reads the WAL objects since the snapshot before, and a few blocks of that
+    snapshot. A page that cannot be assigned to a table counts as unknown.
     """
-    if transactions:
-        _commits(location.address, limit or None, as_json=as_json)
+    if wanted.any:
+        list_commits(location.address, wanted, as_json=as_json)
         return 0
     return _every(location.address, as_json=as_json)
 
@@ -65,30 +53,6 @@ def _show_or_name(found: History | NoBackup) -> None:
         output.say(f"[bold]{output.safe(found.url)}[/]\n  no backup\n")
     else:
         show(found)
-
-
-def _commits(target: StoreAddress, limit: int | None, *, as_json: bool) -> None:
-    from replicator.archive.locate import open_archive
-    from replicator.inspect.transactions import transactions
-
-    with open_archive(target) as (store, prefix):
-        rows = list(islice(transactions(store, prefix), limit))
-        columns = (">transaction", "committed", ">frames", ">WAL", "note")
-        output.result(rows, lambda rows: output.table(columns, map(_commit, rows)), as_json=as_json)
-
-
-def _commit(each: Transaction) -> tuple[str, ...]:
-    one = each.first_txid == each.txid
-    name = f"{each.txid:,}" if one else f"{each.first_txid:,} … {each.txid:,}"
-    note = {
-        "commit": "",
-        "step": "kept as one step",
-        "start": "a generation begins",
-        "catch-up": "caught up after a gap",
-        "missing": "[bold red]missing[/]",
-    }[each.kind]
-    at = "" if each.committed_ms is None else output.moment(each.committed_ms)
-    return name, at, f"{each.frames:,}", output.size(each.bytes), note
 
 
 def show(found: History, *, now: float | None = None) -> None:

@@ -31,6 +31,14 @@ def load_for(view: ArchiveView, point: RestorePoint, *, older: bool = False) -> 
     return txid_at(view, to_ms(point.timestamp, now), now, older=older)
 
 
+def last_by(view: ArchiveView, when_ms: int) -> int:
+    """The last transaction committed by then, 0 before the first. Needs the complete listing."""
+    try:
+        return txid_at(view, when_ms, when_ms)
+    except GapError:
+        return 0
+
+
 def txid_at(view: ArchiveView, when_ms: int, now_ms: int, *, older: bool = False) -> int:
     """The last transaction committed at or before ``when_ms``; ``GapError`` outside of the times
     that the archive covers. Needs the complete listing.
