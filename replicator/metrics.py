@@ -58,6 +58,7 @@ FIGURES = (
     _counter("copied_bytes", "bytes of snapshots that the store copied from an earlier snapshot"),
     _counter("generations", "generations started"),
     _counter("catch_ups", "gaps closed by a catch-up segment"),
+    _counter("replaced_databases", "times that another content took the place of the database"),
     _counter("shrunk_starts", "starts on a database that lost half of its pages, or its tables"),
     _counter("squashes", "merges of waiting segments in the cache, to save space"),
     _counter("merges", "merges stored"),

@@ -71,6 +71,7 @@ class Cause(enum.Enum):
     LEDGER_LOST = "ledger lost"  # the cache has to begin again, empty
     UPLOAD_ENDED = "upload ended"  # nothing will be appended any more
     SOURCE_SHRANK = "source shrank"  # the database lost half of its pages, or all of its tables
+    SOURCE_REPLACED = "source replaced"  # by another file, or by other pages in the same one
     SOURCE_DAMAGED = "source damaged"  # an object that a merge needs is damaged or gone
     STORE_SLOW = "store slow"  # a request waits for its answer too long
     STORE_FAILED = "store failed"  # a request failed and is repeated

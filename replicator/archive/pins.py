@@ -8,6 +8,7 @@ pass them over. A restore to a txid or to a time reads none of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 
@@ -142,6 +143,17 @@ def pin(
     return former is None
 
 
+def keep_pinned(store: Store, keys: Keys, point: PinnedPoint) -> None:
+    """Pin a restore point without a name. One that is pinned already keeps its note."""
+    with contextlib.suppress(ObjectExists):
+        _put_plain(store, keys, point, again=False)
+
+
+def unpin_plain(store: Store, keys: Keys, txid: int) -> None:
+    """Remove the pin of a transaction that has no name."""
+    store.delete(keys.pin(txid))
+
+
 def unpin(store: Store, keys: Keys, which: int | str) -> tuple[PinnedPoint, ...]:
     """Remove the pin of a transaction with all of its names; or a name, and its pin with the last
     name of a transaction that is not pinned without one. The points that were removed;
@@ -190,10 +202,13 @@ def _require_free(there: PinnedPoint | None, point: PinnedPoint, *, move: bool) 
         )
 
 
-def _put_plain(store: Store, keys: Keys, point: PinnedPoint, *, by_name: bool = False) -> None:
+def _put_plain(
+    store: Store, keys: Keys, point: PinnedPoint, *, by_name: bool = False, again: bool = True
+) -> None:
+    """``again``: also if the transaction is pinned already, with another note."""
     document: dict[str, object] = {"txid": point.txid, "note": point.note}
     document |= {BY_NAME: True} if by_name else {}
-    store.put(keys.pin(point.txid), json.dumps(document).encode(), if_absent=by_name)
+    store.put(keys.pin(point.txid), json.dumps(document).encode(), if_absent=by_name or not again)
 
 
 def _accompany(store: Store, keys: Keys, point: PinnedPoint) -> None:

@@ -135,9 +135,11 @@ class Cache:
         record: SegmentRecord,
         *,
         change: bytes = b"",
+        counters: str = "",
         replaces: Sequence[SegmentRecord] = (),
     ) -> None:
-        """Makes the segment in ``file`` durable, with its ``change`` of the page hashes.
+        """Makes the segment in ``file`` durable, with its ``change`` of the page hashes, and the
+        new ``Fact.COUNTERS`` if it has any.
 
         ``replaces`` are the waiting segments that this one replaces (a squash of them).
         ``ValueError`` when the record does not fit, ``Offered`` when a replaced segment was
@@ -154,7 +156,7 @@ class Cache:
                     path=self._segments.directory,
                 )
             self._segments.publish(file, record)
-            self._insert(record, change, replaces)
+            self._insert(record, change, counters, replaces)
         except (ReplicatorError, ValueError):
             file.discard()
             self._remove_unclaimed(record)
@@ -391,7 +393,7 @@ class Cache:
                 self._segments.remove([record])
 
     def _insert(
-        self, record: SegmentRecord, change: bytes, replaces: Sequence[SegmentRecord]
+        self, record: SegmentRecord, change: bytes, counters: str, replaces: Sequence[SegmentRecord]
     ) -> None:
         with self._lock:
             self._check_fit(record, replaces)
@@ -400,6 +402,8 @@ class Cache:
                 self._ledger.add(record)
                 if change:
                     self._ledger.save_change(record.last_txid, change)
+                if counters:
+                    self._ledger.put(Fact.COUNTERS, counters)
             self._segments.remove(replaces)
 
     def _check_fit(self, record: SegmentRecord, replaces: Sequence[SegmentRecord]) -> None:

@@ -50,6 +50,7 @@ class SessionLimits:
     examine_pages: int = 32  # of all pages …
     examine_changed: int = 128  # … and of those that changed lately
     examine_bytes: int = 16 << 20  # each examination reads the WAL: a longer one has to reset first
+    likeness_pages: int = 1024  # read to compare a file with the one that was followed
     hash_bytes: int = 4 << 20  # one read of the database while all its pages are hashed
     hashes_retry: float = BACKGROUND_RETRY  # after page hashes that could not be written
 

@@ -19,13 +19,14 @@ from replicator.archive.keys import Keys
 from replicator.archive.listing import newest_segment
 from replicator.archive.point import NEWEST_POINT
 from replicator.cache.cache import Cache
-from replicator.cache.records import Fact
+from replicator.cache.records import Fact, SegmentRecord
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.engine.decide import RemoteFacts, compared
+from replicator.engine.decide import RemoteFacts, compared, continued
+from replicator.engine.evidence import Evidence, file_fact
+from replicator.engine.limits import SessionLimits
 from replicator.engine.resume import hash_image, restored_here
-from replicator.engine.sessions import file_fact
 from replicator.errors import (
     AccessDenied,
     Cancelled,
@@ -40,6 +41,7 @@ from replicator.recovery.api import RestoreRequest, recover
 from replicator.recovery.limits import DEFAULT_LIMITS
 from replicator.recovery.progress import Meter
 from replicator.recovery.start import (
+    STAYS,
     Act,
     Archive,
     Asked,
@@ -156,20 +158,41 @@ class Preparation:
         log.warning("%s; waiting for the store before the start", self._trouble)
 
     def _continues(self) -> Local | None:
-        """Whether the database is the file that the cache has followed, and the cache continues
-        the archive; None if that is unknown."""
+        """The database as its cache knows it; None if it is not the one that the cache followed,
+        or if the cache does not continue the archive."""
         place = self._place
         if not (place.cache / "state.db").exists():
             return None
         with Cache.open(place.cache, self._files) as cache:
-            followed = cache.get(Fact.DATABASE) == file_fact(identity(place.database))
-            if cache.head() is None or not followed:
+            record = cache.head()
+            if record is None:
+                return None
+            local = self._known(cache, record)
+            if local not in STAYS:
                 return None
             try:
                 still_holds(place.store, place.keys, cache)
             except Fenced:
                 return None
-        return Local.CONTINUED
+        return local
+
+    def _known(self, cache: Cache, record: SegmentRecord) -> Local:
+        """The database, compared with the newest record of its cache."""
+        path = self._place.database
+        if not in_wal_mode(path, self._files):  # do not switch it
+            same = cache.get(Fact.DATABASE) == file_fact(identity(path))
+            return Local.CONTINUED if same else Local.DIFFERENT
+        hashes, limits = cache.load_hashes(record.last_txid), CaptureLimits()
+        database = LiveDatabase(path, files=self._files)
+        try:
+            hold = database.hold()
+            pages = SessionLimits().likeness_pages
+            evidence = Evidence(database, cache, record, hashes, limits, pages)
+            local = continued(evidence.facts(fresh=False))
+            database.release(hold)
+        finally:
+            database.close()
+        return local
 
     def _compare(self) -> Local:
         """Compares the database with the head of the archive, page by page."""

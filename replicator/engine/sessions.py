@@ -6,15 +6,13 @@ Owns: the parts that all sessions of a replicator share. Refuses: to prove the p
 
 from __future__ import annotations
 
-import json
-
 from replicator.cache.quota import CacheQuota
-from replicator.cache.records import Fact
 from replicator.capture.holds import WalHolds
 from replicator.capture.reader import WalReader
 from replicator.capture.segmenter import Segmenter
 from replicator.capture.tip import Head, Tip
 from replicator.engine.context import Context
+from replicator.engine.evidence import remember_file
 from replicator.engine.examine import Examiner
 from replicator.engine.rounds import CaptureRounds
 from replicator.engine.session import Session
@@ -30,11 +28,6 @@ from replicator.system.limiter import CapacityLimiter
 from replicator.upload.watermark import Watermark
 
 
-def file_fact(identity: tuple[int, int] | None) -> str:
-    """Device and inode of a database file, as the cache records them under ``Fact.DATABASE``."""
-    return json.dumps(identity)
-
-
 class Sessions:
     """Used by the capture thread alone. ``limiter`` bounds the snapshots of this process that
     are under way at once."""
@@ -48,11 +41,6 @@ class Sessions:
         self._limiter = limiter
         self._bases = BaseFinder(context.patient)
         self.journal = UploadJournal(context.cache, context.store, context.keys)
-
-    @staticmethod
-    def identity_of(database: LiveDatabase) -> str:
-        """The fact of the file that is open."""
-        return file_fact(database.identity)
 
     def segmenter(self, hashes: PageHashes, head: Head) -> Segmenter:
         """Makes the objects that follow ``head``."""
@@ -77,7 +65,7 @@ class Sessions:
         """Follow the WAL from ``position``, which ``hold`` protects. ``StoreUnsafe``."""
         context, limits = self._context, self._context.limits
         context.check_store()
-        context.cache.put(Fact.DATABASE, self.identity_of(database))
+        remember_file(context.cache, database)
         reader = WalReader(database.wal, position, limits.capture, anchored=anchored)
         holds = WalHolds(database, reader, hold, context.metrics, limits.capture)
         rounds = CaptureRounds(
