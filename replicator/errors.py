@@ -6,7 +6,8 @@
     │   ├── BucketMissing        2   bucket_missing        the bucket does not exist
     │   └── DatabaseUnusable     2   database_unusable     the file cannot be replicated as it is
     │       └── DatabaseMissing  2   database_missing      no file has the database's name
-    ├── DamageError              3   damage                stored bytes are not the bytes written
+    ├── Unreadable               1   unreadable            an object cannot be read here
+    │   ├── DamageError          3   damage                stored bytes are not the bytes written
     │   └── NewerFormat          1   newer_format          a newer program wrote the object
     ├── CheckFailed              3   check_failed          a statement about the data is false
     ├── GapError                 4   gap                   the archive does not reach the target
@@ -152,20 +153,25 @@ class DatabaseMissing(DatabaseUnusable):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DamageError(ReplicatorError):
-    """Stored bytes are not the bytes that were written. ``key`` names the object."""
+class Unreadable(ReplicatorError):
+    """An object cannot be read here; a reader looks for a way around it. ``key`` names it."""
+
+    code = "unreadable"
+    key: str = ""
+
+
+class DamageError(Unreadable):
+    """Stored bytes are not the bytes that were written."""
 
     exit_code = 3
     default_hint = "restore with --allow-older to get the newest state that can be proved"
     code = "damage"
-    key: str = ""
 
 
-class NewerFormat(DamageError):
+class NewerFormat(Unreadable):
     """A newer version of the program wrote the object. Nothing shows that it is damaged, but it
     cannot be restored here."""
 
-    exit_code = 1
     default_hint = "upgrade this replicator, then try again"
     code = "newer_format"
 

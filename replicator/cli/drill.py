@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from replicator.cli import options, output, progress
 from replicator.cli.sidecar import LocalSidecar, show_repair
 from replicator.config.units import parse_duration
-from replicator.errors import CheckFailed, DamageError, GapError, NewerFormat
+from replicator.errors import CheckFailed, DamageError, GapError
 
 if TYPE_CHECKING:
     from replicator.verify.drill import DrillReport
@@ -61,8 +61,6 @@ def command(
                 prepare=extensions(load_extension or ()),
                 sql=replace(DEFAULT_LIMITS, seconds=seconds),
             )
-    except NewerFormat:
-        raise
     except (DamageError, GapError, CheckFailed):
         repair = local.repair()
         if not as_json:

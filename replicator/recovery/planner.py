@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from replicator.archive.index import Index, Overlapping, SnapshotObject, WalObject
 from replicator.archive.reachable import judge
-from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing, ReplicatorError
+from replicator.errors import (
+    DamageError,
+    GapError,
+    NoBackup,
+    ObjectMissing,
+    ReplicatorError,
+    Unreadable,
+)
 from replicator.format.envelope import damaged
 from replicator.recovery.fetch import Fetcher
 from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
@@ -59,7 +66,7 @@ class Planner:
         self._allow_older = allow_older
         self._detours = detours
         self._limits = limits
-        self._avoided: list[DamageError] = []
+        self._avoided: list[Unreadable] = []
         self._trusted: set[str] = set()
         self._doubted: set[str] = set()  # damaged once, perhaps only on the way here
         self._useless = 0  # objects left out
@@ -82,7 +89,7 @@ class Planner:
                 self._sift_after(error)
             except ObjectMissing as error:
                 self._list_again(error)
-            except DamageError as error:
+            except Unreadable as error:
                 self._leave_out(error)
 
     def plan_to_known_end(self) -> Plan:
@@ -94,7 +101,7 @@ class Planner:
                     self._view.proved(item)
             except ObjectMissing as error:
                 self._list_again(error)
-            except DamageError as error:
+            except Unreadable as error:
                 self._leave_out(error)
             else:
                 return self.plan()
@@ -160,7 +167,7 @@ class Planner:
                 )
             except ObjectMissing as error:
                 self._list_again(error)
-            except DamageError as error:
+            except Unreadable as error:
                 if not self._doubt(error.key, found, parts):
                     self._leave_out(error)
             else:
@@ -217,8 +224,8 @@ class Planner:
         parts.clear()
         return True
 
-    def _leave_out(self, error: DamageError) -> None:
-        """Plan without a damaged object, if that leads as far, or is allowed to lead less far."""
+    def _leave_out(self, error: Unreadable) -> None:
+        """Plan without an object that cannot be read, if that leads as far, or may lead less."""
         if not error.key:
             raise error
         self._note_extent(error.key)

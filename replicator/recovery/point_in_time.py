@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from replicator.archive.index import WalObject
 from replicator.archive.point import RestorePoint
 from replicator.archive.timespec import to_ms, to_text
-from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing
+from replicator.errors import GapError, NoBackup, ObjectMissing, Unreadable
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.plan import listed_but_missing
 from replicator.recovery.view import ArchiveView, Ask
@@ -57,17 +57,17 @@ def committed_at(view: ArchiveView, txid: int) -> int | None:
     """The commit time of ``txid`` in ms, from an object that ends with it and has facts."""
     for item in view.index.covering(txid):
         if item.facts is not None and item.last == txid and item.facts.last_commit_ms:
-            with contextlib.suppress(DamageError, ObjectMissing):  # nothing depends on it
+            with contextlib.suppress(Unreadable, ObjectMissing):  # nothing depends on it
                 return view.proved(item).last_commit_ms
     return None
 
 
 def _lenient(view: ArchiveView) -> Ask:
     def ask(item: WalObject) -> ObjectFacts:
-        """From the object, else from its metadata; ``DamageError`` when neither answers."""
+        """From the object, else from its metadata; ``Unreadable`` when neither answers."""
         try:
             return view.proved(item)
-        except DamageError:
+        except Unreadable:
             return view.facts(item)
 
     return ask

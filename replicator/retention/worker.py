@@ -21,6 +21,7 @@ from replicator.archive.pins import list_pins
 from replicator.errors import (
     AccessDenied,
     DamageError,
+    NewerFormat,
     ObjectExists,
     ObjectMissing,
     ReplicatorError,
@@ -177,6 +178,8 @@ class RetentionSteps:
             merge = make(sources, created_by=self.created_by, level=self.level, place=place)
         except Unmergeable as error:
             self._learn(error.contents)
+        except NewerFormat as error:
+            log.warning("%s was not made: %s", key, error)
         except DamageError as error:
             log.warning("%s was not made: %s", key, error)
             self.mailbox.report(Incident(Cause.SOURCE_DAMAGED, f"{key} was not made: {error}"))

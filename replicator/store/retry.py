@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from replicator.errors import (
-    DamageError,
     ObjectExists,
     ObjectMissing,
     StoreUnavailable,
+    Unreadable,
     UploadMissing,
 )
 from replicator.format.integrity import Integrity
@@ -95,7 +95,7 @@ def retry_damaged(read: Callable[[], T]) -> T:
     Bytes damaged in transit arrive intact the next time; bytes damaged in the store do not.
     """
     for _ in range(READ_TRIES - 1):
-        with contextlib.suppress(DamageError):
+        with contextlib.suppress(Unreadable):
             return read()
     return read()
 

@@ -26,7 +26,14 @@ from replicator.archive.listing import list_merges, list_segments, newest_segmen
 from replicator.archive.timespec import to_text
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
-from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing, RefusedError
+from replicator.errors import (
+    DamageError,
+    Fenced,
+    ObjectExists,
+    ObjectMissing,
+    RefusedError,
+    Unreadable,
+)
 from replicator.format.integrity import REFUSALS, place_of
 from replicator.format.object_header import ObjectFacts, ObjectHeader, parse_metadata
 from replicator.format.segment import generation_marker
@@ -141,7 +148,7 @@ def _writer(store: Store, info: ObjectInfo) -> str:
         return known
     try:
         return header_of(store, info.key).writer
-    except DamageError:
+    except Unreadable:
         return ""
 
 

@@ -23,7 +23,6 @@ from replicator.errors import (
     DiskFull,
     GapError,
     Inconclusive,
-    NewerFormat,
     ReplicatorError,
 )
 from replicator.model import RestoreReport
@@ -129,8 +128,6 @@ def drill(
             )
             path = Path(report.output)
             checks = _checked(path, assertions, sql, prepare)
-        except NewerFormat:
-            raise
         except NOTED as error:
             if record and point == NEWEST_POINT:
                 _record_failure(recorder or store, prefix, at_ms, error)

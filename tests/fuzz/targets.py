@@ -18,7 +18,7 @@ from replicator.archive.listing import to_object
 from replicator.archive.names import parse
 from replicator.archive.reachable import restorable, trust
 from replicator.archive.timespec import to_text
-from replicator.errors import DamageError, ReplicatorError, from_dict
+from replicator.errors import ReplicatorError, Unreadable, from_dict
 from replicator.format import zstd
 from replicator.format.bounded_json import parse_json, text_fields
 from replicator.format.buffers import page_numbers
@@ -256,7 +256,7 @@ JSON = {"metadata", "json_document", "control_answer", "control_error"}
 def errors_of(name):
     """The exceptions that a target may raise."""
     if name in DAMAGE:
-        return (DamageError,)
+        return (Unreadable,)
     if name == "archive":
         return (ReplicatorError,)
     if name == "control_answer":
