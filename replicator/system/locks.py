@@ -17,8 +17,8 @@ from typing import Self
 from replicator.errors import AlreadyRunning, LocalIOError
 from replicator.system.directory import Directory, working_directory
 from replicator.system.files import LOCAL, Files, StrPath, about, located
+from replicator.system.lending import give_away, take_back
 from replicator.system.paths import cache_directory
-from replicator.system.restore_marker import take_marker
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,10 @@ class DirLock:
         """The open directory, while the lock is held."""
         assert self._directory is not None
         return self._directory
+
+    @property
+    def held(self) -> bool:
+        return self._directory is not None
 
     def acquire(self) -> None:
         """Make the directory if it is missing, and take the lock. ``AlreadyRunning`` has the pid of
@@ -125,24 +129,29 @@ class DirLock:
 
 class ReplicatorLock:
     """One replicator per cache directory and per database. Held from :meth:`acquire` to
-    :meth:`release`, or to the end of the process."""
+    :meth:`release`, or to the end of the process. Root takes the directories that belong to the
+    owner of the database, and gives them to him at the end."""
 
     def __init__(self, database: Path, cache: Path, files: Files = LOCAL) -> None:
         default = cache_directory(database)
         self._path, self._files = database, files
         self._cache = DirLock(cache, files)
         self._database = DirLock(default, files) if default != cache else None
+        self._lends = True  # the cache is next to the database, or was made or taken here
 
     def acquire(self) -> None:
         """``AlreadyRunning`` names the process that uses the cache or the database.
 
         A read-only directory of the database is no error here: opening the database reports it.
         """
-        take_marker(self._path, self._files)
+        cache = self._cache.path.parent
+        taken = take_back(cache, self._path, self._files)
+        self._lends = self._database is None or taken or not cache.exists()
         self._cache.acquire()
         if self._database is None or not self._database.path.parent.parent.is_dir():
             return
         try:
+            take_back(self._database.path.parent, self._path, self._files)
             self._database.acquire()
         except LocalIOError as error:
             log.warning(
@@ -157,6 +166,9 @@ class ReplicatorLock:
         return self._cache.held
 
     def release(self) -> None:
-        self._cache.release()
-        if self._database is not None:
-            self._database.release()
+        for lock, lends in ((self._cache, self._lends), (self._database, True)):
+            if lock is None:
+                continue
+            if lends and lock.held:
+                give_away(lock.directory, self._path)
+            lock.release()

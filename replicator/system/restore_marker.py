@@ -62,26 +62,6 @@ def _give_away(path: HeldName, directory: Directory, owner: os.stat_result, file
         files.set_owner(path, owner.st_uid, owner.st_gid, 0o700)
 
 
-def take_marker(database: Path, files: Files) -> None:
-    """Let root work in the directory of a marker that an earlier restore by root gave to the owner
-    of the database. Nothing else may be in it."""
-    path = cache_directory(database)
-    with contextlib.suppress(OSError):
-        owner = os.stat(database).st_uid
-        if not os.geteuid() and owner and os.lstat(path).st_uid == owner:
-            with hold_directory(path, files) as directory:
-                if directory.names() == [MARKER]:
-                    _replace_by_own(directory, files)
-
-
-def _replace_by_own(directory: Directory, files: Files) -> None:
-    """Root owns the directory first, so that no other user can change a name in it then."""
-    content = files.read(directory.entry(MARKER))
-    os.fchown(directory.fd, 0, 0)
-    if directory.names() == [MARKER]:
-        files.write_atomic(directory.entry(MARKER), content)
-
-
 def remove_restore_marker(place: Directory, database: str, files: Files) -> None:
     """Remove the marker, if there is one. No replicator reads it behind another user's link."""
     path = place.entry(cache_directory(Path(database)).name)

@@ -437,7 +437,8 @@ def test_a_refused_snapshot_of_the_next_generation_is_tried_again(tmp_path, path
 def test_a_database_replaced_right_before_the_end_is_not_mixed_in(
     tmp_path, path, store, out, no_events
 ):
-    """stop() captures once more; the log of another file must not become part of this one."""
+    """stop() captures once more; the log of another file must not become part of this one. The
+    next start refuses that file without an order."""
     with App(tmp_path / "new.db") as new:
         new.insert(70)
     app = App(path)
@@ -455,7 +456,7 @@ def test_a_database_replaced_right_before_the_end_is_not_mixed_in(
         app.insert(1)
         replicator.stop()
         whole = app.image()
-        with replicating(path, store) as replicator:
+        with replicating(path, store, take_over=True) as replicator:
             wait_for(lambda: replicator.status().pending_segments == 0)
             replicator.flush(LONG)
             newest = assert_restores(store, out, whole)
