@@ -3,7 +3,7 @@
 Root makes files that the user of the application could not use, so a first run by root would lock
 him out. At the end root gives the directory to the owner of the database, with all that is in it;
 at the next start root takes it back. He owns the database, so he may change what its cache holds,
-but a link of his leads root nowhere: while root works there, nobody else can change a name in it.
+but a link of his leads root nowhere: while root works there, no other user can change a name in it.
 
 Owns: both changes of the owner, by descriptor. Refuses: a directory of another user than the owner
 of the database, and links, also hard ones, in it.
@@ -37,7 +37,7 @@ def take_back(path: Path, database: Path, files: Files = LOCAL) -> bool:
             return False
         for place in _tree(held):
             _check(place, owner[0])
-        for place in _tree(held, top=(0, 0)):  # nobody else can change a name from here on
+        for place in _tree(held, top=(0, 0)):  # no other user can change a name from here on
             try:
                 _check(place, owner[0])
             except UnsafePath:

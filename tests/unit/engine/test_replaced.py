@@ -67,7 +67,7 @@ PLACES = [move_into_place, copy_into_place]
 
 
 @pytest.fixture
-def stopped(path, store):
+def not_followed(path, store):
     """The position and the image of a database that no replicator follows."""
     with App(path) as app:
         with replicating(path, store) as replicator:
@@ -95,9 +95,9 @@ def refusal(path, store, **settings):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("rows", [3, ROWS], ids=["small", "as large"])
-def test_another_database_is_refused(path, store, out, tmp_path, stopped, place, rows):
+def test_another_database_is_refused(path, store, out, tmp_path, not_followed, place, rows):
     """Its pages are not those that the cache knows, and nothing is written to the archive."""
-    position, image = stopped
+    position, image = not_followed
     with App(tmp_path / "new.db") as new:
         new.insert(rows)
         new.checkpoint("TRUNCATE")
@@ -113,9 +113,9 @@ def test_another_database_is_refused(path, store, out, tmp_path, stopped, place,
     assert [info.key for info in store.inner.list("")] == before
 
 
-def test_a_database_that_an_application_made_anew_is_refused(path, store, out, stopped):
+def test_a_database_that_an_application_made_anew_is_refused(path, store, out, not_followed):
     """Also if the system gives it the number of the removed file."""
-    _, image = stopped
+    _, image = not_followed
     with path.open("r+b") as file:  # the same number
         file.truncate(0)
     with App(path) as app:
@@ -126,9 +126,9 @@ def test_a_database_that_an_application_made_anew_is_refused(path, store, out, s
 
 
 @pytest.mark.parametrize("order", ["take_over", "restore"])
-def test_the_orders_after_the_refusal(path, store, out, tmp_path, stopped, order):
+def test_the_orders_after_the_refusal(path, store, out, tmp_path, not_followed, order):
     """One keeps the local database, the other one restores; the other state stays."""
-    position, image = stopped
+    position, image = not_followed
     with App(tmp_path / "new.db") as new:
         new.insert(ROWS)
         new.checkpoint("TRUNCATE")
@@ -169,9 +169,9 @@ def test_a_take_over_keeps_what_waits_in_the_cache(path, store, out, tmp_path):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_copy_of_the_same_state_is_followed(path, store, tmp_path, stopped, place):
+def test_a_copy_of_the_same_state_is_followed(path, store, tmp_path, not_followed, place):
     """Nothing is captured or pinned for it."""
-    position, _ = stopped
+    position, _ = not_followed
     place(copy_of(path, tmp_path), path)
     with replicating(path, store) as replicator:
         assert replicator.flush(LONG) == position
@@ -206,9 +206,9 @@ def test_an_older_copy_of_the_same_database(path, store, out, tmp_path, place):
         assert replicator.metrics.get("replaced_databases") == 0
 
 
-def test_a_newer_copy_of_the_same_database(path, store, out, tmp_path, stopped):
+def test_a_newer_copy_of_the_same_database(path, store, out, tmp_path, not_followed):
     """``cp``, changes, ``mv``: another file with most of the pages."""
-    position, image = stopped
+    position, image = not_followed
     copy = copy_of(path, tmp_path)
     with App(copy) as app:
         app.insert(30)
@@ -237,9 +237,9 @@ def vacuum_into(path, tmp_path):
     move_into_place(tmp_path / "vacuumed.db", path)
 
 
-def test_a_vacuum_while_no_replicator_ran(path, store, out, tmp_path, stopped):
+def test_a_vacuum_while_no_replicator_ran(path, store, out, tmp_path, not_followed):
     """Most pages of the same file differ: it is followed, and the state before is pinned."""
-    position, image = stopped
+    position, image = not_followed
     vacuum(path, tmp_path)
     with replicating(path, store) as replicator:
         replicator.flush(LONG)
@@ -249,10 +249,10 @@ def test_a_vacuum_while_no_replicator_ran(path, store, out, tmp_path, stopped):
     assert restored(store, out, txid=position.txid)[1] == image
 
 
-def test_a_vacuumed_copy_needs_an_order(path, store, out, tmp_path, stopped):
+def test_a_vacuumed_copy_needs_an_order(path, store, out, tmp_path, not_followed):
     """``VACUUM INTO`` leaves no page as it was in a new file, which nothing tells from a foreign
     one."""
-    position, _ = stopped
+    position, _ = not_followed
     vacuum_into(path, tmp_path)
     assert refusal(path, store).code == "different_database"
     with replicating(path, store, take_over=True) as replicator:
@@ -260,10 +260,10 @@ def test_a_vacuumed_copy_needs_an_order(path, store, out, tmp_path, stopped):
     assert restored(store, out)[1] == image_of(path)
 
 
-def test_another_database_that_was_copied_over(path, store, out, tmp_path, stopped):
+def test_another_database_that_was_copied_over(path, store, out, tmp_path, not_followed):
     """The file keeps its number and its header has higher counters, as after a VACUUM: it is
     followed, and the state before is pinned."""
-    position, image = stopped
+    position, image = not_followed
     fill(tmp_path / "new.db", 30)
     copy_into_place(tmp_path / "new.db", path)
     with replicating(path, store) as replicator:
@@ -274,7 +274,7 @@ def test_another_database_that_was_copied_over(path, store, out, tmp_path, stopp
     assert restored(store, out, txid=position.txid)[1] == image
 
 
-def test_an_application_that_wrote_while_no_replicator_ran(path, store, stopped):
+def test_an_application_that_wrote_while_no_replicator_ran(path, store, not_followed):
     """The ordinary restart: nothing is pinned or reported."""
     with App(path) as app:
         app.insert(100)
@@ -345,7 +345,7 @@ def test_only_the_newest_automatic_pins_stay(path, store, tmp_path):
         assert kept == txids[-KEPT:]
 
 
-def test_the_decision_is_in_the_log(path, store, tmp_path, stopped, caplog):
+def test_the_decision_is_in_the_log(path, store, tmp_path, not_followed, caplog):
     """With its inputs, also if a cache has the record."""
     caplog.set_level("INFO")
     with App(tmp_path / "new.db") as new:
@@ -358,7 +358,7 @@ def test_the_decision_is_in_the_log(path, store, tmp_path, stopped, caplog):
     )
 
 
-def test_a_cache_of_an_older_version_has_no_counters(path, store, tmp_path, stopped):
+def test_a_cache_of_an_older_version_has_no_counters(path, store, tmp_path, not_followed):
     """Then the number of the file and the pages decide alone."""
     replicator = replicator_for(path, store)
     ledger = replicator.config.cache / "state.db"
@@ -366,4 +366,4 @@ def test_a_cache_of_an_older_version_has_no_counters(path, store, tmp_path, stop
         db.execute("DELETE FROM fact WHERE name = 'counters'")
     copy_into_place(shutil.copy(path, tmp_path / "copy.db"), path)
     with replicating(path, store) as replicator:
-        assert replicator.flush(LONG) == stopped[0]
+        assert replicator.flush(LONG) == not_followed[0]
