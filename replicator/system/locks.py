@@ -43,10 +43,6 @@ class DirLock:
         assert self._directory is not None
         return self._directory
 
-    @property
-    def held(self) -> bool:
-        return self._directory is not None
-
     def acquire(self) -> None:
         """Make the directory if it is missing, and take the lock. ``AlreadyRunning`` has the pid of
         the holder, if it is known; ``UnsafePath``: another user controls the directory."""

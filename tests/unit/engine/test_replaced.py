@@ -15,7 +15,7 @@ import pytest
 
 from replicator.archive.index import PinnedPoint
 from replicator.archive.keys import Keys
-from replicator.archive.records import list_pins, pin
+from replicator.archive.pins import list_pins, pin
 from replicator.engine.pinning import KEPT
 from replicator.errors import RefusedError
 from replicator.system.paths import side_files
@@ -34,7 +34,7 @@ ROWS = 600  # about a hundred pages
 
 
 def pinned(store):
-    return [point.txid for point in list_pins(store.inner, KEYS)]
+    return sorted({point.txid for point in list_pins(store.inner, KEYS)})
 
 
 def close(app):
@@ -327,22 +327,22 @@ def replaced_more_often(replicator, number):
 
 def test_only_the_newest_automatic_pins_stay(path, store, tmp_path):
     """A deployment that replaces its database every day does not keep every state; pins of a user
-    stay."""
+    stay, also if he gave his name to an automatic one."""
     with App(path) as app:
         app.insert(3)
     with replicating(path, store) as replicator:
         pin(store, KEYS, PinnedPoint(replicator.flush(LONG).txid, "mine"))
         txids = []
-        for number in range(KEPT + 2):
+        for number in range(KEPT + 3):
             txids.append(replicator.flush(LONG).txid)
             with App(tmp_path / "new.db") as new:
                 new.insert(5)
             move_into_place(tmp_path / "new.db", path)
             wait_for(partial(replaced_more_often, replicator, number))
+            if number == 1:
+                pin(store, KEYS, PinnedPoint(txids[1], "", "before-the-migration"))
         replicator.flush(LONG)
-        mine, *kept = pinned(store)
-        assert mine == txids[0]
-        assert kept == txids[-KEPT:]
+        assert pinned(store) == [*txids[:2], *txids[-KEPT:]]
 
 
 def test_the_decision_is_in_the_log(path, store, tmp_path, not_followed, caplog):
