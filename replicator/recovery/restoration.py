@@ -74,6 +74,11 @@ class _Planned:
     task: _Task
     report: RestoreReport
 
+    @property
+    def ended(self) -> RestoredDatabase:
+        """The outcome of a dry run."""
+        return self.task.ended("planned", self.report)
+
 
 class Restoration:
     """One command on a set of databases. ``request`` is what all of them have in common."""
@@ -108,7 +113,7 @@ class Restoration:
                 ended.append(each)
         room = self._room(todo)
         if self._request.dry_run:
-            ended += [each.task.ended("planned", each.report) for each in todo]
+            ended += [each.ended for each in todo]
         else:
             room.require(self._into)
             self._meter.begin("restore", len(todo), sum(e.report.downloaded_bytes for e in todo))
@@ -165,7 +170,10 @@ class Restoration:
             return _Planned(task, plan.report)
 
         done = self._attempt(task, attempt)
-        self._meter.passed(done if isinstance(done, RestoredDatabase) else None)
+        if isinstance(done, RestoredDatabase):
+            self._meter.passed(done)
+        else:
+            self._meter.passed(done.ended if self._request.dry_run else None)
         return done
 
     def _restore(self, planned: _Planned) -> RestoredDatabase:

@@ -4,8 +4,11 @@ import contextlib
 import os
 import signal
 
+from replicator.archive.timespec import to_text
 from replicator.recovery.limits import SetLimits
+from replicator.system.clock import now_ms
 from replicator.system.files import Files
+from tests.helpers.replication import LONG, App, replicating, wait_for
 from tests.helpers.tenants import Tenants, restore_set, results
 from tests.plugins.scoreboard import effort
 
@@ -63,6 +66,39 @@ def test_a_killed_restore_goes_on(source_directory, directory_store, tmp_path):
         kept.add(len(before))
     assert ends == {0, -signal.SIGKILL}
     assert len(kept) > 2  # killed with none, with some and with all of them restored
+
+
+def test_databases_of_replicators_at_one_time(memory_store, tmp_path):
+    """Each has exactly what was committed before that time, and the one that began later none; the
+    same command without a time refuses those files, and brings them up to date with overwrite."""
+    into, paths = tmp_path / "into", {name: tmp_path / name for name in ("a.db", "b.db", "late.db")}
+    with contextlib.ExitStack() as stack:
+
+        def begin(name):
+            app = stack.enter_context(App(paths[name]))
+            settings = {"url": f"s3://bucket/{name}"}
+            return app, stack.enter_context(replicating(app.path, memory_store, **settings))
+
+        running = [begin("a.db"), begin("b.db")]
+        for app, replicator in running:
+            app.insert(3)
+            replicator.flush(LONG)
+        moment = now_ms()
+        then = {app.path.name: app.image() for app, _ in running}
+        wait_for(lambda: now_ms() > moment)
+        running.append(begin("late.db"))
+        for app, replicator in running:
+            app.insert(5)
+            replicator.flush(LONG)
+        at = restore_set(memory_store, into, timestamp=to_text(moment))
+        assert results(at) == {"a.db": "restored", "b.db": "restored", "late.db": "not_yet"}
+        assert {name: (into / name).read_bytes() for name in then} == then
+        again = restore_set(memory_store, into, timestamp=to_text(moment))
+        assert again.counts == {"complete": 2, "not_yet": 1}
+        assert restore_set(memory_store, into).counts == {"failed": 2, "restored": 1}
+        assert restore_set(memory_store, into, overwrite=True).exit_code == 0
+        newest = {app.path.name: app.image() for app, _ in running}
+    assert {name: (into / name).read_bytes() for name in paths} == newest
 
 
 def test_on_a_real_server(cli, source_directory, tmp_path):

@@ -7,19 +7,23 @@ from replicator.recovery.progress import Meter
 from replicator.system.files import Files
 
 
-def restore_with(limits, *, store, output, prefix="app.db", files=None, progress=None, **options):
-    """``restore()`` with ``limits``, which maps fields of `RecoveryLimits` to values."""
-    point = RestorePoint(options.pop("txid", None), options.pop("timestamp", None))
+def request(*, txid=None, timestamp=None, **wishes):
+    """A request with the defaults of ``restore()``."""
     defaults = {
-        "point": point,
+        "output": None,
         "if_missing": False,
         "dry_run": False,
         "overwrite": False,
         "allow_older": False,
         "verify": "none",
     }
+    return RestoreRequest(point=RestorePoint(txid, timestamp), **defaults | wishes)
+
+
+def restore_with(limits, *, store, output, prefix="app.db", files=None, progress=None, **options):
+    """``restore()`` with ``limits``, which maps fields of `RecoveryLimits` to values."""
     return recover(
-        RestoreRequest(output=output, **defaults | options),
+        request(output=output, **options),
         store,
         prefix,
         files=files or Files(),

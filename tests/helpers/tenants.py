@@ -4,13 +4,12 @@
 does not take.
 """
 
-from replicator.archive.point import NEWEST_POINT
-from replicator.recovery.api import RestoreRequest
 from replicator.recovery.limits import SetLimits
 from replicator.recovery.restoration import Restoration
 from replicator.recovery.set_report import SetMeter
 from replicator.recovery.sources import in_bucket
 from tests.helpers.bucket import BucketBuilder
+from tests.helpers.restores import request
 
 
 class Tenants:
@@ -51,17 +50,8 @@ class Tenants:
 
 def restore_set(store, into, *, limits=None, files=None, progress=None, sources=None, **wishes):
     """``restore_all()`` on an open store, with limits and files of the test."""
-    defaults = {
-        "point": NEWEST_POINT,
-        "output": None,
-        "if_missing": False,
-        "dry_run": False,
-        "overwrite": False,
-        "allow_older": False,
-        "verify": "none",
-    }
     restoration = Restoration(
-        RestoreRequest(**defaults | wishes),
+        request(**wishes),
         into,
         SetMeter(progress),
         files=files,

@@ -6,7 +6,7 @@ import pytest
 
 from replicator.cli import restore_all as restore_all_command
 from replicator.errors import StoreUnavailable
-from replicator.recovery.set_report import SetMeter
+from replicator.recovery.set_report import RestoredDatabase, SetMeter
 from replicator.store.directory import DirectoryStore
 from tests.helpers.bucket import commit_ms
 from tests.helpers.tenants import Tenants, files_below
@@ -129,3 +129,31 @@ def test_lines_of_progress_are_few(capsys):
     for reason in ("away", "away", "slow"):
         meter.trouble(StoreUnavailable(reason))
     assert capsys.readouterr().err.splitlines() == ["away; trying again", "slow; trying again"]
+
+
+def test_on_a_terminal_there_is_a_bar(capsys, monkeypatch):
+    """It counts databases; a failure and a reason stay as lines, each once, with nothing in them
+    that acts on the terminal."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with restore_all_command.shown(as_json=False) as listen:
+        meter = SetMeter(listen)
+        meter.begin("restore", 3)
+        meter.passed(
+            RestoredDatabase("a\x1b[2J", "", "failed", error=StoreUnavailable("no answer"))
+        )
+        meter.trouble(StoreUnavailable("slow"))
+        meter.trouble(StoreUnavailable("slow"))
+        meter.passed(RestoredDatabase("b", "", "restored"))
+    err = capsys.readouterr().err
+    assert "failed: a\\x1b[2J: no answer" in err
+    assert err.count("slow; trying again") == 1
+
+
+def test_a_hostile_name_does_not_act_on_the_terminal(restore, stored_tenants):
+    """Its characters are escaped, for people and in the lines of progress."""
+    stored_tenants.add("x\n\x1b[2J\u202e.db")
+    code, out, err = restore()
+    assert code == 2
+    assert "\x1b" not in out + err
+    assert "\u202e" not in out + err
+    assert [line for line in out.splitlines() if line.startswith("failed")] != []

@@ -298,8 +298,11 @@ def test_a_disk_that_fills_ends_the_rest(tenants, into):
 
 def test_a_dry_run_writes_nothing(tenants, into):
     """It makes no directory, and reports what the restore would refuse."""
-    report = restore_all(store=tenants.store, into=into, dry_run=True)
+    told = []
+    report = restore_all(store=tenants.store, into=into, dry_run=True, progress=told.append)
     assert (report.counts, report.exit_code) == ({"planned": 4}, 0)
+    assert report.needed_bytes == 4 * len(tenants.newest)
+    assert sum(now.ended is not None for now in told) == 4
     assert {each.report.size for each in report.databases} == {len(tenants.newest)}
     assert not into.parent.exists()
     into.mkdir(parents=True)
