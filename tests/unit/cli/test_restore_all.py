@@ -89,6 +89,7 @@ def test_the_file_has_the_bucket(run, stored_tenants, bucket_url, tmp_path):
         (("--all",), "into"),
         (("--all", "--into", "d", "--output", "x"), "output"),
         (("--all", "--into", "d", "--txid", "3"), "txid"),
+        (("--all", "--into", "d", "--at", "before-deploy"), "at"),
         (("--all", "--into", "d", "--if-missing"), "if-missing"),
         (("--into", "d"), "into"),
         (("--only", "*"), "only"),
