@@ -122,7 +122,8 @@ class Session:
         """
         self._stamp = self._holds.check_file()
         self.problem = self._other_name.look()
-        self._way_blocked = self.checkpoint_waits() and not self._holds.make_way()
+        self._way_blocked = self.checkpoint_waits() and not self._make_way()
+        self.snapshots.follow_wal(self._database)
         if not self._reader.look() or self._rounds.nothing_new():
             self._nothing_follows()
             return False
@@ -136,6 +137,14 @@ class Session:
             if not hinted:
                 self.poll_interval = min(self.poll_interval, self._limits.blind_poll)
         return True
+
+    def _make_way(self) -> bool:
+        """See :meth:`WalHolds.make_way`. The hold of a snapshot moves twice: the first time lets
+        the checkpoint copy the WAL, the second time, on mark zero, lets the WAL reset."""
+        self.snapshots.make_way(self._database)
+        made = self._holds.make_way()
+        self.snapshots.make_way(self._database)
+        return made
 
     @property
     def way_pause(self) -> float:

@@ -28,6 +28,9 @@ class WalIndexState:
     frames: int
     copied: int
 
+    def same_wal(self, other: WalIndexState) -> bool:
+        return (self.salt1, self.salt2) == (other.salt1, other.salt2)
+
     def ends_at(self, position: WalPosition) -> bool:
         """True if ``position`` is the end of the committed frames."""
         here = position.salt1, position.salt2, position.frame

@@ -70,6 +70,68 @@ def test_an_image_stays_exact_under_a_writer_that_checkpoints(app, database, see
     assert app.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("mark", ["zero", "above", "zero, log there"])
+def test_an_image_stays_exact_while_its_holds_make_way(app, database, seed, mark):
+    """The WAL is reset many times under an image that is read slowly, because each hold is
+    released once the next one was opened and the pages are kept."""
+    if mark == "zero":
+        app.checkpoint("TRUNCATE")
+    elif mark == "zero, log there":
+        app.checkpoint("PASSIVE")
+    before = image_of(app.path)
+    hold = database.hold()
+    restless, wals = Restless(app, seed), set()
+
+    def move(image):
+        nonlocal hold
+        restless()
+        for _ in range(2):  # the second one is on mark zero unless a commit came before
+            fresh = database.hold()
+            if restless.rng.random() < 0.3:
+                restless()
+            assert image.keep(1 << 30)
+            database.release(hold)
+            hold = fresh
+            app.checkpoint()
+        wals.add(database.index.state().salt1)
+
+    with Image(database, LIMITS) as image:
+        assert read_whole(image, lambda: move(image), step=1) == before
+        assert read_whole(image) == before
+    database.release(hold)
+    assert len(wals) > 2
+
+
+def test_an_image_keeps_no_more_than_it_may(app, database):
+    """Then its hold has to stay, and protects it as before."""
+    before = image_of(app.path)
+    hold = database.hold()
+    with Image(database, LIMITS) as image:
+        app.run("UPDATE t SET body = randomblob(350)")
+        fresh = database.hold()
+        assert not image.keep(4096)
+        database.release(fresh)
+        app.checkpoint()
+        assert read_whole(image) == before
+    database.release(hold)
+
+
+def test_a_database_that_shrank_keeps_its_hold(app, database):
+    """A checkpoint would cut pages off that the image has."""
+    app.insert(200)
+    before = image_of(app.path)
+    hold = database.hold()
+    with Image(database, LIMITS) as image:
+        app.run("DELETE FROM t", "VACUUM")
+        fresh = database.hold()
+        assert not image.keep(1 << 30)
+        database.release(fresh)
+        app.checkpoint()
+        assert read_whole(image) == before
+    database.release(hold)
+
+
 def test_commits_between_pin_and_image_are_in_it(app, database):
     """The image is at the log's end as read after the hold; its position says exactly where."""
     hold = database.hold()
