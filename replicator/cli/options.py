@@ -303,18 +303,19 @@ def file_of(context: typer.Context, db: str | None, config: Path | None) -> Path
     """
     if db is None or config is None:
         return config
-    if _from_variable(context, "db") and not _from_variable(context, "config"):
+    if from_variable(context, "db") and not from_variable(context, "config"):
         raise _conflict()
     return None
 
 
 def refuse_file(context: typer.Context, config: Path | None) -> None:
     """``ConfigError`` for ``--config`` on the command line, where only ``--all`` has it."""
-    if config is not None and not _from_variable(context, "config"):
+    if config is not None and not from_variable(context, "config"):
         raise ConfigError("--config is for --all", setting="config", hint="add --all --into DIR")
 
 
-def _from_variable(context: typer.Context, name: str) -> bool:
+def from_variable(context: typer.Context, name: str) -> bool:
+    """True if a parameter has the value of its variable."""
     return str(context.get_parameter_source(name)).endswith("ENVIRONMENT")
 
 
@@ -348,7 +349,7 @@ def command_with_config(
     """The command after ``--config FILE``, where DB takes its first word."""
     if db is None:
         return None
-    if _from_variable(context, "db"):
+    if from_variable(context, "db"):
         raise _conflict()
     if shutil.which(db) is None:
         raise ConfigError(

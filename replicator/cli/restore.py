@@ -95,7 +95,6 @@ def command(
                 {
                     "--output": output_path,
                     "--txid": point.txid,
-                    "--at": point.at,
                     "--if-missing": if_missing,
                 }
             ),
@@ -103,6 +102,7 @@ def command(
             if_backup_exists=if_backup_exists,
             as_json=as_json,
             timestamp=point.timestamp,
+            at=point.at,
             dry_run=dry_run,
             overwrite=overwrite,
             allow_older=allow_older,

@@ -71,7 +71,7 @@ class Several(Options):
                 raise ConfigError(
                     f"{name} is for one database, and --all for several",
                     setting=name[2:],
-                    hint="use --timestamp for one time of all; omit --all for one database",
+                    hint="use --at for one time or one name of all; omit --all for one database",
                 )
         if self.into is None:
             raise ConfigError("--all needs a directory", setting="into", hint="add --into DIR")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self, Unpack
 
-from replicator.archive.point import NEWEST_POINT, RestorePoint
+from replicator.archive.point import RestorePoint
 from replicator.archive.timespec import to_ms, to_text
 from replicator.config.file import ConfigFile
 from replicator.errors import ConfigError
@@ -38,6 +38,7 @@ def restore_all(
     only: Sequence[str] = (),
     config: str | os.PathLike[str] | None = None,
     timestamp: datetime | str | None = None,
+    at: str | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
     allow_older: bool = False,
@@ -54,18 +55,20 @@ def restore_all(
     :func:`~replicator.restore`; with ``config`` it replaces settings of the file.
 
     ``timestamp`` gives each database its last commit at or before that time; one that began later
-    is ``not_yet``. Files that equal the archive are left alone, so a second call continues an
-    interrupted one; any other existing file is refused without ``overwrite``. The other arguments
-    are those of :func:`~replicator.restore`.
+    is ``not_yet``. ``at`` is a time as well, or a name that a pin of each database has. Files that
+    equal the archive are left alone, so a second call continues an interrupted one; any other
+    existing file is refused without ``overwrite``. The other arguments are those of
+    :func:`~replicator.restore`.
 
     The report has an outcome for each database; one that fails stops no other one. Raises
     ``ConfigError`` (arguments, or nothing to choose from), ``NoBackup`` (no database),
     ``DiskFull`` before anything is written, and the errors of the store while it is searched.
     """
-    now = clock.now_ms()
-    moment = None if timestamp is None else _past(to_ms(timestamp, now), now)
+    now, point = clock.now_ms(), RestorePoint.of(None, timestamp, at)
+    _refuse_txid(point)
+    moment = None if point.timestamp is None else _past(to_ms(point.timestamp, now), now)
     request = RestoreRequest(
-        point=NEWEST_POINT if moment is None else RestorePoint(timestamp=to_text(moment)),
+        point=point if moment is None else RestorePoint(timestamp=to_text(moment)),
         output=None,
         if_missing=False,
         dry_run=dry_run,
@@ -83,6 +86,15 @@ def restore_all(
             found = in_file(ConfigFile.load(config, **given), stores.open)
         report = Restoration(request, resolved(into), meter).run(chosen(found, only))
     return replace(report, moment_ms=moment)
+
+
+def _refuse_txid(point: RestorePoint) -> None:
+    if point.txid is not None:
+        raise ConfigError(
+            f"transaction {point.txid} is of one database, and --all for several",
+            setting="at",
+            hint="use a time, or a name that replicator mark --config gave to all",
+        )
 
 
 def _past(moment: int, now: int) -> int:

@@ -242,6 +242,28 @@ def test_all_databases_of_a_file_are_flushed(run, fleet_file, answering_sidecar)
     assert json.loads(run("flush", "--config", fleet_file, "--json")[1])[0]["txid"] == 1234
 
 
+def test_all_databases_of_a_file_are_marked(run, fleet_file, answering_sidecar):
+    """One word is the name; failures are named, and the first one gives the exit code."""
+    code, out, _ = run("mark", "release-2", "--config", fleet_file, "--note", "why")
+    assert code == 1
+    marked, missing = out.splitlines()
+    assert marked.startswith("marked release-2: transaction 1,234 is durable and pinned")
+    assert missing.startswith("not marked: no sidecar answers")
+    assert answering_sidecar.asked == [("release-2", None, "why", False)]
+    found = json.loads(run("mark", "b", "--config", fleet_file, "--json")[1])
+    assert [each["name"] for each in found] == ["b", "b"]
+
+
+def test_the_variable_names_the_database_to_mark(run, short_path, answering_sidecar, monkeypatch):
+    """Then one word is the name, and none is too few."""
+    monkeypatch.setenv("REPLICATOR_DB_PATH", short_path)
+    assert run("mark", "here")[0] == 0
+    assert answering_sidecar.asked == [("here", None, "", False)]
+    assert run("mark")[0] == 2
+    monkeypatch.delenv("REPLICATOR_DB_PATH")
+    assert run("mark", "here")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -7,6 +7,9 @@ import threading
 import pytest
 
 from replicator import restore, restore_all
+from replicator.archive.index import PinnedPoint
+from replicator.archive.keys import Keys
+from replicator.archive.pins import pin
 from replicator.archive.timespec import to_text
 from replicator.errors import Cancelled, ConfigError, DiskFull, NoBackup, StoreUnavailable
 from replicator.recovery.limits import RecoveryLimits, SetLimits
@@ -139,6 +142,24 @@ def test_one_time_for_all(tenants, into, tmp_path):
     assert {each.result for each in again.databases if each.name in NAMES} == {"complete"}
     with raises(ConfigError, "out_of_bounds", setting="timestamp"):
         restore_all(store=tenants.store, into=into, timestamp="2999-01-01")
+
+
+def test_one_name_for_all(tenants, into):
+    """Each database has its own transaction of that name; one without it is a failure, and a txid
+    is of one database alone."""
+    for txid, name in ((2, NAMES[0]), (3, NAMES[1])):
+        pin(tenants.store, Keys(name), PinnedPoint(txid, "", "release"))
+    only = ["app.db", "tenants/*"]
+    report = restore_all(store=tenants.store, into=into, at="release", only=only)
+    assert results(report) == {NAMES[0]: "restored", NAMES[1]: "restored", NAMES[2]: "failed"}
+    assert codes(report) == {NAMES[2]: ("ConfigError", "unknown_name")}
+    for txid, name in ((2, NAMES[0]), (3, NAMES[1])):
+        assert (into / name).read_bytes() == tenants.built.images[txid]
+    moment = to_text(commit_ms(2))
+    again = restore_all(store=tenants.store, into=into, at=moment, only=[NAMES[0]])
+    assert results(again) == {NAMES[0]: "complete"}
+    with raises(ConfigError, setting="at"):
+        restore_all(store=tenants.store, into=into, at="2")
 
 
 # ------------------------------------------------------------------------------ failures
