@@ -61,7 +61,7 @@ class Connector:
             lease = self.attach(bell)
             if lease is not None:
                 return lease
-            with _turn(self.config) as mine:
+            with turn(self.config) as mine:
                 if mine or time.monotonic() - began > self.times.turn:
                     try:
                         return spawn(self.config, prepare=self.prepare, log=self.log, bell=bell)
@@ -117,7 +117,7 @@ class Connector:
 
 
 @contextlib.contextmanager
-def _turn(config: SqliteReplicatorConfig) -> Iterator[bool]:
+def turn(config: SqliteReplicatorConfig) -> Iterator[bool]:
     """True if no other process of this machine starts a sidecar with this cache now."""
     with socket.socket(socket.AF_UNIX) as name:
         mine = True

@@ -27,6 +27,7 @@ from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import ConfigError, LocalIOError, NotDurable, ReplicatorError
 from replicator.sidecar import launch
 from replicator.sidecar.leases import Leases
+from replicator.sidecar.logs import set_up_logging
 from replicator.sidecar.signals import Signals, hold
 from replicator.system import process
 
@@ -65,8 +66,10 @@ def main(document: dict[str, Any]) -> None:
     hold()
     if os.fork():  # the parent ends: no child of the application is left for it to wait for
         os._exit(0)
-    channel = _take_channel()
-    process.leave(run(HostedRequest(**document), channel))
+    channel, request = _take_channel(), HostedRequest(**document)
+    set_up_logging(as_json=False, prefixed=False, level=request.level)
+    process.claim()
+    process.leave(run(request, channel))
 
 
 def _take_channel() -> socket.socket:
@@ -83,9 +86,8 @@ def run(request: HostedRequest, channel: socket.socket, *, times: HostedTimes | 
     leases = Leases(hosted=True)
     leases.add(channel)
     try:
-        with _ending_with_the_application(leases):
+        with ending_with_the_application(leases):
             launch.load()
-            process.claim()
         return _Hosted(request, leases, times or HostedTimes()).run(channel)
     except ReplicatorError as error:
         _fail(leases, channel, error)
@@ -99,7 +101,7 @@ def _fail(leases: Leases, channel: socket.socket, error: ReplicatorError) -> Non
 
 
 @contextmanager
-def _ending_with_the_application(
+def ending_with_the_application(
     leases: Leases, leave: Callable[[int], object] = os._exit
 ) -> Iterator[None]:
     """In the block, the end of the application ends the process: its work can be killed at any
@@ -132,9 +134,6 @@ class _Hosted:
     """The sidecar once its modules are loaded."""
 
     def __init__(self, request: HostedRequest, leases: Leases, times: HostedTimes) -> None:
-        from replicator.sidecar.logs import set_up_logging
-
-        set_up_logging(as_json=False, prefixed=False, level=request.level)
         self._config = _config(request.settings)
         self._prepare = request.prepare
         self._leases = leases
@@ -166,7 +165,7 @@ class _Hosted:
                 self._end_at = time.monotonic() + self._times.close
 
     def _start(self, fleet: Fleet) -> None:
-        with _ending_with_the_application(self._leases):
+        with ending_with_the_application(self._leases):
             fleet.claim()
             fleet.prepare(around_command=False)
         fleet.start()

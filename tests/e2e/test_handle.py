@@ -167,7 +167,6 @@ def test_an_independent_sidecar_serves_handles(handled):
 def test_forked_children_hold_the_sidecar(handled, end):
     """Children that never use the handle hold the sidecar as long as they live; one that uses it
     gets a lease of its own, and uses nothing of its parent."""
-    code, errors = handled.run(end)
-    assert code == 0, errors
+    assert handled.run(end) == 0, handled.log.read_text()
     handled.wait_end()
     handled.check()

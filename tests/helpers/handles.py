@@ -24,25 +24,40 @@ class HandledApplication:
         self.bucket = self.directory / "bucket"
         self.bucket.mkdir()
         self.journal = self.directory / "journal"
+        self.log = self.directory / "log"
         self._restores = 0
 
-    def start(self, end, commits=20, **options):
-        """A process of tests/programs/application.py."""
-        arguments = [self.path, f"file://{self.bucket}", self.journal, end, commits]
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.programs.application", *map(str, arguments)],
-            cwd=TOP,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
+    def start(self, end, commits=20, last=LONG, **options):
+        """A process of tests/programs/application.py; its commits wait for a line, see there."""
+        arguments = [self.path, f"file://{self.bucket}", self.journal, end, commits, last]
+        with self.log.open("a") as log:  # the sidecar has it too: a pipe would end with that only
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.programs.application", *map(str, arguments)],
+                cwd=TOP,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                **options,
+            )
 
     def run(self, end, commits=20):
-        """(exit code, standard error) of an application that ran to its end."""
+        """The exit code of an application that ran to its end."""
         process = self.start(end, commits)
-        _, errors = process.communicate(timeout=LONG)
-        return process.returncode, errors
+        process.communicate(timeout=LONG)
+        return process.returncode
+
+    def run_while_away(self, end, commits=20):
+        """The same, but the store goes away before the first commit."""
+        process = self.start(end, commits, last=0.1)
+        assert process.stdout.readline() == "following\n"
+        self.bucket.rename(self.directory / "away")
+        try:
+            process.communicate("go\n", timeout=LONG)
+            wait_for(lambda: self.hurry() is None)
+        finally:
+            (self.directory / "away").rename(self.bucket)
+        return process.returncode
 
     @property
     def sidecar(self):
@@ -54,10 +69,12 @@ class HandledApplication:
         wait_for(lambda: self.sidecar is None)
 
     def hurry(self):
-        """End a sidecar that no application has any more, and that waits for its store."""
+        """End a sidecar that no application has any more, and that waits for its store; its
+        process, None once there is none."""
         if pid := self.sidecar:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+        return pid
 
     def acknowledged(self):
         """Every commit that an application was told of."""
@@ -72,10 +89,13 @@ class HandledApplication:
         restore(url=f"file://{self.bucket}", prefix="app.db", output=output)
         return output
 
+    def lost(self):
+        """The acknowledged commits that the bucket alone does not give back."""
+        return self.acknowledged() - commits_in(self.copy())
+
     def check(self):
-        """The bucket alone gives back every acknowledged commit."""
-        lost = self.acknowledged() - commits_in(self.copy())
-        assert not lost, f"{len(lost)} of {len(self.acknowledged())} are lost: {sorted(lost)[:5]}"
+        lost, known = self.lost(), len(self.acknowledged())
+        assert not lost, f"{len(lost)} of {known} commits are lost: {sorted(lost)[:5]}"
 
 
 def commits_in(path):

@@ -1,13 +1,15 @@
 """An application that has a handle on its sidecar, and ends in the way that it is told to.
 
 Each commit is written to a journal outside the database after it was acknowledged. The journal has
-one line for each: the number of the process, and that of the commit.
+one line for each: the number of the process, and that of the commit. The first commits wait until
+standard input ends or has a line. LAST is the time in seconds for the flush at the end.
 
-    python -m tests.programs.application DATABASE URL JOURNAL END [COMMITS]
+    python -m tests.programs.application DATABASE URL JOURNAL END [COMMITS [LAST]]
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -16,6 +18,7 @@ import sys
 import time
 
 from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator.handle.handle import HandleTimes
 
 BUSY = 60.0  # seconds that a writer waits for another one
 
@@ -27,10 +30,28 @@ class Failure(Exception):
 class Application:
     """One process, and its children."""
 
-    def __init__(self, database, url, journal, commits):
+    def __init__(self, database, url, journal, commits, last=BUSY):
         self.database, self.journal, self.commits = database, journal, commits
         self.config = SqliteReplicatorConfig(db_path=database, url=url, prefix="app.db")
-        self.replicator = SqliteReplicator(self.config)
+        self.replicator = SqliteReplicator(
+            self.config, times=HandleTimes(final_flush=last, end=max(10.0, last))
+        )
+
+    def start(self):
+        """Replicates, and waits for the test."""
+        self.replicator.start()
+        self.ready()
+
+    def ready(self):
+        sys.stdout.write("following\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+
+    @contextlib.contextmanager
+    def block(self):
+        with self.replicator:
+            self.ready()
+            yield
 
     def commit(self, worker=0, commits=None):
         """Commits, and writes each into the journal."""
@@ -48,51 +69,51 @@ class Application:
     # --------------------------------------------------------------------- ways to end
 
     def returns(self):
-        with self.replicator:
+        with self.block():
             self.commit()
 
     def raises(self):
-        with self.replicator:
+        with self.block():
             self.commit()
             raise Failure
 
     def exits(self):
-        with self.replicator:
+        with self.block():
             self.commit()
             sys.exit(3)
 
     def interrupted(self):
-        with self.replicator:
+        with self.block():
             self.commit()
             signal.raise_signal(signal.SIGINT)
 
     def exits_at_once(self):
-        self.replicator.start()
+        self.start()
         self.commit()
         os._exit(0)
 
     def killed(self):
-        with self.replicator:
+        with self.block():
             self.commit()
             os.kill(os.getpid(), signal.SIGKILL)
 
     def terminated(self):
-        with self.replicator:
+        with self.block():
             self.commit()
             signal.raise_signal(signal.SIGTERM)
 
     def forgets(self):
-        self.replicator.start()
+        self.start()
         self.commit()
 
     def stops(self):
-        self.replicator.start()
+        self.start()
         self.commit()
         self.replicator.stop()
 
     def parent_first(self):
         """The parent ends while its child still commits."""
-        self.replicator.start()
+        self.start()
         self.commit(1)
         parent = os.getpid()
         if os.fork():
@@ -104,7 +125,7 @@ class Application:
 
     def fork_workers(self):
         """A server that loads the application before it forks: one worker uses the handle."""
-        self.replicator.start()
+        self.start()
         workers = []
         for number in range(3):
             if pid := os.fork():
@@ -120,7 +141,7 @@ class Application:
 
     def processes(self, method="fork"):
         """multiprocessing."""
-        self.replicator.start()
+        self.start()
         context = multiprocessing.get_context(method)
         arguments = [
             (self.database, self.config.url, self.journal, self.commits, n) for n in (1, 2)
@@ -148,14 +169,14 @@ def work(arguments):
 ENDS = {
     name: function
     for name, function in vars(Application).items()
-    if callable(function) and name[0] != "_" and name != "commit"
+    if callable(function) and name[0] != "_" and name not in ("commit", "start", "ready", "block")
 }
 
 
 def main():
-    database, url, journal, end, *commits = sys.argv[1:]
-    application = Application(database, url, journal, *map(int, commits or ["20"]))
-    ENDS[end](application)
+    database, url, journal, end, *rest = sys.argv[1:]
+    commits, last = [*rest, "20", str(BUSY)][:2] if not rest[1:] else rest
+    ENDS[end](Application(database, url, journal, int(commits), float(last)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""Every end of an application that has a handle: nothing that was committed is missing.
+
+With the store up, the bucket alone has every commit once the sidecar ended. With the store away,
+the next start on the machine brings every commit there, also after the sidecar was killed too.
+"""
+
+import itertools
+import os
+import random
+import signal
+
+from tests.helpers.handles import HandledApplication
+from tests.plugins.scoreboard import effort
+from tests.programs.application import ENDS
+
+ROUND = len(ENDS)  # ends of one database
+
+
+def kill_sidecar(handled):
+    if pid := handled.sidecar:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_no_commit_is_lost_at_the_end_of_an_application(tmp_path, seed, scoreboard):
+    """Applications end in every way, with the store up and away, one after the other on the same
+    database."""
+    choices = random.Random(seed)
+    times = effort(12, 500)
+    ends = list(itertools.islice(itertools.cycle(sorted(ENDS)), times))
+    choices.shuffle(ends)
+    acknowledged = lost = away_ends = 0
+    for first in range(0, times, ROUND):
+        directory = tmp_path / f"{first}"
+        directory.mkdir()
+        handled = HandledApplication(directory)
+        handled.run("stops", commits=1)
+        for end in ends[first : first + ROUND]:
+            away = choices.random() < 0.4
+            away_ends += away
+            if away:
+                handled.run_while_away(end, commits=choices.randint(1, 30))
+                if choices.random() < 0.5:
+                    kill_sidecar(handled)
+                handled.wait_end()
+                handled.run("stops", commits=0)
+            else:
+                handled.run(end, commits=choices.randint(1, 30))
+            handled.wait_end()
+            lost += len(handled.lost())
+        acknowledged += len(handled.acknowledged())
+    assert lost == 0
+    scoreboard(
+        "ends of an application with a handle",
+        f"{times} ends of {ROUND} kinds, {away_ends} with the store away, "
+        f"{acknowledged} acknowledged commits, {lost} lost",
+    )
