@@ -12,10 +12,8 @@ from replicator.model import Cause
 from replicator.snapshot.limits import SnapshotRule
 from replicator.snapshot.schedule import SnapshotFacts
 from replicator.snapshot.worker import Snapshots
-from replicator.sqlite.live import LiveDatabase
 from replicator.system.limiter import CapacityLimiter
 from replicator.system.mailbox import Request, Wanted
-from tests.helpers.mail import ReadableMailbox
 from tests.helpers.replication import wait_for
 
 pytestmark = pytest.mark.app(rows=20, empty_wal=True)
@@ -50,12 +48,8 @@ class NoCache:
 
 @pytest.fixture
 def taker():
+    """A taker that succeeds until a test gives it an error."""
     return Taker()
-
-
-@pytest.fixture
-def mailbox():
-    return ReadableMailbox()
 
 
 @pytest.fixture
@@ -66,16 +60,10 @@ def limiter():
 
 @pytest.fixture
 def snapshots(taker, mailbox, limiter):
+    """The snapshots of a session that never took one."""
     rule = SnapshotRule()
     parts = (CaptureLimits(), NoCache(), mailbox, Metrics(), limiter)
     return Snapshots(taker, rule, *parts)
-
-
-@pytest.fixture
-def database(app):
-    database = LiveDatabase(app.path)
-    yield database
-    database.close()
 
 
 def begin(snapshots, database):
