@@ -24,7 +24,10 @@ class RecoveryLimits:
 
     # planning
     one_by_one: int = 4  # useless objects; after so many, all others are asked at once
-    most_useless: int = 40  # objects that prove useless only while they are read
+    # Objects that prove useless only while they are read. An archive whose disk lost the middle of
+    # many snapshots is one, a bucket full of made-up objects the other: only the time differs.
+    most_useless: int = 40  # after so many, …
+    useless_patience: float = 900.0  # … and so many seconds since the first, a restore ends
 
     # segments
     one_get_bytes: int = 16 << 20  # larger segments are fetched in parallel into a local file

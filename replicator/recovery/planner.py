@@ -7,6 +7,7 @@ state is allowed, the number of transactions that it lacks. Refuses to touch the
 from __future__ import annotations
 
 import contextlib
+import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class Planner:
         self._trusted: set[str] = set()
         self._doubted: set[str] = set()  # damaged once, perhaps only on the way here
         self._useless = 0  # objects left out
+        self._useless_since = 0.0  # monotonic
         self._sifted = False
         self._listings = 1
         self._newest = 0
@@ -248,15 +250,19 @@ class Planner:
         """Plan without an object. Of a bucket full of useless objects, all are found at once: to
         find them one by one would take a plan for each."""
         self._view.exclude(key)
+        self._useless_since = self._useless_since or time.monotonic()
         self._useless += 1
         if self._useless == self._limits.one_by_one and not self._sifted:
             self._sift()
-        if self._useless > self._limits.most_useless:
+        spent = time.monotonic() - self._useless_since
+        if self._useless > self._limits.most_useless and spent > self._limits.useless_patience:
             raise DamageError(
-                f"{key}: it is damaged, like {self._useless} other objects of this archive",
+                f"{key}: it is damaged, like {self._useless - 1} objects that were read before it, "
+                f"for {spent:.0f} s",
                 key=key,
                 code="too_many_damaged",
-                hint="replicator verify --data lists them",
+                hint="replicator verify --data lists them; name an earlier transaction with --txid "
+                "or --at to read none of the later ones",
             )
 
     def _leads_around(self, key: str) -> bool:
