@@ -1,6 +1,7 @@
 """Every database of a bucket in one command: complete, again, at one time, and with failures."""
 
 import errno
+import os
 import sqlite3
 import threading
 
@@ -21,6 +22,7 @@ from tests.helpers.counting import CountingStore
 from tests.helpers.errors import raises
 from tests.helpers.replication import HookedStore
 from tests.helpers.tenants import Tenants, codes, files_below, restore_set, results
+from tests.helpers.users import APP, needs_root
 
 NAMES = ("app.db", "tenants/a.db", "tenants/b.db", "x/y/z")
 
@@ -244,7 +246,7 @@ def test_a_store_that_fails_for_a_while_costs_time_alone(tenants, into):
 def test_a_store_that_stays_away_is_not_asked_for_each_database(tenants, into):
     """After as many failures in a row as databases are restored at once, the others are not tried;
     the error has the reason. A later run restores them."""
-    tenants.add(*(f"t{number:03}" for number in range(100)))
+    tenants.add(*(f"t{number:03}" for number in range(26)))
     store = HookedStore(tenants.store)
     away = threading.Event()
 
@@ -255,14 +257,14 @@ def test_a_store_that_stays_away_is_not_asked_for_each_database(tenants, into):
     store.before = before
     away.set()
     report = restore_set(store, into, limits=SetLimits(databases=4))
-    assert (report.counts, report.exit_code) == ({"failed": 104}, 5)
+    assert (report.counts, report.exit_code) == ({"failed": 30}, 5)
     assert 4 <= sum(method == "list" for method, _ in store.calls) <= 8
     assert set(codes(report).values()) == {
         ("StoreUnavailable", "store_unavailable"),
         ("StoreUnavailable", "not_tried"),
     }
     away.clear()
-    assert restore_set(store, into, limits=SetLimits(databases=4)).counts == {"restored": 104}
+    assert restore_set(store, into, limits=SetLimits(databases=4)).counts == {"restored": 30}
 
 
 class SmallDisk(Files):
@@ -340,7 +342,7 @@ def test_a_dry_run_writes_nothing(tenants, into):
 def test_the_work_under_way_is_bounded(tenants, into):
     """At most the threads of two restores ask at once, and at most so many databases are open,
     whatever their number."""
-    tenants.add(*(f"t{number:03}" for number in range(40)))
+    tenants.add(*(f"t{number:03}" for number in range(16)))
     lock, under_way, most = threading.Lock(), [], []
 
     class Gauge(HookedStore):
@@ -356,7 +358,7 @@ def test_the_work_under_way_is_bounded(tenants, into):
 
     limits = SetLimits(databases=4, each=RecoveryLimits(threads=4))
     report = restore_set(Gauge(tenants.store), into, limits=limits)
-    assert report.counts == {"restored": 44}
+    assert report.counts == {"restored": 20}
     assert max(most) <= 16  # the search alone has so many
 
 
@@ -372,7 +374,7 @@ def test_several_restores_share_the_memory_of_two(count):
 def test_an_interruption_ends_soon_and_leaves_whole_files(tenants, into):
     """An exception in the caller's thread, as Ctrl-C is: no further database begins, and each file
     that has its name is whole."""
-    tenants.add(*(f"t{number:03}" for number in range(40)))
+    tenants.add(*(f"t{number:03}" for number in range(16)))
     seen = []
 
     def interrupted(now):
@@ -432,3 +434,19 @@ def test_the_databases_of_a_file(source_directory, directory_store, tmp_path, in
     del found[failed]
     assert found == {"shop/a.db": "restored", "shop/orders.db": "restored"}
     assert files_below(into) == ["shop/a.db", "shop/orders.db"]
+
+
+# ---------------------------------------------------------------------------- another user
+
+
+@needs_root
+def test_root_follows_no_directory_that_another_user_can_exchange(tenants, into):
+    """In his directory root restores what is directly in it, and gives it to him; a directory in
+    it could lead root elsewhere by then."""
+    into.mkdir(parents=True)
+    os.chown(into, APP, APP)
+    report = restore_all(store=tenants.store, into=into)
+    assert codes(report) == dict.fromkeys(NAMES[1:], ("UnsafePath", "unsafe_path"))
+    assert (into / "app.db").read_bytes() == tenants.newest
+    assert (into / "app.db").stat().st_uid == APP
+    assert files_below(into) == ["app.db"]
