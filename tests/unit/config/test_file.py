@@ -314,3 +314,10 @@ def test_a_home_directory_is_understood(write, monkeypatch):
     monkeypatch.setenv("HOME", "/home/of-somebody")
     (config,) = write('bucket = "b"\n[[database]]\npath = "~/a.db"').configs()
     assert os.fspath(config.database) == "/home/of-somebody/a.db"
+
+
+def test_a_url_of_another_kind_is_no_path(write):
+    """The error names the position in the file."""
+    with raises(ConfigError, "not_a_database_path", setting="path") as caught:
+        write("bucket = 'b'\n[[database]]\npath = 'postgres://host/app'")
+    assert "database 1 (postgres://host/app)" in str(caught.value)

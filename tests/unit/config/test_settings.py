@@ -227,3 +227,9 @@ def test_every_field_is_a_row_of_the_table():
 def test_the_rules_of_retention_have_one_default():
     """The library and the settings agree."""
     assert make().retention == Retention()
+
+
+def test_the_root_directory_is_no_database():
+    """It has no name that a file could have."""
+    with raises(ConfigError, setting="db_path"):
+        SqliteReplicatorConfig(db_path="/", bucket="b")

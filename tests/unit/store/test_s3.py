@@ -198,6 +198,11 @@ REDIRECTS = {
         "--endpoint-url https://s3.example.com",
     ),
     "nowhere": (answer(308), "redirected", "--endpoint-url"),
+    "no address": (
+        answer(308, headers="Location: http://[bad\r\n"),
+        "redirected",
+        "--endpoint-url",
+    ),
 }
 
 
