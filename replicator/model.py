@@ -230,3 +230,4 @@ class RestoreReport:
     lost_txids: int = 0  # with --allow-older: transactions that could not be restored
     avoided: tuple[str, ...] = ()  # keys of damaged objects that other objects replaced
     inconclusive: tuple[str, ...] = ()  # why SQLite's own check could not be made in full
+    unauthenticated: bool = False  # the archive is sealed, and its integrity key was not given

@@ -33,6 +33,7 @@ class Fact(enum.StrEnum):
     COUNTERS = "counters"  # of its header: changes and changes of the schema, as captured
     CLAIM = "claim"  # the txid at which this cache took the archive over from another writer
     STORE_CHECK = "store"  # which store passed the check of conditional PUTs
+    SEALED = "sealed"  # which archive ends with a sealed object, or with one that is not
     SNAPSHOT = "snapshot"  # the newest snapshot that was published
     SNAPSHOT_UPLOAD = "snapshot upload"  # the unfinished multipart upload of a snapshot
 

@@ -86,6 +86,7 @@ def show(report: DrillReport) -> None:
             ("took", output.duration(report.seconds)),
             ("verified", output.safe(", ".join([done.verified, *report.checked]))),
             ("recorded", output.safe(report.recorded or f"nowhere: {report.unrecorded}")),
+            *([("seals", f"[bold yellow]{output.NO_KEY}[/]")] if done.unauthenticated else []),
             *output.inconclusive(report.inconclusive),
         ]
     )

@@ -135,6 +135,9 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, emoji=False, width=200)
 
 
+NO_KEY = "not checked: the archive is sealed, and no --integrity-key was given"
+
+
 def say(text: str = "") -> None:
     """A line for people on stdout (rich markup)."""
     console().print(printable(text), soft_wrap=True)

@@ -167,6 +167,8 @@ def _rows(report: RestoreReport, *, dry_run: bool) -> list[tuple[str, str]]:
             ("took", f"{output.duration(report.seconds)}, {output.size(rate)}/s"),
             ("verified", output.safe(report.verified)),
         ]
+    if report.unauthenticated:
+        rows.append(("seals", f"[bold yellow]{output.NO_KEY}[/]"))
     rows += [
         (
             "damaged",

@@ -57,7 +57,9 @@ from replicator.upload.fencing import (
     archive_head,
     foreign,
     is_same,
+    require_key,
     require_sealed,
+    seal_fact,
     still_holds,
 )
 from replicator.upload.uploader import Uploader
@@ -82,6 +84,7 @@ class Resume:
         self._generations = Generations(context, sessions, uploader, incidents)
         self._take_over = TakeOver(context, sessions)
         self._joined = False  # since the process started
+        self._seal_known = False  # whether the archive is sealed
         self.decided = False  # how the database continues the archive
 
     def join(self, database: LiveDatabase, cancelled: Stop) -> Session:
@@ -93,7 +96,10 @@ class Resume:
             incidents.reason = f"it was restored to txid {restored.txid}"
         if not self._joined:
             require_sealed(context.patient, context.keys)
+            self._seal_known = context.cache.head() is None or self._require_key(anew=False)
         session = self._join(database, cancelled)
+        if self._seal_known:
+            self._remember_seal()
         self._joined = True
         self._uploader.announce()
         incidents.reason = ""
@@ -103,6 +109,17 @@ class Resume:
         except LocalIOError as error:
             log.warning("could not remove the restore marker: %s", error)
         return session
+
+    def _require_key(self, *, anew: bool) -> bool:
+        context = self._context
+        return require_key(context.store, context.keys, context.cache, anew=anew)
+
+    def _remember_seal(self) -> None:
+        """The archive ends with an object of this writer, or of one with the same keys."""
+        cache, store = self._context.cache, self._context.store
+        fact = seal_fact(store, self._context.keys, sealed=store.integrity is not None)
+        if cache.get(Fact.SEALED) != fact:
+            cache.put(Fact.SEALED, fact)
 
     def without_database(self) -> ReplicatorError | None:
         """Asks the archive while there is no database: the reason why a user has to act, None if
@@ -283,6 +300,7 @@ class Resume:
         hold, found = database.hold(), archive_head(context.store, context.keys)
         if found is None:
             return self._first(database, hold, cancelled)
+        self._require_key(anew=True)
         hashes, position = self._hash(database, cancelled)
         facts = self._remote_facts(database, found, hashes)
         decision = self._log(decide(self._facts(remote=facts)))

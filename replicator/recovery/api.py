@@ -19,6 +19,7 @@ from replicator.archive.listing import find_databases
 from replicator.archive.locate import open_bucket, sole_database, url_of
 from replicator.archive.pins import found
 from replicator.archive.point import RestorePoint
+from replicator.archive.seals import warn_unauthenticated
 from replicator.archive.timespec import to_ms
 from replicator.config.integrity_key import read_keys
 from replicator.errors import ConfigError, NoBackup
@@ -301,8 +302,13 @@ def restore_run(request: RestoreRequest, run: RestoreRun) -> RestoreReport:
         run.meter.phase("publish")
         publish(parts, run.output, _marker(done), existing, files)
     verify = "none" if reasons else request.verify
-    proof = proof_of(done, verify, sealed=run.store.integrity is not None)
-    return restored(done, run.output, run.url, run.meter, proof=proof, inconclusive=reasons)
+    has_key = run.store.integrity is not None
+    proof = proof_of(done, verify, sealed=has_key)
+    report = restored(done, run.output, run.url, run.meter, proof=proof, inconclusive=reasons)
+    if has_key or not done.rebuilt.sealed:
+        return report
+    warn_unauthenticated(run.url)
+    return replace(report, unauthenticated=True)
 
 
 def plan_run(request: RestoreRequest, run: RestoreRun) -> PlannedRestore:

@@ -123,7 +123,7 @@ def proof_of(done: Recovered, verify: Verify, *, sealed: bool) -> str:
         "database checksum",
     ]
     if done.rebuilt.sealed:
-        proof.append("seals" if sealed else "no seal, because no integrity key was given")
+        proof.append("seals" if sealed else "not the seals, because no integrity key was given")
     if verify != "none":
         proof.append("SQLite's " + ("integrity_check" if verify == "full" else "quick_check"))
     return ", ".join(proof)

@@ -11,8 +11,9 @@ from functools import partial
 from replicator.archive import pins
 from replicator.archive.index import PinnedPoint
 from replicator.archive.keys import Keys
-from replicator.archive.locate import open_archive
+from replicator.archive.locate import open_archive, url_of
 from replicator.archive.point import RestorePoint, require_name
+from replicator.archive.seals import is_sealed, warn_unauthenticated
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import GapError
 from replicator.metrics import Metrics
@@ -94,9 +95,12 @@ def prune(
     these are deleted.
 
     Safe during replication, and during restores. Raises the errors of the store; if a bucket
-    forbids deletions, :attr:`Pruned.refused` holds the reason.
+    forbids deletions, :attr:`Pruned.refused` holds the reason. Logs a warning for a sealed archive
+    without its key.
     """
     with open_archive(address) as (store, prefix):
+        if store.integrity is None and is_sealed(store, Keys(prefix)):
+            warn_unauthenticated(url_of(store, prefix))
         plan = plan_prune(store, Keys(prefix), rules, clock.now_ms())
         if not delete:
             return plan, None

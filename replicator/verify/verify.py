@@ -89,6 +89,7 @@ class VerifyReport:
     lost: Ranges
     newest_restorable: bool  # the newest transaction can be restored
     seconds: float
+    unauthenticated: bool = False  # the archive is sealed, and its integrity key was not given
 
     @property
     def exit_code(self) -> int:
@@ -211,6 +212,7 @@ def verify(
             lost=(),
             newest_restorable=False,
             seconds=0.0,
+            unauthenticated=store.integrity is None and reader.sealed,
         ),
         started,
     )
