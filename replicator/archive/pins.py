@@ -17,7 +17,14 @@ from replicator.archive.keys import Keys
 from replicator.archive.listing import entries
 from replicator.archive.names import NamedPin, PinName
 from replicator.archive.point import RestorePoint, require_name
-from replicator.errors import ConfigError, DamageError, ObjectExists, ObjectMissing, ReplicatorError
+from replicator.errors import (
+    AccessDenied,
+    ConfigError,
+    DamageError,
+    ObjectExists,
+    ObjectMissing,
+    ReplicatorError,
+)
 from replicator.format.bounded_json import JsonLimits, parse_json, text_fields
 from replicator.format.limits import DEFAULT_FORMAT_LIMITS
 from replicator.store.base import Store
@@ -139,7 +146,7 @@ def pin(
         _put_name(store, keys, point, at_ms, move=renewed)
     _accompany(store, keys, point)
     if former is not None and former.txid != point.txid:
-        _release(store, keys, former)
+        _release_if_allowed(store, keys, former)
     return former is None
 
 
@@ -226,6 +233,14 @@ def _release(store: Store, keys: Keys, point: PinnedPoint) -> None:
     others = any(each.txid == point.txid and each.name != point.name for each in names)
     if not others and any(each.txid == point.txid and by_name for each, by_name in plain):
         store.delete(keys.pin(point.txid))
+
+
+def _release_if_allowed(store: Store, keys: Keys, point: PinnedPoint) -> None:
+    """The name has moved already, and a pin too many keeps a point too many."""
+    try:
+        _release(store, keys, point)
+    except AccessDenied as error:
+        log.warning("transaction %d stays pinned: %s", point.txid, error)
 
 
 def _former(store: Store, keys: Keys, name: str) -> PinnedPoint | None:

@@ -97,6 +97,6 @@ class StatePages:
 
     def _resize(self, pages: int) -> None:
         """A page that was cut off has no image, even if the database grows over it again."""
-        for pgno in range(pages + 1, min(self.size + 1, len(self._written))):
-            self._written[pgno] = 0
+        end = min(self.size + 1, len(self._written))
+        self._written[pages + 1 : end] = bytes(max(0, end - pages - 1))
         self._whole, self.size = min(self._whole, pages), pages

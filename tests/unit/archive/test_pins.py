@@ -9,7 +9,13 @@ from replicator.archive.index import PinnedPoint
 from replicator.archive.keys import Keys
 from replicator.archive.pins import found, list_pins, named_pin, pin, unpin
 from replicator.archive.point import RestorePoint
-from replicator.errors import ConfigError, DamageError, ReplicatorError, StoreUnavailable
+from replicator.errors import (
+    AccessDenied,
+    ConfigError,
+    DamageError,
+    ReplicatorError,
+    StoreUnavailable,
+)
 from replicator.store.memory import MemoryStore
 from tests.helpers.errors import raises
 from tests.helpers.replication import HookedStore
@@ -77,6 +83,24 @@ def test_a_name_is_taken_once():
     assert not pin(store, KEYS, PinnedPoint(8, "", "here"), move=True)
     assert list_pins(store, KEYS) == (PinnedPoint(8, "", "here"),)
     assert list(older_pins(store)) == [8]
+
+
+def test_a_name_moves_in_a_bucket_without_deletions(caplog):
+    """The former point stays pinned, which loses nothing."""
+
+    def denied(method, key):
+        if method == "delete":
+            raise AccessDenied("no")
+
+    store = HookedStore()
+    pin(store, KEYS, PinnedPoint(7, "", "here"))
+    store.before = denied
+    pin(store, KEYS, PinnedPoint(8, "", "here"), move=True)
+    assert named_pin(store, KEYS, "here").txid == 8
+    assert list(older_pins(store)) == [7, 8]
+    assert "transaction 7 stays pinned" in caplog.text
+    with pytest.raises(AccessDenied):
+        unpin(store, KEYS, "here")
 
 
 def test_the_store_decides_between_two():
