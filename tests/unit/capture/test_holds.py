@@ -177,7 +177,7 @@ def test_a_log_that_was_removed_before_it_was_looked_at(app, follow):
 
 
 def test_a_log_removed_during_a_checkpoint_is_told(app, follow, caplog):
-    """Nobody can keep pages of the old database out of the new file then: it has to be said."""
+    """Pages of the old database may reach the new file then, and the replicator reports it."""
     follow.database.act = lambda: app.path.with_name("app.db-wal").unlink(missing_ok=True)
     with pytest.raises(ChangedOutside):
         follow.holds.backfill()
@@ -559,7 +559,7 @@ def test_a_hold_rests_on_mark_zero_if_nothing_is_to_copy(app, follow):
 
 @pytest.fixture
 def left(tmp_path, limits):
-    """A database whose application has gone, its log held by nobody but us."""
+    """A database whose application has gone, its log held by the replicator alone."""
     with App(tmp_path / "app.db") as app:
         app.insert(30)
     follow = Follow(tmp_path / "app.db", limits)
@@ -613,7 +613,7 @@ def test_a_file_just_written_is_not_left_yet(left):
 
 
 def test_what_came_last_is_captured_before_the_log_goes(left):
-    """Somebody commits and has gone before we look again: first things first."""
+    """Another program commits and ends before the next look: its commit comes first."""
     settled(left)
     written_by_another(left)
     written_by_another(left)
@@ -627,7 +627,7 @@ def test_what_came_last_is_captured_before_the_log_goes(left):
 
 
 def test_whoever_writes_while_the_log_goes_is_caught_up(left):
-    """Between our close and our coming back nobody holds the log: a write then shows in the
+    """Between the close and the next open no connection holds the log: a write then shows in the
     file, and nothing is assumed of it."""
 
     def meanwhile():

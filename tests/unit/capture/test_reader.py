@@ -640,7 +640,7 @@ def app_image(app):
 
 
 def test_a_header_written_anew_under_the_same_salts(app):
-    """A log whose first transaction was rolled back is begun once more by whoever writes next,
+    """A log whose first transaction was rolled back is begun once more by the next writer,
     with the salts that all share and a checkpoint sequence that each connection counts for
     itself: another header checksum, hence another chain, in the same log."""
     reader = reader_of(app)

@@ -311,9 +311,9 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
 
 def test_a_home_directory_is_understood(write, monkeypatch):
     """As in a shell."""
-    monkeypatch.setenv("HOME", "/home/of-somebody")
+    monkeypatch.setenv("HOME", "/home/of-a-user")
     (config,) = write('bucket = "b"\n[[database]]\npath = "~/a.db"').configs()
-    assert os.fspath(config.database) == "/home/of-somebody/a.db"
+    assert os.fspath(config.database) == "/home/of-a-user/a.db"
 
 
 def test_a_url_of_another_kind_is_no_path(write):

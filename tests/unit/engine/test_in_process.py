@@ -359,7 +359,7 @@ def test_a_database_deleted_and_made_anew_is_followed(path, store, out):
 
 
 def test_a_database_that_is_locked_when_it_appears_is_waited_for(path, store, out):
-    """Whoever makes a database may keep it to themselves for a while: only a start refuses."""
+    """An application may keep a new database locked for a while: only a start refuses."""
     with replicating(path, store) as replicator, App(path, mode="DELETE") as app:
         app.run("BEGIN EXCLUSIVE", "INSERT INTO t(body) VALUES (1)")
         wait_for(lambda: replicator.status().state == "stalled")
@@ -371,7 +371,7 @@ def test_a_database_that_is_locked_when_it_appears_is_waited_for(path, store, ou
 
 
 def test_an_answered_snapshot_is_over_when_the_database_goes(path, store, no_events):
-    """Whoever has an answer is not given another one: the capture lives on and waits."""
+    """A start that was answered gets no second answer: the capture lives on and waits."""
     app = App(path)
     with replicating(path, store, poll_interval=3600.0) as replicator:
         replicator.flush(LONG)
@@ -488,7 +488,7 @@ def test_a_restart_continues_the_generation_without_a_snapshot(path, app, store,
 
 @pytest.mark.parametrize("meanwhile", ["a commit", "a checkpoint", "a vacuum", "nothing"])
 def test_what_happened_meanwhile_is_caught_up(path, app, store, out, meanwhile):
-    """Whatever the application did while nobody followed, the same generation goes on."""
+    """The same generation continues after any writes while no replicator ran."""
     app.insert(30)
     with replicating(path, store) as replicator:
         app.insert(30)
@@ -899,7 +899,7 @@ def test_a_full_cache_lets_the_log_go_and_catches_up(path, app, store, out):
         assert bound.pending_bytes < 2 << 20
         assert not bound.healthy
         app.checkpoint("TRUNCATE")
-        assert os.path.getsize(f"{path}-wal") == 0, "nobody holds the log any more"
+        assert os.path.getsize(f"{path}-wal") == 0, "no read mark holds the log"
         app.insert()
         store.come_back()
         last = replicator.flush(LONG)
@@ -958,7 +958,7 @@ def test_a_snapshot_is_taken_when_due(path, app, store, out):
 
 
 def test_a_snapshot_that_fails_does_not_stop_the_log(path, app, store, out):
-    """The store refuses snapshots: whoever asked is told, segments go on."""
+    """The store refuses snapshots: the request gets the error, and segments continue."""
     with replicating(path, store) as replicator:
         replicator.flush(LONG)
         app.insert()
@@ -1152,7 +1152,7 @@ def test_an_address_that_cannot_work_leaves_nothing_behind(tmp_path, path, app):
 
 def test_a_damaged_cached_segment_is_captured_again(path, app, store, out):
     """A segment that rots in the cache while the store is away is dropped, and what it held is
-    taken from the log again; nothing is missing and nobody restarts anything."""
+    taken from the log again; nothing is missing, without a restart."""
     with replicating(path, store) as replicator:
         app.insert(3)
         replicator.flush(LONG)

@@ -261,7 +261,7 @@ def test_a_take_over_that_was_interrupted_goes_on(path, app, other, store, out, 
 
 
 def test_the_order_in_an_empty_bucket_is_a_first_start(path, app, store, out):
-    """Nobody holds the log, so nobody is named; numbers go on where this cache knows them."""
+    """The log has no owner, so none is named; numbers continue from those of this cache."""
     with replicating(path, store, take_over=True) as replicator:
         assert replicator.flush(LONG).txid == 1
     store.wipe()
@@ -272,7 +272,7 @@ def test_the_order_in_an_empty_bucket_is_a_first_start(path, app, store, out):
 
 
 def test_a_take_over_is_given_up_when_told(path, app, other, store):
-    """The claim does not race on for ever against somebody who is always quicker."""
+    """The claim ends against a writer that is always quicker."""
     with replicating(other.path, HookedStore(store.inner)) as holder:
         holder.flush(LONG)
         tries = []

@@ -49,7 +49,7 @@ def test_a_merge_lists_as_its_sources_did(empty_bucket):
 
 
 def test_steps_catch_ups_and_holes_are_told(empty_bucket):
-    """What is kept as one step, and what nobody holds, in the place where it was."""
+    """A step of several transactions, and missing ones, in their places."""
     for _ in range(3):
         empty_bucket.insert()
         empty_bucket.insert()

@@ -224,7 +224,7 @@ def test_the_readme_is_for_a_person_in_a_hurry():
 
 @by_written_page
 def test_sentences_have_a_subject_that_acts(page):
-    """No sentence hides its subject behind a question word or a nobody."""
+    """No sentence hides its subject behind a question word or an indefinite pronoun."""
     indirect = re.compile(r"(?:What|Whether|Whoever|How|Where|When|Why)\b")
     assert [each for each in docs.sentences(page) if indirect.match(each)] == []
     hidden = re.compile(r"\b(?:nobody|somebody|whoever|anybody)\b", re.IGNORECASE)

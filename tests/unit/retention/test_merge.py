@@ -97,7 +97,7 @@ def test_the_same_sources_make_the_same_bytes(shrunk):
 
 
 def claimed(past):
-    """Somebody claims the log: a transaction without frames. Its key."""
+    """Another writer claims the log by a transaction without frames. Returns its key."""
     head = archive_head(past.store, KEYS)
     header = ObjectHeader(
         Kind.CATCH_UP,

@@ -155,7 +155,7 @@ def test_one_that_is_fenced_does_not_stop_the_others(file, tmp_path, bucket_dir,
     """The log reports the failure once, and the last flush reports it again."""
     with started(fleet_of(file("a.db", "b.db"), QUICK)) as fleet:
         asked(tmp_path / "a.db", "flush")
-        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"somebody else's")
+        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"another writer's")
         write(tmp_path / "a.db")
         wait_for(lambda: fleet.members[0].error is not None)
         assert not fleet.failed
@@ -171,7 +171,7 @@ def test_a_fleet_has_failed_when_all_its_databases_have(file, tmp_path, bucket_d
     """The process then ends, but not while databases may still appear."""
     with started(fleet_of(file("a.db"), QUICK)) as fleet:
         asked(tmp_path / "a.db", "flush")
-        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"somebody else's")
+        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"another writer's")
         write(tmp_path / "a.db")
         wait_for(lambda: fleet.failed)
     with fleet_of(file("x/*.db")) as fleet:

@@ -58,7 +58,7 @@ def idle_uploader(store, cache, mailbox, clocks):
 
 
 def others_went_on(store, *, merged=True, deleted=True):
-    """Somebody appended 2 … 9, merged them, and deleted what the merge stands for."""
+    """Another writer appended 2 … 9, merged them, and deleted the merged objects."""
     store.inner.put(KEYS.wal(9), b"theirs", metadata=FOREIGN)
     if merged:
         store.inner.put(KEYS.merged(1, 2, 8), b"their merge")
@@ -90,7 +90,7 @@ def test_after_a_pause_the_log_is_looked_at_first(store, cache, idle_uploader, c
 
 
 def test_after_a_pause_our_log_goes_on(store, cache, idle_uploader, clocks):
-    """Nobody came: one look, then the append; and the next one needs no look."""
+    """No other writer came: one look, then the append; the next one needs no look."""
     clocks.now = (LONGEST_PAUSE + 1, 0.0)
     for txid in (2, 3):
         store.calls.clear()

@@ -162,7 +162,7 @@ def test_a_lost_answer_is_settled_by_reading_back(store, cache, uploader):
 def test_foreign_bytes_fence_for_good(store, cache, uploader, metadata):
     """Another writer's object under the next key: Fenced, nothing is overwritten, nothing is
     appended any more, and every waiter is told."""
-    told = {"sha256": "00" * 32, "writer": "somebody else", "host": "process 7 on web-2"}
+    told = {"sha256": "00" * 32, "writer": "another one", "host": "process 7 on web-2"}
     add(cache, 1)
     uploader.start()
     uploader.watermark.wait(1, LONG)
@@ -172,7 +172,7 @@ def test_foreign_bytes_fence_for_good(store, cache, uploader, metadata):
     uploader.wake()
     with pytest.raises(
         Fenced,
-        match=r"process 7 on web-2 \(writer somebody else\) at 20" if metadata else "unknown name",
+        match=r"process 7 on web-2 \(writer another one\) at 20" if metadata else "unknown name",
     ):
         uploader.watermark.wait(3, LONG)
     assert uploader.watermark.state.ended
@@ -346,8 +346,8 @@ def test_our_own_unacknowledged_object_is_no_stranger(store, cache, uploader, ma
 
 @pytest.mark.parametrize("pending", [True, False])
 def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, mailbox, pending):
-    """Somebody else went on where we stopped: nothing is appended before it was decided how to
-    go on, and whoever waits gets the reason."""
+    """Another writer continued the archive: nothing is appended before it was decided how to
+    continue, and each waiter gets the reason."""
     theirs = list(bucket.store.list(bucket.keys.wal_dir))[1]
     acknowledge(store, cache, 1)
     foreign = bucket.store.head(theirs.key)
@@ -381,7 +381,7 @@ def test_a_foreign_object_without_metadata_is_named_by_its_header(store, cache, 
 
 
 def test_another_object_in_the_place_of_our_newest_fences(store, cache, mailbox):
-    """The bucket was emptied and somebody else got as far as we were."""
+    """The bucket was emptied, and another writer got as far as this one."""
     acknowledge(store, cache, 1)
     store.inner.delete(key(1))
     store.inner.put(key(1), b"foreign", metadata={"sha256": "11" * 32})
@@ -523,7 +523,7 @@ def test_a_damaged_large_segment_is_never_sent(store, cache, uploader):
 
 
 def test_a_defect_ends_the_thread_loudly(store, cache, uploader):
-    """What nobody foresaw: no silence, every waiter gets an error."""
+    """An unforeseen error is not silent: every waiter gets it."""
 
     def before(method, name):
         raise ZeroDivisionError

@@ -202,7 +202,7 @@ def test_objects_without_metadata_are_learnt_from_their_bytes(empty_bucket):
 
 
 def test_a_sound_present_needs_no_repair(bucket, tmp_path):
-    """It says so, asks nobody for anything, and the note cures what was suspected."""
+    """It reports so without a request, and the note cures what was suspected."""
     add_record(bucket.store, KEYS, DAMAGED, 5, 1000, {})
     with Rig(bucket, tmp_path) as rig:
         wait_for(lambda: REPAIRED in rig.outcomes())
@@ -238,7 +238,7 @@ def test_where_a_snapshot_does_not_do_a_generation_is_begun(bucket, tmp_path):
 
 
 def test_what_nothing_mends_is_trouble_and_is_tried_again(bucket, tmp_path):
-    """Whoever asked gets the error; the status has it too; the next round may succeed."""
+    """The caller gets the error; the status has it too; the next round may succeed."""
     body, key = bucket.store.get(last_segment(bucket)), last_segment(bucket)
     spoil(bucket.store, key)
     rig = Rig(bucket, tmp_path)
@@ -293,7 +293,7 @@ def test_a_store_that_is_away_only_delays(bucket, tmp_path):
 
 
 def test_a_defect_does_not_end_the_monitor(bucket, tmp_path):
-    """Whoever asked is told; the next one is served."""
+    """The caller gets the error; the next one is served."""
     rig = Rig(bucket, tmp_path)
     spoil(bucket.store, last_segment(bucket))
 
