@@ -16,7 +16,7 @@ from replicator.model import Position, ReplicationStatus, RestoreReport
 if TYPE_CHECKING:
     from replicator.config.settings import SqliteReplicatorConfig
     from replicator.handle.handle import SqliteReplicator
-    from replicator.recovery.api import restore  # the same arguments, with their types
+    from replicator.recovery.api import restore  # arguments and types of the two are those
     from replicator.recovery.restore_all import restore_all
 
 __all__ = [
@@ -35,7 +35,7 @@ _LAZY = {
     "SqliteReplicator": "replicator.handle.handle",
     "SqliteReplicatorConfig": "replicator.config.settings",
     "restore": "replicator.handle.restoring",
-    "restore_all": "replicator.recovery.restore_all",
+    "restore_all": "replicator.handle.restoring",
 }
 
 

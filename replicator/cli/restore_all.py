@@ -89,7 +89,7 @@ def restore(
     **wishes: Any,
 ) -> int:
     """Run the restore and show its report; the exit code is that of the worst database."""
-    from replicator import restore_all
+    from replicator.recovery.restore_all import restore_all
 
     place: dict[str, Any] = {"config": config, **location.given}
     if config is None:

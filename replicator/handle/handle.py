@@ -55,7 +55,8 @@ class HandleTimes:
     final_flush: float = 30.0  # to make the rest durable at the end of a block or of the program
     end: float = 40.0  # for the sidecar to end after its last lease: its own flush takes 30 s
     late_end: float = 1.0  # the same after a flush that was too late: it ends without us
-    restart: float = 60.0  # for another sidecar to start, for a request without a timeout
+    restart: float = 60.0  # for another sidecar to start, during a request
+    answer: float = 5.0  # for the end of a sidecar that no longer answers
     connect: ConnectTimes = field(default_factory=ConnectTimes)
     supervisor: SupervisorTimes = field(default_factory=SupervisorTimes)
 
@@ -275,17 +276,18 @@ class SqliteReplicator:
         supervisor = self._running()
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            patience = time.monotonic() + self._times.restart
-            supervisor.wait_lease(patience if until is None else min(until, patience))
-            seconds = left(until)
+            lease = supervisor.wait_lease(_sooner(until, time.monotonic() + self._times.restart))
             try:
-                return ask(self.config.cache, {"command": command, "timeout": seconds, **values})
-            except NotRunning:
-                time.sleep(0.01)  # until the supervisor notices it too
+                return ask(
+                    self.config.cache, {"command": command, "timeout": left(until), **values}
+                )
+            except NotRunning as error:
+                if not _ends(lease, _sooner(until, time.monotonic() + self._times.answer)):
+                    raise _not_durable(error, "") from error
             except ReplicatorError as error:
                 if error.code != HANGS:
                     raise
-                raise NotDurable(str(error), code=HANGS, hint=error.hint) from error
+                raise _not_durable(error, HANGS) from error
 
     def status(self) -> ReplicationStatus:
         """The state now; after :meth:`stop`, the last one before it."""
@@ -346,6 +348,21 @@ class SqliteReplicator:
             if not self._started:
                 raise ReplicatorError("the replicator is not running", hint="call start() first")
             return self._supervisor or self._supervised()
+
+
+def _sooner(until: float | None, other: float) -> float:
+    return other if until is None else min(until, other)
+
+
+def _ends(lease: Lease, until: float) -> bool:
+    """True once the sidecar ended, waited for until then."""
+    while not (ended := lease.ended()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return ended
+
+
+def _not_durable(error: ReplicatorError, code: str) -> NotDurable:
+    return NotDurable(str(error), code=code, hint="nothing is lost; try again")
 
 
 def _continued(config: SqliteReplicatorConfig) -> SqliteReplicatorConfig:

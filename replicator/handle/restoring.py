@@ -1,4 +1,4 @@
-"""``restore()`` for applications.
+"""``restore()`` and ``restore_all()`` for applications.
 
 A restore that looks at a file of the output's name opens and closes it, which would drop the locks
 of the application, and it finds other processes that have the file open, never its own. So it runs
@@ -10,10 +10,12 @@ leave this process.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 from replicator.errors import ConfigError, ReplicatorError
@@ -28,6 +30,7 @@ PROGRAM = (
 )
 LOOKS = ("if_missing", "overwrite")  # options with which a restore opens the output
 HERE = ("store", "files")  # options that only tests have, and that cannot leave the process
+MODULES = {"restore": "replicator.recovery.api", "restore_all": "replicator.recovery.restore_all"}
 
 
 def restore(**options: Any) -> RestoreReport | None:
@@ -36,17 +39,27 @@ def restore(**options: Any) -> RestoreReport | None:
     Takes the options of :func:`replicator.recovery.api.restore`, and raises its errors. With
     ``if_missing`` or ``overwrite``, ``prepare`` must be a function that another process can import.
     """
-    if any(map(options.get, LOOKS)) and not any(map(options.get, HERE)):
-        return _elsewhere(options)
-    from replicator.recovery.api import restore as restore_here
-
-    return restore_here(**options)
+    look = any(map(options.get, LOOKS)) and not any(map(options.get, HERE))
+    report: RestoreReport | None = (_elsewhere if look else _here)("restore", options)
+    return report
 
 
-def _elsewhere(options: dict[str, Any]) -> RestoreReport | None:
-    """The restore in another process."""
+def restore_all(**options: Any) -> Any:
+    """Restore every database of a bucket; compares each with an existing file of its name.
+
+    Takes the options of :func:`replicator.recovery.restore_all.restore_all`; returns its report.
+    """
+    return (_here if any(map(options.get, HERE)) else _elsewhere)("restore_all", options)
+
+
+def _here(call: str, options: dict[str, Any]) -> Any:
+    return getattr(importlib.import_module(MODULES[call]), call)(**options)
+
+
+def _elsewhere(call: str, options: dict[str, Any]) -> Any:
+    """The result of a call in another process."""
     listener = options.pop("progress", None)
-    options = options | {"shown": listener is not None}
+    request = _request(call, options, shown=listener is not None)
     process = subprocess.Popen(
         [interpreter(), "-P", "-c", PROGRAM, "replicator"],
         stdin=subprocess.PIPE,
@@ -56,15 +69,14 @@ def _elsewhere(options: dict[str, Any]) -> RestoreReport | None:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(_request(options))
+            process.stdin.write(request)
             process.stdin.close()
             while True:
                 kind, value = pickle.load(process.stdout)  # noqa: S301 - our own child wrote it
                 if kind == "error":
                     raise value
                 if kind == "report":
-                    report: RestoreReport | None = value
-                    return report
+                    return value
                 assert listener is not None  # only a listener gets progress
                 listener(value)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
@@ -76,9 +88,9 @@ def _elsewhere(options: dict[str, Any]) -> RestoreReport | None:
             raise
 
 
-def _request(options: dict[str, Any]) -> bytes:
+def _request(call: str, options: dict[str, Any], *, shown: bool) -> bytes:
     try:
-        asked = pickle.dumps(options)
+        asked = pickle.dumps((call, options, shown))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"an argument cannot be passed to the process of the restore: {error}",
@@ -90,16 +102,14 @@ def _request(options: dict[str, Any]) -> bytes:
 
 def serve(asked: Any, answers: Any) -> None:
     """The other process: answers with the report or the error, after the progress."""
-    from replicator.recovery.api import restore as restore_here
-
-    options = pickle.load(asked)  # noqa: S301 - the application wrote it
+    call, options, shown = pickle.load(asked)  # noqa: S301 - the application wrote it
 
     def show(kind: str, value: object) -> None:
         pickle.dump((kind, value), answers)
         answers.flush()
 
-    listener = (lambda progress: show("progress", progress)) if options.pop("shown") else None
     try:
-        show("report", restore_here(progress=listener, **options))
+        listener = partial(show, "progress") if shown else None
+        show("report", _here(call, options | {"progress": listener}))
     except ReplicatorError as error:
         show("error", error)

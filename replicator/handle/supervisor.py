@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from replicator.errors import Cancelled, NotRunning, ReplicatorError
-from replicator.handle.bell import Bell, left
+from replicator.errors import Cancelled, NotDurable, NotRunning, ReplicatorError
+from replicator.handle.bell import Bell
 from replicator.handle.lease import Lease
 
 log = logging.getLogger(__name__)
@@ -50,15 +50,25 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name="replicator-handle", daemon=True)
         self._thread.start()
 
-    def wait_lease(self, until: float | None) -> Lease:
-        """The lease, waited for until then while no sidecar runs; else raises the reason."""
+    def wait_lease(self, until: float) -> Lease:
+        """The lease, waited for until then while no sidecar runs. Raises the reason, or
+        ``NotDurable`` if another sidecar starts meanwhile."""
         with self._changed:
             while self.lease is None or self.lease.ended():
-                seconds = left(until)
-                if self._stopped or (seconds is not None and seconds <= 0):
-                    raise self.error or NotRunning("the sidecar ended, and another one starts")
-                self._changed.wait(0.5 if seconds is None else min(seconds, 0.5))
+                seconds = until - time.monotonic()
+                if self._stopped or seconds <= 0:
+                    raise self._reason()
+                self._changed.wait(min(seconds, 0.5))
             return self.lease
+
+    def _reason(self) -> ReplicatorError:
+        """Why a request has no sidecar."""
+        if self._stopped:
+            return ReplicatorError("the replicator was stopped")
+        error = self.error or NotRunning("the sidecar ended, and another one starts")
+        if isinstance(error, NotRunning):
+            return NotDurable(str(error), hint="nothing is lost; try again")
+        return error
 
     def stop(self, seconds: float) -> Lease | None:
         """End the thread, waited for up to ``seconds``; the lease, if there is one."""

@@ -139,6 +139,7 @@ class _Hosted:
         self._leases = leases
         self._times = times
         self._end_at = float("inf")
+        self._hurried = 0  # signals after the end of the application
         self._signals = Signals()
 
     def run(self, channel: socket.socket) -> int:
@@ -192,22 +193,27 @@ class _Hosted:
         for that is over."""
         while True:
             while self._leases.wait(self._times.check):
-                self._signals.wait(0)
+                if self._signals.arrived():
+                    log.info("a signal came; the end waits for the end of the application")
             log.info("the application ended: uploading what is left")
             until = time.monotonic() + self._times.final_flush
             while (
                 not self._leases.count()
                 and isinstance(flush(self._times.flush), NotDurable)
                 and time.monotonic() < until
-                and not self._signals.hurry()
+                and not self._hurry()
             ):
                 pass
             if self._leases.close():
                 return
+            self._hurried = 0
             log.info("the application is back")
 
     def _hurry(self) -> bool:
-        return self._signals.hurry() or time.monotonic() >= self._end_at
+        """True once two signals came after the application had ended, or the time for the end of
+        threads is over. One signal is that which ended the application, too."""
+        self._hurried += self._signals.arrived()
+        return self._hurried > 1 or time.monotonic() >= self._end_at
 
 
 def _config(settings: dict[str, Any]) -> SqliteReplicatorConfig:

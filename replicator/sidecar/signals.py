@@ -122,6 +122,13 @@ class Signals:
         else:
             log.info("%s has no meaning without a command; ignored", name)
 
+    def arrived(self) -> int:
+        """The number of signals that end a sidecar since the last call."""
+        count = 0
+        while (arrived := self._take(0)) is not None:
+            count += arrived.number in ENDING
+        return count
+
     def hurry(self) -> bool:
         """True once a signal came after the one that ended the sidecar, or after its command."""
         while not self.hurried and (arrived := self._take(0)) is not None:

@@ -7,12 +7,24 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import apsw
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig
-from replicator.errors import ConfigError
+from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
+from replicator.errors import (
+    AlreadyRunning,
+    ConfigError,
+    DatabaseMissing,
+    LocalIOError,
+    NotDurable,
+    ReplicatorError,
+)
+from replicator.handle.connect import ConnectTimes
+from replicator.handle.handle import HandleTimes
+from replicator.system.locks import DirLock
+from tests.helpers.command_line import cache_of
 from tests.helpers.errors import raises
 from tests.helpers.handles import TOP, HandledApplication, sidecar_of
 from tests.helpers.replication import LONG, App, wait_for
@@ -23,8 +35,7 @@ def handled(tmp_path):
     """A database for applications with handles; no sidecar is left at the end."""
     application = HandledApplication(tmp_path)
     yield application
-    application.hurry()
-    application.wait_end()
+    wait_for(lambda: application.hurry() is None)
 
 
 def config_of(handled, **settings):
@@ -170,3 +181,90 @@ def test_forked_children_hold_the_sidecar(handled, end):
     assert handled.run(end) == 0, handled.log.read_text()
     handled.wait_end()
     handled.check()
+
+
+def test_the_exception_of_the_block_is_not_hidden(handled):
+    """The block ends with an exception while the store is away: it is raised, with a note of the
+    flush that failed. Without an exception, the failure is raised."""
+    times = HandleTimes(final_flush=0.1, late_end=0.1)
+    away = handled.directory / "away"
+    with App(handled.path) as app:
+        config = config_of(handled)
+        replicator = SqliteReplicator(config, times=times, log=handled.log)
+        with raises(NotDurable), replicator:
+            replicator.flush(LONG)
+            handled.bucket.rename(away)
+            app.insert()
+        app.insert()
+        with pytest.raises(ZeroDivisionError) as caught, replicator:  # the sidecar has not ended
+            raise ZeroDivisionError
+        assert len(caught.value.__notes__) == 1
+        assert replicator.status().state == "stopped"
+        away.rename(handled.bucket)
+        handled.wait_end()
+        assert handled.copy().read_bytes() == app.image()
+
+
+def test_a_signal_to_the_sidecar_waits_for_the_application(handled):
+    """A supervisor sends SIGTERM to every process of a service, also twice: the sidecar ends after
+    the application, with everything in the bucket."""
+    with App(handled.path) as app:
+        replicator = SqliteReplicator(config_of(handled))
+        replicator.start()
+        sidecar = sidecar_of(handled.path)
+        for _ in range(3):
+            os.kill(sidecar, signal.SIGTERM)
+        app.insert()
+        replicator.flush(LONG)
+        app.insert()
+        os.kill(sidecar, signal.SIGTERM)
+        replicator.stop()
+        assert sidecar_of(handled.path) is None
+        assert replicator.status().last_error is None
+        assert handled.copy().read_bytes() == app.image()
+
+
+def test_a_start_fails_with_the_error_of_the_sidecar(handled):
+    """The class and the values are those of a start in the same process; a process that has the
+    lock and does not answer is waited for, then it is the error."""
+    nowhere = handled.directory / "nowhere"
+    replicator = SqliteReplicator(config_of(handled, db_path=nowhere / "app.db"))
+    with raises(DatabaseMissing, code="directory_missing", path=str(nowhere / "app.db")):
+        replicator.start()
+    assert not nowhere.exists()
+    times = HandleTimes(connect=ConnectTimes(patience=0.0))
+    with DirLock(cache_of(handled.path)):
+        replicator = SqliteReplicator(config_of(handled), times=times)
+        with raises(AlreadyRunning, pid=os.getpid(), path=str(cache_of(handled.path))):
+            replicator.start()
+    assert replicator.status().state == "failed"
+
+
+def test_a_restore_leaves_the_locks_of_the_application(handled):
+    """The application has the database open: a restore that looks at the file drops no lock of it,
+    and one that would replace the file is refused."""
+    with App(handled.path) as app:
+        app.insert()
+        with SqliteReplicator(config_of(handled)) as replicator:
+            replicator.flush(LONG)
+            with pytest.raises(ReplicatorError, match="stop first"):
+                replicator.restore()
+        app.run("BEGIN", "SELECT * FROM t")
+        before = locks()
+        progress = []
+        options = {"url": f"file://{handled.bucket}", "prefix": "app.db", "output": handled.path}
+        report = restore(if_missing=True, **options)
+        assert (report.objects, report.output) == (0, str(handled.path))
+        with pytest.raises(LocalIOError) as caught:
+            restore(overwrite=True, progress=progress.append, **options)
+        assert str(os.getpid()) in str(caught.value)
+        assert locks() == before
+        copy = {**options, "output": handled.directory / "new.db"}
+        assert restore(if_missing=True, progress=progress.append, **copy).objects
+        assert progress[-1].phase == "publish"
+
+
+def locks():
+    """The rows of /proc/locks that are of this process, without their numbers."""
+    table = Path("/proc/locks").read_text().splitlines()
+    return sorted(line.split(None, 1)[1] for line in table if f" {os.getpid()} " in line)

@@ -110,5 +110,5 @@ def sidecar_of(path):
     with contextlib.suppress(FileNotFoundError, ValueError):
         pid = int((cache_of(path) / "lock").read_text())
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return None if state in "ZX" else pid
+        return None if state in "ZX" or pid == os.getpid() else pid
     return None
