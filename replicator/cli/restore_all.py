@@ -147,7 +147,7 @@ def _rows(report: SetReport) -> list[tuple[str, str]]:
     lost = sum(each.report.lost_txids for each in report.databases if each.report)
     late = [each.name for each in report.databases if each.result == "not_yet"]
     rows = [
-        ("moment", output.moment(report.moment_ms) if report.moment_ms else "the newest of each"),
+        ("moment", _moment(report)),
         ("complete", f"{_databases(counts.get('complete', 0))}, left alone"),
         ("failed", _databases(counts.get("failed", 0))),
     ]
@@ -159,6 +159,12 @@ def _rows(report: SetReport) -> list[tuple[str, str]]:
     needed = f"{output.size(report.needed_bytes)} of {output.size(report.free_bytes)} free"
     took = f"{output.duration(report.seconds)}, {output.size(size)} restored"
     return [*rows, ("disk space", needed), ("took", took)]
+
+
+def _moment(report: SetReport) -> str:
+    if report.moment_ms is not None:
+        return output.moment(report.moment_ms)
+    return f"the name {output.safe(report.name)}" if report.name else "the newest of each"
 
 
 def _plan(each: RestoredDatabase) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def restore_all(
             given: dict[str, Any] = {name: each for name, each in location.items() if each}
             found = in_file(ConfigFile.load(config, **given), stores.open)
         report = Restoration(request, resolved(into), meter).run(chosen(found, only))
-    return replace(report, moment_ms=moment)
+    return replace(report, moment_ms=moment, name=point.name)
 
 
 def _refuse_txid(point: RestorePoint) -> None:

@@ -58,9 +58,9 @@ class RestoredDatabase:
 
 @dataclass(frozen=True, slots=True)
 class SetReport:
-    """The outcomes by name, and the moment that was asked for (ms; None: the newest state of
-    each). ``needed_bytes`` is the disk space that the restores take, ``free_bytes`` what was free
-    before."""
+    """The outcomes by name, and the moment that was asked for (ms), or the ``name`` of pins; with
+    neither, each has its newest state. ``needed_bytes`` is the disk space that the restores take,
+    ``free_bytes`` was free before."""
 
     into: str
     moment_ms: int | None
@@ -68,6 +68,7 @@ class SetReport:
     needed_bytes: int
     free_bytes: int
     seconds: float
+    name: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -84,6 +85,7 @@ class SetReport:
         return {
             "into": self.into,
             "moment_ms": self.moment_ms,
+            "name": self.name,
             "counts": self.counts,
             "needed_bytes": self.needed_bytes,
             "free_bytes": self.free_bytes,

@@ -65,6 +65,13 @@ def test_one_time_and_a_choice(restore, stored_tenants, tmp_path):
     assert files_below(tmp_path / "into") == ["app.db"]
 
 
+def test_a_name_of_pins_is_shown(restore, stored_tenants):
+    """In place of a time; databases without that name fail."""
+    code, out, _ = restore("--at", "release")
+    assert "moment      the name release" in out
+    assert (code, "failed      3 databases" in out) == (2, True)
+
+
 def test_a_dry_run_lists_the_plans(restore, tmp_path):
     """Each database with its transaction and size, and the disk space; nothing is written."""
     code, out, _ = restore("--dry-run")
@@ -89,7 +96,8 @@ def test_the_file_has_the_bucket(run, stored_tenants, bucket_url, tmp_path):
         (("--all",), "into"),
         (("--all", "--into", "d", "--output", "x"), "output"),
         (("--all", "--into", "d", "--txid", "3"), "txid"),
-        (("--all", "--into", "d", "--at", "before-deploy"), "at"),
+        (("--all", "--into", "d", "--at", "before-deploy", "--timestamp", "now"), "at"),
+        (("--all", "--into", "d", "--at", "3"), "at"),
         (("--all", "--into", "d", "--if-missing"), "if-missing"),
         (("--into", "d"), "into"),
         (("--only", "*"), "only"),
