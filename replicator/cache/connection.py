@@ -100,7 +100,9 @@ class LedgerFile:
             if [_identity(path) for path in self._paths] == self._identities:
                 return
         raise LedgerDamaged(
-            f"{self.path}: the ledger was removed or replaced while in use", path=self.path
+            f"{self.path}: the ledger was removed or replaced while in use",
+            path=self.path,
+            code="ledger_replaced",
         )
 
     def verify(self, values: Row, check: object, name: str) -> None:

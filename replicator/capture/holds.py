@@ -68,9 +68,11 @@ class WalHolds:
         written although the hold on mark zero lets no checkpoint copy anything into it."""
         stamp = self._database.check_identity()
         if self._database.wal.replaced:
-            raise ChangedOutside(f"{self._database.wal.path} was removed while it was in use")
+            raise ChangedOutside(
+                f"{self._database.wal.path} was removed while it was in use", code="wal_removed"
+            )
         if self.waiting and stamp != self._still:
-            raise ChangedOutside(f"{self._database.path} was overwritten")
+            raise ChangedOutside(f"{self._database.path} was overwritten", code="overwritten")
         return stamp
 
     def settle(self) -> bool:
@@ -301,7 +303,9 @@ class WalHolds:
         self._database.reopen_after_last_close()
         self._hold, self._held_at, self.waiting = self._database.hold(), None, False
         if self.check_file() != stamp:
-            raise ContinuityLost("another program wrote while the WAL was removed")
+            raise ContinuityLost(
+                "another program wrote while the WAL was removed", code="wal_reset"
+            )
         self._truncated_at = self._reader.position
         return True
 
@@ -335,7 +339,9 @@ class WalHolds:
         found = self._database.wal.refresh()
         self.check_file()
         if found is None and self._reader.read_position.frame:
-            raise ChangedOutside(f"{self._database.wal.path} was removed while it was in use")
+            raise ChangedOutside(
+                f"{self._database.wal.path} was removed while it was in use", code="wal_removed"
+            )
 
     def _escalate(self) -> None:
         """Rolls over under a writer that never pauses, with the write lock, for milliseconds."""
