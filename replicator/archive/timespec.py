@@ -29,7 +29,7 @@ _UNITS = {
 }
 _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-z]+)", re.IGNORECASE)
 _AGO = re.compile(rf"(?:{_SPAN.pattern}\s+)+ago", re.IGNORECASE)
-_EPOCH_MS = re.compile(r"(-?\d{1,20}) ms|(\d{11,20})")  # 11 digits: 1973; fewer are no time
+_EPOCH_MS = re.compile(r"(-?\d{1,20}) ms|(\d{11,13})")  # the latter from 1973 to 2286
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -67,7 +67,7 @@ def built(directory, seed, *, page_size=512, auto_vacuum=False, store=None):
         if bucket._log() != before[1]:
             bucket.txid += 1
             bucket.images[bucket.txid] = plain_state(bucket._base, bucket._log())
-            if step % 4 == 0:
+            if step % 3 == 0:
                 bucket.cut()
             if step % 20 == 19:
                 if bucket.first <= bucket.txid:
@@ -123,6 +123,24 @@ def test_every_table_is_found_and_no_other(tmp_path, seed, auto_vacuum):
             assert 1 in pages[row.txid]
         unknown += row.unknown_pages
     assert unknown <= (0 if auto_vacuum else len(rows) // 4)
+
+
+@pytest.mark.parametrize("seed", range(effort(1, 20)))
+def test_a_part_is_as_the_whole(tmp_path, seed):
+    """From any transaction on, over merges that keep each transaction and over those that keep one
+    step before it, the tables are those of the whole walk."""
+    bucket = built(tmp_path, 1000 + seed)
+    whole = {
+        row.txid: (row.tables, row.unknown_pages)
+        for row in touching(bucket.store, "app.db", scratch=tmp_path)
+    }
+    firsts = [int(key.split("/")[-1][:16], 16) for key in bucket.objects() if "/wal/" in key]
+    bucket.merge_newest(firsts[1], firsts[3] - 1)
+    bucket.merge(firsts[3], firsts[5] - 1, drop=True)
+    for first in (firsts[4] + 1, firsts[-1], bucket.txid):
+        rows = list(touching(bucket.store, "app.db", Span(first), scratch=tmp_path))
+        found = {row.txid: (row.tables, row.unknown_pages) for row in rows}
+        assert found == {txid: each for txid, each in whole.items() if txid >= first}
 
 
 # --------------------------------------------------------------------------------- by hand
