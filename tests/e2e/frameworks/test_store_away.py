@@ -9,7 +9,7 @@ from tests.helpers.framework_sites import ORDERS, SITES
 
 
 @pytest.fixture
-def bucket(seaweed, fault_proxy):
+def distant_bucket(seaweed, fault_proxy):
     """The variables of a bucket on a real S3 server, which the test takes away by its proxy."""
     return seaweed.environment() | {
         "REPLICATOR_BUCKET": seaweed.bucket,
@@ -23,10 +23,10 @@ def bucket(seaweed, fault_proxy):
 @pytest.mark.parametrize("form", ["around", "inside"])
 @pytest.mark.parametrize("name", ["Django, --preload", "FastAPI"])
 def test_the_next_start_sends_what_the_last_end_could_not(
-    machine_with, scoreboard, bucket, fault_proxy, name, form
+    machine_with, scoreboard, distant_bucket, fault_proxy, name, form
 ):
     """The end takes its time, and no longer; the cache keeps the rest on this machine."""
-    machine = machine_with(SITES[name], form, bucket)
+    machine = machine_with(SITES[name], form, distant_bucket)
     machine.start()
     machine.load(ORDERS)
     fault_proxy.down()
