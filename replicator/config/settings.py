@@ -38,7 +38,8 @@ from replicator.config.units import (
 from replicator.errors import ConfigError
 from replicator.model import Retention
 from replicator.store.address import Checksums, StoreAddress
-from replicator.system.paths import cache_directory, expanded, resolved
+from replicator.system.cache_place import cache_of
+from replicator.system.paths import expanded, resolved
 
 Expectation: TypeAlias = Literal["any", "existing", "new"]
 
@@ -343,7 +344,7 @@ class SqliteReplicatorConfig:
 
     def _cache(self) -> Path:
         if self.cache_dir is None:
-            return cache_directory(self.database)
+            return cache_of(self.database)
         if not os.fspath(self.cache_dir):
             raise ConfigError("cache_dir: is empty", setting="cache_dir")
         return resolved(expanded(self.cache_dir))

@@ -1,7 +1,9 @@
 """Several databases in one process: none stops another, and each error is reported."""
 
+import contextlib
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -26,6 +28,8 @@ from replicator.sidecar.control_client import ask
 from replicator.sidecar.fleet import Databases, Fleet, SidecarTimes
 from replicator.store.directory import DirectoryStore
 from replicator.system.locks import ReplicatorLock
+from replicator.system.paths import cache_directory
+from replicator.upload.fencing import archive_head
 from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, App, image_of, wait_for
 
@@ -61,9 +65,9 @@ def fleet_of(file, times=PATIENT, hurry=never):
     return Fleet(Databases.in_file(file), times, hurry=hurry)
 
 
-def make(path):
+def make(path, *, rows=3):
     with App(path) as app:
-        app.insert(3)
+        app.insert(rows)
 
 
 def write(path):
@@ -508,3 +512,89 @@ def test_after_a_link_was_switched_the_sidecar_answers_where_it_leads(file, tmp_
             assert_restores(bucket_dir, tmp_path / target / "app.db", out)
             with pytest.raises(AlreadyRunning):
                 ReplicatorLock(tmp_path / target / "app.db", tmp_path / f"cache-{target}").acquire()
+
+
+def switch(current, target):
+    """``ln -sfn target current``, at one instant."""
+    current.with_name("next").symlink_to(target)
+    current.with_name("next").rename(current)
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """The path of a database below a link, which leads to one of two releases."""
+    for name in ("r1", "r2"):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / "app.db", rows=100)
+    (tmp_path / "current").symlink_to("r1")
+    return tmp_path / "current" / "app.db"
+
+
+def test_a_restart_after_a_switched_link_finds_the_cache(file, tmp_path, bucket_dir, linked):
+    """The cache stayed next to the old file. The new file is the one that was followed last, so the
+    archive continues, also with what waits in the cache; commands find the sidecar."""
+    path = str(linked)
+
+    def sidecar():
+        return started(fleet_of(file("current/app.db", missing=["current/app.db"]), QUICK))
+
+    with sidecar():
+        assert cli.call(["flush", path]) == 0
+        switch(linked.parent, "r2")
+        wait_for(lambda: cli.call(["status", path]) == 0)
+        assert cli.call(["flush", path]) == 0
+    generations = {generation_of(bucket_dir)}
+    for target in ("r2", "r2", "r1"):
+        write(tmp_path / "r2" / "app.db")
+        with sidecar() as fleet:
+            assert cli.call(["flush", path]) == 0
+            (member,) = fleet.members
+            assert member.config.cache == cache_directory(tmp_path / "r1" / "app.db")
+            assert_restores(bucket_dir, linked, tmp_path / f"out-{len(os.listdir(tmp_path))}.db")
+            generations.add(generation_of(bucket_dir))
+            switch(linked.parent, target)  # back to the place of the cache, at last
+            wait_for(lambda: cli.call(["status", path]) == 0)
+            write(linked)
+            assert cli.call(["flush", path]) == 0
+    assert len(generations) == 1
+
+
+def generation_of(bucket_dir):
+    """The generation of the newest state in the bucket."""
+    with contextlib.closing(DirectoryStore(bucket_dir)) as store:
+        return archive_head(store, Keys("app.db")).generation
+
+
+@pytest.mark.parametrize("targets", [["r1", "r2"], ["r1", "r2", "r1"]], ids="-".join)
+def test_a_link_that_was_switched_while_no_sidecar_ran(file, tmp_path, bucket_dir, linked, targets):
+    """The file there is another database, with a cache that knows it or without one: it is refused,
+    and the archive stays as it is."""
+    *followed, other = targets
+
+    def sidecar():
+        return fleet_of(file("current/app.db", missing=["current/app.db"]), QUICK)
+
+    with started(sidecar()):
+        for target in followed:
+            switch(linked.parent, target)
+            wait_for(lambda: cli.call(["status", str(linked)]) == 0)
+            assert cli.call(["flush", str(linked)]) == 0
+    before = tree(bucket_dir)
+    switch(linked.parent, other)
+    with sidecar() as fleet:
+        assert refusal(fleet).code == "different_database"
+    assert tree(bucket_dir) == before
+
+
+def refusal(fleet):
+    """The error of a start that is refused, at once or when it compares."""
+    try:
+        fleet.start()
+    except RefusedError as error:
+        return error
+    return wait_for(lambda: fleet.members[0].replicator.failed)
+
+
+def tree(directory):
+    """The names of all files below a directory."""
+    return sorted(path for path in directory.rglob("*") if path.is_file())
