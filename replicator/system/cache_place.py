@@ -12,9 +12,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from replicator.system.directory import Directory, trusted_users
 from replicator.system.paths import cache_directory
+
+if TYPE_CHECKING:  # settings need no numpy
+    from replicator.system.directory import Directory
 
 NOTE = "cache.json"
 LONGEST = 1 << 16  # bytes
@@ -39,6 +42,8 @@ def _noted(path: Path) -> Path | None:
     except (OSError, ValueError):
         return None
     try:
+        from replicator.system.directory import trusted_users
+
         if os.fstat(fd).st_uid not in trusted_users():
             return None
         noted = Path(json.loads(os.read(fd, LONGEST))["cache"])
