@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 from replicator.archive.index import PinnedPoint
 from replicator.archive.keys import Keys
@@ -30,6 +31,7 @@ from replicator.format.limits import DEFAULT_FORMAT_LIMITS
 from replicator.store.base import Store
 
 PIN_LIMITS = JsonLimits(size=64 * 1024)
+READERS = 8  # requests under way
 MOST_READ = 1000  # pins, and names, that are read in one listing
 BY_NAME = "by_name"  # field of a plain pin that goes with the last name of its transaction
 LAST_TXID = DEFAULT_FORMAT_LIMITS.last_txid
@@ -82,12 +84,11 @@ def _listed(store: Store, keys: Keys) -> tuple[list[tuple[PinnedPoint, bool]], l
     txids = [(name.txid, info.key) for name, info in found if isinstance(name, PinName)]
     named = [(name.name, info.key) for name, info in found if isinstance(name, NamedPin)]
     silent = len(txids) - MOST_READ
-    plain = [
-        _plain(store, txid, key) if at >= silent else (PinnedPoint(txid), False)
-        for at, (txid, key) in enumerate(txids)
-    ]
-    points = (_point_of(store, name, key) for name, key in named[:MOST_READ])
-    return plain, [point for point in points if point is not None]
+    unread = [(PinnedPoint(txid), False) for txid, _ in txids[: max(0, silent)]]
+    with ThreadPoolExecutor(READERS, "pins") as pool:
+        plain = pool.map(lambda pin: _plain(store, *pin), txids[max(0, silent) :])
+        points = pool.map(lambda pin: _point_of(store, *pin), named[:MOST_READ])
+        return [*unread, *plain], [point for point in points if point is not None]
 
 
 def _plain(store: Store, txid: int, key: str) -> tuple[PinnedPoint, bool]:

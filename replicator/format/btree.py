@@ -23,6 +23,10 @@ _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes by serial type
 Value: TypeAlias = int | float | str | bytes | None
 
 
+class InvalidText(bytes):
+    """The bytes of a text that is none in its encoding. SQLite keeps and orders such a text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Payload:
     """The payload of a cell: its ``size`` in bytes, those on the page, and the first page of the
@@ -188,7 +192,7 @@ def compare_keys(
 
 def _sort_key(value: Value, collation: str, encoding: str) -> tuple[int, int | float | bytes]:
     """NOCASE and RTRIM compare UTF-8; every other collation counts as BINARY, which compares the
-    bytes of the encoding."""
+    bytes of the encoding. ``ValueError`` for text that has no UTF-8."""
     match value:
         case None:
             return 0, 0
@@ -198,14 +202,21 @@ def _sort_key(value: Value, collation: str, encoding: str) -> tuple[int, int | f
             if collation == "RTRIM":
                 return 2, _encoded(value.rstrip(" "), "utf-8")
             return 2, _encoded(value, encoding)
+        case InvalidText():
+            if collation in ("NOCASE", "RTRIM"):
+                raise ValueError("a text is none in its encoding")
+            return 2, bytes(value)
         case bytes():
             return 3, value
     return 1, value
 
 
-def _decoded(data: bytes, encoding: str) -> str:
-    """Bytes that are no text of the encoding survive :func:`_encoded`."""
-    return data.decode(encoding, "surrogateescape" if encoding == "utf-8" else "surrogatepass")
+def _decoded(data: bytes, encoding: str) -> str | InvalidText:
+    """Bytes that are no UTF-8 survive :func:`_encoded`."""
+    try:
+        return data.decode(encoding, "surrogateescape" if encoding == "utf-8" else "surrogatepass")
+    except UnicodeDecodeError:
+        return InvalidText(data)
 
 
 def _encoded(text: str, encoding: str) -> bytes:

@@ -61,6 +61,20 @@ def test_bytes_that_are_no_page(data, pgno):
                         assert -(2**63) <= page.rowid(cell) < 2**63
 
 
+@given(st.lists(st.binary(max_size=5), min_size=2, max_size=8), st.sampled_from(list(ENCODINGS)))
+def test_texts_of_any_bytes_sort_as_sqlite_sorts_them(values, encoding):
+    """SQLite does not look whether a text is one, and BINARY needs no text."""
+    name = ENCODINGS[encoding]
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.execute(f"PRAGMA encoding = '{encoding}'")
+        db.execute("CREATE TABLE t(x)")
+        db.executemany("INSERT INTO t VALUES (CAST(? AS TEXT))", [(value,) for value in values])
+        rows = db.execute("SELECT CAST(x AS BLOB) FROM t ORDER BY x, rowid").fetchall()
+    texts = [record(bytes([2, 13 + 2 * len(data)]) + data, name) for (data,) in rows]
+    for one, other in itertools.pairwise(texts):
+        assert compare_keys(one, other, (), name) <= 0 <= compare_keys(other, one, (), name)
+
+
 @given(st.binary(max_size=40))
 def test_bytes_that_are_no_record(data):
     """Nothing but ValueError."""
