@@ -663,3 +663,10 @@ def test_a_pin_may_be_used_by_another_thread(database):
     thread.start()
     thread.join(LONG)
     assert errors == []
+
+
+def test_a_path_that_leads_round_is_a_local_error(tmp_path):
+    """No identity is known, and a missing file would be another answer."""
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with raises(LocalIOError, errno=errno.ELOOP):
+        identity(tmp_path / "round" / "app.db")
