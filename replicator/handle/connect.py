@@ -111,6 +111,7 @@ class Connector:
         address = self.config.address
         return {
             "database": fingerprint(self.config.database),
+            "source": fingerprint(self.config.source),
             "url": address.url,
             "endpoint_url": address.endpoint_url,
         }

@@ -78,6 +78,7 @@ class ControlServer:
         self._thread.join()
         self._listeners.close()
         self._stopped.close()
+        self.leases.dispose()
 
 
 class ControlSocket:
@@ -190,7 +191,8 @@ def _send(connection: socket.socket, reply: dict[str, Any]) -> None:
 def _require_same(config: SqliteReplicatorConfig, request: dict[str, Any]) -> None:
     """``ConfigError`` if a handle is for another database or another archive."""
     address = config.address
-    if request.get("database") != fingerprint(config.database):
+    known = {fingerprint(config.database), fingerprint(config.source)}  # a link may be switched
+    if known.isdisjoint(str(request.get(name)) for name in ("database", "source")):
         raise ConfigError(
             f"the sidecar in {config.cache} replicates {config.database}",
             setting="cache_dir",

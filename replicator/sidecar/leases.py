@@ -79,7 +79,19 @@ class Leases:
 
     def ring(self) -> None:
         """End the pause of :meth:`wait`."""
-        os.eventfd_write(self._wake, 1)
+        with self._changed:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def dispose(self) -> None:
+        """Close every descriptor, after the last :meth:`wait`."""
+        with self._changed:
+            wake, self._wake = self._wake, -1
+            held, self._held, self._closed = self._held, set(), True
+        for connection in held:
+            connection.close()
+        if wake >= 0:
+            os.close(wake)
 
     def close(self) -> bool:
         """Refuse further leases; False, and nothing changes, if one is held."""

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -112,6 +113,24 @@ def test_settings_travel_with_absolute_paths(tmp_path, monkeypatch):
         config.address,
     )
     assert again.keep_hourly == config.keep_hourly
+
+
+def test_no_program_inherits_a_lease():
+    """A program that the application starts gets neither the connection nor the process."""
+    before = inherited()
+    ours, theirs = socket.socketpair()
+    lease = Lease(ours, os.getpid(), hosted=True)
+    assert inherited() == before
+    lease.close()
+    theirs.close()
+
+
+def inherited():
+    """The descriptors that stay open at an exec."""
+    done = subprocess.run(
+        ["ls", "/proc/self/fd"], capture_output=True, text=True, check=True, close_fds=False
+    )
+    return done.stdout
 
 
 # ---------------------------------------------------------------------------- supervision

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from replicator.sidecar.leases import ENDING, Leases
 from replicator.store.directory import DirectoryStore
 from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, config_for, replicating, restored, wait_for
+from tests.helpers.strange_schema import make_strange, supply
 
 pytestmark = pytest.mark.app(rows=5)
 
@@ -122,6 +124,22 @@ def test_a_function_that_cannot_be_imported_is_refused(config, app, name):
     assert sidecar.join() == ConfigError.exit_code
 
 
+def test_a_function_of_the_application_prepares_drills(config, app, caplog):
+    """A drill passes its connection to the named function first, so that its check is complete."""
+    supply(app.db)
+    make_strange(app.db, "collation")
+    sidecar = Hosted(
+        replace(config, drill_interval=0.01), prepare="tests.helpers.strange_schema:supply"
+    )
+    sidecar.outcome()
+    app.insert()
+    txid = ask(config.cache, {"command": "flush", "timeout": LONG})["txid"]
+    wait_for(lambda: ask(config.cache, {"command": "status"})["last_verified_txid"] == txid)
+    assert "inconclusive" not in caplog.text
+    sidecar.ours.close()
+    assert sidecar.join() == 0
+
+
 def test_a_refused_start_is_not_repeated(config, app):
     """A start that expects an archive where there is none is refused."""
     sidecar = Hosted(config_for(config.db_path, url=config.url, prefix="x", expect="existing"))
@@ -135,7 +153,8 @@ def test_handles_of_other_databases_and_destinations_are_refused(config, app):
     sidecar = Hosted(config)
     sidecar.outcome()
     with raises(ConfigError, code="other_database"):
-        attached(config, database="x")
+        attached(config, database=["x"])
+    attached(config, database="x", source=fingerprint(config.source)).close()  # a switched link
     with raises(ConfigError, code="other_destination"):
         attached(config, url="file:///elsewhere")
     with raises(ConfigError, code="other_destination"):

@@ -96,3 +96,15 @@ def test_a_connection_that_fails_is_no_lease(leases):
     theirs.close()
     assert leases.count() == 0
     ours.close()
+
+
+def test_nothing_is_open_after_the_end(leases):
+    """The connections are closed, and further ones are refused; a late ring does nothing."""
+    held = taken(leases)
+    leases.dispose()
+    leases.dispose()
+    leases.ring()
+    assert held.recv(1) == b""
+    with raises(AlreadyRunning, code=ENDING):
+        taken(leases)
+    held.close()
