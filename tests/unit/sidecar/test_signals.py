@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,13 @@ def program(body, *arguments, **options):
         text=True,
         **options,
     )
+
+
+def waits(process, number):
+    """True while a signal that was sent to the process is not taken; ``ShdPnd`` of proc(5)."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
+    return bool(pending >> (number - 1) & 1)
 
 
 def output_of(process):
@@ -255,9 +263,19 @@ def test_the_orphans_of_a_command_get_sigterm():
     assert output_of(process) == (0, ["1", "4", "0", "0"])
 
 
-def test_an_orphan_that_ignores_sigterm_is_left():
+def ignores_sigterm(tmp_path, code):
+    """A script that leaves a process which ignores SIGTERM, and ends once that one does."""
+    ready = tmp_path / "ready"
+    return f"""
+        (trap '' TERM; touch '{ready}'; exec sleep 1000) &
+        until [ -e '{ready}' ]; do sleep 0.01; done
+        exit {code}
+    """
+
+
+def test_an_orphan_that_ignores_sigterm_is_left(tmp_path):
     """After its time the wait ends, and names it."""
-    process = program(LEAVES, "(trap '' TERM; sleep 1000) & sleep 0.1; exit 4", "end", "0.2")
+    process = program(LEAVES, ignores_sigterm(tmp_path, 4), "end", "0.2")
     code, out = output_of(process)
     assert (code, out[1:3]) == (0, ["4", "0"])
     assert int(out[3]) >= 1
@@ -271,13 +289,12 @@ def test_a_process_that_is_meant_to_stay_is_waited_for():
     assert output_of(process) == (0, ["0", "0", "0"])
 
 
-def test_a_second_signal_ends_the_wait_for_orphans():
+def test_a_second_signal_ends_the_wait_for_orphans(tmp_path):
     """The first one is passed on, and begins the time that they have."""
-    ignores = "(trap '' TERM; exec sleep 1000) & sleep 0.1; exit 0"
-    process = program(LEAVES, ignores, "stay", str(LONG * 10))
+    process = program(LEAVES, ignores_sigterm(tmp_path, 0), "stay", str(LONG * 10))
     assert process.stdout.readline() == "1\n"
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)  # two signals of one number that wait are one
+    wait_for(lambda: not waits(process, signal.SIGTERM))  # two of one number that wait are one
     process.send_signal(signal.SIGTERM)
     assert output_of(process) == (0, ["0", "0", "1"])
 
