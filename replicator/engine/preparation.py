@@ -207,7 +207,7 @@ class Preparation:
         try:
             hold = database.hold()
             with Image(database, CaptureLimits()) as image:
-                hashes = hash_image(image, HASH_BYTES, lambda: False)
+                hashes = hash_image(image, HASH_BYTES, self._ending.is_set)
             database.release(hold)
             fresh = not database.content().tables
             restored = restored_here(database, head)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import selectors
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -69,7 +69,8 @@ class ControlServer:
                 except BlockingIOError:  # the listener was closed, or the client left
                     continue
                 except OSError:
-                    time.sleep(self._accept_retry)
+                    if any(select.select([self._stopped], [], [], self._accept_retry)):
+                        return
                     continue
                 threading.Thread(target=key.data, args=(connection,), daemon=True).start()
 

@@ -150,6 +150,25 @@ def test_an_accept_that_failed_is_retried(tmp_path):
         server.remove(failing)
 
 
+def test_the_end_does_not_wait_for_the_pause_after_a_failed_accept(tmp_path):
+    """A process without descriptors ends like any other."""
+    failed = threading.Event()
+
+    class Failing(FailingListener):
+        def accept(self):
+            failed.set()
+            raise OSError("too many open files")
+
+    server = ControlServer(accept_retry=1e6)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        server.add(Failing(listener), lambda connection: None)
+        client.connect(str(tmp_path / "socket"))
+        assert failed.wait(LONG)
+        server.close()
+
+
 @pytest.mark.parametrize("name", ["empty", "stale", "missing", "missing-" * 20])
 def test_no_sidecar_answers(tmp_path, name):
     """No directory, no socket, or a stale one: NotRunning with a hint, for any length of path."""
