@@ -13,9 +13,16 @@ from functools import partial
 
 from replicator.archive.events import Event, event_metadata, event_of
 from replicator.archive.facts import FactsReader, fits
-from replicator.archive.index import SEGMENTS, Index, PinnedPoint, SnapshotObject, WalObject
+from replicator.archive.index import (
+    SEGMENTS,
+    ArchiveObject,
+    Index,
+    PinnedPoint,
+    SnapshotObject,
+    WalObject,
+)
 from replicator.archive.keys import Keys
-from replicator.archive.listing import entries, find_databases, to_object
+from replicator.archive.listing import Entry, entries, find_databases, to_object
 from replicator.archive.locate import no_backup, open_bucket, url_of
 from replicator.archive.pins import list_pins
 from replicator.archive.reachable import Ranges, restorable, trust
@@ -132,8 +139,15 @@ def history(store: Store, prefix: str, *, url: str) -> History:
     """The history below a prefix: two listings, one HEAD for the newest segment, for each
     generation and for each event, one GET for each pin. ``NoBackup`` if there is none."""
     keys = Keys(prefix)
-    found = list(entries(store, keys, keys.root))
-    index = Index.of(item for entry in found if (item := to_object(*entry)) is not None)
+    objects: list[ArchiveObject] = []
+    records: list[Entry] = []  # apart, because the objects may be millions
+    for entry in entries(store, keys, keys.root):
+        item = to_object(*entry)
+        if item is None:
+            records.append(entry)
+        else:
+            objects.append(item)
+    index = Index.of(objects)
     reader = FactsReader(store)
     index = _with_facts(index, (reader.metadata(item) for item in telling(index)))
     first_txids = sorted(item.first for item in index.wal if item.level == SEGMENTS)
@@ -141,7 +155,7 @@ def history(store: Store, prefix: str, *, url: str) -> History:
     index = _with_facts(index, (facts for facts, _ in happened))
     return replace(
         summarise(index, url=url),
-        proofs=tuple(sorted_records(found)),
+        proofs=tuple(sorted_records(records)),
         events=tuple(event_of(*told) for told in happened),
         pins=list_pins(store, keys),
     )
