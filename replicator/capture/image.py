@@ -21,7 +21,7 @@ from replicator.capture.reader import WalReader, no_wal, same_wal
 from replicator.errors import ContinuityLost
 from replicator.format.database import lock_page
 from replicator.format.latest_pages import FrameIndex
-from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE
+from replicator.format.wal import FRAME_HEADER_SIZE, HEADER_SIZE, frame_size
 from replicator.model import WalPosition
 from replicator.sqlite.live import LiveDatabase
 
@@ -120,13 +120,12 @@ class Image:
             return True
 
     def _changed_since(self, most: int) -> FrameIndex | None:
-        """The pages of the WAL behind :attr:`position`, or of a whole new WAL. None if the WAL
-        has more than ``most`` bytes, or was reset just now."""
-        found = self._wal.refresh()
-        if found is None or found.st_size > most:
-            return None
+        """The pages of the WAL behind :attr:`position`, or of a whole new WAL. None if these are
+        more than ``most`` bytes, or the WAL was reset just now."""
         changed, reader = FrameIndex(), WalReader(self._wal, self.position, self._limits)
         try:
+            if reader.look() and reader.reaches(1 + most // frame_size(reader.position)):
+                return None
             committed = reader.find(EVERYTHING)
             for batch in reader.batches(committed) if committed is not None else ():
                 changed.add(batch.frames, batch.count, batch.base.frame)

@@ -117,6 +117,24 @@ def test_an_image_keeps_no_more_than_it_may(app, database):
     database.release(hold)
 
 
+def test_a_wal_that_was_long_once_is_no_reason_to_stay(app, database):
+    """Its file keeps the length, and a reset WAL uses little of it."""
+    app.insert(3000)
+    app.checkpoint()
+    app.insert()
+    assert database.wal.refresh().st_size > 900_000
+    before = image_of(app.path)
+    hold = database.hold()
+    with Image(database, LIMITS) as image:
+        app.run("UPDATE t SET body = randomblob(350) WHERE id = 1")
+        fresh = database.hold()
+        assert image.keep(40960)
+        database.release(hold)
+        app.checkpoint()
+        assert read_whole(image) == before
+    database.release(fresh)
+
+
 def test_a_database_that_shrank_keeps_its_hold(app, database):
     """A checkpoint would cut pages off that the image has."""
     app.insert(200)
