@@ -151,7 +151,7 @@ class CaptureThread:
             except Exception as error:
                 log.exception("unexpected error in the capture thread (bug)")
                 text = f"unexpected error in the capture thread (bug): {error!r}"
-                self._fail(ReplicatorError(text))
+                self._fail(ReplicatorError(text, code="defect"))
                 return
         self._set_health("stopped", self.health.error)
         self._settled.set()

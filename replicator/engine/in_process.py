@@ -124,7 +124,7 @@ class InProcessReplicator:
         :meth:`prepare`.
         """
         if self._engine is not None:
-            raise ReplicatorError("this replicator is running already")
+            raise ReplicatorError("this replicator is running already", code="already_started")
         try:
             if not self._prepared:
                 self.prepare()
@@ -258,7 +258,9 @@ class InProcessReplicator:
         """
         output = expanded(options.setdefault("output", self.config.database))
         if self._engine is not None and resolved(output) == self.config.database:
-            raise ReplicatorError("the database is being replicated; stop first")
+            raise ReplicatorError(
+                "the database is being replicated; stop first", code="still_started"
+            )
         return restore_from(
             address=self.config.address, store=self._store, files=self._files, **options
         )
@@ -275,5 +277,7 @@ class InProcessReplicator:
 
     def _running(self) -> Engine:
         if self._engine is None:
-            raise ReplicatorError("the replicator is not running", hint="call start() first")
+            raise ReplicatorError(
+                "the replicator is not running", code="not_started", hint="call start() first"
+            )
         return self._engine

@@ -114,7 +114,7 @@ class SqliteReplicator:
         self._enter_process()
         with self._lock:
             if self._supervisor is not None:
-                raise ReplicatorError("this replicator is running already")
+                raise ReplicatorError("this replicator is running already", code="already_started")
             try:
                 self._supervised()
             except BaseException as error:
@@ -268,7 +268,9 @@ class SqliteReplicator:
         """
         output = expanded(options.setdefault("output", self.config.database))
         if self._started and resolved(output) == self.config.database:
-            raise ReplicatorError("the database is being replicated; stop first")
+            raise ReplicatorError(
+                "the database is being replicated; stop first", code="still_started"
+            )
         return restore(address=self.config.address, **options)
 
     def _request(self, command: str, timeout: float | None, **values: Any) -> dict[str, Any]:
@@ -346,7 +348,9 @@ class SqliteReplicator:
         self._enter_process()
         with self._lock:
             if not self._started:
-                raise ReplicatorError("the replicator is not running", hint="call start() first")
+                raise ReplicatorError(
+                    "the replicator is not running", code="not_started", hint="call start() first"
+                )
             return self._supervisor or self._supervised()
 
 

@@ -417,7 +417,7 @@ class RetentionWorker:
         else:
             log.error("unexpected error while merging or pruning (bug)", exc_info=error)
             text = f"unexpected error while merging or pruning (bug): {error!r}"
-            self._set(ReplicatorError(text))
+            self._set(ReplicatorError(text, code="defect"))
 
     def _set(self, error: ReplicatorError | None) -> None:
         state = WORKING if error is None else "waiting"

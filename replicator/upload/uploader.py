@@ -208,7 +208,8 @@ class Uploader:
                     self._drain()
         except Exception as defect:
             log.exception("unexpected error in the upload thread (bug)")
-            self.end(ReplicatorError(f"unexpected error in the upload thread (bug): {defect!r}"))
+            text = f"unexpected error in the upload thread (bug): {defect!r}"
+            self.end(ReplicatorError(text, code="defect"))
 
     def _drain(self) -> None:
         """Upload the waiting segments, oldest first, until stopped."""

@@ -155,7 +155,8 @@ class Monitor:
             self._refuse(error)
         except Exception as error:
             log.exception("unexpected error in the monitor (bug)")
-            self._refuse(ReplicatorError(f"unexpected error in the monitor (bug): {error!r}"))
+            text = f"unexpected error in the monitor (bug): {error!r}"
+            self._refuse(ReplicatorError(text, code="defect"))
         return self._rule.again
 
     def _round(self) -> None:

@@ -142,7 +142,7 @@ def test_a_rolled_back_transaction_does_not_keep_the_capture_busy(path, store, n
 def test_start_twice_is_refused(path, app, store):
     """A running replicator cannot be started again, and goes on."""
     with replicating(path, store) as replicator:
-        with pytest.raises(ReplicatorError, match="running already"):
+        with raises(ReplicatorError, "already_started"):
             replicator.start()
         app.insert()
         replicator.flush(LONG)
@@ -152,7 +152,7 @@ def test_a_second_replicator_on_the_same_cache_is_refused(path, app, store):
     """The cache has one user; the refusal names the process, and the first goes on."""
     with replicating(path, store) as first:
         second = replicator_for(path, store)
-        with pytest.raises(AlreadyRunning, match=str(os.getpid())):
+        with raises(AlreadyRunning, pid=os.getpid()):
             second.start()
         second.stop()
         app.insert()
@@ -163,7 +163,7 @@ def test_a_second_replicator_on_the_same_database_is_refused(tmp_path, path, app
     """Another cache directory does not help: the database has one replicator."""
     with replicating(path, store, cache_dir=tmp_path / "here") as first:
         for cache in ({}, {"cache_dir": tmp_path / "there"}):
-            with pytest.raises(AlreadyRunning, match=str(os.getpid())):
+            with raises(AlreadyRunning, pid=os.getpid()):
                 replicator_for(path, store, **cache).start()
         app.insert()
         first.flush(LONG)
@@ -176,7 +176,7 @@ def test_what_is_not_running_cannot_be_asked(path, app, store):
     assert replicator.failed is None
     for _ in range(2):
         for ask in (replicator.flush, replicator.snapshot):
-            with pytest.raises(ReplicatorError, match="not running"):
+            with raises(ReplicatorError, "not_started"):
                 ask()
         replicator.start()
         app.insert()
@@ -1057,9 +1057,9 @@ def test_restoring_over_the_database_that_is_followed_is_refused(path, app, stor
         app.insert()
         replicator.flush(LONG)
         for output in (path, str(path), path.parent / "x" / ".." / "app.db"):
-            with pytest.raises(ReplicatorError, match="being replicated"):
+            with raises(ReplicatorError, "still_started"):
                 replicator.restore(output=output, overwrite=True)
-        with pytest.raises(ReplicatorError, match="being replicated"):
+        with raises(ReplicatorError, "still_started"):
             replicator.restore()
         report = replicator.restore(output=out / "side.db")
         assert report is not None

@@ -150,7 +150,7 @@ def test_a_log_without_snapshots_is_a_gap():
 @pytest.mark.parametrize("choose", [plan, newest_reachable])
 def test_nothing_is_no_backup(choose):
     """No objects, or a snapshot no log vouches for: there is no backup."""
-    with pytest.raises(NoBackup, match="no backup"):
+    with raises(NoBackup):
         choose(Index(), None)
     with pytest.raises(NoBackup) as error:
         choose(index(snapshot(1)), None)

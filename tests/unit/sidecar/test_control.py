@@ -223,7 +223,7 @@ def test_a_socket_ends_with_its_owner(served):
         ask(cache, {"command": "status"})
     assert not Path(cache, "control.sock").exists()
     second = replicator_for(served.config.database, MemoryStore(), cache_dir=cache)
-    with pytest.raises(AlreadyRunning, match=str(os.getpid())):
+    with raises(AlreadyRunning, pid=os.getpid()):
         second.start()
 
 
