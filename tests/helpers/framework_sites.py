@@ -31,6 +31,7 @@ SITES = {
         "fastapi_shop",
         f"uvicorn main:app --workers 2 {UVICORN}",
         f"uvicorn replicated:app --workers 2 {UVICORN}",
+        auto_restore=True,
     ),
     "apsw": Site(
         "apsw_shop",
@@ -52,6 +53,7 @@ RELOADING = {
         "fastapi_shop",
         "uvicorn main:app --reload --port {port} --log-level warning",
         "uvicorn replicated:app --reload --port {port} --log-level warning",
+        auto_restore=True,
     ),
     "runserver": Site(
         "django_shop",

@@ -47,6 +47,7 @@ class Site:
     replicated: str = ""  # the same with the library's handle inside
     prepare: str = ""  # before each start, for example a migration
     table: str = "orders"
+    auto_restore: bool = False  # the handle restores a lost database
     queue: str = ""  # a second process of the application, of a queue
     replicated_queue: str = ""
 
@@ -166,7 +167,8 @@ class Machine:
                 ["replicator", "run", "shop.db", "--", *self.site.around(self.port)]
             )
         else:
-            self.call("replicator restore --output shop.db --if-missing --if-backup-exists")
+            if not self.site.auto_restore:
+                self.call("replicator restore --output shop.db --if-missing --if-backup-exists")
             if self.site.prepare:
                 self.call(self.site.prepare)
             if self.site.queue:

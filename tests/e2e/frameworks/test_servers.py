@@ -89,7 +89,7 @@ def cases():
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("name", "form", "end"), cases())
+@pytest.mark.parametrize(("name", "form", "end"), list(cases()))
 def test_no_order_that_was_acknowledged_is_lost(machine_with, scoreboard, request, name, form, end):
     """A restore from the bucket alone has each of them, with its content, and so has the
     application on a new machine."""
