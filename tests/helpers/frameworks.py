@@ -329,8 +329,9 @@ class Machine:
         copy = self.outside / f"restored-{self.restores}.db"
         place = self.outside / "elsewhere"
         place.mkdir(exist_ok=True)
+        prefix = self.environment.get("REPLICATOR_PREFIX", "shop.db")
         done = subprocess.run(
-            [BIN / "replicator", "restore", "--output", copy, "--prefix", "shop.db"],
+            [BIN / "replicator", "restore", "--output", copy, "--prefix", prefix],
             cwd=place,
             env=self.environment,
             capture_output=True,
