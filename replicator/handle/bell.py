@@ -40,6 +40,11 @@ class Bell:
         return bool(found)
 
 
-def left(until: float | None) -> float | None:
-    """Seconds until a moment of the monotonic clock; None for no limit."""
-    return None if until is None else max(0.0, until - time.monotonic())
+def left(until: float) -> float:
+    """Seconds until a moment of the monotonic clock."""
+    return max(0.0, until - time.monotonic())
+
+
+def sooner(until: float | None, other: float) -> float:
+    """The earlier of two moments; None is never."""
+    return other if until is None else min(until, other)

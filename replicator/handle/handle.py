@@ -31,7 +31,7 @@ from replicator.errors import (
     from_dict,
 )
 from replicator.handle import ends
-from replicator.handle.bell import Bell, left
+from replicator.handle.bell import Bell, left, sooner
 from replicator.handle.connect import Connector, ConnectTimes
 from replicator.handle.figures import SidecarMetrics
 from replicator.handle.lease import Lease
@@ -42,8 +42,6 @@ from replicator.sidecar.control_client import LEAVE, ask
 from replicator.system.paths import expanded, resolved
 
 HANGS = "sidecar_hangs"  # code of a request whose answer is late
-
-_OTHERS_STAY: dict[str, Any] = {"last": False}
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +123,7 @@ class SqliteReplicator:
 
     def _supervised(self) -> Supervisor:
         """Get a lease for this process."""
-        again = replace(self._connector, config=_continued(self.config))
+        again = self._again()
         bell = Bell()
         try:
             lease = (again if self._started else self._connector).connect(bell)
@@ -135,6 +133,10 @@ class SqliteReplicator:
         self._started = True
         ends.add(self)
         return self._supervisor
+
+    def _again(self) -> Connector:
+        """The sidecar of a handle that was started before."""
+        return replace(self._connector, config=_continued(self.config))
 
     def stop(self) -> None:
         """Stops, at once if another process still replicates the database. The last one waits
@@ -149,28 +151,50 @@ class SqliteReplicator:
             inherited, self._inherited = self._inherited, []
             self._started = False
         ends.discard(self)
-        lease = None if supervisor is None else supervisor.stop(seconds)
         if supervisor is not None:
-            self._remember(self._asked({"command": "status"}))
+            self._leave(supervisor, time.monotonic() + seconds)
         for each in inherited:
             each.close()
-        if lease is not None:
-            self._leave(lease, seconds)
         self._last = replace(self._last, running=False, healthy=False, state="stopped")
 
-    def _leave(self, lease: Lease, seconds: float) -> None:
-        """Give up the lease; if it was the last one, wait for the end of the sidecar."""
-        until = time.monotonic() + seconds
+    def _leave(self, supervisor: Supervisor, until: float) -> None:
+        """Give up the lease; if it was the last one, wait for the end of the sidecar. Another one
+        brings the last commits to the bucket if this one was killed."""
+        lease = supervisor.stop(left(until))
+        self._remember(self._asked({"command": "status"}))
+        if lease is not None:
+            if self._leave_sidecar(lease, until):
+                return
+        elif not isinstance(supervisor.error, NotRunning):
+            return  # no sidecar can be started
+        bell = Bell()
+        alarm = threading.Timer(left(until), bell.ring)
+        alarm.start()
+        try:
+            self._leave_sidecar(self._again().connect(bell), until)
+        except ReplicatorError as error:
+            _warn(error)
+        finally:
+            alarm.cancel()
+            alarm.join()
+            bell.close()
+
+    def _leave_sidecar(self, lease: Lease, until: float) -> bool:
+        """False if the sidecar ended without a last answer."""
         bell = Bell()
         try:
-            answer = self._last_answer(lease, seconds) if lease.hosted else _OTHERS_STAY
+            if not lease.hosted:
+                return True
+            answer = self._last_answer(lease, left(until))
             lease.release()
-            if answer is None or answer["last"]:  # without an answer it is ending already
+            if answer is None:
+                return not lease.wait_end(bell, left(until))
+            self._remember(answer.get("status"))
+            if answer.get("error"):
+                _warn(from_dict(answer["error"]))
+            if answer["last"]:
                 lease.wait_end(bell, left(until))
-            if answer is not None:
-                self._remember(answer.get("status"))
-                if answer.get("error"):
-                    _warn(from_dict(answer["error"]))
+            return True
         finally:
             lease.close()
             bell.close()
@@ -278,13 +302,18 @@ class SqliteReplicator:
         supervisor = self._running()
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            lease = supervisor.wait_lease(_sooner(until, time.monotonic() + self._times.restart))
+            lease = supervisor.wait_lease(sooner(until, time.monotonic() + self._times.restart))
             try:
                 return ask(
-                    self.config.cache, {"command": command, "timeout": left(until), **values}
+                    self.config.cache,
+                    {
+                        "command": command,
+                        "timeout": None if until is None else left(until),
+                        **values,
+                    },
                 )
             except NotRunning as error:
-                if not _ends(lease, _sooner(until, time.monotonic() + self._times.answer)):
+                if not lease.ends_by(sooner(until, time.monotonic() + self._times.answer)):
                     raise _not_durable(error, "") from error
             except ReplicatorError as error:
                 if error.code != HANGS:
@@ -352,17 +381,6 @@ class SqliteReplicator:
                     "the replicator is not running", code="not_started", hint="call start() first"
                 )
             return self._supervisor or self._supervised()
-
-
-def _sooner(until: float | None, other: float) -> float:
-    return other if until is None else min(until, other)
-
-
-def _ends(lease: Lease, until: float) -> bool:
-    """True once the sidecar ended, waited for until then."""
-    while not (ended := lease.ended()) and time.monotonic() < until:
-        time.sleep(0.01)
-    return ended
 
 
 def _not_durable(error: ReplicatorError, code: str) -> NotDurable:

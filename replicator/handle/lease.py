@@ -10,8 +10,11 @@ import contextlib
 import os
 import socket
 import struct
+import time
 
 from replicator.handle.bell import Bell
+
+POLL = 0.01  # seconds between two looks
 
 
 class Lease:
@@ -43,6 +46,12 @@ class Lease:
             return False
         except OSError:
             return True
+
+    def ends_by(self, until: float) -> bool:
+        """True once the sidecar ended, waited for until then."""
+        while not (ended := self.ended()) and time.monotonic() < until:
+            time.sleep(POLL)
+        return ended
 
     def release(self) -> None:
         """Give up the lease. :meth:`wait_end` then works only where the kernel gives descriptors of

@@ -295,7 +295,7 @@ class Fleet:
         self._ended.set()
         until = time.monotonic() + self._times.final_flush
         late = self._flush(list(self.members))
-        if late and self._times.final_flush:
+        if late:
             log.info(
                 "not everything is uploaded yet; trying for %.0f s at most, and a second signal "
                 "ends at once",

@@ -44,6 +44,7 @@ class HostedTimes:
 
     final_flush: float = 30.0  # to make the rest durable after the last lease
     flush: float = 0.2  # one attempt at that
+    confirm: float = 5.0  # to find everything durable once more, after that time or before it
     check: float = 1.0  # between two looks at signals while leases are held
     close: float = 5.0  # for threads to end; a request to a store that hangs may take minutes
 
@@ -148,7 +149,7 @@ class _Hosted:
 
         prepare = _function(self._prepare) if self._prepare else unprepared
         databases = Databases.single(self._config, prepare=prepare)
-        times = replace(SidecarTimes(), final_flush=0.0)  # it is over when the fleet is asked
+        times = replace(SidecarTimes(), final_flush=self._times.confirm)
         with (
             self._signals,
             Fleet(databases, times, hurry=self._hurry, leases=self._leases) as fleet,

@@ -15,9 +15,11 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 import time
 
 from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator.errors import ReplicatorError
 from replicator.handle.handle import HandleTimes
 
 BUSY = 60.0  # seconds that a writer waits for another one
@@ -31,7 +33,7 @@ class Application:
     """One process, and its children."""
 
     def __init__(self, database, url, journal, commits, last=BUSY):
-        self.database, self.journal, self.commits = database, journal, commits
+        self.database, self.journal, self.commits, self.last = database, journal, commits, last
         self.config = SqliteReplicatorConfig(db_path=database, url=url, prefix="app.db")
         self.replicator = SqliteReplicator(
             self.config, times=HandleTimes(final_flush=last, end=max(10.0, last))
@@ -138,6 +140,47 @@ class Application:
         for pid in workers:
             os.waitpid(pid, 0)
         os._exit(0)
+
+    def forks_in_threads(self):
+        """Children are forked while other threads are in calls of the handle; each uses it."""
+        self.start()
+        over = threading.Event()
+
+        def call():
+            while not over.is_set():
+                self.replicator.status()
+                self.replicator.metrics.snapshot()
+                with contextlib.suppress(ReplicatorError):
+                    self.replicator.flush(0.01)
+
+        callers = [threading.Thread(target=call) for _ in range(3)]
+        for caller in callers:
+            caller.start()
+        workers = []
+        for number in range(3):
+            if not (pid := os.fork()):
+                signal.alarm(int(BUSY))  # ends a child that hangs
+                self.commit(number)
+                self.replicator.status()
+                with contextlib.suppress(ReplicatorError):
+                    self.replicator.flush(self.last)
+                self.replicator.stop()
+                os._exit(0)
+            workers.append(pid)
+        codes = [os.waitpid(pid, 0)[1] for pid in workers]
+        over.set()
+        for caller in callers:
+            caller.join()
+        assert codes == [0, 0, 0], codes
+        self.replicator.stop()
+
+    def sidecar_dies(self):
+        """The sidecar is killed between two commits, shortly before the end."""
+        self.start()
+        self.commit(1)
+        os.kill(int((self.config.cache / "lock").read_text()), signal.SIGKILL)
+        self.commit(2)
+        self.replicator.stop()
 
     def processes(self, method="fork"):
         """multiprocessing."""

@@ -20,7 +20,7 @@ from tests.helpers.strange_schema import make_strange, supply
 
 pytestmark = pytest.mark.app(rows=5)
 
-QUICK = HostedTimes(final_flush=LONG, flush=0.05, check=0.05)
+QUICK = HostedTimes(final_flush=LONG, flush=0.05, confirm=LONG, check=0.05)
 
 
 class Hosted:
@@ -95,7 +95,7 @@ def test_an_application_that_comes_back_keeps_it(config, app, bucket_dir, tmp_pa
 def test_a_store_that_stays_away_is_not_waited_for(config, app, bucket_dir, tmp_path):
     """The rest stays in the cache, and the exit code says that it is not durable; the handle that
     left last gets the error."""
-    sidecar = Hosted(config, HostedTimes(final_flush=0.5, flush=0.05, check=0.05))
+    sidecar = Hosted(config, HostedTimes(final_flush=0.3, flush=0.05, confirm=0.0, check=0.05))
     sidecar.outcome()
     ask(config.cache, {"command": "flush", "timeout": LONG})
     bucket_dir.rename(tmp_path / "away")
