@@ -76,6 +76,7 @@ class LocalFacts:
     hashes_trusted: bool  # page hashes exist and agree with the record
     claimed: bool = False  # the record is the first step of a take-over that did not end
     fresh: bool = False  # it has no table, and the recorded state was another one
+    same_birth: bool = False  # it was made at the recorded time
     went_back: bool = False  # a counter in its header is lower than the recorded one
     restored: int | None = None  # the txid to which exactly this file was restored
     likeness: Likeness | None = None  # None if the WAL proves the position, or without hashes
@@ -87,8 +88,10 @@ class LocalFacts:
 
     @property
     def followed(self) -> bool:
-        """True if it is the file of the record, or was restored from its archive."""
-        return self.restored is not None or (self.same_file and not self.went_back)
+        """True if it is the file of the record, or was restored from its archive. A file that is
+        known for certain may have gone back: a power cut takes the newest commits from it."""
+        certain = self.same_file and (self.same_birth or not self.went_back)
+        return self.restored is not None or certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,9 @@ def continued(facts: LocalFacts, *, outside: bool = False) -> Local:
     likeness = facts.likeness
     if facts.followed:
         enough = likeness is not None and likeness.compared >= TELLING and likeness.other
-        return Local.REWRITTEN if enough and facts.restored is None else Local.CONTINUED
+        if facts.restored is not None or not (enough or facts.went_back):
+            return Local.CONTINUED
+        return Local.REWRITTEN if enough else Local.REPLACED
     return Local.DIFFERENT if likeness is None or likeness.other else Local.REPLACED
 
 

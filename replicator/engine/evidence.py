@@ -41,18 +41,19 @@ def counters_fact(header: DatabaseHeader) -> str:
 def remember_file(cache: Cache, database: LiveDatabase) -> None:
     """Records the file that is followed."""
     cache.put(Fact.DATABASE, file_fact(database.identity))
-    cache.put(Fact.BIRTH, _birth_of(database))
+    cache.put(Fact.BIRTH, birth_of(database))
 
 
 def is_known_file(cache: Cache, database: LiveDatabase) -> bool:
     """True if the open file is the one that the cache followed."""
     if cache.get(Fact.DATABASE) != file_fact(database.identity):
         return False
-    known, born = cache.get(Fact.BIRTH), _birth_of(database)
+    known, born = cache.get(Fact.BIRTH), birth_of(database)
     return known == born or not (known and born)  # of an older version, or not known here
 
 
-def _birth_of(database: LiveDatabase) -> str:
+def birth_of(database: LiveDatabase) -> str:
+    """When the open file was made, as the cache records it under ``Fact.BIRTH``."""
     return str(born_ns(database.raw.fileno()) or "")
 
 
@@ -87,6 +88,7 @@ class Evidence:
         facts = LocalFacts(
             same_page_size=same_size,
             same_file=is_known_file(self.cache, database),
+            same_birth=self.cache.get(Fact.BIRTH) == (birth_of(database) or None),
             wal_contains_position=wal_contains(database.wal, record.end, self.limits),
             hashes_trusted=self.hashes is not None,
             restored=self._restored(),

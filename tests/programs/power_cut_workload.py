@@ -17,6 +17,7 @@ from pathlib import Path
 
 from replicator import SqliteReplicatorConfig
 from replicator.cache.limits import CacheLimits
+from replicator.engine import evidence
 from replicator.engine.in_process import InProcessReplicator
 from replicator.engine.limits import Limits
 from replicator.errors import StoreUnavailable
@@ -80,6 +81,7 @@ def replicator_of(place, store):
         poll_interval=0.05,
         keep=False,
     )
+    evidence.birth_of = lambda database: "1"  # the simulated disk makes every file anew
     limits = Limits.of(config)
     short = replace(
         limits,

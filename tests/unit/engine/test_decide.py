@@ -31,6 +31,7 @@ FACTS = (
 )
 SAME, OTHER_PAGES = Likeness(TELLING, TELLING // 2), Likeness(TELLING, TELLING // 2 + 1)
 INCIDENTS = (Cause.ARCHIVE_LOST, Cause.CHANGED_OUTSIDE, Cause.UNRESTORABLE)
+BACK = {"wal_contains_position": False, "went_back": True, "same_birth": True}
 NORMAL = dict.fromkeys(FACTS, True) | {"claimed": False, "fresh": False, "went_back": False}
 
 
@@ -93,6 +94,10 @@ def test_the_reasons_tell_the_cases_apart():
         ({"wal_contains_position": False}, Likeness(TELLING - 1, 60), Local.CONTINUED),
         ({"wal_contains_position": False, "went_back": True}, SAME, Local.REPLACED),
         ({"wal_contains_position": False, "went_back": True}, OTHER_PAGES, Local.DIFFERENT),
+        (BACK, SAME, Local.REPLACED),
+        (BACK, OTHER_PAGES, Local.REWRITTEN),
+        (BACK, Likeness(3, 3), Local.REPLACED),
+        (BACK, None, Local.REPLACED),
         ({"same_file": False}, SAME, Local.REPLACED),
         ({"same_file": False}, Likeness(3, 1), Local.REPLACED),
         ({"same_file": False}, Likeness(3, 2), Local.DIFFERENT),

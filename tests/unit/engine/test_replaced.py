@@ -18,7 +18,7 @@ from replicator.archive.keys import Keys
 from replicator.archive.pins import list_pins, pin
 from replicator.engine.pinning import KEPT
 from replicator.errors import RefusedError
-from replicator.system.paths import side_files
+from replicator.system.paths import cache_directory, side_files
 from tests.helpers.replication import (
     LONG,
     App,
@@ -93,15 +93,14 @@ def refusal(path, store, **settings):
     return error
 
 
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("rows", [3, ROWS], ids=["small", "as large"])
-def test_another_database_is_refused(path, store, out, tmp_path, not_followed, place, rows):
+def test_another_database_is_refused(path, store, out, tmp_path, not_followed, rows):
     """Its pages are not those that the cache knows, and nothing is written to the archive."""
     position, image = not_followed
     with App(tmp_path / "new.db") as new:
         new.insert(rows)
         new.checkpoint("TRUNCATE")
-    place(tmp_path / "new.db", path)
+    move_into_place(tmp_path / "new.db", path)
     before = [info.key for info in store.inner.list("")]
     error = refusal(path, store)
     assert (error.code, error.exit_code) == ("different_database", 6)
@@ -114,15 +113,34 @@ def test_another_database_is_refused(path, store, out, tmp_path, not_followed, p
 
 
 def test_a_database_that_an_application_made_anew_is_refused(path, store, out, not_followed):
-    """Also if the system gives it the number of the removed file."""
+    """Also if the system gives it the number of the removed file: its time of birth is another."""
     _, image = not_followed
-    with path.open("r+b") as file:  # the same number
+    for name in (path, *side_files(path)):
+        name.unlink()
+    with App(path) as app:
+        app.insert(200)
+        app.checkpoint("TRUNCATE")
+    with closing(sqlite3.connect(cache_directory(path) / "state.db")) as db, db:
+        db.execute("DELETE FROM fact WHERE name = 'database'")
+    assert refusal(path, store).code == "different_database"
+    assert restored(store, out)[1] == image
+
+
+def test_a_file_that_lost_its_newest_commits(path, store, out, not_followed):
+    """As after a power cut: the same file goes back. It is followed, and the state before is
+    pinned, also if most of its few pages differ."""
+    position, image = not_followed
+    with path.open("r+b") as file:  # the same file
         file.truncate(0)
     with App(path) as app:
         app.insert(200)
         app.checkpoint("TRUNCATE")
-    assert refusal(path, store).code == "different_database"
-    assert restored(store, out)[1] == image
+    with replicating(path, store) as replicator:
+        replicator.flush(LONG)
+        assert f"transaction {position.txid} is pinned" in replicator.status().last_error
+    assert pinned(store) == [position.txid]
+    assert restored(store, out)[1] == image_of(path)
+    assert restored(store, out, txid=position.txid)[1] == image
 
 
 @pytest.mark.parametrize("order", ["take_over", "restore"])
