@@ -253,6 +253,7 @@ class SqliteReplicatorConfig:
         "SQLite extension that the schema needs, loaded before a drill checks the result; its code "
         "runs in this process",
         shown="none",
+        metavar="PATH",
     )
     keep: bool = setting(
         True,
