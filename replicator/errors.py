@@ -25,6 +25,7 @@
     │   ├── LedgerDamaged        7   ledger_damaged        the cache's ledger cannot be trusted
     │   └── LedgerTooNew         7   ledger_too_new        a newer version wrote the ledger
     ├── AlreadyRunning           8   already_running       another process has the lock
+    │   └── CacheInUse           8   cache_in_use          for another database, with the same cache
     ├── NoBackup                 9   no_backup             the archive is empty
     ├── Inconclusive            10   inconclusive          a check cannot be made here
     ├── NotRunning               1   not_running           no sidecar answers for the database
@@ -319,12 +320,21 @@ class LedgerTooNew(LocalIOError):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AlreadyRunning(ReplicatorError):
-    """Process ``pid`` holds the lock at ``path``."""
+    """Process ``pid`` holds the lock at ``path``. ``decided``: it has decided its start, so it
+    restores nothing any longer."""
 
     exit_code = 8
     code = "already_running"
     pid: int | None = None
     path: Any = ""
+    decided: bool | None = None
+
+
+class CacheInUse(AlreadyRunning):
+    """The process uses the cache directory ``path`` for another database."""
+
+    default_hint = "give each database a cache directory of its own"
+    code = "cache_in_use"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -43,7 +43,7 @@ def setting_option(name: str, **details: Any) -> Any:
         "rich_help_panel": setting.section.value,
     } | details
     if setting.unit is SWITCH:
-        negated = f"/--no-{setting.option[2:]}" if setting.default else ""
+        negated = "" if setting.default is False else f"/--no-{setting.option[2:]}"
         return typer.Option(setting.option + negated, **details)
     metavar = setting.metavar or setting.unit.metavar
     return typer.Option(*names, metavar=metavar, parser=reported(setting.read), **details)

@@ -159,6 +159,14 @@ class SqliteReplicatorConfig:
         "if the archive does not continue with the local database, move the file aside, into "
         "NAME.stale-TIME, and restore",
     )
+    standby: bool | None = setting(
+        None,
+        SWITCH,
+        DATABASE,
+        "while another sidecar on this machine replicates the database, wait for its end and then "
+        "continue; off: exit code 8",
+        shown="around a command, and with a file of several databases",
+    )
     expect: Expectation = setting(
         "any",
         choice(*get_args(Expectation)),

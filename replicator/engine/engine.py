@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from pathlib import Path
 
 from replicator._version import __version__
@@ -51,6 +52,15 @@ from replicator.upload.uploader import Uploader
 from replicator.verify.monitor import DrillRule, Monitor
 
 PROGRAM = f"replicator {__version__}"
+
+
+@dataclass(slots=True)
+class LastFlush:
+    """The newest transaction that a flush has captured, None before it has, and the numbering of
+    the archive then."""
+
+    txid: int | None = None
+    numbering: int = 0
 
 
 class Engine:
@@ -102,7 +112,7 @@ class Engine:
             context.keys,
             self.cache,
             self.uploader.watermark,
-            self._make_durable,
+            lambda until: self._make_durable(LastFlush(), until),
             lambda: 0 if retention is None else retention.listings,
             self._pause,
         )
@@ -228,24 +238,34 @@ class Engine:
     def flush(self, timeout: float | None, *, snapshot: bool) -> Position:
         """Every transaction committed before the call is durable when it returns."""
         until = _until(timeout)
-        txid = self._make_durable(until)
+        txid = self._make_durable(LastFlush(), until)
         if snapshot:
             self.snapshot(_left(until))
         head = self.cache.head()
         return Position(head.generation if head else "", txid)
 
-    def _make_durable(self, until: float | None) -> int:
+    def finish(self, timeout: float, last: LastFlush) -> None:
+        """As :meth:`flush`, before the end: a further call with the same ``last`` continues with
+        the transactions that the first one has captured, and not with those committed since."""
+        self._make_durable(last, _until(timeout))
+
+    def _make_durable(self, last: LastFlush, until: float | None) -> int:
         """The txid of the durable state, in the archive as it is numbered now."""
         watermark = self.uploader.watermark
         while True:
-            numbering = watermark.state.numbering
-            try:
-                txid = self._result(self.mailbox.ask(Wanted.CAPTURE), until, "captured")
-            except DatabaseMissing:
-                self._deliver(until)
-                raise
-            if watermark.wait(txid, _left(until), numbering):
-                return txid
+            if last.txid is None:
+                last.numbering = watermark.state.numbering
+                last.txid = self._captured(until)
+            if watermark.wait(last.txid, _left(until), last.numbering):
+                return last.txid
+            last.txid = None
+
+    def _captured(self, until: float | None) -> int:
+        try:
+            return self._result(self.mailbox.ask(Wanted.CAPTURE), until, "captured")
+        except DatabaseMissing:
+            self._deliver(until)
+            raise
 
     def _deliver(self, until: float | None) -> None:
         """Makes what was captured durable."""

@@ -17,11 +17,11 @@ from typing import Any, Self
 
 from replicator.archive.keys import Keys
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.engine.engine import Engine
+from replicator.engine.engine import Engine, LastFlush
 from replicator.engine.limits import Limits
 from replicator.engine.preparation import Place, Preparation, asked_of
 from replicator.engine.shared import SharedResources
-from replicator.errors import DatabaseMissing, ReplicatorError
+from replicator.errors import AlreadyRunning, DatabaseMissing, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Position, Repair, ReplicationStatus, RestoreReport, unstarted
 from replicator.recovery.api import restore as restore_from
@@ -102,11 +102,31 @@ class InProcessReplicator:
             self._made_cache = not self.config.cache.exists()
             self._lock.acquire()
 
+    def wait_for_lock(self) -> None:
+        """Returns once no other process replicates the database; :meth:`start` is next."""
+        self._lock.acquire(wait=True)
+
+    def announce(self) -> None:
+        """An application may use the database from now on: it will not be restored. Other sidecars
+        learn it from the lock."""
+        self._lock.announce()
+
+    def decide_in_use(self, other: AlreadyRunning) -> None:
+        """Decides the start around a command while the process of ``other`` replicates the
+        database. Raises what :meth:`prepare` would raise, and ``RefusedError`` in place of a
+        restore."""
+        try:
+            self._preparation(Command.AROUND, in_use=other).run()
+        finally:
+            self._halt()
+
     @property
     def _command(self) -> Command:
         return Command.AUTO_RESTORE if self.config.auto_restore else Command.RUN
 
-    def _preparation(self, command: Command) -> Preparation:
+    def _preparation(
+        self, command: Command, *, in_use: AlreadyRunning | None = None
+    ) -> Preparation:
         config, store = self.config, self._open()
         assert self._using is not None  # it is open now
         return Preparation(
@@ -115,6 +135,7 @@ class InProcessReplicator:
             wait_store=config.wait_store,
             files=self._files,
             ending=self._using.ending,
+            in_use=in_use,
         )
 
     def start(self) -> None:
@@ -236,6 +257,12 @@ class InProcessReplicator:
         no pin can have it; ``NotDurable``, and then there is no such name.
         """
         return self._running().mark(name, timeout, note=note, move=move)
+
+    def finish(self, timeout: float, last: LastFlush) -> None:
+        """As :meth:`flush`, before the end. After ``NotDurable`` a further call with the same
+        ``last`` continues with the same transactions; writers that are faster than the store would
+        delay it for ever."""
+        self._running().finish(timeout, last)
 
     def snapshot(self, timeout: float | None = None) -> int:
         """Takes a snapshot now, unless the newest one is current; its txid once it is stored."""

@@ -29,6 +29,7 @@ from replicator.engine.limits import SessionLimits
 from replicator.engine.resume import hash_image, restored_here
 from replicator.errors import (
     AccessDenied,
+    AlreadyRunning,
     Cancelled,
     ConfigError,
     Fenced,
@@ -83,7 +84,8 @@ def asked_of(config: SqliteReplicatorConfig, command: Command) -> Asked:
 
 class Preparation:
     """One start. ``wait_store`` is the time in seconds for which an unreachable store is asked
-    again. Once ``ending`` is set, a wait or a restore ends with ``Cancelled``."""
+    again. Once ``ending`` is set, a wait or a restore ends with ``Cancelled``. ``in_use``: another
+    process replicates the database, so nothing may be restored."""
 
     def __init__(
         self,
@@ -93,12 +95,14 @@ class Preparation:
         wait_store: float,
         files: Files,
         ending: threading.Event,
+        in_use: AlreadyRunning | None = None,
     ) -> None:
         self._place = place
         self._asked = asked
         self._wait_store = wait_store
         self._files = files
         self._ending = ending
+        self._in_use = in_use
         self._trouble: ReplicatorError | None = None  # why the archive is not known
 
     def run(self) -> RestoreReport | None:
@@ -141,6 +145,8 @@ class Preparation:
         plain = self._asked.command is Command.RUN and self._asked.order is Order.NONE
         if state is FileState.FRESH and recorded and plain:
             return Local.CONTENT  # the engine compares it with the record
+        if state is FileState.FRESH and self._in_use:
+            return Local.CONTENT  # the other process compared it
         return Local[state.name]
 
     def _ask(self) -> Archive:
@@ -218,6 +224,8 @@ class Preparation:
         return compared(facts, overtaken=False)
 
     def _act(self, local: Local, outcome: Outcome) -> RestoreReport | None:
+        if outcome.act is Act.RESTORE and self._in_use is not None:
+            raise self._missing_in_use(self._in_use)
         if outcome.act is Act.RESTORE:
             return self._restore()
         if outcome.act is Act.WAIT_STORE and self._trouble is not None:
@@ -247,6 +255,13 @@ class Preparation:
     def _require_purpose(self) -> None:
         if self._ending.is_set():
             raise Cancelled("the process ends before the database is ready")
+
+    def _missing_in_use(self, other: AlreadyRunning) -> RefusedError:
+        return RefusedError(
+            f"{self._place.database} is missing and would be restored, but {other}",
+            code="missing_in_use",
+            hint="stop the other process; then a start restores the database",
+        )
 
     def _refusal(self, local: Local, outcome: Outcome) -> ReplicatorError:
         if outcome.code == "store_denied" and self._trouble is not None:

@@ -127,5 +127,5 @@ def _report(fleet: Fleet, late: int) -> None:
         log.info("%d of %d databases are fully uploaded", everyone - late, everyone)
     elif not late:
         (member,) = fleet.members
-        position = member.replicator.status().durable_txid
-        log.info("everything up to txid %d is in %s", position, member.config.address.url)
+        url = member.config.address.url
+        log.info("everything up to txid %d is in %s", member.durable_txid, url)

@@ -34,6 +34,7 @@ from replicator.sidecar.patterns import restore_patterns
 from replicator.sidecar.starts import STARTS, Starts
 from replicator.sqlite.connect import Prepare, unprepared
 from replicator.system import process
+from replicator.system.limiter import CapacityLimiter
 
 AWAY = (StoreUnavailable, AccessDenied, ConfigError)  # a disk that is not mounted is the last one
 FLUSHES = 64  # last flushes at the same time; they mostly wait
@@ -107,6 +108,7 @@ class Fleet:
         self._hurry = hurry
         self._shared = SharedResources()
         self._server = ControlServer(self.listing, leases=leases)
+        self._resumed = CapacityLimiter(STARTS)
         self.members = [self._member(config) for config in databases.configs]
         self._patterns_restored = False  # before a command
         self._restoring = threading.Lock()  # no search: it would find a database too early
@@ -142,7 +144,15 @@ class Fleet:
         return databases + problems
 
     def _member(self, config: SqliteReplicatorConfig) -> Member:
-        return Member(config, self._shared, self._server, prepare=self._prepare_drills)
+        return Member(
+            config,
+            self._shared,
+            self._server,
+            prepare=self._prepare_drills,
+            independent=self.independent,
+            starts=self._resumed,
+            retry=self._times.retry,
+        )
 
     def claim(self) -> None:
         """Take the lock of each database, and answer commands before its start is decided."""
@@ -197,6 +207,8 @@ class Fleet:
         """Start every database. Independent ones start in threads, see :meth:`wait_ready`; the
         error of another one is raised here."""
         for member in self.members:
+            if member.standby is not None or member.started:
+                continue
             if self.independent:
                 self._begin(member)
             else:
@@ -227,9 +239,11 @@ class Fleet:
                 self._times.join_poll
             ):
                 pass
+        for member in self.members:
+            member.announce()
 
     def _begin(self, member: Member) -> None:
-        self._starts.begin(member, lambda: member.try_start(self._times.retry))
+        self._starts.begin(member, member.try_start)
 
     @property
     def failed(self) -> bool:
@@ -249,8 +263,8 @@ class Fleet:
         """The periodic work: notice failures, retry starts, find new databases, return memory."""
         now = time.monotonic()
         for member in self.members:
+            member.check()
             if member.started:
-                member.check()
                 member.check_path()
             elif not member.failed and now >= member.retry_at:
                 self._begin(member)
@@ -293,6 +307,8 @@ class Fleet:
         Returns the databases for which that failed, in their order, each with its error.
         """
         self._ended.set()
+        for member in self.members:
+            member.begin_last_flush()
         until = time.monotonic() + self._times.final_flush
         late = self._flush(list(self.members))
         if late:
@@ -312,7 +328,8 @@ class Fleet:
         errors = _each(lambda member: member.flush(self._times.poll), members, threads=FLUSHES)
         late = {}
         for member, error in zip(members, errors, strict=True):
-            if isinstance(error, NotDurable) and member.started:
+            retried = member.started or member.standby is not None
+            if isinstance(error, NotDurable) and retried:
                 late[member] = error
             else:
                 member.error = error

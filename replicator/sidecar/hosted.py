@@ -158,7 +158,7 @@ class _Hosted:
                 self._start(fleet)
                 _report(channel, {"answer": {"pid": os.getpid()}})
                 (member,) = fleet.members
-                self._follow(member.flush)
+                self._follow(member)
                 return self._finish(fleet, member)
             except ReplicatorError as error:
                 _fail(self._leases, channel, error)
@@ -189,7 +189,7 @@ class _Hosted:
         self._leases.finish({"status": status, "error": error})
         return code
 
-    def _follow(self, flush: Callable[[float], ReplicatorError | None]) -> None:
+    def _follow(self, member: Member) -> None:
         """Returns once nothing of the application is left and everything is durable, or the time
         for that is over."""
         while True:
@@ -197,10 +197,11 @@ class _Hosted:
                 if self._signals.arrived():
                     log.info("a signal came; the end waits for the end of the application")
             log.info("the application ended: uploading what is left")
+            member.begin_last_flush()
             until = time.monotonic() + self._times.final_flush
             while (
                 not self._leases.count()
-                and isinstance(flush(self._times.flush), NotDurable)
+                and isinstance(member.flush(self._times.flush), NotDurable)
                 and time.monotonic() < until
                 and not self._hurry()
             ):

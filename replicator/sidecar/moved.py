@@ -55,6 +55,7 @@ class SecondPlace:
             return
         try:
             lock = self._open.enter_context(DirLock(place))
+            lock.announce()
             if self._config.cache_dir is None:  # else commands know the cache by its option
                 note_cache(lock.directory, self._config.cache)
                 socket = ControlSocket(place, self._replicator, self._server)

@@ -17,10 +17,12 @@ from replicator.config.patterns import Pattern
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.in_process import InProcessReplicator
 from replicator.engine.shared import SharedResources
-from replicator.errors import ReplicatorError
+from replicator.errors import AlreadyRunning, ReplicatorError
+from replicator.model import RestoreReport
 from replicator.recovery.sources import example_config, named_by_pattern
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
 from replicator.sidecar.member import log_restore
+from replicator.sidecar.standby import when_decided
 from replicator.store.retry import RESTORE_RETRIES, RetryPolicy
 
 ONE_TRY = RetryPolicy(deadline=0.0)  # a sidecar searches the bucket again later
@@ -81,9 +83,19 @@ def _restore(config: SqliteReplicatorConfig, shared: SharedResources) -> bool:
             return False
     replicator = InProcessReplicator(config, shared=shared)
     try:
-        report = replicator.prepare(Command.PATTERN)
+        report = _prepared(replicator)
+    except AlreadyRunning:
+        if not config.database.exists():
+            raise
+        return False  # the other process has restored it
     finally:
         replicator.stop()
     if report is not None:
         log_restore(report)
     return report is not None
+
+
+def _prepared(replicator: InProcessReplicator) -> RestoreReport | None:
+    if replicator.config.standby is False:
+        return replicator.prepare(Command.PATTERN)
+    return when_decided(lambda: replicator.prepare(Command.PATTERN))

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.helpers.command_line import cache_of
+from tests.helpers.proxy import delay
 from tests.helpers.replication import LONG, App, wait_for
 
 ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
@@ -31,6 +32,15 @@ for number in (*names.values(), *others):
 print("ready", file=log, flush=True)
 while True:
     signal.pause()
+"""
+
+WRITER = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
+while True:
+    db.execute("INSERT INTO t(body) VALUES (1)")
+    print(file=open(sys.argv[2], "a"))
+    time.sleep(0.01)
 """
 
 
@@ -93,6 +103,28 @@ def test_a_second_signal_waits_for_no_request(cli, fault_proxy, path):
         sidecar.signal()
         assert sidecar.wait() == 5
     assert "are not durable" in sidecar.output
+
+
+def test_the_last_flush_has_an_end_under_load(cli, fault_proxy, path):
+    """The store answers late, and another process commits all the time: everything of before the
+    signal is durable, and the end does not wait for what is committed since."""
+    log = cli.home / "log"
+    with App(path) as app:
+        options = cli.options_through(fault_proxy.url)
+        sidecar = cli.sidecar(path, "--sync-interval", "20ms", bucket_options=options)
+        sidecar.until_following()
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, path, log])
+        try:
+            fault_proxy.fault(delay(0.5), times=None)
+            wait_for(lambda: log.exists() and log.read_text().count("\n") > 20)
+            app.insert(7)
+            assert sidecar.stop() == 0
+        finally:
+            writer.kill()
+            writer.wait()
+    assert cli.call("restore", *cli.bucket_options, "--output", cli.home / "copy.db").code == 0
+    with App(cli.home / "copy.db") as copy:
+        assert copy.db.execute("SELECT count(*) FROM t WHERE body != 1").fetchone() == (7,)
 
 
 def test_the_reader_of_the_log_may_stop(cli, path):

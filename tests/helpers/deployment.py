@@ -175,8 +175,9 @@ class Deployment:
         finally:
             replicator.stop()
 
-    def sidecar(self, *options, roll_over=1000):
-        """A process that runs ``replicator run``; ``roll_over`` is in frames."""
+    def sidecar(self, *options, roll_over=1000, command=()):
+        """A process that runs ``replicator run``, around ``command``; ``roll_over`` is in
+        frames."""
         log = self.directory / f"sidecar-{len(self.sidecars)}.log"
         arguments = [
             str(self.path),
@@ -190,6 +191,8 @@ class Deployment:
         ]
         if self.endpoint_url:
             arguments += ["--endpoint-url", self.endpoint_url]
+        if command:
+            arguments += ["--", *map(str, command)]
         started = LiveSidecar(arguments, self.path, log, roll_over)
         self.sidecars.append(started)
         return started

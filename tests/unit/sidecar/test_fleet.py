@@ -366,10 +366,10 @@ def test_a_refusal_at_the_last_flush_is_not_retried(file):
     """Its class is kept: it decides the exit code."""
     with started(fleet_of(file("a.db", "b.db"))) as fleet:
 
-        def refuse(timeout):
+        def refuse(timeout, last):
             raise StoreUnavailable("made to fail")
 
-        fleet.members[0].replicator.flush = refuse
+        fleet.members[0].replicator.finish = refuse
         (left,) = ended(fleet)
     assert (left, left.error.exit_code) == (fleet.members[0], 5)
 
@@ -401,13 +401,13 @@ def test_one_database_needs_no_further_threads(file):
     (config,) = file("a.db").configs()
     threads = []
     with Fleet(Databases.single(config), PATIENT, hurry=never) as fleet:
-        real = fleet.members[0].replicator.flush
+        real = fleet.members[0].replicator.finish
 
-        def flush(timeout):
+        def finish(timeout, last):
             threads.append(threading.current_thread())
-            return real(timeout)
+            return real(timeout, last)
 
-        fleet.members[0].replicator.flush = flush
+        fleet.members[0].replicator.finish = finish
         fleet.start()
         assert ended(fleet) == []
         names = {thread.name for thread in threading.enumerate()}
