@@ -74,7 +74,7 @@ def application(kind: str, directory: Path) -> None:
     replicator = made(kind, config)
     replicator.start()
     figures = {"start": 1000 * (time.perf_counter() - began)}
-    sidecar = int((config.cache / "lock").read_text())
+    sidecar = int((config.cache / "lock").read_text().split()[0])
     both = {os.getpid(), sidecar}
     mine = resource.getrusage(resource.RUSAGE_SELF)
     figures["cpu_start"] = mine.ru_utime + mine.ru_stime - used.ru_utime - used.ru_stime

@@ -107,8 +107,8 @@ def commits_in(path):
 
 def sidecar_of(path):
     """The process that has the lock of a database and runs; None if there is none."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        pid = int((cache_of(path) / "lock").read_text())
+    with contextlib.suppress(FileNotFoundError, IndexError):
+        pid = int((cache_of(path) / "lock").read_text().split()[0])
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return None if state in "ZX" or pid == os.getpid() else pid
     return None

@@ -178,7 +178,7 @@ class Application:
         """The sidecar is killed between two commits, shortly before the end."""
         self.start()
         self.commit(1)
-        os.kill(int((self.config.cache / "lock").read_text()), signal.SIGKILL)
+        os.kill(int((self.config.cache / "lock").read_text().split()[0]), signal.SIGKILL)
         self.commit(2)
         self.replicator.stop()
 
