@@ -17,7 +17,10 @@ def main() -> None:
     sidecar = arguments[:1] == ["run"] and not {"-h", "--help"} & {*arguments[:2]}
     if not sidecar:
         _end_by_signals()
-        sys.exit(_call(arguments, launch.run_here))
+        try:
+            sys.exit(_call(arguments, launch.run_here))
+        except KeyboardInterrupt:  # while its modules were loaded
+            sys.exit(128 + signal.SIGINT)
     signals.hold()
     if pid_one.is_first():
         pid_one.live_as_parent(signals.ENDING | signals.PASSED)
@@ -46,9 +49,9 @@ def _end_by_signals() -> None:
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise SystemExit(128 + number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
 

@@ -207,3 +207,24 @@ def test_a_command_that_is_ended_removes_its_files(cli, path, tmp_path):
         process.send_signal(number)
         assert process.wait(LONG) == 128 + number
         assert list(temporary.iterdir()) == []
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "replicator.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from replicator.__main__ import main
+sys.argv = ["replicator", "history"]
+main()
+"""
+
+
+def test_an_interrupt_while_a_command_loads_is_no_traceback():
+    """Ctrl-C in the first second of a command."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (128 + signal.SIGINT, "")
