@@ -14,7 +14,7 @@ from replicator.capture.tip import Head, Tip
 from replicator.engine.context import Context
 from replicator.engine.evidence import remember_file
 from replicator.engine.examine import Examiner
-from replicator.engine.rounds import CaptureRounds
+from replicator.engine.segment_schedule import SegmentSchedule
 from replicator.engine.session import Session
 from replicator.format.page_hashes import PageHashes
 from replicator.model import WalPosition
@@ -68,7 +68,7 @@ class Sessions:
         remember_file(context.cache, database)
         reader = WalReader(database.wal, position, limits.capture, anchored=anchored)
         holds = WalHolds(database, reader, hold, context.metrics, limits.capture)
-        rounds = CaptureRounds(
+        segments = SegmentSchedule(
             limits, reader, holds, segmenter, context.cache, self._quota, context.metrics
         )
         return Session(
@@ -76,7 +76,7 @@ class Sessions:
             database,
             reader,
             holds,
-            rounds,
+            segments,
             Examiner(database, reader, holds, segmenter.tip, limits),
             self._snapshots(),
             context.cache,

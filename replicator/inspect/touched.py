@@ -19,6 +19,7 @@ from replicator.format.envelope import discontinuous
 from replicator.format.object_header import ObjectFacts
 from replicator.inspect.owners import Owners, Touched
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.known_archive import KnownArchive
 from replicator.recovery.limits import DEFAULT_LIMITS
 from replicator.recovery.loader import SegmentLoader
 from replicator.recovery.pages import StatePages
@@ -26,7 +27,6 @@ from replicator.recovery.plan import Plan
 from replicator.recovery.planner import Planner
 from replicator.recovery.progress import Meter
 from replicator.recovery.segment import Segment
-from replicator.recovery.view import ArchiveView
 from replicator.store.base import Store
 from replicator.system.files import Files
 from replicator.system.pagefile import PageFile
@@ -42,7 +42,7 @@ class Follower:
     the names of all tables that the schema had so far, in lower case."""
 
     store: Store
-    view: ArchiveView
+    known: KnownArchive
     scratch: Path
     seen: set[str] = field(default_factory=set)
 
@@ -70,10 +70,10 @@ class Follower:
         suggests is learned, and the plan made again."""
         for _ in range(MOST_PLANS):
             try:
-                plan = Planner(self.view, base, allow_older=False, detours=True).plan()
+                plan = Planner(self.known, base, allow_older=False, detours=True).plan()
             except (GapError, NoBackup):
                 return None
-            state = _State(plan, self.view, fetcher, file)
+            state = _State(plan, self.known, fetcher, file)
             surprise = next(
                 (
                     item
@@ -103,13 +103,13 @@ class Follower:
 class _State:
     """The pages of a database, moved on by one object after another."""
 
-    def __init__(self, plan: Plan, view: ArchiveView, fetcher: Fetcher, file: PageFile) -> None:
-        tail = view.reader.tail(plan.snapshot)
+    def __init__(self, plan: Plan, known: KnownArchive, fetcher: Fetcher, file: PageFile) -> None:
+        tail = known.reader.tail(plan.snapshot)
         file.resize(0)
         self.pages = StatePages(plan.snapshot, tail, fetcher, file)
         self.generation = plan.snapshot.generation
         self._plan = plan
-        self._view = view
+        self._known = known
         self._txid = plan.snapshot.txid
         self._checksum: int | None = tail.trailer.checksum_after
         self._key = plan.snapshot.key
@@ -125,7 +125,7 @@ class _State:
         expected = facts.generation == self.generation and facts.last_txid >= end
         inside = end < facts.last_txid
         if not expected or facts.first_txid > self._txid + 1 or (inside and not segment.index):
-            self._view.learn(item.key, facts)
+            self._known.learn(item.key, facts)
             return False
         self._require_joined(item, facts)
         self.pages.apply(segment, frames=segment.index[end - facts.first_txid] if inside else None)

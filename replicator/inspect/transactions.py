@@ -25,8 +25,8 @@ from replicator.format.wal import HEADER_SIZE
 from replicator.inspect.owners import Touched
 from replicator.inspect.touched import Follower
 from replicator.model import Kind
+from replicator.recovery.known_archive import KnownArchive
 from replicator.recovery.point_in_time import last_by
-from replicator.recovery.view import ArchiveView
 from replicator.store.base import Store
 from replicator.system import clock
 from replicator.system.scratch import scratch_directory
@@ -88,25 +88,25 @@ def span_of(
 ) -> Span:
     """From the first transaction at ``since`` or later to the last one by ``until``: times, txids
     or names; the default is everything. No request for a txid, few for a time."""
-    view = ArchiveView(store, Keys(prefix))
-    since, until = (found(store, view.keys, point) for point in (since, until))
+    known = KnownArchive(store, Keys(prefix))
+    since, until = (found(store, known.keys, point) for point in (since, until))
     now_ms = clock.now_ms()
     if since.timestamp is not None or until.timestamp is not None:
-        view.load(None, complete=True)
+        known.load(None, complete=True)
     first, last = since.txid or 1, until.txid or LAST
     if since.timestamp is not None:
-        first = last_by(view, to_ms(since.timestamp, now_ms) - 1) + 1
+        first = last_by(known, to_ms(since.timestamp, now_ms) - 1) + 1
     if until.timestamp is not None:
-        last = last_by(view, to_ms(until.timestamp, now_ms))
+        last = last_by(known, to_ms(until.timestamp, now_ms))
     return Span(first, last)
 
 
 def transactions(store: Store, prefix: str, span: Span = EVERYTHING) -> Iterator[Transaction]:
     """Newest first; three listings, then one request an object. ``NoBackup`` if there is none,
     ``DamageError`` at an object that is damaged."""
-    view = _loaded(store, prefix)
-    for item, before in _newest_first(view.index.wal, span):
-        for each in _inside(view.reader, item, before):
+    known = _loaded(store, prefix)
+    for item, before in _newest_first(known.index.wal, span):
+        for each in _inside(known.reader, item, before):
             if span.meets(each.first_txid, each.txid):
                 yield each
 
@@ -127,11 +127,11 @@ def touching(
     lead to the pages written. ``scratch`` gets the pages of these objects. ``ConfigError`` if no
     table of that name was seen.
     """
-    view = _loaded(store, prefix)
+    known = _loaded(store, prefix)
     left = LAST if limit is None else limit
     with scratch_directory(scratch) as directory:
-        follower = Follower(store, view, directory)
-        for run in reversed(_runs(view.index, span)):
+        follower = Follower(store, known, directory)
+        for run in reversed(_runs(known.index, span)):
             rows = _rows(follower, run, span, table, left)
             yield from reversed(rows)
             left -= len(rows)
@@ -146,12 +146,12 @@ def touching(
         )
 
 
-def _loaded(store: Store, prefix: str) -> ArchiveView:
-    view = ArchiveView(store, Keys(prefix))
-    view.load(None, complete=True)
-    if not view.index.wal:
+def _loaded(store: Store, prefix: str) -> KnownArchive:
+    known = KnownArchive(store, Keys(prefix))
+    known.load(None, complete=True)
+    if not known.index.wal:
         raise no_backup(url_of(store, prefix))
-    return view
+    return known
 
 
 def _newest_first(wal: Sequence[WalObject], span: Span) -> Iterator[Piece]:
@@ -187,7 +187,7 @@ def _rows(
     changes = follower.changes(run[0][0].first - 1, [item for item, _ in run])
     change = next(changes, None)
     for item, before in run:
-        for row in reversed(list(_inside(follower.view.reader, item, before))):
+        for row in reversed(list(_inside(follower.known.reader, item, before))):
             while change is not None and change[0] < row.txid:
                 change = next(changes, None)
             known = change is not None and change[0] == row.txid and row.kind != "missing"

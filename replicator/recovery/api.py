@@ -26,6 +26,7 @@ from replicator.errors import ConfigError, NoBackup
 from replicator.format.integrity import Integrity
 from replicator.model import RestoreReport
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.known_archive import KnownArchive
 from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
 from replicator.recovery.ownership import make_parents
 from replicator.recovery.partial import Partial
@@ -42,7 +43,6 @@ from replicator.recovery.report import (
     untouched,
 )
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
-from replicator.recovery.view import ArchiveView
 from replicator.sqlite.connect import Prepare, unprepared
 from replicator.sqlite.isolated import check_database
 from replicator.sqlite.local_file import examine_file, has_log
@@ -313,15 +313,15 @@ def restore_run(request: RestoreRequest, run: RestoreRun) -> RestoreReport:
 
 def plan_run(request: RestoreRequest, run: RestoreRun) -> PlannedRestore:
     """The plan, whatever has the name of the output. ``NoBackup`` if there is none."""
-    view, planner = _planner(request, run)
-    return planned(planner, view, run.output, run.url, run.meter)
+    known, planner = _planner(request, run)
+    return planned(planner, known, run.output, run.url, run.meter)
 
 
-def _planner(request: RestoreRequest, run: RestoreRun) -> tuple[ArchiveView, Planner]:
-    view = ArchiveView(run.store, Keys(run.prefix))
-    txid = load_for(view, found(run.store, view.keys, request.point), older=request.allow_older)
-    return view, Planner(
-        view, txid, allow_older=request.allow_older, detours=True, limits=run.limits
+def _planner(request: RestoreRequest, run: RestoreRun) -> tuple[KnownArchive, Planner]:
+    known = KnownArchive(run.store, Keys(run.prefix))
+    txid = load_for(known, found(run.store, known.keys, request.point), older=request.allow_older)
+    return known, Planner(
+        known, txid, allow_older=request.allow_older, detours=True, limits=run.limits
     )
 
 

@@ -18,6 +18,7 @@ from replicator.format.object_header import ObjectFacts
 from replicator.model import DatabaseState
 from replicator.recovery.checksum import checksum_of, hash_file, state_at_end
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.known_archive import KnownArchive
 from replicator.recovery.loader import SegmentLoader
 from replicator.recovery.partial import Partial
 from replicator.recovery.plan import Plan
@@ -25,7 +26,6 @@ from replicator.recovery.point_in_time import committed_at
 from replicator.recovery.progress import Meter
 from replicator.recovery.segment import Segment
 from replicator.recovery.snapshot import SnapshotLoader, page_size_of
-from replicator.recovery.view import ArchiveView
 from replicator.system.files import Files
 from replicator.system.pagefile import PageFile
 
@@ -33,7 +33,7 @@ MOST_HASHED = 1 << 25  # pages whose hashes take 256 MiB: a database of 128 GiB
 
 
 class PlanOutdated(Exception):
-    """An object holds other transactions than its name suggested; the view knows now, and the
+    """An object holds other transactions than its name suggested; the index knows it now, and the
     plan must be made again."""
 
 
@@ -70,25 +70,25 @@ class Rebuild:
     def __init__(
         self,
         plan: Plan,
-        view: ArchiveView,
+        known: KnownArchive,
         fetcher: Fetcher,
         parts: Partial,
         files: Files,
         meter: Meter,
     ) -> None:
         self._plan = plan
-        self._view = view
+        self._known = known
         self._fetcher = fetcher
         self._parts = parts
         self._files = files
         self._meter = meter
-        self._tail = view.reader.tail(plan.snapshot)
+        self._tail = known.reader.tail(plan.snapshot)
         self._limits = fetcher.limits
         self._loader = SegmentLoader(fetcher, parts.spool, files)
         self._page_size = page_size_of(plan.snapshot, self._tail, self._limits)
         trailer = self._tail.trailer
         self._txid = trailer.last_txid
-        self._committed_at = None if plan.segments else committed_at(view, trailer.last_txid)
+        self._committed_at = None if plan.segments else committed_at(known, trailer.last_txid)
         self._pages = trailer.pages
         self._end = DatabaseState(trailer.pages, trailer.checksum_after)
         self._checksum = trailer.checksum_after
@@ -146,7 +146,7 @@ class Rebuild:
         facts = ObjectFacts.of(segment.header, segment.trailer)
         require_fit(item, facts)
         if self._surprises(item, item.with_facts(facts)):
-            self._view.learn(item.key, facts)
+            self._known.learn(item.key, facts)
             raise PlanOutdated(item.key)
         if facts.page_size != self._page_size:
             raise damaged(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from replicator.model import RestoreReport
+from replicator.recovery.known_archive import KnownArchive
 from replicator.recovery.planner import Planner, Recovered
 from replicator.recovery.point_in_time import committed_at
 from replicator.recovery.progress import Meter
-from replicator.recovery.view import ArchiveView
 from replicator.system.files import about
 
 Verify = Literal["none", "quick", "full"]
@@ -51,12 +51,12 @@ def untouched(output: Path, url: str) -> RestoreReport:
 
 
 def planned(
-    planner: Planner, view: ArchiveView, output: Path, url: str, meter: Meter
+    planner: Planner, known: KnownArchive, output: Path, url: str, meter: Meter
 ) -> PlannedRestore:
     """The report of a dry run: sizes are those of the plan, figures those of the metadata."""
     plan = planner.plan_to_known_end()
-    facts = view.proved(plan.segments[-1]) if plan.segments else None
-    trailer = view.reader.tail(plan.snapshot).trailer
+    facts = known.proved(plan.segments[-1]) if plan.segments else None
+    trailer = known.reader.tail(plan.snapshot).trailer
     page_size = trailer.payload_bytes // max(1, trailer.pages)
     end = facts.last_txid if facts else trailer.last_txid
     txid = end if plan.txid is None else plan.txid
@@ -66,7 +66,7 @@ def planned(
         url=url,
         generation=plan.snapshot.generation,
         txid=txid,
-        committed_at=committed_at(view, txid),
+        committed_at=committed_at(known, txid),
         pages=facts.pages if facts else trailer.pages,
         page_size=page_size,
         size=(facts.pages if facts else trailer.pages) * page_size,

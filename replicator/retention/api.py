@@ -18,8 +18,8 @@ from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import GapError
 from replicator.metrics import Metrics
 from replicator.model import Retention
+from replicator.recovery.known_archive import KnownArchive
 from replicator.recovery.point_in_time import load_for
-from replicator.recovery.view import ArchiveView
 from replicator.retention.limits import RetentionLimits
 from replicator.retention.policy import KeptPoint, Verdict
 from replicator.retention.prune import (
@@ -122,7 +122,7 @@ def pin(
         require_name(name)
     with open_archive(address) as (store, prefix):
         keys = Keys(prefix)
-        view = ArchiveView(store, keys)
+        view = KnownArchive(store, keys)
         txid = load_for(view, pins.found(store, keys, point)) or take_index(store, keys).head
         if not is_restorable(store, keys, txid):
             raise GapError(

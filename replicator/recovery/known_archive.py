@@ -28,7 +28,7 @@ T = TypeVar("T", bound=ArchiveObject)
 Ask = Callable[[WalObject], ObjectFacts]
 
 
-class ArchiveView:
+class KnownArchive:
     """The archive below ``keys``, as far as one restore knows it."""
 
     def __init__(self, store: Store, keys: Keys) -> None:
