@@ -164,7 +164,10 @@ class InProcessReplicator:
         directory = self.config.database.parent
         report = None
         if command in RESTORING and not directory.exists():
+            if (self.config.cache / "state.db").exists():
+                self.claim()  # what waits there is sent first
             report = self._preparation(command).run()
+            self._lock.release()  # of the cache alone, because the directory was missing
         if not directory.is_dir():
             raise DatabaseMissing(
                 f"{directory}, the directory of the database, does not exist",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from replicator.cache.records import Fact, SegmentRecord
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.backlog import send_first
 from replicator.engine.decide import RemoteFacts, compared, continued
 from replicator.engine.evidence import Evidence, file_fact
 from replicator.engine.limits import SessionLimits
@@ -104,6 +106,7 @@ class Preparation:
         self._ending = ending
         self._in_use = in_use
         self._trouble: ReplicatorError | None = None  # why the archive is not known
+        self._sent = in_use is not None  # nothing waits that a restore would lack
 
     def run(self) -> RestoreReport | None:
         """The report of a restore, None if nothing was restored. Raises the error of a refusal, of
@@ -116,7 +119,7 @@ class Preparation:
                 case Act.ASK if self._may_wait(local):
                     return None
                 case Act.ASK:
-                    archive = self._ask()
+                    archive = self._answer(self._ask)
                     if archive is Archive.HISTORY and local is Local.FRESH:
                         local = self._compare()
                     continue
@@ -124,7 +127,10 @@ class Preparation:
                     self._say_why()
                     self._ending.wait(min(pauses.next(), max(0.0, until - time.monotonic())))
                     self._require_purpose()
-                    archive = self._ask()
+                    archive = self._answer(self._ask)
+                    continue
+                case Act.RESTORE if not self._sent:
+                    archive = self._answer(self._send)
                     continue
                 case Act.COMPARE if self._asked.order is Order.RESTORE:
                     local = self._continues() or self._compare()
@@ -149,16 +155,39 @@ class Preparation:
             return Local.CONTENT  # the other process compared it
         return Local[state.name]
 
-    def _ask(self) -> Archive:
+    def _answer(self, question: Callable[[], Archive]) -> Archive:
+        """The archive, as the store answers a question about it."""
         try:
-            newest = newest_segment(self._place.store, self._place.keys)
+            return question()
         except StoreUnavailable as error:
             self._trouble = error
             return Archive.UNREACHABLE
         except (AccessDenied, ConfigError) as error:
             self._trouble = error
             return Archive.DENIED
+
+    def _ask(self) -> Archive:
+        newest = newest_segment(self._place.store, self._place.keys)
         return Archive.NONE if newest is None else Archive.HISTORY
+
+    def _send(self) -> Archive:
+        """Sends what waits in the cache: the newest state is complete with it only."""
+        place, ordered = self._place, self._asked.order is Order.RESTORE
+        send_first(
+            place.store,
+            place.keys,
+            place.cache,
+            self._files,
+            ordered=ordered,
+            interrupted=self._interrupted,
+        )
+        self._sent = True
+        return Archive.HISTORY
+
+    def _interrupted(self, seconds: float) -> bool:
+        self._ending.wait(seconds)
+        self._require_purpose()
+        return False
 
     def _say_why(self) -> None:
         log.warning("%s; waiting for the store before the start", self._trouble)

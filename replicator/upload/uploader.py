@@ -36,16 +36,9 @@ from replicator.store.retry import backoff
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
 from replicator.system.mailbox import Mailbox
-from replicator.upload.fencing import (
-    Freshness,
-    Reading,
-    read_clocks,
-    refuse_later,
-    still_holds,
-)
+from replicator.upload.appender import Appender
+from replicator.upload.fencing import Reading, read_clocks
 from replicator.upload.limits import UploadLimits
-from replicator.upload.read_back import ReadBack
-from replicator.upload.sender import Sender
 from replicator.upload.watermark import ENDED, FAILING, WORKING, Watermark
 
 log = logging.getLogger(__name__)
@@ -74,15 +67,9 @@ class Uploader:
         self._limits = limits
         self._mailbox = mailbox
         self._limiter = limiter
-        self._sender = Sender(store, cache, limits)
-        self._read_back = ReadBack(
-            store,
-            keys,
-            limits.read_back_every,
-            limits.read_back_pauses,
-            interrupted=self._pause,
+        self._appender = Appender(
+            store, keys, cache, limits, interrupted=self._pause, clocks=clocks
         )
-        self._freshness = Freshness(clocks)
         self._changed = threading.Condition()
         self._stopping = False
         self._held = False  # the archive in the store is not the one that the cache continues
@@ -266,11 +253,9 @@ class Uploader:
 
     def _look(self) -> bool:
         """Checks whether the archive is as this cache left it; if not, holds all appends."""
-        began = self._freshness.now()
-        holds = still_holds(self._store, self._keys, self._cache)
+        holds = self._appender.look()
         if not holds:
             self._lost()
-        self._freshness.seen(began)
         return holds
 
     def _lost(self) -> None:
@@ -289,9 +274,9 @@ class Uploader:
     def _attempt(self, record: SegmentRecord) -> None:
         self.watermark.change(last_began=time.monotonic())
         try:
-            if self._freshness.stale and not self._look():
+            if self._appender.stale and not self._look():
                 return
-            if not self._append_in_time(record):
+            if not self._appender.append(record):
                 self._lost()
                 return
             done = self._cache.uploaded(record.first_txid, clock.now_ms())
@@ -308,19 +293,6 @@ class Uploader:
         else:
             if done is not None:
                 self._acknowledged(record)
-
-    def _append_in_time(self, record: SegmentRecord) -> bool:
-        """Append, and look again if that took so long that another writer may have appended at
-        the key, merged its segment, and deleted it before this append. False: the store loses
-        what it confirms."""
-        began = self._freshness.now()
-        self._read_back.before(record)
-        self._sender.send(record)
-        kept = self._read_back.after(record)
-        if self._freshness.stale:
-            refuse_later(self._store, self._keys, record, self._cache.writer)
-        self._freshness.seen(began)
-        return kept
 
     def _works(self) -> None:
         if self.health.error is not None:
