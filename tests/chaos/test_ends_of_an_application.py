@@ -9,10 +9,13 @@ import os
 import random
 import signal
 
+import pytest
+
 from tests.helpers.handles import HandledApplication
 from tests.plugins.scoreboard import effort
 from tests.programs.application import ENDS
 
+TIMES = effort(12, 500)
 ROUND = len(ENDS)  # ends of one database
 
 
@@ -21,15 +24,15 @@ def kill_sidecar(handled):
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.timeout(240 + 20 * TIMES)
 def test_no_commit_is_lost_at_the_end_of_an_application(tmp_path, seed, scoreboard):
     """Applications end in every way, with the store up and away, one after the other on the same
     database."""
     choices = random.Random(seed)
-    times = effort(12, 500)
-    ends = list(itertools.islice(itertools.cycle(sorted(ENDS)), times))
+    ends = list(itertools.islice(itertools.cycle(sorted(ENDS)), TIMES))
     choices.shuffle(ends)
     acknowledged = lost = away_ends = 0
-    for first in range(0, times, ROUND):
+    for first in range(0, TIMES, ROUND):
         directory = tmp_path / f"{first}"
         directory.mkdir()
         handled = HandledApplication(directory)
@@ -51,6 +54,6 @@ def test_no_commit_is_lost_at_the_end_of_an_application(tmp_path, seed, scoreboa
     assert lost == 0
     scoreboard(
         "ends of an application with a handle",
-        f"{times} ends of {ROUND} kinds, {away_ends} with the store away, "
+        f"{TIMES} ends of {ROUND} kinds, {away_ends} with the store away, "
         f"{acknowledged} acknowledged commits, {lost} lost",
     )
