@@ -37,7 +37,7 @@ from replicator.recovery.partial import _parse, _parts
 from replicator.recovery.plan import newest_reachable, plan
 from replicator.recovery.segment import load_segment
 from replicator.recovery.snapshot import page_size_of
-from replicator.sidecar.control_client import _checked
+from replicator.sidecar.control_client import checked
 from replicator.sidecar.control_server import ControlSocket, _answers_of
 from replicator.store.base import ObjectInfo
 from tests.fuzz.whole_archive import archive, archive_seeds, forged_log, forged_seeds
@@ -149,7 +149,7 @@ def json_document(data):
 
 def control_answer(data):
     for command in ("status", "flush", "snapshot", "metrics"):
-        _checked(command, parse_json(data))
+        checked(command, parse_json(data))
 
 
 def control_error(data):

@@ -37,12 +37,13 @@ def lived(app, store):
     app.checkpoint("TRUNCATE")
     live(app, store)
     live(app, store)  # which simply continues
-    cache = live(app, store, take_over=True)
+    app.insert()
+    cache = live(app, store, take_over=True, cache_dir=app.path.parent / "of another host")
     (cache / "pages.xxh").unlink()
-    live(app, store)
+    live(app, store, cache_dir=cache)
     (cache / "state.db").write_bytes(b"damaged" * 100)
     app.insert()
-    live(app, store)
+    live(app, store, cache_dir=cache)
     return store
 
 
