@@ -70,15 +70,18 @@ def writers(path):
     return able
 
 
+followed = []  # so that no connection is closed before the process ends
+
+
 def follow_and_die(path):
     """The side files stay, as after a kill of the sidecar."""
-    database = LiveDatabase(path, busy_timeout=0.1)
-    database.hold()
+    followed.append(LiveDatabase(path, busy_timeout=0.1))
+    followed[-1].hold()
 
 
 def follow_twice_and_die(path):
-    database = LiveDatabase(path, busy_timeout=0.1)
-    database.reopen_after_last_close()
+    followed.append(LiveDatabase(path, busy_timeout=0.1))
+    followed[-1].reopen_after_last_close()
 
 
 @pytest.mark.parametrize("sidecar", SIDECARS)
@@ -127,12 +130,13 @@ def test_side_files_that_the_sidecar_cannot_use_are_named(user_place):
 
 
 def test_a_cache_of_another_user_is_named(user_place, store):
-    """A first run by root keeps the cache to root; the owner of the database learns why he cannot
-    continue, and what to do."""
+    """After a kill of a run by root the cache is still root's; the owner of the database learns why
+    it cannot continue, and what to do."""
     path = database_in(user_place.directory("d", APP, SHARED, 0o755), 0o640)
     cache = path.parent / ".app.db-replicator"
     with replicating(path, store) as replicator:
         replicator.flush(LONG)
+    os.chown(cache, 0, 0)
     with raises(LocalIOError, path=str(cache), errno=errno.EACCES) as caught:
         as_user(APP, APP, [], lock, path)
     assert "root" in str(caught.value)
