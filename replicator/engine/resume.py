@@ -45,7 +45,7 @@ from replicator.errors import (
 )
 from replicator.format.object_header import ObjectFacts
 from replicator.format.page_hashes import PageHashes
-from replicator.model import Cause, WalPosition
+from replicator.model import Cause, Incident, WalPosition
 from replicator.recovery.start import Act, Archive, Local, Outcome, decide_start, log_line
 from replicator.snapshot.published import newest_stored
 from replicator.sqlite.live import Hold, LiveDatabase
@@ -183,6 +183,9 @@ class Resume:
         facts = self._local_facts(database, record, hashes, cancelled)
         decision = self._log(decide(self._facts(record=facts)))
         if decision.way is Way.REFUSE and decision.outcome is not None:
+            if self._passed(record):
+                database.release(hold)
+                return self._by_comparison(database, cancelled)
             raise refused_by(decision.outcome, decision.reason, context.address.url)
         decision = self._protect(database, decision, record, fresh=facts.fresh)
         if decision.way is Way.NEW_GENERATION or hashes is None:
@@ -201,6 +204,15 @@ class Resume:
         return self._sessions.open(
             database, hold, segmenter, position, anchored=decision.way is not Way.CONTINUE
         )
+
+    def _passed(self, record: SegmentRecord) -> bool:
+        """True if another writer continued the archive since this cache followed it. The database
+        may then be a restored one, although it differs from the record."""
+        found = archive_head(self._context.store, self._context.keys)
+        if found is None or found.last_txid <= record.last_txid:
+            return False
+        self._incidents.add(Incident(Cause.OVERTAKEN, "another writer continued the archive"))
+        return True
 
     def _local_facts(
         self,

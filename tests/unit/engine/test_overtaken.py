@@ -118,6 +118,40 @@ def test_an_older_cache_beside_another_state_is_refused(path, app, store, tmp_pa
     assert len(store.keys("put")) == sent
 
 
+def test_a_restored_file_beside_an_older_cache_continues(path, app, store, out, tmp_path):
+    """The file was restored elsewhere and moved here, so that the cache does not know it, and most
+    of its pages differ. It equals the head, also if the start decides before the uploader knows
+    that another writer continued the archive."""
+    with replicating(path, store) as replicator:
+        replicator.flush(LONG)
+    shutil.copytree(cache_of(path), tmp_path / "older")
+    with replicating(path, store) as replicator:
+        app.run("UPDATE t SET body = randomblob(900)")
+        position = replicator.flush(LONG)
+    shutil.rmtree(cache_of(path))
+    shutil.move(tmp_path / "older", cache_of(path))
+    app.close()
+    for name in path.parent.glob("app.db*"):
+        name.unlink()
+    path.write_bytes(restored(store, out)[1])
+    replicator, decided = replicator_for(path, store), threading.Event()
+
+    def before(method, key):
+        if (
+            method == "list"
+            and key.endswith("wal/")
+            and "upload" in threading.current_thread().name
+        ):
+            wait_for(lambda: decided.is_set() or replicator.failed)
+
+    store.before = before
+    with replicator:
+        wait_for(lambda: replicator.decided or replicator.failed)
+        decided.set()
+        assert replicator.failed is None
+        assert replicator.flush(LONG) == position
+
+
 def test_a_start_that_lost_to_another_goes_on_from_a_restore(path, app, other, store, out):
     """Nothing of this cache was ever acknowledged: the restored database is adopted."""
     with replicating(other.path, store) as holder:
