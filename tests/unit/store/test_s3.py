@@ -199,7 +199,7 @@ REDIRECTS = {
     ),
     "nowhere": (answer(308), "redirected", "--endpoint-url"),
     "no address": (
-        answer(308, headers="Location: http://[bad\r\n"),
+        answer(307, "TemporaryRedirect", Endpoint="[bad"),
         "redirected",
         "--endpoint-url",
     ),
