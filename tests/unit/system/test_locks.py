@@ -15,8 +15,10 @@ from replicator.errors import AlreadyRunning, CacheInUse, LocalIOError
 from replicator.system.files import Files
 from replicator.system.locks import DirLock, ReplicatorLock
 from replicator.system.paths import cache_directory
+from tests.helpers.command_line import cache_of
 from tests.helpers.errors import raises
 from tests.helpers.files import CountingFiles, FailingFiles
+from tests.helpers.handles import sidecar_of
 from tests.helpers.locks import waited_for
 from tests.helpers.replication import LONG, wait_for
 
@@ -26,7 +28,9 @@ from replicator.system.locks import DirLock
 lock = DirLock(sys.argv[1])
 lock.acquire()
 print("held", flush=True)
-sys.stdin.read()
+while sys.stdin.readline():
+    lock.announce()
+    print("announced", flush=True)
 """
 
 
@@ -49,6 +53,22 @@ def test_lock_names_its_holder_and_ends_with_it(tmp_path):
         holder.wait()
         with DirLock(tmp_path / "cache") as lock:
             assert lock.path.read_text() == str(os.getpid())
+
+
+def test_the_helper_of_tests_finds_the_holder(tmp_path):
+    """Before and after its start is decided; else a test would not wait for the end of a sidecar
+    that is alive."""
+    path = tmp_path / "app.db"
+    assert sidecar_of(path) is None
+    with start_holder(cache_of(path)) as holder:
+        assert sidecar_of(path) == holder.pid
+        holder.stdin.write(b"\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == b"announced\n"
+        assert sidecar_of(path) == holder.pid
+        holder.kill()
+        holder.wait()
+        assert sidecar_of(path) is None
 
 
 def test_lock_excludes_within_one_process_and_can_be_taken_again(tmp_path):
