@@ -362,6 +362,19 @@ def test_a_database_that_was_not_started_before_the_end_is_not_durable(file):
     assert not left.started
 
 
+def test_commits_after_an_earlier_last_flush_are_in_the_last_one(file, tmp_path):
+    """An application came back during the last flush of a sidecar, committed, and ended: its
+    commits are newer than the target of the attempts before."""
+    with started(fleet_of(file("a.db"))) as fleet:
+        (member,) = fleet.members
+        assert member.flush(LONG) is None
+        before = member.durable_txid
+        write(tmp_path / "a.db")
+        assert member.flush(LONG) is None  # the same target
+        assert ended(fleet) == []
+        assert member.durable_txid == before + 1
+
+
 def test_a_refusal_at_the_last_flush_is_not_retried(file):
     """Its class is kept: it decides the exit code."""
     with started(fleet_of(file("a.db", "b.db"))) as fleet:
