@@ -5,7 +5,6 @@ the next start on the machine brings every commit there, also after the sidecar 
 """
 
 import itertools
-import os
 import random
 import signal
 
@@ -17,11 +16,6 @@ from tests.programs.application import ENDS
 
 TIMES = effort(12, 500)
 ROUND = len(ENDS)  # ends of one database
-
-
-def kill_sidecar(handled):
-    if pid := handled.sidecar:
-        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.timeout(240 + 20 * TIMES)
@@ -41,10 +35,8 @@ def test_no_commit_is_lost_at_the_end_of_an_application(tmp_path, seed, scoreboa
             away = choices.random() < 0.4
             away_ends += away
             if away:
-                handled.run_while_away(end, commits=choices.randint(1, 30))
-                if choices.random() < 0.5:
-                    kill_sidecar(handled)
-                handled.wait_end()
+                number = choices.choice([signal.SIGTERM, signal.SIGKILL])
+                handled.run_while_away(end, choices.randint(1, 30), number)
                 handled.run("stops", commits=0)
             else:
                 handled.run(end, commits=choices.randint(1, 30))

@@ -47,14 +47,15 @@ class HandledApplication:
         process.communicate(timeout=LONG)
         return process.returncode
 
-    def run_while_away(self, end, commits=20):
-        """The same, but the store goes away before the first commit."""
+    def run_while_away(self, end, commits=20, number=signal.SIGTERM):
+        """The same, but the store goes away before the first commit. The signal ``number`` then
+        ends the sidecar, and the store comes back after that."""
         process = self.start(end, commits, last=0.1)
         assert process.stdout.readline() == "following\n"
         self.bucket.rename(self.directory / "away")
         try:
             process.communicate("go\n", timeout=LONG)
-            wait_for(lambda: self.hurry() is None)
+            wait_for(lambda: self.hurry(number) is None)
         finally:
             (self.directory / "away").rename(self.bucket)
         return process.returncode
@@ -68,12 +69,12 @@ class HandledApplication:
         """Wait until the sidecar ended."""
         wait_for(lambda: self.sidecar is None)
 
-    def hurry(self):
+    def hurry(self, number=signal.SIGTERM):
         """End a sidecar that no application has any more, and that waits for its store; its
         process, None once there is none."""
         if pid := self.sidecar:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, number)
         return pid
 
     def acknowledged(self):
