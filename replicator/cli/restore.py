@@ -78,7 +78,8 @@ def command(
     Every page is checked against the checksums of the archive before the file gets its name. Exit
     code 10 if the file is restored, but the check of --verify cannot be made here. With --all,
     databases that are complete already are left alone, so that a second run continues; the exit
-    code is that of the worst database.
+    code is that of the worst database. Exit code 6 if later transactions than the newest one in the
+    bucket wait in the cache next to the output; name a point to restore it all the same.
     """
     from replicator.sqlite.connect import extensions
     from replicator.system import process

@@ -18,7 +18,7 @@ from replicator.archive.keys import Keys, default_prefix
 from replicator.archive.listing import find_databases
 from replicator.archive.locate import open_bucket, sole_database, url_of
 from replicator.archive.pins import found
-from replicator.archive.point import RestorePoint
+from replicator.archive.point import NEWEST_POINT, RestorePoint
 from replicator.archive.seals import warn_unauthenticated
 from replicator.archive.timespec import to_ms
 from replicator.config.integrity_key import read_keys
@@ -43,6 +43,7 @@ from replicator.recovery.report import (
     untouched,
 )
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
+from replicator.recovery.unsent import refuse_older
 from replicator.sqlite.connect import Prepare, unprepared
 from replicator.sqlite.isolated import check_database
 from replicator.sqlite.local_file import examine_file, has_log
@@ -151,6 +152,9 @@ def restore(
     first, to register the collations, functions and extensions of the application. Where this
     SQLite library cannot make the check, the file is published all the same, because checksums
     have proved each page, and ``inconclusive`` in the report has the reasons.
+
+    The newest state is refused (``RefusedError``, code ``cache_waits``) if the cache next to the
+    output holds transactions after it; name the transaction to get it all the same.
 
     Raises ``ConfigError`` (arguments, several databases), ``TargetExists``, ``GapError`` (the
     transaction cannot be reached; names the window), ``DamageError`` (names the object),
@@ -289,10 +293,12 @@ def restore_run(request: RestoreRequest, run: RestoreRun) -> RestoreReport:
     files = run.files
     existing = _existing(request, run.output)
     check_output(run.output, existing)
-    if request.dry_run:
-        return plan_run(request, run).report
-    _, planner = _planner(request, run)
+    known, planner = _planner(request, run)
     planner.plan()  # so that nothing is made on disk when there is nothing to restore
+    if request.point == NEWEST_POINT and not request.move_aside:  # a start has sent what waited
+        refuse_older(run.output, known.keys, known.index.head)
+    if request.dry_run:
+        return planned(planner, known, run.output, run.url, run.meter).report
     make_parents(run.output.parent, files)
     parts = Partial(run.output, files)
     with parts.held():
