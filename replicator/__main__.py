@@ -3,12 +3,15 @@
 Owns: the first moment of the process, in which signals get their meaning, and its last one.
 """
 
+import os
 import signal
 import sys
 
 from replicator.errors import ReplicatorError
 from replicator.sidecar import launch, signals
 from replicator.system import pid_one, process
+
+PATIENCE = 3.0  # seconds for the requests under way, once a signal has ended a command
 
 
 def main() -> None:
@@ -44,16 +47,26 @@ def _call(arguments: list[str], start: launch.Start) -> int:
 
 
 def _end_by_signals() -> None:
-    """A signal ends a command in order, so that it removes its temporary files; a second one ends
-    it at once."""
+    """A signal ends a command in order, so that it removes its temporary files, but waits for no
+    store that hangs; a second one ends it at once."""
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, lambda *_: _leave(128 + number))
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
+
+
+def _leave(code: int) -> None:
+    """Ends the process while its threads wait for a store; a restore is resumed by the next."""
+    from replicator.system import scratch
+
+    scratch.discard_all()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.helpers.command_line import cache_of
-from tests.helpers.proxy import delay
+from tests.helpers.proxy import delay, drip
 from tests.helpers.replication import LONG, App, wait_for
 
 ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
@@ -207,6 +207,25 @@ def test_a_command_that_is_ended_removes_its_files(cli, path, tmp_path):
         process.send_signal(number)
         assert process.wait(LONG) == 128 + number
         assert list(temporary.iterdir()) == []
+
+
+def test_a_command_ends_while_the_store_does_not(cli, fault_proxy):
+    """The answer of the store has no end: the command leaves the thread that reads it."""
+    asked = []
+
+    async def fault(exchange):
+        asked.append(exchange.path)
+        return await drip(exchange)
+
+    fault_proxy.fault(fault, times=None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "replicator", "drill", *cli.options_through(fault_proxy.url)],
+        env=cli.environment,
+        stdin=subprocess.DEVNULL,
+    )
+    wait_for(lambda: asked)
+    process.terminate()
+    assert process.wait(LONG) == 128 + signal.SIGTERM
 
 
 INTERRUPTED = """

@@ -42,6 +42,19 @@ def clean_environment(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def default_signals():
+    """Processes that tests start ignore no signal, even if this one does, as under ``nohup`` or in
+    the background of a script: a signal that is caught here has its default meaning there."""
+    ending = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+    ignored = [number for number in ending if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.fixture
 def memory_directory(tmp_path):
     """A directory in memory, if the system has one: for tests that restore a small database a
