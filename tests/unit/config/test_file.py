@@ -216,7 +216,7 @@ def test_what_clashes_later_is_left_out_and_said(write, tmp_path):
 @pytest.mark.parametrize(
     ("text", "where", "setting", "code"),
     [
-        ("nonsense", "replicator.toml: is not TOML", "", "config"),
+        ("nonsense", "replicator.toml: is not TOML", "", "not_toml"),
         ('bucket = "b"', "replicator.toml: names no database", "", "config"),
         ('database = "a.db"', "replicator.toml: database: is not a list", "", "config"),
         ("[[database]]\nbucket = 'b'", "database 1: path: is missing", "path", "config"),
