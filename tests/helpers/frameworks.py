@@ -51,6 +51,12 @@ class Site:
     queue: str = ""  # a second process of the application, of a queue
     replicated_queue: str = ""
 
+    @property
+    def programs(self):
+        """The programs of its commands that come from the Python that runs the tests: not node."""
+        lines = (self.plain, self.replicated, self.prepare, self.queue, self.replicated_queue)
+        return {line.split()[0] for line in lines if line} - {"node"}
+
     def command(self, form, port):
         """The command that serves the application, without its preparation."""
         line = self.plain if form == "around" else self.replicated
@@ -137,6 +143,8 @@ class Machine:
     def __init__(self, directory, site, form, bucket):
         """``form`` is "around" (replicator run DB -- CMD) or "inside" (the library's handle);
         ``bucket`` has the environment variables that name a bucket and its credentials."""
+        absent = sorted(name for name in site.programs if not (BIN / name).exists())
+        assert absent == [], f"{absent} not in {BIN}: run `make install` or `make frameworks`"
         self.outside, self.site, self.form = directory, site, form
         self.home = directory / "machine"
         self.database = self.home / "shop.db"
