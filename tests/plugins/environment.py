@@ -20,9 +20,7 @@ def _is_foreign(name: str) -> bool:
 
 
 def pytest_configure(config):
-    """Compiles the package once, as pip does: the suite starts it in over a thousand processes. No
-    process inherits an ignored SIGHUP (``nohup``), which a replicator leaves ignored."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Compiles the package once, as pip does: the suite starts it in over a thousand processes."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(_PACKAGE, quiet=2)
 
