@@ -15,9 +15,8 @@ from replicator.model import Position, ReplicationStatus, RestoreReport
 
 if TYPE_CHECKING:
     from replicator.config.settings import SqliteReplicatorConfig
-    from replicator.handle.handle import SqliteReplicator
-    from replicator.recovery.api import restore  # arguments and types of the two are those
-    from replicator.recovery.restore_all import restore_all
+    from replicator.recovery.api import restore
+    from replicator.replicator import SqliteReplicator
 
 __all__ = [
     "Position",
@@ -28,14 +27,12 @@ __all__ = [
     "SqliteReplicatorConfig",
     "__version__",
     "restore",
-    "restore_all",
 ]
 
 _LAZY = {
-    "SqliteReplicator": "replicator.handle.handle",
+    "SqliteReplicator": "replicator.replicator",
     "SqliteReplicatorConfig": "replicator.config.settings",
-    "restore": "replicator.handle.restoring",
-    "restore_all": "replicator.handle.restoring",
+    "restore": "replicator.recovery.api",
 }
 
 

@@ -10,7 +10,6 @@ os.environ["PYTHONPATH"] = str(ROOT)  # programs that tests start import this ch
 
 pytest_plugins = [
     "tests.plugins.environment",
-    "tests.plugins.measurement",
     "tests.plugins.seams",
     "tests.plugins.scoreboard",
     "tests.plugins.store",

@@ -119,11 +119,10 @@ class SnapshotObject:
 
 @dataclass(frozen=True, slots=True)
 class PinnedPoint:
-    """A restore point that stays as long as it is pinned. ``name`` is "" for a pin without one."""
+    """A restore point that stays as long as it is pinned."""
 
     txid: int
     note: str = ""
-    name: str = ""
 
 
 ArchiveObject: TypeAlias = WalObject | SnapshotObject

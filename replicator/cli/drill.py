@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from replicator.cli import options, output, progress
 from replicator.cli.sidecar import LocalSidecar, show_repair
 from replicator.config.units import parse_duration
-from replicator.errors import CheckFailed, DamageError, GapError
+from replicator.errors import CheckFailed, DamageError, GapError, NewerFormat
 
 if TYPE_CHECKING:
     from replicator.verify.drill import DrillReport
@@ -56,11 +56,14 @@ def command(
                 location.address,
                 assertions=assertions or (),
                 scratch=scratch,
-                point=point.restore_point,
+                txid=point.txid,
+                timestamp=point.timestamp,
                 progress=listener,
                 prepare=extensions(load_extension or ()),
                 sql=replace(DEFAULT_LIMITS, seconds=seconds),
             )
+    except NewerFormat:
+        raise
     except (DamageError, GapError, CheckFailed):
         repair = local.repair()
         if not as_json:
@@ -86,7 +89,6 @@ def show(report: DrillReport) -> None:
             ("took", output.duration(report.seconds)),
             ("verified", output.safe(", ".join([done.verified, *report.checked]))),
             ("recorded", output.safe(report.recorded or f"nowhere: {report.unrecorded}")),
-            *([("seals", f"[bold yellow]{output.NO_KEY}[/]")] if done.unauthenticated else []),
             *output.inconclusive(report.inconclusive),
         ]
     )

@@ -9,7 +9,6 @@ from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
 from replicator.capture.segmenter import Encoding
 from replicator.capture.tip import Tip
-from replicator.engine.evidence import counters_fact
 
 
 def append(cache: Cache, tip: Tip, encoding: Encoding) -> SegmentRecord:
@@ -21,9 +20,7 @@ def append(cache: Cache, tip: Tip, encoding: Encoding) -> SegmentRecord:
     try:
         for piece in encoding:
             file.write(piece)
-        header = encoding.header
-        counters = counters_fact(header) if header is not None else ""
-        cache.commit(file, encoding.record, change=encoding.change, counters=counters)
+        cache.commit(file, encoding.record, change=encoding.change)
     except BaseException:
         encoding.undo()
         file.discard()

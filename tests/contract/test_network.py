@@ -28,7 +28,6 @@ from tests.helpers.proxy import (
     status,
     truncate,
 )
-from tests.helpers.replication import LONG
 
 BIG = bytes(3 << 20)
 NOON = "Wed, 21 Oct 2015 12:00:00 GMT"
@@ -40,7 +39,7 @@ def proxied_store(seaweed, fault_proxy):
     proxied_store = S3Store(
         seaweed.bucket,
         endpoint_url=fault_proxy.url,
-        read_timeout=LONG,
+        read_timeout=5,
         credentials=(seaweed.access_key, seaweed.secret_key),
     )
     yield proxied_store
@@ -58,7 +57,7 @@ def nowhere():
 @pytest.fixture
 def scripted(nowhere):
     """A store on a server that gives scripted answers."""
-    store = S3Store("b", endpoint_url=nowhere.url, credentials=("a", "b"), read_timeout=LONG)
+    store = S3Store("b", endpoint_url=nowhere.url, credentials=("a", "b"), read_timeout=5)
     yield store
     store.close()
 

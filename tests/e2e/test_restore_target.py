@@ -17,7 +17,6 @@ from replicator.system.locks import DirLock
 from replicator.system.paths import restore_marker_path
 from tests.helpers.bucket import commit_ms
 from tests.helpers.counting import CountingStore
-from tests.helpers.errors import raises
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def test_an_existing_file_is_refused(bucket, output):
     """Without --overwrite an existing file is an error, and it stays."""
     old_database(output)
     before = output.read_bytes()
-    with raises(TargetExists, path=str(output)) as error:
+    with pytest.raises(TargetExists, match="exists") as error:
         go(bucket, output)
     assert "--overwrite" in error.value.hint
     assert output.read_bytes() == before
@@ -130,7 +129,7 @@ def test_a_stray_log_is_refused(bucket, output, suffix):
     output.parent.mkdir()
     stray = output.with_name(output.name + suffix)
     stray.write_bytes(b"precious")
-    with raises(TargetExists, path=str(stray)):
+    with pytest.raises(TargetExists, match="may hold transactions"):
         go(bucket, output)
     assert stray.read_bytes() == b"precious"
     go(bucket, output, overwrite=True)
@@ -140,7 +139,7 @@ def test_a_stray_log_is_refused(bucket, output, suffix):
 def test_a_directory_is_refused(bucket, output):
     """A directory at the target is an error, even with --overwrite."""
     output.mkdir(parents=True)
-    with raises(TargetExists, path=str(output)):
+    with pytest.raises(TargetExists, match="is a directory"):
         go(bucket, output, overwrite=True)
 
 
@@ -186,9 +185,8 @@ def test_a_database_open_elsewhere_is_refused(bucket, output, mode):
         stdout=subprocess.PIPE,
     ) as holder:
         assert holder.stdout.readline() == "open\n"
-        with raises(TargetExists, "target_in_use") as refused:
+        with pytest.raises(TargetExists, match=f"open in process {holder.pid}"):
             go(bucket, output, overwrite=True)
-        assert f"process {holder.pid}" in str(refused.value)  # a person has to end it
         holder.stdin.close()
     assert old_rows(output) == 7
 
@@ -198,7 +196,7 @@ def test_a_database_open_here_is_refused(bucket, output):
     old_database(output, pending=False)
     database = sqlite3.connect(output)
     database.execute("SELECT count(*) FROM old").fetchall()
-    with raises(TargetExists, "target_in_use"):
+    with pytest.raises(TargetExists, match="open in another connection"):
         go(bucket, output, overwrite=True)
     assert database.execute("SELECT count(*) FROM old").fetchall() == [(7,)]
     database.close()
@@ -321,7 +319,7 @@ def test_too_little_space_is_seen_before_the_work(bucket, output):
         def disk_free(self, path):
             return 4096
 
-    with raises(DiskFull, path=str(output.parent)):
+    with pytest.raises(DiskFull, match=r"needs \d+ more bytes, 4096 are free"):
         go(bucket, output, files=Full())
     assert not output.exists()
 

@@ -16,7 +16,6 @@ from replicator.errors import ContinuityLost
 from replicator.format.wal import offset_of
 from replicator.sqlite.wal_file import WalFile
 from replicator.system.paths import wal_path
-from tests.helpers.errors import raises
 from tests.helpers.oracle_wal import overlay, read_wal
 from tests.helpers.replication import App, frames_in
 
@@ -198,7 +197,7 @@ def test_another_page_size_is_lost_continuity(app, reader):
     )
     app.insert()
     reader._wal.close()  # as after the last close
-    with raises(ContinuityLost, "page_size_changed"):
+    with pytest.raises(ContinuityLost, match="from 4096 to 1024"):
         reader.find(ALL)
 
 
@@ -209,7 +208,7 @@ def test_a_changed_last_frame_is_lost_continuity(app, reader):
     data = bytearray(wal(app))
     data[offset_of(reader.position) - 4096 - 8] ^= 1  # in the stored checksum
     wal_path(app.path).write_bytes(data)
-    with raises(ContinuityLost, "frames_changed"):
+    with pytest.raises(ContinuityLost, match="changed after capture"):
         reader.look()
 
 
@@ -282,7 +281,7 @@ def test_an_unanchored_reader_refuses_a_log_it_did_not_see_the_end_of(app):
     resumed = WalReader(
         WalFile(wal_path(app.path)), first.position, CaptureLimits(), anchored=False
     )
-    with raises(ContinuityLost, "wal_reset"):
+    with pytest.raises(ContinuityLost, match="before its end"):
         resumed.find(ALL)
 
 
@@ -301,7 +300,7 @@ def test_every_read_of_an_unanchored_reader_refuses_a_gap(app, read, follows):
     if follows:
         app.insert()
     wal = WalFile(wal_path(app.path))
-    with raises(ContinuityLost, "wal_reset"):
+    with pytest.raises(ContinuityLost, match="before its end"):
         read(WalReader(wal, first.position, CaptureLimits(), anchored=False))
 
 
@@ -388,7 +387,7 @@ def test_frames_that_change_between_two_reads_are_lost_continuity(app):
     data = bytearray(wal(app))
     data[32 + 5 * 4120 + 100] ^= 1
     wal_path(app.path).write_bytes(data)
-    with raises(ContinuityLost, "frames_vanished"):
+    with pytest.raises(ContinuityLost, match="vanished"):
         list(reader.batches(found))
 
 
@@ -404,7 +403,7 @@ def test_another_transaction_in_the_same_place_is_lost_continuity(app):
     whole[32 + 24 + 3000] ^= 1
     path.write_bytes(rewritten(bytes(whole)))
     assert len(before) < len(whole)
-    with raises(ContinuityLost, "frames_changed"):
+    with pytest.raises(ContinuityLost, match="changed while being read"):
         list(reader.batches(found))
 
 
@@ -641,7 +640,7 @@ def app_image(app):
 
 
 def test_a_header_written_anew_under_the_same_salts(app):
-    """A log whose first transaction was rolled back is begun once more by the next writer,
+    """A log whose first transaction was rolled back is begun once more by whoever writes next,
     with the salts that all share and a checkpoint sequence that each connection counts for
     itself: another header checksum, hence another chain, in the same log."""
     reader = reader_of(app)

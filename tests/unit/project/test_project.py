@@ -23,7 +23,6 @@ PUBLIC = [
     "SqliteReplicatorConfig",
     "__version__",
     "restore",
-    "restore_all",
 ]
 
 

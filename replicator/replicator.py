@@ -1,7 +1,9 @@
-"""One replicator for one database, in this process.
+"""The library's front door: one replicator for one database.
 
-A sidecar runs one for each of its databases. An application uses the handle
-:class:`replicator.SqliteReplicator`, because locks on its database belong to its process.
+    config = SqliteReplicatorConfig(db_path="app.db", bucket="backups")
+    with SqliteReplicator(config) as replicator:
+        ...                                   # the application writes as it always did
+        replicator.flush()                    # every commit so far is in the bucket
 
 Owns: the resources of a replicator, which it makes unless they are given, and its lock. Refuses: to
 know the stages; see :mod:`.engine`.
@@ -17,13 +19,14 @@ from typing import Any, Self
 
 from replicator.archive.keys import Keys
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.engine.engine import Engine, LastFlush
+from replicator.engine import health
+from replicator.engine.engine import Engine
 from replicator.engine.limits import Limits
 from replicator.engine.preparation import Place, Preparation, asked_of
 from replicator.engine.shared import SharedResources
-from replicator.errors import AlreadyRunning, DatabaseMissing, ReplicatorError
+from replicator.errors import DatabaseMissing, ReplicatorError
 from replicator.metrics import Metrics
-from replicator.model import Position, Repair, ReplicationStatus, RestoreReport, unstarted
+from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
 from replicator.recovery.api import restore as restore_from
 from replicator.recovery.start import RESTORING, Command
 from replicator.sqlite.connect import Prepare, unprepared
@@ -38,7 +41,7 @@ from replicator.system.scratch import discard
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
 
 
-class InProcessReplicator:
+class SqliteReplicator:
     """Replicates one database while started. Any thread may call its methods.
 
     ``store`` and ``files`` (every access to the local disk) are for tests and special needs; by
@@ -74,7 +77,7 @@ class InProcessReplicator:
         self._made_cache = False  # its directory was made for this start
         self._prepared = False  # the lock is held, and the start is decided as far as possible
         self._engine: Engine | None = None
-        self._last = unstarted(str(config.database), config.address.url)
+        self._last = health.stopped(str(config.database), config.address.url)
 
     def prepare(self, command: Command | None = None) -> RestoreReport | None:
         """Restores the database if the start demands it; the report, None if nothing was restored.
@@ -82,13 +85,14 @@ class InProcessReplicator:
         ``command`` is the one that starts, by default that of the config. :meth:`start` calls this
         unless it was called before. ``AlreadyRunning``, ``DatabaseMissing`` if there is no
         directory for the database, ``RefusedError`` for a start that could bury the archive,
-        ``StoreUnavailable``, ``Cancelled`` if the process ends meanwhile, and the errors of
-        :meth:`restore`.
+        ``StoreUnavailable``, and the errors of :meth:`restore`.
         """
         command = command or self._command
         try:
             report = self._require_directory(command)
-            self.claim()
+            if not self._prepared:
+                self._made_cache = not self.config.cache.exists()
+                self._lock.acquire()
             report = report or self._preparation(command).run()
             self._prepared = True
         except BaseException:
@@ -96,46 +100,17 @@ class InProcessReplicator:
             raise
         return report
 
-    def claim(self) -> None:
-        """Takes the lock, unless it is held; ``AlreadyRunning``. :meth:`prepare` calls this."""
-        if not self._lock.held:
-            self._made_cache = not self.config.cache.exists()
-            self._lock.acquire()
-
-    def wait_for_lock(self) -> None:
-        """Returns once no other process replicates the database; :meth:`start` is next."""
-        self._lock.acquire(wait=True)
-
-    def announce(self) -> None:
-        """An application may use the database from now on: it will not be restored. Other sidecars
-        learn it from the lock."""
-        self._lock.announce()
-
-    def decide_in_use(self, other: AlreadyRunning) -> None:
-        """Decides the start around a command while the process of ``other`` replicates the
-        database. Raises what :meth:`prepare` would raise, and ``RefusedError`` in place of a
-        restore."""
-        try:
-            self._preparation(Command.AROUND, in_use=other).run()
-        finally:
-            self._halt()
-
     @property
     def _command(self) -> Command:
         return Command.AUTO_RESTORE if self.config.auto_restore else Command.RUN
 
-    def _preparation(
-        self, command: Command, *, in_use: AlreadyRunning | None = None
-    ) -> Preparation:
-        config, store = self.config, self._open()
-        assert self._using is not None  # it is open now
+    def _preparation(self, command: Command) -> Preparation:
+        config = self.config
         return Preparation(
-            Place(config.database, config.cache, store, Keys(config.address.prefix)),
+            Place(config.database, config.cache, self._open(), Keys(config.address.prefix)),
             asked_of(config, command),
             wait_store=config.wait_store,
             files=self._files,
-            ending=self._using.ending,
-            in_use=in_use,
         )
 
     def start(self) -> None:
@@ -145,7 +120,7 @@ class InProcessReplicator:
         :meth:`prepare`.
         """
         if self._engine is not None:
-            raise ReplicatorError("this replicator is running already", code="already_started")
+            raise ReplicatorError("this replicator is running already")
         try:
             if not self._prepared:
                 self.prepare()
@@ -164,10 +139,7 @@ class InProcessReplicator:
         directory = self.config.database.parent
         report = None
         if command in RESTORING and not directory.exists():
-            if (self.config.cache / "state.db").exists():
-                self.claim()  # what waits there is sent first
             report = self._preparation(command).run()
-            self._lock.release()  # of the cache alone, because the directory was missing
         if not directory.is_dir():
             raise DatabaseMissing(
                 f"{directory}, the directory of the database, does not exist",
@@ -249,24 +221,6 @@ class InProcessReplicator:
         """
         return self._running().flush(timeout, snapshot=snapshot)
 
-    def mark(
-        self, name: str, timeout: float | None = None, *, note: str = "", move: bool = False
-    ) -> Position:
-        """Flushes, and gives that state a name: it stays restorable until it is unpinned, and
-        ``at=name`` finds it.
-
-        Whatever was committed before the call is in it. ``timeout`` is in seconds, as for
-        :meth:`flush`. ``ConfigError`` if another transaction has the name, unless ``move``, or if
-        no pin can have it; ``NotDurable``, and then there is no such name.
-        """
-        return self._running().mark(name, timeout, note=note, move=move)
-
-    def finish(self, timeout: float, last: LastFlush) -> None:
-        """As :meth:`flush`, before the end. After ``NotDurable`` a further call with the same
-        ``last`` continues with the same transactions; writers that are faster than the store would
-        delay it for ever."""
-        self._running().finish(timeout, last)
-
     def snapshot(self, timeout: float | None = None) -> int:
         """Takes a snapshot now, unless the newest one is current; its txid once it is stored."""
         return self._running().snapshot(timeout)
@@ -288,9 +242,7 @@ class InProcessReplicator:
         """
         output = expanded(options.setdefault("output", self.config.database))
         if self._engine is not None and resolved(output) == self.config.database:
-            raise ReplicatorError(
-                "the database is being replicated; stop first", code="still_started"
-            )
+            raise ReplicatorError("the database is being replicated; stop first")
         return restore_from(
             address=self.config.address, store=self._store, files=self._files, **options
         )
@@ -307,7 +259,5 @@ class InProcessReplicator:
 
     def _running(self) -> Engine:
         if self._engine is None:
-            raise ReplicatorError(
-                "the replicator is not running", code="not_started", hint="call start() first"
-            )
+            raise ReplicatorError("the replicator is not running", hint="call start() first")
         return self._engine

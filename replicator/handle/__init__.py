@@ -1,1 +1,0 @@
-"""The library's handle on a sidecar process."""

@@ -1,1 +1,0 @@
-"""A Django project: a shop that takes orders."""
