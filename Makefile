@@ -9,9 +9,12 @@ PYTHON ?= $(shell for p in $(WANTED); do \
 	$$p -c '$(OLD_ENOUGH)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 # Two cores are busy with three: many tests wait for a disk, a process, or a server.
 WORKERS ?= 3
+# Outside of the project: the SQLite library for Node.js, two minutes if it has to be compiled.
+NODE_MODULES ?= $(or $(TMPDIR),/tmp)/replicator-frameworks
+NODE_PATH ?= $(NODE_MODULES)/node_modules
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test soak chaos fuzz bench docs clean
+.PHONY: help install demo check test frameworks soak chaos fuzz bench docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +36,14 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/lint-imports --no-logo --no-cache
 
 test: $(STAMP) ## every test but the slow ones, with branch coverage
-	$(BIN)/pytest -n $(WORKERS) -m "not slow" --cov --cov-report=term
+	$(BIN)/pytest -n $(WORKERS) -m "not slow and not frameworks" --cov --cov-report=term
+
+frameworks: $(STAMP) $(NODE_PATH)/better-sqlite3 ## real applications: Django, FastAPI, Huey, apsw, Node.js
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,frameworks]'
+	NODE_PATH=$(NODE_PATH) $(BIN)/pytest -n $(WORKERS) tests/e2e/frameworks $(ARGS)
+
+$(NODE_PATH)/better-sqlite3:
+	npm install --silent --no-audit --no-fund --prefix $(NODE_MODULES) better-sqlite3@12
 
 soak: $(STAMP) ## the slow tests: a gigabyte, an idle minute, long runs
 	$(BIN)/pytest -m slow

@@ -15,8 +15,9 @@ from replicator.model import Position, ReplicationStatus, RestoreReport
 
 if TYPE_CHECKING:
     from replicator.config.settings import SqliteReplicatorConfig
-    from replicator.recovery.api import restore
-    from replicator.replicator import SqliteReplicator
+    from replicator.handle.handle import SqliteReplicator
+    from replicator.recovery.api import restore  # arguments and types of the two are those
+    from replicator.recovery.restore_all import restore_all
 
 __all__ = [
     "Position",
@@ -27,12 +28,14 @@ __all__ = [
     "SqliteReplicatorConfig",
     "__version__",
     "restore",
+    "restore_all",
 ]
 
 _LAZY = {
-    "SqliteReplicator": "replicator.replicator",
+    "SqliteReplicator": "replicator.handle.handle",
     "SqliteReplicatorConfig": "replicator.config.settings",
-    "restore": "replicator.recovery.api",
+    "restore": "replicator.handle.restoring",
+    "restore_all": "replicator.handle.restoring",
 }
 
 

@@ -3,15 +3,15 @@
 Owns: the first moment of the process, in which signals get their meaning, and its last one.
 """
 
-import logging
 import os
 import signal
 import sys
-import threading
 
 from replicator.errors import ReplicatorError
 from replicator.sidecar import launch, signals
-from replicator.system import pid_one
+from replicator.system import pid_one, process
+
+PATIENCE = 3.0  # seconds for the requests under way, once a signal has ended a command
 
 
 def main() -> None:
@@ -20,11 +20,14 @@ def main() -> None:
     sidecar = arguments[:1] == ["run"] and not {"-h", "--help"} & {*arguments[:2]}
     if not sidecar:
         _end_by_signals()
-        sys.exit(_call(arguments, launch.run_here))
+        try:
+            sys.exit(_call(arguments, launch.run_here))
+        except KeyboardInterrupt:  # while its modules were loaded
+            sys.exit(128 + signal.SIGINT)
     signals.hold()
     if pid_one.is_first():
         pid_one.live_as_parent(signals.ENDING | signals.PASSED)
-    _leave(_run_sidecar(arguments))
+    process.leave(_run_sidecar(arguments))
 
 
 def _run_sidecar(arguments: list[str]) -> int:
@@ -44,24 +47,26 @@ def _call(arguments: list[str], start: launch.Start) -> int:
 
 
 def _end_by_signals() -> None:
-    """A signal ends a command in order, so that it removes its temporary files; a second one ends
-    it at once."""
+    """A signal ends a command in order, so that it removes its temporary files, but waits for no
+    store that hangs; a second one ends it at once."""
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise SystemExit(128 + number)
+        signal.signal(signal.SIGALRM, lambda *_: _leave(128 + number))
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
 
 
 def _leave(code: int) -> None:
-    """Ends the process. Threads that are left wait for a store that hangs."""
-    logging.shutdown()
-    if threading.active_count() > 1:
-        os._exit(code)
-    sys.exit(code)
+    """Ends the process while its threads wait for a store; a restore is resumed by the next."""
+    from replicator.system import scratch
+
+    scratch.discard_all()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
     │   ├── BucketMissing        2   bucket_missing        the bucket does not exist
     │   └── DatabaseUnusable     2   database_unusable     the file cannot be replicated as it is
     │       └── DatabaseMissing  2   database_missing      no file has the database's name
-    ├── DamageError              3   damage                stored bytes are not the bytes written
+    ├── Unreadable               1   unreadable            an object cannot be read here
+    │   ├── DamageError          3   damage                stored bytes are not the bytes written
     │   └── NewerFormat          1   newer_format          a newer program wrote the object
     ├── CheckFailed              3   check_failed          a statement about the data is false
     ├── GapError                 4   gap                   the archive does not reach the target
@@ -24,6 +25,7 @@
     │   ├── LedgerDamaged        7   ledger_damaged        the cache's ledger cannot be trusted
     │   └── LedgerTooNew         7   ledger_too_new        a newer version wrote the ledger
     ├── AlreadyRunning           8   already_running       another process has the lock
+    │   └── CacheInUse           8   cache_in_use          for another database, with the same cache
     ├── NoBackup                 9   no_backup             the archive is empty
     ├── Inconclusive            10   inconclusive          a check cannot be made here
     ├── NotRunning               1   not_running           no sidecar answers for the database
@@ -152,20 +154,25 @@ class DatabaseMissing(DatabaseUnusable):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DamageError(ReplicatorError):
-    """Stored bytes are not the bytes that were written. ``key`` names the object."""
+class Unreadable(ReplicatorError):
+    """An object cannot be read here; a reader looks for a way around it. ``key`` names it."""
+
+    code = "unreadable"
+    key: str = ""
+
+
+class DamageError(Unreadable):
+    """Stored bytes are not the bytes that were written."""
 
     exit_code = 3
     default_hint = "restore with --allow-older to get the newest state that can be proved"
     code = "damage"
-    key: str = ""
 
 
-class NewerFormat(DamageError):
+class NewerFormat(Unreadable):
     """A newer version of the program wrote the object. Nothing shows that it is damaged, but it
     cannot be restored here."""
 
-    exit_code = 1
     default_hint = "upgrade this replicator, then try again"
     code = "newer_format"
 
@@ -313,12 +320,21 @@ class LedgerTooNew(LocalIOError):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AlreadyRunning(ReplicatorError):
-    """Process ``pid`` holds the lock at ``path``."""
+    """Process ``pid`` holds the lock at ``path``. ``decided``: it has decided its start, so it
+    restores nothing any longer."""
 
     exit_code = 8
     code = "already_running"
     pid: int | None = None
     path: Any = ""
+    decided: bool | None = None
+
+
+class CacheInUse(AlreadyRunning):
+    """The process uses the cache directory ``path`` for another database."""
+
+    default_hint = "give each database a cache directory of its own"
+    code = "cache_in_use"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

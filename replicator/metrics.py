@@ -58,6 +58,7 @@ FIGURES = (
     _counter("copied_bytes", "bytes of snapshots that the store copied from an earlier snapshot"),
     _counter("generations", "generations started"),
     _counter("catch_ups", "gaps closed by a catch-up segment"),
+    _counter("replaced_databases", "times that another content took the place of the database"),
     _counter("shrunk_starts", "starts on a database that lost half of its pages, or its tables"),
     _counter("squashes", "merges of waiting segments in the cache, to save space"),
     _counter("merges", "merges stored"),
@@ -120,22 +121,26 @@ class Metrics:
 
     def render(self, labels: dict[str, str] | None = None) -> str:
         """The figures in Prometheus' text format, version 0.0.4."""
-        values = self.snapshot()
-        suffix = _labels(labels or {})
-        lines: list[str] = []
-        for figure in self._figures:
-            name = _exported(figure)
-            lines += [
-                f"# HELP {name} {figure.doc}",
-                f"# TYPE {name} {figure.kind}",
-                f"{name}{suffix} {values[figure.name]:.15g}",
-            ]
-        return "\n".join(lines) + "\n"
+        return render(self._figures, self.snapshot(), labels or {})
 
     def _known(self, name: str) -> str:
         if name not in self._values:
             raise KeyError(name)
         return name
+
+
+def render(figures: tuple[Figure, ...], values: dict[str, float], labels: dict[str, str]) -> str:
+    """Prometheus' text format, version 0.0.4."""
+    suffix = _labels(labels)
+    lines: list[str] = []
+    for figure in figures:
+        name = _exported(figure)
+        lines += [
+            f"# HELP {name} {figure.doc}",
+            f"# TYPE {name} {figure.kind}",
+            f"{name}{suffix} {values[figure.name]:.15g}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def _exported(figure: Figure) -> str:

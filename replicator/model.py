@@ -71,6 +71,7 @@ class Cause(enum.Enum):
     LEDGER_LOST = "ledger lost"  # the cache has to begin again, empty
     UPLOAD_ENDED = "upload ended"  # nothing will be appended any more
     SOURCE_SHRANK = "source shrank"  # the database lost half of its pages, or all of its tables
+    SOURCE_REPLACED = "source replaced"  # by another file, or by other pages in the same one
     SOURCE_DAMAGED = "source damaged"  # an object that a merge needs is damaged or gone
     STORE_SLOW = "store slow"  # a request waits for its answer too long
     STORE_FAILED = "store failed"  # a request failed and is repeated
@@ -178,6 +179,36 @@ class ReplicationStatus:
     retention_error: str | None = None  # reason why merges or deletions wait, None if they do not
 
 
+def unstarted(database: str, url: str) -> ReplicationStatus:
+    """The status of a replicator that was never started."""
+    return ReplicationStatus(
+        running=False,
+        healthy=False,
+        state="stopped",
+        database=database,
+        url=url,
+        generation="",
+        txid=0,
+        durable_txid=0,
+        pending_segments=0,
+        pending_bytes=0,
+        lag_seconds=0.0,
+        lag_bytes=0,
+        wal_frame_count=0,
+        last_wal_sync=None,
+        last_snapshot=None,
+        last_snapshot_txid=None,
+        failed_uploads=0,
+        uploaded_bytes=0,
+        uploaded_objects=0,
+        roll_overs=0,
+        write_lock_holds=0,
+        longest_write_lock_ms=0.0,
+        last_error=None,
+        last_error_at=None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
     """The result of a restore, and its proof."""
@@ -199,3 +230,4 @@ class RestoreReport:
     lost_txids: int = 0  # with --allow-older: transactions that could not be restored
     avoided: tuple[str, ...] = ()  # keys of damaged objects that other objects replaced
     inconclusive: tuple[str, ...] = ()  # why SQLite's own check could not be made in full
+    unauthenticated: bool = False  # the archive is sealed, and its integrity key was not given

@@ -10,6 +10,7 @@ os.environ["PYTHONPATH"] = str(ROOT)  # programs that tests start import this ch
 
 pytest_plugins = [
     "tests.plugins.environment",
+    "tests.plugins.measurement",
     "tests.plugins.seams",
     "tests.plugins.scoreboard",
     "tests.plugins.store",

@@ -43,6 +43,7 @@ class FactsReader:
         self._most = tails_bytes
         self._tails: dict[str, Tail] = {}
         self._kept = 0
+        self.sealed = False  # an object that was read has a seal
         self._lock = threading.Lock()
 
     def ask(self, item: T) -> T:
@@ -113,6 +114,7 @@ class FactsReader:
 
     def _keep(self, key: str, tail: Tail) -> Tail:
         with self._lock:
+            self.sealed = self.sealed or tail.sealed
             if key not in self._tails:
                 self._tails[key] = tail
                 self._kept += tail.nbytes

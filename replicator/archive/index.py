@@ -119,10 +119,11 @@ class SnapshotObject:
 
 @dataclass(frozen=True, slots=True)
 class PinnedPoint:
-    """A restore point that stays as long as it is pinned."""
+    """A restore point that stays as long as it is pinned. ``name`` is "" for a pin without one."""
 
     txid: int
     note: str = ""
+    name: str = ""
 
 
 ArchiveObject: TypeAlias = WalObject | SnapshotObject

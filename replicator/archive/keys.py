@@ -7,6 +7,7 @@ as 16 hexadecimal digits. :mod:`.names` reads keys back; only this room imports 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -34,6 +35,10 @@ class Keys:
     def pin(self, txid: int) -> str:
         return f"{self.pin_dir}{txid:016x}.json"
 
+    def named_pin(self, name: str) -> str:
+        """A name begins with a letter, so that no key of :meth:`pin` is one of a name."""
+        return f"{self.pin_dir}{name}.json"
+
     @property
     def pin_dir(self) -> str:
         return f"{self.root}pins/"
@@ -57,6 +62,11 @@ class Keys:
     @property
     def snapshot_dir(self) -> str:
         return f"{self.root}snapshots/"
+
+    def foreign(self, folders: Iterable[str]) -> list[str]:
+        """Those of the folders below :attr:`root` that hold nothing of this database."""
+        own = {self.wal_dir, self.snapshot_dir, self.merged_dir, self.pin_dir, self.proof_dir}
+        return [each for each in folders if each not in own]
 
     @property
     def root(self) -> str:

@@ -26,13 +26,14 @@ from replicator.errors import ConfigError
 from replicator.store.base import ObjectInfo, Store
 
 SEARCHERS = 16  # requests under way in a search for databases
+BATCH = 1000  # folders whose answers a search holds
 Entry: TypeAlias = tuple[Name, ObjectInfo]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchLimits:
-    """Of a search for databases: ``depth`` of the folders, and the number of ``folders``, each of
-    which costs a request. A bucket that others fill has no end of them."""
+    """Of a search for databases: ``depth`` of the folders, and the number of ``folders`` without a
+    database, each of which costs a request. A bucket that others fill has no end of them."""
 
     depth: int = 4
     folders: int = 10_000
@@ -128,31 +129,47 @@ def _objects(store: Store, keys: Keys, folder: str, after: str = "") -> Iterator
 
 
 def find_databases(
-    store: Store, prefix: str = "", *, limits: SearchLimits = DEFAULT_SEARCH
+    store: Store, prefix: str = "", *, limits: SearchLimits = DEFAULT_SEARCH, nested: bool = True
 ) -> list[str]:
-    """Prefixes below ``prefix`` that hold a database, sorted, without slashes at the ends.
+    """Prefixes below ``prefix`` that hold a database, sorted, without slashes at the ends; see
+    :func:`search_databases`. A folder whose name no prefix can have is left out."""
+    found = search_databases(store, prefix, limits=limits, nested=nested)
+    return sorted(each for each in found if Keys(each).prefix == each)
 
-    A folder that contains ``wal/`` or ``snapshots/`` is one, and is not searched further.
-    ``ConfigError`` if there are more folders than ``limits`` permit.
+
+def search_databases(
+    store: Store, prefix: str = "", *, limits: SearchLimits = DEFAULT_SEARCH, nested: bool = True
+) -> Iterator[str]:
+    """The folders below ``prefix`` that hold a database, as they are found, without the slash at
+    their end. Each costs a request.
+
+    A folder that contains ``wal/`` or ``snapshots/`` is one. Its other folders are searched if
+    ``nested``: they may hold further databases. ``ConfigError`` if the folders without a database
+    are more than ``limits`` permit; databases may be any number.
     """
-    found: list[str] = []
     level = [Keys(prefix).root]
     left = limits.folders
     with ThreadPoolExecutor(SEARCHERS, "find") as pool:
         for _ in range(limits.depth + 1):
-            left -= len(level)
-            if left < 0:
-                raise ConfigError(
-                    f"the bucket holds more than {limits.folders} folders",
-                    hint="name the database with --prefix",
-                    setting="prefix",
-                    code="too_many_folders",
-                )
             below: list[str] = []
-            for root, folders in zip(level, pool.map(store.folders, level), strict=True):
-                if {f"{root}wal/", f"{root}snapshots/"} & set(folders):
-                    found.append(root.rstrip("/"))
-                else:
-                    below += folders
+            while level:
+                if not left:
+                    raise _too_many_folders(limits)
+                batch, level = level[: min(left, BATCH)], level[min(left, BATCH) :]
+                for root, folders in zip(batch, pool.map(store.folders, batch), strict=True):
+                    if f"{root}wal/" in folders or f"{root}snapshots/" in folders:
+                        yield root.removesuffix("/")
+                        below += Keys(root).foreign(folders) if nested else ()
+                    else:
+                        left -= 1
+                        below += folders
             level = below
-    return sorted(found)
+
+
+def _too_many_folders(limits: SearchLimits) -> ConfigError:
+    return ConfigError(
+        f"the bucket holds more than {limits.folders} folders without a database",
+        hint="name the database, or a folder above it, with --prefix",
+        setting="prefix",
+        code="too_many_folders",
+    )

@@ -38,8 +38,9 @@ def open_bucket(
 
 def sole_database(store: Store) -> str:
     """The prefix of the only database in a bucket. ``NoBackup`` if there is none, ``ConfigError``
-    if there are several to choose from."""
-    choices = find_databases(store)
+    if there are several to choose from. One at the root of the bucket has no prefix by which to
+    choose it, so it counts as the only one."""
+    choices = find_databases(store, nested=False)
     if not choices:
         raise no_backup(url_of(store))
     if len(choices) > 1:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from replicator.archive.keys import Keys
+from replicator.archive.point import is_name
 from replicator.format.limits import DEFAULT_FORMAT_LIMITS as LIMITS
 
 ENCRYPTED_SUFFIX = ".age"  # reserved for encryption on the client
@@ -21,6 +22,7 @@ _MERGE = re.compile(rf"merged/([1-9][0-9]?)/({_TXID})-({_TXID})\.wal\.zst")
 _SNAPSHOT = re.compile(rf"snapshots/({_TXID})-({_UUID})\.sqlite\.zst")
 _PROOF = re.compile(rf"proofs/([0-9]{{13,16}})-([a-z]+)-({_TXID})\.json")
 _PIN = re.compile(rf"pins/({_TXID})\.json")
+_NAMED_PIN = re.compile(r"pins/([A-Za-z][^/]*)\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,19 @@ class PinName:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedPin:
+    """A name that users gave a pin. The transaction is in the object."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class EncryptedName:
     """A segment, merge or snapshot that was encrypted before it was stored."""
 
 
-Name: TypeAlias = SegmentName | MergeName | SnapshotName | ProofName | PinName | EncryptedName
+Record: TypeAlias = ProofName | PinName | NamedPin
+Name: TypeAlias = SegmentName | MergeName | SnapshotName | Record | EncryptedName
 
 
 def parse(keys: Keys, key: str) -> Name | None:
@@ -91,10 +101,12 @@ def _replicated(name: str) -> SegmentName | MergeName | SnapshotName | None:
     return None
 
 
-def _record(name: str) -> ProofName | PinName | None:
+def _record(name: str) -> Record | None:
     if match := _PROOF.fullmatch(name):
         at_ms, outcome, txid = int(match[1]), match[2], int(match[3], 16)
         return ProofName(at_ms, outcome, txid) if at_ms <= LIMITS.last_ms else None
     if match := _PIN.fullmatch(name):
         return PinName(int(match[1], 16))
+    if (match := _NAMED_PIN.fullmatch(name)) and is_name(match[1]):
+        return NamedPin(match[1])
     return None

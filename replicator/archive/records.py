@@ -1,27 +1,21 @@
-"""The small JSON objects of an archive: proof records and pins. A restore reads none of them.
+"""Proof records: the outcome of drills, verifications and prunes. A restore reads none of them.
 
-*Proof records* in ``proofs/`` state the outcome of drills, verifications and prunes. The name of
-each holds all that a program needs (time, outcome, transaction), so that one listing answers; the
-JSON inside is for people. Records are only ever added; old ones of an outcome are deleted where
-the store permits.
-
-*Pins* in ``pins/`` are restore points that users protect from retention.
+The name of each in ``proofs/`` holds all that a program needs (time, outcome, transaction), so
+that one listing answers; the JSON inside is for people. Records are only ever added; old ones of
+an outcome are deleted where the store permits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from replicator.archive.index import PinnedPoint
 from replicator.archive.keys import Keys
 from replicator.archive.listing import entries
-from replicator.archive.names import Name, PinName, ProofName
-from replicator.errors import ObjectExists, ObjectMissing, ReplicatorError
-from replicator.format.bounded_json import JsonLimits, parse_json, text_fields
+from replicator.archive.names import Name, ProofName
+from replicator.errors import ObjectExists, ReplicatorError
 from replicator.store.base import ObjectInfo, Store
 
 PROVEN = "proven"  # a drill restored this transaction and checked it
@@ -31,16 +25,9 @@ DAMAGED = "damaged"  # verify found damage or a gap; the transaction is the newe
 REPAIRED = "repaired"  # from this transaction on, the newest state can be restored again
 PRUNED = "thinned"  # before this transaction retention deleted something
 KEPT = 8  # newest records of each outcome
-PIN_LIMITS = JsonLimits(size=64 * 1024)
-MOST_NOTES = 1000  # pins whose notes are read; a note is for people
 MOST_TRIES = 1000  # keys that other records may occupy before a record is given up
 
-log = logging.getLogger(__name__)
-
 _FAILURES, _CURES = (FAILED, DAMAGED), (PROVEN, REPAIRED)
-
-
-# ------------------------------------------------------------------------------------ proofs
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,50 +101,3 @@ def _delete_old(store: Store, keys: Keys, outcome: str) -> None:
         same = [record for record in list_records(store, keys) if record.outcome == outcome]
         for record in same[:-KEPT]:
             store.delete(record.key)
-
-
-# -------------------------------------------------------------------------------------- pins
-
-
-def list_pins(store: Store, keys: Keys) -> tuple[PinnedPoint, ...]:
-    """Pinned restore points with their notes. One listing, and one GET for each of the newest
-    ``MOST_NOTES`` pins."""
-    found = list(_pins(store, keys))
-    silent = len(found) - MOST_NOTES
-    return tuple(
-        PinnedPoint(txid, _note(store, key) if at >= silent else "")
-        for at, (txid, key) in enumerate(found)
-    )
-
-
-def _pins(store: Store, keys: Keys) -> Iterator[tuple[int, str]]:
-    for name, info in entries(store, keys, keys.pin_dir):
-        if isinstance(name, PinName):
-            yield name.txid, info.key
-
-
-def _note(store: Store, key: str) -> str:
-    """A pin that cannot be read pins its point all the same."""
-    try:
-        document = parse_json(store.get(key, 0, PIN_LIMITS.size + 1), PIN_LIMITS)
-        return text_fields(document)["note"]
-    except ObjectMissing:  # unpinned since it was listed
-        return ""
-    except (ValueError, KeyError) as error:
-        log.warning("%s: the note of the pin cannot be read: %s", key, error)
-        return ""
-
-
-def pin(store: Store, keys: Keys, point: PinnedPoint) -> None:
-    """Pin a restore point, or change its note."""
-    body = json.dumps({"txid": point.txid, "note": point.note}).encode()
-    store.put(keys.pin(point.txid), body, if_absent=False)
-
-
-def unpin(store: Store, keys: Keys, txid: int) -> None:
-    """Remove a pin; ``ReplicatorError`` when there is none."""
-    try:
-        store.head(keys.pin(txid))
-    except ObjectMissing as error:
-        raise ReplicatorError(f"transaction {txid} is not pinned", code="not_pinned") from error
-    store.delete(keys.pin(txid))

@@ -14,6 +14,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from replicator.cache.schema import Row, check_sum, insert
 from replicator.errors import DiskFull, LedgerDamaged, LocalIOError
@@ -100,7 +101,9 @@ class LedgerFile:
             if [_identity(path) for path in self._paths] == self._identities:
                 return
         raise LedgerDamaged(
-            f"{self.path}: the ledger was removed or replaced while in use", path=self.path
+            f"{self.path}: the ledger was removed or replaced while in use",
+            path=self.path,
+            code="ledger_replaced",
         )
 
     def verify(self, values: Row, check: object, name: str) -> None:
@@ -109,7 +112,7 @@ class LedgerFile:
             raise self.damaged(f"{name} does not match its checksum")
 
     def damaged(self, reason: str) -> LedgerDamaged:
-        return LedgerDamaged(f"{self.path}: the ledger is damaged: {reason}", path=self.path)
+        return _damaged(reason, self.path)
 
     def _execute(self, sql: str, parameters: Row) -> list[Row]:
         return self._db.execute(sql, parameters).fetchall()
@@ -121,20 +124,39 @@ class LedgerFile:
             with about(self.path):
                 yield
         except sqlite3.Error as error:
-            raise self._translated(error) from error
+            raise _translated(error, self.path) from error
         except UnicodeDecodeError as error:  # of SQLite's own message about a damaged schema
             raise self.damaged(str(error)) from error
 
-    def _translated(self, error: sqlite3.Error) -> LocalIOError:
-        # The errors of Python's binding have no code: the use of a closed ledger, or text in a
-        # row that is not UTF-8.
-        if isinstance(error, sqlite3.ProgrammingError):
-            return LedgerDamaged(f"{self.path}: {str(error).lower()}", path=self.path)
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-        if code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
-            return self.damaged(str(error))
-        kind = DiskFull if code & 0xFF == sqlite3.SQLITE_FULL else LocalIOError
-        return kind(f"{self.path}: {str(error).lower()}", path=self.path)
+
+def read_only(path: Path, sql: str, parameters: Row) -> list[Row]:
+    """The rows of one query on a ledger that another process may use. ``LocalIOError``."""
+    try:
+        with about(path), contextlib.closing(_reader(path)) as reader:
+            return reader.execute(sql, parameters).fetchall()
+    except sqlite3.Error as error:
+        raise _translated(error, path) from error
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path))}?mode=ro"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+
+
+def _translated(error: sqlite3.Error, path: Path) -> LocalIOError:
+    # The errors of Python's binding have no code: the use of a closed ledger, or text in a
+    # row that is not UTF-8.
+    if isinstance(error, sqlite3.ProgrammingError):
+        return LedgerDamaged(f"{path}: {str(error).lower()}", path=path)
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    if code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
+        return _damaged(str(error), path)
+    kind = DiskFull if code & 0xFF == sqlite3.SQLITE_FULL else LocalIOError
+    return kind(f"{path}: {str(error).lower()}", path=path)
+
+
+def _damaged(reason: str, path: Path) -> LedgerDamaged:
+    return LedgerDamaged(f"{path}: the ledger is damaged: {reason}", path=path)
 
 
 def _identity(path: Path) -> tuple[int, int]:

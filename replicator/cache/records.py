@@ -29,15 +29,18 @@ class Fact(enum.StrEnum):
 
     WRITER = "writer"  # the id of this cache in every object that it produces
     DATABASE = "database"  # device and inode of the database file
+    BIRTH = "birth"  # when the database file was made, "" if unknown
+    COUNTERS = "counters"  # of its header: changes and changes of the schema, as captured
     CLAIM = "claim"  # the txid at which this cache took the archive over from another writer
     STORE_CHECK = "store"  # which store passed the check of conditional PUTs
+    SEALED = "sealed"  # which archive ends with a sealed object, or with one that is not
     SNAPSHOT = "snapshot"  # the newest snapshot that was published
     SNAPSHOT_UPLOAD = "snapshot upload"  # the unfinished multipart upload of a snapshot
 
     @property
     def per_destination(self) -> bool:
         """True for a fact about one destination, False for a fact about the cache itself."""
-        return self not in (Fact.WRITER, Fact.DATABASE)
+        return self not in (Fact.WRITER, Fact.DATABASE, Fact.BIRTH, Fact.COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)

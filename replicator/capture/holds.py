@@ -68,9 +68,11 @@ class WalHolds:
         written although the hold on mark zero lets no checkpoint copy anything into it."""
         stamp = self._database.check_identity()
         if self._database.wal.replaced:
-            raise ChangedOutside(f"{self._database.wal.path} was removed while it was in use")
+            raise ChangedOutside(
+                f"{self._database.wal.path} was removed while it was in use", code="wal_removed"
+            )
         if self.waiting and stamp != self._still:
-            raise ChangedOutside(f"{self._database.path} was overwritten")
+            raise ChangedOutside(f"{self._database.path} was overwritten", code="overwritten")
         return stamp
 
     def settle(self) -> bool:
@@ -242,16 +244,23 @@ class WalHolds:
 
         False if frames have to be captured first; call it again then.
         """
-        until = self._clock() + self._limits.way_patience
+        until, pause = self._clock() + self._limits.way_patience, self._limits.way_tick
         while self._database.index.checkpoint_waits() and self._clock() < until:
-            if not self._chase():
+            if not self._knows_all() and not self._chase():
                 return False
             position = self._reader.read_position
             moved = position == self._held_at or self._advance(position)
             if moved and (self.waiting or self.rest()):
                 break  # a checkpoint needs nothing more
-            time.sleep(self._limits.way_tick)
+            time.sleep(pause)
+            pause = min(2 * pause, self._limits.way_slow_tick)
         return True
+
+    def _knows_all(self) -> bool:
+        """True if no commit follows, by the index: a scan of the frames of a transaction that was
+        rolled back would find none."""
+        state, position = self._database.index.state(), self._reader.read_position
+        return self._reader.saw_end and state is not None and state.ends_at(position)
 
     def rest(self) -> bool:
         """Moves the hold to mark zero if the database contains the whole WAL already.
@@ -294,7 +303,9 @@ class WalHolds:
         self._database.reopen_after_last_close()
         self._hold, self._held_at, self.waiting = self._database.hold(), None, False
         if self.check_file() != stamp:
-            raise ContinuityLost("another program wrote while the WAL was removed")
+            raise ContinuityLost(
+                "another program wrote while the WAL was removed", code="wal_reset"
+            )
         self._truncated_at = self._reader.position
         return True
 
@@ -328,7 +339,9 @@ class WalHolds:
         found = self._database.wal.refresh()
         self.check_file()
         if found is None and self._reader.read_position.frame:
-            raise ChangedOutside(f"{self._database.wal.path} was removed while it was in use")
+            raise ChangedOutside(
+                f"{self._database.wal.path} was removed while it was in use", code="wal_removed"
+            )
 
     def _escalate(self) -> None:
         """Rolls over under a writer that never pauses, with the write lock, for milliseconds."""

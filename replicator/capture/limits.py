@@ -44,7 +44,8 @@ class CaptureLimits:
     way_alert: float = 0.002  # … and of an application that calls checkpoints; 2 % of a core
     way_memory: float = 30.0  # after which such an application counts as any other
     way_patience: float = 1.0  # for the checkpoint to copy the WAL
-    way_tick: float = 0.001  # between two looks meanwhile
+    way_tick: float = 0.001  # between the first two looks meanwhile, doubled each time up to …
+    way_slow_tick: float = 0.016  # … this: most likely it waits for another reader
 
     # making writers wait
     lock_patience: float = 0.5  # to try for the write lock before leaving it for later

@@ -143,7 +143,8 @@ class WalReader:
     def _enter(self, header: WalHeader) -> None:
         if header.page_size != self.position.page_size:
             raise ContinuityLost(
-                f"the page size changed from {self.position.page_size} to {header.page_size}"
+                f"the page size changed from {self.position.page_size} to {header.page_size}",
+                code="page_size_changed",
             )
         self._require_anchor()
         self.position = header.start()
@@ -151,7 +152,7 @@ class WalReader:
     def _require_anchor(self) -> None:
         """The WAL was reset, or emptied."""
         if not self._anchored:
-            raise ContinuityLost("the WAL was reset before its end was captured")
+            raise ContinuityLost("the WAL was reset before its end was captured", code="wal_reset")
 
     def _look_again(self) -> bool:
         """The last frame changed: a new WAL may have begun between the two reads."""
@@ -160,7 +161,10 @@ class WalReader:
             self._require_anchor()
             return False
         if same_wal(header.start(), self.position):
-            raise ContinuityLost(f"frame {self.position.frame} of the WAL changed after capture")
+            raise ContinuityLost(
+                f"frame {self.position.frame} of the WAL changed after capture",
+                code="frames_changed",
+            )
         self._enter(header)
         return self._next_frame_exists()
 
@@ -293,9 +297,14 @@ class WalReader:
             yield cut
             if cut.end.frame == found.end.frame:
                 if cut.end != found.end:
-                    raise ContinuityLost("committed frames of the WAL changed while being read")
+                    raise ContinuityLost(
+                        "committed frames of the WAL changed while being read",
+                        code="frames_changed",
+                    )
                 return
-        raise ContinuityLost("committed frames vanished from the WAL while being read")
+        raise ContinuityLost(
+            "committed frames vanished from the WAL while being read", code="frames_vanished"
+        )
 
     def advance(self, end: WalPosition) -> None:
         """Moves the captured position to ``end``, and releases the frames in memory."""

@@ -24,6 +24,7 @@ from replicator.capture.reader import Batch
 from replicator.capture.tip import Tip
 from replicator.errors import ContinuityLost
 from replicator.format.buffers import U32, page_numbers
+from replicator.format.database import DatabaseHeader, parse_database_header
 from replicator.format.integrity import Integrity, place_of
 from replicator.format.object_header import ObjectHeader, Summary
 from replicator.format.page_hashes import HashChange, PageHashes
@@ -78,6 +79,11 @@ class Encoding:
     def pgnos(self) -> U32:
         """The pages that have a new image."""
         return self._content.change.pgnos
+
+    @property
+    def header(self) -> DatabaseHeader | None:
+        """The header of the database after the segment; None if page 1 has no new image."""
+        return parse_database_header(self._content.change.header)
 
     def undo(self) -> None:
         """Takes the change of the page hashes back. Without a change, does nothing."""

@@ -19,8 +19,8 @@ def command(
         options.option(
             "--from",
             metavar="T",
-            help="the older point: a txid, or a time, for example 2026-01-31T14:05:00Z or "
-            "'2 hours ago'",
+            help="the older point: a txid, a time, for example 2026-01-31T14:05:00.123Z or "
+            "'2 hours ago', or the name of a pin",
         ),
     ],
     location: options.Location,
@@ -37,15 +37,15 @@ def command(
     Both points are restored to a scratch directory. Rows are matched by rowid or primary key.
     Exit code 10 if a table cannot be compared here.
     """
+    from replicator.archive.point import RestorePoint
     from replicator.inspect.diff import diff_at
-    from replicator.inspect.open import When
     from replicator.sqlite.connect import extensions
 
     with progress.shown(as_json=as_json) as listener:
         report = diff_at(
             location.address,
-            When.parse(since),
-            When.parse(until),
+            RestorePoint.parse(since),
+            RestorePoint.parse(until),
             scratch=scratch,
             progress=listener,
             prepare=extensions(load_extension or ()),

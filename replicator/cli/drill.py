@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from replicator.cli import options, output, progress
 from replicator.cli.sidecar import LocalSidecar, show_repair
 from replicator.config.units import parse_duration
-from replicator.errors import CheckFailed, DamageError, GapError, NewerFormat
+from replicator.errors import CheckFailed, DamageError, GapError
 
 if TYPE_CHECKING:
     from replicator.verify.drill import DrillReport
@@ -56,14 +56,11 @@ def command(
                 location.address,
                 assertions=assertions or (),
                 scratch=scratch,
-                txid=point.txid,
-                timestamp=point.timestamp,
+                point=point.restore_point,
                 progress=listener,
                 prepare=extensions(load_extension or ()),
                 sql=replace(DEFAULT_LIMITS, seconds=seconds),
             )
-    except NewerFormat:
-        raise
     except (DamageError, GapError, CheckFailed):
         repair = local.repair()
         if not as_json:
@@ -89,6 +86,7 @@ def show(report: DrillReport) -> None:
             ("took", output.duration(report.seconds)),
             ("verified", output.safe(", ".join([done.verified, *report.checked]))),
             ("recorded", output.safe(report.recorded or f"nowhere: {report.unrecorded}")),
+            *([("seals", f"[bold yellow]{output.NO_KEY}[/]")] if done.unauthenticated else []),
             *output.inconclusive(report.inconclusive),
         ]
     )

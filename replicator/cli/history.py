@@ -2,70 +2,57 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from replicator.cli import options, output, timeline
+from replicator.cli.commits import Commits, list_commits
+from replicator.errors import NoBackup
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from replicator.archive.events import Event
+    from replicator.archive.index import PinnedPoint
     from replicator.archive.reachable import Ranges
     from replicator.inspect.history import History
-    from replicator.inspect.transactions import Transaction
     from replicator.store.address import StoreAddress
 
 
-def command(
-    *,
-    location: options.Location,
-    transactions: Annotated[
-        bool,
-        options.option("--transactions", help="list the commits of one database, newest first"),
-    ] = False,
-    limit: Annotated[
-        int,
-        options.option(
-            "--limit", metavar="N", min=0, help="maximum number of commits to list; 0: no limit"
-        ),
-    ] = 50,
-    as_json: options.AsJson = False,
-) -> None:
+def command(*, location: options.Location, wanted: Commits, as_json: options.AsJson = False) -> int:
     """List the archives in the bucket, and the transactions that can be restored.
 
-    Without --prefix, list every database in the bucket.
+    Without --prefix, list every database in the bucket. Exit code 9 if one of them has no backup.
+    With any option about commits, list those of one database. The pages that a commit wrote show
+    its tables: this reads the WAL objects since the snapshot before, and a few blocks of that
+    snapshot. A page that cannot be assigned to a table counts as unknown.
     """
+    if wanted.any:
+        list_commits(location.address, wanted, as_json=as_json)
+        return 0
+    return _every(location.address, as_json=as_json)
+
+
+def _every(target: StoreAddress, *, as_json: bool) -> int:
+    """Show the databases as they are found; the exit code. Memory does not grow with them."""
     from replicator.inspect.history import histories
 
-    if transactions:
-        _commits(location.address, limit or None, as_json=as_json)
-        return
-    output.result(
-        list(histories(location.address)), lambda found: [*map(show, found)], as_json=as_json
-    )
+    code = 0
+
+    def found() -> Iterator[History | NoBackup]:
+        nonlocal code
+        for each in histories(target):
+            code = each.exit_code if isinstance(each, NoBackup) else code
+            yield each
+
+    output.results(found(), _show_or_name, as_json=as_json)
+    return code
 
 
-def _commits(target: StoreAddress, limit: int | None, *, as_json: bool) -> None:
-    from replicator.archive.locate import open_archive
-    from replicator.inspect.transactions import transactions
-
-    with open_archive(target) as (store, prefix):
-        rows = list(islice(transactions(store, prefix), limit))
-        columns = (">transaction", "committed", ">frames", ">WAL", "note")
-        output.result(rows, lambda rows: output.table(columns, map(_commit, rows)), as_json=as_json)
-
-
-def _commit(each: Transaction) -> tuple[str, ...]:
-    one = each.first_txid == each.txid
-    name = f"{each.txid:,}" if one else f"{each.first_txid:,} … {each.txid:,}"
-    note = {
-        "commit": "",
-        "step": "kept as one step",
-        "start": "a generation begins",
-        "catch-up": "caught up after a gap",
-        "missing": "[bold red]missing[/]",
-    }[each.kind]
-    at = "" if each.committed_ms is None else output.moment(each.committed_ms)
-    return name, at, f"{each.frames:,}", output.size(each.bytes), note
+def _show_or_name(found: History | NoBackup) -> None:
+    if isinstance(found, NoBackup):
+        output.say(f"[bold]{output.safe(found.url)}[/]\n  no backup\n")
+    else:
+        show(found)
 
 
 def show(found: History, *, now: float | None = None) -> None:
@@ -82,10 +69,7 @@ def show(found: History, *, now: float | None = None) -> None:
             ("snapshots", output.amount(len(found.snapshots), "object", found.snapshot_bytes)),
             ("total", output.size(found.total_bytes)),
             ("verified", _verified(found, now)),
-            *(
-                ("pinned", f"transaction {pin.txid:,}  {output.safe(pin.note)}".rstrip())
-                for pin in found.pins
-            ),
+            *(("pinned", "  ".join(filter(None, _pin(pin)))) for pin in found.pins),
         ]
     )
     output.say()
@@ -138,6 +122,10 @@ def _event(each: Event) -> str:
         f"{output.moment(each.at_ms)}  transaction {each.txid:,}: {EVENTS[each.kind]}; "
         f"{each.reason or 'reason unknown'}{by}"
     )
+
+
+def _pin(pin: PinnedPoint) -> tuple[str, ...]:
+    return f"transaction {pin.txid:,}", pin.name, output.safe(pin.note)
 
 
 def _restorable(ranges: Ranges) -> str:

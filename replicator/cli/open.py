@@ -29,9 +29,9 @@ def command(
     The path of the file replaces {} in CMD, or follows CMD; it is also in REPLICATOR_DATABASE. The
     exit code is that of the command.
     """
-    from replicator.inspect.open import When, opened_point, run_on, shell
+    from replicator.inspect.open import opened_point, run_on, shell
 
-    target, when = location.address, When(point.txid, point.timestamp)
+    target, when = location.address, point.restore_point
     words = cmd or shell()  # a missing shell is an error before any download
     with contextlib.ExitStack() as stack:
         with progress.shown(as_json=as_json) as listener:

@@ -2,8 +2,8 @@
 
 The option of a setting comes from its row in the table of settings. A group of options is a class;
 a command with a parameter of that class receives one frozen value, see :func:`expanded`. Every
-option has an environment variable ``REPLICATOR_…``, except those by which ``prune`` and ``pin``
-change the bucket; the command line takes precedence.
+option has an environment variable ``REPLICATOR_…``, except those by which ``prune``, ``pin``
+and ``mark`` change the bucket; the command line takes precedence.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import typer
 
+from replicator.archive.point import RestorePoint, read_txid
 from replicator.config.integrity_key import read_keys
 from replicator.config.settings import SETTINGS
 from replicator.config.table import ENVIRONMENT_PREFIX, Section, Setting, Where
@@ -42,7 +43,7 @@ def setting_option(name: str, **details: Any) -> Any:
         "rich_help_panel": setting.section.value,
     } | details
     if setting.unit is SWITCH:
-        negated = f"/--no-{setting.option[2:]}" if setting.default else ""
+        negated = "" if setting.default is False else f"/--no-{setting.option[2:]}"
         return typer.Option(setting.option + negated, **details)
     metavar = setting.metavar or setting.unit.metavar
     return typer.Option(*names, metavar=metavar, parser=reported(setting.read), **details)
@@ -155,6 +156,12 @@ class Location(Options):
     integrity_key: str | None = None
 
     @property
+    def given(self) -> dict[str, Any]:
+        """The settings that are set, by name."""
+        every = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in every.items() if value}
+
+    @property
     def address(self) -> StoreAddress:
         """The store and the prefix; ``ConfigError`` if there is none, or two."""
         if bool(self.bucket) == bool(self.url):
@@ -178,16 +185,35 @@ class Point(Options):
     """A restore point; default: the newest."""
 
     txid: Annotated[
-        int | None, option("--txid", metavar="N", help="the state after transaction N")
+        int | None,
+        option(
+            "--txid",
+            metavar="N",
+            parser=reported(read_txid),
+            help="the state after transaction N",
+        ),
     ] = None
     timestamp: Annotated[
         str | None,
         option(
             "--timestamp",
             metavar="T",
-            help="the state at time T, for example 2026-01-31T14:05:00Z or '2 hours ago'",
+            help="the state at time T, for example 2026-01-31T14:05:00.123Z or '2 hours ago'",
         ),
     ] = None
+    at: Annotated[
+        str | None,
+        option(
+            "--at",
+            metavar="WHEN",
+            help="the state that has this name, see replicator mark; or a txid or a time",
+        ),
+    ] = None
+
+    @property
+    def restore_point(self) -> RestorePoint:
+        """``ConfigError`` if more than one is set."""
+        return RestorePoint.of(self.txid, self.timestamp, self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,12 +303,19 @@ def file_of(context: typer.Context, db: str | None, config: Path | None) -> Path
     """
     if db is None or config is None:
         return config
-    if _from_variable(context, "db") and not _from_variable(context, "config"):
+    if from_variable(context, "db") and not from_variable(context, "config"):
         raise _conflict()
     return None
 
 
-def _from_variable(context: typer.Context, name: str) -> bool:
+def refuse_file(context: typer.Context, config: Path | None) -> None:
+    """``ConfigError`` for ``--config`` on the command line, where only ``--all`` has it."""
+    if config is not None and not from_variable(context, "config"):
+        raise ConfigError("--config is for --all", setting="config", hint="add --all --into DIR")
+
+
+def from_variable(context: typer.Context, name: str) -> bool:
+    """True if a parameter has the value of its variable."""
     return str(context.get_parameter_source(name)).endswith("ENVIRONMENT")
 
 
@@ -316,7 +349,7 @@ def command_with_config(
     """The command after ``--config FILE``, where DB takes its first word."""
     if db is None:
         return None
-    if _from_variable(context, "db"):
+    if from_variable(context, "db"):
         raise _conflict()
     if shutil.which(db) is None:
         raise ConfigError(

@@ -11,9 +11,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from replicator.archive.timespec import to_text
 from replicator.errors import ReplicatorError
 from replicator.format.printable import printable
 
@@ -55,13 +55,8 @@ def duration(seconds: float) -> str:
 
 
 def moment(ms: int | None) -> str:
-    """Milliseconds since the epoch as UTC wall time; ``never`` for None."""
-    if ms is None:
-        return "never"
-    try:
-        return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (OverflowError, OSError, ValueError):
-        return f"{ms} ms, which no calendar has"
+    """Milliseconds since the epoch as a time that every command accepts; ``never`` for None."""
+    return "never" if ms is None else to_text(ms)
 
 
 def ago(ms: int | None, now: float | None = None) -> str:
@@ -83,7 +78,7 @@ def amount(n: int, noun: str, n_bytes: float) -> str:
 
 
 def transaction(txid: int, committed_ms: int | None) -> str:
-    """``1,234, committed 2026-01-31 14:05:00 UTC``; without the time if it is unknown."""
+    """``1,234, committed 2026-01-31T14:05:00.123Z``; without the time if it is unknown."""
     return f"{txid:,}" if committed_ms is None else f"{txid:,}, committed {moment(committed_ms)}"
 
 
@@ -91,13 +86,13 @@ def transaction(txid: int, committed_ms: int | None) -> str:
 
 
 def to_json(value: object) -> str:
-    """One line; dataclasses become objects, other types become text."""
+    """One line; dataclasses and errors become objects, other types become text."""
     return json.dumps(value, default=_plain)
 
 
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        return value.to_dict() if isinstance(value, ReplicatorError) else dataclasses.asdict(value)
     return str(value)
 
 
@@ -114,6 +109,19 @@ def result(value: T, show: Callable[[T], object], *, as_json: bool) -> None:
         show(value)
 
 
+def results(values: Iterable[T], show: Callable[[T], object], *, as_json: bool) -> None:
+    """Results as they arrive: one JSON list on one line, or shown to people one by one."""
+    if not as_json:
+        for each in values:
+            show(each)
+        return
+    opening = "["
+    for each in values:
+        print(opening + to_json(each), end="")  # noqa: T201
+        opening = ", "
+    print("[]" if opening == "[" else "]", flush=True)  # noqa: T201
+
+
 # -------------------------------------------------------------------------------- people
 
 
@@ -125,6 +133,9 @@ def console(*, stderr: bool = False) -> Console:
     if probe.is_terminal:
         return probe
     return Console(stderr=stderr, highlight=False, emoji=False, width=200)
+
+
+NO_KEY = "not checked: the archive is sealed, and no --integrity-key was given"
 
 
 def say(text: str = "") -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from replicator.cli import options, output, progress
+import typer
+
+from replicator.cli import options, output, progress, restore_all
 from replicator.cli.options import option
 from replicator.config.database_path import database_path
 from replicator.errors import Inconclusive, NoBackup
@@ -14,6 +16,7 @@ NO_BACKUP = {"objects": 0, "code": "no_backup"}  # in place of a report
 
 
 def command(
+    context: typer.Context,
     *,
     location: options.Location,
     output_path: Annotated[
@@ -65,27 +68,57 @@ def command(
             help="run SQLite's quick_check or integrity_check as well",
         ),
     ] = "none",
+    several: restore_all.Several,
+    config: options.Config = None,
     load_extension: options.LoadExtension = None,
     as_json: options.AsJson = False,
 ) -> int:
-    """Rebuild a database as of its newest or any other transaction.
+    """Rebuild a database as of its newest or any other transaction; with --all, several databases.
 
     Every page is checked against the checksums of the archive before the file gets its name. Exit
-    code 10 if the file is restored, but the check of --verify cannot be made here.
+    code 10 if the file is restored, but the check of --verify cannot be made here. With --all,
+    databases that are complete already are left alone, so that a second run continues; the exit
+    code is that of the worst database. Exit code 6 if later transactions than the newest one in the
+    bucket wait in the cache next to the output; name a point to restore it all the same.
     """
     from replicator.sqlite.connect import extensions
     from replicator.system import process
 
     process.use_one_arena()  # of 1 GB: 120 MB instead of 136 to 160 MB at the peak
     with process.one_blas_thread():
-        from replicator import restore
+        from replicator.recovery.api import restore
 
+    if several.every:
+        return restore_all.restore(
+            several,
+            location,
+            several.directory(
+                {
+                    "--output": output_path,
+                    "--txid": point.txid,
+                    "--if-missing": if_missing,
+                }
+            ),
+            config=config,
+            if_backup_exists=if_backup_exists,
+            as_json=as_json,
+            timestamp=point.timestamp,
+            at=point.at,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            allow_older=allow_older,
+            verify=verify,
+            prepare=extensions(load_extension or ()),
+        )
+    several.require_all()
+    options.refuse_file(context, config)
     with progress.shown(as_json=as_json) as listener:
         report = restore(
             address=location.address,
             output=database_path(output_path) if output_path else None,
             txid=point.txid,
             timestamp=point.timestamp,
+            at=point.at,
             if_missing=if_missing,
             dry_run=dry_run,
             overwrite=overwrite,
@@ -135,6 +168,8 @@ def _rows(report: RestoreReport, *, dry_run: bool) -> list[tuple[str, str]]:
             ("took", f"{output.duration(report.seconds)}, {output.size(rate)}/s"),
             ("verified", output.safe(report.verified)),
         ]
+    if report.unauthenticated:
+        rows.append(("seals", f"[bold yellow]{output.NO_KEY}[/]"))
     rows += [
         (
             "damaged",

@@ -20,7 +20,7 @@ def command(
 ) -> int:
     """Show the state of the sidecar of DB, or of each database of a file.
 
-    Exit code 5 if a database is not healthy.
+    Exit code 5 if a database is not healthy, 1 if no sidecar answers.
     """
     if file := options.file_of(context, db, config):
         return _show_all(ask_all(file, {"command": "status"}), as_json=as_json)

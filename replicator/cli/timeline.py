@@ -1,6 +1,6 @@
 """The history of a database as a picture of a few lines: time runs from left to right.
 
-    2026-11-14 09:00                                          2026-11-21 09:00
+    2026-11-14T09:00Z                                        2026-11-21T09:00Z
     segments    ▂▁▁▃▂▂▁ ▁▂▅█▂▁▁▁▂▂▁▁▃▂▂▁ ▁▂▅█▂▁▁▁▂▂▁▁▃▂▂▁ ▁▂▅█▂▁▁▁▂▂▁▁
     generation  ├──────────────────────────────────├───────────────────
     snapshot    ▲      ▲       ▲         ▲         ▲        ▲         ▲
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from replicator.cli import output
+from replicator.archive.timespec import to_text
 
 if TYPE_CHECKING:
     from replicator.inspect.history import Activity, History
@@ -53,7 +53,7 @@ def draw(found: History, width: int) -> list[str]:
             ("repaired", "+", REPAIRED),
         )
     ]
-    since, until = (output.moment(ms)[:16] for ms in (activity.since_ms, activity.until_ms))
+    since, until = (to_text(ms, "minutes") for ms in (activity.since_ms, activity.until_ms))
     return [
         f"{since}{until:>{LABEL + room - len(since)}}",
         *(f"{label:<{LABEL}}{row}".rstrip() for label, row in rows if row.strip()),

@@ -93,6 +93,8 @@ def _rows(report: VerifyReport) -> list[tuple[str, str]]:
             + ("restorable" if report.newest_restorable else "[bold red]NOT restorable[/]"),
         ),
     ]
+    if report.unauthenticated:
+        rows.append(("seals", f"[bold yellow]{output.NO_KEY}[/]"))
     if report.lost:
         rows.append(("lost", f"[bold red]{_ranges(report.lost)}[/]"))
     return rows

@@ -247,9 +247,13 @@ def _read(source: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(source.read_text("utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read {source}: {(error.strerror or '').lower()}") from error
+        raise ConfigError(
+            f"cannot read {source}: {(error.strerror or '').lower()}", code="file_unreadable"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: is not TOML: {str(error).lower()}") from error
+        raise ConfigError(
+            f"{source}: is not TOML: {str(error).lower()}", code="not_toml"
+        ) from error
 
 
 def _entry(source: Path, number: int, table: dict[str, Any]) -> Entry:

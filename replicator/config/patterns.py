@@ -53,7 +53,7 @@ class Pattern:
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts) or not name.isprintable():
             return False
-        return not name.endswith(SIDE_SUFFIXES) and _match(Path(self.rest).parts, parts)
+        return not name.endswith(SIDE_SUFFIXES) and matches(Path(self.rest).parts, parts)
 
     def caches(self) -> list[str]:
         """The default cache directories of files that match, or did before they vanished."""
@@ -72,7 +72,7 @@ class Pattern:
         )
 
 
-def _match(pattern: Sequence[str], parts: Sequence[str]) -> bool:
+def matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
     """As :func:`glob.glob` does with ``recursive``: ``**`` is any number of directories, and a
     wildcard names no hidden file."""
     if not pattern:
@@ -80,7 +80,7 @@ def _match(pattern: Sequence[str], parts: Sequence[str]) -> bool:
     first, rest = pattern[0], pattern[1:]
     if first == "**":
         deeper = bool(parts) and not parts[0].startswith(".")
-        return _match(rest, parts) or (deeper and _match(pattern, parts[1:]))
+        return matches(rest, parts) or (deeper and matches(pattern, parts[1:]))
     if not parts or (parts[0].startswith(".") and not first.startswith(".")):
         return False
-    return fnmatch.fnmatchcase(parts[0], first) and _match(rest, parts[1:])
+    return fnmatch.fnmatchcase(parts[0], first) and matches(rest, parts[1:])

@@ -38,7 +38,8 @@ from replicator.config.units import (
 from replicator.errors import ConfigError
 from replicator.model import Retention
 from replicator.store.address import Checksums, StoreAddress
-from replicator.system.paths import cache_directory, expanded, resolved
+from replicator.system.cache_place import cache_of
+from replicator.system.paths import expanded, resolved
 
 Expectation: TypeAlias = Literal["any", "existing", "new"]
 
@@ -158,6 +159,14 @@ class SqliteReplicatorConfig:
         "if the archive does not continue with the local database, move the file aside, into "
         "NAME.stale-TIME, and restore",
     )
+    standby: bool | None = setting(
+        None,
+        SWITCH,
+        DATABASE,
+        "while another sidecar on this machine replicates the database, wait for its end and then "
+        "continue; off: exit code 8",
+        shown="around a command, and with a file of several databases",
+    )
     expect: Expectation = setting(
         "any",
         choice(*get_args(Expectation)),
@@ -252,6 +261,7 @@ class SqliteReplicatorConfig:
         "SQLite extension that the schema needs, loaded before a drill checks the result; its code "
         "runs in this process",
         shown="none",
+        metavar="PATH",
     )
     keep: bool = setting(
         True,
@@ -343,7 +353,7 @@ class SqliteReplicatorConfig:
 
     def _cache(self) -> Path:
         if self.cache_dir is None:
-            return cache_directory(self.database)
+            return cache_of(self.database)
         if not os.fspath(self.cache_dir):
             raise ConfigError("cache_dir: is empty", setting="cache_dir")
         return resolved(expanded(self.cache_dir))

@@ -9,6 +9,7 @@ from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
 from replicator.capture.segmenter import Encoding
 from replicator.capture.tip import Tip
+from replicator.engine.evidence import counters_fact
 
 
 def append(cache: Cache, tip: Tip, encoding: Encoding) -> SegmentRecord:
@@ -20,7 +21,9 @@ def append(cache: Cache, tip: Tip, encoding: Encoding) -> SegmentRecord:
     try:
         for piece in encoding:
             file.write(piece)
-        cache.commit(file, encoding.record, change=encoding.change)
+        header = encoding.header
+        counters = counters_fact(header) if header is not None else ""
+        cache.commit(file, encoding.record, change=encoding.change, counters=counters)
     except BaseException:
         encoding.undo()
         file.discard()

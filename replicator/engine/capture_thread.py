@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from replicator.cache.quota import CacheQuota
 from replicator.engine.context import Context
@@ -150,7 +151,7 @@ class CaptureThread:
             except Exception as error:
                 log.exception("unexpected error in the capture thread (bug)")
                 text = f"unexpected error in the capture thread (bug): {error!r}"
-                self._fail(ReplicatorError(text))
+                self._fail(ReplicatorError(text, code="defect"))
                 return
         self._set_health("stopped", self.health.error)
         self._settled.set()
@@ -345,7 +346,8 @@ class CaptureThread:
 
     def _rescue(self, session: Session) -> None:
         """Captures what the open files still have, before they are closed: no other file has it.
-        A cache that is full or refuses is waited for."""
+        A cache that is full or refuses is waited for; files that cannot be read are not."""
+        tries = self._context.limits.loop.rescue_tries
         while True:
             try:
                 for _ in session.rescue():
@@ -356,10 +358,19 @@ class CaptureThread:
                 log.warning("%s, so they are not captured", reason)
             except (CacheFull, LocalIOError) as error:
                 self._check_upload()
-                self._recover_from(error)
-                if not self._stopping.is_set():
-                    continue
+                tries -= self._concerns_source(error)
+                if tries:
+                    self._recover_from(error)
+                    if not self._stopping.is_set():
+                        continue
+                log.error("%s; the last commits before are not captured, if there were any", error)
+                self._report(error)
             return
+
+    def _concerns_source(self, error: ReplicatorError) -> bool:
+        """True for an error about a file of the database, not of the cache."""
+        path = error.path if isinstance(error, LocalIOError) else ""
+        return bool(path) and not Path(path).is_relative_to(self._context.cache.directory)
 
     def _capture_until_stopped(self, session: Session) -> None:
         woken = True

@@ -1,10 +1,11 @@
 """Decides how the local database continues the archive. Pure; every decision has a reason.
 
 Continuity is proved, never assumed: the WAL still contains the last captured frame, unchanged; or
-the known hash of every page shows which pages differ; or a new generation begins. If another
-writer appended, or this cache has no record, a database continues the archive only if it equals
-the head, page by page; or if it was restored from the head and written since; or if this very
-cache wrote the head. Every other database is refused by the table of starts.
+the known hash of every page shows which pages differ; or a new generation begins. A start on
+another file than the one that was followed continues only if most of its pages are the known ones.
+If another writer appended, or this cache has no record, a database continues the archive only if it
+equals the head, page by page; or if it was restored from the head and written since; or if this
+very cache wrote the head. Every other database is refused by the table of starts.
 
 Owns: the order in which facts and incidents count. Refuses: to ask for a fact.
 """
@@ -12,7 +13,7 @@ Owns: the order in which facts and incidents count. Refuses: to ask for a fact.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from replicator.format.object_header import ObjectFacts
 from replicator.model import Cause, DatabaseState
@@ -27,6 +28,8 @@ from replicator.recovery.start import (
     log_line,
 )
 
+TELLING = 16  # pages; of fewer, most change between two runs of a replicator
+
 
 class Way(enum.Enum):
     CONTINUE = "continue"  # the next frame follows the captured one, or the archive's head
@@ -37,12 +40,30 @@ class Way(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``outcome`` is that of the table of starts, if it was asked; ``line`` are its inputs."""
+    """``outcome`` is that of the table of starts, if it was asked; ``line`` are its inputs.
+    ``local`` is the database as it compares with the cache's record, if there is one."""
 
     way: Way
     reason: str
     outcome: Outcome | None = None
     line: str = ""
+    local: Local | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """A comparison of pages with their known hashes."""
+
+    compared: int
+    differing: int
+
+    @property
+    def other(self) -> bool:
+        """True if most of the pages differ, or there is none to compare."""
+        return 2 * self.differing > self.compared or not self.compared
+
+    def __str__(self) -> str:
+        return f"{self.differing:,} of {self.compared:,} compared pages differ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +76,22 @@ class LocalFacts:
     hashes_trusted: bool  # page hashes exist and agree with the record
     claimed: bool = False  # the record is the first step of a take-over that did not end
     fresh: bool = False  # it has no table, and the recorded state was another one
+    same_birth: bool = False  # it was made at the recorded time
+    went_back: bool = False  # a counter in its header is lower than the recorded one
+    restored: int | None = None  # the txid to which exactly this file was restored
+    likeness: Likeness | None = None  # None if the WAL proves the position, or without hashes
+
+    @property
+    def proved(self) -> bool:
+        """True if the WAL itself leads from the record to the database."""
+        return self.same_file and self.wal_contains_position
+
+    @property
+    def followed(self) -> bool:
+        """True if it is the file of the record, or was restored from its archive. A file that is
+        known for certain may have gone back: a power cut takes the newest commits from it."""
+        certain = self.same_file and (self.same_birth or not self.went_back)
+        return self.restored is not None or certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +130,49 @@ def decide(facts: Facts) -> Decision:
         return _by_comparison(facts.remote, facts.asked, overtaken=overtaken)
     if facts.record is None:
         return Decision(Way.NEW_GENERATION, "nothing is known")
-    if facts.first and facts.record.fresh and not _proved(facts.record):
-        return _refused(Local.FRESH, facts.asked, "the database has no table, the archive has")
-    return _by_record(facts.record, facts.incidents)
+    outside = Cause.CHANGED_OUTSIDE in facts.incidents
+    local = continued(facts.record, outside=outside)
+    if not facts.first:
+        return replace(_by_record(facts.record, facts.incidents), local=local)
+    if facts.record.fresh and not facts.record.proved:
+        local = Local.FRESH
+    return _start(facts, facts.record, local)
 
 
-def _proved(facts: LocalFacts) -> bool:
-    """True if the WAL itself leads from the record to the database."""
-    return facts.same_file and facts.wal_contains_position
+def continued(facts: LocalFacts, *, outside: bool = False) -> Local:
+    """The local database, compared with what the cache knows. ``outside``: it was written without
+    its WAL."""
+    if facts.proved and not outside:
+        return Local.CONTINUED
+    likeness = facts.likeness
+    if facts.followed:
+        enough = likeness is not None and likeness.compared >= TELLING and likeness.other
+        if facts.restored is not None or not (enough or facts.went_back):
+            return Local.CONTINUED
+        return Local.REWRITTEN if enough else Local.REPLACED
+    return Local.DIFFERENT if likeness is None or likeness.other else Local.REPLACED
 
 
-def _refused(local: Local, asked: Asked, reason: str) -> Decision:
-    outcome = decide_start(local, Archive.HISTORY, asked)
-    line = log_line(local, Archive.HISTORY, asked, outcome)
-    return Decision(Way.REFUSE, reason, outcome, line)
+def _start(facts: Facts, record: LocalFacts, local: Local) -> Decision:
+    """A start with a record. Without the archive, or in the middle of a take-over, any database
+    with tables begins a generation."""
+    decision = _by_record(record, facts.incidents)
+    outcome = decide_start(local, Archive.HISTORY, facts.asked)
+    line = log_line(local, Archive.HISTORY, facts.asked, outcome)
+    begins = record.claimed or {Cause.ARCHIVE_LOST, Cause.UNRESTORABLE} & facts.incidents
+    if outcome.act is not Act.FOLLOW and (local is Local.FRESH or not begins):
+        return Decision(Way.REFUSE, _difference(record, local), outcome, line, local)
+    return replace(decision, outcome=outcome, line=line, local=local)
+
+
+def _difference(record: LocalFacts, local: Local) -> str:
+    if local is Local.FRESH:
+        return "the database has no table, the archive has"
+    if not record.same_page_size:
+        return "the database file is another one: its page size differs"
+    if record.likeness is None:
+        return "the database file is another one, and the page hashes were lost"
+    return f"the database file is another one: {record.likeness}"
 
 
 def _by_record(facts: LocalFacts, incidents: frozenset[Cause]) -> Decision:
@@ -122,10 +188,12 @@ def _by_record(facts: LocalFacts, incidents: frozenset[Cause]) -> Decision:
         return Decision(Way.NEW_GENERATION, "the page hashes were lost")
     if Cause.CHANGED_OUTSIDE in incidents:
         return Decision(Way.CATCH_UP, "the database file was changed outside its WAL")
-    if _proved(facts):
+    if facts.proved:
         return Decision(Way.CONTINUE, "the WAL still contains the captured position")
     if not facts.same_file:
         return Decision(Way.CATCH_UP, "the database file was replaced")
+    if facts.went_back:
+        return Decision(Way.CATCH_UP, "an older file took the place of the database")
     return Decision(Way.CATCH_UP, "the WAL was reset while no replicator followed it")
 
 

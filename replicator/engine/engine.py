@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from pathlib import Path
 
 from replicator._version import __version__
@@ -25,6 +26,7 @@ from replicator.engine.context import Context
 from replicator.engine.health import CacheFigures, Observations, export, fold
 from replicator.engine.incidents import OpenIncidents, StoreFailures
 from replicator.engine.limits import Limits
+from replicator.engine.marks import Marker
 from replicator.engine.resume import Resume
 from replicator.engine.sessions import Sessions
 from replicator.engine.shared import SharedResources
@@ -50,6 +52,15 @@ from replicator.upload.uploader import Uploader
 from replicator.verify.monitor import DrillRule, Monitor
 
 PROGRAM = f"replicator {__version__}"
+
+
+@dataclass(slots=True)
+class LastFlush:
+    """The newest transaction that a flush has captured, None before it has, and the numbering of
+    the archive then."""
+
+    txid: int | None = None
+    numbering: int = 0
 
 
 class Engine:
@@ -92,6 +103,19 @@ class Engine:
         self.monitor = self._monitor(context, shared)
         self.retention = self._retention_worker(shared) if config.keep else None
         self.capture = self._capture_thread(context, shared)
+        self._marker = self._make_marker(context)
+
+    def _make_marker(self, context: Context) -> Marker:
+        retention = self.retention
+        return Marker(
+            self.store,
+            context.keys,
+            self.cache,
+            self.uploader.watermark,
+            lambda until: self._make_durable(LastFlush(), until),
+            lambda: 0 if retention is None else retention.listings,
+            self._pause,
+        )
 
     def _context(self, files: Files) -> Context:
         config, limits = self._config, self._limits
@@ -214,30 +238,45 @@ class Engine:
     def flush(self, timeout: float | None, *, snapshot: bool) -> Position:
         """Every transaction committed before the call is durable when it returns."""
         until = _until(timeout)
-        txid = self._make_durable(until)
+        txid = self._make_durable(LastFlush(), until)
         if snapshot:
             self.snapshot(_left(until))
         head = self.cache.head()
         return Position(head.generation if head else "", txid)
 
-    def _make_durable(self, until: float | None) -> int:
+    def finish(self, timeout: float, last: LastFlush) -> None:
+        """As :meth:`flush`, before the end: a further call with the same ``last`` continues with
+        the transactions that the first one has captured, and not with those committed since."""
+        self._make_durable(last, _until(timeout))
+
+    def _make_durable(self, last: LastFlush, until: float | None) -> int:
         """The txid of the durable state, in the archive as it is numbered now."""
         watermark = self.uploader.watermark
         while True:
-            numbering = watermark.state.numbering
-            try:
-                txid = self._result(self.mailbox.ask(Wanted.CAPTURE), until, "captured")
-            except DatabaseMissing:
-                self._deliver(until)
-                raise
-            if watermark.wait(txid, _left(until), numbering):
-                return txid
+            if last.txid is None:
+                last.numbering = watermark.state.numbering
+                last.txid = self._captured(until)
+            if watermark.wait(last.txid, _left(until), last.numbering):
+                return last.txid
+            last.txid = None
+
+    def _captured(self, until: float | None) -> int:
+        try:
+            return self._result(self.mailbox.ask(Wanted.CAPTURE), until, "captured")
+        except DatabaseMissing:
+            self._deliver(until)
+            raise
 
     def _deliver(self, until: float | None) -> None:
         """Makes what was captured durable."""
         watermark, head = self.uploader.watermark, self.cache.head()
         if head is not None:
             watermark.wait(head.last_txid, _left(until), watermark.state.numbering)
+
+    def mark(self, name: str, timeout: float | None, *, note: str, move: bool) -> Position:
+        """Flush, and pin that state under a name. It contains every transaction committed before
+        the call, and none after it returned."""
+        return self._marker.mark(name, _until(timeout), note=note, move=move)
 
     def snapshot(self, timeout: float | None) -> int:
         """Txid of a snapshot of the newest state, once it is in the store."""

@@ -58,7 +58,9 @@ class Examiner:
                 return  # new commits, which the hashes do not contain
             with Image(self._database, self._limits.capture, self._reader.position) as image:
                 if not self._database.header().wal_mode or not self._equals_sample(image):
-                    raise ChangedOutside(f"{self._database.path} was overwritten")
+                    raise ChangedOutside(
+                        f"{self._database.path} was overwritten", code="overwritten"
+                    )
         finally:
             self._database.release(hold)
         self._examined = stamp

@@ -17,6 +17,7 @@ from replicator.capture.segmenter import Segmenter
 from replicator.capture.tip import Head
 from replicator.engine.append import append
 from replicator.engine.context import Context
+from replicator.engine.evidence import remember
 from replicator.engine.incidents import OpenIncidents
 from replicator.engine.session import Session
 from replicator.engine.sessions import Sessions
@@ -61,6 +62,7 @@ class Generations:
             self._sessions.journal.sweep()
             sent = self._send_snapshot(image, segmenter, cancelled)
             position = image.position
+            remember(context.cache, image)
         context.cache.save_hashes(head.txid + 1, sent.hashes)
         self._uploader.renumbering()
         generation = sent.summary.header.generation

@@ -161,33 +161,3 @@ def export(status: ReplicationStatus, cache_bytes: int, metrics: Metrics) -> Non
         metrics.set(name, getattr(status, name))
     metrics.set("wal_frames", status.wal_frame_count)
     metrics.set("cache_bytes", cache_bytes)
-
-
-def stopped(database: str, url: str) -> ReplicationStatus:
-    """The status of a replicator that was never started."""
-    return ReplicationStatus(
-        running=False,
-        healthy=False,
-        state="stopped",
-        database=database,
-        url=url,
-        generation="",
-        txid=0,
-        durable_txid=0,
-        pending_segments=0,
-        pending_bytes=0,
-        lag_seconds=0.0,
-        lag_bytes=0,
-        wal_frame_count=0,
-        last_wal_sync=None,
-        last_snapshot=None,
-        last_snapshot_txid=None,
-        failed_uploads=0,
-        uploaded_bytes=0,
-        uploaded_objects=0,
-        roll_overs=0,
-        write_lock_holds=0,
-        longest_write_lock_ms=0.0,
-        last_error=None,
-        last_error_at=None,
-    )

@@ -50,6 +50,7 @@ class SessionLimits:
     examine_pages: int = 32  # of all pages …
     examine_changed: int = 128  # … and of those that changed lately
     examine_bytes: int = 16 << 20  # each examination reads the WAL: a longer one has to reset first
+    likeness_pages: int = 1024  # read to compare a file with the one that was followed
     hash_bytes: int = 4 << 20  # one read of the database while all its pages are hashed
     hashes_retry: float = BACKGROUND_RETRY  # after page hashes that could not be written
 
@@ -66,6 +67,9 @@ class LoopLimits:
     again: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6)
     wait_for_database: float = 0.25
     retries: RetryPolicy = CAPTURE_RETRIES  # of its pauses after failures
+    # To read a WAL that was replaced or removed, and that the system cannot read: 8 s in all. The
+    # database that is at the path now waits for it.
+    rescue_tries: int = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ Owns: the order of the questions, and the errors of a refusal. Refuses: to decid
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,16 +18,21 @@ from pathlib import Path
 
 from replicator.archive.keys import Keys
 from replicator.archive.listing import newest_segment
+from replicator.archive.point import NEWEST_POINT
 from replicator.cache.cache import Cache
-from replicator.cache.records import Fact
+from replicator.cache.records import Fact, SegmentRecord
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.engine.decide import RemoteFacts, compared
+from replicator.engine.backlog import send_first
+from replicator.engine.decide import RemoteFacts, compared, continued
+from replicator.engine.evidence import Evidence, file_fact
+from replicator.engine.limits import SessionLimits
 from replicator.engine.resume import hash_image, restored_here
-from replicator.engine.sessions import file_fact
 from replicator.errors import (
     AccessDenied,
+    AlreadyRunning,
+    Cancelled,
     ConfigError,
     Fenced,
     RefusedError,
@@ -38,6 +44,7 @@ from replicator.recovery.api import RestoreRequest, recover
 from replicator.recovery.limits import DEFAULT_LIMITS
 from replicator.recovery.progress import Meter
 from replicator.recovery.start import (
+    STAYS,
     Act,
     Archive,
     Asked,
@@ -79,7 +86,8 @@ def asked_of(config: SqliteReplicatorConfig, command: Command) -> Asked:
 
 class Preparation:
     """One start. ``wait_store`` is the time in seconds for which an unreachable store is asked
-    again."""
+    again. Once ``ending`` is set, a wait or a restore ends with ``Cancelled``. ``in_use``: another
+    process replicates the database, so nothing may be restored."""
 
     def __init__(
         self,
@@ -88,14 +96,17 @@ class Preparation:
         *,
         wait_store: float,
         files: Files,
-        sleep: Callable[[float], None] = time.sleep,
+        ending: threading.Event,
+        in_use: AlreadyRunning | None = None,
     ) -> None:
         self._place = place
         self._asked = asked
         self._wait_store = wait_store
         self._files = files
-        self._sleep = sleep
+        self._ending = ending
+        self._in_use = in_use
         self._trouble: ReplicatorError | None = None  # why the archive is not known
+        self._sent = in_use is not None  # nothing waits that a restore would lack
 
     def run(self) -> RestoreReport | None:
         """The report of a restore, None if nothing was restored. Raises the error of a refusal, of
@@ -108,14 +119,18 @@ class Preparation:
                 case Act.ASK if self._may_wait(local):
                     return None
                 case Act.ASK:
-                    archive = self._ask()
+                    archive = self._answer(self._ask)
                     if archive is Archive.HISTORY and local is Local.FRESH:
                         local = self._compare()
                     continue
                 case Act.WAIT_STORE if time.monotonic() < until:
                     self._say_why()
-                    self._sleep(min(pauses.next(), max(0.0, until - time.monotonic())))
-                    archive = self._ask()
+                    self._ending.wait(min(pauses.next(), max(0.0, until - time.monotonic())))
+                    self._require_purpose()
+                    archive = self._answer(self._ask)
+                    continue
+                case Act.RESTORE if not self._sent:
+                    archive = self._answer(self._send)
                     continue
                 case Act.COMPARE if self._asked.order is Order.RESTORE:
                     local = self._continues() or self._compare()
@@ -136,37 +151,83 @@ class Preparation:
         plain = self._asked.command is Command.RUN and self._asked.order is Order.NONE
         if state is FileState.FRESH and recorded and plain:
             return Local.CONTENT  # the engine compares it with the record
+        if state is FileState.FRESH and self._in_use:
+            return Local.CONTENT  # the other process compared it
         return Local[state.name]
 
-    def _ask(self) -> Archive:
+    def _answer(self, question: Callable[[], Archive]) -> Archive:
+        """The archive, as the store answers a question about it."""
         try:
-            newest = newest_segment(self._place.store, self._place.keys)
+            return question()
         except StoreUnavailable as error:
             self._trouble = error
             return Archive.UNREACHABLE
         except (AccessDenied, ConfigError) as error:
             self._trouble = error
             return Archive.DENIED
+
+    def _ask(self) -> Archive:
+        newest = newest_segment(self._place.store, self._place.keys)
         return Archive.NONE if newest is None else Archive.HISTORY
+
+    def _send(self) -> Archive:
+        """Sends what waits in the cache: the newest state is complete with it only."""
+        place, ordered = self._place, self._asked.order is Order.RESTORE
+        send_first(
+            place.store,
+            place.keys,
+            place.cache,
+            self._files,
+            ordered=ordered,
+            interrupted=self._interrupted,
+        )
+        self._sent = True
+        return Archive.HISTORY
+
+    def _interrupted(self, seconds: float) -> bool:
+        self._ending.wait(seconds)
+        self._require_purpose()
+        return False
 
     def _say_why(self) -> None:
         log.warning("%s; waiting for the store before the start", self._trouble)
 
     def _continues(self) -> Local | None:
-        """Whether the database is the file that the cache has followed, and the cache continues
-        the archive; None if that is unknown."""
+        """The database as its cache knows it; None if it is not the one that the cache followed,
+        or if the cache does not continue the archive."""
         place = self._place
         if not (place.cache / "state.db").exists():
             return None
         with Cache.open(place.cache, self._files) as cache:
-            followed = cache.get(Fact.DATABASE) == file_fact(identity(place.database))
-            if cache.head() is None or not followed:
+            record = cache.head()
+            if record is None:
+                return None
+            local = self._known(cache, record)
+            if local not in STAYS:
                 return None
             try:
                 still_holds(place.store, place.keys, cache)
             except Fenced:
                 return None
-        return Local.CONTINUED
+        return local
+
+    def _known(self, cache: Cache, record: SegmentRecord) -> Local:
+        """The database, compared with the newest record of its cache."""
+        path = self._place.database
+        if not in_wal_mode(path, self._files):  # do not switch it
+            same = cache.get(Fact.DATABASE) == file_fact(identity(path))
+            return Local.CONTINUED if same else Local.DIFFERENT
+        hashes, limits = cache.load_hashes(record.last_txid), CaptureLimits()
+        database = LiveDatabase(path, files=self._files)
+        try:
+            hold = database.hold()
+            pages = SessionLimits().likeness_pages
+            evidence = Evidence(database, cache, record, hashes, limits, pages)
+            local = continued(evidence.facts(fresh=False))
+            database.release(hold)
+        finally:
+            database.close()
+        return local
 
     def _compare(self) -> Local:
         """Compares the database with the head of the archive, page by page."""
@@ -181,7 +242,7 @@ class Preparation:
         try:
             hold = database.hold()
             with Image(database, CaptureLimits()) as image:
-                hashes = hash_image(image, HASH_BYTES, lambda: False)
+                hashes = hash_image(image, HASH_BYTES, self._ending.is_set)
             database.release(hold)
             fresh = not database.content().tables
             restored = restored_here(database, head)
@@ -192,6 +253,8 @@ class Preparation:
         return compared(facts, overtaken=False)
 
     def _act(self, local: Local, outcome: Outcome) -> RestoreReport | None:
+        if outcome.act is Act.RESTORE and self._in_use is not None:
+            raise self._missing_in_use(self._in_use)
         if outcome.act is Act.RESTORE:
             return self._restore()
         if outcome.act is Act.WAIT_STORE and self._trouble is not None:
@@ -203,8 +266,7 @@ class Preparation:
     def _restore(self) -> RestoreReport | None:
         """Restores the newest state; the files of the database's name move aside."""
         request = RestoreRequest(
-            txid=None,
-            timestamp=None,
+            point=NEWEST_POINT,
             output=self._place.database,
             if_missing=False,
             dry_run=False,
@@ -214,8 +276,20 @@ class Preparation:
             move_aside=True,
         )
         store, prefix = self._place.store, self._place.keys.prefix
+        meter = Meter(lambda _: self._require_purpose())
         return recover(
-            request, store, prefix, files=self._files, meter=Meter(None), limits=DEFAULT_LIMITS
+            request, store, prefix, files=self._files, meter=meter, limits=DEFAULT_LIMITS
+        )
+
+    def _require_purpose(self) -> None:
+        if self._ending.is_set():
+            raise Cancelled("the process ends before the database is ready")
+
+    def _missing_in_use(self, other: AlreadyRunning) -> RefusedError:
+        return RefusedError(
+            f"{self._place.database} is missing and would be restored, but {other}",
+            code="missing_in_use",
+            hint="stop the other process; then a start restores the database",
         )
 
     def _refusal(self, local: Local, outcome: Outcome) -> ReplicatorError:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from replicator.archive.listing import newest_segment
 from replicator.cache.records import Fact, SegmentRecord
 from replicator.capture.image import Image
-from replicator.capture.reader import no_wal, wal_contains
+from replicator.capture.reader import no_wal
 from replicator.capture.segmenter import Segmenter
 from replicator.capture.tip import head_of
 from replicator.engine.append import append
@@ -27,16 +28,24 @@ from replicator.engine.decide import (
     decide,
     state_of,
 )
+from replicator.engine.evidence import Evidence, counters_fact, remember
 from replicator.engine.generation import Generations
 from replicator.engine.incidents import OpenIncidents
+from replicator.engine.pinning import pin_before, pin_replaced, pin_state
 from replicator.engine.session import Session
 from replicator.engine.sessions import Sessions
-from replicator.engine.shrinking import pin_before, pin_state
 from replicator.engine.take_over import TakeOver, head_after, record_of
-from replicator.errors import Cancelled, LocalIOError, ObjectMissing, RefusedError, ReplicatorError
+from replicator.errors import (
+    Cancelled,
+    Fenced,
+    LocalIOError,
+    ObjectMissing,
+    RefusedError,
+    ReplicatorError,
+)
 from replicator.format.object_header import ObjectFacts
 from replicator.format.page_hashes import PageHashes
-from replicator.model import Cause, WalPosition
+from replicator.model import Cause, Incident, WalPosition
 from replicator.recovery.start import Act, Archive, Local, Outcome, decide_start, log_line
 from replicator.snapshot.published import newest_stored
 from replicator.sqlite.live import Hold, LiveDatabase
@@ -44,12 +53,22 @@ from replicator.sqlite.local_file import examine_file
 from replicator.system import clock
 from replicator.system.directory import hold_directory
 from replicator.system.restore_marker import read_restore_marker, remove_restore_marker
-from replicator.upload.fencing import archive_head, foreign, is_same, require_sealed
+from replicator.upload.fencing import (
+    archive_head,
+    foreign,
+    is_same,
+    require_key,
+    require_sealed,
+    seal_fact,
+    still_holds,
+)
 from replicator.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
 
 Stop = Callable[[], bool]  # True once the replicator stops
+# A database with another content than the recorded one, which a user may not have meant.
+CHANGED = frozenset({Local.REPLACED, Local.REWRITTEN, Local.DIFFERENT})
 
 
 class Resume:
@@ -65,6 +84,7 @@ class Resume:
         self._generations = Generations(context, sessions, uploader, incidents)
         self._take_over = TakeOver(context, sessions)
         self._joined = False  # since the process started
+        self._seal_known = False  # whether the archive is sealed
         self.decided = False  # how the database continues the archive
 
     def join(self, database: LiveDatabase, cancelled: Stop) -> Session:
@@ -76,7 +96,10 @@ class Resume:
             incidents.reason = f"it was restored to txid {restored.txid}"
         if not self._joined:
             require_sealed(context.patient, context.keys)
+            self._seal_known = context.cache.head() is None or self._require_key(anew=False)
         session = self._join(database, cancelled)
+        if self._seal_known:
+            self._remember_seal()
         self._joined = True
         self._uploader.announce()
         incidents.reason = ""
@@ -86,6 +109,17 @@ class Resume:
         except LocalIOError as error:
             log.warning("could not remove the restore marker: %s", error)
         return session
+
+    def _require_key(self, *, anew: bool) -> bool:
+        context = self._context
+        return require_key(context.store, context.keys, context.cache, anew=anew)
+
+    def _remember_seal(self) -> None:
+        """The archive ends with an object of this writer, or of one with the same keys."""
+        cache, store = self._context.cache, self._context.store
+        fact = seal_fact(store, self._context.keys, sealed=store.integrity is not None)
+        if cache.get(Fact.SEALED) != fact:
+            cache.put(Fact.SEALED, fact)
 
     def without_database(self) -> ReplicatorError | None:
         """Asks the archive while there is no database: the reason why a user has to act, None if
@@ -149,9 +183,13 @@ class Resume:
         facts = self._local_facts(database, record, hashes, cancelled)
         decision = self._log(decide(self._facts(record=facts)))
         if decision.way is Way.REFUSE and decision.outcome is not None:
+            if self._passed(record):
+                database.release(hold)
+                return self._by_comparison(database, cancelled)
             raise refused_by(decision.outcome, decision.reason, context.address.url)
         decision = self._protect(database, decision, record, fresh=facts.fresh)
         if decision.way is Way.NEW_GENERATION or hashes is None:
+            self._keep(decision, record, facts)
             if Cause.ARCHIVE_LOST in incidents.causes:
                 context.cache.drop_pending()
             return self._generations.begin(
@@ -160,11 +198,21 @@ class Resume:
         segmenter = self._sessions.segmenter(hashes, head_of(record))
         position = record.end
         if decision.way is Way.CATCH_UP:
-            position = self._catch_up(database, segmenter, decision.reason)
+            keep = partial(self._keep, decision, record, facts)
+            position = self._catch_up(database, segmenter, decision.reason, keep)
             incidents.settle(Cause.CHANGED_OUTSIDE)
         return self._sessions.open(
             database, hold, segmenter, position, anchored=decision.way is not Way.CONTINUE
         )
+
+    def _passed(self, record: SegmentRecord) -> bool:
+        """True if another writer continued the archive since this cache followed it. The database
+        may then be a restored one, although it differs from the record."""
+        found = archive_head(self._context.store, self._context.keys)
+        if found is None or found.last_txid <= record.last_txid:
+            return False
+        self._incidents.add(Incident(Cause.OVERTAKEN, "another writer continued the archive"))
+        return True
 
     def _local_facts(
         self,
@@ -173,12 +221,11 @@ class Resume:
         hashes: PageHashes | None,
         cancelled: Stop,
     ) -> LocalFacts:
-        context = self._context
-        return LocalFacts(
-            same_page_size=database.header().page_size == record.end.page_size,
-            same_file=context.cache.get(Fact.DATABASE) == self._sessions.identity_of(database),
-            wal_contains_position=wal_contains(database.wal, record.end, context.limits.capture),
-            hashes_trusted=hashes is not None,
+        context, limits = self._context, self._context.limits
+        pages = limits.session.likeness_pages
+        evidence = Evidence(database, context.cache, record, hashes, limits.capture, pages)
+        return evidence.facts(
+            outside=Cause.CHANGED_OUTSIDE in self._incidents.causes,
             claimed=self._take_over.claimed(record.last_txid),
             fresh=self._is_fresh(database, record, cancelled),
         )
@@ -225,17 +272,35 @@ class Resume:
         shrunk = pin_before(context, database, txid, state, fresh=fresh)
         return replace(decision, reason=f"{decision.reason}; {shrunk}") if shrunk else decision
 
-    def _catch_up(self, database: LiveDatabase, segmenter: Segmenter, reason: str) -> WalPosition:
+    def _keep(self, decision: Decision, record: SegmentRecord, facts: LocalFacts) -> None:
+        """Pins the recorded state if another content takes its place."""
+        txid, restored = record.last_txid, facts.restored
+        if decision.local in CHANGED and not facts.claimed:
+            why = f" ({facts.likeness})" if facts.likeness is not None else ""
+            pin_replaced(self._context, txid, f"{decision.reason}{why}")
+        elif restored is not None and restored < txid:
+            pin_state(self._context, txid, decision.reason)
+
+    def _catch_up(
+        self,
+        database: LiveDatabase,
+        segmenter: Segmenter,
+        reason: str,
+        keep: Callable[[], None],
+    ) -> WalPosition:
+        """``keep`` is called before a change is captured."""
         with Image(database, self._context.limits.capture) as image:
             encoding = segmenter.catch_up(image, reason)
             if encoding is None:
                 log.info("nothing changed while no replicator followed the WAL")
             else:
+                keep()
                 record = append(self._context.cache, segmenter.tip, encoding)
                 log.warning(
                     "%s: caught up with txid %d, %d bytes", reason, record.last_txid, record.size
                 )
                 self._context.metrics.add("catch_ups")
+            remember(self._context.cache, image)
             return image.position
 
     # --------------------------------------------------------------- without a local record
@@ -247,6 +312,7 @@ class Resume:
         hold, found = database.hold(), archive_head(context.store, context.keys)
         if found is None:
             return self._first(database, hold, cancelled)
+        self._require_key(anew=True)
         hashes, position = self._hash(database, cancelled)
         facts = self._remote_facts(database, found, hashes)
         decision = self._log(decide(self._facts(remote=facts)))
@@ -310,6 +376,7 @@ class Resume:
         self._uploader.renumbering()
         record = context.cache.adopt(record_of(found, context.keys, position))
         context.cache.save_hashes(record.last_txid, hashes)
+        context.cache.put(Fact.COUNTERS, counters_fact(database.header()))
         self._incidents.settle(Cause.OVERTAKEN)
         snapshot = newest_stored(context.patient, context.keys, found.generation)
         segmenter = self._sessions.segmenter(hashes, head_of(record))
@@ -321,7 +388,9 @@ class Resume:
     def _by_order(
         self, database: LiveDatabase, record: SegmentRecord | None, cancelled: Stop
     ) -> Session:
-        """Take the archive over from its writer."""
+        """Take the archive over from its writer, which may be this cache."""
+        if record is not None and self._owns_archive():
+            return self._by_own_order(database, record, cancelled)
         head, found, holder = self._take_over.claim(record, cancelled)
         facts = RemoteFacts(found, database.header().page_size, None)
         decision = self._log(decide(Facts(remote=facts, taken_from=holder)))
@@ -330,6 +399,28 @@ class Resume:
             decision = self._protect(database, decision, found, fresh=fresh)
         session = self._generations.begin(
             database, database.hold(), head, decision.reason, cancelled
+        )
+        self._incidents.settle(Cause.TAKE_OVER)
+        return session
+
+    def _owns_archive(self) -> bool:
+        """True if no other writer appended to the archive that the cache continues."""
+        try:
+            return still_holds(self._context.store, self._context.keys, self._context.cache)
+        except Fenced:
+            return False
+
+    def _by_own_order(
+        self, database: LiveDatabase, record: SegmentRecord, cancelled: Stop
+    ) -> Session:
+        """The local database is the right one, although it is not the one that was followed. What
+        waits in the cache is of the one before, and is appended first."""
+        reason = "the local database is the right one, by order"
+        decision = self._log(Decision(Way.NEW_GENERATION, reason))
+        fresh = not database.content().tables
+        decision = self._protect(database, decision, record, fresh=fresh)
+        session = self._generations.begin(
+            database, database.hold(), head_of(record), decision.reason, cancelled
         )
         self._incidents.settle(Cause.TAKE_OVER)
         return session

@@ -20,7 +20,7 @@ from replicator.capture.tip import Head
 from replicator.capture.waiting import WaitingCheckpoints
 from replicator.engine.examine import Examiner
 from replicator.engine.limits import Limits
-from replicator.engine.rounds import CaptureRounds
+from replicator.engine.segment_schedule import SegmentSchedule
 from replicator.errors import DatabaseUnusable, LedgerDamaged, LocalIOError
 from replicator.format.wal import frame_size
 from replicator.model import Kind
@@ -55,7 +55,7 @@ class Session:
         database: LiveDatabase,
         reader: WalReader,
         holds: WalHolds,
-        rounds: CaptureRounds,
+        segments: SegmentSchedule,
         examiner: Examiner,
         snapshots: Snapshots,
         cache: Cache,
@@ -65,7 +65,7 @@ class Session:
         self._database = database
         self._reader = reader
         self._holds = holds
-        self._rounds = rounds
+        self._segments = segments
         self._examiner = examiner
         self._cache = cache
         self._stamp: Stamp | None = None  # of the database file, at the last look
@@ -82,7 +82,7 @@ class Session:
 
     @property
     def head(self) -> Head:
-        return self._rounds.segmenter.tip.head
+        return self._segments.segmenter.tip.head
 
     @property
     def figures(self) -> SessionFigures:
@@ -107,7 +107,7 @@ class Session:
         """True if there is nothing to do before the files change: nothing waits, the file was
         examined as it is, and file events seem to arrive."""
         return (
-            self._examiner.done(self._stamp, self._rounds.wal_bytes)
+            self._examiner.done(self._stamp, self._segments.wal_bytes)
             and not self.busy
             and not self.snapshots.waits
             and self.poll_interval == self._limits.poll_interval
@@ -122,20 +122,29 @@ class Session:
         """
         self._stamp = self._holds.check_file()
         self.problem = self._other_name.look()
-        self._way_blocked = self.checkpoint_waits() and not self._holds.make_way()
-        if not self._reader.look() or self._rounds.nothing_new():
+        self._way_blocked = self.checkpoint_waits() and not self._make_way()
+        self.snapshots.follow_wal(self._database)
+        if not self._reader.look() or self._segments.nothing_new():
             self._nothing_follows()
             return False
         ahead = self._reader.frames_ahead()
         self._uncaptured = ahead * frame_size(self._reader.position)
         if ahead >= self._new_wal_frames:
             self._holds.hold_new_wal()
-        self._rounds.observe(ahead)
+        self._segments.observe(ahead)
         if self.noticed_ms is None:
             self.noticed_ms = clock.now_ms()
             if not hinted:
                 self.poll_interval = min(self.poll_interval, self._limits.blind_poll)
         return True
+
+    def _make_way(self) -> bool:
+        """See :meth:`WalHolds.make_way`. The hold of a snapshot moves twice: the first time lets
+        the checkpoint copy the WAL, the second time, on mark zero, lets the WAL reset."""
+        self.snapshots.make_way(self._database)
+        made = self._holds.make_way()
+        self.snapshots.make_way(self._database)
+        return made
 
     @property
     def way_pause(self) -> float:
@@ -150,9 +159,9 @@ class Session:
         self.noticed_ms, self._uncaptured = None, 0
 
     def due(self, upload: UploadState) -> bool:
-        """True if it is time for a segment, see :meth:`CaptureRounds.due`. Frames in memory are
+        """True if it is time for a segment, see :meth:`SegmentSchedule.due`. Frames in memory are
         due, because the WAL may reset."""
-        return self._way_blocked or self._reader.stashed or self._rounds.due(upload)
+        return self._way_blocked or self._reader.stashed or self._segments.due(upload)
 
     def calm(self, upload: UploadState) -> float:
         """Seconds for which only further commits are expected: no segment is due before, and
@@ -160,12 +169,12 @@ class Session:
         little = self.noticed_ms is not None and self._uncaptured < self._limits.calm_bytes
         if not little or self.snapshots.running:
             return 0.0
-        return max(0.0, self._rounds.interval_ends(upload) - time.monotonic())
+        return max(0.0, self._segments.interval_ends(upload) - time.monotonic())
 
     def capture(self) -> Iterator[SegmentRecord]:
         """Captures everything that is committed now. Exhaust it: each segment is in the cache
         when it comes."""
-        for record in self._rounds.capture():
+        for record in self._segments.capture():
             self.snapshots.logged(record.size)
             yield record
         self._nothing_follows()
@@ -179,14 +188,14 @@ class Session:
         """Captures what the open files still have after they were replaced or removed. Exhaust it,
         like :meth:`capture`. ``ContinuityLost`` if it may not be of this database."""
         self._database.wal.detach()
-        yield from self._rounds.rescue(self._database.owns_wal)
+        yield from self._segments.rescue(self._database.owns_wal)
         self._nothing_follows()
 
     def care_for_files(self, *, promised: bool) -> None:
         """Call it when no frame waits to be captured: examines the database file if it was
         written, and removes a WAL that no other connection uses. ``promised``: a caller waits for
         the answer."""
-        self._examiner.examine(self._stamp, self._rounds.wal_bytes, promised=promised)
+        self._examiner.examine(self._stamp, self._segments.wal_bytes, promised=promised)
         self._holds.rest()
         if self.noticed_ms is None and not self.snapshots.running:
             self._truncating = not self._holds.truncate_wal_if_idle()
@@ -199,7 +208,7 @@ class Session:
             hold = self._database.hold()  # before the position is read
             try:
                 yield from self.capture()
-                header = self._rounds.segmenter.describe(
+                header = self._segments.segmenter.describe(
                     Kind.SNAPSHOT, self.head.generation, self.head.txid
                 )
                 position = self._reader.position
@@ -220,7 +229,7 @@ class Session:
         ):
             return
         try:
-            self._cache.save_hashes(self.head.txid, self._rounds.segmenter.tip.hashes)
+            self._cache.save_hashes(self.head.txid, self._segments.segmenter.tip.hashes)
         except LedgerDamaged:
             raise
         except LocalIOError as error:

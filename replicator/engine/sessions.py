@@ -6,17 +6,15 @@ Owns: the parts that all sessions of a replicator share. Refuses: to prove the p
 
 from __future__ import annotations
 
-import json
-
 from replicator.cache.quota import CacheQuota
-from replicator.cache.records import Fact
 from replicator.capture.holds import WalHolds
 from replicator.capture.reader import WalReader
 from replicator.capture.segmenter import Segmenter
 from replicator.capture.tip import Head, Tip
 from replicator.engine.context import Context
+from replicator.engine.evidence import remember_file
 from replicator.engine.examine import Examiner
-from replicator.engine.rounds import CaptureRounds
+from replicator.engine.segment_schedule import SegmentSchedule
 from replicator.engine.session import Session
 from replicator.format.page_hashes import PageHashes
 from replicator.model import WalPosition
@@ -28,11 +26,6 @@ from replicator.sqlite.live import Hold, LiveDatabase
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
 from replicator.upload.watermark import Watermark
-
-
-def file_fact(identity: tuple[int, int] | None) -> str:
-    """Device and inode of a database file, as the cache records them under ``Fact.DATABASE``."""
-    return json.dumps(identity)
 
 
 class Sessions:
@@ -48,11 +41,6 @@ class Sessions:
         self._limiter = limiter
         self._bases = BaseFinder(context.patient)
         self.journal = UploadJournal(context.cache, context.store, context.keys)
-
-    @staticmethod
-    def identity_of(database: LiveDatabase) -> str:
-        """The fact of the file that is open."""
-        return file_fact(database.identity)
 
     def segmenter(self, hashes: PageHashes, head: Head) -> Segmenter:
         """Makes the objects that follow ``head``."""
@@ -77,10 +65,10 @@ class Sessions:
         """Follow the WAL from ``position``, which ``hold`` protects. ``StoreUnsafe``."""
         context, limits = self._context, self._context.limits
         context.check_store()
-        context.cache.put(Fact.DATABASE, self.identity_of(database))
+        remember_file(context.cache, database)
         reader = WalReader(database.wal, position, limits.capture, anchored=anchored)
         holds = WalHolds(database, reader, hold, context.metrics, limits.capture)
-        rounds = CaptureRounds(
+        segments = SegmentSchedule(
             limits, reader, holds, segmenter, context.cache, self._quota, context.metrics
         )
         return Session(
@@ -88,7 +76,7 @@ class Sessions:
             database,
             reader,
             holds,
-            rounds,
+            segments,
             Examiner(database, reader, holds, segmenter.tip, limits),
             self._snapshots(),
             context.cache,

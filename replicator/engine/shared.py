@@ -40,16 +40,18 @@ class SharedResources:
         # A scheduler of its own: it reports calls that hang, also in the threads of the other.
         self.alarms = Scheduler("replicator-attention", most=1)
         self.captures = CapacityLimiter(CAPTURES)
+        self.ending = threading.Event()  # a start that waits for its store gives up
         self._endpoints: dict[str, EndpointLimits] = {}
         self._lock = threading.Lock()
 
     def endpoint(self, address: StoreAddress) -> EndpointLimits:
         """The limits of the address's endpoint."""
         with self._lock:
-            name = address.endpoint_url or address.scheme
+            name = address.endpoint_url or address.path or f"{address.scheme} {address.region}"
             return self._endpoints.setdefault(name, EndpointLimits())
 
     def close(self) -> None:
+        self.ending.set()
         self.file_watcher.stop()
         self.scheduler.stop()
         self.alarms.stop()

@@ -23,7 +23,8 @@ class DatabaseHeader:
     """Fields of the first 100 bytes.
 
     ``pages`` is the field at offset 28. It is 0 or stale after a write by software older than
-    SQLite 3.7.0. ``change_counter`` grows with every change of page 1.
+    SQLite 3.7.0. ``change_counter`` grows with every change of page 1, ``schema_cookie`` with every
+    change of the schema. SQLite lowers neither of them in a file.
     """
 
     page_size: int
@@ -31,6 +32,7 @@ class DatabaseHeader:
     wal_mode: bool
     auto_vacuum: bool
     change_counter: int = 0
+    schema_cookie: int = 0
 
 
 def parse_database_header(data: Buffer) -> DatabaseHeader | None:
@@ -41,10 +43,11 @@ def parse_database_header(data: Buffer) -> DatabaseHeader | None:
     page_size = 65536 if size == 1 else size
     if not valid_page_size(page_size):
         return None
-    changes, pages, largest_root = (struct.unpack_from(">I", data, at)[0] for at in (24, 28, 52))
-    return DatabaseHeader(
-        page_size, pages, (write_version, read_version) == (2, 2), largest_root != 0, changes
+    changes, pages, schema, largest_root = (
+        struct.unpack_from(">I", data, at)[0] for at in (24, 28, 40, 52)
     )
+    wal_mode = (write_version, read_version) == (2, 2)
+    return DatabaseHeader(page_size, pages, wal_mode, largest_root != 0, changes, schema)
 
 
 def lock_page(page_size: int) -> int:

@@ -99,6 +99,11 @@ class FrameIndex:
         self._frames = np.concatenate((self._frames[keep], frames))[order]
 
     @property
+    def pages(self) -> list[int]:
+        """The pages that have an image, ascending."""
+        return [int(pgno) for pgno in self._pgnos]
+
+    @property
     def last(self) -> int:
         """The last frame that holds a newest image, 0 if there is none."""
         return int(self._frames.max(initial=0))

@@ -14,7 +14,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from replicator.format.buffers import U32, U64, Buffer, Flags, Offsets, page_range
-from replicator.format.database import lock_page
+from replicator.format.database import HEADER_BYTES, lock_page
 from replicator.format.wal import FRAME_HEADER_SIZE, Frames, newest
 from replicator.model import DatabaseState
 
@@ -150,6 +150,7 @@ class HashChange:
         self._smallest = hashes.pages  # the smallest size in pages that a commit left
         self._size = hashes.pages
         self._before: tuple[int, U64, U64] | None = None  # pages, cut off, overwritten
+        self.header = b""  # the first bytes of the newest image of page 1; "" without one
 
     def add(self, frames: Frames, count: int, data: Buffer) -> None:
         """Add the next ``count`` frames of ``data``. They need not end a transaction."""
@@ -157,6 +158,8 @@ class HashChange:
         page_size = self._hashes.page_size
         offsets = indexes * (page_size + FRAME_HEADER_SIZE) + FRAME_HEADER_SIZE
         values = _hash_at(page_size, pgnos, data, offsets)
+        for at in offsets[pgnos == 1].tolist():
+            self.header = bytes(memoryview(data)[at : at + HEADER_BYTES])
         sizes = frames.sizes(count)
         if sizes is not None:
             self._size, self._smallest = sizes.last, min(self._smallest, sizes.smallest)

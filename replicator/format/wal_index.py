@@ -28,10 +28,17 @@ class WalIndexState:
     frames: int
     copied: int
 
+    def same_wal(self, other: WalIndexState) -> bool:
+        return (self.salt1, self.salt2) == (other.salt1, other.salt2)
+
+    def ends_at(self, position: WalPosition) -> bool:
+        """True if ``position`` is the end of the committed frames."""
+        here = position.salt1, position.salt2, position.frame
+        return position.frame > 0 and here == (self.salt1, self.salt2, self.frames)
+
     def all_copied(self, position: WalPosition) -> bool:
         """True if the WAL ends at ``position`` and the database contains all of it."""
-        here = position.salt1, position.salt2, position.frame, position.frame
-        return position.frame > 0 and here == (self.salt1, self.salt2, self.frames, self.copied)
+        return self.ends_at(position) and self.copied == self.frames
 
 
 def parse_index(data: bytes) -> WalIndexState | None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from replicator.archive.locate import open_archive
+from replicator.archive.point import RestorePoint
 from replicator.errors import Inconclusive
-from replicator.inspect.open import When, restore_point
+from replicator.inspect.open import restore_point
 from replicator.model import RestoreReport
 from replicator.recovery.progress import Progress
 from replicator.sqlite.compare import Comparison, SchemaChange, TableChange
@@ -61,8 +62,8 @@ class DiffReport:
 
 def diff_at(
     address: StoreAddress,
-    since: When,
-    until: When,
+    since: RestorePoint,
+    until: RestorePoint,
     *,
     scratch: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -78,8 +79,8 @@ def diff_at(
 def diff(
     store: Store,
     prefix: str,
-    since: When,
-    until: When,
+    since: RestorePoint,
+    until: RestorePoint,
     *,
     scratch: Path | None = None,
     progress: Callable[[Progress], None] | None = None,

@@ -6,28 +6,40 @@ so it proves nothing about their bytes, nor that none is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from replicator.archive.events import Event, event_metadata, event_of
 from replicator.archive.facts import FactsReader, fits
-from replicator.archive.index import SEGMENTS, Index, PinnedPoint, SnapshotObject, WalObject
+from replicator.archive.index import (
+    SEGMENTS,
+    ArchiveObject,
+    Index,
+    PinnedPoint,
+    SnapshotObject,
+    WalObject,
+)
 from replicator.archive.keys import Keys
-from replicator.archive.listing import entries, find_databases, to_object
+from replicator.archive.listing import Entry, entries, find_databases, to_object
 from replicator.archive.locate import no_backup, open_bucket, url_of
+from replicator.archive.pins import list_pins
 from replicator.archive.reachable import Ranges, restorable, trust
 from replicator.archive.records import (
     PROVEN,
     ProofRecord,
     latest,
-    list_pins,
     sorted_records,
 )
+from replicator.errors import NoBackup
 from replicator.format.object_header import ObjectFacts
 from replicator.store.address import StoreAddress
 from replicator.store.base import Store
 from replicator.store.retry import HISTORY_RETRIES
 
+READERS = 8  # databases at once
+BATCH = 100  # histories that are held
 SLICES = 60  # of the time that an activity covers
 
 
@@ -94,22 +106,48 @@ class History:
         return self.segment_bytes + self.merged_bytes + self.snapshot_bytes
 
 
-def histories(address: StoreAddress) -> list[History]:
+def histories(address: StoreAddress) -> Iterator[History | NoBackup]:
     """The history of the database an address names, or of every database in the bucket when it
-    names none. ``NoBackup`` if there is none."""
+    names none, one after the other. ``NoBackup`` if there is none.
+
+    A database of several that has no backup yet, or none any longer, is that error in place of a
+    history.
+    """
     with open_bucket(address, HISTORY_RETRIES) as store:
-        prefixes = [address.prefix] if address.prefix else find_databases(store)
+        if address.prefix:
+            yield history(store, address.prefix, url=url_of(store, address.prefix))
+            return
+        prefixes = find_databases(store)
         if not prefixes:
             raise no_backup(address.url)
-        return [history(store, prefix, url=url_of(store, prefix)) for prefix in prefixes]
+        if len(prefixes) == 1:
+            yield history(store, prefixes[0], url=url_of(store, prefixes[0]))
+            return
+        with ThreadPoolExecutor(READERS, "history") as pool:
+            for first in range(0, len(prefixes), BATCH):
+                yield from pool.map(partial(_attempt, store), prefixes[first : first + BATCH])
+
+
+def _attempt(store: Store, prefix: str) -> History | NoBackup:
+    try:
+        return history(store, prefix, url=url_of(store, prefix))
+    except NoBackup as error:
+        return error
 
 
 def history(store: Store, prefix: str, *, url: str) -> History:
     """The history below a prefix: two listings, one HEAD for the newest segment, for each
     generation and for each event, one GET for each pin. ``NoBackup`` if there is none."""
     keys = Keys(prefix)
-    found = list(entries(store, keys, keys.root))
-    index = Index.of(item for entry in found if (item := to_object(*entry)) is not None)
+    objects: list[ArchiveObject] = []
+    records: list[Entry] = []  # apart, because the objects may be millions
+    for entry in entries(store, keys, keys.root):
+        item = to_object(*entry)
+        if item is None:
+            records.append(entry)
+        else:
+            objects.append(item)
+    index = Index.of(objects)
     reader = FactsReader(store)
     index = _with_facts(index, (reader.metadata(item) for item in telling(index)))
     first_txids = sorted(item.first for item in index.wal if item.level == SEGMENTS)
@@ -117,7 +155,7 @@ def history(store: Store, prefix: str, *, url: str) -> History:
     index = _with_facts(index, (facts for facts, _ in happened))
     return replace(
         summarise(index, url=url),
-        proofs=tuple(sorted_records(found)),
+        proofs=tuple(sorted_records(records)),
         events=tuple(event_of(*told) for told in happened),
         pins=list_pins(store, keys),
     )

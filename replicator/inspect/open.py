@@ -14,13 +14,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from replicator.archive.locate import no_backup, open_archive, url_of
+from replicator.archive.point import RestorePoint
 from replicator.errors import ConfigError
 from replicator.model import RestoreReport
 from replicator.recovery.api import restore
@@ -37,24 +36,8 @@ READ_ONLY = 0o400
 Listener = Callable[[Progress], None]
 
 
-@dataclass(frozen=True, slots=True)
-class When:
-    """A restore point as it is asked for: a txid, a time, or neither: the newest."""
-
-    txid: int | None = None
-    timestamp: datetime | str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> When:
-        """``120`` is a txid, ``newest`` the newest transaction, everything else a time."""
-        plain = text.strip()
-        if plain.isdecimal():
-            return cls(txid=int(plain))
-        return cls() if plain == "newest" else cls(timestamp=plain)
-
-
 def restore_point(
-    store: Store, prefix: str, when: When, output: Path, progress: Listener | None = None
+    store: Store, prefix: str, when: RestorePoint, output: Path, progress: Listener | None = None
 ) -> RestoreReport:
     """Restore it to ``output`` and make that read-only. ``NoBackup`` if there is nothing."""
     report = restore(
@@ -63,6 +46,7 @@ def restore_point(
         output=output,
         txid=when.txid,
         timestamp=when.timestamp,
+        at=when.name or None,
         progress=progress,
     )
     if report is None:
@@ -74,7 +58,7 @@ def restore_point(
 @contextlib.contextmanager
 def opened_point(
     address: StoreAddress,
-    when: When,
+    when: RestorePoint,
     *,
     scratch: Path | None = None,
     progress: Listener | None = None,

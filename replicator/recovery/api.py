@@ -12,26 +12,38 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from replicator.archive.keys import Keys, default_prefix
 from replicator.archive.listing import find_databases
 from replicator.archive.locate import open_bucket, sole_database, url_of
+from replicator.archive.pins import found
+from replicator.archive.point import NEWEST_POINT, RestorePoint
+from replicator.archive.seals import warn_unauthenticated
 from replicator.archive.timespec import to_ms
 from replicator.config.integrity_key import read_keys
 from replicator.errors import ConfigError, NoBackup
 from replicator.format.integrity import Integrity
 from replicator.model import RestoreReport
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.known_archive import KnownArchive
 from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
 from replicator.recovery.ownership import make_parents
 from replicator.recovery.partial import Partial
 from replicator.recovery.planner import Planner, Recovered
-from replicator.recovery.point_in_time import committed_at, txid_at
+from replicator.recovery.point_in_time import load_for
 from replicator.recovery.progress import Meter, Progress
 from replicator.recovery.publish import Existing, check_output, publish
+from replicator.recovery.report import (
+    PlannedRestore,
+    Verify,
+    planned,
+    proof_of,
+    restored,
+    untouched,
+)
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
-from replicator.recovery.view import ArchiveView
+from replicator.recovery.unsent import refuse_older
 from replicator.sqlite.connect import Prepare, unprepared
 from replicator.sqlite.isolated import check_database
 from replicator.sqlite.local_file import examine_file, has_log
@@ -40,14 +52,12 @@ from replicator.store.base import Store
 from replicator.store.retry import RetryingStore
 from replicator.store.sealed import sealed
 from replicator.system import clock
-from replicator.system.files import Files, about
+from replicator.system.files import Files
 from replicator.system.paths import resolved
 
 __all__ = ["Progress", "find_databases", "restore"]
 
 log = logging.getLogger(__name__)
-
-Verify = Literal["none", "quick", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +66,7 @@ class RestoreRequest:
     ``prefix`` are None until they are known. ``move_aside``: files that have the name of the
     output move into ``NAME.stale-TIME``."""
 
-    txid: int | None
-    timestamp: datetime | str | None
+    point: RestorePoint
     output: str | os.PathLike[str] | None
     if_missing: bool
     dry_run: bool
@@ -68,29 +77,19 @@ class RestoreRequest:
     move_aside: bool = False
 
     def __post_init__(self) -> None:
-        if self.txid is not None and self.timestamp is not None:
-            raise ConfigError(
-                "both a txid and a timestamp are given", hint="choose one", setting="timestamp"
-            )
-        if self.txid is not None and self.txid < 1:
-            raise ConfigError(
-                f"there is no transaction {self.txid}",
-                hint="txids begin at 1",
-                setting="txid",
-                code="out_of_bounds",
-            )
         if self.verify not in ("none", "quick", "full"):
             raise ConfigError(
                 f"verify: {self.verify!r} is none of none, quick, full",
                 setting="verify",
                 code="invalid_value",
             )
-        if self.timestamp is not None:
-            to_ms(self.timestamp, clock.now_ms())
+        if self.point.timestamp is not None:
+            to_ms(self.point.timestamp, clock.now_ms())
 
 
 class RestoreLocation(TypedDict, total=False):
-    """The archive to restore from: a bucket and a prefix, a URL, or a parsed address."""
+    """The archive to restore from: a bucket and a prefix, a URL, a parsed address, or an open
+    store."""
 
     url: str
     bucket: str
@@ -100,10 +99,11 @@ class RestoreLocation(TypedDict, total=False):
     profile: str | None
     integrity_key: str | os.PathLike[str] | None
     address: StoreAddress
+    store: Store | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class RestoreRun:
     """One restore under way, once its prefix and its output are known."""
 
     store: Store
@@ -123,13 +123,13 @@ def restore(
     output: str | os.PathLike[str] | None = None,
     txid: int | None = None,
     timestamp: datetime | str | None = None,
+    at: str | None = None,
     if_missing: bool = False,
     dry_run: bool = False,
     overwrite: bool = False,
     allow_older: bool = False,
     verify: Verify = "none",
     progress: Callable[[Progress], None] | None = None,
-    store: Store | None = None,
     files: Files | None = None,
     prepare: Prepare = unprepared,
     **location: Unpack[RestoreLocation],
@@ -137,7 +137,8 @@ def restore(
     """Rebuild a database as it was after one transaction, prove it, and publish the file.
 
     ``txid`` or ``timestamp`` (aware, else UTC; or RFC 3339, or ``"2 hours ago"``) name the
-    transaction: the one, or the last committed by then; default: the newest. ``output``
+    transaction: the one, or the last committed by then; ``at`` is either of them, or the name of
+    a pin; default: the newest. ``output``
     defaults to the database's own name here. ``location`` names the archive: ``bucket`` or ``url``
     with ``prefix``, ``endpoint_url``, ``region`` and ``profile``, or in their place a parsed
     ``address``. Without ``prefix`` the one database of the bucket is meant. ``store`` is the store
@@ -152,6 +153,9 @@ def restore(
     SQLite library cannot make the check, the file is published all the same, because checksums
     have proved each page, and ``inconclusive`` in the report has the reasons.
 
+    The newest state is refused (``RefusedError``, code ``cache_waits``) if the cache next to the
+    output holds transactions after it; name the transaction to get it all the same.
+
     Raises ``ConfigError`` (arguments, several databases), ``TargetExists``, ``GapError`` (the
     transaction cannot be reached; names the window), ``DamageError`` (names the object),
     ``StoreUnavailable``, ``AccessDenied``, ``LocalIOError``. Whichever it raises, the old database
@@ -159,8 +163,7 @@ def restore(
     fails when its directory is synced at the very end is the new one there already.
     """
     request = RestoreRequest(
-        txid=txid,
-        timestamp=timestamp,
+        point=RestorePoint.of(txid, timestamp, at),
         output=output,
         if_missing=if_missing,
         dry_run=dry_run,
@@ -170,10 +173,11 @@ def restore(
         prepare=prepare,
     )
     limits, meter = DEFAULT_LIMITS, Meter(progress)
+    store = location.get("store")
     if store is not None:
-        store, prefix = sealed(store, _integrity(location)), _prefix(location)
+        store, prefix = sealed(store, seals_of(location)), prefix_of(location)
         return recover(request, store, prefix, files=files or Files(), meter=meter, limits=limits)
-    address = _address(location)
+    address = address_of(location)
     prefix = address.prefix
     with open_bucket(address, limits.retries, meter.trouble) as opened:
         return _answer(request, opened, prefix, files or Files(), meter, limits)
@@ -194,18 +198,20 @@ def recover(
     return _answer(request, retrying, prefix, files, meter, limits)
 
 
-def _prefix(location: RestoreLocation) -> str:
+def prefix_of(location: RestoreLocation) -> str:
     """The prefix in a store that the caller opened."""
     address = location.get("address")
     return location.get("prefix", "") if address is None else address.prefix
 
 
-def _address(location: RestoreLocation) -> StoreAddress:
+def address_of(location: RestoreLocation) -> StoreAddress:
+    """The parsed address; ``ConfigError`` if it names no bucket, or two."""
     address = location.get("address") or _named(location)
-    return replace(address, integrity=_integrity(location))
+    return replace(address, integrity=seals_of(location))
 
 
-def _integrity(location: RestoreLocation) -> Integrity | None:
+def seals_of(location: RestoreLocation) -> Integrity | None:
+    """The integrity keys of a location."""
     keys, address = location.get("integrity_key"), location.get("address")
     if keys is not None:
         return read_keys(keys)
@@ -251,12 +257,12 @@ def _report_of(
 ) -> RestoreReport:
     output = request.output
     if request.if_missing and output is not None and _is_kept(Path(output)):
-        return _untouched(Path(output), url_of(store, given))  # even if the store is away
+        return untouched(resolved(output), url_of(store, given))  # even if the store is away
     prefix = given or sole_database(store)
-    run = _Run(store, prefix, _path(output, prefix), files, meter, limits)
+    run = RestoreRun(store, prefix, _path(output, prefix), files, meter, limits)
     if request.if_missing and _is_kept(run.output):
-        return _untouched(run.output, run.url)
-    return _restore(request, run)
+        return untouched(run.output, run.url)
+    return restore_run(request, run)
 
 
 def _is_kept(output: Path) -> bool:
@@ -282,37 +288,17 @@ def _path(output: str | os.PathLike[str] | None, prefix: str) -> Path:
     return resolved(name)
 
 
-def _untouched(path: Path, url: str) -> RestoreReport:
-    with about(path):
-        size = path.stat().st_size
-    return RestoreReport(
-        output=str(resolved(path)),
-        url=url,
-        generation="",
-        txid=0,
-        committed_at=None,
-        pages=0,
-        page_size=0,
-        size=size,
-        checksum=0,
-        snapshot_txid=0,
-        objects=0,
-        downloaded_bytes=0,
-        seconds=0.0,
-        verified="nothing: the output exists and was left alone",
-    )
-
-
-def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
+def restore_run(request: RestoreRequest, run: RestoreRun) -> RestoreReport:
+    """The restore, or with ``dry_run`` its plan. ``NoBackup`` if there is none."""
     files = run.files
     existing = _existing(request, run.output)
     check_output(run.output, existing)
-    view = ArchiveView(run.store, Keys(run.prefix))
-    txid = _wanted(request, view)
-    planner = Planner(view, txid, allow_older=request.allow_older, detours=True, limits=run.limits)
-    if request.dry_run:
-        return _planned(planner, view, run)
+    known, planner = _planner(request, run)
     planner.plan()  # so that nothing is made on disk when there is nothing to restore
+    if request.point == NEWEST_POINT and not request.move_aside:  # a start has sent what waited
+        refuse_older(run.output, known.keys, known.index.head)
+    if request.dry_run:
+        return planned(planner, known, run.output, run.url, run.meter).report
     make_parents(run.output.parent, files)
     parts = Partial(run.output, files)
     with parts.held():
@@ -321,7 +307,28 @@ def _restore(request: RestoreRequest, run: _Run) -> RestoreReport:
         reasons = _sqlite_check(request, Path(parts.database))
         run.meter.phase("publish")
         publish(parts, run.output, _marker(done), existing, files)
-    return _report(done, request.verify, reasons, run)
+    verify = "none" if reasons else request.verify
+    has_key = run.store.integrity is not None
+    proof = proof_of(done, verify, sealed=has_key)
+    report = restored(done, run.output, run.url, run.meter, proof=proof, inconclusive=reasons)
+    if has_key or not done.rebuilt.sealed:
+        return report
+    warn_unauthenticated(run.url)
+    return replace(report, unauthenticated=True)
+
+
+def plan_run(request: RestoreRequest, run: RestoreRun) -> PlannedRestore:
+    """The plan, whatever has the name of the output. ``NoBackup`` if there is none."""
+    known, planner = _planner(request, run)
+    return planned(planner, known, run.output, run.url, run.meter)
+
+
+def _planner(request: RestoreRequest, run: RestoreRun) -> tuple[KnownArchive, Planner]:
+    known = KnownArchive(run.store, Keys(run.prefix))
+    txid = load_for(known, found(run.store, known.keys, request.point), older=request.allow_older)
+    return known, Planner(
+        known, txid, allow_older=request.allow_older, detours=True, limits=run.limits
+    )
 
 
 def _sqlite_check(request: RestoreRequest, path: Path) -> tuple[str, ...]:
@@ -329,17 +336,6 @@ def _sqlite_check(request: RestoreRequest, path: Path) -> tuple[str, ...]:
     if request.verify == "none":
         return ()
     return check_database(path, full=request.verify == "full", prepare=request.prepare)
-
-
-def _wanted(request: RestoreRequest, view: ArchiveView) -> int | None:
-    """The txid that was asked for; loads the view with the objects it needs."""
-    if request.timestamp is None:
-        view.load(request.txid)
-        return request.txid
-    now = clock.now_ms()
-    when = to_ms(request.timestamp, now)
-    view.load(None, complete=True)
-    return txid_at(view, when, now, older=request.allow_older)
 
 
 def _marker(done: Recovered) -> dict[str, object]:
@@ -351,73 +347,3 @@ def _marker(done: Recovered) -> dict[str, object]:
         "page_size": rebuilt.page_size,
         "checksum": f"{rebuilt.state.checksum:016x}",
     }
-
-
-def _report(
-    done: Recovered, verify: Verify, inconclusive: tuple[str, ...], run: _Run
-) -> RestoreReport:
-    rebuilt, plan = done.rebuilt, done.plan
-    return RestoreReport(
-        output=str(run.output),
-        url=run.url,
-        generation=plan.snapshot.generation,
-        txid=rebuilt.txid,
-        committed_at=rebuilt.committed_at,
-        pages=rebuilt.state.pages,
-        page_size=rebuilt.page_size,
-        size=rebuilt.state.pages * rebuilt.page_size,
-        checksum=rebuilt.state.checksum,
-        snapshot_txid=plan.snapshot.txid,
-        objects=plan.objects,
-        downloaded_bytes=run.meter.downloaded,
-        seconds=run.meter.seconds,
-        verified=_proof(
-            done, "none" if inconclusive else verify, sealed=run.store.integrity is not None
-        ),
-        inconclusive=inconclusive,
-        lost_txids=done.lost,
-        avoided=done.avoided,
-    )
-
-
-def _proof(done: Recovered, verify: Verify, *, sealed: bool) -> str:
-    resumed = " but for the parts an earlier attempt left, which were hashed again"
-    proof = [
-        "SHA-256 of every object" + (resumed if done.rebuilt.resumed else ""),
-        "WAL checksums",
-        "database checksum",
-    ]
-    if done.rebuilt.sealed:
-        proof.append("seals" if sealed else "no seal, because no integrity key was given")
-    if verify != "none":
-        proof.append("SQLite's " + ("integrity_check" if verify == "full" else "quick_check"))
-    return ", ".join(proof)
-
-
-def _planned(planner: Planner, view: ArchiveView, run: _Run) -> RestoreReport:
-    """The report of a dry run: sizes are those of the plan, figures those of the metadata."""
-    plan = planner.plan_to_known_end()
-    facts = view.proved(plan.segments[-1]) if plan.segments else None
-    trailer = view.reader.tail(plan.snapshot).trailer
-    page_size = trailer.payload_bytes // max(1, trailer.pages)
-    end = facts.last_txid if facts else trailer.last_txid
-    txid = end if plan.txid is None else plan.txid
-    lost, avoided = planner.losses(txid)
-    return RestoreReport(
-        output=str(run.output),
-        url=run.url,
-        generation=plan.snapshot.generation,
-        txid=txid,
-        committed_at=committed_at(view, txid),
-        pages=facts.pages if facts else trailer.pages,
-        page_size=page_size,
-        size=(facts.pages if facts else trailer.pages) * page_size,
-        checksum=facts.checksum_after if facts else trailer.checksum_after,
-        snapshot_txid=plan.snapshot.txid,
-        objects=plan.objects,
-        downloaded_bytes=plan.size,
-        seconds=run.meter.seconds,
-        verified="nothing: this is a plan",
-        lost_txids=lost,
-        avoided=avoided,
-    )

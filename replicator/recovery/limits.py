@@ -1,11 +1,12 @@
 """The numbers of a restore, each with the reason or the measurement that chose it.
 
-Owns: :class:`RecoveryLimits`. Refuses: to read settings; a restore has none of these.
+Owns: :class:`RecoveryLimits` and :class:`SetLimits`. Refuses: to read settings; a restore has none
+of these.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from replicator.store.retry import RESTORE_RETRIES, RetryPolicy
 
@@ -23,7 +24,10 @@ class RecoveryLimits:
 
     # planning
     one_by_one: int = 4  # useless objects; after so many, all others are asked at once
-    most_useless: int = 40  # objects that prove useless only while they are read
+    # Objects that prove useless only while they are read. An archive whose disk lost the middle of
+    # many snapshots is one, a bucket full of made-up objects the other: only the time differs.
+    most_useless: int = 40  # after so many, …
+    useless_patience: float = 900.0  # … and so many seconds since the first, a restore ends
 
     # segments
     one_get_bytes: int = 16 << 20  # larger segments are fetched in parallel into a local file
@@ -40,4 +44,28 @@ class RecoveryLimits:
     large_share: int = 2  # large objects that are read at the same time
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLimits:
+    """Of several restores in one command."""
+
+    # At once. Small databases wait for the store most of the time, but Python runs one at a time.
+    databases: int = 8
+    each: RecoveryLimits = field(default_factory=RecoveryLimits)
+
+    def of_one(self, count: int) -> RecoveryLimits:
+        """The limits of each of ``count`` databases: together they take at most the threads and
+        the memory of two restores."""
+        share = max(1, min(self.databases, count) // 2)
+        each = self.each
+        return replace(
+            each,
+            threads=max(2, each.threads // share),
+            window_bytes=max(each.range_bytes, each.window_bytes // share),
+            in_memory_bytes=each.in_memory_bytes // share,
+            group_raw_bytes=each.group_raw_bytes // share,
+            one_get_bytes=each.one_get_bytes // share,
+        )
+
+
 DEFAULT_LIMITS = RecoveryLimits()
+DEFAULT_SET = SetLimits()

@@ -7,21 +7,29 @@ state is allowed, the number of transactions that it lacks. Refuses to touch the
 from __future__ import annotations
 
 import contextlib
+import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from replicator.archive.index import Index, Overlapping, SnapshotObject, WalObject
 from replicator.archive.reachable import judge
-from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing, ReplicatorError
+from replicator.errors import (
+    DamageError,
+    GapError,
+    NoBackup,
+    ObjectMissing,
+    ReplicatorError,
+    Unreadable,
+)
 from replicator.format.envelope import damaged
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.known_archive import Ask, KnownArchive
 from replicator.recovery.limits import DEFAULT_LIMITS, RecoveryLimits
 from replicator.recovery.partial import Partial
 from replicator.recovery.plan import Plan, listed_but_missing, newest_reachable, plan
 from replicator.recovery.progress import Meter
 from replicator.recovery.rebuild import PlanOutdated, Rebuild, Rebuilt
-from replicator.recovery.view import ArchiveView, Ask
 from replicator.system.files import Files
 
 LISTINGS = 3  # that may name an object which is not there, though nothing else is gone
@@ -47,22 +55,23 @@ class Planner:
 
     def __init__(
         self,
-        view: ArchiveView,
+        known: KnownArchive,
         txid: int | None,
         *,
         allow_older: bool,
         detours: bool,
         limits: RecoveryLimits = DEFAULT_LIMITS,
     ) -> None:
-        self._view = view
+        self._known = known
         self._txid = txid
         self._allow_older = allow_older
         self._detours = detours
         self._limits = limits
-        self._avoided: list[DamageError] = []
+        self._avoided: list[Unreadable] = []
         self._trusted: set[str] = set()
         self._doubted: set[str] = set()  # damaged once, perhaps only on the way here
         self._useless = 0  # objects left out
+        self._useless_since = 0.0  # monotonic
         self._sifted = False
         self._listings = 1
         self._newest = 0
@@ -74,7 +83,7 @@ class Planner:
         while True:
             try:
                 found = self._make_plan()
-                self._newest = max(self._newest, self._view.index.head)
+                self._newest = max(self._newest, self._known.index.head)
                 if found.snapshot.key in self._trusted:
                     return found
                 self._examine(found)
@@ -82,7 +91,7 @@ class Planner:
                 self._sift_after(error)
             except ObjectMissing as error:
                 self._list_again(error)
-            except DamageError as error:
+            except Unreadable as error:
                 self._leave_out(error)
 
     def plan_to_known_end(self) -> Plan:
@@ -91,29 +100,29 @@ class Planner:
             found = self.plan()
             try:
                 for item in found.segments[-1:]:
-                    self._view.proved(item)
+                    self._known.proved(item)
             except ObjectMissing as error:
                 self._list_again(error)
-            except DamageError as error:
+            except Unreadable as error:
                 self._leave_out(error)
             else:
                 return self.plan()
 
     def _make_plan(self) -> Plan:
-        view = self._view
+        known = self._known
         try:
-            return plan(view.index, self._txid)
+            return plan(known.index, self._txid)
         except (GapError, NoBackup) as error:
-            if not view.complete:
-                view.load(self._txid, complete=True)
+            if not known.complete:
+                known.load(self._txid, complete=True)
                 return self._make_plan()
-            if view.settle():
+            if known.settle():
                 return self._make_plan()
             if self._avoided and not self._allow_older:
                 raise self._avoided[0] from error  # the other way needed it after all
             if not self._allow_older or isinstance(error, NoBackup):
                 raise
-            return newest_reachable(view.index, self._txid)
+            return newest_reachable(known.index, self._txid)
 
     # ------------------------------------------------------------------- trust in snapshots
 
@@ -126,23 +135,23 @@ class Planner:
     def _confirms(self, found: Plan) -> bool:
         """True if the WAL objects confirm the snapshot. Metadata suffices for a yes, which the
         segments of the plan are going to prove, never for a no."""
-        view, snapshot = self._view, found.snapshot
-        trailer = view.reader.tail(snapshot).trailer
+        known, snapshot = self._known, found.snapshot
+        trailer = known.reader.tail(snapshot).trailer
         if trailer.last_txid != snapshot.txid:
             raise damaged(snapshot.key, "it does not match its name", code="other_object")
         checksum = trailer.checksum_after
         return (
             bool(found.segments)
-            and self._judged(snapshot, checksum, lambda: view.index, view.facts)
-        ) or self._judged(snapshot, checksum, lambda: view.proved_index, view.proved)
+            and self._judged(snapshot, checksum, lambda: known.index, known.facts)
+        ) or self._judged(snapshot, checksum, lambda: known.proved_index, known.proved)
 
     def _judged(
         self, snapshot: SnapshotObject, checksum: int, index: Callable[[], Index], ask: Ask
     ) -> bool:
         while True:
             judgement = judge(index(), snapshot, checksum)
-            if judgement.by is None and not self._view.complete:
-                self._view.load(snapshot.txid, complete=True)
+            if judgement.by is None and not self._known.complete:
+                self._known.load(snapshot.txid, complete=True)
             elif judgement.by is None or judgement.settled:
                 return judgement.trusted
             else:
@@ -156,11 +165,11 @@ class Planner:
             found = self.plan()
             try:
                 rebuilt = self._attempt(
-                    Rebuild(found, self._view, fetcher, parts, files, meter), found
+                    Rebuild(found, self._known, fetcher, parts, files, meter), found
                 )
             except ObjectMissing as error:
                 self._list_again(error)
-            except DamageError as error:
+            except Unreadable as error:
                 if not self._doubt(error.key, found, parts):
                     self._leave_out(error)
             else:
@@ -178,14 +187,14 @@ class Planner:
     def _find_generation_end(self, found: Plan) -> None:
         """Learn where the generation of the snapshot ends, if some later object of the plan is
         known to be of another one."""
-        own, known = found.snapshot.generation, self._view.index.by_key
+        own, known = found.snapshot.generation, self._known.index.by_key
         items = [known.get(item.key, item) for item in found.segments]
         foreign = [at for at, item in enumerate(items) if item.generation not in (None, own)]
         if foreign:
             bisect_left(
                 found.segments[: foreign[0]],
                 1,
-                key=lambda item: self._view.facts(item).generation != own,
+                key=lambda item: self._known.facts(item).generation != own,
             )
 
     def _recovered(self, found: Plan, rebuilt: Rebuilt) -> Recovered:
@@ -202,7 +211,7 @@ class Planner:
 
     def _list_again(self, error: ObjectMissing) -> None:
         """Objects vanish while a prune runs; as long as they do, the next plan may succeed."""
-        if self._view.relist(self._txid):
+        if self._known.relist(self._txid):
             return
         self._listings += 1
         if self._listings == LISTINGS:
@@ -217,8 +226,8 @@ class Planner:
         parts.clear()
         return True
 
-    def _leave_out(self, error: DamageError) -> None:
-        """Plan without a damaged object, if that leads as far, or is allowed to lead less far."""
+    def _leave_out(self, error: Unreadable) -> None:
+        """Plan without an object that cannot be read, if that leads as far, or may lead less."""
         if not error.key:
             raise error
         self._note_extent(error.key)
@@ -229,7 +238,7 @@ class Planner:
 
     def _sift(self) -> None:
         self._sifted = True
-        self._avoided += self._view.sift(self._txid)
+        self._avoided += self._known.sift(self._txid)
 
     def _sift_after(self, error: Overlapping) -> None:
         """Perhaps most of the names are made up: then it does not happen again."""
@@ -240,25 +249,29 @@ class Planner:
     def _exclude(self, key: str) -> None:
         """Plan without an object. Of a bucket full of useless objects, all are found at once: to
         find them one by one would take a plan for each."""
-        self._view.exclude(key)
+        self._known.exclude(key)
+        self._useless_since = self._useless_since or time.monotonic()
         self._useless += 1
         if self._useless == self._limits.one_by_one and not self._sifted:
             self._sift()
-        if self._useless > self._limits.most_useless:
+        spent = time.monotonic() - self._useless_since
+        if self._useless > self._limits.most_useless and spent > self._limits.useless_patience:
             raise DamageError(
-                f"{key}: it is damaged, like {self._useless} other objects of this archive",
+                f"{key}: it is damaged, like {self._useless - 1} objects that were read before it, "
+                f"for {spent:.0f} s",
                 key=key,
                 code="too_many_damaged",
-                hint="replicator verify --data lists them",
+                hint="replicator verify --data lists them; name an earlier transaction with --txid "
+                "or --at to read none of the later ones",
             )
 
     def _leads_around(self, key: str) -> bool:
         """True if, by the names, the state can be restored without this object."""
-        if not self._view.complete:
-            self._view.load(self._txid, complete=True)
+        if not self._known.complete:
+            self._known.load(self._txid, complete=True)
         goal = self._newest if self._txid is None else self._txid
         try:
-            plan(self._view.index_without(key), goal)
+            plan(self._known.index_without(key), goal)
         except (GapError, NoBackup, Overlapping):
             return False
         return True
@@ -267,11 +280,11 @@ class Planner:
 
     def _note_extent(self, key: str) -> None:
         """Learn how far the archive went, from a useless object or from its metadata."""
-        item = self._view.index.by_key.get(key)
+        item = self._known.index.by_key.get(key)
         if isinstance(item, WalObject):
             with contextlib.suppress(ReplicatorError):
-                self._view.facts(item)
-        self._newest = max(self._newest, self._view.index.head)
+                self._known.facts(item)
+        self._newest = max(self._newest, self._known.index.head)
 
     def _lost(self, txid: int) -> int:
         wanted = self._newest_known(txid) if self._txid is None else self._txid
@@ -279,7 +292,7 @@ class Planner:
 
     def _newest_known(self, txid: int) -> int:
         """The newest txid. The name of the last object does not hold its end."""
-        last = max(self._view.index.wal, key=lambda item: item.last, default=None)
+        last = max(self._known.index.wal, key=lambda item: item.last, default=None)
         if last is not None and last.first > txid:
             self._note_extent(last.key)
-        return max(self._newest, self._view.index.head)
+        return max(self._newest, self._known.index.head)

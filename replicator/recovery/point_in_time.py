@@ -11,14 +11,35 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 from replicator.archive.index import WalObject
-from replicator.archive.timespec import to_text
-from replicator.errors import DamageError, GapError, NoBackup, ObjectMissing
+from replicator.archive.point import RestorePoint
+from replicator.archive.timespec import to_ms, to_text
+from replicator.errors import GapError, NoBackup, ObjectMissing, Unreadable
 from replicator.format.object_header import ObjectFacts
+from replicator.recovery.known_archive import Ask, KnownArchive
 from replicator.recovery.plan import listed_but_missing
-from replicator.recovery.view import ArchiveView, Ask
+from replicator.system import clock
 
 
-def txid_at(view: ArchiveView, when_ms: int, now_ms: int, *, older: bool = False) -> int:
+def load_for(known: KnownArchive, point: RestorePoint, *, older: bool = False) -> int | None:
+    """The txid of a point without a name, None for the newest; loads the archive with the objects
+    that lead to it. ``older`` is that of :func:`txid_at`."""
+    if point.timestamp is None:
+        known.load(point.txid)
+        return point.txid
+    now = clock.now_ms()
+    known.load(None, complete=True)
+    return txid_at(known, to_ms(point.timestamp, now), now, older=older)
+
+
+def last_by(known: KnownArchive, when_ms: int) -> int:
+    """The last transaction committed by then, 0 before the first. Needs the complete listing."""
+    try:
+        return txid_at(known, when_ms, when_ms)
+    except GapError:
+        return 0
+
+
+def txid_at(known: KnownArchive, when_ms: int, now_ms: int, *, older: bool = False) -> int:
     """The last transaction committed at or before ``when_ms``; ``GapError`` outside of the times
     that the archive covers. Needs the complete listing.
 
@@ -26,37 +47,37 @@ def txid_at(view: ArchiveView, when_ms: int, now_ms: int, *, older: bool = False
     """
     while True:
         try:
-            return _txid_at(view, when_ms, now_ms, _lenient(view) if older else view.proved)
+            return _txid_at(known, when_ms, now_ms, _lenient(known) if older else known.proved)
         except ObjectMissing as error:
-            if not view.relist(None):
+            if not known.relist(None):
                 raise listed_but_missing(error) from error
 
 
-def committed_at(view: ArchiveView, txid: int) -> int | None:
+def committed_at(known: KnownArchive, txid: int) -> int | None:
     """The commit time of ``txid`` in ms, from an object that ends with it and has facts."""
-    for item in view.index.covering(txid):
+    for item in known.index.covering(txid):
         if item.facts is not None and item.last == txid and item.facts.last_commit_ms:
-            with contextlib.suppress(DamageError, ObjectMissing):  # nothing depends on it
-                return view.proved(item).last_commit_ms
+            with contextlib.suppress(Unreadable, ObjectMissing):  # nothing depends on it
+                return known.proved(item).last_commit_ms
     return None
 
 
-def _lenient(view: ArchiveView) -> Ask:
+def _lenient(known: KnownArchive) -> Ask:
     def ask(item: WalObject) -> ObjectFacts:
-        """From the object, else from its metadata; ``DamageError`` when neither answers."""
+        """From the object, else from its metadata; ``Unreadable`` when neither answers."""
         try:
-            return view.proved(item)
-        except DamageError:
-            return view.facts(item)
+            return known.proved(item)
+        except Unreadable:
+            return known.facts(item)
 
     return ask
 
 
-def _txid_at(view: ArchiveView, when_ms: int, now_ms: int, ask: Ask) -> int:
-    line = _line(view.index.wal)
+def _txid_at(known: KnownArchive, when_ms: int, now_ms: int, ask: Ask) -> int:
+    line = _line(known.index.wal)
     if not line:
         raise NoBackup("there is no backup here")
-    at = _search(line, when_ms, view.facts)
+    at = _search(line, when_ms, known.facts)
     if not _confirmed(line, at, when_ms, ask):
         at = _search(line, when_ms, ask)
     if at < 0 or (when_ms > now_ms and at == len(line) - 1 and when_ms > ask(line[at]).last_ms):
@@ -67,15 +88,15 @@ def _txid_at(view: ArchiveView, when_ms: int, now_ms: int, ask: Ask) -> int:
             restorable=(since.first_txid, until.last_txid),
             code="outside_times",
         )
-    return _inside(view, line[at], when_ms, ask(line[at]))
+    return _inside(known, line[at], when_ms, ask(line[at]))
 
 
-def _inside(view: ArchiveView, item: WalObject, when_ms: int, facts: ObjectFacts) -> int:
+def _inside(known: KnownArchive, item: WalObject, when_ms: int, facts: ObjectFacts) -> int:
     if when_ms >= facts.last_ms:
         return facts.last_txid
-    if not view.is_proved(item.key):  # damaged: how many were committed by then is lost
+    if not known.is_proved(item.key):  # damaged: how many were committed by then is lost
         return facts.first_txid
-    times = view.reader.tail(item).trailer.commit_times_ms
+    times = known.reader.tail(item).trailer.commit_times_ms
     every = facts.last_txid - facts.first_txid + 1
     if not item.with_facts(facts).divisible or len(times) != every:
         return facts.first_txid - 1  # the newest before it that can be restored

@@ -1,4 +1,4 @@
-"""The progress of a restore, as frozen values handed to the caller.
+"""The progress of a restore, or of several, as frozen values handed to the caller.
 
 Owns: the counters, which several threads advance. Refuses: to draw anything.
 """

@@ -7,9 +7,7 @@ once, at its offset. Refuses to plan, to choose between objects, and to touch th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from replicator.archive.facts import require_fit
 from replicator.archive.index import OPEN_END, WalObject
@@ -20,14 +18,14 @@ from replicator.format.object_header import ObjectFacts
 from replicator.model import DatabaseState
 from replicator.recovery.checksum import checksum_of, hash_file, state_at_end
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.known_archive import KnownArchive
+from replicator.recovery.loader import SegmentLoader
 from replicator.recovery.partial import Partial
 from replicator.recovery.plan import Plan
 from replicator.recovery.point_in_time import committed_at
 from replicator.recovery.progress import Meter
-from replicator.recovery.segment import Segment, load_segment
+from replicator.recovery.segment import Segment
 from replicator.recovery.snapshot import SnapshotLoader, page_size_of
-from replicator.recovery.view import ArchiveView
-from replicator.store.retry import retry_damaged
 from replicator.system.files import Files
 from replicator.system.pagefile import PageFile
 
@@ -35,7 +33,7 @@ MOST_HASHED = 1 << 25  # pages whose hashes take 256 MiB: a database of 128 GiB
 
 
 class PlanOutdated(Exception):
-    """An object holds other transactions than its name suggested; the view knows now, and the
+    """An object holds other transactions than its name suggested; the index knows it now, and the
     plan must be made again."""
 
 
@@ -72,24 +70,25 @@ class Rebuild:
     def __init__(
         self,
         plan: Plan,
-        view: ArchiveView,
+        known: KnownArchive,
         fetcher: Fetcher,
         parts: Partial,
         files: Files,
         meter: Meter,
     ) -> None:
         self._plan = plan
-        self._view = view
+        self._known = known
         self._fetcher = fetcher
         self._parts = parts
         self._files = files
         self._meter = meter
-        self._tail = view.reader.tail(plan.snapshot)
+        self._tail = known.reader.tail(plan.snapshot)
         self._limits = fetcher.limits
+        self._loader = SegmentLoader(fetcher, parts.spool, files)
         self._page_size = page_size_of(plan.snapshot, self._tail, self._limits)
         trailer = self._tail.trailer
         self._txid = trailer.last_txid
-        self._committed_at = None if plan.segments else committed_at(view, trailer.last_txid)
+        self._committed_at = None if plan.segments else committed_at(known, trailer.last_txid)
         self._pages = trailer.pages
         self._end = DatabaseState(trailer.pages, trailer.checksum_after)
         self._checksum = trailer.checksum_after
@@ -132,7 +131,7 @@ class Rebuild:
 
     def _apply_segments(self, file: PageFile) -> Overlay:
         overlay: Overlay | None = None
-        for item, segment in self._segments():
+        for item, segment in self._loader.load_all(self._plan.segments[::-1]):
             self._accept(item, segment)
             if overlay is None:
                 overlay = self._begin(file, segment)
@@ -142,53 +141,12 @@ class Rebuild:
         self._check_base()
         return overlay or self._size(file)
 
-    def _segments(self) -> Iterator[tuple[WalObject, Segment]]:
-        items = self._plan.segments[::-1]
-        jobs = (
-            (item.size, partial(self._fetch, item)) if self._is_small(item) else (0, _nothing)
-            for item in items
-        )
-        for item, data in zip(items, self._fetcher.in_order(jobs), strict=True):
-            yield item, self._load(item, data)
-
-    def _is_small(self, item: WalObject) -> bool:
-        return item.size <= self._limits.one_get_bytes
-
-    def _fetch(self, item: WalObject) -> bytes | None:
-        return self._fetcher.get(item.key, 0, item.size)
-
-    def _load(self, item: WalObject, data: bytes | None) -> Segment:
-        """Decode; ``data`` is the first fetch of a small object."""
-        first = [data] if self._is_small(item) else []
-
-        def read() -> Segment:
-            fetched = first.pop() if first else None
-            if fetched is None and self._is_small(item):
-                fetched = self._fetch(item)
-            source = self._source(item, fetched)
-            return load_segment(
-                item.key,
-                source,
-                in_memory=self._limits.in_memory_bytes,
-                integrity=self._fetcher.integrity,
-            )
-
-        return retry_damaged(read)
-
-    def _source(self, item: WalObject, data: bytes | None) -> Callable[[], Iterator[bytes]]:
-        if data is not None:
-            return partial(iter, (data,))
-        path = self._parts.spool(item.first)
-        with PageFile(path, self._files) as spool:
-            self._fetcher.spool(item.key, item.size, spool)
-        return partial(self._files.pieces, path, self._limits.range_bytes)
-
     def _accept(self, item: WalObject, segment: Segment) -> None:
         """Refuse an object that does not match its name, or does not join the newer one."""
         facts = ObjectFacts.of(segment.header, segment.trailer)
         require_fit(item, facts)
         if self._surprises(item, item.with_facts(facts)):
-            self._view.learn(item.key, facts)
+            self._known.learn(item.key, facts)
             raise PlanOutdated(item.key)
         if facts.page_size != self._page_size:
             raise damaged(
@@ -248,7 +206,7 @@ class Rebuild:
             for pgnos, images in chosen.images(data, first):
                 for offset, run in runs(pgnos, images, self._page_size, zeros=True):
                     file.pwrite(run, offset)
-        if not (cut or self._is_small(item)):
+        if not (cut or self._loader.is_small(item)):
             self._files.unlink(self._parts.spool(item.first))
 
     def _check_base(self) -> None:
@@ -283,7 +241,3 @@ class Rebuild:
                 f"{found.checksum:016x}, not {self._end.checksum:016x})",
                 key=self._plan.snapshot.key,
             )
-
-
-def _nothing() -> bytes | None:
-    return None

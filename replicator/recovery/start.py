@@ -27,6 +27,8 @@ class Local(enum.Enum):
     EQUAL = "equal to the head"
     CONTINUED = "continued by its cache"
     SHRUNK = "continued by its cache, but shrunk"  # to less than half, or it lost all its tables
+    REPLACED = "another file with most of its pages"  # as the cache knows them
+    REWRITTEN = "the file of its cache, with other pages"  # most of them differ
     SUCCESSOR = "restored from the head, and written since"
     OLDER = "older than the head"
     DIFFERENT = "different"
@@ -106,7 +108,18 @@ class Outcome:
 
 NOTHING_THERE = frozenset({Local.MISSING, Local.REMOVED, Local.EMPTY, Local.FRESH})
 NO_FILE = NOTHING_THERE - {Local.FRESH}
-FOLLOWS = frozenset({Local.EQUAL, Local.CONTINUED, Local.SHRUNK, Local.SUCCESSOR})
+FOLLOWS = frozenset(
+    {
+        Local.EQUAL,
+        Local.CONTINUED,
+        Local.SHRUNK,
+        Local.REPLACED,
+        Local.REWRITTEN,
+        Local.SUCCESSOR,
+    }
+)
+BY_CACHE = frozenset({Local.CONTINUED, Local.SHRUNK, Local.REPLACED, Local.REWRITTEN})
+STAYS = FOLLOWS - {Local.REPLACED}  # even if the order is to restore
 RESTORING = frozenset({Command.AROUND, Command.AUTO_RESTORE, Command.PATTERN})
 UNKNOWN = frozenset({Archive.UNREACHABLE, Archive.DENIED})
 
@@ -120,6 +133,7 @@ _LOST = (
     "restore it with `replicator restore`, or start with --auto-restore; if the application made a "
     "new file already, stop the application and start with --restore"
 )
+_PINNED = "the state before is pinned: replicator history"
 
 _ASK = Outcome(Act.ASK, "archive_unasked")
 _COMPARE = Outcome(Act.COMPARE, "not_compared")
@@ -156,7 +170,9 @@ _UNANSWERED = {
 _COMPARED = {
     Local.EQUAL: Outcome(Act.FOLLOW, "equal"),
     Local.CONTINUED: Outcome(Act.FOLLOW, "continued"),
-    Local.SHRUNK: Outcome(Act.FOLLOW, "shrunk", "the state before is pinned: replicator history"),
+    Local.SHRUNK: Outcome(Act.FOLLOW, "shrunk", _PINNED),
+    Local.REPLACED: Outcome(Act.FOLLOW, "replaced", _PINNED),
+    Local.REWRITTEN: Outcome(Act.FOLLOW, "rewritten", _PINNED),
     Local.SUCCESSOR: Outcome(Act.FOLLOW, "restored_here"),
     Local.OLDER: Outcome(Act.REFUSE, "older_database", CHOOSE),
     Local.DIFFERENT: Outcome(Act.REFUSE, "different_database", CHOOSE),
@@ -208,7 +224,7 @@ def _ordered(local: Local, archive: Archive, asked: Asked) -> Outcome | None:
         Local.NOT_A_DATABASE,
     }:
         return Outcome(Act.FOLLOW, "taken_over")
-    if asked.order is not Order.RESTORE or local in FOLLOWS:
+    if asked.order is not Order.RESTORE or local in STAYS:
         return None
     if archive in _UNANSWERED:
         return _UNANSWERED[archive]
@@ -258,7 +274,7 @@ def _plain(local: Local, archive: Archive) -> Outcome:
         return _without_tables(archive)
     if local is Local.CONTENT:
         return _COMPARE
-    if archive is Archive.NONE and local is not Local.CONTINUED and local is not Local.SHRUNK:
+    if archive is Archive.NONE and local not in BY_CACHE:
         return _FIRST
     return _COMPARED[local]
 

@@ -8,21 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from replicator.archive import records
+from replicator.archive import pins
 from replicator.archive.index import PinnedPoint
 from replicator.archive.keys import Keys
-from replicator.archive.locate import open_archive
-from replicator.archive.records import list_pins
+from replicator.archive.locate import open_archive, url_of
+from replicator.archive.point import RestorePoint, require_name
+from replicator.archive.seals import is_sealed, warn_unauthenticated
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.errors import GapError
 from replicator.metrics import Metrics
 from replicator.model import Retention
+from replicator.recovery.known_archive import KnownArchive
+from replicator.recovery.point_in_time import load_for
 from replicator.retention.limits import RetentionLimits
 from replicator.retention.policy import KeptPoint, Verdict
 from replicator.retention.prune import (
     Pruned,
     PrunePlan,
     Pruner,
+    asked,
     plan_prune,
     settle,
     take_index,
@@ -41,7 +45,7 @@ __all__ = [
     "Pruned",
     "Verdict",
     "pin",
-    "pins",
+    "pinned",
     "prune",
     "retention_worker",
     "unpin",
@@ -91,39 +95,63 @@ def prune(
     these are deleted.
 
     Safe during replication, and during restores. Raises the errors of the store; if a bucket
-    forbids deletions, :attr:`Pruned.refused` holds the reason.
+    forbids deletions, :attr:`Pruned.refused` holds the reason. Logs a warning for a sealed archive
+    without its key.
     """
     with open_archive(address) as (store, prefix):
+        if store.integrity is None and is_sealed(store, Keys(prefix)):
+            warn_unauthenticated(url_of(store, prefix))
         plan = plan_prune(store, Keys(prefix), rules, clock.now_ms())
         if not delete:
             return plan, None
         return plan, Pruner(store, Keys(prefix)).apply(plan, plan.decision.deletions)
 
 
-def pin(address: StoreAddress, txid: int, note: str = "") -> None:
-    """Keep a restore point until it is unpinned, against all rules; ``GapError`` when it cannot be
-    restored exactly."""
+def pin(
+    address: StoreAddress,
+    point: RestorePoint,
+    *,
+    note: str = "",
+    name: str = "",
+    move: bool = False,
+) -> None:
+    """Keep a restore point until it is unpinned, against all rules, and give it a name if there is
+    one. ``GapError`` when it cannot be restored exactly, ``ConfigError`` for a name that another
+    transaction has, unless ``move``, or that no pin can have."""
+    if name:
+        require_name(name)
     with open_archive(address) as (store, prefix):
-        keys, point = Keys(prefix), PinnedPoint(txid, note)
-        index = take_index(store, keys)
-        plan = settle(store, index, [point], Retention(), clock.now_ms(), grace_ms=0)
-        if plan.decision.lost_pins:
+        keys = Keys(prefix)
+        view = KnownArchive(store, keys)
+        txid = load_for(view, pins.found(store, keys, point)) or take_index(store, keys).head
+        if not is_restorable(store, keys, txid):
             raise GapError(
                 f"transaction {txid} cannot be restored, so it cannot be kept",
                 first_missing=txid,
                 last_missing=txid,
                 hint="replicator history lists the restorable transactions",
             )
-        records.pin(store, keys, point)
+        kept = PinnedPoint(txid, note, name)
+        pins.pin(store, keys, kept, at_ms=clock.now_ms(), move=move)
 
 
-def unpin(address: StoreAddress, txid: int) -> None:
-    """Leave a restore point to the rules again; ``ReplicatorError`` when it is not pinned."""
+def is_restorable(store: Store, keys: Keys, txid: int) -> bool:
+    """True if the transaction can be restored exactly, by the names of the objects. Asks those
+    that hold it for their ends, which the names of segments leave open."""
+    index, point = take_index(store, keys), PinnedPoint(txid)
+    index = asked(store, index, (item for item in index.covering(txid) if item.guessed))
+    plan = settle(store, index, [point], Retention(), clock.now_ms(), grace_ms=0)
+    return not plan.decision.lost_pins
+
+
+def unpin(address: StoreAddress, which: int | str) -> tuple[PinnedPoint, ...]:
+    """Leave a transaction, or the one with a name, to the rules again; see
+    :func:`replicator.archive.pins.unpin`."""
     with open_archive(address) as (store, prefix):
-        records.unpin(store, Keys(prefix), txid)
+        return pins.unpin(store, Keys(prefix), which)
 
 
-def pins(address: StoreAddress) -> tuple[PinnedPoint, ...]:
-    """Every pinned restore point."""
+def pinned(address: StoreAddress) -> tuple[PinnedPoint, ...]:
+    """Every pinned restore point, with each of its names."""
     with open_archive(address) as (store, prefix):
-        return list_pins(store, Keys(prefix))
+        return pins.list_pins(store, Keys(prefix))

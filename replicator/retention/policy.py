@@ -38,6 +38,7 @@ from replicator.archive.reachable import (
     trust,
     without,
 )
+from replicator.archive.timespec import to_text
 from replicator.errors import DamageError
 from replicator.model import Retention
 
@@ -138,10 +139,9 @@ class _Deciding:
         self._keep_head()
         self._keep_count(trusted)
         log = self.index.without(covered)
-        for pin in sorted(self.pins, key=lambda pin: pin.txid):
-            rule = f"pinned{': ' if pin.note else ''}{pin.note}"
-            if not self._keep_point(log, base.txid, KeptPoint(pin.txid, None, rule)):
-                self.lost_pins.append(pin.txid)
+        for txid, rule in self._pinned():
+            if not self._keep_point(log, base.txid, KeptPoint(txid, None, rule)):
+                self.lost_pins.append(txid)
         stops = self._stops(covered)
         for tier, seconds in self._tiers():
             self._keep_tier(log, base.txid, tier, seconds, stops)
@@ -281,6 +281,17 @@ class _Deciding:
 
     # ---------------------------------------------------------------- points
 
+    def _pinned(self) -> list[tuple[int, str]]:
+        """Each pinned transaction once, oldest first, with the names and notes of its pins."""
+        found: dict[int, list[str]] = {}
+        for pin in sorted(self.pins, key=lambda pin: (pin.txid, pin.name)):
+            words = ": ".join(filter(None, (pin.name, pin.note)))
+            found.setdefault(pin.txid, []).extend([words] if words else [])
+        return [
+            (txid, ": ".join(filter(None, ("pinned", ", ".join(words)))))
+            for txid, words in found.items()
+        ]
+
     def _tiers(self) -> list[tuple[Tier, float]]:
         """The coarsest first, so that finer points find its snapshots to build on."""
         rules = self.rules
@@ -312,7 +323,7 @@ class _Deciding:
         for period in sorted(periods.values(), key=lambda period: min(txid for _, txid in period)):
             for _, same in sorted(period.items(), reverse=True):
                 at_ms = max(stop.at_ms for stop in same)
-                point = KeptPoint(same[0].txid, at_ms, f"the {tier} point {_moment(at_ms)}")
+                point = KeptPoint(same[0].txid, at_ms, f"the {tier} point {to_text(at_ms)}")
                 if self._keep_point(log, window, point, {stop.item.key for stop in same}):
                     break
 
@@ -451,7 +462,3 @@ PERIODS: dict[Tier, Callable[[int], object]] = {
     "weekly": _week,
     "monthly": _month,
 }
-
-
-def _moment(at_ms: int) -> str:
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M}"

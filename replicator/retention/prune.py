@@ -14,8 +14,9 @@ from replicator.archive.facts import FactsReader, fits
 from replicator.archive.index import EVERY_TRANSACTION, ArchiveObject, Index, PinnedPoint, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_all
+from replicator.archive.pins import list_pins
 from replicator.archive.reachable import trust
-from replicator.archive.records import PRUNED, add_record, list_pins
+from replicator.archive.records import PRUNED, add_record
 from replicator.errors import AccessDenied, ObjectMissing
 from replicator.model import Kind, Retention
 from replicator.retention.policy import PruneDecision, Verdict, decide
@@ -92,10 +93,10 @@ def settle(
         decision = decide(index, pins, rules, now_ms, grace_ms=grace_ms)
         if not decision.unsure:
             return PrunePlan(index, decision)
-        index = judged(store, _asked(store, index, decision.unsure))
+        index = judged(store, asked(store, index, decision.unsure))
 
 
-def _asked(store: Store, index: Index, items: Iterable[ArchiveObject]) -> Index:
+def asked(store: Store, index: Index, items: Iterable[ArchiveObject]) -> Index:
     """The index after asking some objects, without those that are gone."""
     reader = FactsReader(store)
     known: list[ArchiveObject] = []

@@ -17,10 +17,11 @@ from replicator.archive.facts import FactsReader, fits
 from replicator.archive.index import EVERY_TRANSACTION, Index, PinnedPoint, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_snapshots
-from replicator.archive.records import list_pins
+from replicator.archive.pins import list_pins
 from replicator.errors import (
     AccessDenied,
     DamageError,
+    NewerFormat,
     ObjectExists,
     ObjectMissing,
     ReplicatorError,
@@ -73,6 +74,7 @@ class RetentionSteps:
     _due_ms: int | None = None  # when there is something to do; None: when something is appended
     _prune_ms: int = 0
     _looked_ms: int = 0  # when snapshots and pins were listed
+    listings: int = 0  # of pins, each counted before it began
     _active: bool = False  # something was appended since they were
     _refused_until_ms: int = 0
     _warned_versions: bool = False
@@ -130,7 +132,8 @@ class RetentionSteps:
             for item in self.segments.appended(0)
             if (listed := index.by_key.get(item.key)) is not None
         ]
-        self._pins, self._newest_ms = list_pins(self.store, self.keys), index.newest_ms
+        self._list_pins()
+        self._newest_ms = index.newest_ms
         self._index, self._looked_ms = index.with_objects(known), now_ms
 
     def _next_due(self, now_ms: int) -> int:
@@ -175,6 +178,8 @@ class RetentionSteps:
             merge = make(sources, created_by=self.created_by, level=self.level, place=place)
         except Unmergeable as error:
             self._learn(error.contents)
+        except NewerFormat as error:
+            log.warning("%s was not made: %s", key, error)
         except DamageError as error:
             log.warning("%s was not made: %s", key, error)
             self.mailbox.report(Incident(Cause.SOURCE_DAMAGED, f"{key} was not made: {error}"))
@@ -270,8 +275,12 @@ class RetentionSteps:
         snapshots = list_snapshots(self.store, self.keys)
         self._newest_ms = max([self._newest_ms, *(s.stored_ms for s in snapshots)])
         self._index = judged(self.store, replace(self._index, snapshots=snapshots))
-        self._pins = list_pins(self.store, self.keys)
+        self._list_pins()
         self._looked_ms = now_ms
+
+    def _list_pins(self) -> None:
+        self.listings += 1
+        self._pins = list_pins(self.store, self.keys)
 
     def _decided(self, now_ms: int) -> PrunePlan:
         assert self._index is not None
@@ -375,6 +384,11 @@ class RetentionWorker:
             self._task.stop()
 
     @property
+    def listings(self) -> int:
+        """Grows before the pins are listed: a pin from later counts from the next listing on."""
+        return self._steps.listings
+
+    @property
     def health(self) -> Health:
         """Its error is why merges or deletions wait."""
         refused = self._steps.refused
@@ -403,7 +417,7 @@ class RetentionWorker:
         else:
             log.error("unexpected error while merging or pruning (bug)", exc_info=error)
             text = f"unexpected error while merging or pruning (bug): {error!r}"
-            self._set(ReplicatorError(text))
+            self._set(ReplicatorError(text, code="defect"))
 
     def _set(self, error: ReplicatorError | None) -> None:
         state = WORKING if error is None else "waiting"

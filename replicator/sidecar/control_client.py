@@ -7,10 +7,11 @@ replication, so that a command and an application's process can ask at little co
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -21,7 +22,9 @@ from replicator.model import Position, ReplicationStatus
 
 SOCKET_NAME = "control.sock"
 LONGEST_DIRECTORY = 90  # bytes: a socket's address fits 108, with the name and a final zero
-IMMEDIATE = ("status", "metrics", "proofs", "databases")  # the sidecar answers them at once
+ATTACH, LEAVE = "attach", "leave"  # commands of a handle, see :mod:`.leases`
+# the sidecar answers them at once
+IMMEDIATE = ("status", "metrics", "proofs", "databases", "failure")
 ANSWER_LIMITS = JsonLimits(size=4 << 20)  # the list of ten thousand databases
 ANSWER_TIMEOUT = 10.0  # seconds after which a sidecar that owes an immediate answer hangs
 
@@ -33,39 +36,61 @@ class TakenSnapshot:
     txid: int
 
 
-_ANSWERS = {"status": ReplicationStatus, "flush": Position, "snapshot": TakenSnapshot}
+_ANSWERS = {
+    "status": ReplicationStatus,
+    "flush": Position,
+    "mark": Position,
+    "snapshot": TakenSnapshot,
+}
 
 
 def ask(
-    cache_dir: Path, request: dict[str, Any], *, answer_timeout: float = ANSWER_TIMEOUT
+    cache_dir: Path,
+    request: dict[str, Any],
+    *,
+    answer_timeout: float = ANSWER_TIMEOUT,
+    connected: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Send one request to the sidecar that uses ``cache_dir``, and return its answer.
 
     ``request`` has the key ``command`` and, for the commands that wait, ``timeout`` in seconds.
     A sidecar may be stopped or hang, so the wait ends ``answer_timeout`` seconds after the answer
-    was due. Raises ``NotRunning``, or the error that the sidecar raised.
+    was due. ``connected`` is called before the request is sent. Raises ``NotRunning``, or the error
+    that the sidecar raised.
     """
     connection = socket.socket(socket.AF_UNIX)
     wait = 0.0 if request["command"] in IMMEDIATE else request.get("timeout")
     if wait is not None:
         connection.settimeout(wait + answer_timeout)
     try:
-        reply = _exchange(connection, cache_dir, request)
-    except TimeoutError as error:
-        raise ReplicatorError(
-            f"the sidecar in {cache_dir} does not answer",
-            hint="read its log; a restart may be necessary",
-            code="sidecar_hangs",
-        ) from error
-    except (OSError, ValueError, LocalIOError) as error:
-        raise NotRunning(f"no sidecar answers in {cache_dir}", path=cache_dir) from error
+        reply = _exchange(connection, cache_dir, request, connected)
     finally:
         connection.close()
-    answer: dict[str, Any] = _checked(request["command"], reply)
+    answer: dict[str, Any] = checked(request["command"], reply)
     return answer
 
 
-def _checked(command: str, reply: object) -> Any:
+def attach(
+    cache_dir: Path, request: dict[str, Any], *, answer_timeout: float = ANSWER_TIMEOUT
+) -> tuple[socket.socket, dict[str, Any]]:
+    """Open a lease: the connection, which the caller closes, and the first answer. The second one
+    follows when the sidecar has started. Raises as :func:`ask`."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(answer_timeout)
+        answer = checked(ATTACH, _exchange(connection, cache_dir, {"command": ATTACH, **request}))
+    except BaseException:
+        connection.close()
+        raise
+    return connection, answer
+
+
+def fingerprint(path: Path) -> str:
+    """Stands for a path in a request; JSON cannot hold every name of a file."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()
+
+
+def checked(command: str, reply: object) -> Any:
     """The answer in a reply; raises the error in its place, or that it is neither."""
     match reply:
         case {"error": {"error": str()} as error}:
@@ -95,11 +120,37 @@ def _fits(command: str, answer: object) -> bool:
     )
 
 
-def _exchange(connection: socket.socket, cache_dir: Path, request: dict[str, Any]) -> Any:
-    with socket_path(cache_dir) as path:
-        connection.connect(str(path))
-    connection.sendall(json.dumps(request).encode() + b"\n")
-    return parse_json(connection.makefile("rb").readline(ANSWER_LIMITS.size + 1), ANSWER_LIMITS)
+def _exchange(
+    connection: socket.socket,
+    cache_dir: Path,
+    request: dict[str, Any],
+    connected: Callable[[], object] = lambda: None,
+) -> Any:
+    try:
+        with socket_path(cache_dir) as path:
+            connection.connect(str(path))
+        connected()
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        return read_reply(connection)
+    except TimeoutError as error:
+        raise ReplicatorError(
+            f"the sidecar in {cache_dir} does not answer",
+            hint="read its log; a restart may be necessary",
+            code="sidecar_hangs",
+        ) from error
+    except (OSError, ValueError, LocalIOError) as error:
+        raise NotRunning(f"no sidecar answers in {cache_dir}", path=cache_dir) from error
+
+
+def read_reply(connection: socket.socket) -> Any:
+    """The next line of a connection, and nothing after it."""
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) <= ANSWER_LIMITS.size:
+        ahead = connection.recv(65536, socket.MSG_PEEK)
+        if not ahead:
+            break
+        line += connection.recv(ahead.find(b"\n") + 1 or len(ahead))
+    return parse_json(bytes(line), ANSWER_LIMITS)
 
 
 @contextlib.contextmanager

@@ -9,19 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import selectors
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.format.bounded_json import JsonLimits, parse_json
-from replicator.replicator import SqliteReplicator
-from replicator.sidecar.control_client import SOCKET_NAME, socket_path
+from replicator.sidecar.control_client import ATTACH, LEAVE, SOCKET_NAME, fingerprint, socket_path
+from replicator.sidecar.leases import Leases
 
 REQUEST_LIMITS = JsonLimits(size=65536)  # of one request line
 LONGEST_WAIT = 366 * 86_400.0  # seconds; a clock has no room for much more
@@ -35,11 +37,13 @@ class ControlServer:
         self,
         listing: Callable[[], list[dict[str, Any]]] = list,
         *,
+        leases: Leases | None = None,
         accept_retry: float = ACCEPT_RETRY,
     ) -> None:
-        """``listing`` names the databases of this process. ``accept_retry`` is the pause after a
-        failed accept, in seconds."""
+        """``listing`` names the databases of this process, ``leases`` are those of the handles that
+        attach. ``accept_retry`` is the pause after a failed accept, in seconds."""
         self.listing = listing
+        self.leases = leases or Leases()
         self._accept_retry = accept_retry
         self._listeners = selectors.DefaultSelector()
         self._stop, self._stopped = socket.socketpair()
@@ -65,7 +69,8 @@ class ControlServer:
                 except BlockingIOError:  # the listener was closed, or the client left
                     continue
                 except OSError:
-                    time.sleep(self._accept_retry)
+                    if any(select.select([self._stopped], [], [], self._accept_retry)):
+                        return
                     continue
                 threading.Thread(target=key.data, args=(connection,), daemon=True).start()
 
@@ -74,24 +79,28 @@ class ControlServer:
         self._thread.join()
         self._listeners.close()
         self._stopped.close()
+        self.leases.dispose()
 
 
 class ControlSocket:
     """The control socket of one database, open from its creation until :meth:`close`.
 
-    Answers ``status``, ``flush``, ``snapshot``, ``repair``, ``proofs``, ``metrics`` and
-    ``databases``, which names all of the sidecar. A socket with the same name is replaced: the
-    caller holds the database's lock.
+    Answers ``status``, ``flush``, ``mark``, ``snapshot``, ``repair``, ``proofs``, ``failure``,
+    ``metrics``, ``leave``, and ``databases``, which names all of the sidecar. The connection of
+    ``attach`` stays open as a lease. A socket with the same name is replaced: the caller holds the
+    database's lock.
     """
 
     def __init__(
-        self, directory: Path, replicator: SqliteReplicator, server: ControlServer
+        self, directory: Path, replicator: InProcessReplicator, server: ControlServer
     ) -> None:
         """``OSError`` or ``LocalIOError`` if no socket can be made in ``directory``."""
         self._directory = directory
         self._server = server
+        self._replicator = replicator
         self._answers = _answers_of(replicator) | {
-            "databases": lambda _: {"databases": server.listing()}
+            "databases": lambda _: {"databases": server.listing()},
+            LEAVE: lambda request: server.leases.leave(_seconds(request)),
         }
         self._listener = _listen_in(directory)
         server.add(self._listener, self._answer)
@@ -103,37 +112,101 @@ class ControlSocket:
             os.unlink(self._directory / SOCKET_NAME)
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            held.enter_context(connection)
             line = connection.makefile("rb").readline(REQUEST_LIMITS.size + 1)
-            connection.sendall(json.dumps(self._reply(line)).encode() + b"\n")
+            request = _request_in(line)
+            if request.get("command") == ATTACH:
+                self._attach(connection, request, held)
+            else:
+                _send(connection, self._reply(request))
 
-    def _reply(self, line: bytes) -> dict[str, Any]:
+    def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            request = parse_json(line, REQUEST_LIMITS)
-            if not isinstance(request, dict):
-                raise TypeError("a request is an object")
             answer = self._answers[request["command"]]
             _seconds(request)
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return {"error": ConfigError("the request is not understood").to_dict()}
         try:
             return {"answer": answer(request)}
         except ReplicatorError as error:
             return {"error": error.to_dict()}
 
+    def _attach(
+        self, connection: socket.socket, request: dict[str, Any], held: contextlib.ExitStack
+    ) -> None:
+        """Make the connection a lease. Its first answer says which sidecar this is, the second one
+        that the start succeeded."""
+        leases = self._server.leases
+        try:
+            _require_same(self._replicator.config, request)
+            leases.add(connection)
+        except ReplicatorError as error:
+            _send(connection, {"error": error.to_dict()})
+            return
+        held.pop_all()
+        held.callback(leases.drop, connection)
+        _send(connection, {"answer": {"pid": os.getpid(), "hosted": leases.hosted}})
+        try:
+            leases.require_start()
+            _send(connection, {"answer": {}})
+        except ReplicatorError as error:
+            _send(connection, {"error": error.to_dict()})
+        else:
+            held.pop_all()
 
-def _answers_of(replicator: SqliteReplicator) -> dict[str, Callable[[dict[str, Any]], Any]]:
+
+def _answers_of(replicator: InProcessReplicator) -> dict[str, Callable[[dict[str, Any]], Any]]:
     """The call that answers each command."""
     return {
         "status": lambda _: asdict(replicator.status()),
         "flush": lambda r: asdict(replicator.flush(_seconds(r), snapshot=bool(r.get("snapshot")))),
+        "mark": lambda r: asdict(
+            replicator.mark(
+                _text(r, "name"), _seconds(r), note=_text(r, "note"), move=bool(r.get("move"))
+            )
+        ),
         "repair": lambda r: asdict(
             replicator.repair(_seconds(r), str(r.get("reason") or "requested by a command"))
         ),
         "proofs": lambda _: replicator.look_at_proofs(),
         "snapshot": lambda r: {"txid": replicator.snapshot(_seconds(r))},
         "metrics": lambda _: replicator.metrics.snapshot(),
+        "failure": lambda _: {"error": replicator.failed and replicator.failed.to_dict()},
     }
+
+
+def _request_in(line: bytes) -> dict[str, Any]:
+    """The request of a line; without a command if it is not understood."""
+    try:
+        request = parse_json(line, REQUEST_LIMITS)
+    except ValueError:
+        return {}
+    return request if isinstance(request, dict) else {}
+
+
+def _send(connection: socket.socket, reply: dict[str, Any]) -> None:
+    connection.sendall(json.dumps(reply).encode() + b"\n")
+
+
+def _require_same(config: SqliteReplicatorConfig, request: dict[str, Any]) -> None:
+    """``ConfigError`` if a handle is for another database or another archive."""
+    address = config.address
+    known = {fingerprint(config.database), fingerprint(config.source)}  # a link may be switched
+    if known.isdisjoint(str(request.get(name)) for name in ("database", "source")):
+        raise ConfigError(
+            f"the sidecar in {config.cache} replicates {config.database}",
+            setting="cache_dir",
+            code="other_database",
+            hint="give each database its own cache_dir",
+        )
+    if (request.get("url"), request.get("endpoint_url")) != (address.url, address.endpoint_url):
+        raise ConfigError(
+            f"a sidecar replicates {config.database} to {address.url}",
+            setting="bucket",
+            code="other_destination",
+            hint="use the same destination, or stop the other process first",
+        )
 
 
 def _listen_in(directory: Path) -> socket.socket:
@@ -149,6 +222,11 @@ def _listen_in(directory: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _text(request: dict[str, Any], field: str) -> str:
+    """The text in a field, "" if it is absent."""
+    return str(request.get(field) or "")
 
 
 def _seconds(request: dict[str, Any]) -> float | None:

@@ -17,6 +17,7 @@ from replicator.sidecar.launch import RunRequest
 from replicator.sidecar.logs import set_up_logging
 from replicator.sidecar.signals import Signals
 from replicator.system import process
+from replicator.system.offspring import Offspring
 
 log = logging.getLogger(__name__)
 
@@ -57,27 +58,54 @@ def run_sidecar(
         else:
             fleet.wait_ready(restored, signals.wait)
             ended = signals.received  # before the command began
-            code = 128 + ended if ended else _run_command(command, signals, limits)
-        unfinished = _finish(fleet)
+            code = 128 + ended if ended else _run_command(command, signals, limits, times)
+        unfinished = finish(fleet)
     return code or unfinished
 
 
-def _run_command(command: list[str], signals: Signals, limits: process.Limits | None) -> int:
-    """The exit code of the command, 128+N if signal N ended it."""
+def _run_command(
+    command: list[str], signals: Signals, limits: process.Limits | None, times: SidecarTimes
+) -> int:
+    """The exit code of the command, 128+N if signal N ended it, after the processes that it left
+    behind have ended."""
 
     def started(pid: int) -> None:
         if limits is not None:
             process.set_file_limit(pid, limits)
         log.info("running %s as process %d", command[0], pid)
 
+    processes = Offspring()
     try:
-        code = signals.run(command, started)
+        code = signals.run(command, started, processes.environment())
     except OSError as error:
         raise ConfigError(f"cannot run {command[0]}: {(error.strerror or '').lower()}") from error
+    _outlast(processes, code, signals, times)
     return 128 - code if code < 0 else code
 
 
-def _finish(fleet: Fleet) -> int:
+def _outlast(processes: Offspring, code: int, signals: Signals, times: SidecarTimes) -> None:
+    """Replicate until the last process of the command has ended.
+
+    A server that failed or was ended leaves orphans: they get SIGTERM. A command that ended with 0
+    and without a signal has started a process that is meant to stay.
+    """
+    if not (left := processes.alive()):
+        return
+    end = bool(code or signals.passed)
+    log.warning(
+        "the command has ended with %s and left the processes %s; %s",
+        code,
+        ", ".join(map(str, left)),
+        "SIGTERM for them" if end else "replicating until they end, or a signal ends them",
+    )
+    if left := signals.outlast(processes, end=end, patience=times.orphans):
+        log.warning(
+            "the processes %s still run; the next start replicates their further commits",
+            ", ".join(map(str, left)),
+        )
+
+
+def finish(fleet: Fleet) -> int:
     """The last flush of all databases; the exit code of the first that is not durable, or 0."""
     late = fleet.flush()
     for member in late:
@@ -99,5 +127,5 @@ def _report(fleet: Fleet, late: int) -> None:
         log.info("%d of %d databases are fully uploaded", everyone - late, everyone)
     elif not late:
         (member,) = fleet.members
-        position = member.replicator.status().durable_txid
-        log.info("everything up to txid %d is in %s", position, member.config.address.url)
+        url = member.config.address.url
+        log.info("everything up to txid %d is in %s", member.durable_txid, url)

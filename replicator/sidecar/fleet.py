@@ -19,18 +19,24 @@ from replicator.config.file import ConfigFile, Search
 from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.shared import SharedResources
 from replicator.errors import (
+    AccessDenied,
     AlreadyRunning,
     ConfigError,
     NotDurable,
     RefusedError,
     ReplicatorError,
+    StoreUnavailable,
 )
 from replicator.sidecar.control_server import ControlServer
+from replicator.sidecar.leases import Leases
 from replicator.sidecar.member import Member
 from replicator.sidecar.patterns import restore_patterns
+from replicator.sidecar.starts import STARTS, Starts
+from replicator.sqlite.connect import Prepare, unprepared
 from replicator.system import process
+from replicator.system.limiter import CapacityLimiter
 
-STARTS = 4  # databases that start or are restored at the same time
+AWAY = (StoreUnavailable, AccessDenied, ConfigError)  # a disk that is not mounted is the last one
 FLUSHES = 64  # last flushes at the same time; they mostly wait
 
 T = TypeVar("T")
@@ -43,6 +49,7 @@ class SidecarTimes:
     """Intervals and limits of a sidecar, in seconds."""
 
     final_flush: float = 30.0  # to make the rest durable before the end
+    orphans: float = 10.0  # for the processes of a command to end, after a signal
     poll: float = 0.2  # between two checks whether a wait was cancelled
     join_poll: float = 0.02  # between two checks whether a restored database continues its archive
     check: float = 1.0  # between two checks for failures: at 0.2 s, half of the idle CPU
@@ -60,11 +67,12 @@ class Databases:
     configs: Sequence[SqliteReplicatorConfig]
     search: Search | None  # finds databases that appear later; None: none will
     independent: bool  # a failure of one stops neither the others nor the process
+    prepare: Prepare = unprepared  # of the connections of drills
 
     @classmethod
-    def single(cls, config: SqliteReplicatorConfig) -> Databases:
+    def single(cls, config: SqliteReplicatorConfig, *, prepare: Prepare = unprepared) -> Databases:
         """One database; its failure ends the process."""
-        return cls([config], None, independent=False)
+        return cls([config], None, independent=False, prepare=prepare)
 
     @classmethod
     def in_file(cls, file: ConfigFile) -> Databases:
@@ -84,20 +92,31 @@ class Fleet:
     """Replicates databases from :meth:`start` until the end of its context."""
 
     def __init__(
-        self, databases: Databases, times: SidecarTimes, *, hurry: Callable[[], bool]
+        self,
+        databases: Databases,
+        times: SidecarTimes,
+        *,
+        hurry: Callable[[], bool],
+        leases: Leases | None = None,
     ) -> None:
-        """``hurry`` is true once the end must wait for nothing, neither uploads nor threads."""
+        """``hurry`` is true once the end must wait for nothing, neither uploads nor threads;
+        ``leases`` are those of the handles that attach."""
         self.independent = databases.independent
+        self._prepare_drills = databases.prepare
         self._search = databases.search
         self._times = times
         self._hurry = hurry
         self._shared = SharedResources()
-        self._server = ControlServer(self.listing)
+        self._server = ControlServer(self.listing, leases=leases)
+        self._resumed = CapacityLimiter(STARTS)
         self.members = [self._member(config) for config in databases.configs]
-        self._starts = ThreadPoolExecutor(STARTS, "replicator-start")
-        self._starting: set[Member] = set()
-        self._lock = threading.Lock()
+        self._patterns_restored = False  # before a command
+        self._restoring = threading.Lock()  # no search: it would find a database too early
+        self._patterns = threading.Thread(
+            target=self._await_patterns, name="replicator-patterns", daemon=True
+        )
         self._ended = threading.Event()
+        self._starts = Starts(self._shared, self._ended)
         self._thread = threading.Thread(target=self._run, name="replicator-fleet", daemon=True)
         self._search_at = time.monotonic() + times.search
         self._trim_at = time.monotonic() + times.trim
@@ -125,49 +144,78 @@ class Fleet:
         return databases + problems
 
     def _member(self, config: SqliteReplicatorConfig) -> Member:
-        return Member(config, self._shared, self._server)
+        return Member(
+            config,
+            self._shared,
+            self._server,
+            prepare=self._prepare_drills,
+            independent=self.independent,
+            starts=self._resumed,
+            retry=self._times.retry,
+        )
+
+    def claim(self) -> None:
+        """Take the lock of each database, and answer commands before its start is decided."""
+        for member in self.members:
+            member.claim()
 
     def prepare(self, *, around_command: bool) -> list[Member]:
-        """Decide the start of each database, and return those that were restored.
+        """Before a command, or a single database: decide the start of each, and return those that
+        were restored. The error of a refusal or a restore is raised.
 
         ``around_command``: an application must not start anew over a backup, so every database
-        that is missing is restored. The error of a refusal or a restore is raised, unless the
-        databases are independent and no command follows: then it is logged.
+        that is missing is restored. Without a command, each of several databases decides its start
+        in a thread, so that none waits for the store of another.
         """
-        strict = around_command or not self.independent
+        if not self.independent:
+            return [
+                member for member in self.members if member.prepare(around_command=around_command)
+            ]
+        if not around_command:
+            return []
+        return self._starts.each(_prepare, self.members) + self._restore_patterns()
 
-        def prepare(member: Member) -> bool:
-            try:
-                return member.prepare(around_command=around_command)
-            except ReplicatorError as error:
-                if strict and not (self.independent and isinstance(error, AlreadyRunning)):
-                    raise
-                log.error("%s could not be prepared: %s", member.config.database, error)
-                return False
-
-        done = _each(prepare, self.members, threads=STARTS)
-        restored = [member for member, was in zip(self.members, done, strict=True) if was]
-        return restored + self._prepare_patterns(around_command=around_command)
-
-    def _prepare_patterns(self, *, around_command: bool) -> list[Member]:
+    def _restore_patterns(self) -> list[Member]:
         """Restore the databases that the bucket holds below a pattern, and that are not here."""
         if self._search is None:
             return []
-        restored = restore_patterns(
-            self._search.file, self._shared, around_command=around_command, threads=STARTS
+        restored, errors = restore_patterns(
+            self._search.file, self._shared, around_command=True, threads=STARTS
         )
-        self._add(self._search.look())
-        return [member for member in self.members if member.config.database in restored]
+        if errors:
+            raise errors[0]
+        self._patterns_restored = True
+        added = self._add(self._search.look())
+        return [member for member in added if member.config.database in restored]
+
+    def _await_patterns(self) -> None:
+        """The same in a thread, for those databases that are set to it. Again while a bucket does
+        not answer."""
+        assert self._search is not None  # else there is no such thread
+        file = self._search.file
+        while not self._ended.is_set():
+            with self._restoring:
+                _, errors = restore_patterns(
+                    file, self._shared, around_command=False, threads=STARTS
+                )
+            self._search_at = time.monotonic()  # it adds them
+            if not any(isinstance(error, AWAY) for error in errors):
+                return
+            self._ended.wait(self._times.retry)
 
     def start(self) -> None:
         """Start every database. Independent ones start in threads, see :meth:`wait_ready`; the
         error of another one is raised here."""
         for member in self.members:
+            if member.standby is not None or member.started:
+                continue
             if self.independent:
                 self._begin(member)
             else:
                 member.start()
         self._thread.start()
+        if self._search is not None and not self._patterns_restored:
+            self._patterns.start()
 
     def wait_ready(self, restored: Iterable[Member], cancelled: Callable[[float], bool]) -> None:
         """Wait for the first start of each database, until ``cancelled(seconds)`` is true.
@@ -177,7 +225,7 @@ class Fleet:
         ones must also be known to be where their archives end. A write before that would make
         them differ: the archive would not continue, and would need a new snapshot.
         """
-        while self._starting and not cancelled(self._times.poll):
+        while self._starts and not cancelled(self._times.poll):
             pass
         for member in self.members:
             while member.started and not (member.replicator.decided or member.replicator.failed):
@@ -191,21 +239,11 @@ class Fleet:
                 self._times.join_poll
             ):
                 pass
+        for member in self.members:
+            member.announce()
 
     def _begin(self, member: Member) -> None:
-        with self._lock:
-            if member in self._starting or self._ended.is_set():
-                return
-            self._starting.add(member)
-
-        def start() -> None:
-            try:
-                if not self._ended.is_set():
-                    member.try_start(self._times.retry)
-            finally:
-                self._starting.discard(member)
-
-        self._starts.submit(start)
+        self._starts.begin(member, member.try_start)
 
     @property
     def failed(self) -> bool:
@@ -225,12 +263,12 @@ class Fleet:
         """The periodic work: notice failures, retry starts, find new databases, return memory."""
         now = time.monotonic()
         for member in self.members:
+            member.check()
             if member.started:
-                member.check()
                 member.check_path()
             elif not member.failed and now >= member.retry_at:
                 self._begin(member)
-        if self._search is not None and now >= self._search_at:
+        if self._search is not None and now >= self._search_at and not self._restoring.locked():
             self._search_at = now + self._times.search
             self._add_new(self._search)
         if now >= self._trim_at:
@@ -269,6 +307,8 @@ class Fleet:
         Returns the databases for which that failed, in their order, each with its error.
         """
         self._ended.set()
+        for member in self.members:
+            member.begin_last_flush()
         until = time.monotonic() + self._times.final_flush
         late = self._flush(list(self.members))
         if late:
@@ -288,7 +328,8 @@ class Fleet:
         errors = _each(lambda member: member.flush(self._times.poll), members, threads=FLUSHES)
         late = {}
         for member, error in zip(members, errors, strict=True):
-            if isinstance(error, NotDurable) and member.started:
+            retried = member.started or member.standby is not None
+            if isinstance(error, NotDurable) and retried:
                 late[member] = error
             else:
                 member.error = error
@@ -307,12 +348,23 @@ class Fleet:
 
     def _close(self) -> None:
         self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._starts.shutdown(cancel_futures=True)
+        self._shared.ending.set()
+        for thread in (self._thread, self._patterns):
+            if thread.is_alive():
+                thread.join()
+        self._starts.close()
         _each(Member.stop, self.members, threads=FLUSHES)
         self._server.close()
         self._shared.close()
+
+
+def _prepare(member: Member) -> bool:
+    """True if the database was restored before a command."""
+    try:
+        return member.prepare(around_command=True)
+    except AlreadyRunning as error:
+        log.error("%s could not be prepared: %s", member.config.database, error)
+        return False
 
 
 def _each(work: Callable[[Member], T], members: Sequence[Member], *, threads: int) -> list[T]:

@@ -39,7 +39,7 @@ Start: TypeAlias = Callable[[RunRequest], int]  # runs a request, or passes it o
 
 def run_here(request: RunRequest) -> int:
     """Run the sidecar in this process, which an application may share; its exit code."""
-    _load()
+    load()
     from replicator.sidecar import daemon
 
     return daemon.run(request)
@@ -65,7 +65,7 @@ def _parse_in_child(parse: Callable[[Start], int]) -> RunRequest | int:
         os.close(reader)
         sys.exit(parse(lambda request: _send(writer, request)))
     os.close(writer)
-    _load()  # while the child parses
+    load()  # while the child parses
     with os.fdopen(reader, encoding="ascii") as pipe:
         text = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -80,7 +80,7 @@ def _send(writer: int, request: RunRequest) -> int:
     return 0
 
 
-def _load() -> None:
+def load() -> None:
     """Import the modules of replication, with settings of the heap that keep them small."""
     process.use_one_arena()
     process.release_large_buffers()

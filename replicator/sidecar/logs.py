@@ -14,6 +14,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
+from replicator.archive.timespec import to_text
 from replicator.format.printable import printable
 
 LEAST_ROOM = 1000  # lines that wait for a slow reader; later ones are dropped and counted
@@ -37,7 +38,12 @@ class JsonLines(logging.Formatter):
 
 class PlainLines(logging.Formatter):
     """Text; one line for each record, and indented lines for a traceback, so that no message can
-    pass for a line of its own."""
+    pass for a line of its own. Times are UTC, in the form that every command accepts."""
+
+    def formatTime(  # noqa: N802 - logging's name
+        self, record: logging.LogRecord, datefmt: str | None = None
+    ) -> str:
+        return to_text(int(record.created * 1000))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         record.message = printable(self.message_of(record))
@@ -137,7 +143,7 @@ class BackgroundHandler(logging.Handler):
                 self._dropped += text.count("\n")
 
 
-def set_up_logging(*, as_json: bool, prefixed: bool) -> logging.Handler:
+def set_up_logging(*, as_json: bool, prefixed: bool, level: int = logging.INFO) -> logging.Handler:
     """Log to standard error, as JSON or as text; ``prefixed`` text names the database."""
     handler = BackgroundHandler(sys.stderr)
     lines = PrefixedLines if prefixed else PlainLines
@@ -146,6 +152,6 @@ def set_up_logging(*, as_json: bool, prefixed: bool) -> logging.Handler:
     )
     logger = logging.getLogger("replicator")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     logger.propagate = False
     return handler

@@ -2,8 +2,8 @@
 
 A command and a second sidecar resolve the path of the database when they start. After a link on
 that path was switched, they look next to the file that is followed now, while the cache stays where
-it is. Owns: the lock and the socket at the second place. Refuses: to make them for a file that does
-not exist, and to move the cache.
+it is. Owns: the lock, the socket and the note of the cache at the second place. Refuses: to make
+them for a file that does not exist, and to move the cache.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import contextlib
 import logging
 
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import ReplicatorError
-from replicator.replicator import SqliteReplicator
 from replicator.sidecar.control_server import ControlServer, ControlSocket
+from replicator.system.cache_place import note_cache
 from replicator.system.locks import DirLock
 from replicator.system.paths import cache_directory, resolved
 
@@ -25,7 +26,7 @@ class SecondPlace:
     """Of one database. Used by one thread at a time."""
 
     def __init__(
-        self, config: SqliteReplicatorConfig, replicator: SqliteReplicator, server: ControlServer
+        self, config: SqliteReplicatorConfig, replicator: InProcessReplicator, server: ControlServer
     ) -> None:
         self._config = config
         self._replicator = replicator
@@ -50,11 +51,13 @@ class SecondPlace:
             return
         self.close()
         self._at = place
-        if place == self._first:
+        if place in (self._first, self._config.cache):  # locked and answered already
             return
         try:
-            self._open.enter_context(DirLock(place))
-            if self._config.cache == self._first:  # else commands know the cache by its option
+            lock = self._open.enter_context(DirLock(place))
+            lock.announce()
+            if self._config.cache_dir is None:  # else commands know the cache by its option
+                note_cache(lock.directory, self._config.cache)
                 socket = ControlSocket(place, self._replicator, self._server)
                 self._open.callback(socket.close)
         except (OSError, ReplicatorError) as error:

@@ -11,36 +11,38 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from replicator.archive.listing import find_databases
 from replicator.archive.locate import open_bucket
 from replicator.config.file import ConfigFile, Entry
 from replicator.config.patterns import Pattern
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.engine.shared import SharedResources
-from replicator.errors import ReplicatorError
+from replicator.errors import AlreadyRunning, ReplicatorError
+from replicator.model import RestoreReport
+from replicator.recovery.sources import example_config, named_by_pattern
 from replicator.recovery.start import Act, Archive, Asked, Command, Local, decide_start, log_line
-from replicator.replicator import SqliteReplicator
 from replicator.sidecar.member import log_restore
-from replicator.store.retry import RESTORE_RETRIES
+from replicator.sidecar.standby import when_decided
+from replicator.store.retry import RESTORE_RETRIES, RetryPolicy
 
-EXAMPLE = "any"  # a name, to learn the prefix above it
+ONE_TRY = RetryPolicy(deadline=0.0)  # a sidecar searches the bucket again later
 
 log = logging.getLogger(__name__)
 
 
 def restore_patterns(
     file: ConfigFile, shared: SharedResources, *, around_command: bool, threads: int
-) -> set[Path]:
+) -> tuple[set[Path], list[ReplicatorError]]:
     """The databases that were restored: for a command, all that are missing, else those with the
-    setting ``auto_restore``. Errors are raised around a command, and logged otherwise."""
+    setting ``auto_restore``. With them come the errors, which are in the log, too."""
+    errors: list[ReplicatorError] = []
 
     def restore(config: SqliteReplicatorConfig) -> bool:
         try:
-            return _restore(config, shared)
+            return not shared.ending.is_set() and _restore(config, shared)
         except ReplicatorError as error:
-            if around_command:
-                raise
             log.error("%s could not be restored: %s", config.database, error)
+            errors.append(error)
             return False
 
     wanted: dict[Path, SqliteReplicatorConfig] = {}
@@ -51,30 +53,24 @@ def restore_patterns(
             for config in _missing(file, entry, entry.pattern, around_command=around_command):
                 wanted.setdefault(config.database, config)
         except ReplicatorError as error:
-            if around_command:
-                raise
             log.error("%s: the bucket could not be searched: %s", entry.name, error)
+            errors.append(error)
     with ThreadPoolExecutor(threads, "replicator-restore") as pool:
         done = list(pool.map(restore, wanted.values()))
-    return {path for path, was in zip(wanted, done, strict=True) if was}
+    return {path for path, was in zip(wanted, done, strict=True) if was}, errors
 
 
 def _missing(
     file: ConfigFile, entry: Entry, pattern: Pattern, *, around_command: bool
 ) -> Iterator[SqliteReplicatorConfig]:
     """The databases that the bucket holds, that the entry names, and that are not here."""
-    example = file.config(entry, Path(pattern.fixed) / EXAMPLE, EXAMPLE)
+    example = example_config(file, entry, pattern)
     if not (around_command or example.auto_restore):
         return
-    parent = example.address.prefix.removesuffix(EXAMPLE)
-    with open_bucket(example.address, RESTORE_RETRIES) as store:
-        prefixes = find_databases(store, parent.rstrip("/"))
-    for prefix in prefixes:
-        name = prefix.removeprefix(parent)
-        if prefix.startswith(parent) and pattern.names(name):
-            config = file.config(entry, Path(pattern.fixed) / name, name)
-            if not config.database.exists():
-                yield config
+    policy = RESTORE_RETRIES if around_command else ONE_TRY
+    with open_bucket(example.address, policy) as store:
+        named = list(named_by_pattern(file, entry, pattern, store))
+    yield from (config for config in named if not config.database.exists())
 
 
 def _restore(config: SqliteReplicatorConfig, shared: SharedResources) -> bool:
@@ -85,11 +81,21 @@ def _restore(config: SqliteReplicatorConfig, shared: SharedResources) -> bool:
         log.info("%s: %s", config.database, log_line(local, Archive.HISTORY, asked, outcome))
         if outcome.act is Act.SKIP:
             return False
-    replicator = SqliteReplicator(config, shared=shared)
+    replicator = InProcessReplicator(config, shared=shared)
     try:
-        report = replicator.prepare(Command.PATTERN)
+        report = _prepared(replicator)
+    except AlreadyRunning:
+        if not config.database.exists():
+            raise
+        return False  # the other process has restored it
     finally:
         replicator.stop()
     if report is not None:
         log_restore(report)
     return report is not None
+
+
+def _prepared(replicator: InProcessReplicator) -> RestoreReport | None:
+    if replicator.config.standby is False:
+        return replicator.prepare(Command.PATTERN)
+    return when_decided(lambda: replicator.prepare(Command.PATTERN))

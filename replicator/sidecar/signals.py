@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import queue
 import signal
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
+from replicator.system.offspring import Offspring
 from replicator.system.pid_one import FROM_KERNEL
 
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
@@ -69,6 +71,7 @@ class Signals:
     def __init__(self) -> None:
         self.received = 0  # the signal that ends the sidecar, 0 before it came
         self.hurried = False  # one more: the end must not wait for anything
+        self.passed = 0  # the last signal of ENDING that the command got
         self._settled_at = 0.0  # monotonic; one of the terminal before that ended the command
         self._before: set[int | signal.Signals] = set()  # the mask outside of the context
         self._arrivals: queue.SimpleQueue[Arrival | None] = queue.SimpleQueue()
@@ -119,12 +122,22 @@ class Signals:
         else:
             log.info("%s has no meaning without a command; ignored", name)
 
+    def arrived(self) -> int:
+        """The number of signals that end a sidecar since the last call."""
+        count = 0
+        while (arrived := self._take(0)) is not None:
+            count += arrived.number in ENDING
+        return count
+
     def hurry(self) -> bool:
         """True once a signal came after the one that ended the sidecar, or after its command."""
         while not self.hurried and (arrived := self._take(0)) is not None:
-            first = arrived.from_terminal and arrived.at < self._settled_at
-            self.hurried = arrived.number in ENDING and not first
+            self.hurried = arrived.number in ENDING and not self._is_late(arrived)
         return self.hurried
+
+    def _is_late(self, arrived: Arrival) -> bool:
+        """True for the signal of a terminal that has ended the command before it arrived here."""
+        return arrived.from_terminal and arrived.at < self._settled_at
 
     @contextlib.contextmanager
     def ending_at_once(self, leave: Callable[[int], object] = os._exit) -> Iterator[None]:
@@ -147,21 +160,52 @@ class Signals:
             self._arrivals.put(None)  # ends the watcher's pause
             watcher.join()
 
-    def run(self, command: list[str], started: Callable[[int], None]) -> int:
+    def run(
+        self,
+        command: list[str],
+        started: Callable[[int], None],
+        environment: dict[str, str] | None = None,
+    ) -> int:
         """Runs the command to its end and passes every signal to it, except those of a terminal,
         which it got from there. ``started`` gets its process id. The exit code, ``-N`` if signal N
         ended the command; ``OSError`` if it cannot run."""
         with _unblocked(self.deliver):
-            child = subprocess.Popen(command)
+            child = subprocess.Popen(command, env=environment)
         started(child.pid)
         waiter = threading.Thread(target=self._wait_for, args=(child,), name="replicator-command")
         waiter.start()
         while (arrived := self._arrivals.get()) is not None:
+            self._note(arrived)
             if not arrived.from_terminal:
                 child.send_signal(arrived.number)
         waiter.join()
         self._settled_at = time.monotonic() + SETTLE
         return child.returncode
+
+    def _note(self, arrived: Arrival) -> None:
+        if arrived.number in ENDING - {signal.SIGHUP}:  # which reloads a server
+            self.passed = arrived.number
+
+    def outlast(self, rest: Offspring, *, end: bool, patience: float) -> list[int]:
+        """Waits for the processes that a command left behind, and passes every signal to them;
+        those that remain.
+
+        They get SIGTERM with ``end``. From then on, or from a signal that ends them, they have
+        ``patience`` seconds; one more signal ends the wait.
+        """
+        until = math.inf
+        if end and rest.alive():
+            rest.send(signal.SIGTERM)
+            until = time.monotonic() + patience
+        while (left := rest.alive()) and time.monotonic() < until:
+            arrived = self._take(POLL)
+            if arrived is None:
+                continue
+            if not arrived.from_terminal:
+                rest.send(arrived.number)
+            if arrived.number in ENDING and not self._is_late(arrived):
+                until = time.monotonic() + (patience if until == math.inf else 0)
+        return left
 
     def _wait_for(self, child: subprocess.Popen[bytes]) -> None:
         child.wait()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replicator.archive.facts import tail_of
-from replicator.errors import DamageError, ObjectMissing, ReplicatorError
+from replicator.errors import ObjectMissing, ReplicatorError, Unreadable
 from replicator.format.object_header import BlockDigests
 from replicator.format.seek_table import SeekEntry
 from replicator.format.snapshot_blocks import Block
@@ -64,7 +64,7 @@ class BaseFinder:
         try:
             info = self._store.head(key)
             tail = tail_of(self._store, info.key, info.size)
-        except (DamageError, ObjectMissing) as error:
+        except (Unreadable, ObjectMissing) as error:
             log.info("%s is no base for the next snapshot: %s", key, error)
             return None
         digests = tail.trailer.blocks

@@ -36,6 +36,9 @@ class SnapshotLimits:
     copy_part_bytes: int = 5 << 20
     compressors: int = 2  # threads
     senders: int = 2  # threads
+    way_bytes: int = (
+        32 << 20
+    )  # of pages in memory, so that a checkpoint need not wait for the image
     gate_timeout: float = 600.0  # for the transactions of a finished snapshot to become durable
     gate_poll: float = 0.2  # between two checks whether the snapshot was cancelled
 

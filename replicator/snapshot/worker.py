@@ -19,6 +19,7 @@ from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
 from replicator.errors import ChangedOutside, ReplicatorError
 from replicator.format.object_header import ObjectHeader
+from replicator.format.wal_index import WalIndexState
 from replicator.metrics import Metrics
 from replicator.model import Cause, DatabaseState, Incident, WalPosition
 from replicator.snapshot.limits import SnapshotRule
@@ -38,6 +39,8 @@ class _Job:
     txid: int
     hold: Hold | None  # None once the image was read
     image: Image
+    gives_way: bool = True  # the image can outlive its hold
+    state: WalIndexState | None = None  # of the WAL when it did
     read: threading.Event = field(default_factory=threading.Event)  # the image, to its end
     result: Future[tuple[SnapshotFacts, SentSnapshot]] = field(default_factory=Future)
     thread: threading.Thread = field(init=False)
@@ -187,6 +190,35 @@ class Snapshots:
             sent.copied_bytes,
         )
         self._answer(job.txid)
+
+    def make_way(self, database: LiveDatabase) -> None:
+        """Moves the hold of a snapshot that is being read out of the way of a checkpoint. If the
+        database contains the whole WAL, the new hold is on mark zero, and the WAL may reset."""
+        job = self._job
+        if job is None or job.hold is None or not job.gives_way:
+            return
+        fresh = database.hold()
+        job.gives_way = job.image.keep(self._taker.limits.way_bytes)
+        if job.gives_way:
+            fresh, job.hold, job.state = job.hold, fresh, database.index.state()
+        else:
+            log.info(
+                "a checkpoint waits until the snapshot of txid %d was read: too many pages changed",
+                job.txid,
+            )
+        database.release(fresh)
+
+    def follow_wal(self, database: LiveDatabase) -> None:
+        """Moves a hold that made way into a WAL that began since and became long: a hold on mark
+        zero makes each commit of a busy writer sort the whole WAL."""
+        job = self._job
+        if job is None or job.state is None:
+            return
+        state = database.index.state()
+        if state is None or state.same_wal(job.state):
+            return
+        if state.frames >= self._capture_limits.roll_over_frames:
+            self.make_way(database)
 
     def _failed(self, job: _Job, error: BaseException) -> None:
         self._not_before = time.monotonic() + self._rule.retry

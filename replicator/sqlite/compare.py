@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from replicator.errors import DamageError, ReplicatorError
+from replicator.errors import DamageError
 from replicator.sqlite.connect import (
     UNREADABLE,
     Prepare,
     connect,
+    errors_of,
     immutable_uri,
     primary_code,
     quoted,
@@ -27,6 +28,7 @@ from replicator.sqlite.connect import (
     unprepared,
 )
 
+COMPARISON = "the comparison"
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 _OURS = "name NOT LIKE 'sqlite~_%' ESCAPE '~'"
 
@@ -70,7 +72,7 @@ class Comparison:
     def __init__(self, old: Path, new: Path, prepare: Prepare = unprepared) -> None:
         self._connection = connect(immutable_uri(old))
         prepare(self._connection)
-        with _named():
+        with errors_of(COMPARISON):
             read_past_schema(self._connection)
             self._connection.execute("ATTACH ? AS new", (immutable_uri(new),))
 
@@ -82,7 +84,7 @@ class Comparison:
 
     def schema(self) -> list[SchemaChange]:
         """The objects that were created, dropped or altered, by kind and name."""
-        with _named():
+        with errors_of(COMPARISON):
             old, new = self._objects("main"), self._objects("new")
         changes = []
         for kind, name in sorted(old.keys() | new.keys()):
@@ -101,7 +103,7 @@ class Comparison:
 
     def tables(self) -> Iterator[TableChange]:
         """Every table whose rows differ, by name; for a virtual table, the tables that store it."""
-        with _named():
+        with errors_of(COMPARISON):
             old, new = self._stored("main"), self._stored("new")
         for name in sorted(old | new):
             change = self._compare(name, in_old=name in old, in_new=name in new)
@@ -178,15 +180,3 @@ def _differs(columns: list[str]) -> str:
     new = [f"b.{quoted(column)}" for column in columns]
     new += [f"typeof(b.{quoted(column)})" for column in columns]
     return f"({', '.join(old)}) IS NOT ({', '.join(new)})"
-
-
-@contextlib.contextmanager
-def _named() -> Iterator[None]:
-    """Translate SQLite's errors."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        message = f"the databases cannot be compared: {error}"
-        if primary_code(error) in UNREADABLE:
-            raise DamageError(message, code="malformed_database") from error
-        raise ReplicatorError(message) from error

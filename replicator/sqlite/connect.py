@@ -1,4 +1,4 @@
-"""SQLite connections that create nothing, and the classes of SQLite's error codes.
+"""SQLite connections that create nothing, and the errors of SQLite as our own.
 
 Owns the URIs, and the hook that registers functions, collations and extensions at a connection.
 Refuses to run a statement, except for the flag of :func:`read_past_schema`.
@@ -6,15 +6,16 @@ Refuses to run a statement, except for the flag of :func:`read_past_schema`.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import quote
 
-from replicator.errors import ConfigError
+from replicator.errors import Cancelled, ConfigError, DamageError, ReplicatorError
 
 # Registers at a connection what the schema of the application needs, e.g. a collation.
 Prepare: TypeAlias = Callable[[sqlite3.Connection], None]
@@ -99,3 +100,18 @@ def primary_code(error: sqlite3.Error) -> int:
     """SQLite's primary result code, 0 if the error has none."""
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF
+
+
+@contextlib.contextmanager
+def errors_of(work: str) -> Iterator[None]:
+    """Translates SQLite's errors in the block; ``work`` is its name in the message. ``Cancelled``
+    if a progress handler ended it, ``DamageError`` if SQLite cannot read the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = primary_code(error)
+        if code == sqlite3.SQLITE_INTERRUPT:
+            raise Cancelled(f"{work} was cancelled") from error
+        if code in UNREADABLE:
+            raise DamageError(f"{work} failed: {error}", code="malformed_database") from error
+        raise ReplicatorError(f"{work} failed: {error}") from error

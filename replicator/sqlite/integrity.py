@@ -12,11 +12,11 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from replicator.errors import Cancelled, DamageError, ReplicatorError
+from replicator.errors import DamageError
 from replicator.sqlite.connect import (
-    UNREADABLE,
     Prepare,
     connect,
+    errors_of,
     immutable_uri,
     primary_code,
     quoted,
@@ -56,7 +56,7 @@ def check_database(
     after ``cancelled`` returns True.
     """
     pragma = "integrity_check" if full else "quick_check"
-    with _named(pragma), contextlib.closing(connect(immutable_uri(path))) as connection:
+    with errors_of(pragma), contextlib.closing(connect(immutable_uri(path))) as connection:
         prepare(connection)
         connection.set_progress_handler(cancelled, STEPS)
         reason = unreadable_schema(connection) or _refusal(connection, f"PRAGMA {pragma}(1)")
@@ -108,17 +108,3 @@ def _by_table(connection: sqlite3.Connection, pragma: str) -> Iterator[str]:
         reason = _refusal(connection, f"PRAGMA {pragma}({quoted(name)})")
         if reason:
             yield f"table {name}: {reason}"
-
-
-@contextlib.contextmanager
-def _named(pragma: str) -> Iterator[None]:
-    """Translate SQLite's errors."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = primary_code(error)
-        if code == sqlite3.SQLITE_INTERRUPT:
-            raise Cancelled(f"{pragma} was cancelled") from error
-        if code in UNREADABLE:
-            raise DamageError(f"{pragma} failed: {error}", code="malformed_database") from error
-        raise ReplicatorError(f"{pragma} failed: {error}") from error

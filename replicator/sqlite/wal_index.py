@@ -29,7 +29,7 @@ READ_MARKS = 5
 OPEN_LOCK = 128  # byte of -shm that every connection has locked while it has the file open
 NEAR = 16  # SQLite opens the file right after the database, so its descriptor has a number near
 
-OwnLock: TypeAlias = tuple[int, int, bool]  # first and last byte, and whether it is exclusive
+FileLock: TypeAlias = tuple[int, int, bool]  # first and last byte, and whether it is exclusive
 
 
 def locked_by_another(
@@ -37,9 +37,16 @@ def locked_by_another(
 ) -> bool:
     """True if another process holds a lock on these bytes that conflicts with a lock of the kind
     ``against``; one system call."""
+    return _lock_of_another(descriptor, first, size, against) is not None
+
+
+def _lock_of_another(descriptor: int, first: int, size: int, against: int) -> FileLock | None:
+    """The whole lock, also beyond the bytes that were asked for."""
     ask = FLOCK.pack(against, os.SEEK_SET, first, size, 0)
-    kind, *_ = FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, ask))
-    return bool(kind != fcntl.F_UNLCK)
+    kind, _, start, length, _ = FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, ask))
+    if kind == fcntl.F_UNLCK:
+        return None
+    return start, start + length - 1 if length else sys.maxsize, kind == fcntl.F_WRLCK
 
 
 class WalIndex:
@@ -60,7 +67,7 @@ class WalIndex:
         descriptor = self._find()
         if descriptor is None:
             return None
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             return parse_index(os.pread(descriptor, INDEX_BYTES, 0))
         return None
 
@@ -70,7 +77,7 @@ class WalIndex:
         state, descriptor = self.state(), self._find()
         if state is None or descriptor is None or not state.all_copied(position):
             return False
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             return not (
                 locked_by_another(descriptor, READ_LOCKS, 1, against=fcntl.F_RDLCK)
                 or (not self._claimed() and _covers(_own_locks(descriptor), READ_LOCKS, READ_LOCKS))
@@ -80,35 +87,41 @@ class WalIndex:
     def checkpoint_waits(self) -> bool:
         """True if another connection has the locks of a FULL, RESTART or TRUNCATE checkpoint.
 
-        A passive checkpoint of one connection and a write transaction of another look the same.
-        A connection of this process counts too, unless the process was claimed.
+        A passive checkpoint of one connection and a write transaction of another look the same if
+        both are of one process. A connection of this process counts too, unless the process was
+        claimed.
         """
         descriptor = self._find()
         if descriptor is None:
             return False
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             return _others_checkpoint(descriptor) or (
-                not self._claimed() and _we_checkpoint(_own_locks(descriptor))
+                not self._claimed() and _checkpoints(_own_locks(descriptor))
             )
         return False
 
     def only_checkpoint_waits(self) -> bool:
-        """True if a process holds the write lock without a read mark above zero.
+        """True if a process holds the locks of such a checkpoint, and no read mark.
 
-        A writer that continues this WAL has such a mark. So the owner of the lock is a checkpoint
-        that read the header of the WAL after it took the lock, and no WAL can begin since then.
-        A hold of this process above mark zero hides a checkpoint of this process.
+        A writer has a read mark before it has the write lock, and until it has released it. So the
+        owner of the lock is a checkpoint that read the header of the WAL after it took the lock,
+        and no WAL can begin since then. A hold of this process above mark zero hides a checkpoint
+        of this process.
         """
         descriptor = self._find()
         if descriptor is None:
             return False
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             if _others_checkpoint(descriptor):
-                return not locked_by_another(descriptor, READ_LOCKS, READ_MARKS)
+                before = self.state()
+                return waits_alone(
+                    lambda: locked_by_another(descriptor, READ_LOCKS, READ_MARKS),
+                    lambda: _others_checkpoint(descriptor) and self.state() == before,
+                )
             if not self._claimed():
                 own = _own_locks(descriptor)
                 above_zero = READ_LOCKS + 1, READ_LOCKS + READ_MARKS - 1
-                return _we_checkpoint(own) and not any(
+                return _checkpoints(own) and not any(
                     low <= above_zero[1] and above_zero[0] <= high for low, high, _ in own
                 )
         return False
@@ -117,7 +130,7 @@ class WalIndex:
         """True if another process has this index open; None if that is unknown."""
         descriptor = self._find()
         if descriptor is not None:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError):
                 return locked_by_another(descriptor, OPEN_LOCK, 1)
         return None
 
@@ -142,7 +155,7 @@ class WalIndex:
     def _candidates(self) -> Iterator[int]:
         """Descriptors of this process, the likely ones first."""
         yield from range(max(0, self._near - NEAR), self._near + NEAR)
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             yield from map(int, os.listdir("/proc/self/fd"))
 
 
@@ -154,23 +167,42 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def waits_alone(reads: Callable[[], bool], waits: Callable[[], bool]) -> bool:
+    """True if a checkpoint ``waits`` and no other process ``reads``, from the locks at three
+    moments.
+
+    A writer that has the write lock at the second moment reads before and after it. It would have
+    to begin and to end between the first and the third, within microseconds, and without a commit,
+    which ``waits`` would see.
+    """
+    return not reads() and waits() and not reads()
+
+
 def _others_checkpoint(descriptor: int) -> bool:
-    return locked_by_another(descriptor, CHECKPOINT_LOCK, 1) and locked_by_another(
-        descriptor, WRITE_LOCK, 1
-    )
+    """True if another process has both locks of a checkpoint that waits; one system call. The
+    kernel joins neighbouring locks of a process, so the answer is of one moment."""
+    found = _lock_of_another(descriptor, WRITE_LOCK, 1, fcntl.F_WRLCK)
+    return found is not None and _checkpoints([found])
 
 
-def _own_locks(descriptor: int) -> list[OwnLock]:
+def _own_locks(descriptor: int) -> list[FileLock]:
     """The locks of this process, which fcntl(2) does not report; see proc(5), fdinfo."""
-    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
-    fields = [line.split() for line in lines if line.startswith("lock:")]
-    return [(int(each[-2]), int(each[-1]), "WRITE" in each) for each in fields]
+    return parse_locks(Path(f"/proc/self/fdinfo/{descriptor}").read_text())
 
 
-def _we_checkpoint(own: list[OwnLock]) -> bool:
-    return _covers(own, WRITE_LOCK, CHECKPOINT_LOCK)
+def parse_locks(text: str) -> list[FileLock]:
+    """The locks in the text of an fdinfo file. One without an end ends with ``EOF``."""
+    fields = [line.split() for line in text.splitlines() if line.startswith("lock:")]
+    return [
+        (int(each[-2]), sys.maxsize if each[-1] == "EOF" else int(each[-1]), "WRITE" in each)
+        for each in fields
+    ]
 
 
-def _covers(own: list[OwnLock], first: int, last: int) -> bool:
+def _checkpoints(locks: list[FileLock]) -> bool:
+    return _covers(locks, WRITE_LOCK, CHECKPOINT_LOCK)
+
+
+def _covers(locks: list[FileLock], first: int, last: int) -> bool:
     """True if these bytes are locked exclusively. The kernel joins neighbouring locks."""
-    return any(low <= first and last <= high for low, high, exclusive in own if exclusive)
+    return any(low <= first and last <= high for low, high, exclusive in locks if exclusive)

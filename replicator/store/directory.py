@@ -230,13 +230,14 @@ class DirectoryStore(Store):
     def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> Part:
         self._upload_metadata(key, upload_id)
         part = Part(number, len(body), hashlib.md5(body, usedforsecurity=False).hexdigest())
-        older = [p for p in self.list_parts(key, upload_id) if p.number == number and p != part]
+        path = self._part_path(upload_id, part)
+        directory, name = os.path.split(path)
         with self._translating(f"put part {number} of", key, UploadMissing):
-            self._drafts.publish(
-                self._part_path(upload_id, part), lambda file: file.write(body), if_absent=False
-            )
-            for other in older:
-                os.unlink(self._part_path(upload_id, other))
+            same_number = [n for n in os.listdir(directory) if n.startswith(f"{number:05d}-")]
+            self._drafts.publish(path, lambda file: file.write(body), if_absent=False)
+            for older in same_number:
+                if older != name:
+                    os.unlink(os.path.join(directory, older))
         return part
 
     def copy_part(
@@ -265,7 +266,7 @@ class DirectoryStore(Store):
         self, key: str, upload_id: str, parts: Parts, *, if_absent: bool = True
     ) -> None:
         metadata = self._upload_metadata(key, upload_id)
-        held = self.list_parts(key, upload_id)
+        held = set(self.list_parts(key, upload_id))
         if any(part not in held for part in parts):
             raise UploadMissing(f"a part of upload {upload_id} of {key} is gone", key=key)
 

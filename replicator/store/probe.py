@@ -117,7 +117,11 @@ def _race(store: Store, key: str, moves: Sequence[Callable[[], None]]) -> int:
         return True
 
     with ThreadPoolExecutor(len(moves)) as pool:
-        winners = [number for number, won in enumerate(pool.map(make, moves)) if won]
+        try:
+            winners = [number for number, won in enumerate(pool.map(make, moves)) if won]
+        except RuntimeError:  # no further thread can start, and the others wait for it
+            start.abort()
+            raise
     if len(winners) == 1 and not _keeps(store, key, _body(winners[0])):
         raise _unsafe(store, "the store kept the bytes of a loser", code="other_bytes")
     return len(winners)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from replicator.errors import (
-    DamageError,
     ObjectExists,
     ObjectMissing,
     StoreUnavailable,
+    Unreadable,
     UploadMissing,
 )
 from replicator.format.integrity import Integrity
@@ -56,6 +56,7 @@ RESTORE_RETRIES = RetryPolicy(deadline=120.0, first_contact=10.0)
 PROBE_RETRIES = RetryPolicy(deadline=30.0)  # SeaweedFS makes the losers of a race wait 1–3 s
 SNAPSHOT_RETRIES = RetryPolicy(first=0.2, cap=5.0, deadline=60.0)
 MONITOR_RETRIES = RetryPolicy(first=0.2, cap=10.0, deadline=60.0)
+MARK_RETRIES = RetryPolicy(first=0.1, cap=2.0)  # until the deadline of the command
 APPEND_RETRIES = RetryPolicy(first=0.1, cap=5.0)  # the store does not answer
 REFUSED_APPEND_RETRIES = RetryPolicy(first=1.0, cap=15.0)  # the store refuses the segment
 CAPTURE_RETRIES = RetryPolicy(first=0.25, cap=10.0)  # local work, with Pauses
@@ -94,7 +95,7 @@ def retry_damaged(read: Callable[[], T]) -> T:
     Bytes damaged in transit arrive intact the next time; bytes damaged in the store do not.
     """
     for _ in range(READ_TRIES - 1):
-        with contextlib.suppress(DamageError):
+        with contextlib.suppress(Unreadable):
             return read()
     return read()
 

@@ -58,14 +58,17 @@ def _open(path: Path, files: Files) -> tuple[int, int]:
     return identity
 
 
-def release_database(reader: RawFile) -> None:
+def release_database(reader: RawFile, *, unless_used: bool = False) -> None:
     """The reader is not used from now on. Closes the descriptors of all files that were replaced
-    or deleted, and that nothing else in this process has open."""
+    or deleted, and that nothing else in this process has open; with ``unless_used`` also that of
+    ``reader``, if nothing else in this process has the file open."""
     with _lock:
-        _opened[reader.identity()].users -= 1
+        released = reader.identity()
+        _opened[released].users -= 1
         reader.forget()
         for identity, known in list(_opened.items()):
-            if not known.users and not _named(identity, known.path) and _is_last(identity):
+            gone = not _named(identity, known.path) or (unless_used and identity == released)
+            if not known.users and gone and _is_last(identity):
                 del _opened[identity]
                 os.close(known.fd)
 

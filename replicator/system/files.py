@@ -247,6 +247,13 @@ class Files:
         with about(path):
             return self.system(os.stat, name, **at).st_size
 
+    def allocated(self, path: StrPath) -> int:
+        """Bytes of the disk that a file takes, without its holes; 0 if it does not exist."""
+        name, at = located(path)
+        with about(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return self.system(os.stat, name, follow_symlinks=False, **at).st_blocks * 512
+        return 0
+
     def disk_free(self, path: StrPath) -> int:
         """Bytes an unprivileged process may still write on the file system of ``path``."""
         with about(path):

@@ -23,6 +23,7 @@ ONLY_NOTED = frozenset(
         Cause.UPLOAD_FAILED,
         Cause.CAPTURE_FAILED,
         Cause.SOURCE_SHRANK,
+        Cause.SOURCE_REPLACED,
         Cause.UNRESTORABLE,
     }
 )

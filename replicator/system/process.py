@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import resource
+import sys
+import threading
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -33,6 +36,14 @@ def claim() -> None:
 def claimed() -> bool:
     """True if the process was claimed for the replicator."""
     return _claimed
+
+
+def leave(code: int) -> None:
+    """Ends the process. Threads that are left wait for a store that hangs."""
+    logging.shutdown()
+    if threading.active_count() > 1:
+        os._exit(code)
+    sys.exit(code)
 
 
 def use_one_arena() -> None:

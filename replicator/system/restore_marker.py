@@ -23,13 +23,14 @@ from replicator.system.paths import MARKER, cache_directory, restore_marker_path
 
 @dataclass(frozen=True, slots=True)
 class RestoreMarker:
-    """The restored state. ``file`` is (device, inode) of the restored file, (0, 0) if unknown;
-    ``change_counter`` is that of its header."""
+    """The restored state, of ``txid`` in ``generation``, "" if unknown. ``file`` is (device, inode)
+    of the restored file, (0, 0) if unknown; ``change_counter`` is that of its header."""
 
     txid: int
     state: DatabaseState
     file: tuple[int, int]
     change_counter: int
+    generation: str = ""
 
     def names(self, file: tuple[int, int] | None, change_counter: int) -> bool:
         """True if the file is the restored one: SQLite never lowers the counter of a file, so a
@@ -61,26 +62,6 @@ def _give_away(path: HeldName, directory: Directory, owner: os.stat_result, file
         files.set_owner(path, owner.st_uid, owner.st_gid, 0o700)
 
 
-def take_marker(database: Path, files: Files) -> None:
-    """Let root work in the directory of a marker that an earlier restore by root gave to the owner
-    of the database. Nothing else may be in it."""
-    path = cache_directory(database)
-    with contextlib.suppress(OSError):
-        owner = os.stat(database).st_uid
-        if not os.geteuid() and owner and os.lstat(path).st_uid == owner:
-            with hold_directory(path, files) as directory:
-                if directory.names() == [MARKER]:
-                    _replace_by_own(directory, files)
-
-
-def _replace_by_own(directory: Directory, files: Files) -> None:
-    """Root owns the directory first, so that no other user can change a name in it then."""
-    content = files.read(directory.entry(MARKER))
-    os.fchown(directory.fd, 0, 0)
-    if directory.names() == [MARKER]:
-        files.write_atomic(directory.entry(MARKER), content)
-
-
 def remove_restore_marker(place: Directory, database: str, files: Files) -> None:
     """Remove the marker, if there is one. No replicator reads it behind another user's link."""
     path = place.entry(cache_directory(Path(database)).name)
@@ -95,6 +76,9 @@ def read_restore_marker(database: Path) -> RestoreMarker | None:
         content = json.loads(LOCAL.read(restore_marker_path(database)))
         state = DatabaseState(int(content["pages"]), int(content["checksum"], 16))
         file, changes = content.get("file") or (0, 0), int(content.get("change_counter", 0))
-        return RestoreMarker(int(content["txid"]), state, (int(file[0]), int(file[1])), changes)
+        place = int(file[0]), int(file[1])
+        return RestoreMarker(
+            int(content["txid"]), state, place, changes, str(content.get("generation", ""))
+        )
     except (LocalIOError, AttributeError, LookupError, TypeError, ValueError):
         return None

@@ -17,6 +17,14 @@ from pathlib import Path
 from replicator.system.directory import require_own_parent
 from replicator.system.files import LOCAL, Files, about
 
+_in_use: set[Path] = set()
+
+
+def discard_all() -> None:
+    """Remove every temporary directory of this process, whose work will not end."""
+    for directory in tuple(_in_use):
+        discard(directory)
+
 
 def discard(directory: Path) -> None:
     """Remove a directory with its content, as far as that is possible."""
@@ -32,7 +40,9 @@ def scratch_directory(parent: Path | None, files: Files = LOCAL) -> Iterator[Pat
     directory = parent / f"replicator-{secrets.token_hex(8)}"
     with about(parent):
         files.system(os.mkdir, directory, 0o700)
+    _in_use.add(directory)
     try:
         yield directory
     finally:
         discard(directory)
+        _in_use.discard(directory)

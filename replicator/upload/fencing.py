@@ -18,15 +18,25 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
 
 from replicator.archive.facts import FactsReader, header_of
 from replicator.archive.index import EVERY_TRANSACTION, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_merges, list_segments, newest_segment
+from replicator.archive.seals import is_sealed
+from replicator.archive.timespec import to_text
 from replicator.cache.cache import Cache
-from replicator.cache.records import SegmentRecord
-from replicator.errors import DamageError, Fenced, ObjectExists, ObjectMissing, RefusedError
+from replicator.cache.records import Fact, SegmentRecord
+from replicator.errors import (
+    DamageError,
+    Fenced,
+    ObjectExists,
+    ObjectMissing,
+    RefusedError,
+    StoreUnavailable,
+    Unreadable,
+)
 from replicator.format.integrity import REFUSALS, place_of
 from replicator.format.object_header import ObjectFacts, ObjectHeader, parse_metadata
 from replicator.format.segment import generation_marker
@@ -54,7 +64,10 @@ def facts_of(store: Store, item: WalObject) -> ObjectFacts:
     """The facts of an object: by its metadata, or by its own header and trailer."""
     facts = FactsReader(store).ask(item).facts
     assert facts is not None  # it was asked just now
-    return facts
+    if store.integrity is None:
+        return facts
+    known = parse_metadata(store.head(item.key).metadata)  # a note for people has no seal
+    return facts if known is None else replace(facts, last_event=known.last_event)
 
 
 def require_sealed(store: Store, keys: Keys) -> None:
@@ -71,9 +84,40 @@ def require_sealed(store: Store, keys: Keys) -> None:
             raise RefusedError(
                 f"the archive ends with an object that the integrity key refuses: {error}",
                 code="archive_not_sealed",
-                hint="an archive is sealed from its first object on: begin one at a new --prefix",
+                hint="an archive is sealed from its first object on: begin one at a new --prefix. "
+                "The one here stays restorable without the key",
             ) from error
         raise
+
+
+def seal_fact(store: Store, keys: Keys, *, sealed: bool) -> str:
+    """Whether the archive is sealed, as the cache records it under ``Fact.SEALED``."""
+    return f"{'sealed' if sealed else 'bare'} {store.url} {keys.prefix}"
+
+
+def require_key(store: Store, keys: Keys, cache: Cache, *, anew: bool) -> bool:
+    """``RefusedError`` if the archive is sealed and the store has no integrity key. One listing and
+    one GET, unless the cache knows the answer; ``anew``: it does not count. A store that is away
+    delays no database that its cache continues: False, the answer is not known."""
+    if store.integrity is not None:
+        return True
+    known = None if anew else cache.get(Fact.SEALED)
+    sealed: bool | None = known == seal_fact(store, keys, sealed=True)
+    if known not in (seal_fact(store, keys, sealed=True), seal_fact(store, keys, sealed=False)):
+        try:
+            sealed = is_sealed(store, keys)
+        except StoreUnavailable:
+            if anew:
+                raise
+            return False
+    if sealed:
+        raise RefusedError(
+            f"the archive at {store.url} is sealed, and no integrity key is set",
+            code="archive_sealed",
+            hint="set integrity_key to the file with its keys. If they are lost, begin an archive "
+            "at a new --prefix; the sealed one stays restorable",
+        )
+    return True
 
 
 def still_holds(store: Store, keys: Keys, cache: Cache) -> bool:
@@ -141,7 +185,7 @@ def _writer(store: Store, info: ObjectInfo) -> str:
         return known
     try:
         return header_of(store, info.key).writer
-    except DamageError:
+    except Unreadable:
         return ""
 
 
@@ -177,8 +221,7 @@ def foreign(store: Store, keys: Keys, first_txid: int, reason: str, outcome: Out
 def _append_of(store: Store, key: str) -> tuple[ObjectInfo, str, str]:
     """The object at a key, its writer, and the time of its append, in words."""
     info = store.head(key)
-    since = f"{datetime.fromtimestamp(info.modified_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return info, author(store, info), since
+    return info, author(store, info), to_text(info.modified_ms)
 
 
 def settle_taken(store: Store, record: SegmentRecord, own_writer: str) -> None:

@@ -24,6 +24,8 @@ class UploadLimits:
     single_put_bytes: int = 48 << 20
     parallel_parts: int = 4
     read_back_every: int = 64  # appends; a HEAD costs a twelfth of a PUT on AWS, so 0.13 % more
+    # Before each further question for an object that seems to be missing.
+    read_back_pauses: tuple[float, ...] = (0.5, 2.0)
     transient: RetryPolicy = APPEND_RETRIES
     refused: RetryPolicy = REFUSED_APPEND_RETRIES
 

@@ -11,13 +11,12 @@ of the first segment; afterwards one HEAD for each :attr:`.UploadLimits.read_bac
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_segments
 from replicator.cache.records import SegmentRecord
-from replicator.errors import ObjectMissing, StoreUnsafe
+from replicator.errors import Cancelled, ObjectMissing, StoreUnsafe
 from replicator.model import Kind
 from replicator.store.base import Store
 from replicator.upload.fencing import is_same
@@ -27,12 +26,20 @@ class ReadBack:
     """Used by the upload thread alone."""
 
     def __init__(
-        self, store: Store, keys: Keys, every: int, pauses: Sequence[float] = (0.5, 2.0)
+        self,
+        store: Store,
+        keys: Keys,
+        every: int,
+        pauses: Sequence[float],
+        *,
+        interrupted: Callable[[float], bool],
     ) -> None:
         """``pauses`` are seconds between the questions for an object that seems to be missing: a
-        gateway may answer from an older state for a moment."""
+        gateway may answer from an older state for a moment. ``interrupted(seconds)`` waits that
+        long, and returns True as soon as the upload has to end or to pause."""
         self._store = store
         self._pauses = pauses
+        self._interrupted = interrupted
         self._keys = keys
         self._every = every
         self._left = every  # appends until the next one is read back
@@ -51,7 +58,8 @@ class ReadBack:
     def after(self, record: SegmentRecord) -> bool:
         """False if a sample is missing that the store confirmed just now: then appends before it,
         which are called durable, may be missing, too. ``StoreUnsafe`` if one of the first appends
-        of a generation is missing, of which nothing is called durable yet."""
+        of a generation is missing, of which nothing is called durable yet. ``Cancelled`` if the
+        upload was interrupted; the same question comes after the next append."""
         if record.kind is Kind.GENERATION:
             found = list_segments(self._store, self._keys, record.first_txid)
             if not any(item.key == record.key for item in found):
@@ -69,7 +77,8 @@ class ReadBack:
 
     def _has(self, record: SegmentRecord) -> bool:
         for pause in (0.0, *self._pauses):
-            time.sleep(pause)
+            if pause and self._interrupted(pause):
+                raise Cancelled("the upload was interrupted before the store was asked again")
             with contextlib.suppress(ObjectMissing):
                 if is_same(self._store, record):
                     return True

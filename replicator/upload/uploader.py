@@ -21,7 +21,14 @@ from collections.abc import Callable, Iterator
 from replicator.archive.keys import Keys
 from replicator.cache.cache import Cache
 from replicator.cache.records import SegmentRecord
-from replicator.errors import DamageError, Fenced, LedgerDamaged, ReplicatorError, StoreUnavailable
+from replicator.errors import (
+    Cancelled,
+    DamageError,
+    Fenced,
+    LedgerDamaged,
+    ReplicatorError,
+    StoreUnavailable,
+)
 from replicator.metrics import Metrics
 from replicator.model import Cause, Health, Incident
 from replicator.store.base import Store
@@ -29,16 +36,9 @@ from replicator.store.retry import backoff
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
 from replicator.system.mailbox import Mailbox
-from replicator.upload.fencing import (
-    Freshness,
-    Reading,
-    read_clocks,
-    refuse_later,
-    still_holds,
-)
+from replicator.upload.appender import Appender
+from replicator.upload.fencing import Reading, read_clocks
 from replicator.upload.limits import UploadLimits
-from replicator.upload.read_back import ReadBack
-from replicator.upload.sender import Sender
 from replicator.upload.watermark import ENDED, FAILING, WORKING, Watermark
 
 log = logging.getLogger(__name__)
@@ -67,9 +67,9 @@ class Uploader:
         self._limits = limits
         self._mailbox = mailbox
         self._limiter = limiter
-        self._sender = Sender(store, cache, limits)
-        self._read_back = ReadBack(store, keys, limits.read_back_every)
-        self._freshness = Freshness(clocks)
+        self._appender = Appender(
+            store, keys, cache, limits, interrupted=self._pause, clocks=clocks
+        )
         self._changed = threading.Condition()
         self._stopping = False
         self._held = False  # the archive in the store is not the one that the cache continues
@@ -195,7 +195,8 @@ class Uploader:
                     self._drain()
         except Exception as defect:
             log.exception("unexpected error in the upload thread (bug)")
-            self.end(ReplicatorError(f"unexpected error in the upload thread (bug): {defect!r}"))
+            text = f"unexpected error in the upload thread (bug): {defect!r}"
+            self.end(ReplicatorError(text, code="defect"))
 
     def _drain(self) -> None:
         """Upload the waiting segments, oldest first, until stopped."""
@@ -252,11 +253,9 @@ class Uploader:
 
     def _look(self) -> bool:
         """Checks whether the archive is as this cache left it; if not, holds all appends."""
-        began = self._freshness.now()
-        holds = still_holds(self._store, self._keys, self._cache)
+        holds = self._appender.look()
         if not holds:
             self._lost()
-        self._freshness.seen(began)
         return holds
 
     def _lost(self) -> None:
@@ -275,15 +274,17 @@ class Uploader:
     def _attempt(self, record: SegmentRecord) -> None:
         self.watermark.change(last_began=time.monotonic())
         try:
-            if self._freshness.stale and not self._look():
+            if self._appender.stale and not self._look():
                 return
-            if not self._append_in_time(record):
+            if not self._appender.append(record):
                 self._lost()
                 return
             done = self._cache.uploaded(record.first_txid, clock.now_ms())
         except Fenced as error:
             log.error("%s", error)
             self.end(error)
+        except Cancelled:
+            pass  # the segment is confirmed by its next append, which finds it at its key
         except ReplicatorError as error:
             if isinstance(error, DamageError):
                 reason = "a segment in the cache was damaged"
@@ -292,19 +293,6 @@ class Uploader:
         else:
             if done is not None:
                 self._acknowledged(record)
-
-    def _append_in_time(self, record: SegmentRecord) -> bool:
-        """Append, and look again if that took so long that another writer may have appended at
-        the key, merged its segment, and deleted it before this append. False: the store loses
-        what it confirms."""
-        began = self._freshness.now()
-        self._read_back.before(record)
-        self._sender.send(record)
-        kept = self._read_back.after(record)
-        if self._freshness.stale:
-            refuse_later(self._store, self._keys, record, self._cache.writer)
-        self._freshness.seen(began)
-        return kept
 
     def _works(self) -> None:
         if self.health.error is not None:
@@ -342,7 +330,9 @@ class Uploader:
         """Wait with full jitter."""
         transient = isinstance(error, StoreUnavailable)
         policy = self._limits.transient if transient else self._limits.refused
+        self._pause(backoff(attempt, policy, random.random))
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits; True if the work under way has to end."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._interrupted, backoff(attempt, policy, random.random)
-            )
+            return self._changed.wait_for(lambda: self._interrupted, seconds)

@@ -50,10 +50,6 @@ class Watermark:
     def txid(self) -> int:
         return self._state.durable_txid
 
-    @property
-    def _over(self) -> bool:
-        return self._state.ended or self._state.stopped
-
     def change(self, **fields: Any) -> None:
         """Replace fields of the state."""
         with self._changed:

@@ -11,11 +11,11 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
 from replicator.archive.keys import Keys
 from replicator.archive.locate import no_backup, open_archive, url_of
+from replicator.archive.point import NEWEST_POINT, RestorePoint
 from replicator.archive.records import FAILED, PROVEN, REFUTED, add_record
 from replicator.errors import (
     CheckFailed,
@@ -23,7 +23,6 @@ from replicator.errors import (
     DiskFull,
     GapError,
     Inconclusive,
-    NewerFormat,
     ReplicatorError,
 )
 from replicator.model import RestoreReport
@@ -69,8 +68,7 @@ def drill_at(
     *,
     assertions: Sequence[str] = (),
     scratch: Path | None = None,
-    txid: int | None = None,
-    timestamp: datetime | str | None = None,
+    point: RestorePoint = NEWEST_POINT,
     record: bool = True,
     progress: Callable[[Progress], None] | None = None,
     prepare: Prepare = unprepared,
@@ -83,8 +81,7 @@ def drill_at(
             prefix,
             assertions=assertions,
             scratch=scratch,
-            txid=txid,
-            timestamp=timestamp,
+            point=point,
             record=record,
             progress=progress,
             prepare=prepare,
@@ -98,8 +95,7 @@ def drill(
     *,
     assertions: Sequence[str] = (),
     scratch: Path | None = None,
-    txid: int | None = None,
-    timestamp: datetime | str | None = None,
+    point: RestorePoint = NEWEST_POINT,
     record: bool = True,
     progress: Callable[[Progress], None] | None = None,
     files: Files | None = None,
@@ -128,15 +124,12 @@ def drill(
                 directory / "drill.db",
                 files,
                 progress,
-                txid=txid,
-                timestamp=timestamp,
+                point,
             )
             path = Path(report.output)
             checks = _checked(path, assertions, sql, prepare)
-        except NewerFormat:
-            raise
         except NOTED as error:
-            if record and txid is None and timestamp is None:
+            if record and point == NEWEST_POINT:
                 _record_failure(recorder or store, prefix, at_ms, error)
             raise
     recorded = unrecorded = None
@@ -159,12 +152,16 @@ def _restored(
     output: Path,
     files: Files,
     progress: Callable[[Progress], None] | None,
-    *,
-    txid: int | None,
-    timestamp: datetime | str | None,
+    point: RestorePoint,
 ) -> RestoreReport:
     plan = restore(
-        store=store, prefix=prefix, output=output, txid=txid, timestamp=timestamp, dry_run=True
+        store=store,
+        prefix=prefix,
+        output=output,
+        txid=point.txid,
+        timestamp=point.timestamp,
+        at=point.name or None,
+        dry_run=True,
     )
     if plan is None:
         raise no_backup(url_of(store, prefix))
@@ -173,8 +170,9 @@ def _restored(
         store=store,
         prefix=prefix,
         output=output,
-        txid=txid,
-        timestamp=timestamp,
+        txid=point.txid,
+        timestamp=point.timestamp,
+        at=point.name or None,
         progress=progress,
         files=files,
     )

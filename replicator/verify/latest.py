@@ -15,11 +15,11 @@ from replicator.errors import GapError
 from replicator.format.envelope import damaged, discontinuous
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
+from replicator.recovery.known_archive import KnownArchive
 from replicator.recovery.limits import DEFAULT_LIMITS
 from replicator.recovery.plan import Plan
 from replicator.recovery.planner import Planner
 from replicator.recovery.progress import Meter
-from replicator.recovery.view import ArchiveView
 from replicator.store.base import Store
 from replicator.verify.objects import verify_snapshot, verify_wal_object, weight
 
@@ -30,7 +30,7 @@ def verify_latest(store: Store, prefix: str, *, at_least: int = 0) -> int:
     ``DamageError`` names an object; ``GapError`` if something is missing, also when the archive
     ends before ``at_least``. ``NoBackup`` if there is nothing.
     """
-    view = ArchiveView(store, Keys(prefix))
+    view = KnownArchive(store, Keys(prefix))
     view.load(None)
     planner = Planner(view, None, allow_older=False, detours=False)
     proved: dict[str, ObjectFacts] = {}

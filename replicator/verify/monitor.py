@@ -25,7 +25,7 @@ from replicator.archive.records import (
     list_records,
     unresolved_failure,
 )
-from replicator.errors import Cancelled, NewerFormat, ReplicatorError
+from replicator.errors import Cancelled, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.model import Health, Repair
 from replicator.sqlite.connect import Prepare, unprepared
@@ -155,7 +155,8 @@ class Monitor:
             self._refuse(error)
         except Exception as error:
             log.exception("unexpected error in the monitor (bug)")
-            self._refuse(ReplicatorError(f"unexpected error in the monitor (bug): {error!r}"))
+            text = f"unexpected error in the monitor (bug): {error!r}"
+            self._refuse(ReplicatorError(text, code="defect"))
         return self._rule.again
 
     def _round(self) -> None:
@@ -220,9 +221,6 @@ class Monitor:
                 sql=SqlLimits(cancelled=self._stopping.is_set),
                 prepare=self._rule.prepare,
             )
-        except NewerFormat:
-            self._not_before = time.monotonic() + self._rule.interval
-            raise
         except UNRESTORABLE as error:
             self._metrics.add("failed_drills")
             log.error("the drill failed: %s", error)

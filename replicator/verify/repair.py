@@ -20,7 +20,6 @@ from replicator.errors import (
     Cancelled,
     DamageError,
     GapError,
-    NewerFormat,
     NoBackup,
     NotDurable,
     ObjectMissing,
@@ -102,8 +101,6 @@ class Repairs:
             self._newest = verify_latest(
                 self._store, self._keys.prefix, at_least=self._watermark.txid
             )
-        except NewerFormat:  # no damage; a repair in the older format does not help
-            raise
         except (*UNRESTORABLE, ObjectMissing) as error:
             self.found(error)
             return error

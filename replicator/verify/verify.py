@@ -36,6 +36,7 @@ from replicator.errors import (
     NewerFormat,
     ObjectMissing,
     ReplicatorError,
+    Unreadable,
 )
 from replicator.format.object_header import ObjectFacts
 from replicator.recovery.fetch import Fetcher
@@ -88,6 +89,7 @@ class VerifyReport:
     lost: Ranges
     newest_restorable: bool  # the newest transaction can be restored
     seconds: float
+    unauthenticated: bool = False  # the archive is sealed, and its integrity key was not given
 
     @property
     def exit_code(self) -> int:
@@ -118,7 +120,7 @@ class _Survey:
     misdescribed: dict[str, str] = field(default_factory=dict)  # intact except for the metadata
     newer: set[str] = field(default_factory=set)  # those of ``damaged`` with a newer format
 
-    def learn(self, key: str, answer: ObjectFacts | DamageError) -> None:
+    def learn(self, key: str, answer: ObjectFacts | Unreadable) -> None:
         """Keep the answer of an object, or the error of reading it."""
         if isinstance(answer, ObjectFacts):
             self.facts[key] = answer
@@ -210,6 +212,7 @@ def verify(
             lost=(),
             newest_restorable=False,
             seconds=0.0,
+            unauthenticated=store.integrity is None and reader.sealed,
         ),
         started,
     )
@@ -236,12 +239,12 @@ def _ask_all(reader: FactsReader, survey: _Survey, meter: Meter) -> bool:
     whole = True
     meter.begin("structure", 0, len(survey.items))
 
-    def ask(item: ArchiveObject) -> ObjectFacts | DamageError | None:
+    def ask(item: ArchiveObject) -> ObjectFacts | Unreadable | None:
         try:
             return _facts(reader, item)
         except ObjectMissing:
             return None
-        except DamageError as error:
+        except Unreadable as error:
             return error
 
     with ThreadPoolExecutor(ASKERS, "verify") as pool:
@@ -312,7 +315,7 @@ def _read_all(
         if isinstance(item, SnapshotObject):
             try:
                 yield from verify_snapshot(fetcher, reader, item, limit=limit, seed=seed)
-            except DamageError as error:
+            except Unreadable as error:
                 survey.learn(item.key, error)
             except ObjectMissing:
                 survey.damaged[item.key] = "it was listed, but is not there"
@@ -322,7 +325,7 @@ def _read_one(fetcher: Fetcher, survey: _Survey, item: WalObject) -> int:
     """Returns the bytes that were proved to be there; the listing alone proves none."""
     try:
         survey.learn(item.key, verify_wal_object(fetcher, item, survey.facts[item.key]))
-    except DamageError as error:
+    except Unreadable as error:
         survey.learn(item.key, error)
         return item.size if isinstance(error, Misdescribed) else 0
     except ObjectMissing:

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from replicator import SqliteReplicator, restore
+from replicator import restore
 from replicator.archive.index import WalObject
 from replicator.archive.listing import list_merges
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import GapError
 from replicator.format.object_header import parse_metadata
 from replicator.metrics import Metrics
@@ -60,7 +61,7 @@ class RecordedHistory:
         self.follow(take_over=take_over)
 
     def follow(self, *, take_over=False):
-        self.replicator = SqliteReplicator(
+        self.replicator = InProcessReplicator(
             config_for(
                 self.path,
                 prefix="app.db",

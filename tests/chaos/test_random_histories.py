@@ -89,7 +89,7 @@ class History(RuleBasedStateMachine):
             "snapshot_interval": self.rng.choice((0.01, 3600.0)),
             "switch_in_use": True,  # the image reader of this process has the file open, too
         } | settings
-        if self.lost:  # a database that differs from the archive is refused without the order
+        if self.lost:  # without the order, a database that the cache does not know is refused
             values["take_over"] = True
         self.replicator = replicator_for(self.path, self.store, limits=self.limits, **values)
         self.replicator.start()
@@ -239,6 +239,7 @@ class History(RuleBasedStateMachine):
             other_database(new, self.rng, page_size, mode)
         if how == "copy" and self.away and self.replicator is not None:
             how = "rename"
+        self.lost = True  # until the replicator is known to follow it
         {"rename": self.by_rename, "copy": self.by_copy, "backup": self.by_backup}[how](new)
         for name in (new, *(Path(f"{new}{suffix}") for suffix in SIDE_FILES)):
             name.unlink(missing_ok=True)
@@ -275,6 +276,7 @@ class History(RuleBasedStateMachine):
     @rule(page_size=st.sampled_from(PAGE_SIZES))
     def delete_and_create(self, page_size):
         self.step()
+        self.lost = True
         self.app.close()
         self.path.unlink()
         self.remove_side_files()

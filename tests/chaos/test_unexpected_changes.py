@@ -2,7 +2,8 @@
 
 Each change happens while a sidecar runs and while it is stopped. Without any help afterwards, a
 restore equals the source page by page, the state before the change stays restorable, and the
-sidecar logs the change.
+sidecar logs the change. Only a start on another database needs help: it is refused without an
+order.
 """
 
 import contextlib
@@ -151,8 +152,11 @@ def killed_in_a_transaction(deployment, older):
     assert done.returncode == -signal.SIGKILL
 
 
-OVERWRITTEN = ("was (overwritten|replaced|removed)|malformed", "was reset|was changed outside")
-REPLACED = ("was (replaced|removed)", "was replaced")
+OVERWRITTEN = (
+    "was (overwritten|replaced|removed)|malformed",
+    "was reset|was changed outside|older file|by order",
+)
+REPLACED = ("was (replaced|removed)", "was replaced|taken_over|by order")
 # Patterns of the log: for a running sidecar, for a stopped one; "" where nothing is logged.
 SAID = {
     renamed: REPLACED,
@@ -163,13 +167,16 @@ SAID = {
     copied_without_log: OVERWRITTEN,
     rolled_back_by_copy: OVERWRITTEN,
     not_in_wal_mode_by_copy: OVERWRITTEN,
-    deleted: ("was replaced|waiting for", "waiting for|was replaced"),
-    another_page_size: ("page size changed", "page size changed"),
+    deleted: ("was replaced|waiting for", "waiting for|by order"),
+    another_page_size: ("page size changed", "by order"),
     restored_by_backup: ("", ""),
     auto_vacuum: ("", ""),
     last_connection_closes: ("", ""),
     killed_in_a_transaction: ("", ""),
 }
+
+# A start refuses another file. It follows one that was copied over the same file, and pins.
+OTHER = {renamed, renamed_without_log, not_in_wal_mode, deleted, another_page_size}
 
 
 CASES = [(when, surprise) for surprise in SAID for when in ("while it runs", "while it is stopped")]
@@ -197,7 +204,12 @@ def test_a_surprise(deployment, when, surprise, scoreboard):
     surprise(deployment, older)
     carry_on(deployment.path)
     if when == "while it is stopped":
-        sidecar = deployment.sidecar(roll_over=20)
+        if surprise in OTHER:
+            refused = deployment.sidecar()
+            assert refused.wait() == 6
+            assert "(different_database)" in refused.output
+        order = ["--take-over"] if surprise in OTHER else []
+        sidecar = deployment.sidecar(*order, roll_over=20)
         sidecar.until_following()
     carry_on(deployment.path)
     txid = deployment.flush()

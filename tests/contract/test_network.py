@@ -28,6 +28,7 @@ from tests.helpers.proxy import (
     status,
     truncate,
 )
+from tests.helpers.replication import LONG
 
 BIG = bytes(3 << 20)
 NOON = "Wed, 21 Oct 2015 12:00:00 GMT"
@@ -39,7 +40,7 @@ def proxied_store(seaweed, fault_proxy):
     proxied_store = S3Store(
         seaweed.bucket,
         endpoint_url=fault_proxy.url,
-        read_timeout=5,
+        read_timeout=LONG,
         credentials=(seaweed.access_key, seaweed.secret_key),
     )
     yield proxied_store
@@ -57,7 +58,7 @@ def nowhere():
 @pytest.fixture
 def scripted(nowhere):
     """A store on a server that gives scripted answers."""
-    store = S3Store("b", endpoint_url=nowhere.url, credentials=("a", "b"), read_timeout=5)
+    store = S3Store("b", endpoint_url=nowhere.url, credentials=("a", "b"), read_timeout=LONG)
     yield store
     store.close()
 

@@ -1,5 +1,7 @@
 """The probes of `doctor`: they accept every store we know, and reject an unsafe one."""
 
+import threading
+
 import pytest
 
 from replicator.errors import BucketMissing, ObjectExists, StoreUnavailable, StoreUnsafe
@@ -122,3 +124,18 @@ def test_what_the_store_has_against_it_is_told(memory_store, error):
     store.script("list", raising(error))
     with pytest.raises(type(error)):
         probe.check_reachable(store, "p")
+
+
+def test_a_machine_without_threads_ends_the_race(memory_store, monkeypatch):
+    """The racers wait for each other, and not for one that cannot start."""
+    start, left = threading.Thread.start, [3]
+
+    def scarce(thread):
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with pytest.raises(RuntimeError):
+        probe.race_conditional_put(memory_store, "p", writers=8)

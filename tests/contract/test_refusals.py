@@ -66,7 +66,7 @@ def test_a_missing_bucket_is_not_a_missing_object(bucketless, prefix, call):
 @pytest.mark.parametrize("keys", ["unknown", "wrong secret"])
 def test_wrong_credentials_are_denied(seaweed, prefix, call, keys):
     """In every call and for any reason; also for HEAD, whose answer has no body."""
-    pair = {"unknown": ("nobody", "x"), "wrong secret": (seaweed.access_key, "x")}[keys]
+    pair = {"unknown": ("stranger", "x"), "wrong secret": (seaweed.access_key, "x")}[keys]
     store = S3Store(seaweed.bucket, endpoint_url=seaweed.endpoint_url, credentials=pair)
     with pytest.raises(AccessDenied) as caught:
         call(store, prefix)

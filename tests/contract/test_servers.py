@@ -51,7 +51,7 @@ def test_a_server_of_ones_own(tmp_path):
     server = SeaweedServer(tmp_path / "objects", bucket="mine")
     with server:
         store, address = quick(server), server.endpoint_url
-        store.put("a", b"x", metadata={"n": "1"})
+        server.store().put("a", b"x", metadata={"n": "1"})
         server.pause()
         with pytest.raises(StoreUnavailable):
             store.get("a")

@@ -36,7 +36,7 @@ def test_backup_and_restore_from_the_bucket(cli, app, sidecar):
         f"restored {restored}",
         "transaction",
         "committed 2",
-        "UTC",
+        "Z",
         "KiB",
         "pages of",
         "verified",

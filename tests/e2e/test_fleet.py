@@ -94,7 +94,7 @@ def test_twenty_databases_survive_a_kill_each_to_the_page(home, start_fleet, sea
     ask_sidecar(fenced, "flush")
     next_txid = ask_sidecar(fenced)["durable_txid"] + 1
     with contextlib.closing(seaweed.store()) as store:
-        store.put(Keys(f"{home.name}/{fenced.name}").wal(next_txid), b"somebody else's")
+        store.put(Keys(f"{home.name}/{fenced.name}").wal(next_txid), b"another writer's")
     write(fenced, 1)
     wait_for(lambda: ask_sidecar(fenced).get("state") == "failed")
 

@@ -1,6 +1,9 @@
 """An integrity key: a forged archive is refused however consistent it is, a sealed one is exact."""
 
+import contextlib
 import os
+import shutil
+import sqlite3
 from itertools import pairwise
 
 import pytest
@@ -19,11 +22,20 @@ from replicator.format.envelope import read_tail
 from replicator.retention.merge import MergeSource, merge_all, merge_newest
 from replicator.store.memory import MemoryStore
 from replicator.store.sealed import sealed
+from replicator.system.paths import cache_directory
 from replicator.verify.drill import drill
 from replicator.verify.verify import verify
 from tests.helpers.bucket import BucketBuilder
 from tests.helpers.errors import raises
-from tests.helpers.replication import LONG, App, HookedStore, replicating, restored, wait_for
+from tests.helpers.replication import (
+    LONG,
+    App,
+    HookedStore,
+    replicating,
+    replicator_for,
+    restored,
+    wait_for,
+)
 from tests.helpers.seals import OTHERS, OURS, seal_all, with_seal
 from tests.helpers.small_archive import SmallArchive
 
@@ -123,13 +135,20 @@ def test_a_dropped_object_is_a_gap(tmp_path):
         restore(store=sealed(bucket.store, OURS), prefix="app.db", output=tmp_path / "out.db")
 
 
-def test_a_reader_without_the_key_says_so(sealed_archive, tmp_path):
+def test_a_reader_without_the_key_says_so(sealed_archive, tmp_path, caplog):
     """It restores, because the owner of a lost key needs his data, and names what it did not
     check; a drill does the same."""
     plain = sealed_archive.store.inner
     report = restore(store=plain, prefix="app.db", output=tmp_path / "plain.db")
-    assert "no seal, because no integrity key was given" in report.verified
-    assert drill(plain, "app.db", scratch=tmp_path).restore.txid == report.txid
+    assert "not the seals, because no integrity key was given" in report.verified
+    assert report.unauthenticated
+    assert "nothing proves who wrote it" in caplog.text
+    done = drill(plain, "app.db", scratch=tmp_path).restore
+    assert (done.txid, done.unauthenticated) == (report.txid, True)
+    assert verify(plain, "app.db").unauthenticated
+    assert verify(plain, "app.db", data=True).unauthenticated
+    assert not verify(sealed_archive.store, "app.db").unauthenticated
+    assert not sealed_archive.outcome(None).unauthenticated
 
 
 def test_merges_are_sealed_and_need_sealed_sources(tmp_path):
@@ -206,6 +225,134 @@ def test_a_replicator_refuses_to_continue_a_forged_archive(tmp_path, key_file):
             assert isinstance(replicator.failed, RefusedError)
             assert replicator.failed.code == "archive_not_sealed"
         assert {info.key for info in store.list("app.db/wal/")} == before
+
+
+@pytest.fixture
+def sealed_store(tmp_path, key_file):
+    """A store with the sealed archive of the database ``app.db``, which no replicator follows."""
+    store = HookedStore()
+    with (
+        App(tmp_path / "app.db") as app,
+        replicating(app.path, store, integrity_key=key_file) as replicator,
+    ):
+        app.insert(20)
+        replicator.flush(LONG)
+        app.insert(3)
+        replicator.flush(LONG)
+    return store
+
+
+def refusal(path, store):
+    """The error of a start that is refused, at once or after it began."""
+    replicator = replicator_for(path, store)
+    try:
+        replicator.start()
+        return wait_for(lambda: replicator.failed)
+    except RefusedError as error:
+        return error
+    finally:
+        replicator.stop()
+
+
+@pytest.mark.parametrize("cache", ["kept", "lost", "of an older version"])
+def test_a_replicator_without_the_key_is_refused(tmp_path, sealed_store, key_file, cache):
+    """It would continue the archive without seals, which no reader with the key accepts. A kept
+    cache needs no request for that."""
+    path = tmp_path / "app.db"
+    objects = {info.key for info in sealed_store.list("")}
+    if cache == "lost":
+        shutil.rmtree(cache_directory(path))
+    elif cache == "of an older version":
+        with contextlib.closing(sqlite3.connect(cache_directory(path) / "state.db")) as db, db:
+            db.execute("DELETE FROM destination_fact WHERE name = 'sealed'")
+    error = refusal(path, sealed_store)
+    assert isinstance(error, RefusedError)
+    assert (error.code, error.exit_code) == ("archive_sealed", 6)
+    assert {info.key for info in sealed_store.list("")} == objects
+    with App(path) as app:
+        app.insert()
+        with replicating(path, sealed_store, integrity_key=key_file, take_over=True) as replicator:
+            replicator.flush(LONG)
+        image = app.image()
+    assert restored(sealed_store, tmp_path, integrity_key=key_file)[1] == image
+
+
+def test_an_archive_without_seals_is_asked_once(tmp_path):
+    """A replicator without a key sends no request for seals at a later start."""
+    store = HookedStore()
+    with App(tmp_path / "app.db") as app:
+        for _ in range(2):
+            store.calls.clear()
+            app.insert()
+            with replicating(app.path, store) as replicator:
+                replicator.flush(LONG)
+    assert store.keys("get") == []
+
+
+def test_a_key_is_added_at_a_new_prefix(tmp_path, key_file):
+    """The same cache begins a sealed archive there; the one before stays readable without the
+    key."""
+    store = HookedStore()
+    with App(tmp_path / "app.db") as app:
+        app.insert(20)
+        with replicating(app.path, store) as replicator:
+            replicator.flush(LONG)
+        before = app.image()
+        app.insert(3)
+        sealed_one = {"url": "s3://bucket/sealed.db", "integrity_key": key_file}
+        with replicating(app.path, store, **sealed_one) as replicator:
+            replicator.flush(LONG)
+            app.insert(3)
+            replicator.flush(LONG)
+        with replicating(app.path, store, **sealed_one) as replicator:
+            replicator.flush(LONG)
+        image = app.image()
+    report, data = restored(store, tmp_path, prefix="sealed.db", integrity_key=key_file)
+    assert data == image
+    assert "seals" in report.verified
+    assert restored(store, tmp_path)[1] == before
+
+
+def test_a_key_is_changed(tmp_path, sealed_store, key_file):
+    """The new key first, the old one after it: the archive continues, old and new objects are
+    read with both, and without the old key the old objects are refused."""
+    both, new = tmp_path / "both.key", tmp_path / "new.key"
+    new.write_text("f" * 32)
+    both.write_text("f" * 32 + "\n" + key_file.read_text())
+    with App(tmp_path / "app.db") as app:
+        app.insert()
+        with replicating(app.path, sealed_store, integrity_key=both) as replicator:
+            replicator.flush(LONG)
+            assert restored(sealed_store, tmp_path, integrity_key=both)[1] == app.image()
+            for key in (key_file, new):
+                with raises(DamageError, code="other_key"):
+                    restored(sealed_store, tmp_path, integrity_key=key)
+            app.insert()
+            replicator.flush(LONG, snapshot=True)
+        image = app.image()
+    assert restored(sealed_store, tmp_path, integrity_key=both)[1] == image
+
+
+def test_the_newest_event_is_known_after_an_adoption(tmp_path, key_file):
+    """Another cache continues the archive, and its objects name the last catch-up."""
+    store, path = HookedStore(), tmp_path / "app.db"
+    with App(path) as app:
+        for _ in range(2):
+            app.insert()
+            app.checkpoint("TRUNCATE")
+            with replicating(path, store, integrity_key=key_file) as replicator:
+                event = replicator.flush(LONG).txid
+        with replicating(path, store, integrity_key=key_file) as replicator:
+            wait_for(lambda: replicator.status().state == "following")
+            app.insert()
+            assert replicator.flush(LONG).txid == event + 1
+        shutil.rmtree(cache_directory(path))
+        with replicating(path, store, integrity_key=key_file) as replicator:
+            wait_for(lambda: replicator.status().state == "following")
+            app.insert()
+            txid = replicator.flush(LONG).txid
+    newest = store.head(Keys("app.db").wal(txid)).metadata
+    assert newest.get("last-event") == str(event)
 
 
 @pytest.mark.parametrize("content", [None, "", "short", "a" * 32 + "\nshort"])

@@ -4,16 +4,24 @@ import contextlib
 import errno
 import itertools
 import os
+import shutil
 import sqlite3
 
 import pytest
 
-from replicator.errors import DatabaseUnusable, LocalIOError, ReplicatorError, TargetExists
+from replicator.errors import (
+    DatabaseUnusable,
+    LocalIOError,
+    ReplicatorError,
+    TargetExists,
+    UnsafePath,
+)
 from replicator.recovery.api import restore
 from replicator.sqlite.live import LiveDatabase
+from replicator.store.directory import DirectoryStore
 from replicator.system.locks import ReplicatorLock
 from replicator.system.owners import Owner
-from replicator.system.paths import side_files
+from replicator.system.paths import cache_directory, side_files
 from replicator.system.restore_marker import read_restore_marker
 from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, App, replicating
@@ -62,15 +70,18 @@ def writers(path):
     return able
 
 
+followed = []  # so that no connection is closed before the process ends
+
+
 def follow_and_die(path):
     """The side files stay, as after a kill of the sidecar."""
-    database = LiveDatabase(path, busy_timeout=0.1)
-    database.hold()
+    followed.append(LiveDatabase(path, busy_timeout=0.1))
+    followed[-1].hold()
 
 
 def follow_twice_and_die(path):
-    database = LiveDatabase(path, busy_timeout=0.1)
-    database.reopen_after_last_close()
+    followed.append(LiveDatabase(path, busy_timeout=0.1))
+    followed[-1].reopen_after_last_close()
 
 
 @pytest.mark.parametrize("sidecar", SIDECARS)
@@ -119,12 +130,13 @@ def test_side_files_that_the_sidecar_cannot_use_are_named(user_place):
 
 
 def test_a_cache_of_another_user_is_named(user_place, store):
-    """A first run by root keeps the cache to root; the owner of the database learns why he cannot
-    continue, and what to do."""
+    """After a kill of a run by root the cache is still root's; the owner of the database learns why
+    it cannot continue, and what to do."""
     path = database_in(user_place.directory("d", APP, SHARED, 0o755), 0o640)
     cache = path.parent / ".app.db-replicator"
     with replicating(path, store) as replicator:
         replicator.flush(LONG)
+    os.chown(cache, 0, 0)
     with raises(LocalIOError, path=str(cache), errno=errno.EACCES) as caught:
         as_user(APP, APP, [], lock, path)
     assert "root" in str(caught.value)
@@ -202,3 +214,90 @@ def test_a_member_restores_into_a_shared_directory(user_place, archived):
         SIDECAR, SHARED, 0o664
     )
     assert all(can_write(directory / "app.db", user) for user in OTHERS.values())
+
+
+def replicate_once(path, store):
+    """A run of a replicator that makes everything durable; the txid."""
+    with replicating(path, store) as replicator:
+        return replicator.flush(LONG).txid
+
+
+def run_as(user, path, bucket):
+    """In a process of that user, on a bucket that is a directory."""
+    return as_user(*USERS[user], replicate_in, path, bucket)
+
+
+def replicate_in(path, bucket):
+    with contextlib.closing(DirectoryStore(bucket)) as store:
+        return replicate_once(path, store)
+
+
+USERS = {"root": (0, 0, []), "app": (APP, APP, [SHARED])}
+
+
+@pytest.fixture
+def shared_bucket(user_place):
+    """A bucket that every user can write to."""
+    return user_place.directory("bucket", APP, SHARED, 0o777)
+
+
+def readable(bucket):
+    """Every user can use the objects that root wrote."""
+    for place, names, files in os.walk(bucket):
+        for name in (*names, *files, "."):
+            os.chmod(os.path.join(place, name), 0o777)
+
+
+@pytest.mark.parametrize(
+    "users", [["root", "app", "root", "app"], ["app", "root", "root", "app"]], ids="-".join
+)
+def test_root_gives_the_cache_back(user_place, shared_bucket, users):
+    """A run of root before the right user locks him out of nothing, and the other way round: each
+    continues the archive from the same cache."""
+    path = database_in(user_place.directory("home", APP, SHARED, 0o770), 0o660)
+    txids = []
+    for user in users:
+        as_user(*USERS["app"], write_one, path)
+        txids.append(run_as(user, path, shared_bucket))
+        readable(shared_bucket)
+        made = [cache_directory(path), *cache_directory(path).rglob("*")]
+        assert {(one.lstat().st_uid, one.name) for one in made} == {(APP, one.name) for one in made}
+    assert txids == list(range(txids[0], txids[0] + len(users)))
+
+
+def test_root_takes_no_cache_with_links(user_place):
+    """A link in it, also a hard one, would lead root to other files, and give them away at the
+    end."""
+    path = database_in(user_place.directory("home", APP, SHARED, 0o770), 0o660)
+    precious = user_place.path / "precious"
+    precious.write_bytes(b"precious")
+    precious.chmod(0o600)
+    for link in (os.symlink, os.link):
+        cache = cache_directory(path)
+        cache.mkdir()
+        (cache / "segments").mkdir()
+        link(precious, cache / "segments" / "state.db")
+        for each in (cache, cache / "segments"):
+            os.chown(each, APP, APP)
+        with raises(UnsafePath):
+            ReplicatorLock(path, cache).acquire()
+        assert (precious.stat().st_uid, precious.read_bytes()) == (0, b"precious")
+        assert cache.stat().st_uid == APP
+        shutil.rmtree(cache)
+
+
+def test_root_keeps_a_cache_that_was_made_for_it(user_place, tmp_path):
+    """A directory that is not next to the database, and was there before, stays root's."""
+    path = database_in(user_place.directory("home", APP, SHARED, 0o770), 0o660)
+    cache = user_place.directory("cache", 0, 0, 0o700)
+    lock = ReplicatorLock(path, cache)
+    lock.acquire()
+    lock.release()
+    assert cache.stat().st_uid == 0
+    assert cache_directory(path).stat().st_uid == APP
+    for _ in range(2):  # one that it makes goes to the owner, each time
+        lock = ReplicatorLock(path, user_place.path / "made")
+        lock.acquire()
+        assert (user_place.path / "made").stat().st_uid == 0
+        lock.release()
+        assert (user_place.path / "made").stat().st_uid == APP

@@ -35,6 +35,7 @@ class HighWater:
         self._thread.join()
 
 
+@pytest.mark.no_cover  # a hundred times the lines of one roll-over
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,4 +1,9 @@
-"""Damaged, swapped or missing objects never lead to a restore with a wrong file."""
+"""Damaged, swapped or missing objects never lead to a restore with a wrong file.
+
+The decoders refuse every flipped bit and every truncation of an object, see
+`tests/unit/format/test_segment_damage.py`. Here a whole restore meets a sample of the bytes of each
+object, or all of them with REPLICATOR_CHAOS=full.
+"""
 
 import random
 import sqlite3
@@ -12,8 +17,10 @@ from replicator.format.segment import decode_segment
 from replicator.model import Kind
 from tests.helpers.bucket import BucketBuilder
 from tests.helpers.small_archive import named_by
+from tests.plugins.scoreboard import effort
 
 ERRORS = (DamageError, GapError, NoBackup)
+STEP = effort(7, 1)  # bytes from one damaged byte of an object to the next
 
 
 @pytest.fixture
@@ -36,10 +43,10 @@ def tiny_bucket(source_directory):
 
 def outcome(bucket, output, **options):
     """The report of a restore whose file was compared, or the error."""
+    if "overwrite" not in options:
+        output.unlink(missing_ok=True)  # the search for processes that use it would take longest
     try:
-        report = restore(
-            store=bucket.store, prefix=bucket.prefix, output=output, overwrite=True, **options
-        )
+        report = restore(store=bucket.store, prefix=bucket.prefix, output=output, **options)
     except ReplicatorError as error:
         return error
     if report is None:
@@ -68,11 +75,11 @@ def replace(bucket, key, body, metadata=None):
 
 def test_every_flipped_bit_is_found_and_named(tiny_bucket, memory_directory):
     """A flipped bit anywhere in an object that is read: the error names the object, or the report
-    of an exact restore from other objects. The test flips one bit of every byte."""
+    of an exact restore from other objects."""
     output = memory_directory / "out.db"
     for key in planned(tiny_bucket, output):
         body = tiny_bucket.store.get(key)
-        for at in range(len(body)):
+        for at in range(0, len(body), STEP):
             bad = bytearray(body)
             bad[at] ^= 1 << at % 8
             replace(tiny_bucket, key, bytes(bad))
@@ -87,7 +94,7 @@ def test_every_truncation_is_found_and_named(tiny_bucket, memory_directory):
     output = memory_directory / "out.db"
     for key in planned(tiny_bucket, output):
         body = tiny_bucket.store.get(key)
-        for size in range(len(body)):
+        for size in range(0, len(body), STEP):
             replace(tiny_bucket, key, body[:size])
             found = outcome(tiny_bucket, output)
             assert named_by(found) == key, (key, size, found)
@@ -139,8 +146,8 @@ def test_every_removal(tiny_bucket, memory_directory):
         found = outcome(tiny_bucket, output)
         if key == tiny_bucket.keys.wal(5):
             assert isinstance(found, GapError)
-            assert "transactions 5 are missing" in str(found)
-            assert "1…4" in str(found)
+            assert (found.first_missing, found.last_missing) == (5, 5)
+            assert found.restorable == (1, 4)
         elif key == tiny_bucket.keys.wal(6):
             assert found.txid == 5  # no object refers to the removed head
         else:
@@ -210,7 +217,7 @@ def test_a_segment_of_another_history(tiny_bucket, memory_directory):
             replace(tiny_bucket, key, body, metadata)
             found = outcome(tiny_bucket, memory_directory / "out.db")
             assert isinstance(found, DamageError)
-            assert "checksums differ" in str(found)
+            assert found.code == "discontinuous"
 
 
 def test_a_wrong_state_is_not_published(tiny_bucket, memory_directory):
@@ -259,8 +266,8 @@ def test_a_generation_without_its_snapshot(bucket, memory_directory):
     bucket.store.delete(bucket.keys.snapshot(14, bucket.generation))
     found = outcome(bucket, memory_directory / "out.db")
     assert isinstance(found, GapError)
-    assert "transaction 14 begins generation" in str(found)
-    assert "transactions 1…13" in str(found)
+    assert (found.code, found.first_missing) == ("no_first_snapshot", 14)
+    assert found.restorable == (1, 13)
     assert outcome(bucket, memory_directory / "out.db", txid=13).txid == 13
     older = outcome(bucket, memory_directory / "out.db", allow_older=True)
     assert (older.txid, older.lost_txids) == (13, 4)
@@ -340,7 +347,7 @@ def test_overwrite_with_a_damaged_backup_loses_nothing(tiny_bucket, memory_direc
             assert isinstance(found, (DamageError, GapError)), (key, found)
             assert {name: Path(f"{output}{name}").read_bytes() for name in saved} == saved
         replace(tiny_bucket, key, body, metadata)
-    assert outcome(tiny_bucket, output).txid == tiny_bucket.txid
+    assert outcome(tiny_bucket, output, overwrite=True).txid == tiny_bucket.txid
     assert not Path(f"{output}-wal").exists()
 
 
@@ -366,5 +373,5 @@ def test_overwrite_with_a_corrupt_database_loses_nothing(
     with pytest.raises(DamageError):
         restore(store=built.store, prefix="app.db", output=output, overwrite=True, verify=verify)
     assert {name: Path(f"{output}{name}").read_bytes() for name in saved} == saved
-    assert outcome(built, output).txid == built.txid
+    assert outcome(built, output, overwrite=True).txid == built.txid
     built.close()

@@ -11,6 +11,7 @@ from replicator.format.envelope import encode_trailer, read_tail
 from replicator.model import Kind
 from tests.helpers.bucket import commit_ms
 from tests.helpers.counting import CountingStore
+from tests.helpers.errors import raises
 
 FOREIGN = "0" * 8 + "-0000-0000-0000-" + "f" * 12
 
@@ -60,7 +61,9 @@ def test_metadata_alone_cannot_confirm_a_snapshot(bucket, tmp_path):
     bucket.txid = txid
     checksum = bucket.store.head(key).metadata["checksum-after"]
     put(bucket, bucket.keys.wal(14), checksum_after=checksum)
-    with pytest.raises(GapError, match="begins generation"):
+    with raises(
+        GapError, "no_first_snapshot", first_missing=14, last_missing=14, restorable=(1, 13)
+    ):
         go(bucket, tmp_path, txid=14)
 
 

@@ -3,13 +3,12 @@
 import time
 from datetime import UTC, datetime
 
-import pytest
-
 from replicator import restore
 from replicator.archive.timespec import to_text
 from replicator.errors import GapError
 from tests.helpers.bucket import EPOCH_MS, BucketBuilder, commit_ms
 from tests.helpers.counting import CountingStore
+from tests.helpers.errors import raises
 
 
 def txid_at(bucket, ms, output, **options):
@@ -39,7 +38,7 @@ def test_outside_names_the_window(bucket, tmp_path):
     """A time before the first state or in the future is an error that names the window."""
     window = f"{to_text(commit_ms(1))} to {to_text(commit_ms(17))}"
     for ms in (EPOCH_MS, time.time_ns() // 1_000_000 + 10_000_000):
-        with pytest.raises(GapError, match="outside of what can be restored") as error:
+        with raises(GapError, "outside_times", restorable=(1, 17)) as error:
             txid_at(bucket, ms, tmp_path / "out.db")
         assert window in str(error.value)
 

@@ -21,6 +21,19 @@ db.commit()
 print(db.execute("SELECT count(*) FROM t").fetchone()[0], file=open(sys.argv[2], "w"))
 sys.exit(int(sys.argv[3]))
 """
+# Commits until SIGTERM, and ten times more after it; opens its first argument for the first commit.
+WRITES_ON = """
+import signal, sqlite3, sys
+ended = []
+signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA journal_mode=WAL")
+db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+open(sys.argv[2], "w").write("started\\n")
+while len(ended) < 10:
+    db.execute("INSERT INTO t DEFAULT VALUES")
+    ended += ended[:1]
+"""
 SLEEP = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 OBEY = """
 import pathlib, signal, sys
@@ -88,6 +101,23 @@ def test_a_command_that_is_killed(cli, path, note):
         cli, path, sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
     )
     assert done.code == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("code", [0, 9], ids=["left a server", "died"])
+def test_a_process_that_the_command_left_behind_writes_on(cli, path, note, code):
+    """A server whose master died, or that became a daemon: each of its commits is in the bucket
+    when the sidecar has ended. After a failure SIGTERM ends the orphans, else they may stay."""
+    leave = f'"{sys.executable}" -c "$0" "{path}" "{note}" & read started < "{note}"; exit {code}'
+    os.mkfifo(note)
+    sidecar = cli.sidecar(path, command=("sh", "-c", leave, WRITES_ON))
+    if code == 0:
+        sidecar.until(lambda status: status["txid"] > 20)
+        sidecar.signal()
+    assert sidecar.wait() == code
+    assert "left the processes" in sidecar.output
+    image = image_of(path)
+    assert cli.call("restore", *cli.bucket_options, "-o", "copy.db").code == 0
+    assert (cli.home / "copy.db").read_bytes() == image
 
 
 def test_a_command_that_does_not_exist(cli, path):

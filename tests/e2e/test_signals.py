@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.helpers.command_line import cache_of
+from tests.helpers.proxy import delay, drip
 from tests.helpers.replication import LONG, App, wait_for
 
 ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
@@ -31,6 +32,15 @@ for number in (*names.values(), *others):
 print("ready", file=log, flush=True)
 while True:
     signal.pause()
+"""
+
+WRITER = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
+while True:
+    db.execute("INSERT INTO t(body) VALUES (1)")
+    print(file=open(sys.argv[2], "a"))
+    time.sleep(0.01)
 """
 
 
@@ -93,6 +103,28 @@ def test_a_second_signal_waits_for_no_request(cli, fault_proxy, path):
         sidecar.signal()
         assert sidecar.wait() == 5
     assert "are not durable" in sidecar.output
+
+
+def test_the_last_flush_has_an_end_under_load(cli, fault_proxy, path):
+    """The store answers late, and another process commits all the time: everything of before the
+    signal is durable, and the end does not wait for what is committed since."""
+    log = cli.home / "log"
+    with App(path) as app:
+        options = cli.options_through(fault_proxy.url)
+        sidecar = cli.sidecar(path, "--sync-interval", "20ms", bucket_options=options)
+        sidecar.until_following()
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, path, log])
+        try:
+            fault_proxy.fault(delay(0.5), times=None)
+            wait_for(lambda: log.exists() and log.read_text().count("\n") > 20)
+            app.insert(7)
+            assert sidecar.stop() == 0
+        finally:
+            writer.kill()
+            writer.wait()
+    assert cli.call("restore", *cli.bucket_options, "--output", cli.home / "copy.db").code == 0
+    with App(cli.home / "copy.db") as copy:
+        assert copy.db.execute("SELECT count(*) FROM t WHERE body != 1").fetchone() == (7,)
 
 
 def test_the_reader_of_the_log_may_stop(cli, path):
@@ -175,3 +207,43 @@ def test_a_command_that_is_ended_removes_its_files(cli, path, tmp_path):
         process.send_signal(number)
         assert process.wait(LONG) == 128 + number
         assert list(temporary.iterdir()) == []
+
+
+def test_a_command_ends_while_the_store_does_not(cli, fault_proxy):
+    """The answer of the store has no end: the command leaves the thread that reads it."""
+    asked = []
+
+    async def fault(exchange):
+        asked.append(exchange.path)
+        return await drip(exchange)
+
+    fault_proxy.fault(fault, times=None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "replicator", "drill", *cli.options_through(fault_proxy.url)],
+        env=cli.environment,
+        stdin=subprocess.DEVNULL,
+    )
+    wait_for(lambda: asked)
+    process.terminate()
+    assert process.wait(LONG) == 128 + signal.SIGTERM
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "replicator.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from replicator.__main__ import main
+sys.argv = ["replicator", "history"]
+main()
+"""
+
+
+def test_an_interrupt_while_a_command_loads_is_no_traceback():
+    """Ctrl-C in the first second of a command."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (128 + signal.SIGINT, "")

@@ -183,3 +183,40 @@ def test_a_plain_sidecar_waits_for_the_restore(cli, db):
     sidecar.until_following()
     wait_for(lambda: sidecar.status()["durable_txid"])
     assert sidecar.stop() == 0
+
+
+def test_a_file_that_was_replaced_while_the_sidecar_was_stopped(cli, db):
+    """The cache stayed. Another database in the file's place is refused, and with the order it
+    moves aside; an older copy of the same database continues, with the state before pinned."""
+    assert cli.call("restore", *cli.bucket_options, "-o", db).code == 0
+    older = db.with_name("older.db")
+    older.write_bytes(db.read_bytes())
+    with App(db) as app:
+        app.insert(5)
+        sidecar = cli.sidecar(db)
+        sidecar.until_following()
+        assert sidecar.stop() == 0
+        app.checkpoint("TRUNCATE")
+    db.unlink()
+    application_starts(db)
+    sidecar = cli.sidecar(db)
+    assert sidecar.wait() == 6
+    assert "(different_database)" in sidecar.output
+    assert rows_in_the_bucket(cli) == ROWS + 5
+    sidecar = cli.sidecar(db, "--restore")
+    sidecar.until_following()
+    assert sidecar.stop() == 0
+    assert len(list(db.parent.glob("app.db.stale-*"))) == 1
+    assert rows_in_the_bucket(cli) == ROWS + 5
+    older.rename(db)
+    sidecar = cli.sidecar(db)
+    sidecar.until_following()
+    assert cli.call("flush", db).code == 0
+    assert sidecar.stop() == 0
+    assert rows_in_the_bucket(cli) == ROWS
+    (pinned,) = cli.call("pin", *cli.bucket_options, "--json").json
+    copy = cli.home / "before.db"
+    restored = cli.call("restore", *cli.bucket_options, "--txid", pinned["txid"], "-o", copy)
+    assert restored.code == 0
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (ROWS + 5,)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
+from replicator import SqliteReplicatorConfig, restore
+from replicator.engine.in_process import InProcessReplicator
 from tests.helpers.replication import LONG
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "sidecar-v1"
@@ -47,7 +48,7 @@ def rows_of(path):
 
 def test_waiting_segments_of_an_older_version_are_sent_as_they_are(killed_sidecar):
     """The same generation, the same bytes under the same keys, no transaction lost."""
-    with SqliteReplicator(settings(killed_sidecar)) as replicator:
+    with InProcessReplicator(settings(killed_sidecar)) as replicator:
         position = replicator.flush(LONG)
     assert position.generation == KNOWN["generation"]
     assert position.txid > KNOWN["captured"] > KNOWN["durable"]
@@ -64,7 +65,7 @@ def test_waiting_segments_of_an_older_version_are_sent_as_they_are(killed_sideca
 
 def test_each_transaction_captured_by_the_older_version_is_restorable(killed_sidecar):
     """Also those that only its cache held."""
-    with SqliteReplicator(settings(killed_sidecar)) as replicator:
+    with InProcessReplicator(settings(killed_sidecar)) as replicator:
         replicator.flush(LONG)
     counts = []
     for txid in range(KNOWN["durable"], KNOWN["captured"] + 1):

@@ -18,7 +18,7 @@ from replicator.archive.listing import to_object
 from replicator.archive.names import parse
 from replicator.archive.reachable import restorable, trust
 from replicator.archive.timespec import to_text
-from replicator.errors import DamageError, ReplicatorError, from_dict
+from replicator.errors import ReplicatorError, Unreadable, from_dict
 from replicator.format import zstd
 from replicator.format.bounded_json import parse_json, text_fields
 from replicator.format.buffers import page_numbers
@@ -37,7 +37,7 @@ from replicator.recovery.partial import _parse, _parts
 from replicator.recovery.plan import newest_reachable, plan
 from replicator.recovery.segment import load_segment
 from replicator.recovery.snapshot import page_size_of
-from replicator.sidecar.control_client import _checked
+from replicator.sidecar.control_client import checked
 from replicator.sidecar.control_server import ControlSocket, _answers_of
 from replicator.store.base import ObjectInfo
 from tests.fuzz.whole_archive import archive, archive_seeds, forged_log, forged_seeds
@@ -149,7 +149,7 @@ def json_document(data):
 
 def control_answer(data):
     for command in ("status", "flush", "snapshot", "metrics"):
-        _checked(command, parse_json(data))
+        checked(command, parse_json(data))
 
 
 def control_error(data):
@@ -256,7 +256,7 @@ JSON = {"metadata", "json_document", "control_answer", "control_error"}
 def errors_of(name):
     """The exceptions that a target may raise."""
     if name in DAMAGE:
-        return (DamageError,)
+        return (Unreadable,)
     if name == "archive":
         return (ReplicatorError,)
     if name == "control_answer":

@@ -12,9 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
+from replicator import SqliteReplicatorConfig, restore
+from replicator.engine.in_process import InProcessReplicator
 from tests.helpers.command_line import Sidecar
 from tests.helpers.limits import limits_for
+from tests.helpers.processes import STANDARD_PYTHON
 from tests.helpers.replication import LONG
 from tests.programs import workload
 
@@ -46,7 +48,7 @@ class ApplicationProcess:
         ]
         with self.errors.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, str(WORKLOAD), str(database), str(log), *arguments],
+                [*STANDARD_PYTHON, str(WORKLOAD), str(database), str(log), *arguments],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -161,7 +163,7 @@ class Deployment:
         """``limits`` are fields of the limits by part, see :mod:`tests.helpers.limits`."""
         values = {"db_path": self.path, "url": self.url, "sync_interval": 0.02}
         config = SqliteReplicatorConfig(**values | settings)
-        return SqliteReplicator(config, store=store, limits=limits_for(config, limits or {}))
+        return InProcessReplicator(config, store=store, limits=limits_for(config, limits or {}))
 
     @contextlib.contextmanager
     def replicating(self, **settings):
@@ -173,8 +175,9 @@ class Deployment:
         finally:
             replicator.stop()
 
-    def sidecar(self, *options, roll_over=1000):
-        """A process that runs ``replicator run``; ``roll_over`` is in frames."""
+    def sidecar(self, *options, roll_over=1000, command=()):
+        """A process that runs ``replicator run``, around ``command``; ``roll_over`` is in
+        frames."""
         log = self.directory / f"sidecar-{len(self.sidecars)}.log"
         arguments = [
             str(self.path),
@@ -188,6 +191,8 @@ class Deployment:
         ]
         if self.endpoint_url:
             arguments += ["--endpoint-url", self.endpoint_url]
+        if command:
+            arguments += ["--", *map(str, command)]
         started = LiveSidecar(arguments, self.path, log, roll_over)
         self.sidecars.append(started)
         return started

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from replicator import restore
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import LocalIOError, NotDurable, ReplicatorError
 from replicator.recovery import api
 from replicator.recovery.limits import RecoveryLimits
-from replicator.replicator import SqliteReplicator
 from replicator.store.retry import RetryPolicy
 from replicator.system.clock import now_ms
 from replicator.system.mailbox import Wanted
@@ -145,7 +145,7 @@ class DiskScenario:
             drill_scratch=place / "scratch",
             keep=True,
         )
-        self.mine = SqliteReplicator(
+        self.mine = InProcessReplicator(
             config,
             store=self.store,
             files=self.files,

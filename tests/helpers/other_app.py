@@ -4,8 +4,8 @@ import contextlib
 import json
 import select
 import subprocess
-import sys
 
+from tests.helpers.processes import STANDARD_PYTHON
 from tests.helpers.replication import LONG
 
 PROGRAM = """
@@ -28,7 +28,7 @@ class OtherApp:
 
     def __init__(self, path, *, timeout=LONG, **options):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(path), str(timeout)],
+            [*STANDARD_PYTHON, "-c", PROGRAM, str(path), str(timeout)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -15,6 +15,8 @@ import threading
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+DRIP = 1.0  # seconds between two bytes
+
 
 class Reset(Exception):
     """Cut the client off with a TCP reset."""
@@ -66,6 +68,18 @@ async def reset_early(exchange):
 async def hang(exchange):
     """No answer until the proxy is healed or stopped; then a reset."""
     await exchange.proxy.healed.wait()
+    raise Reset
+
+
+async def drip(exchange):
+    """An answer without an end, one byte from time to time: no time limit of a client ends it."""
+    healed = exchange.proxy.healed
+    exchange.writer.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    while not healed.is_set():
+        exchange.writer.write(b"x")
+        await exchange.writer.drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(healed.wait(), DRIP)
     raise Reset
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from replicator import restore
 from replicator.config.settings import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import StoreUnavailable
-from replicator.replicator import SqliteReplicator
 from replicator.store.base import Store
 from replicator.store.memory import MemoryStore
 from tests.helpers.bucket import plain_state
@@ -200,7 +200,7 @@ def replicator_for(path, store, *, limits=None, files=None, **settings):
     """``limits`` are fields of the limits by part, see :mod:`tests.helpers.limits`."""
     config = config_for(path, **settings)
     limits = limits_for(config, limits or {})
-    return SqliteReplicator(config, store=store, files=files, limits=limits)
+    return InProcessReplicator(config, store=store, files=files, limits=limits)
 
 
 @contextlib.contextmanager
@@ -212,6 +212,13 @@ def replicating(path, store, **settings):
         yield replicator
     finally:
         replicator.stop()
+
+
+def replicate_once(path, store, **settings):
+    """Starts a replicator and flushes it. A refusal comes from the start, or from the flush if the
+    start ended before it was known."""
+    with replicating(path, store, **settings) as replicator:
+        return replicator.flush(LONG)
 
 
 def restored(store, directory, **options):

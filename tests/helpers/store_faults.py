@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from replicator import SqliteReplicator
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import (
     AccessDenied,
     DamageError,
@@ -241,7 +241,7 @@ class StoreScenario:
     def started(self):
         if self.replicator is None:
             config = self.config()
-            replicator = SqliteReplicator(
+            replicator = InProcessReplicator(
                 config, store=self.store, limits=limits_for(config, LIMITS)
             )
             replicator.start()

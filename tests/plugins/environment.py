@@ -1,6 +1,8 @@
 """Isolates the tests from the environment of the machine."""
 
+import compileall
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -8,12 +10,19 @@ import pytest
 
 from tests.helpers.users import Place
 
+_PACKAGE = Path(__file__).parents[2] / "replicator"
 _FOREIGN = ("AWS_", "BOTO", "REPLICATOR_", "SSL_CERT_")
 
 
 def _is_foreign(name: str) -> bool:
     upper = name.upper()
     return upper.startswith(_FOREIGN) or upper.endswith(("_PROXY", "_CA_BUNDLE"))
+
+
+def pytest_configure(config):
+    """Compiles the package once, as pip does: the suite starts it in over a thousand processes."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(_PACKAGE, quiet=2)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,6 +38,19 @@ def clean_environment(tmp_path_factory):
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # never ask a link-local address
         patch.setenv("NO_PROXY", "*")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_signals():
+    """Processes that tests start ignore no signal, even if this one does, as under ``nohup`` or in
+    the background of a script: a signal that is caught here has its default meaning there."""
+    ending = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+    ignored = [number for number in ending if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture

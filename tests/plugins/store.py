@@ -10,9 +10,8 @@ import pytest
 
 from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
-from replicator.store.s3 import S3Store
 from replicator.testing import SeaweedServer
-from tests.helpers.moto_server import MotoServer
+from tests.helpers.moto_server import MotoServer, MotoStore
 from tests.helpers.replication import HookedStore
 
 
@@ -52,7 +51,7 @@ def moto_server(clean_environment):
 @pytest.fixture
 def moto_store(moto_server):
     """A store on a bucket of its own on the moto server."""
-    store = S3Store(
+    store = MotoStore(
         f"bucket-{secrets.token_hex(6)}",
         endpoint_url=moto_server,
         credentials=("moto", "moto"),

@@ -24,9 +24,11 @@ from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig, restore
+from replicator import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.engine.limits import Limits
 from replicator.errors import ReplicatorError
+from replicator.recovery.api import restore  # in this process, whose calls are traced
 
 MAIN = "MainThread 1"
 SAID = 9  # the descriptor of the file ``said`` in the directory
@@ -136,7 +138,7 @@ def replicator_of(place):
     )
     limits = Limits.of(config)
     short = replace(limits, capture=replace(limits.capture, roll_over_frames=ROLL_OVER))
-    return SqliteReplicator(config, limits=short)
+    return InProcessReplicator(config, limits=short)
 
 
 def cycle(place):

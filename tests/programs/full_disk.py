@@ -15,7 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from replicator import SqliteReplicator, restore
+from replicator import restore
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import LocalIOError, NotDurable
 from replicator.store.retry import RetryPolicy
 from tests.helpers.limits import limits_for
@@ -45,7 +46,7 @@ class FullDisk:
         self.app = App(directory / "app.db")
         self.store = HookedStore()
         config = config_for(directory / "app.db", cache_dir=self.cache, max_cache_bytes=1 << 30)
-        self.replicator = SqliteReplicator(
+        self.replicator = InProcessReplicator(
             config, store=self.store, limits=limits_for(config, LIMITS)
         )
         self.reported = self.silent = 0

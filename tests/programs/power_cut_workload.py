@@ -15,8 +15,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator import SqliteReplicatorConfig
 from replicator.cache.limits import CacheLimits
+from replicator.engine import evidence
+from replicator.engine.in_process import InProcessReplicator
 from replicator.engine.limits import Limits
 from replicator.errors import StoreUnavailable
 from replicator.store.directory import DirectoryStore
@@ -79,13 +81,14 @@ def replicator_of(place, store):
         poll_interval=0.05,
         keep=False,
     )
+    evidence.birth_of = lambda database: "1"  # the simulated disk makes every file anew
     limits = Limits.of(config)
     short = replace(
         limits,
         capture=replace(limits.capture, roll_over_frames=40),
         cache=CacheLimits(least_changes=400, keep_segments=12),
     )
-    return SqliteReplicator(config, store=store, limits=short)
+    return InProcessReplicator(config, store=store, limits=short)
 
 
 class PowerCutWorkload:

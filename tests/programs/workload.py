@@ -7,6 +7,9 @@ commits: exactly the transactions 1 … k of each writer, and k no smaller than 
     python workload.py DATABASE LOG [--writer N] [--rate TX/S] [--commits N] …
     python workload.py DATABASE LOG --large BYTES    one transaction of that size, then the end
     python workload.py DATABASE LOG --hold           a reader: prints its view twice
+    python workload.py DATABASE LOG --service        until SIGTERM
+
+``LOG.longest`` gets the seconds that the longest transaction took.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import argparse
 import hashlib
 import os
 import random
+import signal
 import sqlite3
 import sys
 import time
+from pathlib import Path
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS done(writer INTEGER, seq INTEGER, digest TEXT, PRIMARY KEY(writer, seq));
@@ -155,6 +160,13 @@ def wait_for_checkpoint(connection: sqlite3.Connection, mode: str, patience: flo
     connection.execute("PRAGMA busy_timeout=30000")
 
 
+def end_of_service() -> list[int]:
+    """Gets an element when SIGTERM arrives."""
+    ending: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ending.append(number))
+    return ending
+
+
 def run(options: argparse.Namespace) -> None:
     rng = random.Random(options.seed + options.writer)
     connection = open_database(
@@ -166,13 +178,16 @@ def run(options: argparse.Namespace) -> None:
     until = time.monotonic() + options.seconds if options.seconds else float("inf")
     commits = options.commits or bool(options.large)
     last = seq + commits if commits else sys.maxsize
-    while seq < last and time.monotonic() < until:
+    ending = end_of_service() if options.service else []
+    longest = 0.0
+    while seq < last and time.monotonic() < until and not ending:
         began = time.monotonic()
         seq += 1
         if options.large:
             large_transaction(connection, options.writer, seq, rng, options.large)
         else:
             transaction(connection, options.writer, seq, rng, options.rows)
+        longest = max(longest, time.monotonic() - began)
         os.write(log, f"{options.writer} {seq}\n".encode())
         if options.truncate_every and seq % options.truncate_every == 0:
             checkpoint(connection)
@@ -188,6 +203,7 @@ def run(options: argparse.Namespace) -> None:
         if options.rate:
             time.sleep(max(0.0, 1 / options.rate - (time.monotonic() - began)))
     connection.close()
+    Path(f"{options.log}.longest").write_text(str(longest))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -211,6 +227,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, default in (("rate", 0.0), ("seconds", 0.0), ("patience", 20.0)):
         parser.add_argument(f"--{name}", type=float, default=default)
     parser.add_argument("--hold", action="store_true")
+    parser.add_argument("--service", action="store_true")
     return parser.parse_args(arguments)
 
 

@@ -14,7 +14,15 @@ import pytest
 
 import replicator
 from replicator import errors
-from replicator.errors import GapError, LocalIOError, ReplicatorError, from_dict
+from replicator.errors import (
+    DamageError,
+    GapError,
+    LocalIOError,
+    NewerFormat,
+    ReplicatorError,
+    Unreadable,
+    from_dict,
+)
 from replicator.recovery.start import (
     Act,
     Archive,
@@ -198,3 +206,10 @@ def test_a_range_is_a_tuple():
     error = from_dict(document)
     assert isinstance(error, GapError)
     assert error.restorable == (1, 7)
+
+
+def test_a_newer_format_is_no_damage():
+    """A judgement of the archive catches damage alone, the search for a way around catches both."""
+    assert not issubclass(NewerFormat, DamageError)
+    assert issubclass(NewerFormat, Unreadable)
+    assert issubclass(DamageError, Unreadable)

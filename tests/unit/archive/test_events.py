@@ -37,12 +37,13 @@ def lived(app, store):
     app.checkpoint("TRUNCATE")
     live(app, store)
     live(app, store)  # which simply continues
-    cache = live(app, store, take_over=True)
+    app.insert()
+    cache = live(app, store, take_over=True, cache_dir=app.path.parent / "of another host")
     (cache / "pages.xxh").unlink()
-    live(app, store)
+    live(app, store, cache_dir=cache)
     (cache / "state.db").write_bytes(b"damaged" * 100)
     app.insert()
-    live(app, store)
+    live(app, store, cache_dir=cache)
     return store
 
 
@@ -76,7 +77,7 @@ def test_people_read_it(lived, capsys):
     show(history(lived, "app.db", url="s3://b/app.db"))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("event")]
     assert len(lines) == 6
-    assert "UTC  transaction 1: a generation begins; the first start, by process" in lines[0]
+    assert "Z  transaction 1: a generation begins; the first start, by process" in lines[0]
     assert ": caught up; the WAL was reset while no replicator followed it, by process" in lines[1]
 
 

@@ -8,6 +8,7 @@ from replicator.archive.keys import Keys, default_prefix
 from replicator.archive.names import (
     EncryptedName,
     MergeName,
+    NamedPin,
     PinName,
     ProofName,
     SegmentName,
@@ -59,6 +60,7 @@ def test_records_read_back(prefix, txid, at_ms):
     assert parse(keys, keys.proof(at_ms, "proven", txid)) == ProofName(at_ms, "proven", txid)
     assert parse(keys, keys.pin(txid)) == PinName(txid)
     assert parse(keys, keys.pin(txid) + ".age") is None
+    assert parse(keys, keys.named_pin("v1.json")) == NamedPin("v1.json")
 
 
 @given(TXIDS, TXIDS)
@@ -92,6 +94,10 @@ def test_keys_sort_in_log_order(a, b):
         "merged/1/0000000000000010.wal.zst",
         "snapshots/0000000000000001.sqlite.zst",
         "snapshots/0000000000000001-x.sqlite.zst",
+        "pins/a/b.json",
+        "pins/now.json",
+        "pins/1a.json",
+        "pins/a.json.age",
         f"xsnapshots/0000000000000001-{GENERATION}.sqlite.zst",
     ],
 )

@@ -106,5 +106,6 @@ def test_a_share_is_of_the_bytes():
 @pytest.mark.parametrize("text", ["", "0%", "100.5%", "1/0", "2/7", "some", "-5M", "1/123456"])
 def test_what_is_no_sample_is_refused(text):
     """Text that is no sample is a ConfigError."""
-    with pytest.raises(ConfigError, match="sample"):
+    with pytest.raises(ConfigError) as refused:
         Sample.parse(text)
+    assert refused.value.setting == "sample"

@@ -26,15 +26,37 @@ def test_each_folder_is_listed_once():
 
 @pytest.mark.parametrize("made", [lambda n: f"{n}/readme", lambda n: f"{n // 10}/{n}/readme"])
 def test_foreign_folders_end_the_search(made):
-    """More folders than the limit: an error that asks for the prefix, before their requests."""
+    """More foreign folders than the limit: an error that asks for the prefix, before their
+    requests."""
     inner = folders("app.db")
     for n in range(100):
         inner.put(made(n), b"")
     store = CountingStore(inner)
     with raises(ConfigError, "too_many_folders", setting="prefix"):
         find_databases(store, limits=SearchLimits(folders=50))
-    assert store.count("folders") <= 50
+    assert store.count("folders") <= 50 + 1  # and the database
     assert find_databases(store, limits=SearchLimits(folders=300)) == ["app.db"]
+
+
+def test_databases_do_not_count_as_foreign_folders():
+    """Any number of databases is found, because only folders without one are limited."""
+    store = CountingStore(folders(*(f"db-{n:03}" for n in range(100))))
+    assert len(find_databases(store, limits=SearchLimits(folders=2))) == 100
+    assert store.count("folders") == 101
+
+
+def test_a_database_below_another_one_is_found():
+    """A folder of a database that holds none of its objects is searched; its own folders are
+    not."""
+    store = CountingStore(folders("shop", "shop/a.db", "shop/old/b.db"))
+    store.inner.put("shop/merged/1/x", b"")
+    assert find_databases(store) == ["shop", "shop/a.db", "shop/old/b.db"]
+    assert store.count("folders") == len({"", "shop", "shop/a.db", "shop/old", "shop/old/b.db"})
+
+
+def test_a_name_that_no_prefix_can_have_is_left_out():
+    """Empty parts of a name, which another program made, are not another database's name."""
+    assert find_databases(folders("a/", "/b", "c")) == ["c"]
 
 
 def test_an_error_names_some_of_many_databases():

@@ -12,6 +12,7 @@ from replicator.cache.records import Delivery, Fact, Status
 from replicator.errors import DiskFull, LedgerDamaged, LocalIOError
 from replicator.model import Kind
 from tests.helpers.cache import add, commit, content, files_in, record, reopened, txids, upload
+from tests.helpers.errors import raises
 from tests.helpers.files import CountingFiles
 
 
@@ -248,7 +249,7 @@ def test_an_adopted_segment_is_the_only_one(cache):
 def test_a_full_disk_is_disk_full(cache):
     """SQLite's own limit stands for the disk's: the ledger reports it as such and recovers."""
     cache._ledger._file.run("PRAGMA max_page_count = 10")
-    with pytest.raises(DiskFull, match=r"state\.db: database or disk is full"):
+    with raises(DiskFull, path=str(cache.directory / "state.db")):
         cache.put(Fact.DATABASE, "x" * 100_000)
     cache._ledger._file.run("PRAGMA max_page_count = 10000")
     cache.put(Fact.DATABASE, "x" * 100_000)
@@ -259,7 +260,7 @@ def test_a_locked_ledger_is_not_damage(cache):
     cache._ledger._file.run("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(cache.directory / "state.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(LocalIOError, match="database is locked"):
+    with raises(LocalIOError, path=str(cache.directory / "state.db")):
         cache.put(Fact.DATABASE, "b")
     other.close()
     cache.put(Fact.DATABASE, "b")
@@ -270,7 +271,7 @@ def test_a_closed_cache_refuses(cache):
     could not be opened again, the next attempt to do so is due."""
     cache.close()
     cache.close()
-    with pytest.raises(LedgerDamaged, match="closed database"):
+    with raises(LedgerDamaged, path=str(cache.directory / "state.db")):
         cache.head()
 
 

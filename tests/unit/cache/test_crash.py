@@ -144,7 +144,7 @@ def test_a_crash_at_any_call_leaves_a_step_done_or_undone(tmp_path, reference, k
 
 
 class Told:
-    """Passes on that a step is done to whoever outlives this process."""
+    """Reports to the parent process that a step is done."""
 
     def __init__(self, writer):
         self.writer = writer

@@ -2,8 +2,8 @@
 
 import pytest
 
-from replicator import SqliteReplicator
 from replicator.cache.limits import DEFAULT_LIMITS
+from replicator.engine.in_process import InProcessReplicator
 from replicator.system.files import Files
 from tests.helpers.replication import LONG, HookedStore, config_for, restored, wait_for
 
@@ -30,7 +30,7 @@ def disk():
 @pytest.fixture
 def replicator(app, disk):
     """A replicator on the small disk that has uploaded everything."""
-    with SqliteReplicator(config_for(app.path), store=HookedStore(), files=disk) as replicator:
+    with InProcessReplicator(config_for(app.path), store=HookedStore(), files=disk) as replicator:
         replicator.flush(LONG)
         yield replicator
 

@@ -10,6 +10,7 @@ from replicator.cache.cache import Cache
 from replicator.cache.records import Fact
 from replicator.errors import LedgerDamaged, LocalIOError
 from tests.helpers.cache import add, content, reopened, txids, upload
+from tests.helpers.errors import raises
 from tests.helpers.files import FailingFiles
 
 
@@ -19,7 +20,7 @@ def test_a_cache_that_is_deleted_in_use_refuses_writes(cache):
     add(cache, 1)
     shutil.rmtree(cache.directory)
     for write in (lambda: add(cache, 2), lambda: cache.uploading(1)):
-        with pytest.raises(LedgerDamaged, match="removed or replaced while in use"):
+        with raises(LedgerDamaged, "ledger_replaced"):
             write()
     cache.reopen()
     assert cache.head() is None
@@ -33,7 +34,7 @@ def test_a_replaced_ledger_is_noticed(cache):
     path = cache.directory / "state.db"
     shutil.copy(path, path.with_suffix(".copy"))
     os.replace(path.with_suffix(".copy"), path)
-    with pytest.raises(LocalIOError, match="removed or replaced"):
+    with raises(LedgerDamaged, "ledger_replaced"):
         cache.put(Fact.DATABASE, "b")
 
 
@@ -45,7 +46,7 @@ def test_an_older_copy_in_the_ledgers_place_is_not_believed(cache, tmp_path):
         older = other.directory / "state.db"
     add(cache, 2)
     shutil.move(older, cache.directory / "state.db")
-    with pytest.raises(LedgerDamaged, match="removed or replaced"):
+    with raises(LedgerDamaged, "ledger_replaced"):
         add(cache, 3)
     writer = cache.writer
     cache.reopen()
@@ -63,7 +64,7 @@ def test_a_ledger_without_name_or_log_takes_no_writes(cache, name):
     """Rows written into a removed file are lost; in the WAL they would be the newest."""
     add(cache, 1)
     (cache.directory / name).unlink()
-    with pytest.raises(LedgerDamaged, match="removed or replaced"):
+    with raises(LedgerDamaged, "ledger_replaced"):
         upload(cache, 1)
 
 

@@ -66,7 +66,7 @@ def test_a_slowed_writer_goes_on(app, brake):
     held = brake._metrics.get("write_lock_holds")
     app.run("PRAGMA busy_timeout=0")
     for _ in range(50):
-        app.insert()  # after the block nobody has it
+        app.insert()  # after the block it is free
     assert brake._metrics.get("write_lock_holds") == held
 
 

@@ -7,10 +7,12 @@ import pytest
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader
+from replicator.errors import DatabaseUnusable
 from replicator.format.database import lock_page
 from replicator.format.wal import offset_of
 from replicator.sqlite.live import LiveDatabase
 from tests.helpers.bucket import plain_state
+from tests.helpers.errors import raises
 from tests.helpers.replication import App, image_of
 
 pytestmark = pytest.mark.app(rows=120)
@@ -66,6 +68,86 @@ def test_an_image_stays_exact_under_a_writer_that_checkpoints(app, database, see
         assert read_whole(image) == before  # and once more, with the log of today
     database.release(hold)
     assert app.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("mark", ["zero", "above", "zero, log there"])
+def test_an_image_stays_exact_while_its_holds_make_way(app, database, seed, mark):
+    """The WAL is reset many times under an image that is read slowly, because each hold is
+    released once the next one was opened and the pages are kept."""
+    if mark == "zero":
+        app.checkpoint("TRUNCATE")
+    elif mark == "zero, log there":
+        app.checkpoint("PASSIVE")
+    before = image_of(app.path)
+    hold = database.hold()
+    restless, wals = Restless(app, seed), set()
+
+    def move(image):
+        nonlocal hold
+        restless()
+        for _ in range(2):  # the second one is on mark zero unless a commit came before
+            fresh = database.hold()
+            if restless.rng.random() < 0.3:
+                restless()
+            assert image.keep(1 << 30)
+            database.release(hold)
+            hold = fresh
+            app.checkpoint()
+        wals.add(database.index.state().salt1)
+
+    with Image(database, LIMITS) as image:
+        assert read_whole(image, lambda: move(image), step=1) == before
+        assert read_whole(image) == before
+    database.release(hold)
+    assert len(wals) > 2
+
+
+def test_an_image_keeps_no_more_than_it_may(app, database):
+    """Then its hold has to stay, and protects it as before."""
+    before = image_of(app.path)
+    hold = database.hold()
+    with Image(database, LIMITS) as image:
+        app.run("UPDATE t SET body = randomblob(350)")
+        fresh = database.hold()
+        assert not image.keep(4096)
+        database.release(fresh)
+        app.checkpoint()
+        assert read_whole(image) == before
+    database.release(hold)
+
+
+def test_a_wal_that_was_long_once_is_no_reason_to_stay(app, database):
+    """Its file keeps the length, and a reset WAL uses little of it."""
+    app.insert(3000)
+    app.checkpoint()
+    app.insert()
+    assert database.wal.refresh().st_size > 900_000
+    before = image_of(app.path)
+    hold = database.hold()
+    with Image(database, LIMITS) as image:
+        app.run("UPDATE t SET body = randomblob(350) WHERE id = 1")
+        fresh = database.hold()
+        assert image.keep(40960)
+        database.release(hold)
+        app.checkpoint()
+        assert read_whole(image) == before
+    database.release(fresh)
+
+
+def test_a_database_that_shrank_keeps_its_hold(app, database):
+    """A checkpoint would cut pages off that the image has."""
+    app.insert(200)
+    before = image_of(app.path)
+    hold = database.hold()
+    with Image(database, LIMITS) as image:
+        app.run("DELETE FROM t", "VACUUM")
+        fresh = database.hold()
+        assert not image.keep(1 << 30)
+        database.release(fresh)
+        app.checkpoint()
+        assert read_whole(image) == before
+    database.release(hold)
 
 
 def test_commits_between_pin_and_image_are_in_it(app, database):
@@ -206,6 +288,6 @@ def test_a_file_that_is_no_database_makes_no_image(app, database):
     """The file is damaged in place: an error, and nothing stays open."""
     content = app.path.read_bytes()
     app.path.write_bytes(b"x" * len(content))
-    with pytest.raises(Exception, match="not a SQLite database"):
+    with raises(DatabaseUnusable, "not_a_database"):
         Image(database, LIMITS)
     app.path.write_bytes(content)

@@ -16,6 +16,7 @@ from replicator.errors import ContinuityLost
 from replicator.format.wal import offset_of
 from replicator.sqlite.wal_file import WalFile
 from replicator.system.paths import wal_path
+from tests.helpers.errors import raises
 from tests.helpers.oracle_wal import overlay, read_wal
 from tests.helpers.replication import App, frames_in
 
@@ -197,7 +198,7 @@ def test_another_page_size_is_lost_continuity(app, reader):
     )
     app.insert()
     reader._wal.close()  # as after the last close
-    with pytest.raises(ContinuityLost, match="from 4096 to 1024"):
+    with raises(ContinuityLost, "page_size_changed"):
         reader.find(ALL)
 
 
@@ -208,7 +209,7 @@ def test_a_changed_last_frame_is_lost_continuity(app, reader):
     data = bytearray(wal(app))
     data[offset_of(reader.position) - 4096 - 8] ^= 1  # in the stored checksum
     wal_path(app.path).write_bytes(data)
-    with pytest.raises(ContinuityLost, match="changed after capture"):
+    with raises(ContinuityLost, "frames_changed"):
         reader.look()
 
 
@@ -281,7 +282,7 @@ def test_an_unanchored_reader_refuses_a_log_it_did_not_see_the_end_of(app):
     resumed = WalReader(
         WalFile(wal_path(app.path)), first.position, CaptureLimits(), anchored=False
     )
-    with pytest.raises(ContinuityLost, match="before its end"):
+    with raises(ContinuityLost, "wal_reset"):
         resumed.find(ALL)
 
 
@@ -300,7 +301,7 @@ def test_every_read_of_an_unanchored_reader_refuses_a_gap(app, read, follows):
     if follows:
         app.insert()
     wal = WalFile(wal_path(app.path))
-    with pytest.raises(ContinuityLost, match="before its end"):
+    with raises(ContinuityLost, "wal_reset"):
         read(WalReader(wal, first.position, CaptureLimits(), anchored=False))
 
 
@@ -387,7 +388,7 @@ def test_frames_that_change_between_two_reads_are_lost_continuity(app):
     data = bytearray(wal(app))
     data[32 + 5 * 4120 + 100] ^= 1
     wal_path(app.path).write_bytes(data)
-    with pytest.raises(ContinuityLost, match="vanished"):
+    with raises(ContinuityLost, "frames_vanished"):
         list(reader.batches(found))
 
 
@@ -403,7 +404,7 @@ def test_another_transaction_in_the_same_place_is_lost_continuity(app):
     whole[32 + 24 + 3000] ^= 1
     path.write_bytes(rewritten(bytes(whole)))
     assert len(before) < len(whole)
-    with pytest.raises(ContinuityLost, match="changed while being read"):
+    with raises(ContinuityLost, "frames_changed"):
         list(reader.batches(found))
 
 
@@ -640,7 +641,7 @@ def app_image(app):
 
 
 def test_a_header_written_anew_under_the_same_salts(app):
-    """A log whose first transaction was rolled back is begun once more by whoever writes next,
+    """A log whose first transaction was rolled back is begun once more by the next writer,
     with the salts that all share and a checkpoint sequence that each connection counts for
     itself: another header checksum, hence another chain, in the same log."""
     reader = reader_of(app)

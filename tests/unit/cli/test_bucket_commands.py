@@ -7,20 +7,22 @@ import sys
 
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator import SqliteReplicatorConfig
 from replicator.archive.index import PinnedPoint
 from replicator.cli import doctor as doctor_command
 from replicator.cli import history as history_command
 from replicator.cli import restore as restore_command
+from replicator.engine.in_process import InProcessReplicator
 from replicator.inspect.doctor import Check
 from replicator.inspect.history import Generation, History, Snapshot
 from replicator.model import RestoreReport
+from replicator.store.directory import DirectoryStore
 
 
 @pytest.fixture
 def backup_url(closed_db, bucket_url):
     """Three rows in the bucket."""
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=closed_db, url=bucket_url)):
+    with InProcessReplicator(SqliteReplicatorConfig(db_path=closed_db, url=bucket_url)):
         connection = sqlite3.connect(closed_db, isolation_level=None)
         for row in range(3):
             connection.execute("INSERT INTO t VALUES (?)", (row,))
@@ -113,7 +115,7 @@ def test_lost_transactions_are_shown_in_the_report(capsys):
     )
     restore_command.show(report, dry_run=False)
     out = capsys.readouterr().out
-    assert "transaction  7, committed 1970-01-01 00:00:00 UTC" in out
+    assert "transaction  7, committed 1970-01-01T00:00:00.000Z" in out
     assert "lost         2 transactions after this one could not be restored" in out
 
 
@@ -124,7 +126,7 @@ def test_history_lists_every_database_of_the_bucket(run, backup_url, closed_db, 
     """Without a prefix all of them; with one, that one."""
     other = tmp_path / "other.db"
     run("restore", "--url", backup_url, "-o", other)
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=other, url=backup_url)):
+    with InProcessReplicator(SqliteReplicatorConfig(db_path=other, url=backup_url)):
         pass
     every = json.loads(run("history", "--url", backup_url, "--json")[1])
     assert [each["url"].rpartition("/")[2] for each in every] == ["app.db", "other.db"]
@@ -133,6 +135,18 @@ def test_history_lists_every_database_of_the_bucket(run, backup_url, closed_db, 
     plan = json.loads(run("restore", "--url", backup_url, "-p", "app.db", "--dry-run", "--json")[1])
     assert (code, only["first_txid"], only["last_txid"]) == (0, 1, plan["txid"])
     assert run("history", "--url", backup_url)[1].count("restorable") == 2
+
+
+def test_history_of_several_names_one_without_a_backup(run, backup_url, bucket_url):
+    """A database whose first snapshot is missing hides no other one; exit code 9."""
+    DirectoryStore(bucket_url.removeprefix("file://")).put(
+        "new.db/wal/0000000000000001.wal.zst", b""
+    )
+    code, out, _ = run("history", "--url", backup_url, "--json")
+    first, second = json.loads(out)
+    assert (code, first["last_txid"] > 0, second["code"]) == (9, True, "no_backup")
+    code, out, _ = run("history", "--url", backup_url)
+    assert (code, out.count("restorable"), out.count("no backup")) == (9, 1, 1)
 
 
 def test_history_for_people_names_the_window_and_the_snapshots(capsys):
@@ -161,12 +175,12 @@ def test_history_for_people_names_the_window_and_the_snapshots(capsys):
         "2 single ones from 1 to 5"
     ) in lines
     assert "  pinned         transaction 5  before [1]" in lines
-    assert "  newest commit  1970-01-01 00:01:30 UTC, 10.0 s ago" in lines
+    assert "  newest commit  1970-01-01T00:01:30.000Z, 10.0 s ago" in lines
     assert "  total          6.4 KiB" in lines
     assert [line.split() for line in lines[-3:]] == [
         ["snapshot", "of", "stored", "size", "generation"],
-        ["1", "1970-01-01", "00:00:00", "UTC", "2.0", "KiB", "g1"],
-        ["10", "1970-01-01", "00:01:00", "UTC", "4.0", "KiB", "g2"],
+        ["1", "1970-01-01T00:00:00.000Z", "2.0", "KiB", "g1"],
+        ["10", "1970-01-01T00:01:00.000Z", "4.0", "KiB", "g2"],
     ]
 
 

@@ -49,7 +49,8 @@ def hostile(bucket, bucket_dir):
 
     def spoil(body):
         keys = bucket.keys
-        for key in (keys.metadata, keys.pin(2), keys.proof(1_700_000_000_000, "proven", 2)):
+        records = keys.pin(2), keys.named_pin("here"), keys.proof(1_700_000_000_000, "proven", 2)
+        for key in (keys.metadata, *records):
             store.put(key, body, if_absent=False)
         for path in (bucket_dir / HIDDEN / "metadata").rglob("*.json"):
             path.write_bytes(body)
@@ -86,11 +87,12 @@ def test_metadata_of_people_is_escaped(bucket, bucket_dir, bucket_url, run):
 
 
 def test_an_unreadable_note_is_reported_once(hostile, bucket_url, run, caplog):
-    """The pin counts all the same; one warning names its key."""
+    """The pin counts all the same; one warning names its key, and one that of a name."""
     hostile(DOCUMENTS["deep"])
     code, out, _ = run("pin", "--url", bucket_url, "--json")
-    assert (code, json.loads(out)) == (0, [{"txid": 2, "note": ""}])
-    assert [record.args[0] for record in caplog.records] == ["app.db/pins/0000000000000002.json"]
+    assert (code, json.loads(out)) == (0, [{"txid": 2, "note": "", "name": ""}])
+    keys = ["app.db/pins/0000000000000002.json", "app.db/pins/here.json"]
+    assert sorted(record.args[0] for record in caplog.records) == keys
 
 
 MOST_MEMORY = 300 << 20

@@ -6,7 +6,8 @@ import sqlite3
 
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from tests.helpers.strange_schema import make_strange, supply
 
 
@@ -14,7 +15,7 @@ from tests.helpers.strange_schema import make_strange, supply
 def theirs_url(closed_db, bucket_url):
     """An archive whose second transaction has a collation of the application."""
     config = SqliteReplicatorConfig(db_path=closed_db, url=bucket_url)
-    with SqliteReplicator(config) as replicator:
+    with InProcessReplicator(config) as replicator:
         replicator.flush(60)
         with contextlib.closing(sqlite3.connect(closed_db, isolation_level=None)) as connection:
             supply(connection)

@@ -97,4 +97,4 @@ def test_every_option_has_a_variable_unless_it_changes_the_bucket():
         for option in command.params
         if option.param_type_name == "option" and not option.envvar
     }
-    assert found == {"--yes", "--all", "--note"}
+    assert found == {"--yes", "--all", "--note", "--name", "--move"}

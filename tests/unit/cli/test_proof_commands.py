@@ -6,10 +6,11 @@ import sqlite3
 
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator import SqliteReplicatorConfig
 from replicator.cli import diff as diff_command
 from replicator.cli import sidecar
 from replicator.cli import status as status_command
+from replicator.engine.in_process import InProcessReplicator
 from replicator.inspect.diff import ComparedPoint, DiffReport
 from tests.helpers.control import answering
 from tests.helpers.replication import wait_for
@@ -29,7 +30,9 @@ def users_db(tmp_path):
 @pytest.fixture
 def users_url(users_db, bucket_url):
     """Three transactions after the first, each an object of its own."""
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=users_db, url=bucket_url)) as replicator:
+    with InProcessReplicator(
+        SqliteReplicatorConfig(db_path=users_db, url=bucket_url)
+    ) as replicator:
         replicator.flush(60)
         connection = sqlite3.connect(users_db, isolation_level=None)
         for row in range(3):
@@ -106,7 +109,7 @@ def test_a_sample_says_how_to_repeat_it(run, users_url):
 
 def test_an_object_that_others_stand_in_for_costs_nothing(run, users_url, tmp_path, users_db):
     """A second snapshot damaged: named, and nothing is lost."""
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=users_db, url=users_url)) as replicator:
+    with InProcessReplicator(SqliteReplicatorConfig(db_path=users_db, url=users_url)) as replicator:
         replicator.snapshot(60)
     newest = max((tmp_path / "bucket/app.db/snapshots").iterdir())
     newest.write_bytes(newest.read_bytes()[:-1])
@@ -117,7 +120,7 @@ def test_an_object_that_others_stand_in_for_costs_nothing(run, users_url, tmp_pa
 def test_verify_has_the_sidecar_repair_the_present(run, users_url, tmp_path, users_db):
     """With --database it is asked at once; the answer is shown, and now all is well."""
     spoil(tmp_path, 4)
-    replicator = SqliteReplicator(SqliteReplicatorConfig(db_path=users_db, url=users_url))
+    replicator = InProcessReplicator(SqliteReplicatorConfig(db_path=users_db, url=users_url))
     replicator.start()
     with answering(replicator.config.cache, replicator):
         code, out, _ = run("verify", "--url", users_url, "--data", "--database", users_db)
@@ -185,7 +188,7 @@ def test_a_drill_that_fails_is_loud_and_asks_for_repair(run, users_url, tmp_path
 
 def test_a_drill_that_worked_is_told_to_the_sidecar(run, users_url, users_db):
     """So that its status knows the proof."""
-    replicator = SqliteReplicator(SqliteReplicatorConfig(db_path=users_db, url=users_url))
+    replicator = InProcessReplicator(SqliteReplicatorConfig(db_path=users_db, url=users_url))
     replicator.start()
     with answering(replicator.config.cache, replicator):
         assert run("drill", "--url", users_url, "--database", users_db)[0] == 0
@@ -197,7 +200,7 @@ def test_a_drill_that_worked_is_told_to_the_sidecar(run, users_url, users_db):
 def test_the_status_shows_the_newest_proof(capsys, users_db, bucket_url):
     """Or that there is none."""
     config = SqliteReplicatorConfig(db_path=users_db, url=bucket_url)
-    status = SqliteReplicator(config).status()
+    status = InProcessReplicator(config).status()
     status_command.show(status)
     assert "never; see replicator drill" in capsys.readouterr().out
     from dataclasses import replace

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator import SqliteReplicatorConfig
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import AccessDenied
 from replicator.store.directory import DirectoryStore
 
@@ -31,7 +32,7 @@ def aged_backup(tmp_path):
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("CREATE TABLE t (x)")
-    with SqliteReplicator(SqliteReplicatorConfig(db_path=path, url=aged_backup)) as replicator:
+    with InProcessReplicator(SqliteReplicatorConfig(db_path=path, url=aged_backup)) as replicator:
         replicator.flush(60)
         for row in range(6):
             db.execute("INSERT INTO t VALUES (?)", (row,))
@@ -105,7 +106,7 @@ def test_pins_are_kept_listed_and_let_go(run, aged_backup, tmp_path):
     assert code == 0, err
     assert "before [bold]the move" in out
     assert json.loads(run("pin", "--url", aged_backup, "--json")[1]) == [
-        {"txid": 2, "note": "before [bold]the move"}
+        {"txid": 2, "note": "before [bold]the move", "name": ""}
     ]
     out = run("prune", "--url", aged_backup, *NOTHING, "--yes", "--all")[1]
     assert "deleted" in out
@@ -126,4 +127,47 @@ def test_what_cannot_be_restored_cannot_be_pinned(run, aged_backup):
     assert code == 4
     assert "cannot be restored" in err
     run("pin", 2, "--url", aged_backup)
-    assert json.loads(run("unpin", 2, "--url", aged_backup, "--json")[1]) == {"unpinned": 2}
+    assert json.loads(run("unpin", 2, "--url", aged_backup, "--json")[1])["unpinned"] == 2
+
+
+def test_a_name_stands_for_its_transaction_in_every_command(run, aged_backup, tmp_path):
+    """restore, open, drill, diff and pin; in lists it is shown, and unpin takes it away."""
+    url = ("--url", aged_backup)
+    assert run("pin", "2", "--name", "here", "--note", "why", *url)[0] == 0
+    assert json.loads(run("pin", *url, "--json")[1]) == [{"txid": 2, "note": "why", "name": "here"}]
+    assert "transaction 2  here  why" in run("history", *url)[1]
+    code, out, err = run("restore", *url, "--at", "here", "--output", tmp_path / "a.db", "--json")
+    assert (code, json.loads(out)["txid"]) == (0, 2), err
+    code, out, _ = run("drill", *url, "--at", "here", "--scratch", tmp_path, "--json")
+    assert (code, json.loads(out)["restore"]["txid"]) == (0, 2)
+    code, _, err = run("open", *url, "--at", "here", "--scratch", tmp_path, "--", "true")
+    assert (code, "transaction 2" in err) == (0, True)
+    out = run("diff", *url, "--from", "here", "--to", "4", "--scratch", tmp_path, "--json")[1]
+    assert [json.loads(out)[side]["txid"] for side in ("older", "newer")] == [2, 4]
+    assert run("pin", "here", "--name", "again", *url)[0] == 0
+    assert json.loads(run("unpin", "here", *url, "--json")[1]) == {"unpinned": 2, "name": "here"}
+    code, _, err = run("restore", *url, "--at", "here", "--output", tmp_path / "b.db", "--json")
+    assert (code, json.loads(err)["code"]) == (2, "unknown_name")
+    assert run("restore", *url, "--at", "again", "--output", tmp_path / "b.db")[0] == 0
+    assert run("pin", "newest", "--name", "end", *url)[0] == 0
+    assert "7" in run("pin", *url)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("pin", "3", "--name", "here"), "name_taken"),
+        (("pin", "3", "--name", "2026-01-31"), "invalid_name"),
+        (("pin", "--name", "other"), "config"),
+        (("unpin", "2 hours ago"), "config"),
+        (("restore", "--at", "here", "--txid", "1", "-o", "x"), "config"),
+        (("restore", "--at", "yesteday", "-o", "x"), "unknown_name"),
+    ],
+)
+def test_names_that_cannot_work_are_refused(run, aged_backup, arguments, code):
+    """Each with a code, and without a change."""
+    run("pin", "2", "--name", "here", "--url", aged_backup)
+    exit_code, _, err = run(*arguments, "--url", aged_backup, "--json")
+    assert (exit_code, json.loads(err)["code"]) == (2, code)
+    pins = json.loads(run("pin", "--url", aged_backup, "--json")[1])
+    assert [(each["txid"], each["name"]) for each in pins] == [(2, "here")]

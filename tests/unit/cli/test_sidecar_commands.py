@@ -84,6 +84,10 @@ class Replicator:
         self.asked.append(timeout)
         return 1300
 
+    def mark(self, name, timeout, *, note, move):
+        self.asked.append((name, timeout, note, move))
+        return Position("g1", 1234)
+
 
 @pytest.fixture
 def short_path():
@@ -238,6 +242,28 @@ def test_all_databases_of_a_file_are_flushed(run, fleet_file, answering_sidecar)
     assert json.loads(run("flush", "--config", fleet_file, "--json")[1])[0]["txid"] == 1234
 
 
+def test_all_databases_of_a_file_are_marked(run, fleet_file, answering_sidecar):
+    """One word is the name; failures are named, and the first one gives the exit code."""
+    code, out, _ = run("mark", "release-2", "--config", fleet_file, "--note", "why")
+    assert code == 1
+    marked, missing = out.splitlines()
+    assert marked.startswith("marked release-2: transaction 1,234 is durable and pinned")
+    assert missing.startswith("not marked: no sidecar answers")
+    assert answering_sidecar.asked == [("release-2", None, "why", False)]
+    found = json.loads(run("mark", "b", "--config", fleet_file, "--json")[1])
+    assert [each["name"] for each in found] == ["b", "b"]
+
+
+def test_the_variable_names_the_database_to_mark(run, short_path, answering_sidecar, monkeypatch):
+    """Then one word is the name, and none is too few."""
+    monkeypatch.setenv("REPLICATOR_DB_PATH", short_path)
+    assert run("mark", "here")[0] == 0
+    assert answering_sidecar.asked == [("here", None, "", False)]
+    assert run("mark")[0] == 2
+    monkeypatch.delenv("REPLICATOR_DB_PATH")
+    assert run("mark", "here")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -307,3 +333,23 @@ def test_run_requests_a_single_database(short_path):
     assert requested(short_path, "--bucket", "b", "--", "true", "x").command == ["true", "x"]
     url = f"sqlite:///{short_path}?mode=rw"  # passed on as text: a path would lose a slash
     assert requested(url, "--bucket", "b").settings["db_path"] == url
+
+
+def test_mark_names_the_state(run, short_path, answering_sidecar):
+    """All options reach the sidecar, and its answer is shown with the name."""
+    code, out, err = run("mark", short_path, "before-move")
+    assert (code, err) == (0, "")
+    assert out == "marked before-move: transaction 1,234 is durable and pinned\n"
+    code, out, _ = run(
+        "mark", short_path, "b", "--note", "why", "--move", "--timeout", "2s", "--json"
+    )
+    assert json.loads(out) == {"name": "b", "generation": "g1", "txid": 1234}
+    assert answering_sidecar.asked == [("before-move", None, "", False), ("b", 2.0, "why", True)]
+
+
+def test_mark_without_a_sidecar_names_the_other_way(run, short_path):
+    """Nothing is marked: a bucket does not know what was committed here."""
+    code, _, err = run("mark", short_path, "before-move", "--json")
+    error = json.loads(err)
+    assert (code, error["code"]) == (1, "not_running")
+    assert "replicator pin newest --name" in error["hint"]

@@ -1,5 +1,6 @@
 """replicator.config.schema: an editor and the program agree about a file."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.config.file import ConfigFile
-from replicator.config.schema import schema
+from replicator.config.schema import schema, text
 from replicator.config.settings import SETTINGS
 from replicator.config.table import Where
 from replicator.errors import ConfigError
@@ -85,3 +86,8 @@ def test_a_value_is_valid_exactly_if_the_program_takes_it(name, value):
         accepted = True
     whole = unit.json_type == "integer" and isinstance(value, float) and value.is_integer()
     assert whole or ENTRY.is_valid({"path": "a.db", name: value}) == accepted
+
+
+def test_the_text_is_the_schema():
+    """It is the file that the documentation offers."""
+    assert json.loads(text()) == SCHEMA

@@ -9,6 +9,7 @@ import pytest
 from replicator.config.settings import SETTINGS, SqliteReplicatorConfig
 from replicator.errors import ConfigError
 from replicator.model import Retention
+from tests.helpers.errors import raises
 
 SETTING_NAMES = [field.name for field in dataclasses.fields(SqliteReplicatorConfig) if field.init]
 
@@ -141,7 +142,8 @@ def test_every_setting_has_a_variable():
         "cache_dir": ("/c", "/c"), "max_cache_bytes": ("2GiB", 2 << 30),
         "auto_restore": ("yes", True), "take_over": ("0", False),
         "switch_in_use": ("yes", True),
-            "restore": ("on", True), "expect": ("new", "new"), "wait_store": ("2m", 120.0),
+            "restore": ("on", True), "standby": ("off", False),
+            "expect": ("new", "new"), "wait_store": ("2m", 120.0),
         "allow_unsafe_store": ("on", True), "sync_interval": ("500ms", 0.5),
         "poll_interval": ("2", 2.0), "busy_timeout": ("10s", 10.0),
         "snapshot_interval": ("1h30m", 5400.0), "snapshot_ratio": ("0.25", 0.25),
@@ -190,7 +192,7 @@ def test_a_bad_variable_is_named():
 
 def test_no_database_is_an_error_with_a_hint():
     """The hint has both ways to name it."""
-    with pytest.raises(ConfigError, match="no database is named") as caught:
+    with raises(ConfigError, setting="db_path") as caught:
         SqliteReplicatorConfig.from_env({})
     assert "REPLICATOR_DB_PATH" in caught.value.hint
 
@@ -226,3 +228,9 @@ def test_every_field_is_a_row_of_the_table():
 def test_the_rules_of_retention_have_one_default():
     """The library and the settings agree."""
     assert make().retention == Retention()
+
+
+def test_the_root_directory_is_no_database():
+    """It has no name that a file could have."""
+    with raises(ConfigError, setting="db_path"):
+        SqliteReplicatorConfig(db_path="/", bucket="b")

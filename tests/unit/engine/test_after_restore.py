@@ -12,8 +12,9 @@ from replicator.store.memory import MemoryStore
 from replicator.system.paths import restore_marker_path
 from replicator.system.restore_marker import read_restore_marker
 from tests.helpers.disk_faults import name_of
+from tests.helpers.errors import raises
 from tests.helpers.files import StrikingFiles
-from tests.helpers.replication import App, replicating, restored
+from tests.helpers.replication import App, replicate_once, replicating, restored
 
 LONG = 60.0
 
@@ -95,13 +96,8 @@ def test_an_older_state_without_an_order_is_refused(past, lost_path, tmp_path):
     store, middle, last = past
     shutil.rmtree(lost_path.with_name(".app.db-replicator"))
     restore(store=store, prefix="app.db", output=lost_path, txid=middle.txid)
-    with (
-        App(lost_path),
-        replicating(lost_path, store) as replicator,
-        pytest.raises(Fenced) as refused,
-    ):
-        replicator.flush(LONG)
-    assert refused.value.code == "older_database"
+    with App(lost_path), raises(Fenced, "older_database"):
+        replicate_once(lost_path, store)
     assert restored(store, tmp_path)[0].txid == last.txid
 
 
@@ -126,16 +122,13 @@ def test_an_application_that_writes_first_after_a_restore(past, lost_path, tmp_p
             last = holder.flush(LONG)
     with App(lost_path) as app:
         app.insert()
-        with replicating(lost_path, store) as replicator:
-            if file == "restored":
-                position = replicator.flush(LONG)
-                assert position.txid == last.txid + 1
-                assert restored(store, tmp_path)[1] == app.image()
-                return
-            with pytest.raises(Fenced) as refused:
-                replicator.flush(LONG)
-    codes = {"advanced": "older_database"}
-    assert refused.value.code == codes.get(file, "different_database")
+        if file == "restored":
+            assert replicate_once(lost_path, store).txid == last.txid + 1
+            assert restored(store, tmp_path)[1] == app.image()
+            return
+        code = "older_database" if file == "advanced" else "different_database"
+        with raises(Fenced, code):
+            replicate_once(lost_path, store)
     assert restored(store, tmp_path)[0].txid == last.txid
 
 

@@ -5,10 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.engine.decide import Facts, LocalFacts, RemoteFacts, Way, decide, state_of
+from replicator.engine.decide import (
+    TELLING,
+    Facts,
+    Likeness,
+    LocalFacts,
+    RemoteFacts,
+    Way,
+    continued,
+    decide,
+    state_of,
+)
 from replicator.format.object_header import ObjectFacts
 from replicator.model import Cause, DatabaseState, Kind
-from replicator.recovery.start import Asked, Expect
+from replicator.recovery.start import Asked, Expect, Local
 
 FACTS = (
     "same_page_size",
@@ -17,9 +27,12 @@ FACTS = (
     "hashes_trusted",
     "claimed",
     "fresh",
+    "went_back",
 )
+SAME, OTHER_PAGES = Likeness(TELLING, TELLING // 2), Likeness(TELLING, TELLING // 2 + 1)
 INCIDENTS = (Cause.ARCHIVE_LOST, Cause.CHANGED_OUTSIDE, Cause.UNRESTORABLE)
-NORMAL = dict.fromkeys(FACTS, True) | {"claimed": False, "fresh": False}
+BACK = {"wal_contains_position": False, "went_back": True, "same_birth": True}
+NORMAL = dict.fromkeys(FACTS, True) | {"claimed": False, "fresh": False, "went_back": False}
 
 
 def with_record(facts, incidents=(), *, first=False):
@@ -33,36 +46,90 @@ def expected(facts, incidents, *, first):
         return Way.REFUSE
     if facts["claimed"] or {Cause.ARCHIVE_LOST, Cause.UNRESTORABLE} & incidents:
         return Way.NEW_GENERATION
+    other = not facts["same_file"] or facts["went_back"]
+    proved_here = proved and Cause.CHANGED_OUTSIDE not in incidents
+    if first and not proved_here and other and facts["likeness"] is not SAME:
+        return Way.REFUSE
     if not facts["same_page_size"] or not facts["hashes_trusted"]:
         return Way.NEW_GENERATION
     return Way.CONTINUE if proved and Cause.CHANGED_OUTSIDE not in incidents else Way.CATCH_UP
 
 
 @pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize(
-    "values", list(itertools.product((False, True), repeat=len(FACTS) + len(INCIDENTS)))
-)
-def test_every_combination_with_a_record(values, first):
+@pytest.mark.parametrize("likeness", [None, SAME, OTHER_PAGES], ids=["unknown", "same", "other"])
+def test_every_combination_with_a_record(likeness, first):
     """Continue only where everything is proved; a generation only where hashes cannot help. A
-    database that lost its tables while no replicator ran is refused, unless the WAL proves it."""
-    facts = dict(zip(FACTS, values, strict=False))
-    incidents = {
-        cause for cause, is_open in zip(INCIDENTS, values[len(FACTS) :], strict=True) if is_open
-    }
-    decision = with_record(facts, incidents, first=first)
-    assert decision.way is expected(facts, incidents, first=first)
-    assert decision.reason
+    database that lost its tables while no replicator ran is refused, unless the WAL proves it; and
+    so is another file, unless most of its pages are the known ones."""
+    for values in itertools.product((False, True), repeat=len(FACTS) + len(INCIDENTS)):
+        facts = dict(zip(FACTS, values, strict=False)) | {"likeness": likeness}
+        rest = values[len(FACTS) :]
+        incidents = {cause for cause, is_open in zip(INCIDENTS, rest, strict=True) if is_open}
+        decision = with_record(facts, incidents, first=first)
+        assert decision.way is expected(facts, incidents, first=first), (facts, incidents)
+        assert bool(decision.outcome) == first
+        assert decision.reason
 
 
 def test_the_reasons_tell_the_cases_apart():
     """The log shows which of the facts or incidents decided."""
-    names = [name for name in FACTS if name != "fresh"]
+    names = [name for name in FACTS if name not in ("fresh", "went_back")]
     reasons = {with_record(NORMAL | {name: not NORMAL[name]}).reason for name in names}
+    reasons.add(with_record(NORMAL | {"went_back": True, "wal_contains_position": False}).reason)
     reasons |= {with_record(NORMAL, [cause]).reason for cause in INCIDENTS}
     reasons.add(
         with_record(NORMAL | {"fresh": True, "wal_contains_position": False}, first=True).reason
     )
     assert len(reasons) == len(FACTS) + len(INCIDENTS)
+
+
+@pytest.mark.parametrize(
+    ("facts", "likeness", "local"),
+    [
+        ({}, None, Local.CONTINUED),
+        ({"wal_contains_position": False}, None, Local.CONTINUED),
+        ({"wal_contains_position": False}, SAME, Local.CONTINUED),
+        ({"wal_contains_position": False}, OTHER_PAGES, Local.REWRITTEN),
+        ({"wal_contains_position": False}, Likeness(TELLING - 1, 9), Local.CONTINUED),
+        ({"wal_contains_position": False}, Likeness(TELLING - 1, 60), Local.CONTINUED),
+        ({"wal_contains_position": False, "went_back": True}, SAME, Local.REPLACED),
+        ({"wal_contains_position": False, "went_back": True}, OTHER_PAGES, Local.DIFFERENT),
+        (BACK, SAME, Local.REPLACED),
+        (BACK, OTHER_PAGES, Local.REWRITTEN),
+        (BACK, Likeness(3, 3), Local.REPLACED),
+        (BACK, None, Local.REPLACED),
+        ({"same_file": False}, SAME, Local.REPLACED),
+        ({"same_file": False}, Likeness(3, 1), Local.REPLACED),
+        ({"same_file": False}, Likeness(3, 2), Local.DIFFERENT),
+        ({"same_file": False}, Likeness(0, 0), Local.DIFFERENT),
+        ({"same_file": False}, None, Local.DIFFERENT),
+        ({"same_file": False, "restored": 3}, OTHER_PAGES, Local.CONTINUED),
+        ({"same_file": False, "restored": 3}, None, Local.CONTINUED),
+    ],
+)
+def test_the_database_as_its_cache_knows_it(facts, likeness, local):
+    """Device, inode and counters make it the same file; else the pages decide. A page that
+    changed outside the WAL counts although the WAL proves the position."""
+    known = LocalFacts(**NORMAL | facts | {"likeness": likeness})
+    assert continued(known) is local
+    if not known.proved:
+        assert continued(known, outside=True) is local
+    elif likeness is None:
+        changed = replace(known, likeness=OTHER_PAGES)
+        assert continued(changed, outside=True) is Local.REWRITTEN
+
+
+def test_the_reason_of_a_refusal_names_the_comparison():
+    """It has the pages that were compared, or why none were."""
+    other = NORMAL | {"same_file": False, "likeness": OTHER_PAGES}
+    assert str(OTHER_PAGES) in with_record(other, first=True).reason
+    lost = NORMAL | {"same_file": False, "hashes_trusted": False}
+    assert "hashes were lost" in with_record(lost, first=True).reason
+    size = NORMAL | {"same_file": False, "same_page_size": False}
+    refused = with_record(size, first=True)
+    assert "page size" in refused.reason
+    assert refused.outcome.code == "different_database"
+    assert refused.outcome.code in refused.line
 
 
 @pytest.mark.parametrize("cause", [c for c in Cause if c not in (*INCIDENTS, Cause.OVERTAKEN)])

@@ -1,16 +1,19 @@
 """The cache's disk is in trouble for a while: what is said of it, and for how long."""
 
 import errno
+import os
 import time
 
 import pytest
 
-from replicator import SqliteReplicator
 from replicator.cache.cache import Cache
-from replicator.errors import DiskFull, LocalIOError
+from replicator.engine.in_process import InProcessReplicator
+from replicator.errors import DiskFull, LocalIOError, ReplicatorError
 from replicator.store.retry import RetryPolicy
+from replicator.system.files import Files
 from replicator.upload.uploader import Uploader
 from tests.helpers.disk_faults import name_of
+from tests.helpers.errors import raises
 from tests.helpers.files import StrikingFiles
 from tests.helpers.limits import limits_for
 from tests.helpers.replication import (
@@ -37,7 +40,7 @@ def struck_replicator(tmp_path, files):
     it meets trouble."""
     config = config_for(tmp_path / "app.db")
     limits = limits_for(config, QUICK)
-    made = SqliteReplicator(config, store=HookedStore(), files=files, limits=limits)
+    made = InProcessReplicator(config, store=HookedStore(), files=files, limits=limits)
     with App(tmp_path / "app.db") as app:
         app.insert()
         made.start()
@@ -77,7 +80,7 @@ def test_a_drill_that_meets_it_says_so(struck_replicator, files, point):
     and no defect."""
     monitor = struck_replicator._engine.monitor
     files.strike(point, 1, errno.ENOSPC, lasting=False)
-    with pytest.raises(DiskFull, match="no space left"):
+    with raises(DiskFull, errno=28):
         monitor._drill()
     assert files.struck
     assert monitor.health.error is None
@@ -119,3 +122,31 @@ def test_page_hashes_that_cannot_be_written_keep_nobody_waiting(
         struck_replicator.flush(LONG)
     wait_for(lambda: "the page hashes are written later" in caplog.text)
     assert struck_replicator.status().healthy
+
+
+class DefectiveFiles(Files):
+    """Once it is broken, each file that is made meets a defect of the program."""
+
+    broken = False
+
+    def system(self, call, /, *args, **kwargs):
+        if self.broken and call is os.open and args[1] & os.O_CREAT:
+            raise ZeroDivisionError
+        return super().system(call, *args, **kwargs)
+
+
+def test_a_defect_of_the_capture_reaches_every_waiter(app, store):
+    """The capture ends, the status has the error, and so does each flush."""
+    files = DefectiveFiles()
+    replicator = replicator_for(app.path, store, files=files)
+    replicator.start()
+    replicator.flush(LONG)
+    files.broken = True
+    app.insert()
+    for _ in range(2):
+        with raises(ReplicatorError, "defect"):
+            replicator.flush(LONG)
+    status = replicator.status()
+    assert (status.state, status.healthy) == ("failed", False)
+    files.broken = False
+    replicator.stop()

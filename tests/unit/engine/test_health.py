@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from replicator.archive.records import PROVEN, ProofRecord
-from replicator.engine.health import MIRRORED, CacheFigures, Observations, export, fold, stopped
+from replicator.engine.health import MIRRORED, CacheFigures, Observations, export, fold
 from replicator.engine.session import SessionFigures
 from replicator.errors import LocalIOError, StoreUnavailable
 from replicator.metrics import Metrics
-from replicator.model import Failure, Health
+from replicator.model import Failure, Health, unstarted
 from replicator.snapshot.schedule import SnapshotFacts
 from replicator.upload.watermark import ENDED, FAILING, UploadState
 from tests.helpers.cache import record
@@ -204,7 +204,7 @@ def test_metrics_mirror_the_status():
 
 def test_before_the_first_start_nothing_is_known():
     """A status all the same."""
-    status = stopped("/app.db", "s3://b/app.db")
+    status = unstarted("/app.db", "s3://b/app.db")
     assert (status.running, status.healthy, status.state, status.txid) == (
         False,
         False,

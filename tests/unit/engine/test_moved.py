@@ -1,5 +1,6 @@
 """The path leads to another file, or to none, right after a commit: the open files are captured."""
 
+import errno
 import os
 import subprocess
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from replicator.store.retry import RetryPolicy
+from replicator.system.files import Files
 from replicator.system.paths import wal_path
 from tests.helpers.replication import (
     LONG,
@@ -98,6 +100,37 @@ def test_the_last_commit_before_a_link_is_switched_is_durable(tmp_path, store):
             new.insert()
             replicator.flush(LONG)
             assert restored(store, tmp_path / "out", txid=captured + 1)[1] == before
+            assert restored(store, tmp_path / "out")[1] == new.image()
+
+
+class UnreadableWal(Files):
+    """The WAL in a directory named ``away`` cannot be read."""
+
+    def system(self, call, /, *args, **kwargs):
+        if call is os.pread and "/away/app.db-wal" in os.readlink(f"/proc/self/fd/{args[0]}"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return call(*args, **kwargs)
+
+
+def test_an_old_wal_that_cannot_be_read_is_given_up(tmp_path, store, caplog):
+    """After a few tries and with an error. The database that is at the path now is followed."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "home" / "app.db"
+    settings = {"cache_dir": tmp_path / "cache", "files": UnreadableWal(), **NOT_DUE}
+    quick = {"loop": {"retries": RetryPolicy(first=0.002, cap=0.002)}}
+    with App(path) as app, replicating(path, store, limits=quick, **settings) as replicator:
+        app.insert(5)
+        commit_uncaptured(app, replicator)
+        captured = replicator.status().txid
+        rename_directory(path)
+        path.parent.mkdir()
+        with App(path) as new:
+            new.insert(7)
+            wait_for(lambda: replicator.metrics.get("catch_ups"))
+            assert replicator.flush(LONG).txid == captured + 1
+            (error,) = [record.args[0] for record in caplog.records if record.levelname == "ERROR"]
+            assert (error.path, error.errno) == (str(wal_path(path)), errno.EIO)
             assert restored(store, tmp_path / "out")[1] == new.image()
 
 

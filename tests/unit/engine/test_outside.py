@@ -120,7 +120,7 @@ def test_a_file_touched_while_nothing_may_write_to_it_is_compared(path, store, c
 
 
 def test_a_file_that_was_no_database_for_a_while_is_compared(tmp_path, path, store):
-    """Whoever breaks the file and mends it may have changed any of its pages."""
+    """A program that breaks the file and mends it may have changed any of its pages."""
     with App(path) as app:
         fill(app, 1000)
         with replicating(path, store, limits=UNEXAMINED) as replicator:
@@ -135,7 +135,7 @@ def test_a_file_that_was_no_database_for_a_while_is_compared(tmp_path, path, sto
 
 
 def test_a_log_removed_while_in_use_is_noticed(tmp_path, path, store, caplog):
-    """Nobody but people can remove it under us, so what the database is has to be asked anew."""
+    """Only a person removes it during use, so the database is compared anew."""
     with App(path) as app, replicating(path, store) as replicator:
         app.insert(20)
         before = replicator.flush(LONG)
@@ -165,7 +165,7 @@ def test_checkpoints_are_no_alarm(path, store, caplog):
 
 
 def test_a_log_that_grows_is_said_once_for_each_doubling(path, store, caplog):
-    """A reader that stays makes the log grow, as it would without us; somebody should know."""
+    """A reader that stays makes the log grow, as without a replicator; the status shows it."""
     with (
         App(path) as app,
         App(path) as reader,

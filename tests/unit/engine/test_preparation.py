@@ -8,6 +8,7 @@ import pytest
 from replicator import restore
 from replicator.errors import (
     AccessDenied,
+    AlreadyRunning,
     ConfigError,
     DatabaseMissing,
     Fenced,
@@ -367,3 +368,122 @@ def test_a_command_waits_for_the_comparison(path, store, lost_machine):
     wait_for(lambda: replicator.decided)
     assert isinstance(wait_for(lambda: replicator.failed), Fenced)
     replicator.stop()
+
+
+@pytest.fixture
+def lost_with_its_cache(path, store):
+    """(image, txid) of a database that was removed while commits waited in its cache."""
+    with App(path) as app, replicating(path, store) as replicator:
+        replicator.flush(LONG)
+        app.insert(50)
+        durable = replicator.flush(LONG).txid
+        store.go_away()
+        app.insert()
+        wait_for(lambda: replicator.status().txid > durable)
+        found = app.image(), replicator.status().txid
+    lose(path)
+    store.come_back()
+    return found
+
+
+@pytest.mark.parametrize("make", [nothing, empty, fresh])
+@pytest.mark.parametrize("command", [Command.AROUND, Command.AUTO_RESTORE])
+def test_commits_in_the_cache_are_sent_before_the_restore(
+    path, store, lost_with_its_cache, out, make, command
+):
+    """Otherwise the live file lacks commits that were acknowledged."""
+    make(path)
+    replicator = replicator_for(path, store)
+    report = replicator.prepare(command)
+    assert (path.read_bytes(), report.txid) == lost_with_its_cache
+    replicator.start()
+    assert replicator.flush(LONG).txid == lost_with_its_cache[1]
+    replicator.stop()
+    check_unchanged(store, lost_with_its_cache, out)
+
+
+def another_machine_continues(path, store, tmp_path):
+    """It restores what is in the bucket, and appends."""
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "app.db"
+    restore(store=store, prefix="app.db", output=other)
+    with App(other) as app, replicating(other, store) as replicator:
+        app.insert()
+        return replicator.flush(LONG).txid, app.image()
+
+
+def the_store_lost_the_archive(path, store, tmp_path):
+    """But for its first objects, as after the restore of an old copy of the bucket."""
+    newest = max(info.key for info in store.inner.list("app.db/wal/"))
+    store.inner.delete(newest)
+
+
+def the_disk_damaged_the_cache(path, store, tmp_path):
+    """After the segment was offered to the store."""
+    for file in path.with_name(".app.db-replicator").glob("segments/*"):
+        file.write_bytes(b"x" * file.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [another_machine_continues, the_store_lost_the_archive, the_disk_damaged_the_cache],
+)
+def test_commits_in_the_cache_that_cannot_be_sent(
+    path, store, lost_with_its_cache, tmp_path, meanwhile
+):
+    """No older state takes the place of the database, unless that is the order."""
+    there = meanwhile(path, store, tmp_path)
+    before = [info.key for info in store.inner.list("")]
+    with pytest.raises(RefusedError) as refused:
+        replicator_for(path, store, auto_restore=True).start()
+    assert refused.value.code == "cache_not_sent"
+    assert not path.exists()
+    assert [info.key for info in store.inner.list("")] == before
+    with replicating(path, store, restore=True) as replicator:
+        report = replicator.flush(LONG)
+        assert image_of(path) != lost_with_its_cache[0]
+        if there is not None:
+            assert (report.txid, image_of(path)) == there
+
+
+def test_commits_in_the_cache_while_the_store_is_away(path, store, lost_with_its_cache):
+    """The start waits for it, also if it goes away between the answer and the upload."""
+    puts = []
+
+    def before(method, key):
+        if method == "put":
+            puts.append(key)
+            if len(puts) < 3:
+                raise StoreUnavailable("not yet")
+
+    store.before = before
+    with pytest.raises(StoreUnavailable):
+        replicator_for(path, store, auto_restore=True, wait_store=0.0).start()
+    assert not path.exists()
+    with replicating(path, store, auto_restore=True, wait_store=LONG) as replicator:
+        assert (image_of(path), replicator.flush(LONG).txid) == lost_with_its_cache
+
+
+def test_commits_in_a_cache_of_another_volume(tmp_path, store):
+    """The directory of the database is gone, the cache is not."""
+    path, cache = tmp_path / "data" / "app.db", tmp_path / "cache"
+    path.parent.mkdir()
+    with App(path) as app, replicating(path, store, cache_dir=cache) as replicator:
+        durable = replicator.flush(LONG).txid
+        store.go_away()
+        app.insert()
+        wait_for(lambda: replicator.status().txid > durable)
+        image, txid = app.image(), replicator.status().txid
+    shutil.rmtree(path.parent)
+    store.come_back()
+    with replicating(path, store, cache_dir=cache, auto_restore=True) as replicator:
+        assert (image_of(path), replicator.flush(LONG).txid) == (image, txid)
+        with pytest.raises(AlreadyRunning):  # the lock next to the database is held
+            replicator_for(path, store, cache_dir=tmp_path / "second").start()
+
+
+def test_an_order_to_restore_sends_what_waits(path, store, lost_with_its_cache):
+    """The order concerns the file; the cache continues the archive."""
+    garbage(path)
+    with replicating(path, store, restore=True) as replicator:
+        assert (image_of(path), replicator.flush(LONG).txid) == lost_with_its_cache

@@ -64,7 +64,7 @@ def test_the_head_is_read_from_the_object_where_there_is_no_metadata(path, app, 
 
 
 def test_a_snapshot_without_a_marker_is_no_log(path, app, store, out):
-    """A crash between the first snapshot and its marker: an orphan that nobody reads."""
+    """A crash between the first snapshot and its marker: an orphan that is never read."""
     store.go_away("wal/")
     replicator = replicator_for(path, store)
     replicator.start()

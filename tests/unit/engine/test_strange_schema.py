@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 
-from replicator import SqliteReplicator
 from replicator.archive.keys import Keys
 from replicator.archive.records import PROVEN, list_records
+from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import ConfigError
 from tests.helpers.replication import (
     LONG,
@@ -69,7 +69,7 @@ def test_a_drill_of_a_running_replicator_uses_the_hook(app, store, caplog):
     for prepare, lacking in ((None, True), (supply, False)):
         caplog.clear()
         options = {"prepare": prepare} if prepare else {}
-        made = partial(SqliteReplicator, store=store, **options)
+        made = partial(InProcessReplicator, store=store, **options)
         with made(config_for(app.path, drill_interval=0.01)) as replicator:
             app.insert()
             txid = replicator.flush(LONG).txid
@@ -82,9 +82,9 @@ def test_a_drill_of_a_running_replicator_uses_the_hook(app, store, caplog):
 def test_an_extension_that_cannot_be_loaded_ends_no_start_half_way(app, store, tmp_path):
     """Where this Python loads no extensions the start is refused, and can be repeated without."""
     config = config_for(app.path, drill_extension=tmp_path / "absent.so", drill_interval=0.01)
-    replicator = SqliteReplicator(config, store=store)
+    replicator = InProcessReplicator(config, store=store)
     with contextlib.suppress(ConfigError):
         replicator.start()
     replicator.stop()
-    with SqliteReplicator(config_for(app.path), store=store) as replicator:
+    with InProcessReplicator(config_for(app.path), store=store) as replicator:
         assert replicator.flush(LONG).txid

@@ -117,7 +117,7 @@ def test_prices_of_a_users_own_replace_the_list():
 
 
 def test_only_the_newest_day_is_looked_at():
-    """Whatever lies before it is left unread, and so is more than anybody needs."""
+    """The bytes before it stay unread, and so do those beyond the limit."""
     read = []
 
     def rows():

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replicator.archive.point import RestorePoint
 from replicator.errors import ConfigError, DamageError, GapError, NoBackup, ReplicatorError
 from replicator.inspect.diff import diff, diff_at
-from replicator.inspect.open import VARIABLE, When, file_name, opened_point, run_on, shell
+from replicator.inspect.open import VARIABLE, file_name, opened_point, run_on, shell
 from replicator.sqlite.compare import Comparison, SchemaChange, TableChange
 from replicator.store.address import StoreAddress
 from replicator.store.directory import DirectoryStore
@@ -227,13 +228,13 @@ def test_a_diff_leads_from_one_point_to_the_other(bucket, tmp_path):
     """By txid either way round; equal points need no SQL; the scratch is empty again."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    report = diff(bucket.store, "app.db", When(2), When(3), scratch=scratch)
+    report = diff(bucket.store, "app.db", RestorePoint(2), RestorePoint(3), scratch=scratch)
     assert [(t.table, t.inserted, t.deleted) for t in report.tables] == [("t", 5, 0)]
     assert (report.older.txid, report.newer.txid) == (2, 3)
     assert report.changed_pages > 0
-    back = diff(bucket.store, "app.db", When(3), When(2), scratch=scratch)
+    back = diff(bucket.store, "app.db", RestorePoint(3), RestorePoint(2), scratch=scratch)
     assert [(t.inserted, t.deleted) for t in back.tables] == [(0, 5)]
-    same = diff(bucket.store, "app.db", When(), When(bucket.txid), scratch=scratch)
+    same = diff(bucket.store, "app.db", RestorePoint(), RestorePoint(bucket.txid), scratch=scratch)
     assert (same.changed_pages, same.tables, same.schema) == (0, (), ())
     assert os.listdir(scratch) == []
 
@@ -241,9 +242,9 @@ def test_a_diff_leads_from_one_point_to_the_other(bucket, tmp_path):
 def test_points_that_cannot_be_had_are_errors(bucket, tmp_path):
     """A point beyond the archive is a GapError, an empty store NoBackup."""
     with pytest.raises(GapError):
-        diff(bucket.store, "app.db", When(2), When(99), scratch=tmp_path)
+        diff(bucket.store, "app.db", RestorePoint(2), RestorePoint(99), scratch=tmp_path)
     with pytest.raises(NoBackup):
-        diff(MemoryStore(), "app.db", When(2), When(3), scratch=tmp_path)
+        diff(MemoryStore(), "app.db", RestorePoint(2), RestorePoint(3), scratch=tmp_path)
 
 
 def test_a_page_size_that_changed_is_told(tmp_path):
@@ -257,7 +258,7 @@ def test_a_page_size_that_changed_is_told(tmp_path):
     other.insert(3)
     other.store, other.txid = store, 1
     other.start_generation()
-    report = diff(store, "app.db", When(1), When(2), scratch=tmp_path)
+    report = diff(store, "app.db", RestorePoint(1), RestorePoint(2), scratch=tmp_path)
     assert report.changed_pages is None
     assert [(t.table, t.inserted) for t in report.tables] == [("t", 3)]
     first.close()
@@ -267,15 +268,15 @@ def test_a_page_size_that_changed_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("text", "when"),
     [
-        ("120", When(txid=120)),
-        (" newest ", When()),
-        ("2 hours ago", When(timestamp="2 hours ago")),
-        ("2026-01-31", When(timestamp="2026-01-31")),
+        ("120", RestorePoint(txid=120)),
+        (" newest ", RestorePoint()),
+        ("2 hours ago", RestorePoint(timestamp="2 hours ago")),
+        ("2026-01-31", RestorePoint(timestamp="2026-01-31")),
     ],
 )
 def test_points_as_people_write_them(text, when):
     """The text of a point parses to its txid or time."""
-    assert When.parse(text) == when
+    assert RestorePoint.parse(text) == when
 
 
 @pytest.fixture
@@ -292,13 +293,13 @@ def bucket_target(tmp_path):
 
 def test_a_diff_at_a_place(bucket_target, tmp_path):
     """A diff of a bucket by its address."""
-    report = diff_at(bucket_target, When(1), When(), scratch=tmp_path)
+    report = diff_at(bucket_target, RestorePoint(1), RestorePoint(), scratch=tmp_path)
     assert [(t.table, t.inserted) for t in report.tables] == [("t", 4)]
 
 
 def test_an_opened_point_is_read_only_and_gone_afterwards(bucket_target, tmp_path):
     """Named like the database, for its owner's eyes only."""
-    with opened_point(bucket_target, When(2), scratch=tmp_path) as (path, report):
+    with opened_point(bucket_target, RestorePoint(2), scratch=tmp_path) as (path, report):
         assert (path.name, report.txid) == ("app.db", 2)
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert not path.parent.exists()

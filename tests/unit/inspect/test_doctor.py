@@ -175,7 +175,7 @@ def test_a_store_whose_racing_uploads_all_win_is_warned_about():
 
 
 class Closed(MemoryStore):
-    """Refuses whoever comes."""
+    """Refuses every request."""
 
     def list(self, prefix, *, start_after=""):
         raise AccessDenied("list: 403")

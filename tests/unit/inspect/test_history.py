@@ -9,13 +9,14 @@ from replicator.archive.index import Index, PinnedPoint, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import to_object
 from replicator.archive.names import parse
-from replicator.archive.records import pin
+from replicator.archive.pins import pin
 from replicator.errors import ConfigError, GapError, NoBackup
 from replicator.inspect import history as module
 from replicator.inspect.history import history, telling
 from replicator.model import Kind
 from replicator.store.base import ObjectInfo
 from replicator.store.memory import MemoryStore
+from tests.helpers.errors import raises
 from tests.helpers.objects import facts
 
 GENERATIONS = [f"0000000{n}-0000-7000-8000-000000000000" for n in range(4)]
@@ -212,12 +213,12 @@ def test_history_of_a_store_reads_the_metadata_and_ignores_foreign_objects():
 @pytest.mark.parametrize("objects", [[], [wal(1)]])
 def test_no_snapshot_is_no_backup(objects):
     """Nothing to start from is nothing to restore."""
-    with pytest.raises(NoBackup, match="no backup at s3://b"):
+    with raises(NoBackup, url="s3://b"):
         summarise(objects, {}, url="s3://b")
 
 
 def test_encrypted_objects_are_reported(bucket):
     """As docs/format.md demands: a history that left them out would be wrong."""
     bucket.store.put(bucket.keys.wal(900) + ".age", b"x")
-    with pytest.raises(ConfigError, match="encrypted"):
+    with raises(ConfigError, "encrypted"):
         history(bucket.store, "app.db", url="")

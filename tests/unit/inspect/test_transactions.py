@@ -6,6 +6,7 @@ import pytest
 
 from replicator import cli
 from replicator.archive.records import DAMAGED, PROVEN, REPAIRED, ProofRecord, add_record
+from replicator.archive.timespec import to_ms
 from replicator.cli import timeline
 from replicator.errors import DamageError, NoBackup
 from replicator.inspect.history import Activity, Generation, History, Snapshot, history
@@ -14,6 +15,8 @@ from replicator.store.directory import DirectoryStore
 from replicator.store.memory import MemoryStore
 from tests.helpers.bucket import BucketBuilder, commit_ms
 from tests.helpers.errors import raises
+
+BEGAN = 1_700_000_000_500
 
 
 def listed(bucket):
@@ -46,7 +49,7 @@ def test_a_merge_lists_as_its_sources_did(empty_bucket):
 
 
 def test_steps_catch_ups_and_holes_are_told(empty_bucket):
-    """What is kept as one step, and what nobody holds, in the place where it was."""
+    """A step of several transactions, and missing ones, in their places."""
     for _ in range(3):
         empty_bucket.insert()
         empty_bucket.insert()
@@ -106,14 +109,22 @@ def test_the_picture_shows_everything_where_it_happened():
     lines = timeline.draw(past(), 52)
     assert all(len(line) <= 52 for line in lines)
     rows = {line[:12].strip(): line[12:] for line in lines[1:]}
-    assert lines[0].startswith("1970-01-01 00:00")
-    assert lines[0].endswith("1970-01-01 00:00")
+    assert lines[0].startswith("1970-01-01T00:00Z")
+    assert lines[0].endswith("1970-01-01T00:00Z")
     assert rows["segments"] == "▁" * 10 + " " * 20 + "█" * 10
     assert [at for at, mark in enumerate(rows["generation"]) if mark == "├"] == [0, 20]
     assert [at for at, mark in enumerate(rows["snapshot"]) if mark == "▲"] == [0, 20]
     assert rows["verified"].index("✓") == 10
     assert rows["failed"].index("!") == 30
     assert rows["repaired"].index("+") == 39
+
+
+def test_the_edges_of_an_activity_read_back():
+    """The picture of a history shows the minute in which it begins, and the one of its end."""
+    edges = timeline.draw(past(activity=Activity(BEGAN, BEGAN + 600_000, (1, 2))), 80)[0].split()
+    assert [to_ms(each, 0) for each in edges] == [
+        at // 60_000 * 60_000 for at in (BEGAN, BEGAN + 600_000)
+    ]
 
 
 def test_rows_without_anything_are_left_out():

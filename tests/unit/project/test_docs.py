@@ -23,6 +23,8 @@ from replicator.config.file import ConfigFile
 from replicator.retention.merge import MergeSource, merge_all
 from replicator.testing import find_weed
 from tests.helpers import docs
+from tests.helpers.framework_sites import RELOADING, SITES
+from tests.helpers.frameworks import PROGRAMS as PROGRAMS_OF_FRAMEWORKS
 
 TOP = docs.TOP
 BIN = Path(sys.executable).parent
@@ -33,7 +35,7 @@ OPTIONS = {
     for param in each.params
     for name in (*param.opts, *param.secondary_opts)
 }
-FOREIGN_OPTIONS = {"--help", "--only", "--strict"}  # the last two: of other programs
+FOREIGN_OPTIONS = {"--help", "--only", "--preload", "--reload", "--strict", "--workers"}
 PAGES = docs.pages()
 WRITTEN = [page for page in PAGES if docs.name(page) not in docs.GENERATED]
 # Programs in shell blocks that are not this project's; each is checked as far as it can be.
@@ -42,17 +44,22 @@ PROGRAMS = {
     "cd",
     "docker",
     "export",
+    "gunicorn",
+    "huey_consumer",
     "kill",
     "ls",
     "mkdir",
     "pip",
     "pytest",
+    "python",
     "python3",
     "rm",
+    "uvicorn",
     "wait",
 }
 VARIABLES = {
     "REPLICATOR_DATABASE",  # set by `open` for its command
+    "REPLICATOR_COMMAND",  # set by `run` for its command
     "REPLICATOR_CHAOS",  # these two: for the tests
     "REPLICATOR_SEED",
 }
@@ -172,6 +179,31 @@ def test_python_examples_compile(page):
         compile(block.text, docs.name(page), "exec")
 
 
+def test_the_guide_to_frameworks_is_what_the_tests_run():
+    """Each Python block is part of a program of tests/programs/frameworks, and each command of a
+    server is one by which tests/e2e/frameworks starts such a program, but for its address."""
+    page = TOP / "docs/guide/frameworks.md"
+    programs = [path.read_text() for path in PROGRAMS_OF_FRAMEWORKS.rglob("*.py")]
+    for block in docs.blocks(page, "python"):
+        assert any(block.text in program for program in programs), block.text
+    known = {line for site in [*SITES.values(), *RELOADING.values()] for line in lines_of(site)}
+    for line, words in docs.commands(page):
+        command = line.partition(" -- ")[2] if words[0] == "replicator" else line
+        if command:
+            assert without_address(command) in known, line
+
+
+def lines_of(site):
+    """The commands of a site, and the one with its preparation around which a sidecar runs."""
+    given = [site.plain, site.replicated, site.prepare, site.queue, site.replicated_queue]
+    return {*map(without_address, given), without_address(shlex.join(site.around("8000")))}
+
+
+def without_address(command):
+    """A command without the options of the address and of the log."""
+    return re.sub(r" (-b|--port|--log-level) [^ ']+| \{port\}| 8000$", "", command)
+
+
 # ------------------------------------------------------------------------------ links
 
 
@@ -223,7 +255,7 @@ def test_the_readme_is_for_a_person_in_a_hurry():
 
 @by_written_page
 def test_sentences_have_a_subject_that_acts(page):
-    """No sentence hides its subject behind a question word or a nobody."""
+    """No sentence hides its subject behind a question word or an indefinite pronoun."""
     indirect = re.compile(r"(?:What|Whether|Whoever|How|Where|When|Why)\b")
     assert [each for each in docs.sentences(page) if indirect.match(each)] == []
     hidden = re.compile(r"\b(?:nobody|somebody|whoever|anybody)\b", re.IGNORECASE)

@@ -23,6 +23,7 @@ PUBLIC = [
     "SqliteReplicatorConfig",
     "__version__",
     "restore",
+    "restore_all",
 ]
 
 

@@ -89,6 +89,28 @@ def test_names_that_overlap_without_end(crowded, tmp_path):
         history(built.store, "app.db", url="memory://")
 
 
+def test_many_damaged_snapshots_do_not_end_a_restore(empty_bucket, tmp_path):
+    """Each is intact at both ends. The way around any number of them is found, as long as the time
+    permits."""
+    bucket = empty_bucket
+    bucket.insert(30, 3000)
+    bucket.cut()
+    bucket.snapshot()
+    for _ in range(7):
+        bucket.insert(30, 3000)
+        bucket.cut()
+        body = bytearray(bucket.store.get(key := bucket.snapshot()))
+        assert len(body) > 1 << 16
+        body[len(body) // 2] ^= 1
+        bucket.store.put(key, bytes(body), if_absent=False)
+    limits = {"one_by_one": 2, "most_useless": 4}
+    output = tmp_path / "o"
+    report = restore_with(limits, store=bucket.store, output=output, allow_older=True)
+    assert report.txid == bucket.txid
+    assert output.read_bytes() == bucket.images[bucket.txid]
+    assert len(report.avoided) == 7
+
+
 def test_objects_that_prove_useless_while_they_are_read(empty_bucket, tmp_path):
     """Merges that are intact at both ends and damaged in between: after a few the restore ends,
     and names one."""
@@ -106,7 +128,7 @@ def test_objects_that_prove_useless_while_they_are_read(empty_bucket, tmp_path):
         bucket.store.put(key, bytes(body), if_absent=False)
     for key in [key for key in bucket.objects() if "/wal/" in key][1:]:
         bucket.store.delete(key)
-    limits = {"one_by_one": 2, "most_useless": 5}
+    limits = {"one_by_one": 2, "most_useless": 5, "useless_patience": 0.0}
     with pytest.raises(ReplicatorError) as caught:
         restore_with(limits, store=bucket.store, output=tmp_path / "o", allow_older=True)
     assert caught.value.code == "too_many_damaged"

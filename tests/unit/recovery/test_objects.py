@@ -17,6 +17,7 @@ from replicator.format.wal import FrameBuilder, new_header
 from replicator.model import DatabaseState, Kind
 from replicator.recovery.segment import load_segment
 from tests.helpers.bucket import BucketBuilder, commit_ms
+from tests.helpers.errors import raises
 from tests.helpers.restores import restore_with
 
 
@@ -270,7 +271,7 @@ def test_snapshots_left_of_a_pruned_log(empty_bucket, tmp_path):
         assert (tmp_path / "o").read_bytes() == empty_bucket.images[txid]
         assert report.objects == 1
     empty_bucket.store.delete(empty_bucket.keys.snapshot(3, empty_bucket.generation))
-    with pytest.raises(GapError, match="transactions 3 are missing"):
+    with raises(GapError, first_missing=3, last_missing=3, restorable=(1, 4)):
         restore(
             store=empty_bucket.store, prefix="app.db", output=tmp_path / "o", txid=3, overwrite=True
         )
@@ -289,7 +290,7 @@ def test_metadata_of_another_object(empty_bucket, tmp_path):
     report = restore(store=empty_bucket.store, prefix="app.db", output=tmp_path / "o")
     assert report.txid == 3
     empty_bucket.store.put(last, empty_bucket.store.get(first), metadata=foreign, if_absent=False)
-    with pytest.raises(DamageError, match="transactions 2…2"):
+    with raises(DamageError, "other_object", key="app.db/wal/0000000000000003.wal.zst"):
         restore(store=empty_bucket.store, prefix="app.db", output=tmp_path / "o2")
 
 

@@ -10,6 +10,7 @@ from replicator.archive.index import OPEN_END, Index
 from replicator.errors import GapError, NoBackup
 from replicator.model import Kind
 from replicator.recovery.plan import newest_reachable, plan, window
+from tests.helpers.errors import raises
 from tests.helpers.objects import snapshot_object, wal_object
 
 A, B = "generation-a", "generation-b"
@@ -83,7 +84,9 @@ def test_no_target_inside_a_merge_of_newest_images():
     both = index(*base, wal(2), wal(4), wal(10), merged(2, 2, 9))
     assert keys(plan(both, 5)) == ["wal/2", "wal/4"]
     assert keys(plan(both, 9)) == ["merged/2/2-9"]
-    with pytest.raises(GapError, match=r"2…9 are kept as one step, and 5 is not its end") as error:
+    with raises(
+        GapError, "inside_step", first_missing=5, last_missing=5, restorable=(1, 9)
+    ) as error:
         plan(index(*base, merged(2, 2, 9)), 5)
     assert "1 or 9" in error.value.hint
 
@@ -107,16 +110,18 @@ def test_a_snapshot_in_the_middle_of_an_object():
 def test_a_hole_names_the_missing_and_the_window():
     """What is missing and what is left are both said."""
     items = [snapshot(1), wal(1), known(2, 4), wal(8), snapshot(9), wal(10)]
-    with pytest.raises(GapError, match=r"5…7 are missing; .* 1…4 and 9…") as error:
+    with raises(GapError, first_missing=5, last_missing=7, restorable=(1, 10)) as error:
         plan(index(*items), 8)
     assert "--allow-older" in error.value.hint
-    with pytest.raises(GapError, match="transactions 5 are missing"):
+    with raises(GapError, first_missing=5, last_missing=5, restorable=(1, 4)):
         plan(index(snapshot(1), merged(1, 2, 4), wal(6)), 6)
 
 
 def test_beyond_the_end_names_the_window():
     """A target beyond the end is an error that names the window."""
-    with pytest.raises(GapError, match="restorable: transactions 1…4") as error:
+    with raises(
+        GapError, "beyond_end", first_missing=5, last_missing=9, restorable=(1, 4)
+    ) as error:
         plan(index(snapshot(1), wal(1), known(2, 4)), 9)
     assert error.value.code == "beyond_end"
     assert (error.value.first_missing, error.value.last_missing) == (5, 9)
@@ -125,7 +130,9 @@ def test_beyond_the_end_names_the_window():
 
 def test_before_the_oldest_snapshot_names_the_window():
     """A target before the oldest snapshot is an error that names the window."""
-    with pytest.raises(GapError, match="restorable: transactions 7…") as error:
+    with raises(
+        GapError, "before_first_snapshot", first_missing=3, last_missing=6, restorable=(7, 8)
+    ) as error:
         plan(index(wal(2), snapshot(7), wal(8)), 3)
     assert error.value.code == "before_first_snapshot"
     assert (error.value.first_missing, error.value.last_missing) == (3, 6)
@@ -133,9 +140,9 @@ def test_before_the_oldest_snapshot_names_the_window():
 
 def test_a_log_without_snapshots_is_a_gap():
     """An archive without a snapshot is a GapError."""
-    with pytest.raises(GapError, match="transactions 4…, but no snapshot"):
+    with raises(GapError, "no_snapshot"):
         plan(index(wal(4), wal(6)), None)
-    with pytest.raises(GapError, match="no snapshot"):
+    with raises(GapError, "no_snapshot"):
         newest_reachable(index(wal(4), wal(6)), None)
     assert window(index(wal(4))) == "nothing: no snapshot is left"
 
@@ -143,7 +150,7 @@ def test_a_log_without_snapshots_is_a_gap():
 @pytest.mark.parametrize("choose", [plan, newest_reachable])
 def test_nothing_is_no_backup(choose):
     """No objects, or a snapshot no log vouches for: there is no backup."""
-    with pytest.raises(NoBackup, match="no backup"):
+    with raises(NoBackup):
         choose(Index(), None)
     with pytest.raises(NoBackup) as error:
         choose(index(snapshot(1)), None)
@@ -153,7 +160,7 @@ def test_nothing_is_no_backup(choose):
 def test_another_generation_is_not_crossed():
     """Once it is known that a segment is of another generation, its snapshot is demanded."""
     items = [snapshot(1), wal(1), wal(2), known(5, 5, B, kind=Kind.GENERATION), wal(6)]
-    with pytest.raises(GapError, match=r"transaction 5 begins generation generation-b, whose"):
+    with raises(GapError, "no_first_snapshot", first_missing=5, restorable=(1, 4)):
         plan(index(*items), None)
     found = plan(index(*items, snapshot(5, B)), None)
     assert (found.snapshot.generation, keys(found)) == (B, ["wal/6"])

@@ -11,6 +11,7 @@ from replicator.format.segment import decode_segment
 from replicator.model import DatabaseState, Kind
 from replicator.retention.merge import MergeSource, Unmergeable, merge_all, merge_newest
 from replicator.upload.fencing import archive_head, claim
+from tests.helpers.errors import raises
 from tests.helpers.retention import KEYS, MINUTE, AgedArchive
 
 
@@ -96,7 +97,7 @@ def test_the_same_sources_make_the_same_bytes(shrunk):
 
 
 def claimed(past):
-    """Somebody claims the log: a transaction without frames. Its key."""
+    """Another writer claims the log by a transaction without frames. Returns its key."""
     head = archive_head(past.store, KEYS)
     header = ObjectHeader(
         Kind.CATCH_UP,
@@ -209,7 +210,7 @@ def test_a_source_of_another_history_is_damage(shrunk, make):
         trailer.commit_times_ms,
     )
     shrunk.store.put(keys[1], body, if_absent=False)
-    with pytest.raises(DamageError, match="does not continue") as caught:
+    with raises(DamageError, "discontinuous", key="app.db/wal/0000000000000004.wal.zst") as caught:
         made(make, shrunk)
     assert caught.value.key == keys[1]
 

@@ -234,7 +234,7 @@ def test_a_minimum_of_snapshots_stays():
 
 
 def test_without_any_snapshot_everything_stays():
-    """Somebody may still make sense of it."""
+    """A person may still make sense of it."""
     assert gone(verdicts(log(2, 3, 99 * DAY), log(4, 5, 98 * DAY))) == []
 
 

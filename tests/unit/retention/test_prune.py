@@ -7,11 +7,12 @@ import pytest
 
 from replicator.archive.facts import FactsReader
 from replicator.archive.index import PinnedPoint
+from replicator.archive.pins import list_pins, pin, unpin
 from replicator.archive.reachable import trust
-from replicator.archive.records import list_pins, pin, unpin
 from replicator.errors import AccessDenied, ConfigError, ReplicatorError
 from replicator.model import Kind, Retention
 from replicator.retention.prune import Pruner, plan_prune
+from tests.helpers.errors import raises
 from tests.helpers.random_archives import grown_archive, restorable
 from tests.helpers.replication import HookedStore
 from tests.helpers.retention import DAY, HOUR, KEYS, SECOND, AgedStore
@@ -176,14 +177,14 @@ def test_pins_are_small_objects(aged):
         PinnedPoint(3),
     )
     unpin(aged.store, KEYS, 2)
-    with pytest.raises(ReplicatorError, match="not pinned"):
+    with raises(ReplicatorError, "not_pinned"):
         unpin(aged.store, KEYS, 2)
 
 
 def test_encrypted_objects_are_not_judged(aged):
     """Nothing is deleted by a version that cannot read them."""
     aged.store.put(KEYS.wal(9) + ".age", b"x")
-    with pytest.raises(ConfigError, match="encrypted"):
+    with raises(ConfigError, "encrypted"):
         planned(aged)
 
 

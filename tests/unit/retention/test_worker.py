@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from replicator.archive.index import PinnedPoint
-from replicator.archive.records import pin
+from replicator.archive.pins import pin
 from replicator.errors import AccessDenied, StoreUnavailable
 from replicator.format.object_header import parse_metadata
 from replicator.model import Cause, Kind, Retention

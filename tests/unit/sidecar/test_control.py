@@ -21,6 +21,7 @@ from replicator.sidecar.control_client import ask, socket_path
 from replicator.sidecar.control_server import ControlServer
 from replicator.store.memory import MemoryStore
 from tests.helpers.control import answering
+from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, replicator_for
 
 
@@ -53,7 +54,7 @@ def test_errors_come_back_as_what_they_are(served, app):
     """Class, message, hint, code and values cross the socket."""
     served._engine.uploader.end(NotDurable("not today", hint="tomorrow", code="late", txid=7))
     app.insert()
-    with pytest.raises(NotDurable, match="not today") as caught:
+    with raises(NotDurable, "late", txid=7) as caught:
         ask(served.config.cache, {"command": "flush", "timeout": LONG})
     assert (caught.value.hint, caught.value.code) == ("tomorrow", "late")
     assert (caught.value.txid, caught.value.durable_txid) == (7, None)
@@ -149,6 +150,25 @@ def test_an_accept_that_failed_is_retried(tmp_path):
         server.remove(failing)
 
 
+def test_the_end_does_not_wait_for_the_pause_after_a_failed_accept(tmp_path):
+    """A process without descriptors ends like any other."""
+    failed = threading.Event()
+
+    class Failing(FailingListener):
+        def accept(self):
+            failed.set()
+            raise OSError("too many open files")
+
+    server = ControlServer(accept_retry=1e6)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        server.add(Failing(listener), lambda connection: None)
+        client.connect(str(tmp_path / "socket"))
+        assert failed.wait(LONG)
+        server.close()
+
+
 @pytest.mark.parametrize("name", ["empty", "stale", "missing", "missing-" * 20])
 def test_no_sidecar_answers(tmp_path, name):
     """No directory, no socket, or a stale one: NotRunning with a hint, for any length of path."""
@@ -203,7 +223,7 @@ def test_a_socket_ends_with_its_owner(served):
         ask(cache, {"command": "status"})
     assert not Path(cache, "control.sock").exists()
     second = replicator_for(served.config.database, MemoryStore(), cache_dir=cache)
-    with pytest.raises(AlreadyRunning, match=str(os.getpid())):
+    with raises(AlreadyRunning, pid=os.getpid()):
         second.start()
 
 

@@ -127,12 +127,15 @@ def test_sigterm_without_the_store_reports_how_much_is_missing(
 
 
 def test_a_second_instance_is_refused(path, app, start):
-    """Exit code 8, with the process id of the first one, which is not disturbed."""
+    """Exit code 8, with the process id of the first one, which is not disturbed; also around a
+    command, if standby is off."""
     first = start()
     until_following(first, path)
-    code, errors = finish(start())
-    assert code == 8
-    assert str(first.pid) in errors
+    for second in (start(), start("false", options=["--no-standby"])):
+        code, errors = finish(second)
+        assert code == 8
+        assert str(first.pid) in errors
+        assert "--standby" in errors
     assert answers(path)["state"] == "following"
 
 
@@ -226,7 +229,7 @@ class HandSignals(Signals):
     def __exit__(self, *exc):
         pass
 
-    def run(self, command, started):
+    def run(self, command, started, *_):
         child = subprocess.Popen(command)
         started(child.pid)
         return child.wait()

@@ -1,7 +1,9 @@
 """Several databases in one process: none stops another, and each error is reported."""
 
+import contextlib
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -14,11 +16,21 @@ from replicator.archive.keys import Keys
 from replicator.config.file import ConfigFile
 from replicator.engine.resume import Resume
 from replicator.engine.shared import JOINS
-from replicator.errors import AlreadyRunning, ConfigError, NotDurable, NotRunning, StoreUnavailable
+from replicator.errors import (
+    AlreadyRunning,
+    ConfigError,
+    NotDurable,
+    NotRunning,
+    RefusedError,
+    StoreUnavailable,
+)
 from replicator.sidecar.control_client import ask
 from replicator.sidecar.fleet import Databases, Fleet, SidecarTimes
 from replicator.store.directory import DirectoryStore
 from replicator.system.locks import ReplicatorLock
+from replicator.system.paths import cache_directory
+from replicator.upload.fencing import archive_head
+from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, App, image_of, wait_for
 
 NAMED = '[[database]]\npath = "{}"\n'
@@ -53,9 +65,9 @@ def fleet_of(file, times=PATIENT, hurry=never):
     return Fleet(Databases.in_file(file), times, hurry=hurry)
 
 
-def make(path):
+def make(path, *, rows=3):
     with App(path) as app:
-        app.insert(3)
+        app.insert(rows)
 
 
 def write(path):
@@ -147,7 +159,7 @@ def test_one_that_is_fenced_does_not_stop_the_others(file, tmp_path, bucket_dir,
     """The log reports the failure once, and the last flush reports it again."""
     with started(fleet_of(file("a.db", "b.db"), QUICK)) as fleet:
         asked(tmp_path / "a.db", "flush")
-        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"somebody else's")
+        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"another writer's")
         write(tmp_path / "a.db")
         wait_for(lambda: fleet.members[0].error is not None)
         assert not fleet.failed
@@ -163,7 +175,7 @@ def test_a_fleet_has_failed_when_all_its_databases_have(file, tmp_path, bucket_d
     """The process then ends, but not while databases may still appear."""
     with started(fleet_of(file("a.db"), QUICK)) as fleet:
         asked(tmp_path / "a.db", "flush")
-        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"somebody else's")
+        DirectoryStore(bucket_dir).put(Keys("a.db").wal(2), b"another writer's")
         write(tmp_path / "a.db")
         wait_for(lambda: fleet.failed)
     with fleet_of(file("x/*.db")) as fleet:
@@ -228,9 +240,12 @@ def test_missing_databases_are_restored_first(file, tmp_path, bucket_dir):
     (tmp_path / "r.toml").write_text(text)
     settings = ConfigFile.load(tmp_path / "r.toml", {})
     with fleet_of(settings) as fleet:
-        (restored,) = fleet.prepare(around_command=False)
-        assert restored.config.database.read_bytes() == images["b.db"]
+        assert fleet.prepare(around_command=False) == []
+        started(fleet)
+        wait_for(lambda: fleet.members[1].replicator.status().txid == 1)
+        assert (tmp_path / "b.db").read_bytes() == images["b.db"]
         assert not (tmp_path / "a.db").exists()
+    with fleet_of(settings) as fleet:
         (restored,) = fleet.prepare(around_command=True)
         assert restored.config.database.read_bytes() == images["a.db"]
         started(fleet)
@@ -242,16 +257,61 @@ def test_a_restore_that_fails_stops_an_application_from_a_new_start(file, tmp_pa
     """Without an application the error is logged, and the other databases are replicated."""
     settings = file("a.db", "b.db", top="auto_restore = true", missing=["b.db"])
     bucket_dir.rename(tmp_path / "away")
-    with fleet_of(settings) as fleet:
-        assert fleet.prepare(around_command=False) == []
-        with pytest.raises((StoreUnavailable, ConfigError)):
-            fleet.prepare(around_command=True)
+    with started(fleet_of(settings)) as fleet:
+        assert isinstance(fleet.members[1].error, (StoreUnavailable, ConfigError))
+    with fleet_of(settings) as fleet, pytest.raises((StoreUnavailable, ConfigError)):
+        fleet.prepare(around_command=True)
+
+
+DEAD = """
+[[database]]
+path = "{}"
+bucket = "b"
+endpoint_url = "http://127.0.0.1:9"
+region = "us-east-1"
+auto_restore = true
+wait_store = "1000h"
+"""
+
+
+@pytest.fixture
+def dead(file, tmp_path, monkeypatch):
+    """A file of six databases whose store does not answer, and after them those at ``paths``."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+
+    def dead(*paths):
+        file(*paths)
+        text = (tmp_path / "r.toml").read_text()
+        top, _, rest = text.partition("[[database]]")
+        dead = "".join(DEAD.format(f"{name}.db") for name in "uvwxyz")
+        (tmp_path / "r.toml").write_text(top + dead + "[[database]]" + rest)
+        return ConfigFile.load(tmp_path / "r.toml", {})
+
+    return dead
+
+
+def test_a_store_that_is_away_delays_the_databases_of_no_other(dead, tmp_path):
+    """Each endpoint has threads of its own, and the wait ends with the process."""
+    with fleet_of(dead("a.db")) as fleet:
+        fleet.prepare(around_command=False)
+        fleet.start()
+        wait_for(lambda: fleet.members[-1].replicator.status().durable_txid)
+        assert len(fleet.members) == 7
+
+
+def test_a_refusal_does_not_wait_for_the_store_of_another_database(dead, tmp_path):
+    """The command does not run anyway."""
+    settings = dead("a.db")
+    (tmp_path / "a.db").rename(tmp_path / "a.db-wal")  # without its database
+    with fleet_of(settings) as fleet, pytest.raises(RefusedError):
+        fleet.prepare(around_command=True)
 
 
 def test_entries_that_cannot_work_together_stop_the_start(file, tmp_path):
     """Before any of them is touched: a person has to decide which is right."""
     (tmp_path / "x").mkdir()
-    with pytest.raises(ConfigError, match=r"x/a\.db"):
+    with raises(ConfigError, "location_shared"):
         Databases.in_file(file("a.db", "x/a.db"))
 
 
@@ -302,14 +362,27 @@ def test_a_database_that_was_not_started_before_the_end_is_not_durable(file):
     assert not left.started
 
 
+def test_commits_after_an_earlier_last_flush_are_in_the_last_one(file, tmp_path):
+    """An application came back during the last flush of a sidecar, committed, and ended: its
+    commits are newer than the target of the attempts before."""
+    with started(fleet_of(file("a.db"))) as fleet:
+        (member,) = fleet.members
+        assert member.flush(LONG) is None
+        before = member.durable_txid
+        write(tmp_path / "a.db")
+        assert member.flush(LONG) is None  # the same target
+        assert ended(fleet) == []
+        assert member.durable_txid == before + 1
+
+
 def test_a_refusal_at_the_last_flush_is_not_retried(file):
     """Its class is kept: it decides the exit code."""
     with started(fleet_of(file("a.db", "b.db"))) as fleet:
 
-        def refuse(timeout):
+        def refuse(timeout, last):
             raise StoreUnavailable("made to fail")
 
-        fleet.members[0].replicator.flush = refuse
+        fleet.members[0].replicator.finish = refuse
         (left,) = ended(fleet)
     assert (left, left.error.exit_code) == (fleet.members[0], 5)
 
@@ -341,13 +414,13 @@ def test_one_database_needs_no_further_threads(file):
     (config,) = file("a.db").configs()
     threads = []
     with Fleet(Databases.single(config), PATIENT, hurry=never) as fleet:
-        real = fleet.members[0].replicator.flush
+        real = fleet.members[0].replicator.finish
 
-        def flush(timeout):
+        def finish(timeout, last):
             threads.append(threading.current_thread())
-            return real(timeout)
+            return real(timeout, last)
 
-        fleet.members[0].replicator.flush = flush
+        fleet.members[0].replicator.finish = finish
         fleet.start()
         assert ended(fleet) == []
         names = {thread.name for thread in threading.enumerate()}
@@ -452,3 +525,89 @@ def test_after_a_link_was_switched_the_sidecar_answers_where_it_leads(file, tmp_
             assert_restores(bucket_dir, tmp_path / target / "app.db", out)
             with pytest.raises(AlreadyRunning):
                 ReplicatorLock(tmp_path / target / "app.db", tmp_path / f"cache-{target}").acquire()
+
+
+def switch(current, target):
+    """``ln -sfn target current``, at one instant."""
+    current.with_name("next").symlink_to(target)
+    current.with_name("next").rename(current)
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """The path of a database below a link, which leads to one of two releases."""
+    for name in ("r1", "r2"):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / "app.db", rows=100)
+    (tmp_path / "current").symlink_to("r1")
+    return tmp_path / "current" / "app.db"
+
+
+def test_a_restart_after_a_switched_link_finds_the_cache(file, tmp_path, bucket_dir, linked):
+    """The cache stayed next to the old file. The new file is the one that was followed last, so the
+    archive continues, also with what waits in the cache; commands find the sidecar."""
+    path = str(linked)
+
+    def sidecar():
+        return started(fleet_of(file("current/app.db", missing=["current/app.db"]), QUICK))
+
+    with sidecar():
+        assert cli.call(["flush", path]) == 0
+        switch(linked.parent, "r2")
+        wait_for(lambda: cli.call(["status", path]) == 0)
+        assert cli.call(["flush", path]) == 0
+    generations = {generation_of(bucket_dir)}
+    for target in ("r2", "r2", "r1"):
+        write(tmp_path / "r2" / "app.db")
+        with sidecar() as fleet:
+            assert cli.call(["flush", path]) == 0
+            (member,) = fleet.members
+            assert member.config.cache == cache_directory(tmp_path / "r1" / "app.db")
+            assert_restores(bucket_dir, linked, tmp_path / f"out-{len(os.listdir(tmp_path))}.db")
+            generations.add(generation_of(bucket_dir))
+            switch(linked.parent, target)  # back to the place of the cache, at last
+            wait_for(lambda: cli.call(["status", path]) == 0)
+            write(linked)
+            assert cli.call(["flush", path]) == 0
+    assert len(generations) == 1
+
+
+def generation_of(bucket_dir):
+    """The generation of the newest state in the bucket."""
+    with contextlib.closing(DirectoryStore(bucket_dir)) as store:
+        return archive_head(store, Keys("app.db")).generation
+
+
+@pytest.mark.parametrize("targets", [["r1", "r2"], ["r1", "r2", "r1"]], ids="-".join)
+def test_a_link_that_was_switched_while_no_sidecar_ran(file, tmp_path, bucket_dir, linked, targets):
+    """The file there is another database, with a cache that knows it or without one: it is refused,
+    and the archive stays as it is."""
+    *followed, other = targets
+
+    def sidecar():
+        return fleet_of(file("current/app.db", missing=["current/app.db"]), QUICK)
+
+    with started(sidecar()):
+        for target in followed:
+            switch(linked.parent, target)
+            wait_for(lambda: cli.call(["status", str(linked)]) == 0)
+            assert cli.call(["flush", str(linked)]) == 0
+    before = tree(bucket_dir)
+    switch(linked.parent, other)
+    with sidecar() as fleet:
+        assert refusal(fleet).code == "different_database"
+    assert tree(bucket_dir) == before
+
+
+def refusal(fleet):
+    """The error of a start that is refused, at once or when it compares."""
+    try:
+        fleet.start()
+    except RefusedError as error:
+        return error
+    return wait_for(lambda: fleet.members[0].replicator.failed)
+
+
+def tree(directory):
+    """The names of all files below a directory."""
+    return sorted(path for path in directory.rglob("*") if path.is_file())

@@ -1,6 +1,7 @@
 """Databases that a pattern names come back on a new machine, because the bucket names them."""
 
 import shutil
+import threading
 
 import pytest
 
@@ -37,7 +38,7 @@ def lost(pattern_file, tmp_path):
             app.insert(3)
     with fleet_of(pattern_file()) as fleet:
         fleet.start()
-        fleet.wait_ready([], lambda _: False)
+        fleet.wait_ready([], threading.Event().wait)
         assert fleet.flush() == []
     images = {name: image_of(tmp_path / "tenants" / name) for name in TENANTS}
     shutil.rmtree(tmp_path / "tenants")
@@ -56,22 +57,38 @@ def here(tmp_path):
     }
 
 
-@pytest.mark.parametrize(("around", "top"), [(True, ""), (False, "auto_restore = true")])
-def test_all_tenants_come_back(pattern_file, lost, tmp_path, around, top):
-    """Before a command, or with the setting; each continues its archive."""
-    with fleet_of(pattern_file(top=top)) as fleet:
-        restored = fleet.prepare(around_command=around)
+def follows(fleet, number):
+    """Waits until that many members continue their archives."""
+    wait_for(lambda: [m.replicator.status().txid for m in fleet.members] == [1] * number)
+
+
+def test_all_tenants_come_back_before_a_command(pattern_file, lost, tmp_path):
+    """Each continues its archive."""
+    with fleet_of(pattern_file()) as fleet:
+        restored = fleet.prepare(around_command=True)
         assert len(restored) == len(fleet.members) == 3
         assert here(tmp_path) == lost
         fleet.start()
-        fleet.wait_ready(restored, lambda _: False)
-        assert {member.replicator.status().txid for member in fleet.members} == {1}
+        fleet.wait_ready(restored, threading.Event().wait)
+        follows(fleet, 3)
+
+
+def test_all_tenants_come_back_with_the_setting(pattern_file, lost, tmp_path, bucket_dir):
+    """The sidecar starts meanwhile. A bucket that is away is searched again."""
+    bucket_dir.rename(tmp_path / "away")
+    with fleet_of(pattern_file(top="auto_restore = true")) as fleet:
+        assert fleet.prepare(around_command=False) == []
+        fleet.start()
+        (tmp_path / "away").rename(bucket_dir)
+        follows(fleet, 3)
+    assert here(tmp_path) == lost
 
 
 def test_a_plain_sidecar_restores_none(pattern_file, lost, tmp_path):
     """It was not asked to."""
     with fleet_of(pattern_file()) as fleet:
-        assert fleet.prepare(around_command=False) == []
+        fleet.start()
+        wait_for(lambda: not fleet._patterns.is_alive())
     assert here(tmp_path) == {}
 
 
@@ -81,7 +98,7 @@ def test_only_what_the_pattern_names_and_the_machine_lacks(pattern_file, lost, t
     with fleet_of(pattern_file("tenants/*.db")) as fleet:
         assert len(fleet.prepare(around_command=True)) == 2
         fleet.start()
-        fleet.wait_ready([], lambda _: False)
+        fleet.wait_ready([], threading.Event().wait)
     for left in (tmp_path / "tenants").glob("a.db*"):
         left.unlink()
     with fleet_of(pattern_file("tenants/*.db")) as fleet:
@@ -123,14 +140,11 @@ def test_a_pattern_names_what_a_search_would_find(pattern_file, pattern, named, 
     assert not any(entry.pattern.names(name) for name in not_named)
 
 
-def test_a_bucket_that_is_away(pattern_file, lost, tmp_path, bucket_dir, caplog):
-    """It stops a command, and no plain sidecar."""
+def test_a_bucket_that_is_away_stops_a_command(pattern_file, lost, tmp_path, bucket_dir):
+    """The databases that it may hold are not known."""
     bucket_dir.rename(tmp_path / "away")
-    with fleet_of(pattern_file(top="auto_restore = true")) as fleet:
-        assert fleet.prepare(around_command=False) == []
-        assert "could not be searched" in caplog.text
-        with pytest.raises(ReplicatorError):
-            fleet.prepare(around_command=True)
+    with fleet_of(pattern_file()) as fleet, pytest.raises(ReplicatorError):
+        fleet.prepare(around_command=True)
 
 
 def test_one_that_cannot_be_restored(pattern_file, lost, tmp_path, bucket_dir, caplog):
@@ -139,7 +153,8 @@ def test_one_that_cannot_be_restored(pattern_file, lost, tmp_path, bucket_dir, c
     for info in list(store.list("shop/a.db/snapshots/")):
         store.delete(info.key)
     with fleet_of(pattern_file(top="auto_restore = true")) as fleet:
-        assert len(fleet.prepare(around_command=False)) == 2
+        fleet.start()
+        follows(fleet, 2)
     assert "a.db could not be restored" in caplog.text
     with fleet_of(pattern_file()) as fleet, pytest.raises(ReplicatorError):
         fleet.prepare(around_command=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,13 @@ def program(body, *arguments, **options):
         text=True,
         **options,
     )
+
+
+def waits(process, number):
+    """True while a signal that was sent to the process is not taken; ``ShdPnd`` of proc(5)."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
+    return bool(pending >> (number - 1) & 1)
 
 
 def output_of(process):
@@ -234,3 +242,69 @@ held.deliver(signals.Arrival(signal.SIGTERM))
 print(held.hurry())
 """
     assert output_of(program(body)) == (0, ["False", "True"])
+
+
+# Runs a command that leaves a process, and waits for that; prints the exit code and the rest.
+LEAVES = """
+from replicator.system.offspring import Offspring
+rest = Offspring()
+script, end, patience = sys.argv[1], sys.argv[2] == "end", float(sys.argv[3])
+code = held.run(["sh", "-c", script], lambda pid: None, rest.environment())
+print(len(rest.alive()), flush=True)
+left = held.outlast(rest, end=end, patience=patience)
+print(code, held.passed, len(left))
+rest.send(signal.SIGKILL)
+"""
+
+
+def test_the_orphans_of_a_command_get_sigterm():
+    """The wait ends with them; its time is not used up."""
+    process = program(LEAVES, "sleep 1000 & exit 4", "end", str(LONG * 10))
+    assert output_of(process) == (0, ["1", "4", "0", "0"])
+
+
+def ignores_sigterm(tmp_path, code):
+    """A script that leaves a process which ignores SIGTERM, and ends once that one does."""
+    ready = tmp_path / "ready"
+    return f"""
+        (trap '' TERM; touch '{ready}'; exec sleep 1000) &
+        until [ -e '{ready}' ]; do sleep 0.01; done
+        exit {code}
+    """
+
+
+def test_an_orphan_that_ignores_sigterm_is_left(tmp_path):
+    """After its time the wait ends, and names it."""
+    process = program(LEAVES, ignores_sigterm(tmp_path, 4), "end", "0.2")
+    code, out = output_of(process)
+    assert (code, out[1:3]) == (0, ["4", "0"])
+    assert int(out[3]) >= 1
+
+
+def test_a_process_that_is_meant_to_stay_is_waited_for():
+    """It gets the signals in place of the command, and its end ends the wait."""
+    process = program(LEAVES, "sleep 1000 & exit 0", "stay", str(LONG * 10))
+    assert process.stdout.readline() == "1\n"
+    process.send_signal(signal.SIGUSR1)  # ends `sleep`, as it would have ended the command
+    assert output_of(process) == (0, ["0", "0", "0"])
+
+
+def test_a_second_signal_ends_the_wait_for_orphans(tmp_path):
+    """The first one is passed on, and begins the time that they have."""
+    process = program(LEAVES, ignores_sigterm(tmp_path, 0), "stay", str(LONG * 10))
+    assert process.stdout.readline() == "1\n"
+    process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not waits(process, signal.SIGTERM))  # two of one number that wait are one
+    process.send_signal(signal.SIGTERM)
+    assert output_of(process) == (0, ["0", "0", "1"])
+
+
+def test_the_signal_that_the_command_was_ended_with_is_known():
+    """Its orphans are ended then, whatever its exit code."""
+    process = program(
+        LEAVES, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done", "end", "9"
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    code, out = output_of(process)
+    assert (code, out[1:]) == (0, ["0", str(int(signal.SIGTERM)), "0"])

@@ -495,5 +495,5 @@ def test_a_store_that_is_away_while_the_source_is_looked_for(busy, shop):
 
 
 def test_errors_of_the_source_are_errors_of_the_project():
-    """So that whoever handles those handles these."""
+    """A caller that handles those handles these."""
     assert issubclass(BaseUnusable, ReplicatorError)

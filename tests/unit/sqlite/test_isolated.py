@@ -2,11 +2,19 @@
 
 import os
 import sqlite3
+import sys
 import threading
 
 import pytest
 
-from replicator.errors import Cancelled, CheckFailed, ConfigError, DamageError, Inconclusive
+from replicator.errors import (
+    Cancelled,
+    CheckFailed,
+    ConfigError,
+    DamageError,
+    Inconclusive,
+    LocalIOError,
+)
 from replicator.sqlite.connect import extensions, unprepared
 from replicator.sqlite.isolated import SqlLimits, check_database, require_true, run_isolated
 from tests.helpers.errors import raises
@@ -181,3 +189,10 @@ def test_a_hook_of_python_runs_here_and_only_reads(foreign):
         require_true(foreign, "DELETE FROM t", prepare=supply)
     with raises(ConfigError, setting="load_extension"):
         require_true(foreign, "SELECT 1", prepare=extensions([foreign.parent / "missing.so"]))
+
+
+def test_a_child_that_cannot_start_is_a_local_error(foreign, monkeypatch):
+    """The check was not made, so it proves nothing."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with raises(LocalIOError, path="/nowhere/python"):
+        check_database(foreign, full=False)

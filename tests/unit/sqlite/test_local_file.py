@@ -1,6 +1,7 @@
 """What a database file is before SQLite opens it, and whether it is in use."""
 
 import contextlib
+import errno
 import os
 import sqlite3
 import subprocess
@@ -10,7 +11,15 @@ import pytest
 
 from replicator.errors import TargetExists
 from replicator.sqlite.local_file import FileState, examine_file, in_wal_mode, refuse_if_used
+from replicator.system.files import Files
 from tests.helpers.replication import App
+
+
+class RefusingFiles(Files):
+    """A disk that refuses every call."""
+
+    def system(self, call, /, *args, **kwargs):
+        raise OSError(errno.EIO, "refused")
 
 
 def made(path, *statements, mode="WAL", size=4096):
@@ -100,3 +109,26 @@ def test_a_database_in_use(path):
             refuse_if_used(path)
         process.communicate(b"\n")
     refuse_if_used(path)
+
+
+def test_a_path_that_leads_nowhere_cannot_be_judged(path):
+    """A symbolic link to itself is refused by the system, and counts as content."""
+    path.symlink_to(path)
+    assert examine_file(path) is FileState.CONTENT
+
+
+def test_a_file_that_cannot_be_read_has_content(path):
+    """The disk refuses each read."""
+    made(path)
+    assert examine_file(path, RefusingFiles()) is FileState.CONTENT
+
+
+def test_a_wal_without_a_table_leaves_the_database_fresh(path):
+    """Each of its frames is read, to the end."""
+    made(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        for number in range(3):
+            connection.execute(f"PRAGMA user_version={number + 1}")
+        assert path.with_name("app.db-wal").stat().st_size > 3 * 4096
+        assert examine_file(path) is FileState.FRESH

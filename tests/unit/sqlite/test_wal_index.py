@@ -1,6 +1,10 @@
 """The WAL index, read through SQLite's own descriptor: its figures and its locks."""
 
+import contextlib
+import fcntl
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -9,7 +13,14 @@ from replicator.capture.limits import CaptureLimits
 from replicator.capture.reader import WalReader, no_wal
 from replicator.format.wal_index import INDEX_BYTES, parse_index
 from replicator.sqlite.live import LiveDatabase
-from replicator.sqlite.wal_index import WalIndex
+from replicator.sqlite.wal_index import (
+    CHECKPOINT_LOCK,
+    WRITE_LOCK,
+    WalIndex,
+    parse_locks,
+    waits_alone,
+)
+from replicator.system.paths import index_path
 from tests.helpers.other_app import OtherApp
 from tests.helpers.replication import App, wait_for
 
@@ -127,6 +138,78 @@ def test_a_reader_leaves_a_doubt(app, database, other_app):
         assert not database.index.only_checkpoint_waits()
         reader.run("COMMIT")
         assert other_app.result()[0][0] == 0
+
+
+LOCKER = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    for byte in map(int, sys.argv[2:]):
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locking(database, *locks):
+    """Another process has these locks of the WAL index."""
+    arguments = [sys.executable, "-c", LOCKER, str(index_path(database.path)), *map(str, locks)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield
+        process.stdin.close()
+
+
+def test_a_passive_checkpoint_beside_a_writer_of_another_process_is_no_sign(app, database):
+    """One process has both locks of a checkpoint that waits."""
+    app.insert()
+    with locking(database, CHECKPOINT_LOCK, WRITE_LOCK):
+        assert database.index.checkpoint_waits()
+        assert database.index.only_checkpoint_waits()
+    with locking(database, CHECKPOINT_LOCK), locking(database, WRITE_LOCK):
+        assert not database.index.checkpoint_waits()
+        assert not database.index.only_checkpoint_waits()
+
+
+@pytest.mark.parametrize(
+    ("before", "waits", "after", "alone"),
+    [
+        (False, True, False, True),
+        (True, True, False, False),  # a writer that ends meanwhile
+        (False, True, True, False),  # one that begins
+        (False, False, False, False),
+    ],
+)
+def test_a_writer_that_begins_or_ends_during_the_questions_is_no_checkpoint(
+    before, waits, after, alone
+):
+    """Its read mark outlives its write lock at both ends."""
+    reads = iter([before, after])
+    assert waits_alone(lambda: next(reads), lambda: waits) is alone
+
+
+def test_locks_of_this_process_are_parsed_once():
+    """A lock without an end has no number there."""
+    text = (
+        "pos:\t0\nlock:\t1: POSIX  ADVISORY  WRITE 42 00:1b:35 120 121\n"
+        "lock:\t2: POSIX  ADVISORY  READ  42 00:1b:35 124 EOF\n"
+    )
+    assert parse_locks(text) == [(120, 121, True), (124, sys.maxsize, False)]
+
+
+def test_a_lock_without_an_end_hides_no_other(app, database):
+    """Such a lock of this process on the index leaves the other answers as they are."""
+    descriptor = database.index._find()
+    hold = database.hold()
+    app.insert()
+    fcntl.lockf(descriptor, fcntl.LOCK_SH, 0, 4096)
+    thread = threading.Thread(target=app.checkpoint, args=["RESTART"])
+    app.run("PRAGMA busy_timeout=100000")
+    thread.start()
+    wait_for(database.index.checkpoint_waits)
+    database.release(hold)
+    thread.join()
+    fcntl.lockf(descriptor, fcntl.LOCK_UN, 0, 4096)
 
 
 def test_the_descriptor_is_the_one_of_sqlite(app, database):

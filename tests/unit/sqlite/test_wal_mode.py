@@ -5,8 +5,10 @@ import sqlite3
 
 import pytest
 
-from replicator.errors import DatabaseBusy
+from replicator.errors import DatabaseBusy, DatabaseUnusable
 from replicator.sqlite.live import LiveDatabase
+from replicator.sqlite.wal_mode import switch_to_wal
+from replicator.system.database_files import database_reader, release_database
 from tests.helpers.errors import raises
 from tests.helpers.other_app import OtherApp
 from tests.helpers.replication import App
@@ -68,3 +70,27 @@ def test_what_the_switch_changes_for_the_application(app):
         with pytest.raises(sqlite3.OperationalError) as caught:
             other.insert()
         assert caught.value.sqlite_errorname == "SQLITE_BUSY_SNAPSHOT"
+
+
+def test_a_file_system_without_shared_memory_keeps_its_mode(app):
+    """SQLite then stays in rollback mode, as it does with locks by a file."""
+    app.close()
+    uri = f"{app.path.as_uri()}?vfs=unix-dotfile"
+    raw = database_reader(app.path)
+    with (
+        contextlib.closing(sqlite3.connect(uri, uri=True)) as connection,
+        raises(DatabaseUnusable, "wal_mode_refused", path=str(app.path)),
+    ):
+        switch_to_wal(connection, app.path, raw, in_use=True)
+    release_database(raw, unless_used=True)
+
+
+def test_an_error_that_is_no_lock_reaches_the_caller(app):
+    """A closed connection makes sqlite3 raise its own error."""
+    app.close()
+    connection = sqlite3.connect(app.path)
+    connection.close()
+    raw = database_reader(app.path)
+    with pytest.raises(sqlite3.ProgrammingError):
+        switch_to_wal(connection, app.path, raw, in_use=True)
+    release_database(raw, unless_used=True)

@@ -391,3 +391,13 @@ def test_listings_are_those_of_a_flat_store(tmp_path_factory, keys, prefix, afte
     assert listed(directory) == listed(flat)
     assert [i.key for i in directory.list("")] == [i.key for i in flat.list("")]
     assert directory.folders(folder) == flat.folders(folder)
+
+
+def test_an_upload_whose_record_is_damaged_is_missing(directory_store, root):
+    """Its key is unknown, so no part can be put."""
+    upload_id = directory_store.begin_upload("k")
+    (record,) = root.rglob("upload.json")
+    record.write_text("[]")
+    with raises(UploadMissing, key="k"):
+        directory_store.put_part("k", upload_id, 1, b"one")
+    assert directory_store.list_uploads("") == []

@@ -198,6 +198,11 @@ REDIRECTS = {
         "--endpoint-url https://s3.example.com",
     ),
     "nowhere": (answer(308), "redirected", "--endpoint-url"),
+    "no address": (
+        answer(307, "TemporaryRedirect", Endpoint="[bad"),
+        "redirected",
+        "--endpoint-url",
+    ),
 }
 
 

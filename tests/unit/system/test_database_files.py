@@ -150,3 +150,19 @@ def test_a_released_reader_reads_nothing(tmp_path):
     release_database(reader)
     with raises(LocalIOError, errno=errno.EBADF):
         reader.pread(1, 0)
+
+
+def test_a_file_whose_path_cannot_be_asked_stays_open(tmp_path):
+    """A path that leads round in a circle does not show that the file was replaced."""
+    path = tmp_path / "x.db"
+    path.write_bytes(b"x")
+    reader = database_reader(path)
+    identity = reader.identity()
+    path.rename(tmp_path / "old.db")
+    path.symlink_to(path)
+    release_database(reader)
+    assert is_open(identity)
+    path.unlink()
+    (tmp_path / "y.db").write_bytes(b"y")
+    release_database(database_reader(tmp_path / "y.db"))
+    assert not is_open(identity)

@@ -17,7 +17,7 @@ from replicator.system.files import Files
 from replicator.system.owners import user_name
 from replicator.system.pagefile import PageFile
 from tests.helpers.errors import raises
-from tests.helpers.users import OTHER, needs_root
+from tests.helpers.users import APP, OTHER, as_user, needs_root
 
 
 @pytest.fixture
@@ -177,3 +177,35 @@ def test_links_of_another_user_are_recognised(tmp_path):
     os.lchown(tmp_path / "link", OTHER, OTHER)
     with raises(UnsafePath, path=str(tmp_path / "link"), owner=OTHER):
         refuse_links(tmp_path / "link")
+
+
+def test_a_directory_that_was_removed_is_not_current(place):
+    """Its path leads nowhere."""
+    with hold_directory(place) as held:
+        place.rmdir()
+        assert not held.is_current()
+
+
+@needs_root
+def test_a_closed_directory_of_another_user_names_its_owner(user_place):
+    """A user who may not open it learns whose it is."""
+    closed = user_place.directory("closed", APP, APP, 0o700)
+    with raises(LocalIOError, errno=errno.EACCES, path=str(closed)) as caught:
+        as_user(OTHER, OTHER, [], hold_directory, closed)
+    assert user_name(APP) in str(caught.value)
+
+
+@needs_root
+def test_a_root_directory_that_others_can_write_to_is_refused(user_place):
+    """Another user cannot close it, so the directory is refused."""
+    shared = user_place.directory("shared", 0, 0, 0o777)
+    with raises(UnsafePath, path=str(shared)):
+        as_user(OTHER, OTHER, [], working_directory, shared)
+
+
+@needs_root
+def test_in_a_directory_that_takes_no_file_the_owner_of_new_files_is_unknown(user_place):
+    """So a directory of another user stays one of another user."""
+    foreign = user_place.directory("foreign", APP, APP, 0o755)
+    with raises(UnsafePath, path=str(foreign)):
+        as_user(OTHER, OTHER, [], working_directory, foreign)

@@ -33,3 +33,20 @@ def test_a_cancelled_caller_enters_without_a_slot():
     assert not limiter.try_acquire()
     limiter.release()
     assert limiter.try_acquire()
+
+
+def test_a_caller_that_waits_asks_again_until_a_slot_is_free():
+    """It is not cancelled, so it enters with the slot that is given back."""
+    limiter, asked = CapacityLimiter(1, poll=0.001), []
+    assert limiter.try_acquire()
+
+    def cancelled():
+        asked.append(True)
+        if len(asked) == 3:
+            limiter.release()
+        return False
+
+    with limiter.slot(cancelled):
+        assert len(asked) == 3
+        assert not limiter.try_acquire()
+    assert limiter.try_acquire()

@@ -6,16 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from replicator.errors import AlreadyRunning, LocalIOError
+from replicator.errors import AlreadyRunning, CacheInUse, LocalIOError
 from replicator.system.files import Files
 from replicator.system.locks import DirLock, ReplicatorLock
 from replicator.system.paths import cache_directory
+from tests.helpers.command_line import cache_of
 from tests.helpers.errors import raises
 from tests.helpers.files import CountingFiles, FailingFiles
+from tests.helpers.handles import sidecar_of
+from tests.helpers.locks import waited_for
+from tests.helpers.replication import LONG, wait_for
 
 HOLDER = """
 import sys
@@ -23,7 +28,9 @@ from replicator.system.locks import DirLock
 lock = DirLock(sys.argv[1])
 lock.acquire()
 print("held", flush=True)
-sys.stdin.read()
+while sys.stdin.readline():
+    lock.announce()
+    print("announced", flush=True)
 """
 
 
@@ -46,6 +53,22 @@ def test_lock_names_its_holder_and_ends_with_it(tmp_path):
         holder.wait()
         with DirLock(tmp_path / "cache") as lock:
             assert lock.path.read_text() == str(os.getpid())
+
+
+def test_the_helper_of_tests_finds_the_holder(tmp_path):
+    """Before and after its start is decided; else a test would not wait for the end of a sidecar
+    that is alive."""
+    path = tmp_path / "app.db"
+    assert sidecar_of(path) is None
+    with start_holder(cache_of(path)) as holder:
+        assert sidecar_of(path) == holder.pid
+        holder.stdin.write(b"\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == b"announced\n"
+        assert sidecar_of(path) == holder.pid
+        holder.kill()
+        holder.wait()
+        assert sidecar_of(path) is None
 
 
 def test_lock_excludes_within_one_process_and_can_be_taken_again(tmp_path):
@@ -163,3 +186,73 @@ def test_a_read_only_directory_of_the_database_is_no_reason_to_stop(tmp_path, da
     ReplicatorLock(database_path, tmp_path / "cache", ReadOnlyDefault()).acquire()
     with raises(LocalIOError, path=str(cache_directory(database_path)), errno=errno.EROFS):
         ReplicatorLock(database_path, cache_directory(database_path), ReadOnlyDefault()).acquire()
+
+
+# waiting
+
+
+def in_thread(call):
+    """A started thread."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_wait_ends_when_the_holder_is_killed(tmp_path):
+    """The kernel wakes the waiting thread, and the lock is its own from then on."""
+    with start_holder(tmp_path / "cache") as holder:
+        lock = DirLock(tmp_path / "cache")
+        waiting = in_thread(lambda: lock.acquire(wait=True))
+        wait_for(lambda: waited_for(tmp_path / "cache" / "lock"))
+        assert not lock.held
+        holder.kill()
+        waiting.join(LONG)
+        assert lock.held
+        with raises(AlreadyRunning, pid=os.getpid()):
+            DirLock(tmp_path / "cache").acquire()
+
+
+def test_one_of_several_that_wait_gets_the_lock(tmp_path):
+    """Each of them has it once, and never two at a time."""
+    first, holders, ended = DirLock(tmp_path), [], []
+    first.acquire()
+
+    def take():
+        lock = DirLock(tmp_path)
+        lock.acquire(wait=True)
+        holders.append(lock)
+        ended.append(len(holders))
+        holders.remove(lock)
+        lock.release()
+
+    threads = [in_thread(take) for _ in range(3)]
+    first.release()
+    for thread in threads:
+        thread.join(LONG)
+    assert ended == [1, 1, 1]
+
+
+def test_a_lock_says_that_its_holder_has_decided(tmp_path, database_path):
+    """Whichever of the two locks a second replicator meets, and not after the next start."""
+    first = ReplicatorLock(database_path, tmp_path / "one")
+    first.announce()  # nothing is held yet
+    for cache in (tmp_path / "one", tmp_path / "two"):
+        first.acquire()
+        with raises(AlreadyRunning, decided=False):
+            ReplicatorLock(database_path, cache).acquire()
+        first.announce()
+        with raises(AlreadyRunning, pid=os.getpid(), decided=True):
+            ReplicatorLock(database_path, cache).acquire()
+        first.release()
+
+
+def test_a_cache_of_another_database_is_told_apart(tmp_path, database_path):
+    """Its end would not be the end of a replicator of this database."""
+    first = ReplicatorLock(database_path, tmp_path / "cache")
+    first.acquire()
+    first.announce()
+    other = database_path.with_name("other.db")
+    with pytest.raises(CacheInUse):
+        ReplicatorLock(other, tmp_path / "cache").acquire()
+    first.release()
+    ReplicatorLock(other, tmp_path / "cache").acquire()

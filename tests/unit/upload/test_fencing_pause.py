@@ -12,6 +12,7 @@ from replicator.upload.fencing import LONGEST_PAUSE, Freshness, read_clocks
 from replicator.upload.limits import UploadLimits
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, content
+from tests.helpers.errors import raises
 from tests.helpers.replication import LONG, wait_for
 
 KEYS = Keys("app.db")
@@ -20,6 +21,7 @@ FOREIGN = {
     "writer": "22222222-2222-2222-2222-222222222222",
     "host": "process 7 on web-2",
 }
+HOLDER = f"process 7 on web-2 (writer {FOREIGN['writer']})"
 
 
 class Clocks:
@@ -56,7 +58,7 @@ def idle_uploader(store, cache, mailbox, clocks):
 
 
 def others_went_on(store, *, merged=True, deleted=True):
-    """Somebody appended 2 … 9, merged them, and deleted what the merge stands for."""
+    """Another writer appended 2 … 9, merged them, and deleted the merged objects."""
     store.inner.put(KEYS.wal(9), b"theirs", metadata=FOREIGN)
     if merged:
         store.inner.put(KEYS.merged(1, 2, 8), b"their merge")
@@ -82,13 +84,13 @@ def test_after_a_pause_the_log_is_looked_at_first(store, cache, idle_uploader, c
     clocks.now = tuple(LONGEST_PAUSE + 1 if n == clock else 0.0 for n in range(2))
     add(cache, 2)
     idle_uploader.wake()
-    with pytest.raises(Fenced, match="process 7 on web-2"):
+    with raises(Fenced, holder=HOLDER, txid=9):
         idle_uploader.watermark.wait(2, LONG)
     assert store.keys("put") == [KEYS.wal(1)]
 
 
 def test_after_a_pause_our_log_goes_on(store, cache, idle_uploader, clocks):
-    """Nobody came: one look, then the append; and the next one needs no look."""
+    """No other writer came: one look, then the append; the next one needs no look."""
     clocks.now = (LONGEST_PAUSE + 1, 0.0)
     for txid in (2, 3):
         store.calls.clear()
@@ -125,7 +127,7 @@ def test_an_append_that_took_too_long_is_not_believed(store, cache, idle_uploade
     store.before = before
     add(cache, 2)
     idle_uploader.wake()
-    with pytest.raises(Fenced, match="txid 9 was written by process 7 on web-2"):
+    with raises(Fenced, holder=HOLDER, txid=9):
         idle_uploader.watermark.wait(2, LONG)
     left = [info.key for info in store.inner.list(KEYS.wal_dir)]
     assert (KEYS.wal(2) in left) == (not merged)

@@ -83,6 +83,39 @@ def test_a_later_loss_is_found_by_the_sample(app, tmp_path):
         assert restored(inner, tmp_path)[1] == app.image()
 
 
+@pytest.fixture
+def asking(app, dropping):
+    """A replicator that waits before it asks again for a sample that is missing, for ever."""
+    limits = {"upload": {"read_back_every": 1, "read_back_pauses": (1e6,)}}
+    store = HookedStore(dropping)
+    with replicating(app.path, store, limits=limits) as replicator:
+        for _ in range(2):  # the first append is read back, the second is not
+            replicator.flush(LONG)
+            app.insert()
+        replicator.flush(LONG)
+        dropping.lost = "/wal/"
+        asked = len(store.keys("head"))
+        app.insert()
+        wait_for(lambda: len(store.keys("head")) > asked)
+        yield replicator
+
+
+def test_a_stop_interrupts_the_wait_for_a_sample(asking):
+    """Nothing is called lost because of that."""
+    asking.stop()
+    assert asking.status().last_error is None
+    assert asking.metrics.get("failed_uploads") == 0
+
+
+def test_a_join_interrupts_the_wait_for_a_sample(asking, app, dropping, tmp_path):
+    """The join waits for the attempt under way. The segment that was not confirmed is sent again,
+    and everything is durable."""
+    dropping.lost = ""
+    asking._engine.uploader.begin_anew()
+    asking.flush(LONG)
+    assert restored(dropping, tmp_path)[1] == app.image()
+
+
 def test_the_sample_is_a_small_share_of_the_requests():
     """Documented in docs/performance.md."""
     assert UploadLimits().read_back_every == 64

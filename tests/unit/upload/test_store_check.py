@@ -72,7 +72,7 @@ def test_the_proof_outlives_the_process(ask, memory_store, cache, tmp_path):
         config = config_for(tmp_path / "app.db")
         require_conditional_put(
             config.address, None, None, later, allow_unsafe=False, anew=False
-        )  # or it would ask nobody
+        )  # or it would ask no store
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_trouble_is_no_verdict(tmp_path, cache):
 
 
 def test_a_replicator_refuses_a_store_that_lies(tmp_path):
-    """Before anything else is written: the bucket stays empty, whoever waits is told."""
+    """Before anything else is written: the bucket stays empty, and each waiter gets the error."""
     store = HookedStore(Lying())
     with App(tmp_path / "app.db") as app:
         app.insert()

@@ -15,6 +15,7 @@ from replicator.system.limiter import CapacityLimiter
 from replicator.upload.limits import UploadLimits
 from replicator.upload.uploader import Uploader
 from tests.helpers.cache import add, commit, content, record
+from tests.helpers.errors import raises
 from tests.helpers.files import FailingFiles
 from tests.helpers.replication import LONG, HookedStore, wait_for
 
@@ -113,10 +114,10 @@ def test_what_is_not_durable_is_named(store, cache, uploader):
     store.go_away()
     uploader.start()
     wait_for(lambda: uploader.health.error is not None)
-    with pytest.raises(NotDurable, match=r"5 transaction.*txid 5.*memory://.*store is away"):
+    with raises(NotDurable, txid=5, durable_txid=0):
         uploader.watermark.wait(5, 0.01)
     uploader.stop()
-    with pytest.raises(NotDurable, match="before the end"):
+    with raises(NotDurable, txid=5, durable_txid=0):
         uploader.watermark.wait(5, LONG)
 
 
@@ -161,7 +162,7 @@ def test_a_lost_answer_is_settled_by_reading_back(store, cache, uploader):
 def test_foreign_bytes_fence_for_good(store, cache, uploader, metadata):
     """Another writer's object under the next key: Fenced, nothing is overwritten, nothing is
     appended any more, and every waiter is told."""
-    told = {"sha256": "00" * 32, "writer": "somebody else", "host": "process 7 on web-2"}
+    told = {"sha256": "00" * 32, "writer": "another one", "host": "process 7 on web-2"}
     add(cache, 1)
     uploader.start()
     uploader.watermark.wait(1, LONG)
@@ -171,7 +172,7 @@ def test_foreign_bytes_fence_for_good(store, cache, uploader, metadata):
     uploader.wake()
     with pytest.raises(
         Fenced,
-        match=r"process 7 on web-2 \(writer somebody else\) at 20" if metadata else "unknown name",
+        match=r"process 7 on web-2 \(writer another one\) at 20" if metadata else "unknown name",
     ):
         uploader.watermark.wait(3, LONG)
     assert uploader.watermark.state.ended
@@ -345,8 +346,8 @@ def test_our_own_unacknowledged_object_is_no_stranger(store, cache, uploader, ma
 
 @pytest.mark.parametrize("pending", [True, False])
 def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, mailbox, pending):
-    """Somebody else went on where we stopped: nothing is appended before it was decided how to
-    go on, and whoever waits gets the reason."""
+    """Another writer continued the archive: nothing is appended before it was decided how to
+    continue, and each waiter gets the reason."""
     theirs = list(bucket.store.list(bucket.keys.wal_dir))[1]
     acknowledge(store, cache, 1)
     foreign = bucket.store.head(theirs.key)
@@ -357,11 +358,11 @@ def test_foreign_objects_after_ours_are_told_at_the_start(store, cache, bucket, 
     uploader.start()
     wait_for(lambda: mailbox.of(Cause.OVERTAKEN))
     uploader.wake()
-    with pytest.raises(NotDurable, match="another writer owns the archive"):
+    with raises(NotDurable, txid=2, durable_txid=1):
         uploader.watermark.wait(2, 0.1)
     assert uploader.health.error is mailbox.of(Cause.OVERTAKEN)[0].error
     uploader.end(mailbox.of(Cause.OVERTAKEN)[0].error)
-    with pytest.raises(Fenced, match="txid 2 was written by writer"):
+    with raises(Fenced, holder="writer 00000000-0000-0000-0000-000000000001", txid=2):
         uploader.watermark.wait(2, LONG)
     uploader.stop()
     assert store.keys("put") == []
@@ -380,7 +381,7 @@ def test_a_foreign_object_without_metadata_is_named_by_its_header(store, cache, 
 
 
 def test_another_object_in_the_place_of_our_newest_fences(store, cache, mailbox):
-    """The bucket was emptied and somebody else got as far as we were."""
+    """The bucket was emptied, and another writer got as far as this one."""
     acknowledge(store, cache, 1)
     store.inner.delete(key(1))
     store.inner.put(key(1), b"foreign", metadata={"sha256": "11" * 32})
@@ -522,7 +523,7 @@ def test_a_damaged_large_segment_is_never_sent(store, cache, uploader):
 
 
 def test_a_defect_ends_the_thread_loudly(store, cache, uploader):
-    """What nobody foresaw: no silence, every waiter gets an error."""
+    """An unforeseen error is not silent: every waiter gets it."""
 
     def before(method, name):
         raise ZeroDivisionError
@@ -530,7 +531,7 @@ def test_a_defect_ends_the_thread_loudly(store, cache, uploader):
     store.before = before
     add(cache, 1)
     uploader.start()
-    with pytest.raises(ReplicatorError, match="unexpected error in the upload thread"):
+    with raises(ReplicatorError, "defect"):
         uploader.watermark.wait(1, LONG)
     assert uploader.watermark.state.ended
 

@@ -9,6 +9,7 @@ import pytest
 
 from replicator.archive.keys import Keys
 from replicator.archive.names import ProofName, parse
+from replicator.archive.point import RestorePoint
 from replicator.archive.records import (
     DAMAGED,
     FAILED,
@@ -85,7 +86,7 @@ def test_a_drill_restores_checks_and_records(bucket, scratch):
 
 def test_a_drill_of_the_past_is_recorded_too(bucket, scratch):
     """Any transaction can be tried; the note names it."""
-    assert drill(bucket.store, "app.db", scratch=scratch, txid=5).restore.txid == 5
+    assert drill(bucket.store, "app.db", scratch=scratch, point=RestorePoint(5)).restore.txid == 5
     assert outcomes(bucket.store) == [(PROVEN, 5)]
 
 
@@ -202,7 +203,7 @@ def test_a_newer_format_is_no_failed_drill(bucket, scratch):
 def test_a_failed_drill_of_the_past_says_nothing_of_the_present(bucket, scratch):
     """A transaction out of reach is an error, but no trouble for the sidecar."""
     with pytest.raises(GapError):
-        drill(bucket.store, "app.db", scratch=scratch, txid=99)
+        drill(bucket.store, "app.db", scratch=scratch, point=RestorePoint(99))
     assert outcomes(bucket.store) == []
 
 

@@ -26,6 +26,7 @@ from replicator.system.files import Files
 from replicator.verify import objects as content
 from replicator.verify.verify import verify, verify_at
 from tests.helpers.bucket import BucketBuilder
+from tests.helpers.errors import raises
 from tests.helpers.newer_format import upgrade
 from tests.helpers.odd_stores import InventingStore
 from tests.helpers.replication import HookedStore
@@ -369,7 +370,7 @@ def test_nothing_at_all_is_no_backup():
 def test_an_encrypted_object_is_refused(bucket):
     """This version cannot judge it."""
     bucket.store.put(bucket.keys.wal(900) + ".age", b"x")
-    with pytest.raises(ConfigError, match="encrypted"):
+    with raises(ConfigError, "encrypted"):
         look(bucket)
 
 
@@ -427,7 +428,7 @@ def test_a_place_is_opened_and_damage_is_noted_there(tmp_path):
     assert verify_at(target).exit_code == GapError.exit_code
     assert [note.outcome for note in list_records(store, Keys("app.db"))] == [DAMAGED]
     store.put("other.db/wal/x", b"")
-    with pytest.raises(ConfigError, match="2 databases"):
+    with raises(ConfigError, "several_databases", setting="prefix"):
         verify_at(target)
     built.close()
 

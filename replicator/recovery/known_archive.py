@@ -17,7 +17,7 @@ from replicator.archive.index import ArchiveObject, Index, WalObject
 from replicator.archive.keys import Keys
 from replicator.archive.listing import list_for
 from replicator.archive.reachable import trust
-from replicator.errors import DamageError, ObjectMissing
+from replicator.errors import ObjectMissing, Unreadable
 from replicator.format.envelope import damaged
 from replicator.format.object_header import ObjectFacts
 from replicator.store.base import Store
@@ -28,7 +28,7 @@ T = TypeVar("T", bound=ArchiveObject)
 Ask = Callable[[WalObject], ObjectFacts]
 
 
-class ArchiveView:
+class KnownArchive:
     """The archive below ``keys``, as far as one restore knows it."""
 
     def __init__(self, store: Store, keys: Keys) -> None:
@@ -82,7 +82,7 @@ class ArchiveView:
         self.load(txid, complete=self.complete)
         return bool(before - self._listed.keys())
 
-    def sift(self, txid: int | None) -> list[DamageError]:
+    def sift(self, txid: int | None) -> list[Unreadable]:
         """Leave out every object that is damaged at its ends, and every snapshot that the WAL
         objects do not confirm. One request for each object; the errors of those left out.
 
@@ -94,7 +94,7 @@ class ArchiveView:
         usable = [item for item in self.index.snapshots if txid is None or item.txid <= txid]
         return errors + self._left_out(usable, self.reader.tail)
 
-    def _left_out(self, items: Iterable[T], read: Callable[[T], object]) -> list[DamageError]:
+    def _left_out(self, items: Iterable[T], read: Callable[[T], object]) -> list[Unreadable]:
         """Leave out each object that ``read`` finds damaged or missing; their errors."""
         with ThreadPoolExecutor(ASKERS, "restore-sift") as pool:
             answers = pool.map(partial(_damage, read), items)
@@ -120,7 +120,7 @@ class ArchiveView:
         return self._answers[item.key][0]
 
     def proved(self, item: WalObject) -> ObjectFacts:
-        """From the object's own first and last bytes; ``DamageError`` when they are damaged."""
+        """From the object's own first and last bytes; ``Unreadable`` when they are damaged."""
         if not self.is_proved(item.key):
             self._note(self.reader.prove(item))
         return self._answers[item.key][0]
@@ -140,7 +140,7 @@ class ArchiveView:
 
     def settle(self) -> bool:
         """Ask the objects themselves about every fact that only metadata gave so far. True if
-        any of them differs; ``DamageError`` when one of them is damaged."""
+        any of them differs; ``Unreadable`` when one of them is damaged."""
         hinted = [item for item in self.index.wal if item.facts is not None and not item.proved]
         proved = [self.proved(item) for item in hinted]
         return any(
@@ -149,11 +149,11 @@ class ArchiveView:
         )
 
 
-def _damage(read: Callable[[T], object], item: T) -> DamageError | None:
-    """The error of an object that is damaged, or missing although it is listed."""
+def _damage(read: Callable[[T], object], item: T) -> Unreadable | None:
+    """The error of an object that cannot be read, or is missing although it is listed."""
     try:
         read(item)
-    except DamageError as error:
+    except Unreadable as error:
         return error
     except ObjectMissing as error:
         return damaged(item.key, str(error), code="listed_but_missing")

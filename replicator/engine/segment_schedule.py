@@ -1,4 +1,4 @@
-"""Captures in rounds: one segment into the cache, then a step towards a WAL that may reset.
+"""When a segment is due: rounds of a segment into the cache and a step towards a reset of the WAL.
 
 Owns: the decision that a segment is due, and the measures against writers that outrun the
 capture. Refuses: to watch files; its caller looks first.
@@ -27,7 +27,7 @@ from replicator.system import clock
 from replicator.upload.watermark import UploadState
 
 
-class CaptureRounds:
+class SegmentSchedule:
     """Of one session. Used by the capture thread alone."""
 
     def __init__(

@@ -1,9 +1,7 @@
-"""The library's front door: one replicator for one database.
+"""One replicator for one database, in this process.
 
-    config = SqliteReplicatorConfig(db_path="app.db", bucket="backups")
-    with SqliteReplicator(config) as replicator:
-        ...                                   # the application writes as it always did
-        replicator.flush()                    # every commit so far is in the bucket
+A sidecar runs one for each of its databases. An application uses the handle
+:class:`replicator.SqliteReplicator`, because locks on its database belong to its process.
 
 Owns: the resources of a replicator, which it makes unless they are given, and its lock. Refuses: to
 know the stages; see :mod:`.engine`.
@@ -19,14 +17,13 @@ from typing import Any, Self
 
 from replicator.archive.keys import Keys
 from replicator.config.settings import SqliteReplicatorConfig
-from replicator.engine import health
-from replicator.engine.engine import Engine
+from replicator.engine.engine import Engine, LastFlush
 from replicator.engine.limits import Limits
 from replicator.engine.preparation import Place, Preparation, asked_of
 from replicator.engine.shared import SharedResources
-from replicator.errors import DatabaseMissing, ReplicatorError
+from replicator.errors import AlreadyRunning, DatabaseMissing, ReplicatorError
 from replicator.metrics import Metrics
-from replicator.model import Position, Repair, ReplicationStatus, RestoreReport
+from replicator.model import Position, Repair, ReplicationStatus, RestoreReport, unstarted
 from replicator.recovery.api import restore as restore_from
 from replicator.recovery.start import RESTORING, Command
 from replicator.sqlite.connect import Prepare, unprepared
@@ -41,7 +38,7 @@ from replicator.system.scratch import discard
 FINAL_FLUSH = 30.0  # seconds to make the rest durable at the end of a ``with`` block
 
 
-class SqliteReplicator:
+class InProcessReplicator:
     """Replicates one database while started. Any thread may call its methods.
 
     ``store`` and ``files`` (every access to the local disk) are for tests and special needs; by
@@ -77,7 +74,7 @@ class SqliteReplicator:
         self._made_cache = False  # its directory was made for this start
         self._prepared = False  # the lock is held, and the start is decided as far as possible
         self._engine: Engine | None = None
-        self._last = health.stopped(str(config.database), config.address.url)
+        self._last = unstarted(str(config.database), config.address.url)
 
     def prepare(self, command: Command | None = None) -> RestoreReport | None:
         """Restores the database if the start demands it; the report, None if nothing was restored.
@@ -85,14 +82,13 @@ class SqliteReplicator:
         ``command`` is the one that starts, by default that of the config. :meth:`start` calls this
         unless it was called before. ``AlreadyRunning``, ``DatabaseMissing`` if there is no
         directory for the database, ``RefusedError`` for a start that could bury the archive,
-        ``StoreUnavailable``, and the errors of :meth:`restore`.
+        ``StoreUnavailable``, ``Cancelled`` if the process ends meanwhile, and the errors of
+        :meth:`restore`.
         """
         command = command or self._command
         try:
             report = self._require_directory(command)
-            if not self._prepared:
-                self._made_cache = not self.config.cache.exists()
-                self._lock.acquire()
+            self.claim()
             report = report or self._preparation(command).run()
             self._prepared = True
         except BaseException:
@@ -100,17 +96,46 @@ class SqliteReplicator:
             raise
         return report
 
+    def claim(self) -> None:
+        """Takes the lock, unless it is held; ``AlreadyRunning``. :meth:`prepare` calls this."""
+        if not self._lock.held:
+            self._made_cache = not self.config.cache.exists()
+            self._lock.acquire()
+
+    def wait_for_lock(self) -> None:
+        """Returns once no other process replicates the database; :meth:`start` is next."""
+        self._lock.acquire(wait=True)
+
+    def announce(self) -> None:
+        """An application may use the database from now on: it will not be restored. Other sidecars
+        learn it from the lock."""
+        self._lock.announce()
+
+    def decide_in_use(self, other: AlreadyRunning) -> None:
+        """Decides the start around a command while the process of ``other`` replicates the
+        database. Raises what :meth:`prepare` would raise, and ``RefusedError`` in place of a
+        restore."""
+        try:
+            self._preparation(Command.AROUND, in_use=other).run()
+        finally:
+            self._halt()
+
     @property
     def _command(self) -> Command:
         return Command.AUTO_RESTORE if self.config.auto_restore else Command.RUN
 
-    def _preparation(self, command: Command) -> Preparation:
-        config = self.config
+    def _preparation(
+        self, command: Command, *, in_use: AlreadyRunning | None = None
+    ) -> Preparation:
+        config, store = self.config, self._open()
+        assert self._using is not None  # it is open now
         return Preparation(
-            Place(config.database, config.cache, self._open(), Keys(config.address.prefix)),
+            Place(config.database, config.cache, store, Keys(config.address.prefix)),
             asked_of(config, command),
             wait_store=config.wait_store,
             files=self._files,
+            ending=self._using.ending,
+            in_use=in_use,
         )
 
     def start(self) -> None:
@@ -120,7 +145,7 @@ class SqliteReplicator:
         :meth:`prepare`.
         """
         if self._engine is not None:
-            raise ReplicatorError("this replicator is running already")
+            raise ReplicatorError("this replicator is running already", code="already_started")
         try:
             if not self._prepared:
                 self.prepare()
@@ -139,7 +164,10 @@ class SqliteReplicator:
         directory = self.config.database.parent
         report = None
         if command in RESTORING and not directory.exists():
+            if (self.config.cache / "state.db").exists():
+                self.claim()  # what waits there is sent first
             report = self._preparation(command).run()
+            self._lock.release()  # of the cache alone, because the directory was missing
         if not directory.is_dir():
             raise DatabaseMissing(
                 f"{directory}, the directory of the database, does not exist",
@@ -221,6 +249,24 @@ class SqliteReplicator:
         """
         return self._running().flush(timeout, snapshot=snapshot)
 
+    def mark(
+        self, name: str, timeout: float | None = None, *, note: str = "", move: bool = False
+    ) -> Position:
+        """Flushes, and gives that state a name: it stays restorable until it is unpinned, and
+        ``at=name`` finds it.
+
+        Whatever was committed before the call is in it. ``timeout`` is in seconds, as for
+        :meth:`flush`. ``ConfigError`` if another transaction has the name, unless ``move``, or if
+        no pin can have it; ``NotDurable``, and then there is no such name.
+        """
+        return self._running().mark(name, timeout, note=note, move=move)
+
+    def finish(self, timeout: float, last: LastFlush) -> None:
+        """As :meth:`flush`, before the end. After ``NotDurable`` a further call with the same
+        ``last`` continues with the same transactions; writers that are faster than the store would
+        delay it for ever."""
+        self._running().finish(timeout, last)
+
     def snapshot(self, timeout: float | None = None) -> int:
         """Takes a snapshot now, unless the newest one is current; its txid once it is stored."""
         return self._running().snapshot(timeout)
@@ -242,7 +288,9 @@ class SqliteReplicator:
         """
         output = expanded(options.setdefault("output", self.config.database))
         if self._engine is not None and resolved(output) == self.config.database:
-            raise ReplicatorError("the database is being replicated; stop first")
+            raise ReplicatorError(
+                "the database is being replicated; stop first", code="still_started"
+            )
         return restore_from(
             address=self.config.address, store=self._store, files=self._files, **options
         )
@@ -259,5 +307,7 @@ class SqliteReplicator:
 
     def _running(self) -> Engine:
         if self._engine is None:
-            raise ReplicatorError("the replicator is not running", hint="call start() first")
+            raise ReplicatorError(
+                "the replicator is not running", code="not_started", hint="call start() first"
+            )
         return self._engine

@@ -1,0 +1,1 @@
+"""The library's handle on a sidecar process."""
