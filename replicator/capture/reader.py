@@ -46,7 +46,7 @@ class Committed:
 
     start: WalPosition
     end: WalPosition
-    complete: bool  # nothing committed followed when the WAL was read
+    complete: bool  # nothing committed followed when the WAL was read, see WalReader.stashed
     ready: tuple[Batch, ...] = ()  # the whole range, if it was read already
     far: bool = False  # the range is long, and many of its pages are in it more than once
 
@@ -228,7 +228,8 @@ class WalReader:
 
     @property
     def stashed(self) -> bool:
-        """True if frames wait in memory to be captured, see :meth:`stash`."""
+        """True if frames wait in memory to be captured, see :meth:`stash`. More may be committed
+        since they were read."""
         return self._stash is not None
 
     def find(self, limit: int, *, hold: int | None = None) -> Committed | None:

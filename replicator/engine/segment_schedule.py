@@ -99,6 +99,8 @@ class SegmentSchedule:
     def capture(self) -> Iterator[SegmentRecord]:
         """Captures everything that is committed now, and lets a long WAL reset. Exhaust it: each
         segment is in the cache when it comes."""
+        if self._reader.stashed:  # these frames were read before: more may be committed since
+            yield from self._round(outrun=False)
         outrun = False
         began, stamp, position = time.monotonic(), self._reader.stamp(), self._reader.position
         ahead = self._reader.frames_ahead()
@@ -130,13 +132,17 @@ class SegmentSchedule:
         """Captures the rest of a WAL whose file or database was replaced or removed; no hold moves.
         Exhaust it. ``ContinuityLost`` if the frames may be of another database: not ``owned``."""
         complete = False
-        while not complete and (found := self._reader.find(self._limits.segment_max_bytes)):
+        while not complete:
+            kept = self._reader.stashed  # frames read before: more may be committed since
+            found = self._reader.find(self._limits.segment_max_bytes)
+            if found is None:
+                return
             if not owned():  # asked after the frames were read
                 raise ContinuityLost("the last frames of the WAL may be of another database")
             self._quota.require(found.raw_bytes)
             self._observe(found.end)
             yield self._cut(found)
-            complete = found.complete
+            complete = found.complete and not kept
 
     def _restraint(self, *, outrun: bool) -> AbstractContextManager[object]:
         """The measure against writers that outrun the capture, by the length of the WAL."""
