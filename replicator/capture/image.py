@@ -17,7 +17,7 @@ import threading
 from typing import Self
 
 from replicator.capture.limits import CaptureLimits
-from replicator.capture.reader import WalReader, no_wal, same_wal
+from replicator.capture.reader import WalReader, no_wal, require_page_size, same_wal
 from replicator.errors import ContinuityLost
 from replicator.format.database import lock_page
 from replicator.format.latest_pages import FrameIndex
@@ -33,7 +33,8 @@ class Image:
     """Pages 1 … ``pages`` at ``position``. Close it at the end.
 
     The caller holds the WAL, from before ``position`` was read (None: it is read now) until the
-    last page was read, with one hold or with several, see :meth:`keep`.
+    last page was read, with one hold or with several, see :meth:`keep`. ``ContinuityLost`` if
+    another file with pages of another size was copied over the database.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Image:
         self._lock = threading.Lock()  # one thread reads, another one keeps
         try:
             self.page_size = database.header().page_size
+            if position is not None:
+                require_page_size(position.page_size, self.page_size)
             self.position = self._settle(position)
             self.pages = self._placement.size or self._pages_in_file()
         except BaseException:

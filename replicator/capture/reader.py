@@ -62,6 +62,15 @@ def no_wal(page_size: int) -> WalPosition:
     )
 
 
+def require_page_size(known: int, found: int) -> None:
+    """``ContinuityLost`` if the page size is not the known one: another database was copied over
+    the followed one."""
+    if found != known:
+        raise ContinuityLost(
+            f"the page size changed from {known} to {found}", code="page_size_changed"
+        )
+
+
 def frame_holds(wal: WalFile, position: WalPosition) -> bool:
     """Checks whether the WAL still contains the frame that ends at ``position``, unchanged."""
     data = wal.read(FRAME_HEADER_SIZE, offset_of(position) - frame_size(position))
@@ -141,11 +150,7 @@ class WalReader:
         return self._next_frame_exists()
 
     def _enter(self, header: WalHeader) -> None:
-        if header.page_size != self.position.page_size:
-            raise ContinuityLost(
-                f"the page size changed from {self.position.page_size} to {header.page_size}",
-                code="page_size_changed",
-            )
+        require_page_size(self.position.page_size, header.page_size)
         self._require_anchor()
         self.position = header.start()
 

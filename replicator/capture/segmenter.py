@@ -20,7 +20,7 @@ from replicator.cache.records import SegmentRecord
 from replicator.capture.commit_times import Observation, WalObservations, commit_times
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
-from replicator.capture.reader import Batch
+from replicator.capture.reader import Batch, require_page_size
 from replicator.capture.tip import Tip
 from replicator.errors import ContinuityLost
 from replicator.format.buffers import U32, page_numbers
@@ -152,7 +152,8 @@ class Segmenter:
 
     def catch_up(self, image: Image, reason: str) -> Encoding | None:
         """The pages of ``image`` that differ from the page hashes, as one transaction; None if
-        no page differs."""
+        no page differs. ``ContinuityLost`` if the pages have another size."""
+        require_page_size(self.tip.hashes.page_size, image.page_size)
         runs = _with_last(_differing(image, self.tip.hashes, self._limits.chunk_bytes))
         first = next(runs, None)
         if first is None and image.pages == self.tip.hashes.pages:

@@ -109,9 +109,10 @@ class Evidence:
             header = _header_of(image)
             went_back = header is not None and self._went_back(header)
             likeness = None
-            if self.hashes is not None and facts.same_page_size:
+            same_size = facts.same_page_size and image.page_size == self.record.end.page_size
+            if self.hashes is not None and same_size:
                 likeness = compare(image, self.hashes, self.pages)
-        return replace(facts, went_back=went_back, likeness=likeness)
+        return replace(facts, same_page_size=same_size, went_back=went_back, likeness=likeness)
 
     def _went_back(self, header: DatabaseHeader) -> bool:
         known = self.cache.get(Fact.COUNTERS)

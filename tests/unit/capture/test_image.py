@@ -6,8 +6,8 @@ import pytest
 
 from replicator.capture.image import Image
 from replicator.capture.limits import CaptureLimits
-from replicator.capture.reader import WalReader
-from replicator.errors import DatabaseUnusable
+from replicator.capture.reader import WalReader, no_wal
+from replicator.errors import ContinuityLost, DatabaseUnusable
 from replicator.format.database import lock_page
 from replicator.format.wal import offset_of
 from replicator.sqlite.live import LiveDatabase
@@ -49,6 +49,12 @@ class Restless:
                 )
             )
         self.app.checkpoint(self.rng.choice(("PASSIVE", "RESTART", "TRUNCATE", "FULL")))
+
+
+def test_there_is_no_image_of_a_position_with_pages_of_another_size(database):
+    """Another database was copied over the followed one."""
+    with raises(ContinuityLost, "page_size_changed"):
+        Image(database, LIMITS, no_wal(1024))
 
 
 @pytest.mark.parametrize("seed", range(6))

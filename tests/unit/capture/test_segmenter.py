@@ -24,6 +24,7 @@ from replicator.format.segment import decode_segment
 from replicator.format.wal import FrameBuilder, frame_size, scan
 from replicator.model import DatabaseState, Kind
 from replicator.sqlite.live import LiveDatabase
+from tests.helpers.errors import raises
 from tests.helpers.files import CountingFiles, FailingFiles
 from tests.helpers.oracle_wal import overlay, read_wal
 from tests.helpers.replication import App, image_of
@@ -162,6 +163,15 @@ def test_a_fast_cut_holds_the_same_frames(bench):
     record = bench.segment(fast=True)
     _, wal = bench.payload(record)
     assert overlay(bench.before, 4096, read_wal(wal).frames) == bench.app.image()
+
+
+def test_pages_of_another_size_are_not_caught_up(bench):
+    """Another database was copied over the followed one after they were compared."""
+    bench.segmenter.tip.hashes = PageHashes(1024)
+    before = bench.state()
+    with raises(ContinuityLost, "page_size_changed"):
+        bench.catch_up()
+    assert bench.state() == before
 
 
 class FailingFromNow(FailingFiles):
