@@ -89,6 +89,7 @@ class CaptureThread:
         self._ask_after = 0.0  # monotonic
         self._undecidable = False  # a failure delays the decision how to join
         self._settled = threading.Event()  # opened, waiting or failed: start() may return
+        self._refused: ReplicatorError | None = None  # why the thread ended before
         self._pauses = Pauses(context.limits.loop.retries)
         name = f"replicator-capture:{context.keys.prefix}"  # log lines show the prefix
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -116,11 +117,12 @@ class CaptureThread:
         return session.figures if session is not None else None
 
     def start(self) -> None:
-        """Begin; raises at once when the database cannot be followed."""
+        """Begin; raises at once when the database cannot be opened. A failure after that is
+        :attr:`failed`."""
         self._thread.start()
         self._settled.wait()
-        if self.failed is not None:
-            raise self.failed
+        if self._refused is not None:
+            raise self._refused
 
     def stop(self) -> None:
         self._stopping.set()
@@ -200,6 +202,8 @@ class CaptureThread:
         self._report(error)
         log.error("%s", error)
         self._set_health("failed", error)
+        if not self._settled.is_set():
+            self._refused = error
         self._uploader.end(error)
         self._close_mailbox(error)
         self._settled.set()

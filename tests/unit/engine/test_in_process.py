@@ -782,7 +782,7 @@ def test_a_stale_disk_is_refused_until_it_takes_over(tmp_path, path, app, store,
     shutil.rmtree(cache)
     shutil.copytree(tmp_path / "older", cache)
     app.insert()
-    with raises(Fenced, url="memory://", txid=2):
+    with raises(Fenced, url="memory://", txid=ahead.txid):
         replicate_once(path, store)
     with replicating(path, store, take_over=True) as replicator:
         taken = replicator.flush(LONG)
