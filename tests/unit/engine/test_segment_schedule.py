@@ -20,7 +20,7 @@ from replicator.system import clock
 from replicator.system.mailbox import Mailbox
 
 
-class Bench:
+class Following:
     """A database, and the schedule of its segments at its newest transaction."""
 
     def __init__(self, app, directory):
@@ -61,28 +61,28 @@ class Bench:
 
 
 @pytest.fixture
-def bench(app, tmp_path):
+def following(app, tmp_path):
     """The schedule of the application's database."""
-    bench = Bench(app, tmp_path)
-    yield bench
-    bench.close()
+    following = Following(app, tmp_path)
+    yield following
+    following.close()
 
 
 @pytest.mark.parametrize("resets", [False, True], ids=["one WAL", "WAL reset behind them"])
 @pytest.mark.parametrize("capture", ["capture", "rescue"])
-def test_frames_in_memory_do_not_end_a_capture(app, bench, capture, resets):
+def test_frames_in_memory_do_not_end_a_capture(app, following, capture, resets):
     """Frames were read into memory, so that the WAL may reset, and the application commits more:
     the next capture takes these commits too."""
     app.insert(2)
-    assert bench.reader.stash()
+    assert following.reader.stash()
     if resets:
-        assert bench.holds.settle()
+        assert following.holds.settle()
         app.checkpoint()
-        assert bench.holds.rest()
+        assert following.holds.rest()
     app.insert(3)
     if capture == "capture":
-        list(bench.schedule.capture())
+        list(following.schedule.capture())
     else:
-        list(bench.schedule.rescue(lambda: True))
-    assert bench.txid == 1 + 2
-    assert bench.schedule.segmenter.tip.hashes.state.pages == len(app.image()) // 4096
+        list(following.schedule.rescue(lambda: True))
+    assert following.txid == 1 + 2
+    assert following.schedule.segmenter.tip.hashes.state.pages == len(app.image()) // 4096
