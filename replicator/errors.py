@@ -149,7 +149,7 @@ class DatabaseUnusable(ConfigError):
 class DatabaseMissing(DatabaseUnusable):
     """Nothing is at ``path``, or an empty file. Nothing that was captured before is lost."""
 
-    default_hint = "correct the path, or let the application create the database"
+    default_hint = "correct the path, restore the database, or let the application create it"
     code = "database_missing"
 
 

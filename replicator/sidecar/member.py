@@ -273,7 +273,7 @@ class Member:
             return "the next start here continues"
         status = self.replicator.status()
         if not status.txid:
-            return "nothing of the database is in the bucket"
+            return "nothing was captured from it"
         return (
             f"{status.txid - status.durable_txid} transactions, {status.pending_bytes} bytes in "
             f"{status.pending_segments} segments wait in {self.config.cache}; {status.lag_bytes} "
