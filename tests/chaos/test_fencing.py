@@ -164,7 +164,7 @@ def test_two_hosts_on_one_prefix(hosts):
     two.commit()
     two.run()
     two.check_fenced(one)
-    assert "(different_database)" in two.sidecar_now.output
+    two.sidecar_now.until_written("(different_database)")
     one.commit()
     one.durable()
     two.follow("--take-over").durable()
@@ -240,7 +240,7 @@ def test_a_stale_disk(hosts, way):
     one.commit()
     txid = one.follow().durable()
     assert old.run().wait() == FENCED
-    assert f"process {one.sidecar_now.pid} on " in old.sidecar_now.output
+    old.sidecar_now.until_written(f"process {one.sidecar_now.pid} on ")
     one.end()
     if way == "restore":
         copy, _ = old.restore()
@@ -249,7 +249,7 @@ def test_a_stale_disk(hosts, way):
         shutil.move(copy, old.path)
         old.follow()
         assert old.durable() == txid
-        assert "continue: the database equals the head of the archive" in old.sidecar_now.output
+        old.sidecar_now.until_written("continue: the database equals the head of the archive")
     else:
         old.commit()
         old.follow("--take-over")
@@ -306,7 +306,7 @@ def test_a_copied_volume(hosts, waiting):
     wait_for(lambda: [host for host in (one, two) if not _alive(host)])
     loser, winner = (one, two) if _alive(two) else (two, one)
     loser.check_fenced(winner)
-    assert "with a copy of this cache" in loser.sidecar_now.output
+    loser.sidecar_now.until_written("with a copy of this cache")
     winner.commit()
     winner.check_archive()
 

@@ -244,7 +244,7 @@ def test_beyond_the_lock_page(own_cli, print_figures, page_size):
         sidecar = own_cli.sidecar(app.path)
         sidecar.until_following()
         flushed(own_cli, app.path)
-        assert "caught up" in sidecar.output
+        sidecar.until_written("caught up")
         for suffix in ("", "-wal"):
             run_apart("cp", f"{app.path}{suffix}", own_cli.home / f"then.db{suffix}")
         with App(own_cli.home / "then.db") as then:

@@ -310,8 +310,8 @@ def test_two_machines_and_one_prefix(cli, app):
         second.until(lambda status: status["durable_txid"] > flushed.json["txid"])
         app.insert(3)
         assert first.wait() == 6
-        assert "new generation" in second.output
-    assert "another writer" in first.output
+        second.until_written("new generation")
+    first.until_written("another writer")
     txid = flushed.json["txid"]
     restored = cli.call("restore", *cli.bucket_options, "--txid", txid, "-o", "back.db", "--json")
     assert (restored.code, restored.json["txid"]) == (0, txid)
@@ -333,8 +333,8 @@ def test_sigterm_while_the_store_is_down(cli, app, fault_proxy):
     wait_for(lambda: "a second signal ends at once" in sidecar.output)
     sidecar.signal()
     assert sidecar.wait() == 5
-    assert "1 transaction(s) up to txid" in sidecar.output
-    assert "in 1 segments wait in" in sidecar.output
+    sidecar.until_written("1 transaction(s) up to txid")
+    sidecar.until_written("in 1 segments wait in")
     fault_proxy.up()
     again = cli.sidecar(app.path, bucket_options=proxied)
     again.until_following()

@@ -26,7 +26,7 @@ def test_backup_and_restore_from_the_bucket(cli, app, sidecar):
     for _ in range(30):
         app.insert(3)
     assert sidecar.stop() == 0
-    assert f"is in s3://{cli.bucket}/app.db" in sidecar.output
+    sidecar.until_written(f"is in s3://{cli.bucket}/app.db")
     elsewhere = cli.directory("elsewhere")
     done = cli.call("restore", *cli.bucket_options, cwd=elsewhere)
     assert done.code == 0, done.err

@@ -115,7 +115,7 @@ def test_copies_resume_after_a_kill(proxied_cli, fault_proxy, part_counter, larg
     sidecar = proxied_cli.sidecar(large_app.path)
     sidecar.until_following()
     assert proxied_cli.call("snapshot", large_app.path).code == 0
-    assert "resuming the upload" in sidecar.output
+    sidecar.until_written("resuming the upload")
     assert again.sent + again.copies * PART < snapshots(proxied_cli)[1].size
     check(proxied_cli, large_app)
     assert sidecar.stop() == 0
@@ -143,4 +143,4 @@ def test_without_copies_all_of_it_is_sent(proxied_cli, part_counter, large_app, 
     assert part_counter.sent >= snapshots(proxied_cli)[-1].size
     check(proxied_cli, large_app)
     assert sidecar.stop() == 0
-    assert "starts over" in sidecar.output
+    sidecar.until_written("starts over")

@@ -31,7 +31,7 @@ def test_the_first_snapshot_resumes_after_a_kill(proxied_cli, fault_proxy):
     sidecar = proxied_cli.sidecar(db)
     sidecar.until_following()
     assert sidecar.stop() == 0
-    assert "resuming the upload" in sidecar.output
+    sidecar.until_written("resuming the upload")
     total = -(-len(source) // PART)
     assert parts_sent(fault_proxy) - before == total - 3
     with contextlib.closing(proxied_cli.store()) as store:

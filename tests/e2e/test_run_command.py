@@ -114,7 +114,7 @@ def test_a_process_that_the_command_left_behind_writes_on(cli, path, note, code)
         sidecar.until(lambda status: status["txid"] > 20)
         sidecar.signal()
     assert sidecar.wait() == code
-    assert "left the processes" in sidecar.output
+    sidecar.until_written("left the processes")
     image = image_of(path)
     assert cli.call("restore", *cli.bucket_options, "-o", "copy.db").code == 0
     assert (cli.home / "copy.db").read_bytes() == image

@@ -62,7 +62,7 @@ def test_a_signal_ends_a_sidecar_with_everything_durable(cli, path, number):
         sidecar.signal(signal.SIGUSR1)
         sidecar.signal(number)
         assert sidecar.wait() == 0
-    assert f"{number.name}: uploading what is left" in sidecar.output
+    sidecar.until_written(f"{number.name}: uploading what is left")
     assert restored(cli) == image
 
 
@@ -102,7 +102,7 @@ def test_a_second_signal_waits_for_no_request(cli, fault_proxy, path):
         wait_for(lambda: "a second signal ends at once" in sidecar.output)
         sidecar.signal()
         assert sidecar.wait() == 5
-    assert "are not durable" in sidecar.output
+    sidecar.until_written("are not durable")
 
 
 def test_the_last_flush_has_an_end_under_load(cli, fault_proxy, path):

@@ -57,8 +57,8 @@ def test_the_application_starts_first(cli, db):
     application_starts(db)
     sidecar = cli.sidecar(db, "--auto-restore")
     assert sidecar.wait() == 6
-    assert "(different_database)" in sidecar.output
-    assert "--take-over" in sidecar.output
+    sidecar.until_written("(different_database)")
+    sidecar.until_written("--take-over")
     assert rows_in_the_bucket(cli) == ROWS
     done = cli.call(
         "run", db, *cli.bucket_options, "--restore", "--", sys.executable, "-c", COUNT, db
@@ -126,7 +126,7 @@ def test_the_safe_order_of_two_containers(cli, db):
         sidecar = cli.sidecar(db)
         sidecar.until_following()
         assert sidecar.stop() == 0, sidecar.output
-    assert "(restored_here)" in sidecar.output
+    sidecar.until_written("(restored_here)")
     assert rows_in_the_bucket(cli) == ROWS + 5
 
 
@@ -177,7 +177,7 @@ def test_a_plain_sidecar_waits_for_the_restore(cli, db):
     sidecar = cli.sidecar(db)
     status = sidecar.until(lambda status: "archive: history" in str(status["last_error"]))
     assert (status["state"], status["healthy"]) == ("waiting", False)
-    assert "(missing_with_history)" in sidecar.output
+    sidecar.until_written("(missing_with_history)")
     assert cli.call("status", db).code == 5
     assert cli.call("restore", *cli.bucket_options, "-o", db).code == 0
     sidecar.until_following()
@@ -201,7 +201,7 @@ def test_a_file_that_was_replaced_while_the_sidecar_was_stopped(cli, db):
     application_starts(db)
     sidecar = cli.sidecar(db)
     assert sidecar.wait() == 6
-    assert "(different_database)" in sidecar.output
+    sidecar.until_written("(different_database)")
     assert rows_in_the_bucket(cli) == ROWS + 5
     sidecar = cli.sidecar(db, "--restore")
     sidecar.until_following()

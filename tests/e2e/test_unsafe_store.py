@@ -52,8 +52,8 @@ def test_an_unsafe_store_is_refused(unsafe_cli):
         app.insert()
         sidecar = unsafe_cli.sidecar(app.path)
         assert sidecar.wait() == 6
-        assert "4 of 4 writers to one key" in sidecar.output
-        assert "--allow-unsafe-store" in sidecar.output
+        sidecar.until_written("4 of 4 writers to one key")
+        sidecar.until_written("--allow-unsafe-store")
         assert objects(unsafe_cli) == []
         done = unsafe_cli.call("doctor", app.path, *unsafe_cli.bucket_options)
         assert done.code == 1
@@ -71,7 +71,7 @@ def test_an_unsafe_store_is_used_on_request(unsafe_cli, how):
             sidecar = unsafe_cli.sidecar(app.path, *option, **variable)
             sidecar.until_following()
             assert sidecar.stop() == 0
-            assert "allow_unsafe_store" in sidecar.output
+            sidecar.until_written("allow_unsafe_store")
         image = app.image()
     assert unsafe_cli.proxy.count("PUT", "/probe/") == 4
     output = unsafe_cli.home / "restored.db"

@@ -17,6 +17,6 @@ def test_run_waits_beside_an_open_transaction_and_says_why(deployment):
         assert other.run("PRAGMA journal_mode") == [["delete"]]
     sidecar.until_following()
     assert sidecar.stop() == 0
-    assert "BEGIN IMMEDIATE" in sidecar.output
+    sidecar.until_written("BEGIN IMMEDIATE")
     copy, _ = deployment.restore()
     assert copy.read_bytes() == deployment.source()

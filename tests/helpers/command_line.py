@@ -74,6 +74,12 @@ class Sidecar:
         """All that the process has written so far."""
         return free_of_tracebacks(self.log.read_text())
 
+    def until_written(self, text):
+        """Waits until the text is in the output; a thread writes the log, later than the status
+        shows the same."""
+        wait_for(lambda: text in self.output or self.process.poll() is not None, interval=0.02)
+        assert text in self.output
+
     def status(self):
         """None while no sidecar answers."""
         with contextlib.suppress(NotRunning):
