@@ -191,7 +191,16 @@ class SqliteReplicatorConfig:
         1.0,
         DURATION,
         TIMING,
-        "minimum time between two uploads under steady writes; a single commit is uploaded at once",
+        "minimum time between two uploads under steady writes; see upload-burst",
+    )
+    upload_burst: int = setting(
+        10,
+        COUNT,
+        TIMING,
+        "number of commits that are uploaded at once after a rest, without sync-interval between "
+        "them; each interval adds one",
+        least=1,
+        most=1000,
     )
     poll_interval: float = setting(
         1.0,

@@ -26,8 +26,7 @@ class SessionLimits:
     blind_poll: float = 0.1  # the same once commits were found that no file event announced
 
     # when to make a segment
-    sync_interval: float = 1.0  # least time between two uploads
-    segment_max_bytes: int = 32 << 20  # of WAL, after which the interval does not count
+    segment_max_bytes: int = 32 << 20  # of WAL, after which no interval counts
     # How many times longer than a WAL worth a roll-over the uncaptured part must be to be cut
     # before the interval is over. A request more for each thousand frames buys the writer nothing:
     # its own checkpoints find nothing to copy while the hold stays where it is.
@@ -94,10 +93,13 @@ class Limits:
             capture=CaptureLimits(level=config.compression_level),
             session=SessionLimits(
                 poll_interval=config.poll_interval,
-                sync_interval=config.sync_interval,
                 segment_max_bytes=config.segment_max_bytes,
             ),
-            upload=UploadLimits(keep_bytes=config.max_cache_bytes // 4),
+            upload=UploadLimits(
+                interval=config.sync_interval,
+                burst=config.upload_burst,
+                keep_bytes=config.max_cache_bytes // 4,
+            ),
             snapshot_rule=SnapshotRule(
                 interval=config.snapshot_interval,
                 ratio=config.snapshot_ratio,

@@ -73,8 +73,8 @@ class SegmentSchedule:
         self._observations.record(end, min(now_ms, self._reader.written_ms() or now_ms))
 
     def due(self, upload: UploadState) -> bool:
-        """True if it is time for a segment: the interval is over and the store is ready, or much
-        is uncaptured.
+        """True if it is time for a segment: the budget of uploads has room and the store is ready,
+        or much is uncaptured.
 
         While the store is away the WAL itself is the buffer, so that its frames become few large
         segments, which drain at bandwidth and not at one round trip for each.
@@ -82,7 +82,7 @@ class SegmentSchedule:
         now = time.monotonic()
         if now < self._not_before:
             return False
-        if now >= self.interval_ends(upload) and upload.idle:
+        if now >= upload.budget.ready_at and upload.idle:
             return True
         size = frame_size(self._reader.position)
         if self._reader.reaches(self._limits.segment_max_bytes // size):
@@ -91,10 +91,6 @@ class SegmentSchedule:
         hurry = self._limits.hurry_factor * self._capture_limits.roll_over_frames
         long = paused and self._reader.reaches(hurry)
         return long and upload.health.error is None
-
-    def interval_ends(self, upload: UploadState) -> float:
-        """The end of the least time since the newest upload began (monotonic)."""
-        return upload.last_began + self._limits.sync_interval
 
     def capture(self) -> Iterator[SegmentRecord]:
         """Captures everything that is committed now, and lets a long WAL reset. Exhaust it: each

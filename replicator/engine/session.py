@@ -169,7 +169,7 @@ class Session:
         little = self.noticed_ms is not None and self._uncaptured < self._limits.calm_bytes
         if not little or self.snapshots.running:
             return 0.0
-        return max(0.0, self._segments.interval_ends(upload) - time.monotonic())
+        return max(0.0, upload.budget.ready_at - time.monotonic())
 
     def capture(self) -> Iterator[SegmentRecord]:
         """Captures everything that is committed now. Exhaust it: each segment is in the cache

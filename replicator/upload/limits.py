@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from replicator.store.retry import APPEND_RETRIES, REFUSED_APPEND_RETRIES, RetryPolicy
+from replicator.upload.budget import UploadBudget
 
 MOST_PARTS = 9000  # S3 allows 10 000
 
@@ -16,6 +17,8 @@ MOST_PARTS = 9000  # S3 allows 10 000
 class UploadLimits:
     """Sizes are bytes and times are seconds."""
 
+    interval: float = 1.0  # least time between two appends in the long run
+    burst: int = 10  # appends that need no interval between them, after a rest
     keep_bytes: int = 256 << 20  # of acknowledged segments that stay in the cache
     part_bytes: int = 8 << 20  # of a multipart upload
     # Up to here one PUT. It takes every segment but a single huge transaction, because racing
@@ -28,6 +31,11 @@ class UploadLimits:
     read_back_pauses: tuple[float, ...] = (0.5, 2.0)
     transient: RetryPolicy = APPEND_RETRIES
     refused: RetryPolicy = REFUSED_APPEND_RETRIES
+
+    @property
+    def budget(self) -> UploadBudget:
+        """A full budget of appends."""
+        return UploadBudget(self.interval, self.burst)
 
     def part_size(self, size: int) -> int:
         """Bytes of each part of an upload of ``size`` bytes, but for the last."""

@@ -78,7 +78,7 @@ class Uploader:
         self._renumbering = False  # the cache may continue another archive than the watermark
         self._attempting = threading.Lock()  # while a request about the cache's segments runs
         self._thread: threading.Thread | None = None
-        self.watermark = Watermark(store.url, self._durable_txid())
+        self.watermark = Watermark(store.url, self._durable_txid(), limits.budget)
 
     def _durable_txid(self) -> int:
         durable = self._cache.durable()
@@ -272,7 +272,8 @@ class Uploader:
         self._mailbox.report(Incident(Cause.OVERTAKEN, reason, error=error))
 
     def _attempt(self, record: SegmentRecord) -> None:
-        self.watermark.change(last_began=time.monotonic())
+        budget = self.watermark.state.budget
+        self.watermark.change(budget=budget.spend(time.monotonic()))
         try:
             if self._appender.stale and not self._look():
                 return

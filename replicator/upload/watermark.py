@@ -12,9 +12,11 @@ from typing import Any
 
 from replicator.errors import NotDurable
 from replicator.model import Health
+from replicator.upload.budget import UploadBudget
 
 WORKING, FAILING, ENDED = "working", "failing", "ended"  # states of its health
 WORKS = Health(WORKING)
+NO_WAIT = UploadBudget(interval=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class UploadState:
     durable_txid: int
     numbering: int = 0  # grows when the cache continues another archive: txids mean other things
     idle: bool = True  # no segment waits
-    last_began: float = 0.0  # monotonic; when the newest append began
+    budget: UploadBudget = NO_WAIT  # of appends that serve no flush
     health: Health = WORKS  # its error is why the next transaction is not durable yet
     stopped: bool = False
 
@@ -37,10 +39,10 @@ class UploadState:
 class Watermark:
     """One uploader changes it; any thread may read it and wait."""
 
-    def __init__(self, url: str, durable_txid: int) -> None:
+    def __init__(self, url: str, durable_txid: int, budget: UploadBudget = NO_WAIT) -> None:
         self._url = url
         self._changed = threading.Condition()
-        self._state = UploadState(durable_txid=durable_txid)
+        self._state = UploadState(durable_txid=durable_txid, budget=budget)
 
     @property
     def state(self) -> UploadState:

@@ -111,7 +111,7 @@ def counted():
 @contextlib.contextmanager
 def begun(bank, counted):
     """A replicator that has uploaded everything so far."""
-    with replicating(bank.path, counted, sync_interval=HOUR) as replicator:
+    with replicating(bank.path, counted, sync_interval=HOUR, upload_burst=1) as replicator:
         replicator.flush(LONG)
         yield replicator
 

@@ -134,7 +134,7 @@ def now_ms():
 def test_commits_of_one_segment_keep_the_times_at_which_they_were_seen(app):
     """Cut together, long after: each has the time at which it was written to the log."""
     store, spans = MemoryStore(), []
-    with replicating(app.path, store, sync_interval=3600.0) as replicator:
+    with replicating(app.path, store, sync_interval=3600.0, upload_burst=1) as replicator:
         app.insert()
         replicator.flush(60)
         for _ in range(3):

@@ -145,7 +145,8 @@ def test_every_setting_has_a_variable():
             "restore": ("on", True), "standby": ("off", False),
             "expect": ("new", "new"), "wait_store": ("2m", 120.0),
         "allow_unsafe_store": ("on", True), "sync_interval": ("500ms", 0.5),
-        "poll_interval": ("2", 2.0), "busy_timeout": ("10s", 10.0),
+        "upload_burst": ("3", 3),
+            "poll_interval": ("2", 2.0), "busy_timeout": ("10s", 10.0),
         "snapshot_interval": ("1h30m", 5400.0), "snapshot_ratio": ("0.25", 0.25),
         "snapshot_max_age": ("2d", 172800.0), "segment_max_bytes": ("8 MiB", 8 << 20),
         "compression_level": ("9", 9),
@@ -201,7 +202,7 @@ def test_every_number_has_bounds():
     """A number without bounds is one that cannot be wrong, which none is."""
     fields = dataclasses.fields(SqliteReplicatorConfig)
     numbers = [field.name for field in fields if field.type in ("int", "float")]
-    assert len(numbers) == 18
+    assert len(numbers) == 19
     for name in numbers:
         for value in (-1, SETTINGS[name].least - 0.001, SETTINGS[name].most * 2 + 1, math.nan):
             if value != math.inf:

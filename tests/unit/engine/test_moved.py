@@ -23,7 +23,10 @@ from tests.helpers.replication import (
 )
 
 PATIENT = RetryPolicy(first=0.2, cap=0.2)
-NOT_DUE = {"sync_interval": LONG}  # a commit that follows another one is not captured
+NOT_DUE = {
+    "sync_interval": LONG,
+    "upload_burst": 1,
+}  # a commit that follows another one is not captured
 
 
 def commit_uncaptured(app, replicator):
