@@ -1,0 +1,1 @@
+"""The side of the application: commits that are durable when they return, one queue of writers."""
