@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from replicator.archive.timespec import to_text
 from replicator.errors import ReplicatorError
@@ -183,15 +184,28 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 # -------------------------------------------------------------------------------- stderr
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    """False also for one that is closed. The console of rich, which knows more, costs 0.1 s."""
+    if stream is None or stream.closed:
+        return False
+    return stream.isatty() or "FORCE_COLOR" in os.environ
+
+
 def note(line: str) -> None:
     """A line on stderr, without markup."""
-    print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
+    if sys.stderr is not None:  # print() would take stdout in its place
+        print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def report_error(error: ReplicatorError, *, as_json: bool) -> None:
     """An error and its hint on stderr; one JSON document with ``--json``."""
     if as_json:
         note(to_json(error.to_dict()))
+        return
+    if not _is_terminal(sys.stderr):
+        note(f"error: {error}")
+        if error.hint:
+            note(f"hint:  {error.hint}")
         return
     screen = console(stderr=True)
     screen.print(f"[bold red]error:[/] {safe(str(error))}", soft_wrap=True)

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -112,7 +113,8 @@ def raising(monkeypatch):
         def command():
             raise error
 
-        monkeypatch.setitem(cli.COMMANDS, "demo", command)
+        module = types.SimpleNamespace(command=command)
+        monkeypatch.setitem(sys.modules, "replicator.cli.demo", module)
 
     return raising
 
@@ -144,9 +146,10 @@ def test_a_closed_pipe_ends_quietly():
     reader, writer = os.pipe()
     os.close(reader)
     code = (
-        "import sys; from replicator import cli\n"
+        "import sys, types; from replicator import cli\n"
         "def broken(**_): raise BrokenPipeError\n"
-        "cli.COMMANDS['demo'] = lambda: broken()\n"
+        "module = types.SimpleNamespace(command=lambda: broken())\n"
+        "sys.modules['replicator.cli.demo'] = module\n"
         "sys.exit(cli.call(['demo']))"
     )
     done = subprocess.run(
