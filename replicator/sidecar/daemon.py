@@ -57,7 +57,7 @@ def run_sidecar(
                 pass
         else:
             fleet.wait_ready(restored, signals.wait)
-            ended = signals.received  # before the command began
+            ended = signals.so_far()  # before the command began
             code = 128 + ended if ended else _run_command(command, signals, limits, times)
         unfinished = finish(fleet)
     return code or unfinished

@@ -114,13 +114,18 @@ class Signals:
                 self._arrived(arrived.number)
         return bool(self.received)
 
+    def so_far(self) -> int:
+        """The signal that ends the sidecar, if it has arrived, else 0; without a pause."""
+        while not self.received and (arrived := self._take(0)) is not None:
+            self._arrived(arrived.number)
+        return self.received
+
     def _arrived(self, number: int) -> None:
-        name = signal.Signals(number).name
         if number in ENDING:
-            log.info("%s: uploading what is left, then ending", name)
+            log.info("%s: uploading what is left, then ending", signal.Signals(number).name)
             self.received = number
         else:
-            log.info("%s has no meaning without a command; ignored", name)
+            _ignore(number)
 
     def arrived(self) -> int:
         """The number of signals that end a sidecar since the last call."""
@@ -148,8 +153,12 @@ class Signals:
         def watch() -> None:
             while not over.is_set():
                 arrived = self._take(POLL)
-                if arrived is not None and arrived.number in ENDING:
+                if arrived is None:
+                    continue
+                if arrived.number in ENDING:
                     leave(128 + arrived.number)
+                else:
+                    _ignore(arrived.number)
 
         watcher = threading.Thread(target=watch, name="replicator-watcher", daemon=True)
         watcher.start()
@@ -167,24 +176,31 @@ class Signals:
         environment: dict[str, str] | None = None,
     ) -> int:
         """Runs the command to its end and passes every signal to it, except those of a terminal,
-        which it got from there. ``started`` gets its process id. The exit code, ``-N`` if signal N
-        ended the command; ``OSError`` if it cannot run."""
+        which it got from there, and those of ``PASSED`` that arrived before it existed: it has
+        given them no meaning yet, and the kernel's is to end it. ``started`` gets its process id.
+        The exit code, ``-N`` if signal N ended the command; ``OSError`` if it cannot run."""
         with _unblocked(self.deliver):
             child = subprocess.Popen(command, env=environment)
+        began, over = time.monotonic(), threading.Event()
         started(child.pid)
-        waiter = threading.Thread(target=self._wait_for, args=(child,), name="replicator-command")
+        waiter = threading.Thread(
+            target=self._wait_for, args=(child, over), name="replicator-command"
+        )
         waiter.start()
-        while (arrived := self._arrivals.get()) is not None:
-            self._note(arrived)
-            if not arrived.from_terminal:
-                child.send_signal(arrived.number)
+        while (arrived := self._arrivals.get()) is not None or not over.is_set():
+            if arrived is not None:
+                self._pass(arrived, child, began)
         waiter.join()
         self._settled_at = time.monotonic() + SETTLE
         return child.returncode
 
-    def _note(self, arrived: Arrival) -> None:
+    def _pass(self, arrived: Arrival, child: subprocess.Popen[bytes], began: float) -> None:
         if arrived.number in ENDING - {signal.SIGHUP}:  # which reloads a server
             self.passed = arrived.number
+        if arrived.number in PASSED and arrived.at < began:
+            _ignore(arrived.number)
+        elif not arrived.from_terminal:
+            child.send_signal(arrived.number)
 
     def outlast(self, rest: Offspring, *, end: bool, patience: float) -> list[int]:
         """Waits for the processes that a command left behind, and passes every signal to them;
@@ -207,9 +223,14 @@ class Signals:
                 until = time.monotonic() + (patience if until == math.inf else 0)
         return left
 
-    def _wait_for(self, child: subprocess.Popen[bytes]) -> None:
+    def _wait_for(self, child: subprocess.Popen[bytes], over: threading.Event) -> None:
         child.wait()
+        over.set()
         self._arrivals.put(None)
+
+
+def _ignore(number: int) -> None:
+    log.info("%s has no meaning without a command; ignored", signal.Signals(number).name)
 
 
 @contextlib.contextmanager

@@ -295,6 +295,17 @@ def test_a_signal_before_the_command_starts_none(single, path, out):
     assert not (out / "ran").exists()
 
 
+def test_a_signal_that_no_wait_has_received_starts_none(single, out):
+    """It arrived after the last wait of the start."""
+    signals = HandSignals()
+    signals.ending_at_once = contextlib.nullcontext
+    signals.wait = threading.Event().wait  # receives none
+    signals.deliver(Arrival(signal.SIGHUP))
+    command = ["touch", f"{out}/ran"]
+    assert run_sidecar(single, command, signals=signals, times=QUICK) == 128 + signal.SIGHUP
+    assert not (out / "ran").exists()
+
+
 @pytest.fixture
 def several(tmp_path, path, app, bucket_dir):
     """A file of two databases, one of which exists."""

@@ -201,6 +201,45 @@ print(codes <= {7, -signal.SIGUSR1})
     assert output_of(program(body)) == (0, ["True"])
 
 
+def test_a_signal_of_before_the_command_has_no_meaning_for_it():
+    """A reload that came too early would end it, because it has no handler yet. One that ends
+    servers still does."""
+    body = """
+held.deliver(signals.Arrival(signal.SIGUSR1))
+held.deliver(signals.Arrival(signal.SIGTTIN))
+print(held.run(["sh", "-c", "sleep 0.3; exit 7"], lambda pid: None))
+held.deliver(signals.Arrival(signal.SIGHUP))
+print(held.run(["sleep", "1000"], lambda pid: None))
+"""
+    assert output_of(program(body)) == (0, ["7", str(-signal.SIGHUP)])
+
+
+def test_work_that_ends_during_a_signal_hides_no_later_one():
+    """The command gets those that follow."""
+    body = """
+with held.ending_at_once(lambda code: time.sleep(0.2)):
+    held.deliver(signals.Arrival(signal.SIGTERM))
+    time.sleep(0.1)
+script = "trap 'exit 5' USR2; echo ready; while :; do sleep 0.01; done"
+print(held.run(["sh", "-c", script], lambda pid: None))
+"""
+    process = program(body)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGUSR2)
+    assert output_of(process) == (0, ["5"])
+
+
+def test_the_signals_that_have_arrived_are_taken_without_a_pause():
+    """The first that ends a sidecar counts; the others have no meaning."""
+    body = """
+print(held.so_far())
+for number in (signal.SIGUSR1, signal.SIGQUIT, signal.SIGTERM):
+    held.deliver(signals.Arrival(number))
+print(held.so_far(), held.received, held.hurry())
+"""
+    assert output_of(program(body)) == (0, ["0", "3", "3", "True"])
+
+
 def test_a_command_that_cannot_run_raises():
     """Before anything else happens."""
     body = """
