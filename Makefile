@@ -40,7 +40,7 @@ test: $(STAMP) ## every test but the slow ones, with branch coverage
 
 frameworks: $(STAMP) $(NODE_PATH)/better-sqlite3 ## real applications: Django, FastAPI, Huey, apsw, Node.js
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,frameworks]'
-	NODE_PATH=$(NODE_PATH) $(BIN)/pytest -n $(WORKERS) tests/e2e/frameworks $(ARGS)
+	NODE_PATH=$(NODE_PATH) $(BIN)/pytest -n $(WORKERS) tests/e2e/frameworks tests/unit/contrib $(ARGS)
 
 $(NODE_PATH)/better-sqlite3:
 	npm install --silent --no-audit --no-fund --prefix $(NODE_MODULES) better-sqlite3@12
