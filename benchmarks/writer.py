@@ -62,6 +62,13 @@ def alone(count: int, gap: float) -> Iterator[None]:
         yield
 
 
+def bursts(count: int, gap: float) -> Iterator[None]:
+    """Ten at once, ``count`` times, ``gap`` seconds apart."""
+    for _ in range(count):
+        time.sleep(gap)
+        yield from (None for _ in range(10))
+
+
 def times(args: argparse.Namespace) -> Iterator[None]:
     if args.load == "steady":
         return evenly(args.rate, args.seconds)
@@ -69,6 +76,8 @@ def times(args: argparse.Namespace) -> Iterator[None]:
         return freely(args.seconds)
     if args.load == "lone":
         return alone(args.count, args.gap)
+    if args.load == "bursts":
+        return bursts(args.count, args.gap)
     return (None for _ in range(args.count))
 
 
@@ -95,7 +104,7 @@ def write(
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("database", type=Path)
-    parser.add_argument("load", choices=("steady", "saturated", "lone", "count", "blobs"))
+    parser.add_argument("load", choices=("steady", "saturated", "lone", "bursts", "count", "blobs"))
     parser.add_argument("--rate", type=float, default=200)
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--count", type=int, default=1)

@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from benchmarks import measure
 from benchmarks.measure import Failed
 from benchmarks.scenarios.base import BOTH, Case, Effort, Figures, Trial
 
+GAP = 12.0  # seconds: the budget of uploads is full again
 EARLY = 0.05  # seconds; a replicator may see the commit before the application hears of it
 
 
 def cases(effort: Effort) -> list[Case]:
-    return [Case("lone", f"{effort.lone} single commits, 1.5 to 3 s apart", BOTH, run)]
+    seconds = effort.pace_seconds
+    return [
+        Case("lone", f"{effort.lone} single commits, 1.5 to 3 s apart", BOTH, lone),
+        *(
+            Case(
+                f"pace-{rate:g}",
+                f"{rate:g} commits a second for {seconds:g} s",
+                BOTH,
+                lambda trial, rate=rate: run(trial, "steady", rate=rate, seconds=seconds),
+            )
+            for rate in effort.paces
+        ),
+        Case(
+            "pace-bursts",
+            f"{effort.bursts} bursts of ten commits, {GAP} s apart",
+            BOTH,
+            lambda trial: run(trial, "bursts", count=effort.bursts, gap=GAP),
+        ),
+    ]
 
 
-def run(trial: Trial) -> Figures:
+def lone(trial: Trial) -> Figures:
+    return run(trial, "lone", count=trial.effort.lone, gap=1.5)
+
+
+def run(trial: Trial, load: str, **options: float) -> Figures:
     path = trial.database(trial.effort.oltp_db)
     trial.follow(path)
     mark = trial.place.mark()
     with trial.window() as figures:
-        said = trial.write(path, "lone", count=trial.effort.lone, gap=1.5)
+        said = trial.write(path, load, **options)
         trial.system.settle()
-    lags = lags_of(said["commits"], trial, mark, EARLY)
+    commits = said["commits"]
+    early = min(EARLY, *(b - a for a, b in pairwise(commits)), EARLY) / 2
+    lags = lags_of(commits, trial, mark, early)
     trial.prove(path)
     return (
         figures
