@@ -14,6 +14,7 @@ from replicator.errors import ReplicatorError
 from replicator.model import Position, ReplicationStatus, RestoreReport
 
 if TYPE_CHECKING:
+    from replicator.app.durable import durable, wait_durable
     from replicator.config.settings import SqliteReplicatorConfig
     from replicator.handle.handle import SqliteReplicator
     from replicator.recovery.api import restore  # arguments and types of the two are those
@@ -27,15 +28,19 @@ __all__ = [
     "SqliteReplicator",
     "SqliteReplicatorConfig",
     "__version__",
+    "durable",
     "restore",
     "restore_all",
+    "wait_durable",
 ]
 
 _LAZY = {
     "SqliteReplicator": "replicator.handle.handle",
     "SqliteReplicatorConfig": "replicator.config.settings",
+    "durable": "replicator.app.durable",
     "restore": "replicator.handle.restoring",
     "restore_all": "replicator.handle.restoring",
+    "wait_durable": "replicator.app.durable",
 }
 
 

@@ -11,9 +11,16 @@ import atexit
 import os
 from typing import Protocol
 
+from replicator.config.settings import SqliteReplicatorConfig
+from replicator.model import Position
+
 
 class Started(Protocol):
-    """A handle, as this module sees it."""
+    """A handle, as this module and the ones that look for it see it."""
+
+    config: SqliteReplicatorConfig
+
+    def flush(self, timeout: float | None = None) -> Position: ...
 
     def at_exit(self) -> None: ...
 
@@ -29,6 +36,11 @@ def add(handle: Started) -> None:
 
 def discard(handle: Started) -> None:
     _started.discard(handle)
+
+
+def started() -> tuple[Started, ...]:
+    """The handles that this process, or the one that forked it, started and did not stop."""
+    return tuple(_started)
 
 
 def _at_exit() -> None:

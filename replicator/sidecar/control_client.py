@@ -23,6 +23,7 @@ from replicator.model import Position, ReplicationStatus
 SOCKET_NAME = "control.sock"
 LONGEST_DIRECTORY = 90  # bytes: a socket's address fits 108, with the name and a final zero
 ATTACH, LEAVE = "attach", "leave"  # commands of a handle, see :mod:`.leases`
+FILE = "file"  # field of a request: [device, inode] of the database file that it is about
 # the sidecar answers them at once
 IMMEDIATE = ("status", "metrics", "proofs", "databases", "failure")
 ANSWER_LIMITS = JsonLimits(size=4 << 20)  # the list of ten thousand databases

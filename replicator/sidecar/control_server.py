@@ -22,7 +22,15 @@ from replicator.config.settings import SqliteReplicatorConfig
 from replicator.engine.in_process import InProcessReplicator
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.format.bounded_json import JsonLimits, parse_json
-from replicator.sidecar.control_client import ATTACH, LEAVE, SOCKET_NAME, fingerprint, socket_path
+from replicator.sidecar.clients import Clients
+from replicator.sidecar.control_client import (
+    ATTACH,
+    FILE,
+    LEAVE,
+    SOCKET_NAME,
+    fingerprint,
+    socket_path,
+)
 from replicator.sidecar.leases import Leases
 
 REQUEST_LIMITS = JsonLimits(size=65536)  # of one request line
@@ -86,9 +94,10 @@ class ControlSocket:
     """The control socket of one database, open from its creation until :meth:`close`.
 
     Answers ``status``, ``flush``, ``mark``, ``snapshot``, ``repair``, ``proofs``, ``failure``,
-    ``metrics``, ``leave``, and ``databases``, which names all of the sidecar. The connection of
-    ``attach`` stays open as a lease. A socket with the same name is replaced: the caller holds the
-    database's lock.
+    ``metrics``, ``leave``, and ``databases``, which names all of the sidecar. A connection serves
+    its requests one after another, until the client closes it. That of ``attach`` stays open as a
+    lease. A request with a ``file`` is refused if the database is another file. A socket with the
+    same name is replaced: the caller holds the database's lock.
     """
 
     def __init__(
@@ -102,32 +111,44 @@ class ControlSocket:
             "databases": lambda _: {"databases": server.listing()},
             LEAVE: lambda request: server.leases.leave(_seconds(request)),
         }
+        self._clients = Clients()
         self._listener = _listen_in(directory)
         server.add(self._listener, self._answer)
 
     def close(self) -> None:
+        """Ends each connection after the answer that is under way."""
         self._server.remove(self._listener)
         self._listener.close()
+        self._clients.close()
         with contextlib.suppress(OSError):
             os.unlink(self._directory / SOCKET_NAME)
 
     def _answer(self, connection: socket.socket) -> None:
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
             held.enter_context(connection)
-            line = connection.makefile("rb").readline(REQUEST_LIMITS.size + 1)
+            held.enter_context(self._clients.served(connection))
+            lines = held.enter_context(connection.makefile("rb"))
+            line = lines.readline(REQUEST_LIMITS.size + 1)
             request = _request_in(line)
             if request.get("command") == ATTACH:
                 self._attach(connection, request, held)
-            else:
+                return
+            while request:  # one that is not understood is the last one of its connection
                 _send(connection, self._reply(request))
+                if not (line := lines.readline(REQUEST_LIMITS.size + 1)):
+                    return
+                request = _request_in(line)
+            _send(connection, _not_understood())
 
     def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             answer = self._answers[request["command"]]
             _seconds(request)
         except (KeyError, TypeError):
-            return {"error": ConfigError("the request is not understood").to_dict()}
+            return _not_understood()
         try:
+            if FILE in request:
+                _require_file(self._replicator.config, request)
             return {"answer": answer(request)}
         except ReplicatorError as error:
             return {"error": error.to_dict()}
@@ -185,6 +206,10 @@ def _request_in(line: bytes) -> dict[str, Any]:
     return request if isinstance(request, dict) else {}
 
 
+def _not_understood() -> dict[str, Any]:
+    return {"error": ConfigError("the request is not understood").to_dict()}
+
+
 def _send(connection: socket.socket, reply: dict[str, Any]) -> None:
     connection.sendall(json.dumps(reply).encode() + b"\n")
 
@@ -194,12 +219,7 @@ def _require_same(config: SqliteReplicatorConfig, request: dict[str, Any]) -> No
     address = config.address
     known = {fingerprint(config.database), fingerprint(config.source)}  # a link may be switched
     if known.isdisjoint(str(request.get(name)) for name in ("database", "source")):
-        raise ConfigError(
-            f"the sidecar in {config.cache} replicates {config.database}",
-            setting="cache_dir",
-            code="other_database",
-            hint="give each database its own cache_dir",
-        )
+        raise _other_database(config)
     if (request.get("url"), request.get("endpoint_url")) != (address.url, address.endpoint_url):
         raise ConfigError(
             f"a sidecar replicates {config.database} to {address.url}",
@@ -207,6 +227,28 @@ def _require_same(config: SqliteReplicatorConfig, request: dict[str, Any]) -> No
             code="other_destination",
             hint="use the same destination, or stop the other process first",
         )
+
+
+def _require_file(config: SqliteReplicatorConfig, request: dict[str, Any]) -> None:
+    """``ConfigError`` if a request is about another file than the one at the path of ``config``."""
+    try:
+        facts = config.source.stat()
+        same = request[FILE] == [facts.st_dev, facts.st_ino]
+    except FileNotFoundError:
+        return  # the answer says so
+    except OSError:
+        same = False
+    if not same:
+        raise _other_database(config)
+
+
+def _other_database(config: SqliteReplicatorConfig) -> ConfigError:
+    return ConfigError(
+        f"the sidecar in {config.cache} replicates {config.source}",
+        setting="cache_dir",
+        code="other_database",
+        hint="give each database its own cache_dir",
+    )
 
 
 def _listen_in(directory: Path) -> socket.socket:

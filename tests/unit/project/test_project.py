@@ -22,8 +22,10 @@ PUBLIC = [
     "SqliteReplicator",
     "SqliteReplicatorConfig",
     "__version__",
+    "durable",
     "restore",
     "restore_all",
+    "wait_durable",
 ]
 
 

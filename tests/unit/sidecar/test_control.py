@@ -19,6 +19,7 @@ from replicator.errors import (
 )
 from replicator.sidecar.control_client import ask, socket_path
 from replicator.sidecar.control_server import ControlServer
+from replicator.sidecar.kept import KeptConnection
 from replicator.store.memory import MemoryStore
 from tests.helpers.control import answering
 from tests.helpers.errors import raises
@@ -191,7 +192,54 @@ def test_a_sidecar_that_hangs(tmp_path, request_):
     with pytest.raises(ReplicatorError) as caught:
         ask(tmp_path, request_, answer_timeout=0.05)
     assert caught.value.code == "sidecar_hangs"
+    with pytest.raises(ReplicatorError) as caught:
+        KeptConnection(tmp_path, answer_timeout=0.05).ask({"timeout": 0.05, **request_})
+    assert caught.value.code == "sidecar_hangs"
     hanging.close()
+
+
+def test_a_connection_serves_several_requests(served, app):
+    """One after another, and a request that is not understood is the last one."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as connection:
+        with socket_path(served.config.cache) as path:
+            connection.connect(str(path))
+        answers = connection.makefile("rb")
+        for _ in range(2):
+            app.insert()
+            connection.sendall(b'{"command": "flush", "timeout": 100}\n')
+            txid = json.loads(answers.readline())["answer"]["txid"]
+            assert txid == served.status().durable_txid
+        connection.sendall(b'{"command": "status"}\n[]\n{"command": "status"}\n')
+        assert json.loads(answers.readline())["answer"]["running"]
+        assert json.loads(answers.readline())["error"]["code"] == "config"
+        assert answers.readline() == b""
+
+
+def test_the_end_of_a_socket_ends_its_connections(tmp_path, app):
+    """A client that waits for its next request gets the end, and asks elsewhere."""
+    replicator = replicator_for(app.path, MemoryStore())
+    replicator.start()
+    kept = KeptConnection(replicator.config.cache)
+    with answering(replicator.config.cache, replicator):
+        assert kept.ask({"command": "flush", "timeout": LONG})["txid"] == 1
+    with pytest.raises(NotRunning):
+        kept.ask({"command": "flush", "timeout": LONG})
+    with answering(replicator.config.cache, replicator):
+        assert kept.ask({"command": "flush", "timeout": LONG})["txid"] == 1
+    kept.close()
+    replicator.stop()
+
+
+def test_a_request_about_another_file_is_refused(served, tmp_path):
+    """A request that names its file is answered for that file only."""
+    for path, accepted in ((served.config.database, True), (tmp_path, False)):
+        facts = os.stat(path)
+        request = {"command": "flush", "timeout": LONG, "file": [facts.st_dev, facts.st_ino]}
+        if accepted:
+            assert ask(served.config.cache, request)["txid"] == served.status().durable_txid
+        else:
+            with raises(ConfigError, "other_database"):
+                ask(served.config.cache, request)
 
 
 def test_an_unknown_error_is_still_an_error(tmp_path, app):
