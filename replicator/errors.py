@@ -33,7 +33,7 @@
     ├── ContinuityLost           1   continuity_lost       the WAL lost frames not captured yet
     │   └── ChangedOutside       1   changed_outside       the file was written without its WAL
     ├── DatabaseReplaced         1   database_replaced     the path names another file now
-    ├── DatabaseBusy             1   database_busy         another process keeps a lock
+    ├── DatabaseBusy             1   database_busy         another process or thread keeps a lock
     └── StoreAnswer              1   store_answer          an outcome, not a failure
         ├── ObjectExists         1   object_exists         a conditional write found the key taken
         ├── ObjectMissing        1   object_missing        no object has that key
@@ -383,7 +383,7 @@ class DatabaseReplaced(ReplicatorError):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DatabaseBusy(ReplicatorError):
-    """Another process holds a lock on the database at ``path`` that excludes WAL readers."""
+    """Another process, or another thread, holds what the work needs of the database ``path``."""
 
     code = "database_busy"
     path: Any = ""

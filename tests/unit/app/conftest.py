@@ -1,9 +1,10 @@
-"""Fixtures of the application's side: a replicator that answers at its control socket."""
+"""Fixtures of the application's side: its database, and a replicator that answers at its socket."""
 
 import contextlib
 
 import pytest
 
+from replicator.app import Database
 from tests.helpers.control import answering
 from tests.helpers.replication import HookedStore, replicating
 
@@ -25,3 +26,11 @@ def answered(app, hooked):
         )
         held.enter_context(answering(replicator.config.cache, replicator))
         yield replicator
+
+
+@pytest.fixture
+def kit(tmp_path):
+    """An open database with a table of users."""
+    with Database.open(tmp_path / "app.db") as kit:
+        kit.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")
+        yield kit

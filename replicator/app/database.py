@@ -1,0 +1,298 @@
+"""One database of an application: one writer, several readers, and a replicator if configured.
+
+    config = SqliteReplicatorConfig(db_path="app.db", bucket="backups")
+    with Database.open("app.db", config) as db:
+        db.execute("INSERT INTO users (name) VALUES (?)", ("Ada",))
+        with db.transaction(durable=True) as connection:      # returns when it is in the bucket
+            connection.execute("UPDATE users SET paid = 1 WHERE name = ?", ("Ada",))
+
+Owns the life of its parts, and the functions that read and write. Refuses use after
+:meth:`Database.close`. Every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar
+
+from replicator.app.blocks import ReadBlock, WriteBlock
+from replicator.app.connections import Connections
+from replicator.app.hooks import OperationHook
+from replicator.app.lifecycle import Lifecycle
+from replicator.app.place import place_of
+from replicator.app.presets import Preset, find_preset
+from replicator.app.retry import BUSY_RETRIES, Retries, is_busy, left, within
+from replicator.config.database_path import database_path
+from replicator.errors import ConfigError, ReplicatorError
+from replicator.system.paths import expanded, resolved
+
+if TYPE_CHECKING:
+    from replicator.app.durable import OnFailure
+    from replicator.config.settings import SqliteReplicatorConfig
+    from replicator.handle.handle import SqliteReplicator
+    from replicator.model import Position
+
+T = TypeVar("T")
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
+Row: TypeAlias = tuple[Any, ...]
+
+
+class Written(NamedTuple):
+    """The result of a statement that writes: the rows of ``RETURNING``, the number of changed
+    rows (-1 if SQLite has none), and the rowid of the last inserted row."""
+
+    rows: list[Row]
+    changes: int
+    last_row_id: int | None
+
+
+class Database:
+    """Made by :meth:`open`."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        lifecycle: Lifecycle,
+        retries: Retries,
+        replicator: SqliteReplicator | None,
+    ) -> None:
+        self.path = connections.path
+        self.preset = connections.preset
+        self.replicator = replicator
+        self._connections = connections
+        self._lifecycle = lifecycle
+        self._retries = retries
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        config: SqliteReplicatorConfig | None = None,
+        *,
+        preset: Preset | str = "default",
+        hooks: Sequence[OperationHook] = (),
+        retries: Retries = BUSY_RETRIES,
+    ) -> Self:
+        """Open the database, in WAL mode; SQLite creates the file if it does not exist.
+
+        With ``config`` it is replicated from now on until :meth:`close`. ``retries`` is for locks
+        of other processes, after the busy timeout of the preset. ``ConfigError`` if ``config`` is
+        for another file, or there is no such preset; ``DatabaseUnusable``; the errors of
+        :meth:`SqliteReplicator.start`.
+        """
+        file = resolved(expanded(database_path(os.fspath(path))))
+        chosen = find_preset(preset)
+        replicator = None if config is None else _started(file, config)
+        try:
+            connections = Connections(file, chosen, retries)
+            with connections.writing():
+                pass  # opens it: the errors of the file are those of this call
+        except BaseException:
+            if replicator is not None:
+                replicator.stop()
+            raise
+        return cls(connections, Lifecycle(hooks), retries, replicator)
+
+    # ---------------------------------------------------------------------------- reading
+
+    def read(self) -> ReadBlock:
+        """A block in which all reads see the same state: ``with db.read() as connection``. The
+        connection cannot write. ``DatabaseBusy`` (code ``readers_busy``) if no reader is free."""
+        return ReadBlock(self._connections, self._lifecycle)
+
+    def fetch_all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """All rows of a query."""
+        return self._fetch(sql, parameters, sqlite3.Cursor.fetchall)
+
+    def fetch_one(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """The first row of a query, None if it has none."""
+        row: Row | None = self._fetch(sql, parameters, sqlite3.Cursor.fetchone)
+        return row
+
+    def fetch_value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """The first column of the first row, None if there is no row."""
+        row = self.fetch_one(sql, parameters)
+        return None if row is None else row[0]
+
+    def _fetch(self, sql: str, parameters: Parameters, take: Callable[[sqlite3.Cursor], T]) -> T:
+        if self._lifecycle.hooks:
+            with self._lifecycle.running("read", sql):
+                return self._fetch_rows(sql, parameters, take)
+        began, failed = perf_counter(), True  # without the context: it takes a third of the time
+        try:
+            result = self._fetch_rows(sql, parameters, take)
+            failed = False
+            return result
+        finally:
+            self._lifecycle.tallies["read"].add(perf_counter() - began, failed)
+
+    def _fetch_rows(
+        self, sql: str, parameters: Parameters, take: Callable[[sqlite3.Cursor], T]
+    ) -> T:
+        mine = self._connections.mine
+        joined = mine.writer or mine.reader
+        if joined is not None:
+            return _rows(joined, sql, parameters, take)
+        connection = self._connections.take_reader()
+        try:
+            return _rows(connection, sql, parameters, take)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            self._lifecycle.repeated()
+            return self._retries.run(lambda: _rows(connection, sql, parameters, take))
+        finally:
+            self._connections.readers.give(connection)
+
+    # ---------------------------------------------------------------------------- writing
+
+    def transaction(
+        self, *, durable: bool = False, timeout: float = 2.0, on_failure: OnFailure = "raise"
+    ) -> WriteBlock:
+        """A block that is one transaction: ``with db.transaction() as connection``.
+
+        It is committed at the end of the block, and rolled back if the block raises. With
+        ``durable`` the block returns when the commit is in the bucket; ``NotDurable`` if that
+        takes longer than ``timeout`` seconds: the commit is safe on this machine, it will be sent,
+        and must not be repeated. With ``on_failure="degrade"`` a warning is logged instead.
+        ``NotRunning``, before anything is done, if no sidecar replicates the database.
+        ``DatabaseBusy`` if another thread does not end its transaction.
+        """
+        wait = partial(self._waiting, timeout, on_failure) if durable else None
+        return WriteBlock(self._connections, self._lifecycle, self._retries, wait)
+
+    def _waiting(self, timeout: float, on_failure: OnFailure) -> Callable[[], None]:
+        from replicator.app.durable import Waiting
+
+        return Waiting(place_of(self.path), timeout, on_failure, None).wait
+
+    def write(self) -> WriteBlock:
+        """:meth:`transaction` without options."""
+        return self.transaction()
+
+    def transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """The result of ``work(connection)``, which runs in a transaction."""
+        with self.transaction(durable=durable) as connection:
+            return work(connection)
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> Written:
+        """Run one statement, and commit it, unless this thread has a transaction."""
+        with self._lifecycle.running("write", sql):
+            mine = self._connections.mine
+            if mine.writer is not None:
+                return _written(mine.writer, sql, parameters)
+            connection = self._connections.take_writer()
+            try:
+                return _committed(connection, sql, parameters)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+                self._lifecycle.repeated()
+                return self._retries.run(
+                    lambda: _committed(connection, sql, parameters), self._lifecycle.repeated
+                )
+            finally:
+                self._connections.give_writer()
+
+    def execute_many(self, sql: str, rows: Iterable[Parameters]) -> int:
+        """Run one statement for each row, in one transaction; the number of changed rows."""
+        with self.transaction() as connection:
+            return connection.executemany(sql, rows).rowcount
+
+    def wait_durable(self, timeout: float = 2.0) -> Position:
+        """Return when every commit so far is in the bucket: a durable position that contains them.
+        ``NotDurable`` after ``timeout`` seconds. A sidecar that starts, or a store that fails for
+        a moment, is waited for within this time."""
+        from replicator.app.durable import wait_durable
+
+        until = time.monotonic() + timeout
+        return within(timeout).run(lambda: wait_durable(self.path, timeout=left(until)))
+
+    # ------------------------------------------------------------------------------- life
+
+    def connect(self, *, writes: bool = False) -> sqlite3.Connection:
+        """A further connection with the preset, for a library that wants its own. It belongs to
+        the caller, who closes it, before a fork too."""
+        self._connections.require_usable()
+        return self._connections.new(writes=writes)
+
+    def close(self, timeout: float = 30.0) -> None:
+        """End everything: refuse new work, wait for the blocks that run, close the connections,
+        make every commit durable, and stop the replicator.
+
+        ``timeout`` is in seconds, for each of the two. A statement that still runs then is
+        interrupted; ``DatabaseBusy`` (code ``still_used``) if a block does not end, ``NotDurable``
+        if commits did not reach the bucket yet. A second call does nothing.
+        """
+        replicator, self.replicator = self.replicator, None
+        try:
+            self._connections.close(timeout)
+            if replicator is not None:
+                replicator.flush(timeout)
+        finally:
+            if replicator is not None:
+                replicator.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _started(file: Path, config: SqliteReplicatorConfig) -> SqliteReplicator:
+    from replicator.handle.handle import SqliteReplicator
+
+    if config.database != file:
+        raise ConfigError(
+            f"the config is for {config.database}, not for {file}",
+            setting="db_path",
+            hint="open the path of the config",
+        )
+    replicator = SqliteReplicator(config)
+    replicator.start()
+    return replicator
+
+
+def _rows(
+    connection: sqlite3.Connection,
+    sql: str,
+    parameters: Parameters,
+    take: Callable[[sqlite3.Cursor], T],
+) -> T:
+    """Rows of a query, which is reset at once: its read mark would keep the WAL from a reset."""
+    cursor = connection.execute(sql, parameters)
+    try:
+        return take(cursor)
+    finally:
+        cursor.close()
+
+
+def _written(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> Written:
+    cursor = connection.execute(sql, parameters)
+    rows = cursor.fetchall()
+    return Written(rows, cursor.rowcount, cursor.lastrowid)
+
+
+def _committed(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> Written:
+    result = _written(connection, sql, parameters)
+    if connection.in_transaction:
+        connection.rollback()
+        raise ReplicatorError(
+            f"{sql!r} leaves a transaction open",
+            code="transaction_left_open",
+            hint="use `with db.transaction()`",
+        )
+    return result
