@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.plugins.archive",
     "tests.plugins.command_line",
     "tests.plugins.deployment",
+    "tests.plugins.django_project",
     "tests.plugins.strace",
 ]
 

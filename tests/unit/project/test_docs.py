@@ -221,7 +221,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
 def test_every_file_named_in_the_text_exists(page):
     """A code span with a path of the project names a file or a folder."""
     for code in docs.inline_code(page):
-        if re.fullmatch(r"(replicator|tests|benchmarks|docs|minio)/[\w./-]+", code):
+        if re.fullmatch(r"(replicator|tests|benchmarks|docs|examples|minio)/[\w./-]+", code):
             assert (TOP / code).exists(), code
 
 

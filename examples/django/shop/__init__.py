@@ -1,0 +1,1 @@
+"""A Django project whose orders are in a bucket before it confirms them."""
