@@ -4,7 +4,7 @@
 handle in the application, which the command ``replicated`` loads.
 """
 
-from tests.helpers.frameworks import Site
+from tests.helpers.frameworks import EXAMPLES, Site
 from tests.plugins.scoreboard import effort
 
 ORDERS = effort(60, 600)  # acknowledged before an end, and after a restart
@@ -61,5 +61,23 @@ RELOADING = {
         "python manage.py runserver 127.0.0.1:{port} --settings shop.replicated_settings",
         prepare=MIGRATE,
         table="orders_order",
+    ),
+}
+
+# Applications whose 200 means that the order is in the bucket.
+DURABLE = {
+    "FastAPI": Site(
+        "fastapi",
+        plain="",
+        replicated=f"uvicorn main:app --workers 2 {UVICORN}",
+        auto_restore=True,
+        shelf=EXAMPLES,
+    ),
+    "Flask": Site(
+        "flask",
+        plain="",
+        replicated=f"gunicorn wsgi:app -w 2 --threads 4 {GUNICORN}",
+        auto_restore=True,
+        shelf=EXAMPLES,
     ),
 }

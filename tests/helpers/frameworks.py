@@ -1,8 +1,8 @@
 """Real applications under load: a site, its machine, its clients, and the ends of its processes.
 
-A `Site` is one of the programs in ``tests/programs/frameworks``. A `Machine` is a directory with a
-copy of it, with the database and the cache. `Clients` send orders over HTTP, and journal each order
-that was answered with 200, outside the database.
+A `Site` is one of the programs in ``tests/programs/frameworks`` or ``examples``. A `Machine` is a
+directory with a copy of it, with the database and the cache. `Clients` send orders over HTTP, and
+journal each order that was answered with 200, outside the database.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from tests.helpers.command_line import free_of_tracebacks
 from tests.helpers.replication import LONG, wait_for
 
 PROGRAMS = Path(__file__).parents[1] / "programs" / "frameworks"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 BIN = Path(sys.executable).parent
 MARK = "REPLICATOR_TEST_MACHINE"  # in the environment of each process of a machine
 # Words that no log of an application may hold, however its processes ended.
@@ -50,6 +51,12 @@ class Site:
     auto_restore: bool = False  # the handle restores a lost database
     queue: str = ""  # a second process of the application, of a queue
     replicated_queue: str = ""
+    shelf: Path = PROGRAMS  # the directory that has the folder
+
+    @property
+    def source(self):
+        """The directory of the program."""
+        return self.shelf / self.folder
 
     @property
     def programs(self):
@@ -164,7 +171,7 @@ class Machine:
         self.sent = set()
         self.logs = []
         self.restores = 0
-        shutil.copytree(PROGRAMS / site.folder, self.home)
+        shutil.copytree(site.source, self.home)
 
     # ------------------------------------------------------------------ start and load
 
@@ -314,7 +321,7 @@ class Machine:
         """The disk is lost: database, WAL, cache. The programs are installed again."""
         assert not self.processes
         shutil.rmtree(self.home)
-        shutil.copytree(PROGRAMS / self.site.folder, self.home)
+        shutil.copytree(self.site.source, self.home)
 
     def close(self):
         """Kills the processes that are left."""

@@ -1,6 +1,7 @@
 """Machines with a real application on them, and the bucket that they replicate to."""
 
 import os
+import secrets
 import shutil
 import subprocess
 
@@ -26,6 +27,16 @@ def machine_with(tmp_path):
     yield make
     for machine in machines:
         machine.close()
+
+
+@pytest.fixture
+def real_bucket(seaweed):
+    """The variables of a prefix of its own on a real S3 server."""
+    return seaweed.environment() | {
+        "REPLICATOR_BUCKET": seaweed.bucket,
+        "REPLICATOR_ENDPOINT_URL": seaweed.endpoint_url,
+        "REPLICATOR_PREFIX": f"{secrets.token_hex(4)}/shop.db",
+    }
 
 
 @pytest.fixture
