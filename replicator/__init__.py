@@ -1,7 +1,7 @@
 """Keeps a SQLite database safe in S3, continuously, and rebuilds it to any transaction.
 
-Everything public is named here. The heavy parts are loaded on first use, so that
-``import replicator`` and ``replicator --help`` cost milliseconds.
+Everything public is named here, and loaded on first use, so that ``import replicator`` and
+``replicator --help`` cost milliseconds.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from replicator._version import __version__
-from replicator.errors import ReplicatorError
-from replicator.model import Position, ReplicationStatus, RestoreReport
 
 if TYPE_CHECKING:
     from replicator.app.durable import durable, wait_durable
     from replicator.config.settings import SqliteReplicatorConfig
+    from replicator.errors import ReplicatorError
     from replicator.handle.handle import SqliteReplicator
+    from replicator.model import Position, ReplicationStatus, RestoreReport
     from replicator.recovery.api import restore  # arguments and types of the two are those
     from replicator.recovery.restore_all import restore_all
 
@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Position": "replicator.model",
+    "ReplicationStatus": "replicator.model",
+    "ReplicatorError": "replicator.errors",
+    "RestoreReport": "replicator.model",
     "SqliteReplicator": "replicator.handle.handle",
     "SqliteReplicatorConfig": "replicator.config.settings",
     "durable": "replicator.app.durable",

@@ -15,13 +15,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from flask import Blueprint, current_app, jsonify
 
 from replicator import Position, SqliteReplicator, SqliteReplicatorConfig
+from replicator.app.durable import wait_durable
 from replicator.app.state import status_of
 from replicator.contrib.health import UNAVAILABLE, HealthProbe
 from replicator.contrib.refusal import refusal
@@ -48,8 +49,9 @@ class Replicator:
         durable_timeout: float = 2.0,
         prepare: str = "",
         log: str | os.PathLike[str] | None = None,
+        wait: Callable[..., Position] = wait_durable,
     ) -> None:
-        self._config, self._durable_timeout = config, durable_timeout
+        self._config, self._durable_timeout, self._wait = config, durable_timeout, wait
         self._options: dict[str, Any] = {"prepare": prepare, "log": log}
         self._lock = threading.Lock()
         self._handle: SqliteReplicator | None = None
@@ -118,7 +120,9 @@ class Replicator:
         application is ``testing``. Raises as :meth:`durable`."""
         if self._handle is None and current_app.testing:
             return None
-        return self.handle.flush(self._durable_timeout if timeout is None else timeout)
+        config = self.handle.config
+        seconds = self._durable_timeout if timeout is None else timeout
+        return self._wait(config.database, timeout=seconds, cache_dir=config.cache)
 
 
 def not_durable(error: ReplicatorError) -> Any:

@@ -40,6 +40,9 @@ class HealthReport:
     durable_txid: int | None = None
     pending_bytes: int | None = None
     lag_seconds: float | None = None
+    last_wal_sync: int | None = None  # this and the next two: ms since 1970 UTC, as in the status
+    last_snapshot: int | None = None
+    last_verified_ms: int | None = None
 
     @property
     def http_status(self) -> int:
@@ -127,4 +130,7 @@ def _reported(status: ReplicationStatus) -> HealthReport:
         durable_txid=status.durable_txid,
         pending_bytes=status.pending_bytes,
         lag_seconds=status.lag_seconds,
+        last_wal_sync=status.last_wal_sync,
+        last_snapshot=status.last_snapshot,
+        last_verified_ms=status.last_verified_ms,
     )

@@ -19,12 +19,14 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from anyio import CancelScope, CapacityLimiter
+from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from replicator import SqliteReplicator, SqliteReplicatorConfig
+from replicator import Position, SqliteReplicator, SqliteReplicatorConfig
+from replicator.app.durable import wait_durable
 from replicator.app.state import status_of
 from replicator.contrib.health import UNAVAILABLE, UNKNOWN, HealthProbe
 from replicator.contrib.refusal import refusal
@@ -33,12 +35,17 @@ from replicator.errors import NotRunning, ReplicatorError
 PATH = "/health/replication"
 WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 FAILED = 400  # status codes from here on report a failure of the application
-CHECKS = 4  # threads that health checks may use at a time
+CHECKS = 4  # threads that health checks may use at a time …
+WAITS = 256  # … and durable requests: those of the functions of the application stay free
 
 Lifespan: TypeAlias = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
 Message: TypeAlias = Mapping[str, Any]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 OnFailure: TypeAlias = Literal["raise", "degrade"]
+Wait: TypeAlias = Callable[..., Position]
+
+_checks: RunVar[Any] = RunVar("replicator_checks")
+_waits: RunVar[Any] = RunVar("replicator_waits")
 
 
 def replicated(
@@ -124,16 +131,13 @@ def health_route(
     replicates, for example ``replicator run``. An answer is at most 1 s old, and a sidecar that
     hangs delays it by 1 s. No other request waits for it.
     """
-    limiter: Any = None
     own = None
     if database is not None:
         own = HealthProbe(partial(status_of, database, cache_dir=cache_dir))
 
     async def check(request: Any) -> Any:
-        nonlocal limiter
-        limiter = limiter or CapacityLimiter(CHECKS)
         probe = own or getattr(request.app.state, "replication_health", None)
-        report = await run_sync(probe.report, limiter=limiter) if probe else UNKNOWN
+        report = await _in_thread(probe.report, _checks, CHECKS) if probe else UNKNOWN
         return JSONResponse(report.to_dict(), report.http_status)
 
     return Route(path, check, methods=["GET"], name="replication_health")
@@ -149,7 +153,7 @@ def health_router(path: str = PATH, **options: Any) -> Any:
 # ------------------------------------------------------------------------- durable requests
 
 
-async def wait_request(app: Any, seconds: float) -> None:
+async def wait_request(app: Any, seconds: float, wait: Wait = wait_durable) -> None:
     """Wait until everything that was committed is in the bucket, ``seconds`` at most.
 
     Raises ``NotDurable``, or ``NotRunning`` without :func:`replicated`.
@@ -160,10 +164,22 @@ async def wait_request(app: Any, seconds: float) -> None:
             "the application does not replicate",
             hint="give it lifespan=replicated(config), and run the lifespan in tests",
         )
-    await run_sync(replicator.flush, seconds)
+    config = replicator.config
+    asked = partial(wait, config.database, timeout=seconds, cache_dir=config.cache)
+    await _in_thread(asked, _waits, WAITS)
 
 
-def durable_request(timeout: float = 2.0) -> Any:
+async def _in_thread(function: Callable[[], Any], limit: RunVar[Any], threads: int) -> Any:
+    """The result of a function in one of so many threads of this event loop."""
+    try:
+        limiter = limit.get()
+    except LookupError:
+        limiter = CapacityLimiter(threads)
+        limit.set(limiter)
+    return await run_sync(function, limiter=limiter)
+
+
+def durable_request(timeout: float = 2.0, *, wait: Wait = wait_durable) -> Any:
     """A dependency of FastAPI: the response is sent after the commits of the function are in the
     bucket, or after ``timeout`` seconds with status 503.
 
@@ -176,7 +192,7 @@ def durable_request(timeout: float = 2.0) -> Any:
     async def waited(request: Request) -> AsyncIterator[None]:
         yield
         try:
-            await wait_request(request.app, timeout)
+            await wait_request(request.app, timeout, wait)
         except ReplicatorError as error:
             raise HTTPException(UNAVAILABLE, refusal(error)) from error
 
@@ -201,8 +217,9 @@ class DurableRequests:
         timeout: float = 2.0,
         methods: Collection[str] = WRITING,
         on_failure: OnFailure = "raise",
+        wait: Wait = wait_durable,
     ) -> None:
-        self._app, self._timeout = app, timeout
+        self._app, self._timeout, self._wait = app, timeout, wait
         self._methods, self._on_failure = methods, on_failure
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
@@ -215,7 +232,7 @@ class DurableRequests:
             nonlocal refused
             if message["type"] == "http.response.start" and message["status"] < FAILED:
                 try:
-                    await wait_request(scope["app"], self._timeout)
+                    await wait_request(scope["app"], self._timeout, self._wait)
                 except ReplicatorError as error:
                     document = refusal(error)
                     if self._on_failure == "raise":

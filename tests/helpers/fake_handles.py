@@ -1,20 +1,25 @@
 """A handle as integrations of frameworks see it, without a sidecar."""
 
+from replicator import SqliteReplicatorConfig
 from replicator.errors import NotDurable, NotRunning
 from replicator.model import Position, unstarted
 
 
 class FakeHandle:
-    """Records each flush; ``away`` makes the next ones fail, as a store that does not answer."""
+    """Records the timeout of each wait; ``away`` makes the next ones fail, as a store that does not
+    answer."""
 
     def __init__(self):
-        self.flushes, self.away = [], False
+        self.waits, self.away = [], False
+        self.config = SqliteReplicatorConfig(db_path="/srv/secret.db", url="s3://secret")
 
-    def flush(self, timeout=None):
-        self.flushes.append(timeout)
+    def wait(self, database, *, timeout, cache_dir):
+        """Stands for `replicator.wait_durable`."""
+        assert (database, cache_dir) == (self.config.database, self.config.cache)
+        self.waits.append(timeout)
         if self.away:
             raise NotDurable("transaction 7 of /srv/secret.db is not durable", txid=7)
-        return Position("0" * 16, len(self.flushes))
+        return Position("0" * 16, len(self.waits))
 
     def status(self):
         if self.away:

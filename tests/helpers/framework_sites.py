@@ -80,4 +80,7 @@ DURABLE = {
         auto_restore=True,
         shelf=EXAMPLES,
     ),
+    "SQLAlchemy": Site(
+        "sqlalchemy", f"gunicorn shop:app -w 2 --threads 4 {GUNICORN}", shelf=EXAMPLES
+    ),
 }

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.frameworks
 
 
 @pytest.fixture
-def shop():
+def durable_shop():
     """An application with one durable route, whose session commits after its function."""
     from fastapi import Depends, FastAPI
 
@@ -21,12 +21,12 @@ def shop():
     app.state.replicator = FakeHandle()
     app.state.commits = []
     app.include_router(health_router())
-    durable = durable_request(timeout=1.5)
+    durable = durable_request(timeout=1.5, wait=app.state.replicator.wait)
     app.state.durable = durable
 
     def session():
         yield
-        app.state.commits.append(len(app.state.replicator.flushes))
+        app.state.commits.append(len(app.state.replicator.waits))
 
     @app.post("/orders", dependencies=[durable])
     def add(session: Annotated[None, Depends(session, scope="function")]):
@@ -35,31 +35,35 @@ def shop():
     return app
 
 
-def test_the_response_is_sent_after_the_commit_and_the_flush(shop):
-    """The commit of a dependency comes first, then the flush, then the first byte."""
+def test_the_response_is_sent_after_the_commit_and_the_wait(durable_shop):
+    """The commit of a dependency comes first, then the wait, then the first byte."""
     seen = []
-    handle = shop.state.replicator
+    handle = durable_shop.state.replicator
     answer = asyncio.run(
-        request(shop, "POST", "/orders", on_start=lambda status: seen.append(list(handle.flushes)))
+        request(
+            durable_shop, "POST", "/orders", on_start=lambda status: seen.append(list(handle.waits))
+        )
     )
-    assert (answer.status, seen, shop.state.commits) == (200, [[1.5]], [0])
+    assert (answer.status, seen, durable_shop.state.commits) == (200, [[1.5]], [0])
 
 
-def test_a_request_that_is_not_durable_is_503(shop):
+def test_a_request_that_is_not_durable_is_503(durable_shop):
     """The client learns that the change is stored, and nothing about the server."""
-    shop.state.replicator.away = True
-    answer = asyncio.run(request(shop, "POST", "/orders"))
+    durable_shop.state.replicator.away = True
+    answer = asyncio.run(request(durable_shop, "POST", "/orders"))
     assert (answer.status, answer.json()["detail"]["error"]) == (503, "not_durable")
     assert b"secret" not in answer.body
 
 
-def test_users_tests_replace_the_dependency(shop):
+def test_users_tests_replace_the_dependency(durable_shop):
     """An application under test needs no sidecar."""
-    shop.state.replicator.away = True
-    shop.dependency_overrides[shop.state.durable.dependency] = lambda: None
-    assert asyncio.run(request(shop, "POST", "/orders")).status == 200
+    durable_shop.state.replicator.away = True
+    durable_shop.dependency_overrides[durable_shop.state.durable.dependency] = lambda: None
+    assert asyncio.run(request(durable_shop, "POST", "/orders")).status == 200
 
 
-def test_the_router_has_the_health_check(shop):
+def test_the_router_has_the_health_check(durable_shop):
     """Without a lifespan its answer is 503."""
-    assert asyncio.run(request(shop, path="/health/replication")).json()["state"] == "unknown"
+    assert (
+        asyncio.run(request(durable_shop, path="/health/replication")).json()["state"] == "unknown"
+    )

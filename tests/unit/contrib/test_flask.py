@@ -27,22 +27,22 @@ def application(replication, handle=None):
     return app
 
 
-def test_a_durable_view_answers_after_the_flush():
+def test_a_durable_view_answers_after_the_wait():
     """Its timeout is that of the extension, or its own."""
     handle = FakeHandle()
-    replication = Replicator(durable_timeout=1.5)
+    replication = Replicator(durable_timeout=1.5, wait=handle.wait)
     app = application(replication, handle)
     assert app.test_client().post("/orders").get_json() == {"added": True}
     with app.app_context(), replication.durable(3.0):
         pass
-    assert handle.flushes == [1.5, 3.0]
+    assert handle.waits == [1.5, 3.0]
 
 
 def test_a_view_that_is_not_durable_answers_503():
     """The client learns that the change is stored, and nothing about the server."""
     handle = FakeHandle()
     handle.away = True
-    answer = application(Replicator(), handle).test_client().post("/orders")
+    answer = application(Replicator(wait=handle.wait), handle).test_client().post("/orders")
     assert (answer.status_code, answer.get_json()["error"]) == (503, "not_durable")
     assert "secret" not in answer.text
 
@@ -50,11 +50,11 @@ def test_a_view_that_is_not_durable_answers_503():
 def test_an_exception_in_a_view_does_not_wait():
     """There is nothing to make durable."""
     handle = FakeHandle()
-    replication = Replicator()
+    replication = Replicator(wait=handle.wait)
     app = application(replication, handle)
     with app.app_context(), pytest.raises(ZeroDivisionError), replication.durable():
         raise ZeroDivisionError
-    assert handle.flushes == []
+    assert handle.waits == []
 
 
 def test_an_application_under_test_needs_no_bucket():

@@ -19,6 +19,7 @@ STATUS = dataclasses.replace(
     durable_txid=8,
     pending_bytes=100,
     lag_seconds=0.5,
+    last_wal_sync=1_700_000_000_000,
     last_error="s3://bucket does not answer",
 )
 
@@ -58,6 +59,9 @@ def test_a_report_has_the_figures_and_no_address():
         "durable_txid": 8,
         "pending_bytes": 100,
         "lag_seconds": 0.5,
+        "last_wal_sync": 1_700_000_000_000,
+        "last_snapshot": None,
+        "last_verified_ms": None,
     }
     assert report.http_status == 200
 

@@ -100,6 +100,8 @@ def test_a_transaction_has_the_write_lock_before_its_first_write(engine, text, t
 
 def test_read_and_write_of_many_threads_never_fail(engine, text):
     """Each thread reads a number and writes the next; a deferred transaction fails here."""
+    from sqlalchemy.exc import OperationalError
+
     failures = []
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO t VALUES (0)"))
@@ -110,7 +112,7 @@ def test_read_and_write_of_many_threads_never_fail(engine, text):
                 with engine.begin() as connection:
                     number = connection.execute(text("SELECT max(x) FROM t")).scalar()
                     connection.execute(text("INSERT INTO t VALUES (:x)"), {"x": number + 1})
-        except Exception as error:
+        except OperationalError as error:
             failures.append(error)
 
     threads = [threading.Thread(target=count) for _ in range(4)]

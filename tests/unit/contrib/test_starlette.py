@@ -30,6 +30,8 @@ async def fail(request):
 
 def application(handle=None, **options):
     """An application with the middleware; ``handle`` replaces that of the lifespan."""
+    if handle is not None:
+        options["wait"] = handle.wait
     app = Starlette(
         routes=[
             Route("/", add, methods=["GET", "POST"]),
@@ -43,12 +45,12 @@ def application(handle=None, **options):
     return app
 
 
-def test_a_response_to_a_write_is_sent_after_the_flush():
-    """The first byte of the response comes after the flush, with its timeout."""
+def test_a_response_to_a_write_is_sent_after_the_wait():
+    """The first byte of the response comes after the wait, with its timeout."""
     handle, seen = FakeHandle(), []
     app = application(handle, timeout=1.5)
     answer = asyncio.run(
-        request(app, "POST", on_start=lambda status: seen.append((status, list(handle.flushes))))
+        request(app, "POST", on_start=lambda status: seen.append((status, list(handle.waits))))
     )
     assert seen == [(200, [1.5])]
     assert answer.json() == {"added": True}
@@ -59,7 +61,7 @@ def test_reads_and_failures_do_not_wait(method, path):
     """They cost no request to the sidecar."""
     handle = FakeHandle()
     asyncio.run(request(application(handle), method, path))
-    assert handle.flushes == []
+    assert handle.waits == []
 
 
 def test_a_write_that_is_not_durable_is_503():

@@ -42,6 +42,7 @@ WRITTEN = [page for page in PAGES if docs.name(page) not in docs.GENERATED]
 PROGRAMS = {
     ".",
     "cd",
+    "datasette",
     "docker",
     "export",
     "gunicorn",
