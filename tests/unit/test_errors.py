@@ -6,7 +6,6 @@ import inspect
 import itertools
 import json
 import pickle
-import pkgutil
 import re
 from pathlib import Path
 
@@ -57,10 +56,13 @@ def public_errors() -> list[type[ReplicatorError]]:
 
 
 def all_errors() -> list[type[ReplicatorError]]:
-    """Those of replicator.errors, and those that stay within one room."""
-    for module in pkgutil.walk_packages(replicator.__path__, "replicator."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    """Those of replicator.errors, and those that stay within one room; an integration has none, and
+    needs its framework to be imported."""
+    top = Path(replicator.__path__[0])
+    for path in top.rglob("*.py"):
+        parts = path.relative_to(top).with_suffix("").parts
+        if parts[0] != "contrib" and parts[-1] not in ("__main__", "__init__"):
+            importlib.import_module(".".join(("replicator", *parts)))
     found, todo = [], [ReplicatorError]
     while todo:
         found.append(todo.pop())
