@@ -94,6 +94,18 @@ class Incident:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicationEvent:
+    """Something that happened to a replicator. Programs decide by ``name``, see docs/library.md."""
+
+    number: int  # grows by one; a new sidecar begins anew
+    at_ms: int
+    name: str
+    detail: str = ""  # in words
+    code: str = ""  # of the error
+    txid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """An error, and when it happened (ms)."""
 

@@ -1,4 +1,4 @@
-"""Finds the sidecar of a database: its cache directory, from a connection or a path.
+"""Finds the sidecar of a database: the cache directory, from a connection or a path.
 
 Owns: the file of a connection's main database, and where its sidecar answers. Refuses: a database
 that is no file.
@@ -33,7 +33,7 @@ class DatabasePlace:
 
 
 def place_of(named: Named, cache_dir: str | os.PathLike[str] | None = None) -> DatabasePlace:
-    """The place of the main database of a connection, or of a path.
+    """The sidecar of the main database of a connection, or of a path.
 
     ``cache_dir`` is that of the sidecar; by default it is that of a handle which this process
     started for the database, else the default one next to the database. ``ConfigError`` with the

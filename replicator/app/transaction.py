@@ -53,7 +53,7 @@ def transaction(connection: sqlite3.Connection, database: Path) -> Iterator[None
     queue. The errors of ``sqlite3``; code ``nested_block``."""
     with _single(connection), contextlib.ExitStack() as held:
         if not connection.in_transaction:
-            held.enter_context(_turns.turn(database, _busy_timeout(connection)))
+            held.enter_context(_turns.turn(database, busy_timeout(connection)))
             connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -88,7 +88,8 @@ def end(connection: sqlite3.Connection, statement: str) -> None:
         connection.execute(statement)
 
 
-def _busy_timeout(connection: sqlite3.Connection) -> float:
+def busy_timeout(connection: sqlite3.Connection) -> float:
+    """In seconds."""
     cursor = connection.cursor()
     cursor.row_factory = None
     ((milliseconds,),) = cursor.execute("PRAGMA busy_timeout").fetchall()

@@ -49,14 +49,19 @@ class Waiter(Future[Position]):
         self.until = until
 
     def wait(self, grace: float) -> Position:
-        """The durable position; the error that is in its place, ``NotDurable`` after the
+        """The durable position. Raises the error of the request, ``NotDurable`` after the
         deadline."""
-        left = max(0.0, self.until - time.monotonic()) + grace
         try:
-            return self.result(None if left == FOREVER else left)
+            return self.result(self.left(grace))
         except FutureTimeout:
             self.cancel()
             raise late() from None
+
+    def left(self, grace: float) -> float | None:
+        """Seconds until the deadline, and ``grace``; None without one."""
+        if self.until == FOREVER:
+            return None
+        return max(0.0, self.until - time.monotonic()) + grace
 
     def settle(self, position: Position) -> None:
         with contextlib.suppress(InvalidStateError):  # it left

@@ -33,6 +33,7 @@ from replicator.errors import (
     ContinuityLost,
     DatabaseReplaced,
     DatabaseUnusable,
+    Fenced,
     LedgerDamaged,
     LocalIOError,
     RefusedError,
@@ -159,7 +160,18 @@ class CaptureThread:
         self._settled.set()
 
     def _set_health(self, state: str, error: ReplicatorError | None) -> None:
-        self.health = self.health.after(state, error, at_ms=clock.now_ms())
+        before, self.health = self.health, self.health.after(state, error, at_ms=clock.now_ms())
+        if state not in (before.state, "starting"):
+            self._announce(state, error)
+
+    def _announce(self, state: str, error: ReplicatorError | None) -> None:
+        """The event of a new state; that of a failure has its own name if another writer won."""
+        fenced = state == "failed" and isinstance(error, Fenced)
+        self._context.mailbox.events.add(
+            "fenced" if fenced else state,
+            "" if error is None or state == "following" else str(error),
+            code=error.code if error is not None and state != "following" else "",
+        )
 
     def _join_again(self, reason: ReplicatorError) -> None:
         """At once after a session that made progress, else after a pause: the next join would

@@ -12,8 +12,9 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from replicator._version import __version__
 from replicator.archive.keys import Keys
@@ -33,7 +34,15 @@ from replicator.engine.shared import SharedResources
 from replicator.engine.wakeups import Wakeups
 from replicator.errors import Cancelled, DatabaseMissing, LocalIOError, NotDurable, ReplicatorError
 from replicator.metrics import Metrics
-from replicator.model import Cause, Health, Incident, Position, Repair, ReplicationStatus
+from replicator.model import (
+    Cause,
+    Health,
+    Incident,
+    Position,
+    Repair,
+    ReplicationEvent,
+    ReplicationStatus,
+)
 from replicator.recovery.start import Asked, Expect
 from replicator.retention.api import retention_worker
 from replicator.retention.segments import CachedSegments
@@ -51,6 +60,7 @@ from replicator.system.paths import expanded, resolved, wal_path
 from replicator.upload.uploader import Uploader
 from replicator.verify.monitor import DrillRule, Monitor
 
+HEALTH_LOOK = 1.0  # seconds between two looks at the health while someone listens to events
 PROGRAM = f"replicator {__version__}"
 
 
@@ -301,6 +311,23 @@ class Engine:
                 "could not verify the newest transaction within the timeout",
                 hint="the verification continues; look at the status",
             ) from error
+
+    def events(self, log: str, after: int | None, seconds: float) -> dict[str, Any]:
+        """The events after number ``after`` of the log with the id ``log``, waited for up to
+        ``seconds``; those after now, so none, if ``after`` is None; all of another log."""
+        events, until = self.mailbox.events, time.monotonic() + seconds
+        found: list[ReplicationEvent] = []
+        if after is not None:
+            start = after if log == events.id else 0
+            while not found:
+                status = self.status(running=True)
+                events.health(healthy=status.healthy, reason=status.last_error or status.state)
+                left = until - time.monotonic()
+                found = events.after(start, max(0.0, min(left, HEALTH_LOOK)))
+                if left <= 0 or self._ending.is_set():
+                    break
+        newest = found[-1].number if found else (events.newest if after is None else after)
+        return {"log": events.id, "after": newest, "events": [asdict(event) for event in found]}
 
     # ----------------------------------------------------------------------------- status
 

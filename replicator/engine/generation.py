@@ -73,6 +73,7 @@ class Generations:
         )
         self._incidents.settle(Cause.ARCHIVE_LOST, Cause.CHANGED_OUTSIDE, Cause.UNRESTORABLE)
         context.metrics.add("generations")
+        context.mailbox.events.add("generation", reason, txid=record.last_txid)
         session = self._sessions.open(database, hold, segmenter, position)
         facts = SnapshotFacts(record.last_txid, clock.now_ms(), sent.summary.size)
         describe(context.store, context.keys, context.database.name, facts)

@@ -276,6 +276,10 @@ class InProcessReplicator:
         begins a generation so that it can. Reads every byte that a restore would read."""
         return self._running().repair(timeout, reason)
 
+    def events(self, log: str, after: int | None, seconds: float) -> dict[str, Any]:
+        """See :meth:`Engine.events`."""
+        return self._running().events(log, after, seconds)
+
     def look_at_proofs(self) -> None:
         """Reads the proof records in the bucket soon, because a drill added one."""
         self._running().monitor.read_records()

@@ -18,7 +18,9 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,13 +33,22 @@ from replicator.errors import (
     from_dict,
 )
 from replicator.handle import ends
+from replicator.handle.aio import AsyncSqliteReplicator
 from replicator.handle.bell import Bell, left, sooner
 from replicator.handle.connect import Connector, ConnectTimes
+from replicator.handle.events import EventStream, follow
 from replicator.handle.figures import SidecarMetrics
 from replicator.handle.lease import Lease
 from replicator.handle.restoring import restore
 from replicator.handle.supervisor import Supervisor, SupervisorTimes
-from replicator.model import Position, Repair, ReplicationStatus, RestoreReport, unstarted
+from replicator.model import (
+    Position,
+    Repair,
+    ReplicationEvent,
+    ReplicationStatus,
+    RestoreReport,
+    unstarted,
+)
 from replicator.sidecar.control_client import LEAVE, ask
 from replicator.system.paths import expanded, resolved
 
@@ -72,7 +83,7 @@ class SqliteReplicator:
 
     As a context manager it starts, and at the end of the block flushes (30 s at most) and
     stops, also after an exception; ``NotDurable`` names the transactions that did not reach the
-    bucket yet.
+    bucket yet. ``async with`` does the same, and gives the methods to be awaited.
     """
 
     def __init__(
@@ -229,6 +240,17 @@ class SqliteReplicator:
         finally:
             self._stop(patience)
 
+    async def __aenter__(self) -> AsyncSqliteReplicator:
+        return await AsyncSqliteReplicator(self).enter()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await AsyncSqliteReplicator(self).exit(kind, error, trace)
+
     def at_exit(self) -> None:
         """The end of the program came without :meth:`stop`: flushes, and keeps the lease for
         commits that follow."""
@@ -296,6 +318,20 @@ class SqliteReplicator:
                 "the database is being replicated; stop first", code="still_started"
             )
         return restore(address=self.config.address, **options)
+
+    def events(self, *, past: bool = False) -> Iterator[ReplicationEvent]:
+        """The events while the handle is started; each ``next()`` waits for one. They begin with
+        the first ``next()``, with ``past`` with the newest 200 that the sidecar remembers.
+
+        They continue across the end of a sidecar (``sidecar_ended``) and the start of another.
+        """
+        stream = EventStream(partial(ask, self.config.cache), past=past)
+        return follow(stream, lambda: self.started)
+
+    @property
+    def started(self) -> bool:
+        """True from :meth:`start`, here or in a parent process, until :meth:`stop`."""
+        return self._started
 
     def _request(self, command: str, timeout: float | None, **values: Any) -> dict[str, Any]:
         """The answer of the sidecar; repeated if it ends and another one starts meanwhile."""

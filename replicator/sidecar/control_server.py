@@ -93,11 +93,11 @@ class ControlServer:
 class ControlSocket:
     """The control socket of one database, open from its creation until :meth:`close`.
 
-    Answers ``status``, ``flush``, ``mark``, ``snapshot``, ``repair``, ``proofs``, ``failure``,
-    ``metrics``, ``leave``, and ``databases``, which names all of the sidecar. A connection serves
-    its requests one after another, until the client closes it. That of ``attach`` stays open as a
-    lease. A request with a ``file`` is refused if the database is another file. A socket with the
-    same name is replaced: the caller holds the database's lock.
+    Answers ``status``, ``flush``, ``mark``, ``snapshot``, ``repair``, ``proofs``, ``events``,
+    ``failure``, ``metrics``, ``leave``, and ``databases``, which names all of the sidecar. A
+    connection serves its requests one after another, until the client closes it. That of ``attach``
+    stays open as a lease. A request with a ``file`` is refused if the database is another file. A
+    socket with the same name is replaced: the caller holds the database's lock.
     """
 
     def __init__(
@@ -193,6 +193,9 @@ def _answers_of(replicator: InProcessReplicator) -> dict[str, Callable[[dict[str
         "proofs": lambda _: replicator.look_at_proofs(),
         "snapshot": lambda r: {"txid": replicator.snapshot(_seconds(r))},
         "metrics": lambda _: replicator.metrics.snapshot(),
+        "events": lambda r: replicator.events(
+            _text(r, "log"), _number(r, "after"), _seconds(r) or 0.0
+        ),
         "failure": lambda _: {"error": replicator.failed and replicator.failed.to_dict()},
     }
 
@@ -269,6 +272,11 @@ def _listen_in(directory: Path) -> socket.socket:
 def _text(request: dict[str, Any], field: str) -> str:
     """The text in a field, "" if it is absent."""
     return str(request.get(field) or "")
+
+
+def _number(request: dict[str, Any], field: str) -> int | None:
+    value = request.get(field)
+    return value if isinstance(value, int) else None
 
 
 def _seconds(request: dict[str, Any]) -> float | None:

@@ -1,7 +1,7 @@
 """The mailbox of a thread that decides: incidents and requests from other threads.
 
-Owns: their order, the newest failure, and the wake-up of the reader. Refuses: to decide, and to
-keep a sender waiting.
+Owns: their order, the newest failure, the events that listeners see, and the wake-up of the reader.
+Refuses: to decide, and to keep a sender waiting.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from replicator.errors import ReplicatorError
 from replicator.model import Cause, Failure, Incident
 from replicator.system import clock
+from replicator.system.event_log import EventLog
 
 # Users see these in the status; the reader does not have to act on them.
 ONLY_NOTED = frozenset(
@@ -27,6 +28,27 @@ ONLY_NOTED = frozenset(
         Cause.UNRESTORABLE,
     }
 )
+
+
+STORE_FAILING = "store_failing"  # event, until the store answers again
+_FAILING = frozenset({Cause.STORE_SLOW, Cause.STORE_FAILED, Cause.UPLOAD_FAILED})
+_EVENTS = {
+    Cause.SOURCE_SHRANK: "database_shrank",
+    Cause.SOURCE_REPLACED: "database_replaced",
+    Cause.TAKE_OVER: "take_over",
+    **{
+        cause: cause.name.lower()
+        for cause in (
+            Cause.ARCHIVE_LOST,
+            Cause.OVERTAKEN,
+            Cause.SEGMENT_DAMAGED,
+            Cause.SOURCE_DAMAGED,
+            Cause.CHANGED_OUTSIDE,
+            Cause.UNRESTORABLE,
+            Cause.LEDGER_LOST,
+        )
+    },
+}  # others show as a change of the state
 
 
 class Wanted(enum.Enum):
@@ -57,11 +79,13 @@ class Mailbox:
         self._incidents: list[Incident] = []
         self._requests: list[Request] = []
         self._closed: ReplicatorError | None = None
+        self.events = EventLog(clock_ms)
         self.newest: Failure | None = None
         """The newest failure reported; it stays after the failure is over."""
 
     def report(self, incident: Incident) -> None:
         """Hand an incident over; wakes the reader unless the cause needs no action."""
+        self._note(incident)
         with self._lock:
             if incident.error is not None:
                 self.newest = Failure(incident.error, self._clock_ms())
@@ -69,6 +93,14 @@ class Mailbox:
                 return
             self._incidents.append(incident)
         self._event.set()
+
+    def _note(self, incident: Incident) -> None:
+        """The event of an incident, if it has one."""
+        code = incident.error.code if incident.error is not None else ""
+        if incident.cause in _FAILING:
+            self.events.failing(STORE_FAILING, str(incident), code)
+        elif name := _EVENTS.get(incident.cause):
+            self.events.add(name, str(incident), code=code, txid=incident.txid)
 
     def ask(self, wanted: Wanted, reason: str = "") -> Request:
         """Hand a request over; once the mailbox is closed, it fails at once."""

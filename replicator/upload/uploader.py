@@ -35,7 +35,7 @@ from replicator.store.base import Store
 from replicator.store.retry import backoff
 from replicator.system import clock
 from replicator.system.limiter import CapacityLimiter
-from replicator.system.mailbox import Mailbox
+from replicator.system.mailbox import STORE_FAILING, Mailbox
 from replicator.upload.appender import Appender
 from replicator.upload.fencing import Reading, read_clocks
 from replicator.upload.limits import UploadLimits
@@ -298,6 +298,7 @@ class Uploader:
     def _works(self) -> None:
         if self.health.error is not None:
             log.warning("%s answers again", self._store.url)
+        self._mailbox.events.works(STORE_FAILING, "store_answers")
         self._set_health(WORKING)
 
     def _acknowledged(self, record: SegmentRecord) -> None:

@@ -87,6 +87,7 @@ class Monitor:
         self._scratch = scratch
         self._files = files
         self._stopping = threading.Event()
+        self._events = mailbox.events
         self._store = self._patient(ThrottledStore(store, 0, self._stopping))
         self._slow = self._patient(ThrottledStore(store, rule.bandwidth, self._stopping))
         self._repairs = Repairs(self._store, keys, watermark, mailbox, metrics, self._stopping)
@@ -222,21 +223,27 @@ class Monitor:
                 prepare=self._rule.prepare,
             )
         except UNRESTORABLE as error:
-            self._metrics.add("failed_drills")
+            self._failed(error)
             log.error("the drill failed: %s", error)
             self._repair(f"a drill failed: {error}")
             return
-        except ReplicatorError:
-            self._metrics.add("failed_drills")
+        except ReplicatorError as error:
+            self._failed(error)
             self._not_before = time.monotonic() + self._rule.interval
             raise
         self._repairs.found(None)
         self._prove(ProofRecord(report.recorded or "", report.at_ms, PROVEN, report.restore.txid))
+        self._events.add("drill_passed", txid=report.restore.txid)
         for reason in report.inconclusive:
             log.warning("the drill is exact to the byte, but inconclusive: %s", reason)
         log.info(
             "proven: transaction %d can be restored, %.1f s", report.restore.txid, report.seconds
         )
+
+    def _failed(self, error: ReplicatorError) -> None:
+        self._metrics.add("failed_drills")
+        if not isinstance(error, Cancelled):
+            self._events.add("drill_failed", str(error), code=error.code)
 
     # ------------------------------------------------------------------------------ repair
 
