@@ -198,6 +198,10 @@ def test_being_fenced_ends_every_wait(path, app, other, store, state):
     wait_for(lambda: replicator.failed)
     assert isinstance(replicator.failed, Fenced)
     assert replicator.status().state == "failed"
+    names = [event["name"] for event in replicator.events("", 0, 0.0)["events"]]
+    assert names[:2] == ["generation", "following"]
+    assert state in names
+    assert names[-2:] == ["fenced", "unhealthy"]
     replicator.stop()
 
 

@@ -73,11 +73,12 @@ class Rig:
         self.watermark = CountingWatermark("memory://", bucket.txid)
         self.snapshot = self.start_over = lambda: None
         self.scheduler = Scheduler("monitor")
+        self.mailbox = AnsweringMailbox(self._answer)
         self.monitor = Monitor(
             self.store,
             KEYS,
             self.watermark,
-            AnsweringMailbox(self._answer),
+            self.mailbox,
             self.metrics,
             DrillRule(again=AT_ONCE, **rule),
             self.scheduler,
@@ -393,6 +394,8 @@ def test_a_drill_that_fails_leads_to_a_repair(bucket, tmp_path):
     assert rig.asked == ["snapshot", "generation"]
     assert rig.outcomes() == [FAILED, REPAIRED, PROVEN]
     assert rig.metrics.get("failed_drills") == 1
+    names = [event.name for event in rig.mailbox.events.after(0, 0.0)]
+    assert names == ["drill_failed", "unrestorable", "unrestorable", "drill_passed"]
 
 
 def test_a_drill_without_room_is_no_trouble_of_the_backup(bucket, tmp_path):
