@@ -19,8 +19,9 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
+from replicator.app.open_files import OpenFiles
 from replicator.app.place import DatabasePlace, handle_of
-from replicator.errors import DatabaseMissing, NotDurable, NotRunning, ReplicatorError
+from replicator.errors import NotDurable, NotRunning, ReplicatorError
 from replicator.model import Position
 from replicator.sidecar.control_client import FILE, SOCKET_NAME
 from replicator.sidecar.kept import KeptConnection
@@ -81,6 +82,7 @@ class Waiters:
         self._changed = threading.Condition()
         self._next: list[Waiter] = []
         self._thread: threading.Thread | None = None
+        self._files = OpenFiles(place.database)
         self._connection = KeptConnection(place.cache)
         self._answered = False  # a sidecar answered before, so another one is expected
 
@@ -146,15 +148,10 @@ class Waiters:
                 each.settle(position)
 
     def _flush(self, until: float) -> Position:
-        database = self._place.database
-        try:
-            facts = os.stat(database)
-        except OSError as error:
-            raise DatabaseMissing(f"{database}: {error.strerror}", path=database) from error
         request = {
             "command": "flush",
+            FILE: self._files.check(),
             "timeout": max(0.0, until - time.monotonic()),
-            FILE: [facts.st_dev, facts.st_ino],
         }
         return Position(**self._connection.ask(request))
 
