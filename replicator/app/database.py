@@ -31,6 +31,7 @@ from replicator.app.presets import Preset, find_preset
 from replicator.app.retry import BUSY_RETRIES, Retries, is_busy, left, within
 from replicator.config.database_path import database_path
 from replicator.errors import ConfigError, ReplicatorError
+from replicator.sqlite.two_libraries import refuse_second_library
 from replicator.system.paths import expanded, resolved
 
 if TYPE_CHECKING:
@@ -84,10 +85,12 @@ class Database:
 
         With ``config`` it is replicated from now on until :meth:`close`. ``retries`` is for locks
         of other processes, after the busy timeout of the preset. ``ConfigError`` if ``config`` is
-        for another file, or there is no such preset; ``DatabaseUnusable``; the errors of
-        :meth:`SqliteReplicator.start`.
+        for another file, or there is no such preset; ``DatabaseUnusable``, also (code
+        ``second_library``) if another SQLite library has the file open in this process; the errors
+        of :meth:`SqliteReplicator.start`.
         """
         file = resolved(expanded(database_path(os.fspath(path))))
+        refuse_second_library(file)
         chosen = find_preset(preset)
         replicator = None if config is None else _started(file, config)
         try:

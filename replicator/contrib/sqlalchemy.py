@@ -6,13 +6,14 @@
         durable_commit(session)                    # returns once the bucket has it
 
 Owns: the transactions and the pragmas of an engine, and the wait after a commit. Refuses: a driver
-that begins transactions on its own, and a pool that a fork shares.
+that begins transactions on its own, and a connection that crosses a fork.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
@@ -22,7 +23,8 @@ from sqlalchemy import event
 
 from replicator import Position, SqliteReplicatorConfig
 from replicator.app.durable import wait_durable
-from replicator.errors import ConfigError
+from replicator.app.forks import register
+from replicator.errors import ConfigError, ReplicatorError
 
 Begin: TypeAlias = Literal["DEFERRED", "IMMEDIATE", "EXCLUSIVE"]
 Wait: TypeAlias = Callable[..., Position]
@@ -36,7 +38,7 @@ PRAGMAS: Mapping[str, str | int] = {
     "foreign_keys": "ON",
 }
 _DATABASES, _COMMITTED = "replicator_databases", "replicator_committed"  # keys of Session.info
-_inherited: list[Any] = []  # pools of the parent process: closing their connections would harm it
+_inherited: list[Any] = []  # the child closes no connection of its parent
 
 
 # --------------------------------------------------------------------------------- engines
@@ -64,29 +66,11 @@ def prepare_engine(
 
     A transaction that begins ``DEFERRED``, reads and then writes fails at once with "database is
     locked" if another one wrote in between: no timeout helps. Transactions that only read get
-    ``DEFERRED`` from :func:`reading`. A forked child begins with an empty pool. ``ConfigError`` for
-    another ``begin``, and at the first connection for one with ``autocommit``.
+    ``DEFERRED`` from :func:`reading`. Before a fork idle connections are closed; the child of a
+    fork amid a transaction cannot connect (code ``forked``). ``ConfigError`` for another ``begin``,
+    and at the first connection for one with ``autocommit``.
     """
-    target = getattr(engine, "sync_engine", engine)  # that of an asynchronous engine
-    _require_known(begin)
-
-    def connected(connection: Any, _record: object) -> None:
-        _take_over(connection)
-        cursor = connection.cursor()
-        for name, value in pragmas.items():
-            cursor.execute(f"PRAGMA {name} = {value}")
-        cursor.close()
-
-    def begun(connection: Any) -> None:
-        options = connection.get_execution_options()
-        if options.get("isolation_level") != "AUTOCOMMIT":
-            _take_over(connection.connection.dbapi_connection)  # after AUTOCOMMIT it is undone
-            connection.exec_driver_sql(f"BEGIN {_require_known(options.get(OPTION, begin))}")
-
-    event.listen(target, "connect", connected)
-    event.listen(target, "begin", begun)
-    known = weakref.ref(target)
-    os.register_at_fork(after_in_child=lambda: _forget_pool(known()))
+    _EngineConnections(getattr(engine, "sync_engine", engine), _known(begin), pragmas).listen()
     return engine
 
 
@@ -96,7 +80,61 @@ def reading(engine: Any) -> Any:
     return engine.execution_options(**{OPTION: "DEFERRED"})
 
 
-def _require_known(begin: str) -> str:
+class _EngineConnections:
+    """Prepares the connections and the transactions of one engine, and closes them for forks."""
+
+    def __init__(self, engine: Any, begin: str, pragmas: Mapping[str, str | int]) -> None:
+        self._engine = weakref.ref(engine)
+        self._begin, self._pragmas = begin, pragmas
+        self._lock = threading.Lock()  # no connection is made during a fork
+        self._busy = self._refused = False
+
+    def listen(self) -> None:
+        """The listeners keep this object alive as long as the engine."""
+        engine = self._engine()
+        event.listen(engine, "do_connect", self.connect)
+        event.listen(engine, "connect", self.connected)
+        event.listen(engine, "begin", self.begun)
+        register(self)
+
+    def connect(self, dialect: Any, _record: object, arguments: Any, options: Any) -> Any:
+        with self._lock:
+            if self._refused:
+                raise ReplicatorError(
+                    "the engine was in use when this process was forked",
+                    hint="fork before the first transaction, or spawn the process",
+                    code="forked",
+                )
+            return dialect.connect(*arguments, **options)
+
+    def connected(self, connection: Any, _record: object) -> None:
+        _take_over(connection)
+        cursor = connection.cursor()
+        for name, value in self._pragmas.items():
+            cursor.execute(f"PRAGMA {name} = {value}")
+        cursor.close()
+
+    def begun(self, connection: Any) -> None:
+        options = connection.get_execution_options()
+        if options.get("isolation_level") != "AUTOCOMMIT":
+            _take_over(connection.connection.dbapi_connection)  # after AUTOCOMMIT it is undone
+            connection.exec_driver_sql(f"BEGIN {_known(options.get(OPTION, self._begin))}")
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+        engine = self._engine()
+        if engine is not None:
+            pool = engine.pool
+            self._busy = bool(getattr(pool, "checkedout", int)())
+            engine.dispose()
+            _inherited[:] = [pool] if self._busy else []
+
+    def after_fork(self, *, child: bool) -> None:
+        self._refused |= child and self._busy
+        self._lock.release()
+
+
+def _known(begin: str) -> str:
     if begin not in BEGINS:
         raise ConfigError(f"begin: {begin!r} is none of {', '.join(BEGINS)}", setting="begin")
     return begin
@@ -112,12 +150,6 @@ def _take_over(connection: Any) -> None:
         )
     if connection.isolation_level is not None:
         connection.isolation_level = None
-
-
-def _forget_pool(engine: Any) -> None:
-    if engine is not None:
-        _inherited.append(engine.pool)
-        engine.dispose(close=False)
 
 
 # ------------------------------------------------------------------------- durable commits

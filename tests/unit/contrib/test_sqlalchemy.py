@@ -1,13 +1,15 @@
 """SQLAlchemy: transactions begin with the write lock, and commits wait for the bucket."""
 
+import contextlib
 import os
 import sqlite3
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 
-from replicator.errors import ConfigError, NotDurable
+from replicator.errors import ConfigError, NotDurable, ReplicatorError
 from replicator.model import Position
 
 pytestmark = pytest.mark.frameworks
@@ -196,23 +198,52 @@ def test_a_database_in_memory_is_refused(contrib):
         contrib.replicated_engine(":memory:")
 
 
-def test_a_forked_child_has_connections_of_its_own(engine, text):
-    """SQLite forbids the use of a connection in a child; the parent keeps its own."""
-    with engine.begin() as connection:
-        connection.execute(text("INSERT INTO t VALUES (1)"))
-    before = engine.pool
-    assert before.checkedin()
+def forked(function):
+    """The result of a function in a forked child: 0 for True, 1 for False, 2 for an exception."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:  # pragma: no cover - the child
-        own = engine.pool is not before and not engine.pool.checkedin()
+        with contextlib.suppress(BaseException):
+            os._exit(0 if function() else 1)
+        os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def descriptors(path):
+    """The open files of this process that belong to a database."""
+    links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return [link for link in map(os.readlink, links) if link.startswith(str(path))]
+
+
+def test_no_connection_crosses_a_fork(engine, text, tmp_path):
+    """The child has none of the parent's files open, and both work on."""
+
+    def child():
+        inherited = descriptors(tmp_path / "app.db")
         with engine.begin() as connection:
             connection.execute(text("INSERT INTO t VALUES (2)"))
-        os._exit(0 if own else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert engine.pool is before
+        return not inherited
+
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+    assert descriptors(tmp_path / "app.db")
+    assert forked(child) == 0
     assert rows(engine, text) == [1, 2]
+
+
+def test_the_child_of_a_fork_amid_a_transaction_cannot_connect(engine, text):
+    """SQLite in the child believes that it has the locks of the parent."""
+
+    def child():
+        with pytest.raises(ReplicatorError) as caught:
+            engine.connect()
+        return caught.value.code == "forked"
+
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+        assert forked(child) == 0
+    assert rows(engine, text) == [1]
 
 
 # --------------------------------------------------------------------------- durable commits
