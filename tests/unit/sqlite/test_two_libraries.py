@@ -19,6 +19,7 @@ from replicator.sqlite.two_libraries import (
     refuse_second_library,
     warn_of_two_libraries,
 )
+from tests.helpers.replication import LONG
 
 
 @pytest.fixture
@@ -108,22 +109,32 @@ def test_a_library_with_the_standard_interface_is_found(database, pysqlite):
         assert "pysqlite3" in libraries_with(database)
 
 
-def test_a_connection_of_another_thread_is_found(database, pysqlite):
-    """It may not be asked; the file is open here, so it counts."""
+@contextlib.contextmanager
+def opened_by_a_thread(path):
+    """A connection that only its thread may use, during the block."""
     ready, over = threading.Event(), threading.Event()
 
     def hold():
-        with standard(database, factory=OtherConnection):
+        with standard(path, factory=OtherConnection):
             ready.set()
-            over.wait(60)
+            over.wait(LONG)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    ready.wait(60)
-    found = libraries_with(database)
-    over.set()
-    thread.join()
-    assert "pysqlite3" not in found  # a connection that has read nothing has no file open
+    ready.wait(LONG)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_connection_of_another_thread_counts_if_the_file_is_open(database, pysqlite, tmp_path):
+    """It may not be asked for its files; those of the process decide."""
+    with opened_by_a_thread(database):
+        assert "pysqlite3" in libraries_with(database)
+    with opened_by_a_thread(tmp_path / "other.db"):
+        assert "pysqlite3" not in libraries_with(database)
 
 
 PROGRAM = """
