@@ -56,13 +56,27 @@ def _end_by_signals() -> None:
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
+    sys.unraisablehook = _unraisable
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
 
 
+def _unraisable(event: "sys.UnraisableHookArgs") -> None:
+    """Python prints an exception that a finalizer or a callback raises, and continues. One of a
+    signal that arrived there has to end the process."""
+    match event.exc_value:
+        case SystemExit(code=int(code)):
+            _leave(code)
+        case KeyboardInterrupt():
+            _leave(128 + signal.SIGINT)
+        case _:
+            sys.__unraisablehook__(event)
+
+
 def _leave(code: int) -> None:
-    """Ends the process while its threads wait for a store; a restore is resumed by the next."""
+    """Ends the process at once, also while its threads wait for a store; the next one resumes a
+    restore."""
     from replicator.system import scratch
 
     scratch.discard_all()

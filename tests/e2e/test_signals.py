@@ -17,7 +17,7 @@ NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
 # A server: notes each signal, and ends with 3 after one of those that end servers.
 SERVER = """
-import signal, sys
+import signal, sys, time
 names = {n.name: n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
 others = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -31,7 +31,7 @@ for number in (*names.values(), *others):
     signal.signal(number, note)
 print("ready", file=log, flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.02)  # a signal right before pause(2) would wait for the next one
 """
 
 WRITER = """
@@ -247,3 +247,29 @@ def test_an_interrupt_while_a_command_loads_is_no_traceback():
         [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (128 + signal.SIGINT, "")
+
+
+# The same in a finalizer, whose exceptions Python prints and ignores; this holds for the callbacks
+# of imports, too.
+FINALIZED = INTERRUPTED.replace("os.kill(os.getpid(), signal.SIGINT)", "Finalized()").replace(
+    "class Interrupt:",
+    """class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), number)
+        for _ in range(1000):
+            pass
+number = int(sys.argv[1])
+class Interrupt:""",
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_in_a_finalizer_ends_a_command(number):
+    """It is neither lost nor a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", FINALIZED, str(int(number))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (128 + number, "")
