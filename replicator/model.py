@@ -8,7 +8,7 @@ Times are milliseconds since the epoch (UTC) unless a name has another unit; siz
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replicator.errors import ReplicatorError
 
@@ -189,6 +189,7 @@ class ReplicationStatus:
     last_verified_txid: int | None = None  # newest transaction that a drill restored …
     last_verified_ms: int | None = None  # … and the time of that; None: never
     retention_error: str | None = None  # reason why merges or deletions wait, None if they do not
+    standby: list[int] = field(default_factory=list)  # processes that continue after this one
 
 
 def unstarted(database: str, url: str) -> ReplicationStatus:

@@ -50,7 +50,7 @@ def _line(answer: Answer) -> tuple[str, ...]:
     return (
         "[green]●[/]" if status.healthy else "[bold red]●[/]",
         name,
-        status.state,
+        f"{status.state}, standby {status.standby[0]}" if status.standby else status.state,
         f"{status.durable_txid:,} of {status.txid:,}",
         output.duration(status.lag_seconds),
         output.size(status.pending_bytes),
@@ -83,6 +83,9 @@ def _rows(status: ReplicationStatus, now: float | None) -> list[tuple[str, str]]
         ("write lock", _write_lock(status)),
         ("generation", status.generation or "none yet"),
     ]
+    if status.standby:
+        pids = ", ".join(map(str, status.standby))
+        rows.append(("standby", f"process {pids}, which continues after the end of this sidecar"))
     if status.failed_uploads:
         rows.append(("failed", output.plural(status.failed_uploads, "upload attempt")))
     if status.last_error:

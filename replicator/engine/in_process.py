@@ -302,7 +302,8 @@ class InProcessReplicator:
     def status(self) -> ReplicationStatus:
         """The state now; after :meth:`stop`, the last one before it."""
         engine = self._engine
-        return engine.status(running=True) if engine is not None else self._last
+        status = engine.status(running=True) if engine is not None else self._last
+        return replace(status, standby=self._lock.waiting())
 
     @property
     def failed(self) -> ReplicatorError | None:

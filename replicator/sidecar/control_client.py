@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from replicator.errors import LocalIOError, NotRunning, ReplicatorError, from_dict
 from replicator.format.bounded_json import JsonLimits, parse_json
@@ -113,12 +113,17 @@ def _fits(command: str, answer: object) -> bool:
     return (
         isinstance(answer, dict)
         and answer.keys() == types.keys()
-        and all(
-            isinstance(answer[name], int if types[name] is float else types[name])
-            or (types[name] is float and isinstance(answer[name], float))
-            for name in types
-        )
+        and all(_is(answer[name], types[name]) for name in types)
     )
+
+
+def _is(value: object, kind: Any) -> bool:
+    """True if a value of JSON has the type of a field."""
+    if kind is float:
+        return isinstance(value, int | float)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is(each, *get_args(kind)) for each in value)
+    return isinstance(value, kind)
 
 
 def _exchange(

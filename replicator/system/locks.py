@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from replicator.errors import AlreadyRunning, CacheInUse, LocalIOError
+from replicator.system import waiters
 from replicator.system.directory import Directory, working_directory
 from replicator.system.files import LOCAL, Files, StrPath, about, located
 from replicator.system.lending import give_away, take_back
@@ -68,6 +69,10 @@ class DirLock:
                 text = f"{os.getpid()} {DECIDED}"
                 self._files.system(os.pwrite, self._fd, text.encode(), 0)
 
+    def waiting(self) -> list[int]:
+        """The processes that wait until this holder releases the lock."""
+        return waiters.waiting(self._fd) if self.held else []
+
     def release(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
@@ -101,8 +106,7 @@ class DirLock:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = self._files.descriptor(directory.entry(self.path.name), flags)
         try:
-            how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
-            self._files.system(fcntl.flock, fd, how)
+            self._take(fd, wait=wait)
             if not self._is_current(fd):
                 os.close(fd)
                 return False
@@ -117,6 +121,14 @@ class DirLock:
             raise
         self._fd = fd
         return True
+
+    def _take(self, fd: int, *, wait: bool) -> None:
+        if not wait:
+            self._files.system(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        waiters.enter(fd, os.getpid())
+        self._files.system(fcntl.flock, fd, fcntl.LOCK_EX)
+        waiters.leave(fd, os.getpid())
 
     def _is_current(self, fd: int) -> bool:
         try:
@@ -191,6 +203,11 @@ class ReplicatorLock:
         for lock in (self._cache, self._database):
             if lock is not None:
                 lock.announce()
+
+    def waiting(self) -> list[int]:
+        """The processes that wait for the end of this holder, each once."""
+        locks = (self._cache, self._database)
+        return sorted({pid for lock in locks if lock is not None for pid in lock.waiting()})
 
     def _acquire_database(self, lock: DirLock, *, wait: bool) -> None:
         place = lock.path.parent

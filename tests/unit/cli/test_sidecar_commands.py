@@ -129,6 +129,15 @@ def test_an_ill_sidecar_says_what_is_wrong_and_exits_5(run, short_path, answerin
     assert "taken 2 times, 12 ms at most" in out
 
 
+def test_a_sidecar_that_waits_is_named(run, short_path, answering_sidecar):
+    """A deploy that overlaps: which process continues."""
+    assert "standby" not in run("status", short_path)[1]
+    answering_sidecar.now = dataclasses.replace(WELL, standby=[17, 4711])
+    _, out, _ = run("status", short_path)
+    assert "  standby        process 17, 4711, which continues" in out
+    assert json.loads(run("status", short_path, "--json")[1])["standby"] == [17, 4711]
+
+
 def test_ages_count_from_now(capsys):
     """The figures an operator compares are ages, not dates."""
     status_command.show(ILL, now=100.0)

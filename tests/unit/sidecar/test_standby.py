@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,21 @@ def standby(own_settings):
     fleet.start()
     fleet.wait_ready([], lambda _: False)
     return fleet, fleet.members[0]
+
+
+def test_the_status_names_the_process_that_waits(own_settings):
+    """Until it continues; then it answers, and waits no more."""
+
+    def named():
+        return ask(own_settings.cache, {"command": "status"})["standby"]
+
+    with replicating(own_settings):
+        assert named() == []
+        second, member = standby(own_settings)
+        wait_for(lambda: named() == [os.getpid()])
+    with second:
+        wait_for(lambda: member.standby is None)
+        assert named() == []
 
 
 def test_the_next_one_continues_with_the_same_generation(own_settings, path, app, bucket_dir, out):
