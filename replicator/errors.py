@@ -33,6 +33,8 @@
     ├── ContinuityLost           1   continuity_lost       the WAL lost frames not captured yet
     │   └── ChangedOutside       1   changed_outside       the file was written without its WAL
     ├── DatabaseReplaced         1   database_replaced     the path names another file now
+    ├── QueueFull                1   queue_full            a write did not get room in its queue
+    ├── MigrationError           1   migration             a migration cannot run, or failed
     ├── DatabaseBusy             1   database_busy         another process or thread keeps a lock
     └── StoreAnswer              1   store_answer          an outcome, not a failure
         ├── ObjectExists         1   object_exists         a conditional write found the key taken
@@ -387,6 +389,24 @@ class DatabaseBusy(ReplicatorError):
 
     code = "database_busy"
     path: Any = ""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class QueueFull(ReplicatorError):
+    """A queue of writes had no room for this one, which was not written. ``capacity`` counts
+    writes that wait."""
+
+    default_hint = "write less at once, or raise the capacity of the queue"
+    code = "queue_full"
+    capacity: int | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MigrationError(ReplicatorError):
+    """``version`` is that of the migration. Nothing of it is in the database."""
+
+    code = "migration"
+    version: str = ""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

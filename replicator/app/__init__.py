@@ -24,8 +24,11 @@ if TYPE_CHECKING:
         RefuseWrites,
         SlowOperations,
     )
+    from replicator.app.pending import QueueLimits
     from replicator.app.presets import DEFAULT, MINIMAL, PRODUCTION, Preset
+    from replicator.app.statements import Written
     from replicator.app.statistics import DatabaseStatistics
+    from replicator.app.wal import WalChange, WalThresholds
 
 _LAZY = {
     "DEFAULT": "replicator.app.presets",
@@ -38,8 +41,12 @@ _LAZY = {
     "OperationOutcome": "replicator.app.hooks",
     "PRODUCTION": "replicator.app.presets",
     "Preset": "replicator.app.presets",
+    "QueueLimits": "replicator.app.pending",
     "RefuseWrites": "replicator.app.hooks",
     "SlowOperations": "replicator.app.hooks",
+    "WalChange": "replicator.app.wal",
+    "WalThresholds": "replicator.app.wal",
+    "Written": "replicator.app.statements",
 }
 
 __all__ = [
@@ -53,8 +60,12 @@ __all__ = [
     "OperationHook",
     "OperationOutcome",
     "Preset",
+    "QueueLimits",
     "RefuseWrites",
     "SlowOperations",
+    "WalChange",
+    "WalThresholds",
+    "Written",
 ]
 
 

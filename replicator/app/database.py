@@ -12,27 +12,34 @@ Owns the life of its parts, and the functions that read and write. Refuses use a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from replicator.app.blocks import ReadBlock, WriteBlock
 from replicator.app.connections import Connections
+from replicator.app.group_commit import GroupCommit, GroupedWrite
 from replicator.app.hooks import OperationHook
 from replicator.app.lifecycle import Lifecycle
+from replicator.app.pending import QueueLimits
 from replicator.app.place import place_of
 from replicator.app.presets import Preset, find_preset
 from replicator.app.retry import BUSY_RETRIES, Retries, is_busy, left, within
+from replicator.app.statements import Parameters, Row, Written, committed, rows_of, written
+from replicator.app.statistics import DatabaseStatistics
+from replicator.app.wal import WalMonitor, WalThresholds, size_of
+from replicator.app.write_queue import WriteQueue
 from replicator.config.database_path import database_path
-from replicator.errors import ConfigError, ReplicatorError
+from replicator.errors import ConfigError
 from replicator.sqlite.two_libraries import refuse_second_library
-from replicator.system.paths import expanded, resolved
+from replicator.system.paths import expanded, resolved, wal_path
 
 if TYPE_CHECKING:
     from replicator.app.durable import OnFailure
@@ -41,17 +48,6 @@ if TYPE_CHECKING:
     from replicator.model import Position
 
 T = TypeVar("T")
-Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
-Row: TypeAlias = tuple[Any, ...]
-
-
-class Written(NamedTuple):
-    """The result of a statement that writes: the rows of ``RETURNING``, the number of changed
-    rows (-1 if SQLite has none), and the rowid of the last inserted row."""
-
-    rows: list[Row]
-    changes: int
-    last_row_id: int | None
 
 
 class Database:
@@ -63,6 +59,8 @@ class Database:
         lifecycle: Lifecycle,
         retries: Retries,
         replicator: SqliteReplicator | None,
+        limits: QueueLimits,
+        thresholds: WalThresholds,
     ) -> None:
         self.path = connections.path
         self.preset = connections.preset
@@ -70,6 +68,8 @@ class Database:
         self._connections = connections
         self._lifecycle = lifecycle
         self._retries = retries
+        self.queue = WriteQueue(self, limits)
+        self.wal = WalMonitor(wal_path(self.path), thresholds)
 
     @classmethod
     def open(
@@ -80,6 +80,8 @@ class Database:
         preset: Preset | str = "default",
         hooks: Sequence[OperationHook] = (),
         retries: Retries = BUSY_RETRIES,
+        queue: QueueLimits | None = None,
+        wal: WalThresholds | None = None,
     ) -> Self:
         """Open the database, in WAL mode; SQLite creates the file if it does not exist.
 
@@ -101,7 +103,14 @@ class Database:
             if replicator is not None:
                 replicator.stop()
             raise
-        return cls(connections, Lifecycle(hooks), retries, replicator)
+        return cls(
+            connections,
+            Lifecycle(hooks),
+            retries,
+            replicator,
+            queue or QueueLimits(),
+            wal or WalThresholds(),
+        )
 
     # ---------------------------------------------------------------------------- reading
 
@@ -142,15 +151,15 @@ class Database:
         mine = self._connections.mine
         joined = mine.writer or mine.reader
         if joined is not None:
-            return _rows(joined, sql, parameters, take)
+            return rows_of(joined, sql, parameters, take)
         connection = self._connections.take_reader()
         try:
-            return _rows(connection, sql, parameters, take)
+            return rows_of(connection, sql, parameters, take)
         except sqlite3.OperationalError as error:
             if not is_busy(error):
                 raise
             self._lifecycle.repeated()
-            return self._retries.run(lambda: _rows(connection, sql, parameters, take))
+            return self._retries.run(lambda: rows_of(connection, sql, parameters, take))
         finally:
             self._connections.readers.give(connection)
 
@@ -190,16 +199,16 @@ class Database:
         with self._lifecycle.running("write", sql):
             mine = self._connections.mine
             if mine.writer is not None:
-                return _written(mine.writer, sql, parameters)
+                return written(mine.writer, sql, parameters)
             connection = self._connections.take_writer()
             try:
-                return _committed(connection, sql, parameters)
+                return committed(connection, sql, parameters)
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
                 self._lifecycle.repeated()
                 return self._retries.run(
-                    lambda: _committed(connection, sql, parameters), self._lifecycle.repeated
+                    lambda: committed(connection, sql, parameters), self._lifecycle.repeated
                 )
             finally:
                 self._connections.give_writer()
@@ -208,6 +217,11 @@ class Database:
         """Run one statement for each row, in one transaction; the number of changed rows."""
         with self.transaction() as connection:
             return connection.executemany(sql, rows).rowcount
+
+    def commit_group(self, writes: Sequence[GroupedWrite]) -> int:
+        """Make several writes, in one transaction if possible; the queue uses it."""
+        with self._connections.writing() as connection:
+            return GroupCommit(connection, self._lifecycle, self._retries).commit(writes)
 
     def wait_durable(self, timeout: float = 2.0) -> Position:
         """Return when every commit so far is in the bucket: a durable position that contains them.
@@ -227,21 +241,39 @@ class Database:
         return self._connections.new(writes=writes)
 
     def close(self, timeout: float = 30.0) -> None:
-        """End everything: refuse new work, wait for the blocks that run, close the connections,
-        make every commit durable, and stop the replicator.
+        """End everything: write what waits in the queue, refuse new work, wait for the blocks that
+        run, close the connections, make every commit durable, and stop the replicator.
 
-        ``timeout`` is in seconds, for each of the two. A statement that still runs then is
-        interrupted; ``DatabaseBusy`` (code ``still_used``) if a block does not end, ``NotDurable``
-        if commits did not reach the bucket yet. A second call does nothing.
+        ``timeout`` is in seconds, for each of these. A statement that still runs then is
+        interrupted. Every step is made, also after one that failed: ``DatabaseBusy``, with the code
+        ``queue_not_drained``, or ``still_used`` if a block does not end; ``NotDurable`` if commits
+        did not reach the bucket yet. A second call does nothing.
         """
         replicator, self.replicator = self.replicator, None
-        try:
-            self._connections.close(timeout)
+        with contextlib.ExitStack() as steps:  # they run from the last to the first
             if replicator is not None:
-                replicator.flush(timeout)
-        finally:
-            if replicator is not None:
-                replicator.stop()
+                steps.callback(replicator.stop)
+                steps.callback(replicator.flush, timeout)
+            steps.callback(self._connections.close, timeout)
+            steps.callback(self.queue.close, timeout)
+            steps.callback(self.wal.close)
+
+    def statistics(self) -> DatabaseStatistics:
+        """Counts and times since it was opened."""
+        readers, figures = self._connections.readers, self.queue.figures
+        return DatabaseStatistics(
+            operations=self._lifecycle.counts(),
+            busy_retries=self._lifecycle.busy_retries,
+            readers_open=readers.open,
+            readers_free=readers.free,
+            queue_waiting=len(self.queue),
+            queue_done=figures.done,
+            queue_failed=figures.failed,
+            queue_refused=figures.refused,
+            queue_dropped=figures.dropped,
+            queue_commits=figures.commits,
+            wal_bytes=size_of(wal_path(self.path)),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -267,35 +299,3 @@ def _started(file: Path, config: SqliteReplicatorConfig) -> SqliteReplicator:
     replicator = SqliteReplicator(config)
     replicator.start()
     return replicator
-
-
-def _rows(
-    connection: sqlite3.Connection,
-    sql: str,
-    parameters: Parameters,
-    take: Callable[[sqlite3.Cursor], T],
-) -> T:
-    """Rows of a query, which is reset at once: its read mark would keep the WAL from a reset."""
-    cursor = connection.execute(sql, parameters)
-    try:
-        return take(cursor)
-    finally:
-        cursor.close()
-
-
-def _written(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> Written:
-    cursor = connection.execute(sql, parameters)
-    rows = cursor.fetchall()
-    return Written(rows, cursor.rowcount, cursor.lastrowid)
-
-
-def _committed(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> Written:
-    result = _written(connection, sql, parameters)
-    if connection.in_transaction:
-        connection.rollback()
-        raise ReplicatorError(
-            f"{sql!r} leaves a transaction open",
-            code="transaction_left_open",
-            hint="use `with db.transaction()`",
-        )
-    return result

@@ -44,6 +44,7 @@ SAMPLES = {
     "restorable": (1, 7),
     "pending_bytes": 2048,
     "limit_bytes": 1024,
+    "capacity": 10,
 }
 
 
