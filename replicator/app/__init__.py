@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from replicator.app.async_database import AsyncDatabase
     from replicator.app.database import Database
     from replicator.app.hooks import (
         LogOperations,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         RefuseWrites,
         SlowOperations,
     )
+    from replicator.app.migration import Migration
     from replicator.app.pending import QueueLimits
     from replicator.app.presets import DEFAULT, MINIMAL, PRODUCTION, Preset
     from replicator.app.statements import Written
@@ -31,11 +33,13 @@ if TYPE_CHECKING:
     from replicator.app.wal import WalChange, WalThresholds
 
 _LAZY = {
+    "AsyncDatabase": "replicator.app.async_database",
     "DEFAULT": "replicator.app.presets",
     "Database": "replicator.app.database",
     "DatabaseStatistics": "replicator.app.statistics",
     "LogOperations": "replicator.app.hooks",
     "MINIMAL": "replicator.app.presets",
+    "Migration": "replicator.app.migration",
     "Operation": "replicator.app.hooks",
     "OperationHook": "replicator.app.hooks",
     "OperationOutcome": "replicator.app.hooks",
@@ -53,9 +57,11 @@ __all__ = [
     "DEFAULT",
     "MINIMAL",
     "PRODUCTION",
+    "AsyncDatabase",
     "Database",
     "DatabaseStatistics",
     "LogOperations",
+    "Migration",
     "Operation",
     "OperationHook",
     "OperationOutcome",

@@ -81,8 +81,8 @@ class WriteBlock:
     """``with db.transaction() as connection``. ``durable`` is called before the transaction; it
     returns a function to call after the commit, when other threads may write again."""
 
-    __slots__ = ("_connections", "_durable", "_lifecycle", "_nested", "_process", "_retries",
-                 "_running", "_wait")  # fmt: skip
+    __slots__ = ("_connections", "_durable", "_lifecycle", "_nested", "_owner", "_process",
+                 "_retries", "_running", "_wait")  # fmt: skip
 
     def __init__(
         self,
@@ -102,8 +102,9 @@ class WriteBlock:
         self._running.__enter__()
         try:
             self._process = os.getpid()
-            mine = self._connections.mine
-            self._nested = mine.writer is not None
+            writer = self._connections.mine.writer
+            self._owner = writer is None
+            self._nested = writer is not None and writer.in_transaction
             return self._enter_inner() if self._nested else self._enter_outer()
         except BaseException as error:
             self._running.__exit__(type(error), error, None)
@@ -112,13 +113,18 @@ class WriteBlock:
     def _enter_outer(self) -> sqlite3.Connection:
         if self._durable is not None:
             self._wait = self._durable()
-        connection = self._connections.take_writer()
+        connection = self._connections.mine.writer or self._connections.take_writer()
         try:
             begin(connection, self._retries, self._lifecycle.repeated)
         except BaseException:
-            self._connections.give_writer()
+            self._release()
             raise
         return connection
+
+    def _release(self) -> None:
+        """Let other threads write, unless a function around this block still does."""
+        if self._owner:
+            self._connections.give_writer()
 
     def _enter_inner(self) -> sqlite3.Connection:
         if self._durable is not None:
@@ -178,7 +184,7 @@ class WriteBlock:
             else:
                 connection.rollback()
         finally:
-            self._connections.give_writer()
+            self._release()
         if error is None and self._wait is not None:
             self._wait()
 

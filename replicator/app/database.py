@@ -17,23 +17,37 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from replicator.app.batch import Conflict, insert_rows
 from replicator.app.blocks import ReadBlock, WriteBlock
 from replicator.app.connections import Connections
 from replicator.app.group_commit import GroupCommit, GroupedWrite
-from replicator.app.hooks import OperationHook
-from replicator.app.lifecycle import Lifecycle
+from replicator.app.hooks import OperationHook, OperationKind
+from replicator.app.lifecycle import Lifecycle, RunningOperation
+from replicator.app.maintenance import (
+    BackupProgress,
+    CheckpointResult,
+    DatabaseCheck,
+    back_up,
+    check,
+    checkpoint,
+    optimize,
+)
+from replicator.app.migration import Migration
+from replicator.app.migrations import Migrations
 from replicator.app.pending import QueueLimits
 from replicator.app.place import place_of
 from replicator.app.presets import Preset, find_preset
 from replicator.app.retry import BUSY_RETRIES, Retries, is_busy, left, within
 from replicator.app.statements import Parameters, Row, Written, committed, rows_of, written
 from replicator.app.statistics import DatabaseStatistics
+from replicator.app.undo import replace_by
 from replicator.app.wal import WalMonitor, WalThresholds, size_of
 from replicator.app.write_queue import WriteQueue
 from replicator.config.database_path import database_path
@@ -45,7 +59,7 @@ if TYPE_CHECKING:
     from replicator.app.durable import OnFailure
     from replicator.config.settings import SqliteReplicatorConfig
     from replicator.handle.handle import SqliteReplicator
-    from replicator.model import Position
+    from replicator.model import Position, RestoreReport
 
 T = TypeVar("T")
 
@@ -231,6 +245,80 @@ class Database:
 
         until = time.monotonic() + timeout
         return within(timeout).run(lambda: wait_durable(self.path, timeout=left(until)))
+
+    # ------------------------------------------------------------------------- maintenance
+
+    def migrations(self, migrations: Sequence[Migration]) -> Migrations:
+        """The migrations of this database: their state, ``apply()``, ``undo()``, recovery."""
+        return Migrations(self, migrations)
+
+    def insert_many(
+        self,
+        table: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        conflict: Conflict = "abort",
+    ) -> int:
+        """Insert rows in one transaction, see :func:`replicator.app.batch.insert_rows`."""
+        with self.transaction() as connection:
+            return insert_rows(connection, table, columns, rows, conflict=conflict)
+
+    def backup(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: BackupProgress | None = None,
+    ) -> Path:
+        """Copy the database as it is now to a file, while others write; the path of the file.
+        ``progress`` receives pages done and in total. ``TargetExists``, ``LocalIOError``."""
+        path = expanded(target).absolute()
+        with self.operation("backup", str(path)), self.read() as connection:
+            connection.execute("SELECT 1 FROM sqlite_schema").close()  # the state is that of now
+            back_up(connection, path, overwrite=overwrite, progress=progress)
+        return path
+
+    def check(self, *, quick: bool = False) -> DatabaseCheck:
+        """SQLite's check of the file and of the foreign keys; reads all of it, blocks no writer."""
+        with self.operation("check", "quick" if quick else "integrity"), self.read() as connection:
+            return check(connection, quick=quick)
+
+    def checkpoint(self) -> CheckpointResult:
+        """Copy frames of the WAL into the file, as far as no reader needs the older pages."""
+        with self.operation("maintenance", "checkpoint"), self.writing() as connection:
+            return checkpoint(connection)
+
+    def optimize(self) -> None:
+        """Renew the statistics of SQLite's query planner: daily, and after large changes."""
+        with self.operation("maintenance", "optimize"), self.writing() as connection:
+            optimize(connection)
+
+    def vacuum(self) -> None:
+        """Write the file anew without free pages. A replicator sends all of it."""
+        with self.operation("maintenance", "vacuum"), self.writing() as connection:
+            connection.execute("VACUUM").close()
+
+    def operation(self, kind: OperationKind, text: str) -> RunningOperation:
+        """A block that hooks and statistics see as one operation, which a hook may refuse."""
+        return self._lifecycle.running(kind, text)
+
+    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        """The writer outside of a transaction, for statements that SQLite permits there only:
+        some pragmas, ``VACUUM``, ``ATTACH``."""
+        return self._connections.writing()
+
+    def restore(self, at: str, timeout: float = 30.0) -> RestoreReport:
+        """Replace the database by an earlier state of it: a pin's name, a txid, or a time.
+
+        The queue is written, all connections are closed, every commit is made durable, the
+        replicator stops, the file is replaced as a whole, and all of it starts again. Use by
+        other threads is refused in between (code ``database_closed``). Later commits stay in the
+        archive; the restored state follows them as a new transaction. ``TargetExists`` if another
+        process has the database open, ``NotDurable``, and the errors of
+        :func:`replicator.restore`; the database is unchanged then.
+        """
+        return replace_by(self, self._connections, at, timeout)
 
     # ------------------------------------------------------------------------------- life
 

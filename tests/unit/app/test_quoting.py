@@ -4,7 +4,7 @@ import math
 import sqlite3
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from replicator.app.quoting import (
@@ -48,6 +48,7 @@ def test_identifier_is_a_name(name):
 @given(NAMES, NAMES)
 def test_qualified_is_never_taken_for_a_text(table, column):
     """Each part is quoted. A column that does not exist is an error, not a text."""
+    assume(column.lower() not in ("true", "false"))  # SQLite renames such columns of a subquery
     alias, name = identifier(table), identifier(column)
     found = CONNECTION.execute(
         f"SELECT {qualified(table, column)} FROM (SELECT 7 AS {name}) AS {alias}"
