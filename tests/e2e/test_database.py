@@ -67,7 +67,7 @@ def test_undo_restores_the_state_before_a_migration(replicated_config, tmp_path)
         db.queue.execute(ADD, ("Jean",)).result(LONG)
     restore(address=config.address, output=tmp_path / "after.db")
     assert names_in(tmp_path / "after.db") == ["Ada", "Barbara", "Jean"]
-    (name,) = {path.stem for path in (tmp_path / "bucket").rglob("before-undo-*.json")}
+    (name,) = {path.stem for path in (tmp_path / "bucket").glob("app.db/pins/before-undo-*")}
     restore(address=config.address, output=tmp_path / "given-up.db", at=name)
     assert names_in(tmp_path / "given-up.db") == ["lost", "Grace"]
 

@@ -1,4 +1,4 @@
-"""`AsyncDatabase`: the same database, awaited. Its threads run the code of `Database`."""
+"""`AsyncDatabase`: the same database, awaited. Its threads run_with_db the code of `Database`."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ NAMES = "SELECT name FROM users ORDER BY id"
 
 
 @pytest.fixture
-def run(tmp_path):
+def run_with_db(tmp_path):
     """Runs a coroutine function with an open database of users."""
 
     async def with_database(work):
@@ -24,7 +24,7 @@ def run(tmp_path):
     return lambda work: asyncio.run(with_database(work))
 
 
-def test_read_and_write(run):
+def test_read_and_write(run_with_db):
     """The functions of the database, awaited."""
 
     async def work(db):
@@ -38,21 +38,21 @@ def test_read_and_write(run):
         assert await db.fetch_value("SELECT count(*) FROM users") == 5
         return await db.fetch_all(NAMES)
 
-    assert len(run(work)) == 5
+    assert len(run_with_db(work)) == 5
 
 
-def test_any_function_of_the_database(run, tmp_path):
+def test_any_function_of_the_database(run_with_db, tmp_path):
     """`run` awaits it in a thread."""
 
     async def work(db):
         await db.run(Database.backup, tmp_path / "copy.db")
         return await db.run(Database.check, quick=True)
 
-    assert run(work).ok
+    assert run_with_db(work).ok
     assert (tmp_path / "copy.db").exists()
 
 
-def test_a_transaction_is_a_block(run):
+def test_a_transaction_is_a_block(run_with_db):
     """It commits at its end, and is rolled back by an exception."""
 
     async def work(db):
@@ -62,15 +62,18 @@ def test_a_transaction_is_a_block(run):
             assert await connection.run(lambda each: each.in_transaction)
             assert await db.fetch_all(NAMES) == []
         with pytest.raises(KeyError):
-            async with db.transaction() as connection:
-                await connection.execute(ADD, ("Grace",))
-                raise KeyError
+            await fail_after(db)
         return await db.fetch_all(NAMES)
 
-    assert run(work) == [("Ada",)]
+    async def fail_after(db):
+        async with db.transaction() as connection:
+            await connection.execute(ADD, ("Grace",))
+            raise KeyError
+
+    assert run_with_db(work) == [("Ada",)]
 
 
-def test_a_block_of_reads_sees_one_state(run):
+def test_a_block_of_reads_sees_one_state(run_with_db):
     """Commits of other tasks appear after it."""
 
     async def work(db):
@@ -79,10 +82,10 @@ def test_a_block_of_reads_sees_one_state(run):
             await db.execute(ADD, ("Ada",))
             assert await connection.fetch_one("SELECT count(*) FROM users") == (0,)
 
-    run(work)
+    run_with_db(work)
 
 
-def test_many_tasks_at_once(run):
+def test_many_tasks_at_once(run_with_db):
     """More than there are threads: each waits for its turn, the event loop for none."""
 
     async def work(db):
@@ -95,10 +98,10 @@ def test_many_tasks_at_once(run):
 
         return await asyncio.gather(*map(one, range(30)))
 
-    assert run(work) == [3] * 30
+    assert run_with_db(work) == [3] * 30
 
 
-def test_a_cancelled_task_leaves_no_transaction(run):
+def test_a_cancelled_task_leaves_no_transaction(run_with_db):
     """Neither amid a block nor while it waits for its turn."""
 
     async def work(db):
@@ -125,7 +128,7 @@ def test_a_cancelled_task_leaves_no_transaction(run):
         await db.execute(ADD, ("after",))
         return waiter.cancelled(), holder.cancelled(), await db.fetch_all(NAMES)
 
-    assert run(work) == (True, True, [("after",)])
+    assert run_with_db(work) == (True, True, [("after",)])
 
 
 def test_errors_are_those_of_the_database(tmp_path):

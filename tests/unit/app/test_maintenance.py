@@ -13,7 +13,7 @@ ADD = "INSERT INTO users (name) VALUES (?)"
 
 
 @pytest.fixture
-def filled(kit):
+def thousand(kit):
     """A database with a thousand users."""
     kit.execute_many(ADD, ((f"user {number}",) for number in range(1000)))
     return kit
@@ -30,73 +30,73 @@ def count(path):
 # ----------------------------------------------------------------------------- backup
 
 
-def test_a_backup_is_the_state_of_its_beginning(filled, tmp_path):
+def test_a_backup_is_the_state_of_its_beginning(thousand, tmp_path):
     """Commits during the copy are not in it, and do not restart it; one file is left."""
     pages = []
 
     def progress(done, total):
         pages.append((done, total))
         if len(pages) == 1:
-            filled.queue.execute(ADD, ("late",)).result(60)
+            thousand.queue.execute(ADD, ("late",)).result(60)
 
-    filled.execute("CREATE TABLE big AS SELECT zeroblob(10000000) AS body")
-    target = filled.backup(tmp_path / "copy.db", progress=progress)
+    thousand.execute("CREATE TABLE big AS SELECT zeroblob(10000000) AS body")
+    target = thousand.backup(tmp_path / "copy.db", progress=progress)
     assert len(pages) > 1
     assert pages[-1][0] == pages[-1][1]
     assert count(target) == 1000
-    assert filled.fetch_value("SELECT count(*) FROM users") == 1001
+    assert thousand.fetch_value("SELECT count(*) FROM users") == 1001
     assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.db"]
 
 
-def test_a_backup_replaces_a_file_only_if_it_is_asked_to(filled, tmp_path):
+def test_a_backup_replaces_a_file_only_if_it_is_asked_to(thousand, tmp_path):
     """The old file is whole until the new one is."""
     (tmp_path / "copy.db").write_text("precious")
     with raises(TargetExists):
-        filled.backup(tmp_path / "copy.db")
+        thousand.backup(tmp_path / "copy.db")
     assert (tmp_path / "copy.db").read_text() == "precious"
-    assert count(filled.backup(tmp_path / "copy.db", overwrite=True)) == 1000
+    assert count(thousand.backup(tmp_path / "copy.db", overwrite=True)) == 1000
 
 
-def test_a_backup_that_fails_leaves_nothing(filled, tmp_path):
+def test_a_backup_that_fails_leaves_nothing(thousand, tmp_path):
     """Neither a draft nor a part of the target."""
     with pytest.raises(LocalIOError):
-        filled.backup(tmp_path / "missing" / "copy.db")
+        thousand.backup(tmp_path / "missing" / "copy.db")
     with pytest.raises(ZeroDivisionError):
-        filled.backup(tmp_path / "copy.db", progress=lambda done, total: 1 / 0)
+        thousand.backup(tmp_path / "copy.db", progress=lambda done, total: 1 / 0)
     assert list(tmp_path.glob("copy*")) == []
 
 
 # ----------------------------------------------------------------------------- checks
 
 
-def test_a_sound_database_has_no_problems(filled):
+def test_a_sound_database_has_no_problems(thousand):
     """Neither in its pages nor in its references."""
-    assert filled.check().ok
-    assert filled.check(quick=True).ok
+    assert thousand.check().ok
+    assert thousand.check(quick=True).ok
 
 
-def test_a_check_names_broken_references(filled):
+def test_a_check_names_broken_references(thousand):
     """Rows that came in while foreign keys were not enforced."""
-    filled.execute("CREATE TABLE notes (user REFERENCES users (id))")
-    other = sqlite3.connect(filled.path, isolation_level=None)
+    thousand.execute("CREATE TABLE notes (user REFERENCES users (id))")
+    other = sqlite3.connect(thousand.path, isolation_level=None)
     other.execute("INSERT INTO notes VALUES (7777)")
     other.close()
-    found = filled.check()
+    found = thousand.check()
     assert not found.ok
     assert [(each.table, each.rowid, each.parent) for each in found.foreign_keys] == [
         ("notes", 1, "users")
     ]
 
 
-def test_a_check_names_damage(filled, tmp_path):
+def test_a_check_names_damage(thousand, tmp_path):
     """An index that lacks a row, as SQLite describes it; the quick check does not look there."""
-    filled.execute("CREATE INDEX names ON users (name)")
-    with filled.writing() as connection:
+    thousand.execute("CREATE INDEX names ON users (name)")
+    with thousand.writing() as connection:
         connection.execute("PRAGMA writable_schema = 1")
         connection.execute("UPDATE sqlite_schema SET sql = 'CREATE INDEX names ON users (id)' "
                            "WHERE name = 'names'")  # fmt: skip
         connection.execute("PRAGMA writable_schema = RESET")
-    with Database.open(filled.path) as again:
+    with Database.open(thousand.path) as again:
         found = again.check()
         assert any("missing from index names" in line for line in found.problems)
 
@@ -104,42 +104,42 @@ def test_a_check_names_damage(filled, tmp_path):
 # ------------------------------------------------------------------------- maintenance
 
 
-def test_a_checkpoint_copies_the_wal(filled):
+def test_a_checkpoint_copies_the_wal(thousand):
     """As far as no reader needs the older pages."""
-    done = filled.checkpoint()
+    done = thousand.checkpoint()
     assert not done.busy
     assert done.copied == done.frames > 0
-    with filled.read() as connection:
+    with thousand.read() as connection:
         connection.execute("SELECT count(*) FROM users").fetchone()
-        filled.execute("UPDATE users SET name = 'x'")
-        held = filled.checkpoint()
+        thousand.execute("UPDATE users SET name = 'x'")
+        held = thousand.checkpoint()
     assert held.copied < held.frames
 
 
-def test_optimize_and_vacuum(filled):
+def test_optimize_and_vacuum(thousand):
     """The planner gets statistics of what is queried; free pages are given back."""
-    filled.execute("CREATE INDEX names ON users (name)")
-    with filled.writing() as connection:
+    thousand.execute("CREATE INDEX names ON users (name)")
+    with thousand.writing() as connection:
         connection.execute("SELECT * FROM users WHERE name = 'user 7'").fetchall()
-    filled.optimize()
-    filled.execute("DELETE FROM users")
-    before = filled.fetch_value("PRAGMA page_count")
-    filled.vacuum()
-    assert filled.fetch_value("PRAGMA page_count") < before
+    thousand.optimize()
+    thousand.execute("DELETE FROM users")
+    before = thousand.fetch_value("PRAGMA page_count")
+    thousand.vacuum()
+    assert thousand.fetch_value("PRAGMA page_count") < before
 
 
-def test_statistics_count_operations(filled):
+def test_statistics_count_operations(thousand):
     """By kind: how many, how many failed, how long."""
     with pytest.raises(sqlite3.OperationalError):
-        filled.fetch_all("nonsense")
-    filled.fetch_all("SELECT 1")
-    found = filled.statistics()
+        thousand.fetch_all("nonsense")
+    thousand.fetch_all("SELECT 1")
+    found = thousand.statistics()
     reads = found.operations["read"]
     assert (reads.count, reads.failed) == (2, 1)
     assert 0 < reads.longest <= reads.seconds
     assert found.operations["transaction"].count == 1
     assert found.readers_open == 1
-    assert found.readers_free == filled.preset.readers
+    assert found.readers_free == thousand.preset.readers
     assert found.wal_bytes > 0
     assert found.to_dict()["operations"]["read"]["count"] == 2
 
@@ -158,22 +158,22 @@ def test_chunks_of_anything():
         list(chunks([], 0))
 
 
-def test_fetch_chunks_of_one_state(filled):
+def test_fetch_chunks_of_one_state(thousand):
     """The rows of one query, in lists."""
-    with filled.read() as connection:
+    with thousand.read() as connection:
         found = list(fetch_chunks(connection.execute("SELECT id FROM users"), 300))
     assert [len(each) for each in found] == [300, 300, 300, 100]
 
 
-def test_scan_holds_no_read(filled):
+def test_scan_holds_no_read(thousand):
     """The WAL can be reset between two pieces: a table of any size is read without harm."""
     seen = []
-    for rows in scan(filled, "users", key="id", columns=["name"], size=300):
-        assert filled.statistics().readers_free == filled.preset.readers
+    for rows in scan(thousand, "users", key="id", columns=["name"], size=300):
+        assert thousand.statistics().readers_free == thousand.preset.readers
         seen += rows
-    assert seen == filled.fetch_all("SELECT id, name FROM users ORDER BY id")
-    assert [len(rows) for rows in scan(filled, "users", size=600)] == [600, 400]
-    assert next(scan(filled, "users"))[0] == (1, 1, "user 0")
+    assert seen == thousand.fetch_all("SELECT id, name FROM users ORDER BY id")
+    assert [len(rows) for rows in scan(thousand, "users", size=600)] == [600, 400]
+    assert next(scan(thousand, "users"))[0] == (1, 1, "user 0")
 
 
 def test_insert_many_binds_as_many_parameters_as_sqlite_permits(kit):
