@@ -61,6 +61,7 @@ bench: $(STAMP) ## measure beside Litestream; ARGS=--quick takes two to three mi
 docs: $(STAMP) ## write the generated parts of docs
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_metrics.py
+	$(BIN)/python docs/generate_api.py
 
 clean: ## remove what this file made
 	rm -rf $(VENV) .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -62,6 +62,12 @@ class ReplicatorError(Exception):
     """Root of the tree. ``str(error)`` is the message; ``hint`` the next step, or ``""``.
 
     The fields of a subclass are its values.
+
+    >>> try:
+    ...     SqliteReplicatorConfig(db_path="app.db")
+    ... except ReplicatorError as error:
+    ...     print(error.exit_code, error.code, error.hint)
+    2 config set one: --bucket NAME, or --url s3://…
     """
 
     exit_code: ClassVar[int] = 1

@@ -65,7 +65,14 @@ T = TypeVar("T")
 
 
 class Database:
-    """Made by :meth:`open`."""
+    """One writer and several readers of a database; made by :meth:`open`.
+
+    >>> with Database.open("kit.db") as db:
+    ...     written = db.execute("CREATE TABLE users (name TEXT)")
+    ...     written = db.execute("INSERT INTO users VALUES (?)", ("Ada",))
+    ...     db.fetch_value("SELECT name FROM users")
+    'Ada'
+    """
 
     def __init__(
         self,

@@ -65,6 +65,12 @@ def durable(
     time is over, or the error that stopped the sidecar; the transaction is committed on this
     machine then, and must not be repeated. With ``degrade`` that error is in ``commit.error``, a
     warning is logged, and ``on_degraded`` receives the commit.
+
+    >>> with SqliteReplicator(config):
+    ...     with durable(connection, timeout=30) as commit:
+    ...         cursor = connection.execute("INSERT INTO t VALUES (1)")
+    ...     commit.durable
+    True
     """
     waiting = Waiting(place_of(connection, cache_dir), timeout, on_failure, on_degraded)
     with transaction(connection, waiting.place.database):

@@ -37,6 +37,7 @@ class Preset:
 
 
 DEFAULT = Preset(name="default")
+"""For most applications."""
 PRODUCTION = Preset(
     name="production",
     synchronous="FULL",
@@ -46,6 +47,7 @@ PRODUCTION = Preset(
     readers=16,
     cached_statements=512,
 )
+"""More memory and readers, and each commit survives a power cut without the bucket."""
 MINIMAL = Preset(
     name="minimal",
     cache_bytes=1 * MIB,
@@ -54,6 +56,7 @@ MINIMAL = Preset(
     readers=2,
     cached_statements=32,
 )
+"""Little memory: a small machine, or many databases in one process."""
 PRESETS = {preset.name: preset for preset in (DEFAULT, PRODUCTION, MINIMAL)}
 
 

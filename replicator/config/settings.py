@@ -54,6 +54,9 @@ class SqliteReplicatorConfig:
 
     The destination is ``bucket`` and ``prefix`` (default: the file name of the database), or
     ``url``, that is ``s3://bucket/prefix`` or ``file:///directory``.
+
+    >>> SqliteReplicatorConfig(db_path="app.db", bucket="backups").address.url
+    's3://backups/app.db'
     """
 
     db_path: str | os.PathLike[str] = field(

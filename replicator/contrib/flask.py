@@ -29,6 +29,12 @@ from replicator.contrib.refusal import refusal
 from replicator.errors import NotDurable, NotRunning, ReplicatorError
 from replicator.model import ReplicationStatus
 
+__all__ = [
+    "Replicator",
+    "health_blueprint",
+    "not_durable",
+]
+
 PATH = "/health/replication"
 SETTINGS = "REPLICATOR"  # key of the configuration of Flask: a mapping of settings
 

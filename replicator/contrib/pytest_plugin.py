@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
     from replicator import Position, SqliteReplicator
 
+__all__ = [
+    "ReplicaBucket",
+    "ReplicatedDatabase",
+    "replica_bucket",
+    "replicate_database",
+    "replicated_database",
+]
+
 PATIENCE = 60.0  # seconds for a flush into a directory, on a machine that is busy with tests
 
 

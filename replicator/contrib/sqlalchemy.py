@@ -26,6 +26,15 @@ from replicator.app.durable import wait_durable
 from replicator.app.forks import register
 from replicator.errors import ConfigError, ReplicatorError
 
+__all__ = [
+    "PRAGMAS",
+    "durable_commit",
+    "make_durable",
+    "prepare_engine",
+    "reading",
+    "replicated_engine",
+]
+
 Begin: TypeAlias = Literal["DEFERRED", "IMMEDIATE", "EXCLUSIVE"]
 Wait: TypeAlias = Callable[..., Position]
 BEGINS = ("DEFERRED", "IMMEDIATE", "EXCLUSIVE")
@@ -37,6 +46,7 @@ PRAGMAS: Mapping[str, str | int] = {
     "busy_timeout": 20_000,  # ms
     "foreign_keys": "ON",
 }
+"""The pragmas of each connection of an engine, by default."""
 _DATABASES, _COMMITTED = "replicator_databases", "replicator_committed"  # keys of Session.info
 _inherited: list[Any] = []  # the child closes no connection of its parent
 

@@ -26,26 +26,32 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from replicator import Position, SqliteReplicator, SqliteReplicatorConfig
-from replicator.app.durable import wait_durable
+from replicator.app.aio import wait_durable
 from replicator.app.state import status_of
 from replicator.contrib.health import UNAVAILABLE, UNKNOWN, HealthProbe
 from replicator.contrib.refusal import refusal
 from replicator.errors import NotRunning, ReplicatorError
 
+__all__ = [
+    "DurableRequests",
+    "durable_request",
+    "health_route",
+    "health_router",
+    "replicated",
+]
+
 PATH = "/health/replication"
 WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 FAILED = 400  # status codes from here on report a failure of the application
-CHECKS = 4  # threads that health checks may use at a time …
-WAITS = 256  # … and durable requests: those of the functions of the application stay free
+CHECKS = 4  # threads that health checks may use at a time
 
 Lifespan: TypeAlias = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
 Message: TypeAlias = Mapping[str, Any]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 OnFailure: TypeAlias = Literal["raise", "degrade"]
-Wait: TypeAlias = Callable[..., Position]
+Wait: TypeAlias = Callable[..., Awaitable[Position]]
 
 _checks: RunVar[Any] = RunVar("replicator_checks")
-_waits: RunVar[Any] = RunVar("replicator_waits")
 
 
 def replicated(
@@ -137,10 +143,20 @@ def health_route(
 
     async def check(request: Any) -> Any:
         probe = own or getattr(request.app.state, "replication_health", None)
-        report = await _in_thread(probe.report, _checks, CHECKS) if probe else UNKNOWN
+        report = await run_sync(probe.report, limiter=_limiter()) if probe else UNKNOWN
         return JSONResponse(report.to_dict(), report.http_status)
 
     return Route(path, check, methods=["GET"], name="replication_health")
+
+
+def _limiter() -> CapacityLimiter:
+    """That of this event loop."""
+    try:
+        limiter = _checks.get()
+    except LookupError:
+        limiter = CapacityLimiter(CHECKS)
+        _checks.set(limiter)
+    return limiter
 
 
 def health_router(path: str = PATH, **options: Any) -> Any:
@@ -165,18 +181,7 @@ async def wait_request(app: Any, seconds: float, wait: Wait = wait_durable) -> N
             hint="give it lifespan=replicated(config), and run the lifespan in tests",
         )
     config = replicator.config
-    asked = partial(wait, config.database, timeout=seconds, cache_dir=config.cache)
-    await _in_thread(asked, _waits, WAITS)
-
-
-async def _in_thread(function: Callable[[], Any], limit: RunVar[Any], threads: int) -> Any:
-    """The result of a function in one of so many threads of this event loop."""
-    try:
-        limiter = limit.get()
-    except LookupError:
-        limiter = CapacityLimiter(threads)
-        limit.set(limiter)
-    return await run_sync(function, limiter=limiter)
+    await wait(config.database, timeout=seconds, cache_dir=config.cache)
 
 
 def durable_request(timeout: float = 2.0, *, wait: Wait = wait_durable) -> Any:

@@ -85,6 +85,9 @@ class SqliteReplicator:
     As a context manager it starts, and at the end of the block flushes (30 s at most) and
     stops, also after an exception; ``NotDurable`` names the transactions that did not reach the
     bucket yet. ``async with`` does the same, and gives the methods to be awaited.
+
+    >>> with SqliteReplicator(config) as replicator:
+    ...     position = replicator.flush(timeout=30)
     """
 
     def __init__(
@@ -119,7 +122,8 @@ class SqliteReplicator:
         ``replicator run``. ``ConfigError`` if that one has another destination, ``AlreadyRunning``
         if it does not answer, and the errors of a start: ``DatabaseUnusable``,
         ``DatabaseMissing`` if there is no directory for the database, ``RefusedError`` for a start
-        that could bury the archive, ``StoreUnavailable``, and those of a restore.
+        that could bury the archive, ``StoreUnavailable``, and those of a restore. The log has a
+        warning if two SQLite libraries have the database open in this process.
         """
         self._enter_process()
         with self._lock:
@@ -287,13 +291,16 @@ class SqliteReplicator:
         return Position(**self._request("flush", timeout, snapshot=snapshot))
 
     def snapshot(self, timeout: float | None = None) -> int:
-        """Takes a snapshot now, unless the newest one is current; its txid once it is stored."""
+        """Takes a snapshot now, unless the newest one is current; its txid once it is stored.
+
+        ``timeout`` and errors as for :meth:`flush`."""
         txid: int = self._request("snapshot", timeout)["txid"]
         return txid
 
     def repair(self, timeout: float | None = None, reason: str = "requested") -> Repair:
         """Verifies that the newest transaction can be restored; if it cannot, takes a snapshot or
-        begins a generation so that it can. Reads every byte that a restore would read."""
+        begins a generation so that it can. Reads every byte that a restore would read; ``timeout``
+        and errors as for :meth:`flush`."""
         return Repair(**self._request("repair", timeout, reason=reason))
 
     def mark(

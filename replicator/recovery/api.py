@@ -161,6 +161,9 @@ def restore(
     ``StoreUnavailable``, ``AccessDenied``, ``LocalIOError``. Whichever it raises, the old database
     is whole, and the downloaded parts stay next to it for the next attempt; only if the disk
     fails when its directory is synced at the very end is the new one there already.
+
+    >>> restore(url=url, prefix="app.db", output="copy.db").output.endswith("copy.db")
+    True
     """
     request = RestoreRequest(
         point=RestorePoint.of(txid, timestamp, at),

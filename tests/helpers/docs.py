@@ -7,7 +7,12 @@ from pathlib import Path
 
 TOP = Path(__file__).parents[2]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-GENERATED = ("docs/cli.md", "benchmarks/results/month.md", "benchmarks/results/full/results.md")
+GENERATED = (
+    "docs/cli.md",
+    "docs/reference-api.md",
+    "benchmarks/results/month.md",
+    "benchmarks/results/full/results.md",
+)
 
 
 def pages():

@@ -21,6 +21,10 @@ class FakeHandle:
             raise NotDurable("transaction 7 of /srv/secret.db is not durable", txid=7)
         return Position("0" * 16, len(self.waits))
 
+    async def wait_async(self, database, *, timeout, cache_dir):  # noqa: ASYNC109 - as the original
+        """Stands for `replicator.app.aio.wait_durable`."""
+        return self.wait(database, timeout=timeout, cache_dir=cache_dir)
+
     def status(self):
         if self.away:
             raise NotRunning("no sidecar answers in /srv/secret", path="/srv/secret")

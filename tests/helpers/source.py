@@ -2,6 +2,8 @@
 
 import ast
 import functools
+import importlib.util
+import sys
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
@@ -36,3 +38,12 @@ def parameters(function):
 def decorators(node):
     """The decorators of a function or class, as text."""
     return [ast.unparse(decorator) for decorator in node.decorator_list]
+
+
+def script(path):
+    """A Python file outside of the package, as a module; for example one of docs/."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # a dataclass looks for it there
+    spec.loader.exec_module(module)
+    return module

@@ -21,7 +21,7 @@ def durable_shop():
     app.state.replicator = FakeHandle()
     app.state.commits = []
     app.include_router(health_router())
-    durable = durable_request(timeout=1.5, wait=app.state.replicator.wait)
+    durable = durable_request(timeout=1.5, wait=app.state.replicator.wait_async)
     app.state.durable = durable
 
     def session():

@@ -31,7 +31,7 @@ async def fail(request):
 def application(handle=None, **options):
     """An application with the middleware; ``handle`` replaces that of the lifespan."""
     if handle is not None:
-        options["wait"] = handle.wait
+        options["wait"] = handle.wait_async
     app = Starlette(
         routes=[
             Route("/", add, methods=["GET", "POST"]),
