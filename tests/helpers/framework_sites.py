@@ -84,3 +84,22 @@ DURABLE = {
         "sqlalchemy", f"gunicorn shop:app -w 2 --threads 4 {GUNICORN}", shelf=EXAMPLES
     ),
 }
+
+
+def django_example(options):
+    """The application of examples/django."""
+    return Site(
+        "django",
+        plain="",
+        replicated=f"gunicorn shop.wsgi -w 3{options} {GUNICORN}",
+        prepare=MIGRATE,
+        restore="python manage.py replicator restore --if-missing --if-backup-exists",
+        table="orders_order",
+        shelf=EXAMPLES,
+    )
+
+
+DJANGO_EXAMPLES = {
+    "gunicorn": django_example(""),
+    "gunicorn --preload": django_example(" --preload"),
+}

@@ -47,6 +47,7 @@ class Site:
     plain: str  # serves the application, without a replicator in it
     replicated: str = ""  # the same with the library's handle inside
     prepare: str = ""  # before each start, for example a migration
+    restore: str = "replicator restore --output shop.db --if-missing --if-backup-exists"
     table: str = "orders"
     auto_restore: bool = False  # the handle restores a lost database
     queue: str = ""  # a second process of the application, of a queue
@@ -183,7 +184,7 @@ class Machine:
             )
         else:
             if not self.site.auto_restore:
-                self.call("replicator restore --output shop.db --if-missing --if-backup-exists")
+                self.call(self.site.restore)
             if self.site.prepare:
                 self.call(self.site.prepare)
             if self.site.queue:

@@ -5,14 +5,17 @@
     python manage.py replicator run -- gunicorn shop.wsgi
 
 Owns: the words that the settings know: the database, and the output of a restore. The process
-becomes the command, so signals and exit codes are those of the command. Refuses: options of its own
-but ``--database``; the others are those of the command line.
+becomes the command, so signals and exit codes are those of the command. Those that ask a sidecar to
+work start one if no server runs. Refuses: options of its own but ``--database``; the others are
+those of the command line.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand, CommandError
@@ -20,10 +23,11 @@ from django.db import DEFAULT_DB_ALIAS
 
 from replicator import SqliteReplicatorConfig
 from replicator.app.command_line import command_line
-from replicator.contrib.django.replicated import replicated
+from replicator.contrib.django.replicated import replicated, start
 from replicator.errors import ReplicatorError
 
-WITH_DATABASE = ("run", "status", "mark", "flush", "snapshot", "doctor")
+BY_SIDECAR = ("mark", "flush", "snapshot")
+WITH_DATABASE = ("run", "status", "doctor", *BY_SIDECAR)
 OTHERS = ("restore", "drill", "history", "verify", "pin", "unpin", "diff", "open", "prune")
 
 
@@ -48,9 +52,13 @@ class DatabaseCommand(BaseCommand):
         try:
             config = replicated()[database].config()
             wanted = command_line(config, *words_of(config, command, words))
+            if command in BY_SIDECAR:
+                start(database)
         except ReplicatorError as error:
             raise CommandError(f"{error}\n{error.hint}".strip()) from error
         self.stdout.flush()
+        if command in BY_SIDECAR:  # this process has the handle that it needs
+            sys.exit(subprocess.call(wanted.arguments, env=dict(wanted.environment)))
         os.execve(  # noqa: S606 - the process becomes the command
             wanted.arguments[0], wanted.arguments, dict(wanted.environment)
         )
