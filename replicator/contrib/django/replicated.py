@@ -48,10 +48,6 @@ class Replicated:
     def config(self) -> SqliteReplicatorConfig:
         """The settings with those of the environment below them; ``ConfigError`` if they cannot
         work."""
-        if not self.name or "mode=memory" in self.name or self.name == ":memory:":
-            raise ConfigError(
-                f"the database {self.alias!r} is in memory", setting="db_path", code="in_memory"
-            )
         try:
             return SqliteReplicatorConfig.from_env(db_path=self.name, **self.given)
         except TypeError as error:
