@@ -48,7 +48,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
             )
         ]
     messages = [message for each in found.values() for message in check_entry(each)]
-    return messages + list(check_destinations(found))
+    return [*messages, *check_destinations(found), *check_restore_points(found)]
 
 
 def check_deployment(**_: Any) -> list[CheckMessage]:
@@ -181,6 +181,18 @@ def check_destinations(found: Mapping[str, Replicated]) -> Iterator[CheckMessage
                     hint=f'give REPLICATOR[{alias!r}] a "prefix" and a file of its own',
                     id="replicator.E005",
                 )
+
+
+def check_restore_points(found: Mapping[str, Replicated]) -> Iterator[CheckMessage]:
+    """A restore point is one of a replicated database."""
+    for alias, entry in settings.DATABASES.items():
+        of = entry.get("RESTORE_POINT", {}).get("of")
+        if of is not None and of not in found:
+            yield Error(
+                f"{alias!r} is a restore point of {of!r}, which REPLICATOR does not have",
+                hint=f'add REPLICATOR[{of!r}] = {{"bucket": "…"}}',
+                id="replicator.E007",
+            )
 
 
 # ----------------------------------------------------------------------- the deployment

@@ -49,11 +49,25 @@ class Replicated:
         """The settings with those of the environment below them; ``ConfigError`` if they cannot
         work."""
         try:
-            return SqliteReplicatorConfig.from_env(db_path=self.name, **self.given)
+            return SqliteReplicatorConfig.from_env(
+                without(os.environ, self.hidden()), db_path=self.name, **self.given
+            )
         except TypeError as error:
             raise ConfigError(
                 f"REPLICATOR[{self.alias!r}]: {error}", code="unknown_setting"
             ) from error
+
+    def hidden(self) -> set[str]:
+        """Settings whose variables do not count: the destination, if the entry names one, and what
+        each database needs for itself, if there are several."""
+        named = {"bucket", "url"} if {"bucket", "url"} & self.given.keys() else set()
+        return named | ({"prefix", "cache_dir"} if len(replicated()) > 1 else set())
+
+
+def without(environ: Mapping[str, str], names: set[str]) -> dict[str, str]:
+    """An environment without the variables of some settings."""
+    hidden = {f"REPLICATOR_{name.upper()}" for name in names}
+    return {name: value for name, value in environ.items() if name not in hidden}
 
 
 @functools.cache

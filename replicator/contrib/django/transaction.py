@@ -42,7 +42,8 @@ def wait_durable(using: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> 
     entry(alias)
     if under_test(alias):
         return None
-    if transaction.get_connection(alias).in_atomic_block:
+    connection = transaction.get_connection(alias)
+    if connection.in_atomic_block or not connection.get_autocommit():
         raise transaction.TransactionManagementError(
             "the transaction is not committed yet; use on_durable() to wait after it"
         )

@@ -8,7 +8,8 @@ import pytest
 from django.core.checks import run_checks
 from django.core.checks.registry import registry
 
-from replicator.contrib.django import checks, deployment, sqlite
+from replicator.contrib.django import checks, deployment, restore_point, sqlite
+from replicator.contrib.django.replicated import replicated
 from tests.helpers.django_project import configured
 
 TOP = Path(__file__).parents[3]
@@ -53,6 +54,9 @@ SETTINGS = {
     "E003": entries(default={"url": "file:///x", "sync_interval": -1}),
     "E004": entries(default={}),
     "E005": same_twice(),
+    "E007": lambda project: {
+        "DATABASES": project.settings()["DATABASES"] | {"then": restore_point("other", at="1")}
+    },
     "W002": lambda project: {"DATABASES": {"default": sqlite("shop.db")}},
     "W003": options(transaction_mode="DEFERRED"),
     "W004": options(init_command="PRAGMA journal_mode = 'DELETE'"),
@@ -83,6 +87,22 @@ def test_an_entry_that_cannot_be_read_is_an_error(project, given):
     """A typing error, and two destinations."""
     with configured(**project.settings() | {"REPLICATOR": {"default": given}}):
         assert found() == {"E003"}
+
+
+def test_an_entry_counts_more_than_the_environment(project, monkeypatch):
+    """As in the server that `manage.py replicator run` starts, which has the settings of one
+    database in its environment: another destination, or one prefix for two databases."""
+    monkeypatch.setenv("REPLICATOR_BUCKET", "backups")
+    monkeypatch.setenv("REPLICATOR_PREFIX", "shop.db")
+    monkeypatch.setenv("REPLICATOR_CACHE_DIR", str(project.directory / "cache"))
+    assert found() == set()
+    url = {"url": f"file://{project.bucket}"}
+    other = {"other": sqlite(project.directory / "other.db")}
+    made = project.settings() | {"REPLICATOR": {"default": url, "other": url}}
+    made["DATABASES"] |= other
+    with configured(**made):
+        assert found() == set()
+        assert replicated()["other"].config().address.prefix == "other.db"
 
 
 def test_a_database_in_memory_is_an_error(project):

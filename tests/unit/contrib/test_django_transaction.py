@@ -60,6 +60,10 @@ def test_the_block_is_the_outermost(migrated_project):
         pass
     with plain.atomic(), pytest.raises(TransactionManagementError):
         transaction.wait_durable()
+    plain.set_autocommit(False)
+    with pytest.raises(TransactionManagementError):
+        transaction.wait_durable()
+    plain.set_autocommit(True)
 
 
 def test_the_callback_comes_after_the_bucket_has_the_transaction(migrated_project):
