@@ -13,7 +13,8 @@ import pytest
 from tests.helpers.command_line import CommandLine
 from tests.helpers.replication import LONG, App, wait_for
 
-pytestmark = pytest.mark.app(rows=20)
+# The commands have tests in tests/unit/cli; measuring a process takes as long as it runs.
+pytestmark = [pytest.mark.app(rows=20), pytest.mark.no_cover]
 
 GOOD = b"the file that was there before"
 
