@@ -34,11 +34,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WaiterTimes:
-    """In seconds."""
+    """In seconds, but for ``gather``."""
 
     slice: float = 10.0  # the longest request; those who wait longer are in the next one too
     grace: float = 0.25  # for the answer of a sidecar that gives up at the deadline
     idle: float = 30.0  # until the thread without waiters ends, and its connection
+    gather: float = 0.25  # of the last request's time: for the others to commit again
+    longest_gather: float = 0.05
     pause: float = 0.05  # between two attempts to reach a sidecar that starts again
 
 
@@ -84,6 +86,8 @@ class Waiters:
         self._thread: threading.Thread | None = None
         self._files = OpenFiles(place.database)
         self._connection = KeptConnection(place.cache)
+        self._company = 1  # waiters at the end of the last request, with those that it served
+        self._took = 0.0  # seconds of the last request
         self._answered = False  # a sidecar answered before, so another one is expected
 
     def add(self, timeout: float | None) -> Waiter:
@@ -96,7 +100,8 @@ class Waiters:
                     target=self._run, name="replicator-durable", daemon=True
                 )
                 self._thread.start()
-            self._changed.notify()
+            if len(self._next) in (1, self._company):
+                self._changed.notify()
         return waiter
 
     def require(self) -> None:
@@ -125,12 +130,22 @@ class Waiters:
     def _take(self) -> list[Waiter]:
         """Those of the next request; none if the thread has to end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._next, self.times.idle)
+            if self._changed.wait_for(lambda: self._next, self.times.idle):
+                self._gather()
             batch, self._next = self._next, []
             if not batch:
                 self._thread = None
                 self._connection.close()
         return batch
+
+    def _gather(self) -> None:
+        """Wait a little for those whom the last request served: most commit again at once, and
+        would have to wait for the request after this one."""
+        if self._company > 1:
+            self._changed.wait_for(
+                lambda: len(self._next) >= self._company,
+                min(self.times.gather * self._took, self.times.longest_gather),
+            )
 
     def _serve(self, batch: list[Waiter]) -> None:
         now = time.monotonic()
@@ -144,6 +159,9 @@ class Waiters:
             self._failed(batch, ReplicatorError(f"unexpected error (bug): {defect!r}"))
         else:
             self._answered = True
+            self._took = time.monotonic() - now
+            with self._changed:
+                self._company = len(batch) + len(self._next)
             for each in batch:
                 each.settle(position)
 

@@ -15,7 +15,7 @@ from tests.helpers.replication import LONG
 
 
 @pytest.fixture
-def other(tmp_path, app):
+def replacement(tmp_path, app):
     """Another database file, a copy of that of the application."""
     with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as copy:
         app.db.backup(copy)
@@ -23,23 +23,23 @@ def other(tmp_path, app):
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known before", "unknown"])
-def test_a_commit_to_a_replaced_file_is_not_confirmed(answered, app, other, known):
+def test_a_commit_to_a_replaced_file_is_not_confirmed(answered, app, replacement, known):
     """The replicator follows the new file and would confirm that one."""
     if known:
         wait_durable(app.db, timeout=LONG)
-    os.replace(other, app.path)
+    os.replace(replacement, app.path)
     with raises(DatabaseReplaced, path=str(app.path)), durable(app.db, LONG):
         app.insert()
 
 
-def test_a_moved_file_is_noticed(app, other, tmp_path):
+def test_a_moved_file_is_noticed(app, replacement, tmp_path):
     """It is not deleted, but another one has its name; a closed connection is none."""
     files = OpenFiles(app.path)
     assert files.check() == list(identity(app.path))
     app.path.rename(tmp_path / "moved.db")
     with raises(DatabaseMissing):
         files.check()
-    shutil.copy(other, app.path)
+    shutil.copy(replacement, app.path)
     with raises(DatabaseReplaced):
         files.check()
     with raises(DatabaseReplaced):
