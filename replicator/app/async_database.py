@@ -47,18 +47,23 @@ class AsyncDatabase:
     # ------------------------------------------------------------------- reading, writing
 
     async def fetch_all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """As :meth:`Database.fetch_all`."""
         return await _in(self._readers, self.database.fetch_all, sql, parameters)
 
     async def fetch_one(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """As :meth:`Database.fetch_one`."""
         return await _in(self._readers, self.database.fetch_one, sql, parameters)
 
     async def fetch_value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """As :meth:`Database.fetch_value`."""
         return await _in(self._readers, self.database.fetch_value, sql, parameters)
 
     async def execute(self, sql: str, parameters: Parameters = ()) -> Written:
+        """As :meth:`Database.execute`."""
         return await _in(self._writer, self.database.execute, sql, parameters)
 
     async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> int:
+        """As :meth:`Database.execute_many`."""
         return await _in(self._writer, self.database.execute_many, sql, rows)
 
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:

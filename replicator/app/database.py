@@ -322,7 +322,7 @@ class Database:
         replicator stops, the file is replaced as a whole, and all of it starts again. Use by
         other threads is refused in between (code ``database_closed``). Later commits stay in the
         archive; the restored state follows them as a new transaction. ``TargetExists`` if another
-        process has the database open, ``NotDurable``, and the errors of
+        process has the database open, ``NotDurable`` after ``timeout`` seconds, and the errors of
         :func:`replicator.restore`; the database is unchanged then.
         """
         return replace_by(self, self._connections, at, timeout)

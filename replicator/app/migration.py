@@ -62,6 +62,7 @@ class Migration:
 
     @property
     def key(self) -> Version:
+        """The parts of the version, by which migrations are ordered."""
         return version_key(self.version)
 
     @property

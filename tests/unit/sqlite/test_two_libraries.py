@@ -23,7 +23,7 @@ from tests.helpers.replication import LONG
 
 
 @pytest.fixture
-def database(closed_db):
+def wal_database(closed_db):
     """A database in WAL mode that no connection uses."""
     return closed_db.resolve()
 
@@ -37,24 +37,24 @@ def standard(path, **options):
     return contextlib.closing(sqlite3.connect(path, **options))
 
 
-def test_each_library_with_an_open_connection_is_named(database, tmp_path):
+def test_each_library_with_an_open_connection_is_named(wal_database, tmp_path):
     """Not one that has another file open, a closed connection, or a database in memory."""
-    with opened(database):
-        assert libraries_with(database) == {"apsw"}
-        with standard(database):
-            assert libraries_with(database) == {"apsw", "sqlite3"}
+    with opened(wal_database):
+        assert libraries_with(wal_database) == {"apsw"}
+        with standard(wal_database):
+            assert libraries_with(wal_database) == {"apsw", "sqlite3"}
     with opened(tmp_path / "other.db"), opened(":memory:"), standard(":memory:"):
-        assert libraries_with(database) == set()
+        assert libraries_with(wal_database) == set()
 
 
-def test_another_name_of_the_file_is_the_same_file(database, tmp_path):
+def test_another_name_of_the_file_is_the_same_file(wal_database, tmp_path):
     """A symbolic link, and an attached database."""
-    (tmp_path / "link.db").symlink_to(database)
+    (tmp_path / "link.db").symlink_to(wal_database)
     with opened(tmp_path / "link.db"):
-        assert libraries_with(database) == {"apsw"}
+        assert libraries_with(wal_database) == {"apsw"}
     with opened(":memory:") as connection:
-        connection.execute("ATTACH ? AS more", (str(database),))
-        assert libraries_with(database) == {"apsw"}
+        connection.execute("ATTACH ? AS more", (str(wal_database),))
+        assert libraries_with(wal_database) == {"apsw"}
 
 
 def test_a_file_that_does_not_exist_is_open_nowhere(tmp_path):
@@ -62,30 +62,30 @@ def test_a_file_that_does_not_exist_is_open_nowhere(tmp_path):
     assert libraries_with(tmp_path / "none.db") == set()
 
 
-def test_the_kit_refuses_a_file_that_another_library_has_open(database):
+def test_the_kit_refuses_a_file_that_another_library_has_open(wal_database):
     """The error names the library; after its close the kit opens the file."""
-    with opened(database), pytest.raises(DatabaseUnusable) as caught:
-        Database.open(database)
-    assert (caught.value.code, caught.value.path) == ("second_library", str(database))
+    with opened(wal_database), pytest.raises(DatabaseUnusable) as caught:
+        Database.open(wal_database)
+    assert (caught.value.code, caught.value.path) == ("second_library", str(wal_database))
     assert "apsw" in str(caught.value)
-    Database.open(database).close()
+    Database.open(wal_database).close()
 
 
-def test_one_library_is_neither_refused_nor_warned_of(database, caplog):
+def test_one_library_is_neither_refused_nor_warned_of(wal_database, caplog):
     """The application may use any library, as long as it is one."""
     caplog.set_level(logging.WARNING)
-    with opened(database):
-        warn_of_two_libraries(database)
-    with standard(database):
-        refuse_second_library(database)
-        warn_of_two_libraries(database)
+    with opened(wal_database):
+        warn_of_two_libraries(wal_database)
+    with standard(wal_database):
+        refuse_second_library(wal_database)
+        warn_of_two_libraries(wal_database)
     assert caplog.records == []
 
 
-def test_two_libraries_are_in_the_log(database, caplog):
+def test_two_libraries_are_in_the_log(wal_database, caplog):
     """A handle warns at its start; the application itself opened the file twice."""
-    with opened(database), standard(database):
-        warn_of_two_libraries(database)
+    with opened(wal_database), standard(wal_database):
+        warn_of_two_libraries(wal_database)
     (record,) = caplog.records
     assert "apsw and sqlite3" in record.getMessage()
 
@@ -102,11 +102,11 @@ def pysqlite(monkeypatch):
     monkeypatch.setitem(sys.modules, "pysqlite3", module)
 
 
-def test_a_library_with_the_standard_interface_is_found(database, pysqlite):
+def test_a_library_with_the_standard_interface_is_found(wal_database, pysqlite):
     """Also with rows that are no tuples."""
-    with standard(database, factory=OtherConnection) as connection:
+    with standard(wal_database, factory=OtherConnection) as connection:
         connection.row_factory = lambda cursor, row: {"file": row[0]}
-        assert "pysqlite3" in libraries_with(database)
+        assert "pysqlite3" in libraries_with(wal_database)
 
 
 @contextlib.contextmanager
@@ -129,12 +129,14 @@ def opened_by_a_thread(path):
         thread.join()
 
 
-def test_a_connection_of_another_thread_counts_if_the_file_is_open(database, pysqlite, tmp_path):
+def test_a_connection_of_another_thread_counts_if_the_file_is_open(
+    wal_database, pysqlite, tmp_path
+):
     """It may not be asked for its files; those of the process decide."""
-    with opened_by_a_thread(database):
-        assert "pysqlite3" in libraries_with(database)
+    with opened_by_a_thread(wal_database):
+        assert "pysqlite3" in libraries_with(wal_database)
     with opened_by_a_thread(tmp_path / "other.db"):
-        assert "pysqlite3" not in libraries_with(database)
+        assert "pysqlite3" not in libraries_with(wal_database)
 
 
 PROGRAM = """
@@ -164,12 +166,12 @@ print(len(events))
 """
 
 
-def test_nothing_of_ours_opens_the_database_in_the_application(database, tmp_path):
+def test_nothing_of_ours_opens_the_database_in_the_application(wal_database, tmp_path):
     """An application that uses apsw alone, with a handle and durable commits: Python opened none of
     the files and no connection of the standard library, so no lock of apsw can be lost."""
     (tmp_path / "bucket").mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, database, f"file://{tmp_path}/bucket"],
+        [sys.executable, "-c", PROGRAM, wal_database, f"file://{tmp_path}/bucket"],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
