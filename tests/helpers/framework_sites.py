@@ -86,12 +86,12 @@ DURABLE = {
 }
 
 
-def django_example(options):
+def django_example(serve):
     """The application of examples/django."""
     return Site(
         "django",
         plain="",
-        replicated=f"gunicorn shop.wsgi -w 3{options} {GUNICORN}",
+        replicated=serve,
         prepare=MIGRATE,
         restore="python manage.py replicator restore --if-missing --if-backup-exists",
         table="orders_order",
@@ -100,6 +100,7 @@ def django_example(options):
 
 
 DJANGO_EXAMPLES = {
-    "gunicorn": django_example(""),
-    "gunicorn --preload": django_example(" --preload"),
+    "gunicorn": django_example(f"gunicorn shop.wsgi -w 3 {GUNICORN}"),
+    "gunicorn --preload": django_example(f"gunicorn shop.wsgi -w 3 --preload {GUNICORN}"),
 }
+DJANGO_RUNSERVER = django_example("python manage.py runserver 127.0.0.1:{port}")

@@ -61,4 +61,5 @@ def restore_point(
     """
     restored = {"of": alias, "at": at, "max_age": max_age, "directory": directory}
     mirror = {"MIRROR": alias}
-    return {"ENGINE": RESTORED, "NAME": "", "TEST": mirror, "RESTORE_POINT": restored, **entry}
+    made = {"ENGINE": RESTORED, "NAME": f"restore point {at!r} of {alias}", "TEST": mirror}
+    return {**made, "RESTORE_POINT": restored | {"name": made["NAME"]}, **entry}

@@ -11,7 +11,7 @@ import pytest
 
 from replicator.testing import SeaweedServer
 from tests.helpers import docs
-from tests.helpers.framework_sites import DJANGO_EXAMPLES, ORDERS
+from tests.helpers.framework_sites import DJANGO_EXAMPLES, DJANGO_RUNSERVER, ORDERS
 from tests.helpers.frameworks import BIN, free_port
 from tests.helpers.replication import LONG, wait_for
 
@@ -104,3 +104,54 @@ def test_the_page_leads_to_a_restored_copy(tmp_path):
         )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stdout.endswith("\nada\n")
+
+
+# ------------------------------------------------------------------------- other processes
+
+TESTS = """
+from django.test import TestCase, TransactionTestCase
+from orders.models import Order
+
+ORDER = '{"key": "k", "body": "b"}'
+
+
+class Orders(TestCase):
+    def test_confirmed(self):
+        answer = self.client.post("/orders", ORDER, content_type="application/json")
+        assert answer.status_code == 200
+
+
+class Mirrors(TransactionTestCase):
+    databases = {"default", "earlier"}
+
+    def test_mirrored(self):
+        Order.objects.create(key="m", body="b")
+        assert Order.objects.using("earlier").count() == 1
+"""
+
+
+def test_a_test_run_of_the_example_touches_no_bucket(machine_with):
+    """Durable orders and a restore point work in tests; nothing is started, restored or sent."""
+    machine = machine_with(DJANGO_EXAMPLES["gunicorn"], "inside")
+    (machine.home / "orders/tests.py").write_text(TESTS)
+    machine.call("python manage.py test")
+    assert list((machine.outside / "store").iterdir()) == []
+    assert not machine.database.exists()
+    assert list(machine.home.glob(".shop.db*")) == []
+
+
+@pytest.mark.frameworks
+@pytest.mark.timeout(600)
+def test_a_reload_of_the_example_loses_nothing(machine_with, real_bucket):
+    """`runserver` replaces its process under load, and then everything is killed: each confirmed
+    order is in the bucket."""
+    machine = machine_with(DJANGO_RUNSERVER, "inside", real_bucket)
+    machine.start()
+    machine.load(20)
+    with (machine.home / "orders/views.py").open("a") as file:
+        file.write("# changed\n")
+    machine.until_new_worker()
+    machine.load(20)
+    machine.kill_all()
+    machine.ended()
+    machine.check_bucket()

@@ -128,5 +128,12 @@ def test_an_old_copy_is_made_anew(archived_project):
 
 
 def test_a_test_run_uses_the_database_itself(project):
-    """Django mirrors the alias, and restores nothing."""
-    assert restore_point("default", at="yesterday")["TEST"] == {"MIRROR": "default"}
+    """Django makes the alias a mirror, and nothing is restored: the bucket is empty."""
+    made = project.settings()
+    made["DATABASES"]["then"] = restore_point("default", at="yesterday")
+    with configured(**made):
+        assert connections.settings["then"]["TEST"]["MIRROR"] == "default"
+        with connections["default"].cursor() as cursor:
+            cursor.execute("CREATE TABLE t AS SELECT 7 AS x")
+        connections["then"].creation.set_as_test_mirror(connections["default"].settings_dict)
+        assert values("then") == [7]

@@ -20,16 +20,20 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """A connection to the alias that :func:`replicator.contrib.django.restore_point` made."""
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Those of SQLite, with the copy as database. The errors of a restore pass through."""
+        """Those of SQLite, with the copy as database. The errors of a restore pass through.
+
+        A test run gives the connection the name of the mirrored database, which is used as it is.
+        """
         wanted = self.settings_dict.get("RESTORE_POINT")
         if not wanted:
             raise ImproperlyConfigured("use restore_point() for this entry of DATABASES")
+        params: dict[str, Any] = super().get_connection_params()
+        if self.settings_dict["NAME"] != wanted["name"]:
+            return params
         copy = restored_copy(
             entry(wanted["of"]).config(),
             wanted["at"],
             max_age=wanted["max_age"],
             directory=wanted["directory"],
         )
-        self.settings_dict["NAME"] = f"file:{quote(str(copy))}?mode=ro&immutable=1"
-        params: dict[str, Any] = super().get_connection_params()
-        return params
+        return params | {"database": f"file:{quote(str(copy))}?mode=ro&immutable=1"}
