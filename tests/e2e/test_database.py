@@ -9,6 +9,7 @@ import pytest
 from replicator import SqliteReplicatorConfig, restore
 from replicator.app import Database, Migration
 from replicator.errors import TargetExists
+from tests.helpers import docs
 from tests.helpers.replication import LONG
 
 ADD = "INSERT INTO users (name) VALUES (?)"
@@ -24,52 +25,31 @@ def replicated_config(tmp_path):
     return SqliteReplicatorConfig(db_path=tmp_path / "app.db", url=f"file://{tmp_path}/bucket")
 
 
+def test_the_guide_works_as_it_is_written(tmp_path):
+    """Its blocks are one program; all of them run in order, with a sidecar."""
+    (tmp_path / "bucket").mkdir()
+    page = docs.TOP / "docs/guide/application.md"
+    program = "\n".join(block.text for block in docs.blocks(page, "python"))
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace("/srv/backups", str(tmp_path / "bucket"))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "1.1.0"
+    assert done.stdout.splitlines()[-1] == "[('Radia',)]"
+    assert (tmp_path / "copy.db").exists()
+
+
 def names_in(path):
     connection = sqlite3.connect(path)
     try:
         return [name for (name,) in connection.execute(NAMES)]
     finally:
         connection.close()
-
-
-def test_a_database_is_replicated_from_open_to_close(replicated_config, tmp_path):
-    """Durable transactions and results of the queue are in the bucket when they return, and
-    everything is after close."""
-    config = replicated_config
-    with Database.open(config.db_path, config, preset="production") as db:
-        db.migrations([USERS]).apply()
-        with db.transaction(durable=True, timeout=LONG) as connection:
-            connection.execute(ADD, ("Ada",))
-        db.queue.execute(ADD, ("Grace",), durable=LONG).result(LONG)
-        restore(address=config.address, output=tmp_path / "during.db")
-        assert names_in(tmp_path / "during.db") == ["Ada", "Grace"]
-        db.queue.post(ADD, ("Barbara",))
-    restore(address=config.address, output=tmp_path / "after.db")
-    assert names_in(tmp_path / "after.db") == ["Ada", "Grace", "Barbara"]
-
-
-def test_undo_restores_the_state_before_a_migration(replicated_config, tmp_path):
-    """Commits since the run are undone with it. The database is replicated again afterwards, and
-    the state that was given up is still in the archive."""
-    config = replicated_config
-    with Database.open(config.db_path, config) as db:
-        db.migrations([USERS]).apply()
-        db.execute(ADD, ("Ada",))
-        migrations = db.migrations([USERS, LOSS])
-        mark = migrations.apply().applied[-1].mark
-        assert mark.startswith("before-migration-")
-        db.execute(ADD, ("Grace",))
-        migrations.undo()
-        assert db.fetch_all(NAMES) == [("Ada",)]
-        assert db.migrations([USERS, LOSS]).status().current == "1.0.0"
-        with db.transaction(durable=True, timeout=LONG) as connection:
-            connection.execute(ADD, ("Barbara",))
-        db.queue.execute(ADD, ("Jean",)).result(LONG)
-    restore(address=config.address, output=tmp_path / "after.db")
-    assert names_in(tmp_path / "after.db") == ["Ada", "Barbara", "Jean"]
-    (name,) = {path.stem for path in (tmp_path / "bucket").glob("app.db/pins/before-undo-*")}
-    restore(address=config.address, output=tmp_path / "given-up.db", at=name)
-    assert names_in(tmp_path / "given-up.db") == ["lost", "Grace"]
 
 
 OTHER = """
@@ -81,24 +61,38 @@ sys.stdin.read()
 """
 
 
-def test_a_restore_under_another_process_is_refused(replicated_config):
-    """That process would write to a file without a name. The database stays as it is, open and
-    replicated."""
+def test_a_migration_is_undone(replicated_config, tmp_path):
+    """The state before the run is back; commits since are undone with it, and are still in the
+    archive. Not while another process has the database open: it would write to a file without a
+    name. Either way the database is open and replicated afterwards."""
     config = replicated_config
-    with Database.open(config.db_path, config) as db:
+    with Database.open(config.db_path, config, preset="production") as db:
         db.migrations([USERS]).apply()
         db.execute(ADD, ("Ada",))
-        db.migrations([USERS, LOSS]).apply()
-        other = subprocess.Popen(
+        migrations = db.migrations([USERS, LOSS])
+        assert migrations.apply().applied[-1].mark.startswith("before-migration-")
+        with subprocess.Popen(
             [sys.executable, "-c", OTHER, db.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-        )
-        assert other.stdout.readline() == "open\n"
-        with pytest.raises(TargetExists):
-            db.migrations([USERS, LOSS]).undo()
-        other.communicate("")
-        with db.transaction(durable=True, timeout=LONG):
-            db.execute(ADD, ("Grace",))
+        ) as other:
+            assert other.stdout.readline() == "open\n"
+            with pytest.raises(TargetExists):
+                migrations.undo()
+            other.communicate("")
+        db.queue.execute(ADD, ("Grace",), durable=LONG).result(LONG)
         assert db.fetch_all(NAMES) == [("lost",), ("Grace",)]
+        migrations.undo()
+        assert db.fetch_all(NAMES) == [("Ada",)]
+        assert migrations.status().current == "1.0.0"
+        with db.transaction(durable=True, timeout=LONG) as connection:
+            connection.execute(ADD, ("Barbara",))
+        restore(address=config.address, output=tmp_path / "during.db")
+        assert names_in(tmp_path / "during.db") == ["Ada", "Barbara"]
+        db.queue.post(ADD, ("Jean",))
+    restore(address=config.address, output=tmp_path / "after.db")
+    assert names_in(tmp_path / "after.db") == ["Ada", "Barbara", "Jean"]
+    names = {path.stem for path in (tmp_path / "bucket").glob("app.db/pins/before-undo-*")}
+    restore(address=config.address, output=tmp_path / "given-up.db", at=max(names))
+    assert names_in(tmp_path / "given-up.db") == ["lost", "Grace"]
