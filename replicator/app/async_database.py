@@ -122,13 +122,16 @@ class AsyncConnection:
         self._connection = connection
 
     async def execute(self, sql: str, parameters: Parameters = ()) -> Written:
+        """Run one statement of the block."""
         return await _in(self._thread, written, self._connection, sql, parameters)
 
     async def fetch_all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """All rows of a query."""
         take = sqlite3.Cursor.fetchall
         return await _in(self._thread, rows_of, self._connection, sql, parameters, take)
 
     async def fetch_one(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """The first row of a query, None if it has none."""
         take: Callable[[sqlite3.Cursor], Row | None] = sqlite3.Cursor.fetchone
         return await _in(self._thread, rows_of, self._connection, sql, parameters, take)
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -44,8 +43,9 @@ from replicator.app.migrations import Migrations
 from replicator.app.pending import QueueLimits
 from replicator.app.place import place_of
 from replicator.app.presets import Preset, find_preset
-from replicator.app.retry import BUSY_RETRIES, Retries, is_busy, left, within
-from replicator.app.statements import Parameters, Row, Written, committed, rows_of, written
+from replicator.app.retry import BUSY_RETRIES, Retries, left, within
+from replicator.app.single import SingleStatements
+from replicator.app.statements import Parameters, Row, Written
 from replicator.app.statistics import DatabaseStatistics
 from replicator.app.undo import replace_by
 from replicator.app.wal import WalMonitor, WalThresholds, size_of
@@ -89,6 +89,7 @@ class Database:
         self._connections = connections
         self._lifecycle = lifecycle
         self._retries = retries
+        self._single = SingleStatements(connections, lifecycle, retries)
         self.queue = WriteQueue(self, limits)
         self.wal = WalMonitor(wal_path(self.path), thresholds)
 
@@ -142,47 +143,17 @@ class Database:
 
     def fetch_all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """All rows of a query."""
-        return self._fetch(sql, parameters, sqlite3.Cursor.fetchall)
+        return self._single.fetch(sql, parameters, sqlite3.Cursor.fetchall)
 
     def fetch_one(self, sql: str, parameters: Parameters = ()) -> Row | None:
         """The first row of a query, None if it has none."""
-        row: Row | None = self._fetch(sql, parameters, sqlite3.Cursor.fetchone)
+        row: Row | None = self._single.fetch(sql, parameters, sqlite3.Cursor.fetchone)
         return row
 
     def fetch_value(self, sql: str, parameters: Parameters = ()) -> Any:
         """The first column of the first row, None if there is no row."""
         row = self.fetch_one(sql, parameters)
         return None if row is None else row[0]
-
-    def _fetch(self, sql: str, parameters: Parameters, take: Callable[[sqlite3.Cursor], T]) -> T:
-        if self._lifecycle.hooks:
-            with self._lifecycle.running("read", sql):
-                return self._fetch_rows(sql, parameters, take)
-        began, failed = perf_counter(), True  # without the context: it takes a third of the time
-        try:
-            result = self._fetch_rows(sql, parameters, take)
-            failed = False
-            return result
-        finally:
-            self._lifecycle.tallies["read"].add(perf_counter() - began, failed)
-
-    def _fetch_rows(
-        self, sql: str, parameters: Parameters, take: Callable[[sqlite3.Cursor], T]
-    ) -> T:
-        mine = self._connections.mine
-        joined = mine.writer or mine.reader
-        if joined is not None:
-            return rows_of(joined, sql, parameters, take)
-        connection = self._connections.take_reader()
-        try:
-            return rows_of(connection, sql, parameters, take)
-        except sqlite3.OperationalError as error:
-            if not is_busy(error):
-                raise
-            self._lifecycle.repeated()
-            return self._retries.run(lambda: rows_of(connection, sql, parameters, take))
-        finally:
-            self._connections.readers.give(connection)
 
     # ---------------------------------------------------------------------------- writing
 
@@ -217,22 +188,7 @@ class Database:
 
     def execute(self, sql: str, parameters: Parameters = ()) -> Written:
         """Run one statement, and commit it, unless this thread has a transaction."""
-        with self._lifecycle.running("write", sql):
-            mine = self._connections.mine
-            if mine.writer is not None:
-                return written(mine.writer, sql, parameters)
-            connection = self._connections.take_writer()
-            try:
-                return committed(connection, sql, parameters)
-            except sqlite3.OperationalError as error:
-                if not is_busy(error):
-                    raise
-                self._lifecycle.repeated()
-                return self._retries.run(
-                    lambda: committed(connection, sql, parameters), self._lifecycle.repeated
-                )
-            finally:
-                self._connections.give_writer()
+        return self._single.write(sql, parameters)
 
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> int:
         """Run one statement for each row, in one transaction; the number of changed rows."""

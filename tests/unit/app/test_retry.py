@@ -115,7 +115,7 @@ def test_a_lock_that_ends_is_no_error(locked):
 def test_a_lock_that_stays_is_an_error_after_the_time(locked):
     """It is SQLite's own, and the writer is free for the next operation."""
     db, other = locked
-    db._retries = IMPATIENT
+    db._single._retries = IMPATIENT
     with pytest.raises(sqlite3.OperationalError) as failure:
         db.execute("INSERT INTO t VALUES (1)")
     assert is_busy(failure.value)
