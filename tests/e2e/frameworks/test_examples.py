@@ -41,7 +41,7 @@ def test_an_acknowledged_order_survives_the_loss_of_the_machine(
     )
     machine.start()
     machine.load(ORDERS)
-    assert got(machine.port, "/health/replication")[0] == 200
+    wait_for(lambda: got(machine.port, "/health/replication")[0] == http.client.OK)
     machine.kill_all()
     machine.ended()
     machine.check_bucket()
