@@ -48,6 +48,33 @@ def test_a_moved_file_is_noticed(app, replacement, tmp_path):
     assert files.check() == list(identity(app.path))
 
 
+@pytest.mark.parametrize("born", [1, 3, None], ids=["the same", "another", "unknown"])
+def test_a_new_file_with_the_number_of_a_removed_one_is_another(app, replacement, born):
+    """A file system gives it to the next file at once, which may be the new WAL."""
+    births = {"now": 1}
+    files = OpenFiles(app.path, born=lambda file: born if isinstance(file, int) else births["now"])
+    files.check()
+    os.replace(replacement, app.path)
+    births["now"] = 2
+    if born == 3:
+        assert files.check() == list(identity(app.path))
+    else:
+        with raises(DatabaseReplaced):
+            files.check()
+
+
+def test_a_wal_with_the_number_of_a_removed_database_is_none(app, replacement, tmp_path):
+    """As after a restore over the database, whose old number the next WAL may get."""
+    files = OpenFiles(app.path, born=lambda _: None)
+    files.check()
+    app.close()
+    os.link(app.path, tmp_path / "same number")
+    os.replace(replacement, app.path)
+    with (tmp_path / "same number").open("wb+", buffering=0) as wal:
+        wal.write((0x377F0682).to_bytes(4))
+        assert files.check() == list(identity(app.path))
+
+
 def identity(path):
     facts = os.stat(path)
     return facts.st_dev, facts.st_ino
