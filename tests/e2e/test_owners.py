@@ -57,7 +57,7 @@ def write_one(path):
 
 def can_write(path, user):
     try:
-        return bool(as_user(*user, write_one, path, measured=False))
+        return bool(as_user(*user, write_one, path))
     except sqlite3.OperationalError:
         return False
 
@@ -179,7 +179,7 @@ def test_a_restore_by_root_belongs_to_the_owner_of_the_directory(
     directory = user_place.directory("d", APP, SHARED, directory_mode)
     for path in (directory / "app.db", directory / "deep" / "er" / "app.db"):
         assert as_user(0, 0, [], restore_to, archived, path) == owner
-        assert as_user(APP, APP, [SHARED], write_one, path, measured=False) == 4
+        assert as_user(APP, APP, [SHARED], write_one, path) == 4
         assert as_user(*(0, 0, []) if root_runs else (APP, APP, []), lock, path)
         assert read_restore_marker(path).txid == 1
         assert can_write(path, OTHERS["member"]) == (directory_mode == 0o2775)
@@ -257,7 +257,7 @@ def test_root_gives_the_cache_back(user_place, shared_bucket, users):
     path = database_in(user_place.directory("home", APP, SHARED, 0o770), 0o660)
     txids = []
     for user in users:
-        as_user(*USERS["app"], write_one, path, measured=False)
+        as_user(*USERS["app"], write_one, path)
         txids.append(run_as(user, path, shared_bucket))
         readable(shared_bucket)
         made = [cache_directory(path), *cache_directory(path).rglob("*")]

@@ -18,11 +18,10 @@ OTHER = 65534  # has no rights, and on most machines a name
 APP, SIDECAR, COLLEAGUE, SHARED = 54321, 54322, 54323, 54399  # users, and a group
 
 
-def as_user(uid, gid, groups, function, *arguments, measured=True):
+def as_user(uid, gid, groups, function, *arguments, measured=False):
     """The result of ``function`` in a forked process of that user; an exception is raised here.
 
-    Coverage takes a second or more to write its data at the end of the process, unless it is not
-    ``measured``, because it runs no code of the package.
+    Coverage takes a second or more to write its data at the end of a process that is ``measured``.
     """
     read, write = os.pipe()
     pid = os.fork()

@@ -425,7 +425,7 @@ def test_a_directory_of_another_user_is_refused(user_place):
         app.insert()
     path.chmod(0o666)
     with raises(DatabaseUnusable, "database_read_only", path=str(path)):
-        as_user(OTHER, OTHER, [], LiveDatabase, path)
+        as_user(OTHER, OTHER, [], LiveDatabase, path, measured=True)
 
 
 def test_exclusive_locking_by_another_process_is_refused(path):

@@ -191,7 +191,7 @@ def test_a_closed_directory_of_another_user_names_its_owner(user_place):
     """A user who may not open it learns whose it is."""
     closed = user_place.directory("closed", APP, APP, 0o700)
     with raises(LocalIOError, errno=errno.EACCES, path=str(closed)) as caught:
-        as_user(OTHER, OTHER, [], hold_directory, closed)
+        as_user(OTHER, OTHER, [], hold_directory, closed, measured=True)
     assert user_name(APP) in str(caught.value)
 
 
@@ -200,7 +200,7 @@ def test_a_root_directory_that_others_can_write_to_is_refused(user_place):
     """Another user cannot close it, so the directory is refused."""
     shared = user_place.directory("shared", 0, 0, 0o777)
     with raises(UnsafePath, path=str(shared)):
-        as_user(OTHER, OTHER, [], working_directory, shared)
+        as_user(OTHER, OTHER, [], working_directory, shared, measured=True)
 
 
 @needs_root
@@ -208,4 +208,4 @@ def test_in_a_directory_that_takes_no_file_the_owner_of_new_files_is_unknown(use
     """So a directory of another user stays one of another user."""
     foreign = user_place.directory("foreign", APP, APP, 0o755)
     with raises(UnsafePath, path=str(foreign)):
-        as_user(OTHER, OTHER, [], working_directory, foreign)
+        as_user(OTHER, OTHER, [], working_directory, foreign, measured=True)
