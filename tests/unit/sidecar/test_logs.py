@@ -99,9 +99,9 @@ def test_a_reader_that_stops_delays_no_caller(logger):
     handler.flush()
     lines = stream.getvalue().splitlines()
     kept = [line for line in lines if line.startswith("line ")]
-    (dropped,) = (line for line in lines if line not in kept)
+    dropped = [int(line.partition(" lines were dropped")[0]) for line in lines if line not in kept]
     assert len(kept) >= 10
-    assert dropped.startswith(f"{100 - len(kept)} lines were dropped")
+    assert sum(dropped) == 100 - len(kept) > 0
 
 
 def test_a_stream_that_is_closed_is_no_error(logger):
