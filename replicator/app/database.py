@@ -52,7 +52,7 @@ from replicator.app.wal import WalMonitor, WalThresholds, size_of
 from replicator.app.write_queue import WriteQueue
 from replicator.config.database_path import database_path
 from replicator.errors import ConfigError
-from replicator.sqlite.two_libraries import refuse_second_library
+from replicator.sqlite.two_libraries import warn_of_second_library
 from replicator.system.paths import expanded, resolved, wal_path
 
 if TYPE_CHECKING:
@@ -109,12 +109,12 @@ class Database:
 
         With ``config`` it is replicated from now on until :meth:`close`. ``retries`` is for locks
         of other processes, after the busy timeout of the preset. ``ConfigError`` if ``config`` is
-        for another file, or there is no such preset; ``DatabaseUnusable``, also (code
-        ``second_library``) if another SQLite library has the file open in this process; the errors
-        of :meth:`SqliteReplicator.start`.
+        for another file, or there is no such preset; ``DatabaseUnusable``; the errors of
+        :meth:`SqliteReplicator.start`. The log has a warning if the file is open in this process
+        and another SQLite library is loaded.
         """
         file = resolved(expanded(database_path(os.fspath(path))))
-        refuse_second_library(file)
+        warn_of_second_library(file)
         chosen = find_preset(preset)
         replicator = None if config is None else _started(file, config)
         try:

@@ -50,7 +50,6 @@ from replicator.model import (
     unstarted,
 )
 from replicator.sidecar.control_client import LEAVE, ask
-from replicator.sqlite.two_libraries import warn_of_two_libraries
 from replicator.system.paths import expanded, resolved
 
 HANGS = "sidecar_hangs"  # code of a request whose answer is late
@@ -136,7 +135,6 @@ class SqliteReplicator:
                     self._last, state="failed", last_error=str(error), last_error_at=_now_ms()
                 )
                 raise
-        warn_of_two_libraries(self.config.database)
 
     def _supervised(self) -> Supervisor:
         """Get a lease for this process."""
