@@ -176,12 +176,12 @@ class Signals:
         environment: dict[str, str] | None = None,
     ) -> int:
         """Runs the command to its end and passes every signal to it, except those of a terminal,
-        which it got from there, and those of ``PASSED`` that arrived before it existed: it has
+        which it got from there, and those of ``PASSED`` that arrived before its start: it has
         given them no meaning yet, and the kernel's is to end it. ``started`` gets its process id.
         The exit code, ``-N`` if signal N ended the command; ``OSError`` if it cannot run."""
-        with _unblocked(self.deliver):
-            child = subprocess.Popen(command, env=environment)
         began, over = time.monotonic(), threading.Event()
+        with _unblocked(self.deliver):  # the command may be ready before this ends
+            child = subprocess.Popen(command, env=environment)
         started(child.pid)
         waiter = threading.Thread(
             target=self._wait_for, args=(child, over), name="replicator-command"
