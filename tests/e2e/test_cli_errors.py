@@ -13,8 +13,7 @@ import pytest
 from tests.helpers.command_line import CommandLine
 from tests.helpers.replication import LONG, App, wait_for
 
-# The commands have tests in tests/unit/cli; measuring a process takes as long as it runs.
-pytestmark = [pytest.mark.app(rows=20), pytest.mark.no_cover]
+pytestmark = pytest.mark.app(rows=20)
 
 GOOD = b"the file that was there before"
 

@@ -7,8 +7,7 @@ import pytest
 
 from tests.helpers.replication import App, image_of, wait_for
 
-# The commands have tests in tests/unit/cli; measuring a process takes as long as it runs.
-pytestmark = [pytest.mark.app(rows=20), pytest.mark.no_cover]
+pytestmark = pytest.mark.app(rows=20)
 
 COMMANDS = ("run", "restore", "status", "flush", "snapshot", "history", "doctor", "demo")
 

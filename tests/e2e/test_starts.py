@@ -12,8 +12,6 @@ import pytest
 from tests.helpers.command_line import cache_of
 from tests.helpers.replication import App, image_of, wait_for
 
-pytestmark = pytest.mark.no_cover  # measuring a process takes as long as it runs
-
 ROWS = 2_000
 COUNT = """
 import sqlite3, sys
