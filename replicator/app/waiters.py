@@ -1,7 +1,7 @@
 """Group commit: all that wait for one database in this process share one request.
 
-A thread sends the requests, one after another. Whoever comes while one is under way waits for the
-next, which begins after its commit; the sidecar merges the requests of several processes.
+A thread sends the requests, one after another. A waiter that comes while one is under way waits for
+the next, which begins after its commit; the sidecar merges the requests of several processes.
 
 Owns: the waiters of each database of this process, and the connections to the sidecars. Refuses: to
 use a lock, a thread or a connection of the process that forked this one.
@@ -23,10 +23,9 @@ from replicator.app.open_files import OpenFiles
 from replicator.app.place import DatabasePlace, handle_of
 from replicator.errors import NotDurable, NotRunning, ReplicatorError
 from replicator.model import Position
-from replicator.sidecar.control_client import FILE, SOCKET_NAME
+from replicator.sidecar.control_client import FILE, HANGS, SOCKET_NAME
 from replicator.sidecar.kept import KeptConnection
 
-HANGS = "sidecar_hangs"  # code of a request whose answer is late
 FOREVER = float("inf")
 
 log = logging.getLogger(__name__)

@@ -49,10 +49,8 @@ from replicator.model import (
     RestoreReport,
     unstarted,
 )
-from replicator.sidecar.control_client import LEAVE, ask
+from replicator.sidecar.control_client import HANGS, LEAVE, ask
 from replicator.system.paths import expanded, resolved
-
-HANGS = "sidecar_hangs"  # code of a request whose answer is late
 
 log = logging.getLogger(__name__)
 

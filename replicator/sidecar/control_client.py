@@ -22,6 +22,7 @@ from replicator.model import Position, ReplicationStatus
 
 SOCKET_NAME = "control.sock"
 LONGEST_DIRECTORY = 90  # bytes: a socket's address fits 108, with the name and a final zero
+HANGS = "sidecar_hangs"  # code of a request whose answer is late
 ATTACH, LEAVE = "attach", "leave"  # commands of a handle, see :mod:`.leases`
 FILE = "file"  # field of a request: [device, inode] of the database file that it is about
 # the sidecar answers them at once
@@ -132,17 +133,25 @@ def _exchange(
     request: dict[str, Any],
     connected: Callable[[], object] = lambda: None,
 ) -> Any:
-    try:
+    with reaching(cache_dir):
         with socket_path(cache_dir) as path:
             connection.connect(str(path))
         connected()
         connection.sendall(json.dumps(request).encode() + b"\n")
         return read_reply(connection)
+
+
+@contextlib.contextmanager
+def reaching(cache_dir: Path) -> Iterator[None]:
+    """Raises the errors of a connection to the sidecar as ``NotRunning``, or with the code
+    ``HANGS`` if the answer is late."""
+    try:
+        yield
     except TimeoutError as error:
         raise ReplicatorError(
             f"the sidecar in {cache_dir} does not answer",
             hint="read its log; a restart may be necessary",
-            code="sidecar_hangs",
+            code=HANGS,
         ) from error
     except (OSError, ValueError, LocalIOError) as error:
         raise NotRunning(f"no sidecar answers in {cache_dir}", path=cache_dir) from error

@@ -11,8 +11,14 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from replicator.errors import LocalIOError, NotRunning, ReplicatorError
-from replicator.sidecar.control_client import ANSWER_TIMEOUT, checked, read_reply, socket_path
+from replicator.errors import NotRunning
+from replicator.sidecar.control_client import (
+    ANSWER_TIMEOUT,
+    checked,
+    reaching,
+    read_reply,
+    socket_path,
+)
 
 
 class KeptConnection:
@@ -38,22 +44,11 @@ class KeptConnection:
     def _exchange(self, request: dict[str, Any]) -> Any:
         wait = request.get("timeout")
         try:
-            connection = self._open()
-            connection.settimeout(None if wait is None else wait + self._answer_timeout)
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            return read_reply(connection)
-        except TimeoutError as error:
-            self.close()
-            raise ReplicatorError(
-                f"the sidecar in {self._cache_dir} does not answer",
-                hint="read its log; a restart may be necessary",
-                code="sidecar_hangs",
-            ) from error
-        except (OSError, ValueError, LocalIOError) as error:
-            self.close()
-            raise NotRunning(
-                f"no sidecar answers in {self._cache_dir}", path=self._cache_dir
-            ) from error
+            with reaching(self._cache_dir):
+                connection = self._open()
+                connection.settimeout(None if wait is None else wait + self._answer_timeout)
+                connection.sendall(json.dumps(request).encode() + b"\n")
+                return read_reply(connection)
         except BaseException:
             self.close()  # the answer would be taken for that of the next request
             raise
