@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from replicator.errors import DatabaseMissing, DatabaseReplaced
 from replicator.system.birth import born_ns
+from replicator.system.database_files import descriptors
 
 DESCRIPTORS = "/proc/self/fd"
 MAGIC = b"SQLite format 3\0"
@@ -88,10 +89,6 @@ def _is_database(descriptor: int) -> bool:
 
 
 def _open() -> Iterator[tuple[int, tuple[int, int]]]:
-    """The descriptors of this process, each with (device, inode); none where the kernel does not
-    show them."""
+    """The descriptors of this process; none where the kernel does not show them."""
     with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(DESCRIPTORS):
-            with contextlib.suppress(OSError):  # it was closed
-                facts = os.fstat(int(name))
-                yield int(name), (facts.st_dev, facts.st_ino)
+        yield from descriptors()

@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
+
+from replicator.system.database_files import count_descriptors
 
 # Modules with a library of their own.
 OTHERS = ("apsw", "pysqlite3", "sqlcipher3", "pysqlcipher3", "sqlean")
@@ -40,12 +41,9 @@ def warn_of_second_library(database: Path) -> None:
 
 def _is_open(database: Path) -> bool:
     """True if a descriptor of this process has the file open."""
-    with contextlib.suppress(OSError):  # there is none
-        wanted = os.stat(database)
-        for entry in os.scandir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                if os.path.samestat(wanted, entry.stat()):
-                    return True
+    with contextlib.suppress(OSError):  # there is no file
+        facts = database.stat()
+        return count_descriptors((facts.st_dev, facts.st_ino)) > 0
     return False
 
 

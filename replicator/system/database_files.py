@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,11 +92,15 @@ def _is_last(identity: tuple[int, int]) -> bool:
         return False
 
 
-def count_descriptors(identity: tuple[int, int]) -> int:
-    """Number of this process's descriptors of a file. ``OSError`` without ``/proc``."""
-    found = 0
+def descriptors() -> Iterator[tuple[int, tuple[int, int]]]:
+    """The descriptors of this process, each with the (device, inode) of its file. ``OSError``
+    without ``/proc``."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # for example that of the listing itself
             facts = os.fstat(int(name))
-            found += (facts.st_dev, facts.st_ino) == identity
-    return found
+            yield int(name), (facts.st_dev, facts.st_ino)
+
+
+def count_descriptors(identity: tuple[int, int]) -> int:
+    """Number of this process's descriptors of a file. ``OSError`` without ``/proc``."""
+    return sum(found == identity for _, found in descriptors())
